@@ -1,0 +1,250 @@
+"""Callbacks: the size of the memory over training, the report of a run, its pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from memnets import plots, trace
+from memnets.core import Batch, check_positive
+from memnets.models import MemoryMachine, Model
+from memnets.runs import update_metrics
+
+__all__ = ["MemorySlots", "Pictures", "Report"]
+
+
+class MemorySlots(lightning.Callback):
+    """Change the number of slots N of a machine's memory while it trains, and for some test sets.
+
+    No parameter depends on N. A small memory in training makes a head that wraps around overwrite
+    what it still needs, so that it learns to keep its place. Validation, and all test sets that are
+    not named, have the N of the model's own settings.
+
+    Args:
+        training: share of the training, in ``[0, 1)`` -> N from then on.
+        testing: name of a test set -> N.
+
+    Raises:
+        ValueError: a share or a number is out of its range.
+    """
+
+    def __init__(
+        self, training: dict[float, int] | None = None, testing: dict[str, int] | None = None
+    ) -> None:
+        self.training = dict(sorted((training or {}).items()))
+        self.testing = testing or {}
+        for share, slots in self.training.items():
+            if not 0 <= share < 1:
+                raise ValueError(
+                    f"training maps a share of the training in [0, 1) to slots; got share {share}"
+                )
+            check_positive(slots=slots)
+        for slots in self.testing.values():
+            check_positive(slots=slots)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Check that there is a memory whose size can be changed.
+
+        Raises:
+            ValueError: there is not.
+        """
+        if not isinstance(pl_module, MemoryMachine) or not hasattr(pl_module.access, "slots"):
+            raise ValueError(
+                "MemorySlots needs a MemoryMachine whose access has slots; "
+                f"got {type(pl_module).__name__} with {type(pl_module.access).__name__}"
+                if isinstance(pl_module, MemoryMachine)
+                else f"MemorySlots needs a MemoryMachine; got {type(pl_module).__name__}"
+            )
+        if not hasattr(self, "usual"):
+            self.usual: int = pl_module.access.slots
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Set N by how much of the training is done."""
+        done = trainer.global_step / trainer.estimated_stepping_batches
+        due = [slots for share, slots in self.training.items() if share <= done]
+        pl_module.access.slots = due[-1] if due else self.usual
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Set N as the model's settings say."""
+        pl_module.access.slots = self.usual
+
+    def on_test_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Set N by the name of the test set."""
+        self.prepare(trainer, pl_module, _test_names(trainer)[dataloader_idx])
+
+    on_predict_batch_start = on_test_batch_start
+
+    def prepare(self, trainer: lightning.Trainer, pl_module: Any, name: str) -> None:
+        """Set N as for test set ``name``."""
+        pl_module.access.slots = self.testing.get(name, self.usual)
+
+
+class Report(lightning.Callback):
+    """Write ``metrics.json``, say how training goes where there is no progress bar, sum up at the end.
+
+    ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
+    with ``monitor`` below ``solved_below``; it is absent from a run that never came there.
+
+    Args:
+        folder: of the run.
+        monitor: the score that says whether the task is solved.
+        solved_below: solved, if the score is lower.
+    """
+
+    def __init__(self, folder: Path, monitor: str = "val/bits", solved_below: float = 0.01) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.solved_below = solved_below
+        self.sequences = 0
+        self.seconds = 0.0
+        self.solved: int | None = None
+        self._console = Console(soft_wrap=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts that a resumed run goes on from."""
+        return {
+            "sequences": self.sequences,
+            "seconds": self.seconds + self._since_start(),
+            "solved": self.solved,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from these counts."""
+        self.sequences = state_dict["sequences"]
+        self.seconds = state_dict["seconds"]
+        self.solved = state_dict["solved"]
+
+    def _since_start(self) -> float:
+        return time.monotonic() - self._start if hasattr(self, "_start") else 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count."""
+        self.sequences += len(batch.targets) * trainer.world_size
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Note when the task is solved; print a line where no progress bar shows it."""
+        metrics = dict(_starting_with(trainer.callback_metrics, "val/"))
+        if trainer.state.fn == "validate" and trainer.is_global_zero:
+            self._print_table("Validation", {"val": "validation"}, metrics)
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.solved is None and metrics.get(self.monitor, self.solved_below) < self.solved_below:
+            self.solved = self.sequences
+        if trainer.progress_bar_callback is None and trainer.is_global_zero:
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            print(f"{self.sequences} sequences: {scores}", flush=True)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the numbers of training."""
+        if not trainer.is_global_zero:
+            return
+        self.seconds += self._since_start()
+        del self._start
+        metrics = {
+            "train/sequences": float(self.sequences),
+            "train/steps": float(trainer.global_step),
+            "train/seconds": self.seconds,
+        }
+        if self.solved is not None:
+            metrics["train/sequences_to_solve"] = float(self.solved)
+        metrics.update(_starting_with(trainer.callback_metrics, "val/"))
+        update_metrics(self.folder, metrics)
+        solved = (
+            f"solved ({self.monitor} < {self.solved_below}) after {self.solved} sequences"
+            if self.solved is not None
+            else f"not solved ({self.monitor} never fell below {self.solved_below})"
+        )
+        self._console.print(
+            f"Trained on {self.sequences} sequences in {self.seconds:.0f} s: {solved}."
+        )
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the scores of the test sets, and print them as a table."""
+        if not trainer.is_global_zero:
+            return
+        metrics = dict(_starting_with(trainer.callback_metrics, "test/"))
+        update_metrics(self.folder, metrics)
+        self._print_table("Test", {f"test/{name}": name for name in _test_names(trainer)}, metrics)
+        self._console.print(f"Everything is in {self.folder}")
+
+    def _print_table(self, title: str, rows: dict[str, str], metrics: dict[str, float]) -> None:
+        """A row for each prefix of the metrics' names, a column for each score."""
+        table = Table("set", title=title)
+        scores = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
+        for score in scores:
+            table.add_column(score, justify="right")
+        for prefix, label in rows.items():
+            table.add_row(label, *(f"{metrics[f'{prefix}/{score}']:.4g}" for score in scores))
+        self._console.print(table)
+
+
+class Pictures(lightning.Callback):
+    """After a test, draw the first sequence of each test set: the answer, and where the heads were.
+
+    Args:
+        folder: where the pictures go.
+        longest: test sets whose answers are longer are left out.
+    """
+
+    def __init__(self, folder: Path, longest: int = 200) -> None:
+        self.folder = folder
+        self.longest = longest
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Model) -> None:
+        """Draw."""
+        if not trainer.is_global_zero:
+            return
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for name in _test_names(trainer):
+            batch: Batch = task.batch(name, 0)
+            if batch.targets.dim() != 3 or batch.targets.shape[1] > self.longest:
+                continue
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, MemorySlots):
+                    callback.prepare(trainer, pl_module, name)
+            self.draw(pl_module, batch, name)
+
+    def draw(self, model: Model, batch: Batch, name: str) -> None:
+        """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
+        first = Batch(*(None if part is None else part[:1].to(model.device) for part in batch))
+        with torch.no_grad(), trace.record(model) as tape:
+            probabilities = model.logits(first)[0].sigmoid()
+        plots.answer(
+            first.targets[0],
+            probabilities,
+            self.folder / f"{name}_answer.png",
+            title=f"{name}: what was asked for, what came",
+        )
+        if tape.weights:
+            tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
+
+
+def _test_names(trainer: lightning.Trainer) -> list[str]:
+    names: list[str] = trainer.datamodule.test_names()  # type: ignore[attr-defined]
+    return names
+
+
+def _starting_with(metrics: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
+    return [(name, float(metrics[name])) for name in metrics if name.startswith(prefix)]

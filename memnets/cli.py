@@ -1,0 +1,339 @@
+"""The command line: ``memnets fit | validate | test | predict``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentError, DefaultHelpFormatter
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from memnets.callbacks import Pictures, Report
+from memnets.core import check_positive
+from memnets.models import Model, TrainingDiverged
+from memnets.runs import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    CSVTable,
+    last_version,
+    load_checkpoint,
+    next_version,
+    write_atomically,
+)
+from tasks import Task
+
+__all__ = ["main"]
+
+DESCRIPTION = """Train, test and use memory-augmented networks.
+
+  memnets fit --config configs/copying/ntm.yaml
+      train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
+
+  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.controllers.GRU
+      the same with another part; any part can be swapped for one of your own by its class path
+
+  memnets fit --config configs/copying/ntm.yaml --ckpt_path last
+      go on with the newest run of that config, exactly where it stopped
+
+  memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
+      a checkpoint holds its whole config; flags change parts of it
+"""
+
+SUBCOMMANDS = {
+    "fit": "Train, then test the best checkpoint.",
+    "validate": "Score a checkpoint on the validation set.",
+    "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
+    "predict": "Write what a checkpoint answers on the test sets to predictions.npz.",
+}
+
+OPTIONS = """
+What you will need most:
+
+  --config FILE                     where to start from: see configs/
+  --seed_everything 3               another seed, of the weights and of the data
+  --model.optimizer.lr 0.001        a setting of a part
+  --model.controller my.Controller  another part, by its class path
+  --data.max_length 30              a setting of the task
+  --trainer.max_steps 1000          how long to train
+  --print_config                    show the whole config that these flags make, and stop
+  --model.help memnets.models.MemoryMachine      the settings of a class
+  --data.help tasks.Copying
+"""
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Descriptions as they are written."""
+
+
+class CLI(LightningCLI):
+    """LightningCLI with run folders, checkpoints that hold their config, and a test after each fit."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's folder; link the sizes of data and model, and the seed."""
+        parser.add_argument(
+            "--name",
+            type=str,
+            default="unnamed/unnamed",
+            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/.",
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=1,
+            help="Threads of PyTorch on the CPU; small models are fastest with one.",
+        )
+        for size in ("input_size", "output_size"):
+            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        for action in parser._subcommands_action._choices_actions:
+            action.help = SUBCOMMANDS[action.dest]
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # the report prints a table of its own
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        # The config in the checkpoint was read before the arguments were parsed, see main().
+        pass
+
+    def instantiate_classes(self) -> None:
+        """Find the run's folder, then make model, data and trainer."""
+        threads = self._get(self.config, "threads")
+        check_positive(threads=threads)
+        torch.set_num_threads(threads)
+        checkpoint = self._get(self.config, "ckpt_path")
+        self.resumed_step: int | None = None
+        self.folder: Path | None = None
+        root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
+        if self.subcommand == "fit":
+            if checkpoint == "last":
+                self.folder = last_version(root)
+                checkpoint = str(self.folder / "checkpoints" / "last.ckpt")
+                self.config["fit"]["ckpt_path"] = checkpoint
+            elif checkpoint is not None and Path(checkpoint).name == "last.ckpt":
+                self.folder = _folder_of(checkpoint)
+        else:
+            self.folder = _folder_of(checkpoint)
+        loaded = None if checkpoint is None else load_checkpoint(checkpoint)
+        if loaded is not None and self.subcommand == "fit":
+            self.resumed_step = loaded["global_step"]
+        super().instantiate_classes()
+        if loaded is not None:
+            _check_same_model(self.model, loaded, checkpoint)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: loggers, checkpoints, report, pictures."""
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        dry = bool(config.get("fast_dev_run"))
+        if self.folder is None and not dry:
+            # Only now, when every part of the run was made without error.
+            root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
+            self.folder = next_version(root)
+        callbacks: list[Callback] = []
+        if self.folder is not None and not dry:
+            callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
+            if self.subcommand == "fit":
+                callbacks.append(_SaveConfig(self._parser("fit"), self.config["fit"], self.folder))
+                callbacks.append(_best_and_last(self.folder / "checkpoints"))
+        if config.get("logger") is None:
+            fitting = self.subcommand == "fit" and self.folder is not None
+            config["logger"] = self._loggers() if fitting else False
+        if config.get("enable_progress_bar") is None:
+            config["enable_progress_bar"] = sys.stderr.isatty()
+        if config["enable_progress_bar"]:
+            callbacks.append(TQDMProgressBar(refresh_rate=20))
+        if config.get("plugins") is None:
+            config["plugins"] = [AtomicCheckpointIO()]
+        return self._instantiate_trainer(config, callbacks)
+
+    def _loggers(self) -> list[Any]:
+        assert self.folder is not None
+        tensorboard = TensorBoardLogger(
+            self.folder.parent, name="", version=self.folder.name, purge_step=self.resumed_step
+        )
+        return [tensorboard, CSVTable(self.folder, self.resumed_step)]
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint."""
+        if self.trainer.fast_dev_run or self.trainer.interrupted:
+            return
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False)
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Answer the test sets, and write ``predictions.npz``."""
+        answers = self.trainer.predict(model, **kwargs)
+        assert answers is not None
+        assert self.folder is not None
+        names = self.datamodule.test_names()
+        groups = answers if len(names) > 1 else [answers]
+        arrays = {}
+        for name, group in zip(names, groups, strict=True):
+            batches = [self.datamodule.batch(name, index) for index in range(len(group))]
+            arrays[f"{name}/source"] = np.concatenate([batch.source for batch in batches])
+            arrays[f"{name}/targets"] = np.concatenate([batch.targets for batch in batches])
+            arrays[f"{name}/answers"] = np.concatenate([answer.cpu() for answer in group])
+        path = self.folder / "predictions.npz"
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        print(f"Answers to {', '.join(names)} are in {path}")
+
+
+class _SaveConfig(Callback):
+    """The whole config goes into the run's folder, and into every checkpoint."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
+        config = config.clone()
+        config.pop("ckpt_path", None)
+        self.text: str = parser.dump(config, skip_none=False, skip_link_targets=True)
+        self.folder = folder
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and stage == "fit":
+            path = self.folder / "config.yaml"
+            write_atomically(path, lambda file: file.write(self.text.encode()))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["config"] = self.text
+        # What was logged up to here must outlive a kill, as the checkpoint does.
+        for logger in trainer.loggers:
+            logger.save()
+
+
+def _best_and_last(folder: Path) -> ModelCheckpoint:
+    """``best.ckpt`` by validation and ``last.ckpt`` to go on from, one of each."""
+    return ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor="val/bits",
+        save_last=True,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+
+
+def _folder_of(checkpoint: str) -> Path:
+    """The run that a checkpoint belongs to, else the folder it lies in."""
+    folder = Path(checkpoint).resolve().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def _check_same_model(model: LightningModule, checkpoint: dict[str, Any], path: str) -> None:
+    """Check that a checkpoint holds the parameters of this very model.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    ours = {name: list(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise CheckpointError(
+                f"{path} is a checkpoint of another model: expected {name} of shape "
+                f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
+            )
+
+
+def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
+    """Put the config that a checkpoint holds before the other arguments, which may change it."""
+    paths = [
+        following if argument == "--ckpt_path" else argument.partition("=")[2]
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        if argument.split("=")[0] == "--ckpt_path"
+    ]
+    asked = {"-h", "--help"} & set(arguments)
+    if asked or not arguments or arguments[0] not in ("validate", "test", "predict"):
+        return arguments
+    if not paths:
+        raise CheckpointError(
+            f"memnets {arguments[0]} needs --ckpt_path=<file>; memnets fit leaves its checkpoints in "
+            "runs/<task>/<model>/version_<n>/checkpoints/"
+        )
+    checkpoint = load_checkpoint(paths[-1])
+    if "config" not in checkpoint:
+        raise CheckpointError(f"{paths[-1]} holds no config: memnets fit did not write it")
+    path = Path(folder) / "config.yaml"
+    path.write_text(checkpoint["config"])
+    return [arguments[0], "--config", str(path), *arguments[1:]]
+
+
+def _one_line(message: str) -> str:
+    """What a nested message says, without the attempts that had to fail."""
+    message = message.replace("Does not validate against any of the Union subtypes", "")
+    noise = re.compile(r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|tip: |usage: ")
+    lines = [line.strip(" -") for line in message.splitlines()]
+    text = " ".join(line for line in lines if line and not noise.match(line))
+    if "required: fit.data, fit.model" in text:
+        text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors of a user's making are one line, with no traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.path.insert(0, os.getcwd())  # parts of the user's own lie beside the config
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    style = {"exit_on_error": False, "formatter_class": _HelpFormatter}
+    subcommands = {
+        name: {
+            **style,
+            "description": text + "\n" + OPTIONS,
+            "usage": f"memnets {name} [options]",
+        }
+        for name, text in SUBCOMMANDS.items()
+    }
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            CLI(
+                Model,
+                Task,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults={
+                    "max_epochs": -1,
+                    "num_sanity_val_steps": 0,
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                parser_kwargs={**style, "description": DESCRIPTION, **subcommands},
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=_with_config_of_checkpoint(arguments, folder),
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+    except (
+        ArgumentError,
+        ValueError,
+        TypeError,
+        FileNotFoundError,
+        MisconfigurationException,
+        TrainingDiverged,
+    ) as error:
+        if os.environ.get("MEMNETS_TRACEBACK"):
+            raise
+        print(f"memnets: error: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,326 @@
+"""The abstractions that everything else stands on. Read this file first.
+
+Every model here does the same three things to a memory, differentiably::
+
+    weights, state = address(query, memory, state)      where
+    vector         = read(weights, memory)              what comes back
+    memory         = write(memory, weights, ...)        what changes
+
+State is explicit: a tensor, or a (named) tuple of states, with the batch first. It is passed in
+and handed back, and no module keeps any of it. To detach, reorder or move a state, use
+:func:`map_state`.
+
+Glossary. *Slot*: a row of the memory. *Key*: what a slot is found by. *Value*: what a read of it
+returns. *Query*: what a head looks for. *Score*: how well a key answers a query. *Weights*: how
+much of each slot a head takes. *Head*: a query of its own on a memory that it shares. *Access*:
+all the heads of a memory. *Interface*: the vector that drives them.
+*Controller*: the network between input and access. *Strength*: how sharply content is told apart.
+*Gate*: content against the previous place. *Shift*: a move to the slots nearby. *Sharpness*: undoes
+the blur of a shift.
+
+Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time, ``S`` source time,
+``Q`` queries, ``N`` slots, ``W`` slot width, ``H`` heads, ``K`` key width, ``V`` value width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from memnets import functional
+
+__all__ = [
+    "Addressing",
+    "Batch",
+    "Controller",
+    "Memory",
+    "MemoryAccess",
+    "Normalizer",
+    "Score",
+    "check_memory",
+    "check_positive",
+    "map_state",
+]
+
+Query = TypeVar("Query", default=Any)
+State = TypeVar("State", default=Any)
+
+
+class Memory(NamedTuple):
+    """What can be addressed: slots, each with a key to find it by and a value to read.
+
+    Attributes:
+        keys: ``[*B, N, K]``, projected once, by whoever owns the memory.
+        values: ``[*B, N, V]``; the keys themselves in NTM and DNC.
+        mask: bool ``[*B, 1 or Q, N]``, True = may be addressed; ``None`` = every slot may.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None = None
+
+
+class Batch(NamedTuple):
+    """What a task gives and a model takes: read the source, then answer step by step.
+
+    Attributes:
+        source: what the model reads first, ``[B, S, I]`` (or ``[B, S]`` token numbers).
+        inputs: what it is given while it answers, ``[B, T, I]`` (or ``[B, T]``).
+        targets: what it should answer, ``[B, T, O]`` (or ``[B, T]``).
+        source_mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        target_mask: bool ``[B, T]``, False = padding, not scored; ``None`` = no padding.
+    """
+
+    source: Tensor
+    inputs: Tensor
+    targets: Tensor
+    source_mask: Tensor | None = None
+    target_mask: Tensor | None = None
+
+
+def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:
+    """Apply ``function`` to each tensor of a state; structure and ``None`` are kept.
+
+    Args:
+        function: takes one tensor of ``state``, and of each of the ``others``.
+        state: a tensor, ``None``, or a tuple, named tuple, list or dict of states.
+        others: states of the same structure.
+
+    Returns:
+        A state of the same structure.
+
+    Raises:
+        TypeError: the state holds something else.
+
+    Example:
+        ``map_state(torch.detach, state)`` cuts the gradient for truncated back-propagation.
+    """
+    result: Any
+    if isinstance(state, Tensor):
+        result = function(state, *others)
+    elif state is None:
+        result = None
+    elif isinstance(state, dict):
+        result = {
+            key: map_state(function, part, *(other[key] for other in others))  # type: ignore[index]
+            for key, part in state.items()
+        }
+    elif isinstance(state, (tuple, list)):
+        parts = [map_state(function, *same) for same in zip(state, *others, strict=True)]  # type: ignore[call-overload]
+        result = type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    else:
+        raise TypeError(
+            f"a state is a tensor, None, or a tuple, list or dict of states; "
+            f"got {type(state).__name__}"
+        )
+    return result  # type: ignore[no-any-return]
+
+
+def check_positive(**sizes: int) -> None:
+    """Check that each named size is a whole number of at least 1.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
+
+
+def check_memory(query: Tensor, memory: Memory) -> None:
+    """Check that a query and a memory fit together.
+
+    Args:
+        query: ``[*B, Q, K]``.
+        memory: keys ``[*B, N, K]``, values ``[*B, N, V]``, mask ``[*B, 1 or Q, N]`` or ``None``.
+
+    Raises:
+        ValueError: a shape does not fit.
+        TypeError: the mask is not boolean.
+    """
+    keys, values, mask = memory
+    if query.dim() < 2 or keys.dim() < 2 or query.shape[-1] != keys.shape[-1]:
+        raise ValueError(
+            f"query [*B, Q, K] and keys [*B, N, K] must have the same width K; "
+            f"got query {list(query.shape)} and keys {list(keys.shape)}"
+        )
+    if values.dim() < 2 or keys.shape[-2] != values.shape[-2]:
+        raise ValueError(
+            f"keys [*B, N, K] and values [*B, N, V] must have the same number of slots N; "
+            f"got keys {list(keys.shape)} and values {list(values.shape)}"
+        )
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask must be boolean, True = may be addressed; got {mask.dtype}")
+    if (
+        mask.dim() < 2
+        or mask.shape[-1] != keys.shape[-2]
+        or mask.shape[-2]
+        not in (
+            1,
+            query.shape[-2],
+        )
+    ):
+        raise ValueError(
+            f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {query.shape[-2]}, {keys.shape[-2]}]; "
+            f"got {list(mask.shape)}"
+        )
+
+
+class Score(nn.Module, ABC):
+    """How well each key answers each query."""
+
+    @abstractmethod
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score every key for every query.
+
+        Args:
+            query: ``[*B, Q, K]``.
+            keys: ``[*B, N, K]``.
+
+        Returns:
+            ``[*B, Q, N]``, any real numbers.
+        """
+
+
+class Normalizer(nn.Module, ABC):
+    """From scores to weights: rows on the simplex."""
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise the scores of the slots that may be addressed.
+
+        Args:
+            scores: ``[*B, Q, N]``.
+            mask: bool ``[*B, 1 or Q, N]``, True = may be addressed.
+
+        Returns:
+            ``[*B, Q, N]``; masked slots weigh exactly 0, a row with nothing to address is all 0
+            (:func:`memnets.functional.masked`).
+        """
+        return functional.masked(scores, mask, self.normalize)
+
+    @abstractmethod
+    def normalize(self, scores: Tensor) -> Tensor:
+        """Map each row to the simplex.
+
+        Args:
+            scores: ``[*B, Q, N]``, at least one entry of each row finite, the others may be
+                ``-inf``.
+
+        Returns:
+            ``[*B, Q, N]``, rows >= 0 that sum to 1, exactly 0 where the score is ``-inf``.
+        """
+
+
+class Addressing(nn.Module, ABC, Generic[Query, State]):
+    """Where to read or write: from a query to weights over the slots."""
+
+    @abstractmethod
+    def initial_state(self, memory: Memory) -> State:
+        """State before the first query (``None`` for addressing without a past)."""
+
+    @abstractmethod
+    def forward(self, query: Query, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """Weigh the slots.
+
+        Args:
+            query: what to look for; a tensor ``[*B, Q, K]`` or a named tuple that holds one.
+            memory: where to look.
+            state: what the last call returned, or :meth:`initial_state`.
+
+        Returns:
+            Weights ``[*B, Q, N]``, rows >= 0 that sum to at most 1, and the next state.
+        """
+
+    def read(self, query: Query, memory: Memory, state: State) -> tuple[Tensor, State]:
+        """Weigh the slots and read them; override only with something equal and faster.
+
+        Returns:
+            Vectors ``[*B, Q, V]``, and the next state.
+        """
+        weights, state = self(query, memory, state)
+        return functional.read(weights, memory.values), state
+
+
+class MemoryAccess(nn.Module, ABC, Generic[State]):
+    """A memory with its heads: one step reads from it and writes to it.
+
+    Heads are driven by an *interface* vector, raw real numbers that a machine makes from its
+    controller's output with a linear layer; what they mean, and in which order the heads read and
+    write, a subclass says. An access knows no controller.
+
+    Attributes:
+        interface_size: width of the interface vector.
+        read_size: width of the vector that a step reads, all heads together.
+    """
+
+    interface_size: int
+    read_size: int
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """State before the first step: memory, weights, and whatever else is carried on."""
+
+    @abstractmethod
+    def forward(self, interface: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step.
+
+        Args:
+            interface: ``[B, interface_size]``, any real numbers.
+            state: what the last step returned, or :meth:`initial_state`.
+
+        Returns:
+            What was read, ``[B, read_size]``, and the next state.
+        """
+
+
+class Controller(nn.Module, ABC, Generic[State]):
+    """The network between the input and the memory. It does not know the memory.
+
+    A subclass takes ``input_size`` as its first argument.
+
+    Attributes:
+        input_size: width of the input.
+        hidden_size: width of the output.
+    """
+
+    input_size: int
+    hidden_size: int
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """State before the first step (``None`` for a controller without one)."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step.
+
+        Args:
+            inputs: ``[B, input_size]``.
+            state: what the last step returned, or :meth:`initial_state`.
+
+        Returns:
+            Hidden vector ``[B, hidden_size]``, and the next state.
+        """
+
+    def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """All steps of a sequence; override only with something equal and faster.
+
+        Args:
+            inputs: ``[B, T, input_size]``, T >= 1.
+            state: what the last step returned, or :meth:`initial_state`.
+
+        Returns:
+            Hidden vectors ``[B, T, hidden_size]``, and the state after the last step.
+        """
+        outputs = []
+        for step in inputs.unbind(1):
+            hidden, state = self(step, state)
+            outputs.append(hidden)
+        return torch.stack(outputs, 1), state

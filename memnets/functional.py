@@ -1,0 +1,273 @@
+"""Pure tensor algebra of memory: one function an equation, no state, no parameters.
+
+Shapes: ``*B`` any leading dimensions, ``Q`` queries (or heads), ``N`` slots, ``W`` slot width,
+``S`` shift kernel. Weights are ``[*B, Q, N]`` with rows that are non-negative and sum to at most 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "append",
+    "cosine_similarity",
+    "entmax15",
+    "erase_add",
+    "interpolate",
+    "masked",
+    "read",
+    "sharpen",
+    "shift",
+    "softmax",
+    "sparsemax",
+]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """``tensor`` in float32 if its type is a 16-bit one, whose range or precision is too small."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+# -- from scores to weights -----------------------------------------------------------------------
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension: ``exp(s_i) / sum_j exp(s_j)``.
+
+    Args:
+        scores: ``[..., N]``; ``-inf`` gets weight 0 as long as one entry of the row is finite.
+
+    Returns:
+        ``[..., N]``, rows on the simplex.
+    """
+    return scores.softmax(-1)
+
+
+def sparsemax(scores: Tensor) -> Tensor:
+    """Euclidean projection of the scores on the simplex: most weights are exactly 0.
+
+    Martins & Astudillo 2016, "From Softmax to Sparsemax", algorithm 1.
+
+    Args:
+        scores: ``[..., N]``; ``-inf`` gets weight 0 as long as one entry of the row is finite.
+
+    Returns:
+        ``[..., N]``, rows on the simplex.
+    """
+    # The threshold is at least max - 1, so what lies lower has weight 0 and may be clamped: no
+    # infinity is left that a cumulative sum could turn into NaN.
+    shifted = _wide(scores)
+    shifted = (shifted - shifted.amax(-1, keepdim=True).detach()).clamp_min(-2.0)
+    ordered = shifted.sort(-1, descending=True).values
+    rank = torch.arange(1, scores.shape[-1] + 1, dtype=shifted.dtype, device=scores.device)
+    total = ordered.cumsum(-1)
+    support = (1 + rank * ordered > total).sum(-1, keepdim=True)
+    threshold = (total.gather(-1, support - 1) - 1) / support
+    return (shifted - threshold).clamp_min(0.0).to(scores.dtype)
+
+
+class _Entmax15(torch.autograd.Function):
+    """The gradient is taken from the weights alone: the sort has square roots that do not derive."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, scores: Tensor) -> Tensor:
+        half = _wide(scores) / 2
+        half = (half - half.amax(-1, keepdim=True)).clamp_min(-2.0)
+        ordered = half.sort(-1, descending=True).values
+        rank = torch.arange(1, scores.shape[-1] + 1, dtype=half.dtype, device=scores.device)
+        mean = ordered.cumsum(-1) / rank
+        mean_of_squares = ordered.square().cumsum(-1) / rank
+        deviation = rank * (mean_of_squares - mean.square())
+        threshold = mean - ((1 - deviation) / rank).clamp_min(0.0).sqrt()
+        support = (threshold <= ordered).sum(-1, keepdim=True)
+        weights = (half - threshold.gather(-1, support - 1)).clamp_min(0.0).square()
+        weights = (weights / weights.sum(-1, keepdim=True)).to(scores.dtype)
+        ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (weights,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        root = _wide(weights).sqrt()
+        scaled = _wide(gradient) * root
+        mean = scaled.sum(-1, keepdim=True) / root.sum(-1, keepdim=True)
+        return (scaled - mean * root).to(gradient.dtype)
+
+
+def entmax15(scores: Tensor) -> Tensor:
+    """1.5-entmax, halfway between softmax and sparsemax: sparse, with a smooth boundary.
+
+    Peters, Niculae & Martins 2019, "Sparse Sequence-to-Sequence Models", algorithm 2.
+
+    Args:
+        scores: ``[..., N]``; ``-inf`` gets weight 0 as long as one entry of the row is finite.
+
+    Returns:
+        ``[..., N]``, rows on the simplex.
+    """
+    weights: Tensor = _Entmax15.apply(scores)  # type: ignore[no-untyped-call]
+    return weights
+
+
+def masked(
+    scores: Tensor, mask: Tensor | None, normalize: Callable[[Tensor], Tensor] = softmax
+) -> Tensor:
+    """Weights of the slots that may be addressed: *the* rule for masks, used by every part.
+
+    A masked slot has weight exactly 0 and gets no gradient. A row in which nothing may be addressed
+    is all zeros, and so is its gradient; there is never a NaN.
+
+    Args:
+        scores: ``[*B, Q, N]``.
+        mask: bool, broadcasts to ``scores``; True = may be addressed. ``None``: every slot may.
+        normalize: a function from scores to rows on the simplex, which gives ``-inf`` weight 0.
+
+    Returns:
+        ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
+    """
+    if mask is None:
+        return normalize(scores)
+    empty = ~mask.any(-1, keepdim=True)
+    weights = normalize(scores.masked_fill(~(mask | empty), -torch.inf))
+    return weights.masked_fill(~mask, 0.0)
+
+
+# -- scores ---------------------------------------------------------------------------------------
+
+
+def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Cosine of the angle between each query and each key (Graves et al. 2014, equation 6).
+
+    Args:
+        query: ``[*B, Q, W]``.
+        keys: ``[*B, N, W]``.
+        epsilon: added to each squared length, inside the root, so that the gradient of a zero row
+            stays finite (as in DeepMind's DNC).
+
+    Returns:
+        ``[*B, Q, N]`` in ``[-1, 1]``.
+    """
+    wide_query, wide_keys = _wide(query), _wide(keys)
+    query_length = (wide_query.square().sum(-1, keepdim=True) + epsilon).rsqrt()
+    key_length = (wide_keys.square().sum(-1) + epsilon).rsqrt()
+    similarity = (wide_query * query_length) @ wide_keys.mT * key_length.unsqueeze(-2)
+    return similarity.to(query.dtype)
+
+
+# -- addressing by location -----------------------------------------------------------------------
+
+
+def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
+    """``g_t w^c_t + (1 - g_t) w_{t-1}`` (Graves et al. 2014, equation 7).
+
+    Args:
+        content: weights by content, ``[*B, Q, N]``.
+        previous: weights of the step before, ``[*B, Q, N]``.
+        gate: g_t in ``[0, 1]``, ``[*B, Q, 1]``; 0 keeps ``previous``, 1 ignores it.
+
+    Returns:
+        ``[*B, Q, N]``.
+    """
+    return torch.lerp(previous, content, gate)
+
+
+def shift(weights: Tensor, kernel: Tensor) -> Tensor:
+    """Circular convolution ``w(i) <- sum_j w(i - j) s(j)`` (Graves et al. 2014, equation 8).
+
+    Args:
+        weights: ``[*B, Q, N]``.
+        kernel: s_t, ``[*B, Q, S]``, rows on the simplex, S odd and at most N. Entry ``j`` is the
+            weight of a move by ``j - S // 2`` slots: for S = 3 one back, stay, one forward.
+
+    Returns:
+        ``[*B, Q, N]`` of the same mass.
+
+    Raises:
+        ValueError: S is even or greater than N.
+    """
+    slots, size = weights.shape[-1], kernel.shape[-1]
+    if size % 2 == 0 or size > slots:
+        raise ValueError(
+            f"a shift kernel needs an odd size of at most the number of slots; "
+            f"got size {size} for {slots} slots"
+        )
+    if size == 1:
+        return weights * kernel
+    reach = size // 2
+    padded = torch.cat([weights[..., -reach:], weights, weights[..., :reach]], -1)
+    # Window i holds w(i - reach) ... w(i + reach): against the kernel it runs backwards.
+    return (padded.unfold(-1, size, 1) @ kernel.flip(-1).unsqueeze(-1)).squeeze(-1)
+
+
+def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> Tensor:
+    """``w(i)^gamma / sum_j w(j)^gamma`` (Graves et al. 2014, equation 9).
+
+    Computed as a softmax of ``gamma log w``: a plain power underflows (128 equal weights at
+    gamma = 30 are all 0, and their gradient with them).
+
+    Args:
+        weights: ``[*B, Q, N]``.
+        sharpness: gamma_t >= 1, ``[*B, Q, 1]``; 1 changes nothing.
+        mask: bool, broadcasts to ``weights``; True = may be addressed.
+
+    Returns:
+        ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
+    """
+    wide = _wide(weights)
+    logarithm = (wide + torch.finfo(wide.dtype).tiny).log()
+    return masked(sharpness * logarithm, mask).to(weights.dtype)
+
+
+# -- reading and writing --------------------------------------------------------------------------
+
+
+def read(weights: Tensor, values: Tensor) -> Tensor:
+    """``r = sum_i w(i) M(i)`` (Graves et al. 2014, equation 2): a convex combination of the values.
+
+    Args:
+        weights: ``[*B, Q, N]``.
+        values: ``[*B, N, V]``.
+
+    Returns:
+        ``[*B, Q, V]``.
+    """
+    return weights @ values
+
+
+def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
+    """Write with several heads at once (Graves et al. 2014, equations 3 and 4).
+
+    ``M(i) <- M(i) prod_h (1 - w_h(i) e_h) + sum_h w_h(i) a_h``: every head erases before any head
+    adds, so the order of the heads does not matter (section 3.2).
+
+    Args:
+        memory: ``[*B, N, W]``.
+        weights: ``[*B, H, N]``.
+        erase: e_t in ``[0, 1]``, ``[*B, H, W]``.
+        add: a_t, ``[*B, H, W]``.
+
+    Returns:
+        ``[*B, N, W]``; slots of weight 0 keep their bits.
+    """
+    if weights.shape[-2] == 1:
+        erased = weights.mT * erase
+        kept = torch.addcmul(memory, memory, erased, value=-1.0)
+    else:
+        kept = memory * (1 - weights.unsqueeze(-1) * erase.unsqueeze(-2)).prod(-3)
+    return kept + weights.mT @ add
+
+
+def append(memory: Tensor, row: Tensor) -> Tensor:
+    """Write by growing: ``row`` becomes the last slots of the memory.
+
+    Args:
+        memory: ``[*B, N, W]``.
+        row: ``[*B, T, W]``.
+
+    Returns:
+        ``[*B, N + T, W]``.
+    """
+    return torch.cat([memory, row], -2)

@@ -1,0 +1,222 @@
+"""A step of the NTM's memory as one node of the autograd graph.
+
+Its naive twin is :meth:`memnets.memories.NTM.forward` within :func:`memnets.kernels.naive`. A step
+there is some forty small operations, and as many nodes for the engine; eager PyTorch spends most
+of its time between them. Here the forward pass records nothing, and the backward pass is written
+out, so that the memory's gradient is summed in place.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["HeadLayout", "step"]
+
+
+class HeadLayout(NamedTuple):
+    """How an interface vector is laid out: keys, strengths, sharpnesses, gates, erases, shifts, adds.
+
+    Attributes:
+        read_heads: they come before the write heads.
+        write_heads: at least 1.
+        width: W.
+        shift_range: S, odd.
+    """
+
+    read_heads: int
+    write_heads: int
+    width: int
+    shift_range: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Width of the keys; of what goes through softplus; sigmoid; softmax; and of the adds."""
+        heads = self.read_heads + self.write_heads
+        return (
+            heads * self.width,
+            2 * heads,
+            heads + self.write_heads * self.width,
+            heads * self.shift_range,
+            self.write_heads * self.width,
+        )
+
+
+def step(
+    interface: Tensor, memory: Tensor, weights: Tensor, layout: HeadLayout, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Address with all heads, read, then write.
+
+    Args:
+        interface: ``[B, sum(layout.sizes)]``.
+        memory: M_{t-1}, ``[B, N, W]``.
+        weights: w_{t-1}, ``[B, H, N]``.
+        layout: how the interface is laid out.
+        epsilon: inside the roots of the cosine.
+
+    Returns:
+        What was read, ``[B, R, W]``; M_t; w_t.
+    """
+    vectors, memory, weights = _Step.apply(interface, memory, weights, layout, epsilon)  # type: ignore[no-untyped-call]
+    return vectors, memory, weights
+
+
+@lru_cache(maxsize=64)
+def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
+    """Slots ``i + sign (j - size // 2)`` on the circle, for all i and all j: ``[N * S]``."""
+    move = sign * (torch.arange(size, device=device) - size // 2)
+    return ((torch.arange(slots, device=device).unsqueeze(1) + move) % slots).flatten()
+
+
+def _products_of_others(factors: Tensor) -> Tensor:
+    """For each head (dimension 1) the product of the factors of all other heads."""
+    ones = torch.ones_like(factors[:, :1])
+    before = torch.cat([ones, factors[:, :-1]], 1).cumprod(1)
+    after = torch.cat([ones, factors[:, 1:].flip(1)], 1).cumprod(1).flip(1)
+    return before * after
+
+
+def _softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
+    """Gradient of a softmax's input, from that of its output."""
+    return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)  # type: ignore[no-any-return]
+
+
+class _Step(torch.autograd.Function):
+    """Letters as in Graves et al. 2014; u is a key's strength over its length."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        interface: Tensor,
+        memory: Tensor,
+        previous: Tensor,
+        layout: HeadLayout,
+        epsilon: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        reads, writes, width, size = layout
+        batch, heads, slots = previous.shape
+        raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(layout.sizes, -1)
+        keys = raw_keys.view(batch, heads, width)
+        positive = torch.nn.functional.softplus(raw_positive)
+        strength, more_sharpness = positive.view(batch, 2, heads, 1).unbind(1)
+        unit = raw_unit.sigmoid()
+        gate, erase = unit.split((heads, writes * width), -1)
+        gate, erase = gate.unsqueeze(-1), erase.view(batch, writes, width)
+        shift = raw_shift.view(batch, heads, size).softmax(-1)
+        add = add.view(batch, writes, width)
+
+        # Content: c = softmax(beta k.M / (|k| |M|)).
+        key_scale = (keys * keys).sum(-1, keepdim=True).add_(epsilon).rsqrt_()
+        slot_scale = (memory * memory).sum(-1).add_(epsilon).rsqrt_().unsqueeze(1)
+        along = torch.bmm(keys, memory.mT).mul_(slot_scale)
+        content = (along * (strength * key_scale)).softmax(-1)
+        # Interpolate, shift.
+        gated = torch.lerp(previous, content, gate)
+        index = _windows(slots, size, -1, gated.device)
+        windows = gated.index_select(-1, index).view(batch * heads, slots, size)
+        shifted = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(gated)
+        # Sharpen: w = softmax(gamma log u).
+        shifted.add_(torch.finfo(shifted.dtype).tiny)
+        logarithm = shifted.log()
+        weights = torch.addcmul(logarithm, logarithm, more_sharpness).softmax(-1)
+        # Read, then write.
+        reading, writing = weights.split((reads, writes), 1)
+        vectors = torch.bmm(reading, memory)
+        if writes == 1:
+            erased = torch.bmm(writing.mT, erase)
+        else:
+            erased = 1 - (1 - writing.unsqueeze(-1) * erase.unsqueeze(-2)).prod(1)
+        next_memory = torch.addcmul(memory, memory, erased, value=-1.0)
+        next_memory.baddbmm_(writing.mT, add)
+
+        ctx.layout = layout
+        ctx.save_for_backward(
+            raw_positive, unit, strength, more_sharpness, gate, erase, shift, add, keys, key_scale,
+            slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
+            previous,
+        )  # fmt: skip
+        return vectors, next_memory, weights
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, vectors_gradient: Tensor, memory_gradient: Tensor, weights_gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        reads, writes, width, size = ctx.layout
+        (
+            raw_positive, unit, strength, more_sharpness, gate, erase, shift, add, keys, key_scale,
+            slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
+            previous,
+        ) = ctx.saved_tensors  # fmt: skip
+        batch, heads, slots = previous.shape
+        reading, writing = weights.split((reads, writes), 1)
+
+        # Write: M_t = M prod_h (1 - w_h e_h) + sum_h w_h a_h.
+        product = memory_gradient * memory
+        add_gradient = torch.bmm(writing, memory_gradient)
+        writing_gradient = torch.bmm(add, memory_gradient.mT)
+        if writes == 1:
+            erase_gradient = torch.bmm(writing, product)
+            writing_gradient.baddbmm_(erase, product.mT, alpha=-1.0)
+        else:
+            others = _products_of_others(1 - writing.unsqueeze(-1) * erase.unsqueeze(-2))
+            others.mul_(product.unsqueeze(1))
+            erase_gradient = torch.matmul(writing.unsqueeze(-2), others).squeeze(-2)
+            writing_gradient -= torch.matmul(others, erase.unsqueeze(-1)).squeeze(-1)
+        memory_gradient = torch.addcmul(memory_gradient, memory_gradient, erased, value=-1.0)
+
+        # Read: r = w M.
+        reading_gradient = torch.bmm(vectors_gradient, memory.mT)
+        memory_gradient.baddbmm_(reading.mT, vectors_gradient)
+
+        # Sharpen.
+        gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
+        gradient = _softmax_gradient(gradient, weights)
+        sharpness_gradient = (gradient * logarithm).sum(-1)
+        gradient = gradient.addcmul_(gradient, more_sharpness).div_(shifted)
+
+        # Shift.
+        shift_gradient = torch.bmm(gradient.view(batch * heads, 1, slots), windows)
+        shift_gradient = _softmax_gradient(shift_gradient.view_as(shift), shift)
+        index = _windows(slots, size, 1, gradient.device)
+        windows = gradient.index_select(-1, index).view(batch * heads, slots, size)
+        gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(content)
+
+        # Interpolate.
+        gate_gradient = (gradient * (content - previous)).sum(-1)
+        content_gradient = gradient * gate
+        previous_gradient = gradient.sub_(content_gradient)
+
+        # Content.
+        content_gradient = _softmax_gradient(content_gradient, content)
+        product = content_gradient * along
+        total = product.sum(-1, keepdim=True)
+        scale = strength * key_scale
+        radial = torch.bmm(scale.mT, product).mul_(slot_scale.square())
+        content_gradient.mul_(slot_scale).mul_(scale)
+        memory_gradient.baddbmm_(content_gradient.mT, keys)
+        memory_gradient.addcmul_(memory, radial.mT, value=-1.0)
+        strength_gradient = total * key_scale
+        key_gradient = torch.bmm(content_gradient, memory)
+        inward = strength_gradient * strength * key_scale.square()
+        key_gradient.addcmul_(keys, inward, value=-1.0)
+
+        positive_gradient = torch.cat([strength_gradient.squeeze(-1), sharpness_gradient], -1)
+        positive_gradient.mul_(raw_positive.sigmoid())
+        unit_gradient = torch.cat([gate_gradient, erase_gradient.view(batch, -1).neg_()], -1)
+        unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0))
+        interface_gradient = torch.cat(
+            [
+                key_gradient.view(batch, -1),
+                positive_gradient,
+                unit_gradient,
+                shift_gradient.view(batch, -1),
+                add_gradient.view(batch, -1),
+            ],
+            -1,
+        )
+        return interface_gradient, memory_gradient, previous_gradient, None, None

@@ -1,0 +1,170 @@
+"""The memory of the Neural Turing Machine (Graves, Wayne & Danihelka 2014)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets import functional, kernels
+from memnets.addressing import NTMAddressing, NTMQuery
+from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.kernels.ntm import HeadLayout, step
+from memnets.normalizers import Softmax
+from memnets.scores import Cosine
+
+__all__ = ["NTM", "NTMState"]
+
+
+class NTMState(NamedTuple):
+    """State of an :class:`NTM`.
+
+    Attributes:
+        memory: M_t, ``[B, N, W]``.
+        weights: w_t of all heads, those that read first, ``[B, H, N]``.
+    """
+
+    memory: Tensor
+    weights: Tensor
+
+
+class NTM(MemoryAccess[NTMState]):
+    """N x W memory with any number of read and write heads (Graves et al. 2014, section 3).
+
+    A step addresses the memory as the step before left it, with all heads at once; the read heads
+    read it; then the write heads write (all erase, then all add). What is written is read one step
+    later at the earliest. This is the order of pytorch-ntm; the DNC writes first.
+
+    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
+    :meth:`initial_state` on.
+
+    Args:
+        slots: N, at least ``shift_range``.
+        width: W, at least 1.
+        read_heads: at least 1.
+        write_heads: at least 1.
+        shift_range: size of the shift kernel, odd: 3 moves by -1, 0 or 1.
+        score: the measure of similarity; cosine if not given.
+        initial_value: what every cell holds at first.
+        noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
+            and shifts learn to saturate against it (Salakhutdinov & Hinton 2009, section 3), and
+            heads to stay sharp: they then keep their places on sequences far longer than trained.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    def __init__(
+        self,
+        slots: int = 128,
+        width: int = 20,
+        read_heads: int = 1,
+        write_heads: int = 1,
+        shift_range: int = 3,
+        score: Score | None = None,
+        initial_value: float = 1e-6,
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            width=width,
+            read_heads=read_heads,
+            write_heads=write_heads,
+            shift_range=shift_range,
+        )
+        if shift_range % 2 == 0:
+            raise ValueError(
+                f"shift_range must be odd, as many slots either side; got {shift_range}"
+            )
+        if noise < 0:
+            raise ValueError(f"noise must be at least 0; got {noise}")
+        self.noise = noise
+        self.width = width
+        self.read_heads = read_heads
+        self.write_heads = write_heads
+        self.shift_range = shift_range
+        self.slots = slots
+        self.read_size = read_heads * width
+        self.addressing = NTMAddressing(score)
+        self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
+        self.interface_size = sum(self.layout.sizes)
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
+
+    @property
+    def slots(self) -> int:
+        """N, the number of slots of the next initial state."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        check_positive(slots=slots)
+        if slots < self.shift_range:
+            raise ValueError(
+                f"slots must be at least shift_range = {self.shift_range}; got {slots}"
+            )
+        self._slots = slots
+
+    def head_names(self) -> list[str]:
+        """A name for each row of the weights: read heads first."""
+        return [f"read {head + 1}" for head in range(self.read_heads)] + [
+            f"write {head + 1}" for head in range(self.write_heads)
+        ]
+
+    def initial_state(self, batch_size: int) -> NTMState:
+        """Constant memory, and all heads on the first slot.
+
+        Equal slots *and* equal weights would give every slot the same gradient; a machine that
+        starts so hardly learns.
+        """
+        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        first = self.addressing.initial_state(Memory(memory, memory))
+        return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
+
+    def queries(self, interface: Tensor) -> tuple[NTMQuery, Tensor, Tensor]:
+        """What the heads emit, each part brought into its range.
+
+        Args:
+            interface: ``[B, interface_size]``.
+
+        Returns:
+            The queries of all heads, those that read first; erase in ``[0, 1]`` and add, both
+            ``[B, write_heads, W]``.
+        """
+        heads = self.read_heads + self.write_heads
+        keys, positive, unit, shift, add = interface.split(self.layout.sizes, -1)
+        positive = nn.functional.softplus(positive)
+        unit = unit.sigmoid()
+        query = NTMQuery(
+            key=keys.unflatten(-1, (heads, self.width)),
+            strength=positive[..., :heads].unsqueeze(-1),
+            gate=unit[..., :heads].unsqueeze(-1),
+            shift=shift.unflatten(-1, (heads, self.shift_range)).softmax(-1),
+            sharpness=1 + positive[..., heads:].unsqueeze(-1),
+        )
+        erase = unit[..., heads:].unflatten(-1, (self.write_heads, self.width))
+        return query, erase, add.unflatten(-1, (self.write_heads, self.width))
+
+    def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+        """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+        memory, previous = state
+        if self.training and self.noise:
+            interface = interface + self.noise * torch.randn_like(interface)
+        if self._kernel_applies(interface, memory, previous):
+            epsilon = self.addressing.score.epsilon
+            vectors, memory, weights = step(interface, memory, previous, self.layout, epsilon)
+            return vectors.flatten(1), NTMState(memory, weights)
+        query, erase, add = self.queries(interface)
+        weights, _ = self.addressing(query, Memory(memory, memory), previous)
+        vectors = functional.read(weights[:, : self.read_heads], memory)
+        memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
+        return vectors.flatten(1), NTMState(memory, weights)
+
+    def _kernel_applies(self, *tensors: Tensor) -> bool:
+        return (
+            type(self.addressing) is NTMAddressing
+            and type(self.addressing.score) is Cosine
+            and type(self.addressing.normalizer) is Softmax
+            and kernels.applies(*tensors)
+        )

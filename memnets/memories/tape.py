@@ -1,0 +1,71 @@
+"""A memory that grows: each step appends a slot and attends over all that were appended before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memnets import functional
+from memnets.addressing import Content
+from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.scores import ScaledDot
+
+__all__ = ["Tape", "TapeState"]
+
+
+class TapeState(NamedTuple):
+    """State of a :class:`Tape`, after t steps.
+
+    Attributes:
+        keys: ``[B, t, W]``.
+        values: ``[B, t, W]``.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+class Tape(MemoryAccess[TapeState]):
+    """Append, then read by content: an append-only memory (as in the LSTMN, Cheng et al. 2016).
+
+    A step appends a key and a value taken from the interface, and reads with a query taken
+    from it, the new slot included. The heads share the tape.
+
+    Args:
+        width: W, of keys and values, at least 1.
+        read_heads: at least 1.
+        score: how well a key answers a query; scaled dot product if not given.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    def __init__(self, width: int = 20, read_heads: int = 1, score: Score | None = None) -> None:
+        super().__init__()
+        check_positive(width=width, read_heads=read_heads)
+        self.width = width
+        self.read_heads = read_heads
+        self.read_size = read_heads * width
+        self.addressing = Content(ScaledDot() if score is None else score)
+        self.interface_size = (2 + read_heads) * width
+        self.no_slots: Tensor
+        self.register_buffer("no_slots", torch.empty(0, width), persistent=False)
+
+    def head_names(self) -> list[str]:
+        """A name for each row of the weights."""
+        return [f"read {head + 1}" for head in range(self.read_heads)]
+
+    def initial_state(self, batch_size: int) -> TapeState:
+        """No slots."""
+        empty = self.no_slots.expand(batch_size, -1, -1)
+        return TapeState(empty, empty)
+
+    def forward(self, interface: Tensor, state: TapeState) -> tuple[Tensor, TapeState]:
+        """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+        rows = interface.unflatten(-1, (2 + self.read_heads, self.width))
+        keys = functional.append(state.keys, rows[:, :1])
+        values = functional.append(state.values, rows[:, 1:2])
+        vectors, _ = self.addressing.read(rows[:, 2:], Memory(keys, values), None)
+        return vectors.flatten(1), TapeState(keys, values)

@@ -1,0 +1,85 @@
+"""Normalizers: from scores to weights. All map ``[*B, Q, N]`` to rows on the simplex."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memnets import functional
+from memnets.core import Normalizer, check_positive
+
+__all__ = ["Entmax15", "GumbelHard", "Softmax", "Sparsemax", "TopK"]
+
+
+class Softmax(Normalizer):
+    """``exp(s_i) / sum_j exp(s_j)``: every slot gets something."""
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        return functional.softmax(scores)
+
+
+class Sparsemax(Normalizer):
+    """Projection on the simplex: most slots get nothing (Martins & Astudillo 2016)."""
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        return functional.sparsemax(scores)
+
+
+class Entmax15(Normalizer):
+    """1.5-entmax: between softmax and sparsemax (Peters, Niculae & Martins 2019)."""
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        return functional.entmax15(scores)
+
+
+class TopK(Normalizer):
+    """Softmax over the ``count`` best slots of each row; the others get exactly 0.
+
+    A row in which fewer may be addressed gives weight to those alone. Of equal scores at the
+    boundary, ``torch.topk`` chooses.
+
+    Args:
+        count: how many slots a row may use, at least 1.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        check_positive(count=count)
+        self.count = count
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        best, where = scores.topk(min(self.count, scores.shape[-1]), -1)
+        return torch.zeros_like(scores).scatter(-1, where, functional.softmax(best))
+
+
+class GumbelHard(Normalizer):
+    """One slot a row, sampled; gradients go straight through the softmax.
+
+    The forward value is exactly one-hot, drawn from ``softmax(scores)`` with Gumbel noise; the
+    gradient is that of ``softmax((scores + noise) / temperature)`` (Jang, Gu & Poole 2017, section
+    2.2). In evaluation the best slot is taken, with no noise.
+
+    Args:
+        temperature: tau > 0; lower follows the sample closer and has a noisier gradient.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be greater than 0; got {temperature}")
+        self.temperature = temperature
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        if self.training:
+            # -log of an exponential variable is Gumbel distributed.
+            noise = torch.empty_like(scores, dtype=torch.float32).exponential_().log().neg()
+            scores = scores + noise.to(scores.dtype)
+        soft = functional.softmax(scores / self.temperature)
+        hard = torch.zeros_like(soft).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
+        # The difference is exactly 0 and carries the gradient: the value stays exactly one-hot.
+        return hard + (soft - soft.detach())

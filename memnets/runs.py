@@ -1,0 +1,191 @@
+"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and files that are never half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.loggers.logger import Logger
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "CSVTable",
+    "CheckpointError",
+    "last_version",
+    "load_checkpoint",
+    "next_version",
+    "update_metrics",
+    "write_atomically",
+]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used: it is missing, damaged, or that of another model."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file such that at every moment the old or the new content is there, whole.
+
+    Args:
+        path: its folder is made if need be.
+        write: is given the open file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Load a checkpoint, tensors and plain values alone (``weights_only=True``).
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"expected a checkpoint at {path}; there is no such file")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # what torch raises depends on where the damage is
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise CheckpointError(
+            f"expected a checkpoint at {path}; the file is damaged or of another kind ({reason})"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"expected a checkpoint at {path}; the file holds no state_dict")
+    return checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that a kill in the middle of writing leaves as they were."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write beside the old file, then take its place."""
+        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load tensors and plain values alone.
+
+        Raises:
+            CheckpointError: there is no such file, or it is damaged.
+        """
+        return load_checkpoint(path, map_location)
+
+
+def _versions(root: Path) -> list[int]:
+    matches = [re.fullmatch(r"version_(\d+)", path.name) for path in root.glob("version_*")]
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def next_version(root: Path) -> Path:
+    """Make the next folder ``version_<n>`` under ``root``; two runs at once get one each."""
+    while True:
+        number = max(_versions(root), default=-1) + 1
+        folder = root / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+
+
+def last_version(root: Path) -> Path:
+    """The newest folder under ``root`` that holds a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for number in reversed(_versions(root)):
+        folder = root / f"version_{number}"
+        if (folder / "checkpoints" / "last.ckpt").is_file():
+            return folder
+    raise CheckpointError(
+        f"expected a run to go on with, {root}/version_<n>/checkpoints/last.ckpt; there is none"
+    )
+
+
+def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Add to ``metrics.json``, flat, name -> number; what it holds under other names stays."""
+    path = folder / "metrics.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known.update({name: float(value) for name, value in metrics.items()})
+    text = json.dumps(dict(sorted(known.items())), indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+class CSVTable(Logger):
+    """Logs to ``metrics.csv``, a row a step, and goes on with the table of a run that is resumed.
+
+    Args:
+        folder: of the run.
+        resumed_step: rows of this step and later are dropped, the run will write them again;
+            ``None`` = a new table.
+    """
+
+    def __init__(self, folder: Path, resumed_step: int | None = None) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, Any]] = {}
+        if resumed_step is not None and self.path.is_file():
+            with self.path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    if int(row["step"]) < resumed_step:
+                        self.rows[int(row["step"])] = {k: v for k, v in row.items() if v != ""}
+
+    @property
+    def name(self) -> str:
+        """Of the task and model."""
+        return self.path.parent.parent.name
+
+    @property
+    def version(self) -> str:
+        """Of the run."""
+        return self.path.parent.name
+
+    @property
+    def log_dir(self) -> str:
+        """Folder of the run."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing; the settings are in ``config.yaml``."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of the step."""
+        self.rows.setdefault(step or 0, {"step": step or 0}).update(metrics)
+
+    def save(self) -> None:
+        """Write the table."""
+        columns = sorted({name for row in self.rows.values() for name in row} - {"step"})
+
+        def write(file: IO[bytes]) -> None:
+            lines = [["step", *columns]]
+            lines += [
+                [str(row.get(name, "")) for name in ["step", *columns]]
+                for _, row in sorted(self.rows.items())
+            ]
+            file.write("".join(",".join(line) + "\n" for line in lines).encode())
+
+        if self.rows:
+            write_atomically(self.path, write)
+
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.save()

@@ -1,0 +1,141 @@
+"""Scores: how well a key answers a query. All map ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``.
+
+Keys are projected once, by whoever owns the memory, and not at each step: what a paper calls
+``W_h h`` is in ``Memory.keys`` already, and a score holds only what must see query and key together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memnets import functional
+from memnets.core import Score, check_positive
+
+__all__ = ["Additive", "Concat", "Cosine", "Dot", "General", "Location", "ScaledDot"]
+
+
+class Dot(Score):
+    """``q . k`` (Luong et al. 2015, equation 8, *dot*)."""
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        return query @ keys.mT
+
+
+class ScaledDot(Score):
+    """``q . k / sqrt(K)`` (Vaswani et al. 2017, equation 1)."""
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        return query / math.sqrt(query.shape[-1]) @ keys.mT
+
+
+class General(Score):
+    """``q W k`` (Luong et al. 2015, equation 8, *general*).
+
+    Args:
+        size: K, width of query and keys, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_positive(size=size)
+        self.projection = nn.Linear(size, size, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        projected: Tensor = self.projection(query)
+        return projected @ keys.mT
+
+
+class Additive(Score):
+    """``v . tanh(W q + k)`` (Bahdanau et al. 2015, section A.1.2), the keys projected already.
+
+    Args:
+        size: K, width of query and keys, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_positive(size=size)
+        self.projection = nn.Linear(size, size)
+        self.direction = nn.Parameter(torch.empty(size).uniform_(-1, 1) / math.sqrt(size))
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        mixed = self.projection(query).unsqueeze(-2) + keys.unsqueeze(-3)
+        return torch.tanh(mixed) @ self.direction
+
+
+class Concat(Score):
+    """``v . tanh(W [q; k])`` (Luong et al. 2015, equation 8, *concat*).
+
+    ``W [q; k]`` is the sum of a projection of each, so that no pair is ever concatenated.
+
+    Args:
+        size: K, width of query and keys, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_positive(size=size)
+        self.query_projection = nn.Linear(size, size, bias=False)
+        self.key_projection = nn.Linear(size, size, bias=False)
+        self.direction = nn.Parameter(torch.empty(size).uniform_(-1, 1) / math.sqrt(size))
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        mixed = self.query_projection(query).unsqueeze(-2) + self.key_projection(keys).unsqueeze(-3)
+        return torch.tanh(mixed) @ self.direction
+
+
+class Cosine(Score):
+    """Cosine of the angle between query and key (Graves et al. 2014, equation 6).
+
+    Args:
+        epsilon: added to each squared length, at least 0; keeps the gradient of a zero row finite.
+    """
+
+    def __init__(self, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        if epsilon < 0:
+            raise ValueError(f"epsilon must be at least 0; got {epsilon}")
+        self.epsilon = epsilon
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``, in ``[-1, 1]``."""
+        return functional.cosine_similarity(query, keys, self.epsilon)
+
+
+class Location(Score):
+    """``W q``: a score a slot, from the query alone (Luong et al. 2015, equation 8, *location*).
+
+    The one score whose parameters depend on the number of slots: it knows ``slots`` places, and a
+    memory may use the first of them.
+
+    Args:
+        size: K, width of the query, at least 1.
+        slots: the greatest number of slots, at least 1.
+    """
+
+    def __init__(self, size: int, slots: int) -> None:
+        super().__init__()
+        check_positive(size=size, slots=slots)
+        self.projection = nn.Linear(size, slots, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``.
+
+        Raises:
+            ValueError: the memory has more slots than the score knows places.
+        """
+        if keys.shape[-2] > self.projection.out_features:
+            raise ValueError(
+                f"this location score knows {self.projection.out_features} slots; "
+                f"the memory has {keys.shape[-2]}"
+            )
+        scores: Tensor = self.projection(query)
+        return scores[..., : keys.shape[-2]]

@@ -1,0 +1,237 @@
+"""Hypothesis strategies for memories and for what is asked of them.
+
+Hypothesis draws sizes, a kind of content and a seed; torch fills the tensors from the seed, which is
+faster by far than to draw each number. Special numbers (zeros, the smallest normal number, numbers
+near the greatest whose products the type can still hold) come often, and so do masks that leave
+nothing to address and weights that are exactly one-hot.
+
+All tensors are new, on the CPU, and need no gradient. Letters as in :mod:`memnets.core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor
+
+from memnets import functional
+from memnets.addressing import NTMQuery
+from memnets.core import Memory
+
+__all__ = [
+    "magnitude",
+    "masks",
+    "memories",
+    "ntm_queries",
+    "queries",
+    "seeds",
+    "shapes",
+    "shift_kernels",
+    "tensors",
+    "weights",
+]
+
+
+def magnitude(dtype: torch.dtype, degree: int = 2) -> float:
+    """A great number: products of ``degree`` such numbers, summed over a few slots, do not overflow.
+
+    Args:
+        dtype: a floating-point type.
+        degree: at least 1.
+    """
+    return float(torch.finfo(dtype).max ** (1 / degree)) / 8
+
+
+def seeds() -> SearchStrategy[int]:
+    """Seeds for ``torch.manual_seed``."""
+    return st.integers(0, 2**32 - 1)
+
+
+def shapes(
+    min_dims: int = 0, max_dims: int = 2, max_side: int = 3
+) -> SearchStrategy[tuple[int, ...]]:
+    """Leading dims ``*B``: tuples of sizes of at least 1."""
+    return st.lists(st.integers(1, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
+
+
+@st.composite
+def tensors(
+    draw: DrawFn,
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float64,
+    low: float | None = None,
+    high: float | None = None,
+    special: bool = True,
+) -> Tensor:
+    """Finite tensors.
+
+    Args:
+        draw: given by Hypothesis.
+        shape: of the tensor.
+        dtype: a floating-point type.
+        low: the least number, or ``None`` for numbers from a normal distribution.
+        high: the greatest number; together with ``low``.
+        special: whether special numbers may come: 0, the smallest normal number, and the ends of
+            the range, which are plus and minus :func:`magnitude` if no range is given. Without
+            them all entries differ, as good as surely.
+
+    Raises:
+        ValueError: only one of ``low`` and ``high`` is given.
+    """
+    if (low is None) != (high is None):
+        raise ValueError(f"give both low and high, or neither; got {low} and {high}")
+    generator = _generator(draw)
+    # Drawn in double precision, so that a type's numbers are the same ones, rounded.
+    if low is None or high is None:
+        ordinary = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        ends = [-magnitude(dtype), magnitude(dtype)]
+    else:
+        ordinary = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        ordinary = low + (high - low) * ordinary
+        ends = [low, high]
+    kind = draw(st.sampled_from(["ordinary", "mixed", "constant", "equal"])) if special else None
+    if kind in ("mixed", "constant"):
+        tiny = torch.finfo(dtype).tiny
+        inside = [number for number in (0.0, tiny, -tiny) if ends[0] <= number <= ends[1]]
+        numbers = torch.tensor([*ends, *inside], dtype=torch.float64)
+        if kind == "constant":
+            ordinary = numbers[draw(st.integers(0, len(numbers) - 1))].expand(*shape).clone()
+        else:
+            chosen = numbers[torch.randint(len(numbers), tuple(shape), generator=generator)]
+            swap = torch.rand(*shape, generator=generator, dtype=torch.float64) < 0.5
+            ordinary = torch.where(swap, chosen, ordinary)
+    elif kind == "equal" and ordinary.numel():
+        ordinary = ordinary.flatten()[0].expand(*shape).clone()
+    tensor = ordinary.to(dtype)
+    return tensor if low is None else tensor.clamp(low, high)
+
+
+@st.composite
+def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor:
+    """Boolean masks ``[*B, 1 or Q, N]``, True = may be addressed.
+
+    Args:
+        draw: given by Hypothesis.
+        shape: of the mask, at least one dimension.
+        empty_rows: whether there may be rows in which nothing may be addressed.
+    """
+    generator = _generator(draw)
+    kinds = ["full", "random", "single", "mixed", "empty"]
+    kind = draw(st.sampled_from(kinds if empty_rows else kinds[:3]))
+    row_of_slots = tuple(shape)
+    one = torch.randint(shape[-1], row_of_slots[:-1], generator=generator)
+    single = torch.nn.functional.one_hot(one, shape[-1]).bool()
+    random = torch.rand(*shape, generator=generator) < 0.5
+    if kind == "full":
+        return torch.ones(*shape, dtype=torch.bool)
+    if kind == "empty":
+        return torch.zeros(*shape, dtype=torch.bool)
+    if kind == "single":
+        return single
+    if kind == "mixed":
+        return random & (torch.rand(*shape[:-1], 1, generator=generator) < 0.5)
+    return random | single
+
+
+@st.composite
+def weights(draw: DrawFn, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
+    """Weights ``[*B, Q, N]``, rows on the simplex: smooth, sparse, equal or exactly one-hot."""
+    generator = _generator(draw)
+    kind = draw(st.sampled_from(["one-hot", "smooth", "sparse", "equal"]))
+    if kind == "one-hot":
+        one = torch.randint(shape[-1], tuple(shape)[:-1], generator=generator)
+        return torch.nn.functional.one_hot(one, shape[-1]).to(dtype)
+    scores = 2 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+    if kind == "equal":
+        scores = torch.zeros_like(scores)
+    normalize = functional.sparsemax if kind == "sparse" else functional.softmax
+    return normalize(scores).to(dtype)
+
+
+def shift_kernels(
+    shape: Sequence[int], dtype: torch.dtype = torch.float64
+) -> SearchStrategy[Tensor]:
+    """Kernels of a shift, ``[*B, Q, S]`` with S odd, rows on the simplex."""
+    return weights(shape, dtype)
+
+
+@st.composite
+def memories(
+    draw: DrawFn,
+    batch: Sequence[int] | None = None,
+    slots: int | None = None,
+    width: int = 4,
+    value_width: int = 3,
+    queries: int = 1,
+    masked: bool | None = None,
+    dtype: torch.dtype = torch.float64,
+    special: bool = True,
+) -> Memory:
+    """Memories.
+
+    Args:
+        draw: given by Hypothesis.
+        batch: ``*B``; drawn if not given.
+        slots: N; drawn if not given.
+        width: K, of the keys.
+        value_width: V.
+        queries: Q; the mask is ``[*B, 1, N]`` or ``[*B, Q, N]``.
+        masked: whether there is a mask; drawn if not given.
+        dtype: of keys and values.
+        special: as for :func:`tensors`.
+    """
+    batch = draw(shapes()) if batch is None else tuple(batch)
+    slots = draw(st.integers(1, 6)) if slots is None else slots
+    masked = draw(st.booleans()) if masked is None else masked
+    keys = draw(tensors((*batch, slots, width), dtype, special=special))
+    values = draw(tensors((*batch, slots, value_width), dtype, special=special))
+    rows = draw(st.sampled_from(sorted({1, queries}))) if masked else 0
+    return Memory(keys, values, draw(masks((*batch, rows, slots))) if masked else None)
+
+
+def queries(memory: Memory, count: int = 1, special: bool = True) -> SearchStrategy[Tensor]:
+    """Queries ``[*B, Q, K]`` that fit a memory.
+
+    Args:
+        memory: what they will be asked of.
+        count: Q.
+        special: as for :func:`tensors`.
+    """
+    keys = memory.keys
+    return tensors((*keys.shape[:-2], count, keys.shape[-1]), keys.dtype, special=special)
+
+
+@st.composite
+def ntm_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = True) -> NTMQuery:
+    """What heads of a Neural Turing Machine emit; the shift kernel has a size of at most N.
+
+    Args:
+        draw: given by Hypothesis.
+        memory: what they will be asked of.
+        count: Q.
+        special: whether special numbers may come, in each part the ends of its range.
+    """
+    *batch, slots, _ = memory.keys.shape
+    dtype = memory.keys.dtype
+    size = draw(st.sampled_from([size for size in (3, 1, 5) if size <= slots]))
+
+    def part(low: float, high: float) -> Any:
+        return draw(tensors((*batch, count, 1), dtype, low, high, special))
+
+    # Strength and sharpness multiply each other, and the key: their ends are a root of its ends.
+    great = magnitude(dtype, 4) if special else 4.0
+    return NTMQuery(
+        key=draw(queries(memory, count, special)),
+        strength=part(torch.finfo(dtype).tiny, great),
+        gate=part(0.0, 1.0),
+        shift=draw(shift_kernels((*batch, count, size), dtype)),
+        sharpness=part(1.0, 1.0 + great),
+    )
+
+
+def _generator(draw: DrawFn) -> torch.Generator:
+    return torch.Generator().manual_seed(draw(seeds()))

@@ -1,0 +1,6 @@
+"""Tasks: what the models are trained on. A batch is a pure function of (seed, split, index)."""
+
+from tasks.base import Task
+from tasks.copying import Copying, RepeatCopying
+
+__all__ = ["Copying", "RepeatCopying", "Task"]

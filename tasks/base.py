@@ -1,0 +1,167 @@
+"""What all tasks share: batches that are pure functions of (seed, split, index), and their loaders."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from memnets.core import Batch, check_positive
+
+__all__ = ["Task", "check_range"]
+
+
+class Task(lightning.LightningDataModule, ABC):
+    """A source of batches.
+
+    Batch ``i`` of a split is the same on every machine, in every worker and after every resume, so
+    training data is endless, is shared out by index, and needs no saved iterator.
+
+    Args:
+        batch_size: sequences in a training batch, at least 1.
+        epoch_batches: training batches between two validations, at least 1.
+        validation_batches: batches in the validation set, at least 1.
+        validation_batch_size: sequences in a validation batch, at least 1.
+        workers: processes that make batches ahead of time, at least 0.
+        seed: chooses the data; from the command line it follows ``seed_everything``.
+    """
+
+    #: Width of an input vector.
+    input_size: int
+    #: Width of a target vector.
+    output_size: int
+
+    def __init__(
+        self,
+        batch_size: int = 16,
+        epoch_batches: int = 100,
+        validation_batches: int = 5,
+        validation_batch_size: int = 100,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            batch_size=batch_size,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
+            validation_batch_size=validation_batch_size,
+        )
+        if workers < 0 or seed < 0:
+            raise ValueError(f"workers and seed must be at least 0; got {workers} and {seed}")
+        self.batch_size = batch_size
+        self.epoch_batches = epoch_batches
+        self.validation_batches = validation_batches
+        self.validation_batch_size = validation_batch_size
+        self.workers = workers
+        self.seed = seed
+
+    @abstractmethod
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch number ``index`` of a split.
+
+        Args:
+            split: ``train``, ``val`` or one of :meth:`test_names`.
+            index: at least 0.
+        """
+
+    @abstractmethod
+    def test_names(self) -> list[str]:
+        """Names of the test sets, in the order of the test loaders."""
+
+    def random(self, split: str, index: int) -> np.random.Generator:
+        """The generator of random numbers that belongs to a batch."""
+        return np.random.default_rng([self.seed, zlib.crc32(split.encode()), index])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """New batches in each epoch, as many as there are between two validations."""
+        return self._loader("train", self.epoch_batches)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation set."""
+        return self._loader("val", self.validation_batches)
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """A loader for each test set, which is one batch."""
+        return [self._loader(name, 1) for name in self.test_names()]
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        """The test sets."""
+        return self.test_dataloader()
+
+    def _loader(self, split: str, batches: int) -> DataLoader[Batch]:
+        return _Loader(
+            _Batches(self, split),
+            sampler=_Indices(self, batches, endless=split == "train"),
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            # Its own, so that making an iterator draws nothing from the global generator.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+class _Batches(Dataset[Batch]):
+    def __init__(self, task: Task, split: str) -> None:
+        self.task = task
+        self.split = split
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.task.batch(self.split, index)
+
+
+class _Indices(Sampler[int]):
+    """Which batches this process is to have, of a set or of the endless training data."""
+
+    def __init__(self, task: Task, batches: int, endless: bool) -> None:
+        self.task = task
+        self.batches = batches
+        self.endless = endless
+
+    def _share(self) -> tuple[int, int]:
+        trainer = self.task.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def __len__(self) -> int:
+        rank, processes = self._share()
+        return len(range(rank, self.batches, processes))
+
+    def __iter__(self) -> Iterator[int]:
+        rank, processes = self._share()
+        if not self.endless:
+            return iter(range(rank, self.batches, processes))
+        # Where training stands is the trainer's to say, after a resume too. The trainer counts
+        # until an epoch is full.
+        trainer = self.task.trainer
+        done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return itertools.count(done * processes + rank, processes)
+
+
+class _Loader(DataLoader[Batch]):
+    """A loader that can go on in the middle of an epoch: its sampler asks the trainer where."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def check_range(name: str, low: int, high: int, least: int) -> None:
+    """Check that ``least <= low <= high``.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    if not least <= low <= high:
+        raise ValueError(
+            f"min_{name} and max_{name} must be whole numbers with "
+            f"{least} <= min_{name} <= max_{name}; got {low} and {high}"
+        )

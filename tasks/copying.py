@@ -1,0 +1,199 @@
+"""Copy and repeat copy (Graves et al. 2014, sections 4.1 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task, check_range
+
+__all__ = ["Copying", "RepeatCopying"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Copying(Task):
+    """See random binary vectors, then a flag; say the vectors again (section 4.1).
+
+    The source is ``[B, n + 1, width + 1]``: n vectors with the last channel 0, then the flag, 1 on
+    the last channel alone. While it answers, the model is given zeros. Targets are the n vectors,
+    ``[B, n, width]``.
+
+    Args:
+        width: bits of a vector, at least 1.
+        min_length: shortest sequence, at least 1.
+        max_length: longest sequence of training and validation.
+        mixed_lengths: draw a length for every sequence of training; otherwise one for the batch,
+            which needs no padding and is faster. Validation always mixes; test sets never do.
+        test_sets: pairs (length, sequences), named ``length_<n>``.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        width: int = 8,
+        min_length: int = 1,
+        max_length: int = 20,
+        mixed_lengths: bool = False,
+        test_sets: Sequence[tuple[int, int]] = ((20, 100), (50, 100), (120, 100)),
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(width=width)
+        check_range("length", min_length, max_length, least=1)
+        for length, sequences in test_sets:
+            check_positive(test_length=length, test_sequences=sequences)
+        self.width = width
+        self.min_length = min_length
+        self.max_length = max_length
+        self.mixed_lengths = mixed_lengths
+        self.test_sets = {f"length_{n}": (n, sequences) for n, sequences in test_sets}
+        self.input_size = width + 1
+        self.output_size = width
+
+    def test_names(self) -> list[str]:
+        """``length_<n>`` for each of the test sets."""
+        return list(self.test_sets)
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        random = self.random(split, index)
+        size = self.batch_size if split == "train" else self.validation_batch_size
+        if split in self.test_sets:
+            length, size = self.test_sets[split]
+            lengths = np.full(size, length)
+        else:
+            mixed = self.mixed_lengths or split == "val"
+            lengths = _draw(random, self.min_length, self.max_length, size, mixed)
+        bits = _random_bits(random, lengths, self.width)
+        flag = np.ones((size, 1), np.float32)
+        return _batch(_source(bits, lengths, flag), bits, lengths + 1, lengths)
+
+
+class RepeatCopying(Task):
+    """See random binary vectors, then a number; say the vectors that many times, then stop.
+
+    Graves et al. 2014, section 4.2. The source is ``[B, n + 1, width + 2]``: n vectors, then a step
+    with the flag on the last channel but one and, on the last, the number of repeats, normalised to
+    mean 0 and variance 1 over the range of training. While it answers, the model is given zeros.
+    Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 on the last
+    channel alone.
+
+    Args:
+        width: bits of a vector, at least 1.
+        min_length: shortest sequence, at least 1.
+        max_length: longest sequence of training and validation.
+        min_repeats: fewest repeats, at least 1.
+        max_repeats: most repeats of training and validation.
+        mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
+            the batch. Validation always mixes; test sets never do.
+        test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        width: int = 8,
+        min_length: int = 1,
+        max_length: int = 10,
+        min_repeats: int = 1,
+        max_repeats: int = 10,
+        mixed_lengths: bool = False,
+        test_sets: Sequence[tuple[int, int, int]] = (
+            (10, 10, 100),
+            (20, 10, 100),
+            (10, 20, 100),
+            (20, 20, 100),
+        ),
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(width=width)
+        check_range("length", min_length, max_length, least=1)
+        check_range("repeats", min_repeats, max_repeats, least=1)
+        for length, repeats, sequences in test_sets:
+            check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
+        self.width = width
+        self.min_length = min_length
+        self.max_length = max_length
+        self.min_repeats = min_repeats
+        self.max_repeats = max_repeats
+        self.mixed_lengths = mixed_lengths
+        self.test_sets = {f"length_{n}_repeats_{r}": (n, r, size) for n, r, size in test_sets}
+        self.input_size = width + 2
+        self.output_size = width + 1
+
+    def test_names(self) -> list[str]:
+        """``length_<n>_repeats_<r>`` for each of the test sets."""
+        return list(self.test_sets)
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        random = self.random(split, index)
+        size = self.batch_size if split == "train" else self.validation_batch_size
+        if split in self.test_sets:
+            *numbers, size = self.test_sets[split]
+            lengths, repeats = (np.full(size, number) for number in numbers)
+        else:
+            mixed = self.mixed_lengths or split == "val"
+            lengths = _draw(random, self.min_length, self.max_length, size, mixed)
+            repeats = _draw(random, self.min_repeats, self.max_repeats, size, mixed)
+        bits = _random_bits(random, lengths, self.width)
+        flag_and_number = np.stack([np.ones(size), self.normalise(repeats)], -1)
+        source = _source(bits, lengths, flag_and_number.astype(np.float32))
+        ends = lengths * repeats
+        steps = np.arange(ends.max() + 1)
+        said = np.take_along_axis(bits, (steps % lengths[:, None])[..., None], 1)
+        targets = np.zeros((size, len(steps), self.width + 1), np.float32)
+        targets[..., :-1] = said * (steps < ends[:, None])[..., None]
+        targets[np.arange(size), ends, -1] = 1
+        return _batch(source, targets, lengths + 1, ends + 1)
+
+    def normalise(self, repeats: Array) -> Array:
+        """Numbers of repeats as the model sees them: mean 0, variance 1 over training."""
+        choices = np.arange(self.min_repeats, self.max_repeats + 1)
+        return (repeats - choices.mean()) / (choices.std() or 1.0)
+
+
+def _draw(random: np.random.Generator, low: int, high: int, size: int, mixed: bool) -> Array:
+    """Whole numbers from low to high, ``[size]``; all the same unless mixed."""
+    return np.broadcast_to(random.integers(low, high + 1, size if mixed else 1), (size,))
+
+
+def _random_bits(random: np.random.Generator, lengths: Array, width: int) -> Array:
+    """Random bits ``[B, max n, width]``, 0 beyond the length of a sequence."""
+    bits = random.integers(0, 2, (len(lengths), lengths.max(), width)).astype(np.float32)
+    return bits * (np.arange(lengths.max()) < lengths[:, None])[..., None]
+
+
+def _source(bits: Array, lengths: Array, end: Array) -> Array:
+    """The bits, and after them a step with ``end`` ``[B, E]`` on E channels of its own."""
+    size, longest, width = bits.shape
+    source = np.zeros((size, longest + 1, width + end.shape[-1]), np.float32)
+    source[:, :-1, :width] = bits
+    source[np.arange(size), lengths, width:] = end
+    return source
+
+
+def _batch(source: Array, targets: Array, source_lengths: Array, target_lengths: Array) -> Batch:
+    """A batch that is given zeros while it answers, with masks where lengths differ."""
+    inputs = torch.zeros(*targets.shape[:2], source.shape[-1])
+    return Batch(
+        source=torch.from_numpy(source),
+        inputs=inputs,
+        targets=torch.from_numpy(targets),
+        source_mask=_mask(source_lengths, source.shape[1]),
+        target_mask=_mask(target_lengths, targets.shape[1]),
+    )
+
+
+def _mask(lengths: Array, longest: int) -> Tensor | None:
+    """True within each length, ``[B, longest]``; ``None`` if nothing is padding."""
+    if (lengths == longest).all():
+        return None
+    return torch.from_numpy(np.arange(longest) < lengths[:, None])

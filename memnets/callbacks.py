@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from memnets import plots, trace
-from memnets.core import Batch, check_positive
-from memnets.models import MemoryMachine, Model
+from memnets.core import Batch, check_positive, map_state
+from memnets.models import Model
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySlots", "Pictures", "Report"]
@@ -24,11 +24,12 @@ class MemorySlots(lightning.Callback):
     """Change the number of slots N of a machine's memory while it trains, and for some test sets.
 
     No parameter depends on N. A small memory in training makes a head that wraps around overwrite
-    what it still needs, so that it learns to keep its place. Validation, and all test sets that are
-    not named, have the N of the model's own settings.
+    what it still needs, so that it learns to keep its place; in a small memory for validation too,
+    the best checkpoint is one that does. Where nothing is said, N is that of the model's settings.
 
     Args:
         training: share of the training, in ``[0, 1)`` -> N from then on.
+        validation: N of the validation.
         testing: name of a test set -> N.
 
     Raises:
@@ -36,9 +37,13 @@ class MemorySlots(lightning.Callback):
     """
 
     def __init__(
-        self, training: dict[float, int] | None = None, testing: dict[str, int] | None = None
+        self,
+        training: dict[float, int] | None = None,
+        validation: int | None = None,
+        testing: dict[str, int] | None = None,
     ) -> None:
         self.training = dict(sorted((training or {}).items()))
+        self.validation = validation
         self.testing = testing or {}
         for share, slots in self.training.items():
             if not 0 <= share < 1:
@@ -46,7 +51,7 @@ class MemorySlots(lightning.Callback):
                     f"training maps a share of the training in [0, 1) to slots; got share {share}"
                 )
             check_positive(slots=slots)
-        for slots in self.testing.values():
+        for slots in [*self.testing.values(), *([] if validation is None else [validation])]:
             check_positive(slots=slots)
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
@@ -55,15 +60,14 @@ class MemorySlots(lightning.Callback):
         Raises:
             ValueError: there is not.
         """
-        if not isinstance(pl_module, MemoryMachine) or not hasattr(pl_module.access, "slots"):
+        access = getattr(pl_module, "access", None)
+        if access is None or not hasattr(access, "slots"):
             raise ValueError(
-                "MemorySlots needs a MemoryMachine whose access has slots; "
-                f"got {type(pl_module).__name__} with {type(pl_module.access).__name__}"
-                if isinstance(pl_module, MemoryMachine)
-                else f"MemorySlots needs a MemoryMachine; got {type(pl_module).__name__}"
+                "MemorySlots needs a model whose access has slots, such as memnets.memories.NTM; "
+                f"got {type(pl_module).__name__} with access {type(access).__name__}"
             )
         if not hasattr(self, "usual"):
-            self.usual: int = pl_module.access.slots
+            self.usual: int = access.slots
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -74,8 +78,8 @@ class MemorySlots(lightning.Callback):
         pl_module.access.slots = due[-1] if due else self.usual
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Set N as the model's settings say."""
-        pl_module.access.slots = self.usual
+        """Set N for the validation."""
+        pl_module.access.slots = self.usual if self.validation is None else self.validation
 
     def on_test_batch_start(
         self,
@@ -96,7 +100,7 @@ class MemorySlots(lightning.Callback):
 
 
 class Report(lightning.Callback):
-    """Write ``metrics.json``, say how training goes where there is no progress bar, sum up at the end.
+    """Write ``metrics.json`` and sum up; say how training goes where there is no progress bar.
 
     ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
     with ``monitor`` below ``solved_below``; it is absent from a run that never came there.
@@ -212,7 +216,7 @@ class Pictures(lightning.Callback):
         self.folder = folder
         self.longest = longest
 
-    def on_test_end(self, trainer: lightning.Trainer, pl_module: Model) -> None:
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Draw."""
         if not trainer.is_global_zero:
             return
@@ -228,7 +232,7 @@ class Pictures(lightning.Callback):
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
-        first = Batch(*(None if part is None else part[:1].to(model.device) for part in batch))
+        first = map_state(lambda part: part[:1].to(model.device), batch)
         with torch.no_grad(), trace.record(model) as tape:
             probabilities = model.logits(first)[0].sigmoid()
         plots.answer(

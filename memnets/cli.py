@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import ArgumentError, DefaultHelpFormatter
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from memnets.callbacks import Pictures, Report
 from memnets.core import check_positive
@@ -79,7 +79,7 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 class CLI(LightningCLI):
-    """LightningCLI with run folders, checkpoints that hold their config, and a test after each fit."""
+    """LightningCLI, with run folders, checkpoints that hold their config, a test after each fit."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder; link the sizes of data and model, and the seed."""
@@ -102,6 +102,7 @@ class CLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
+        assert parser._subcommands_action is not None
         for action in parser._subcommands_action._choices_actions:
             action.help = SUBCOMMANDS[action.dest]
 
@@ -176,7 +177,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint."""
-        if self.trainer.fast_dev_run or self.trainer.interrupted:
+        if self.folder is None or self.trainer.interrupted:
             return
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False)
 
@@ -267,8 +268,8 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
         return arguments
     if not paths:
         raise CheckpointError(
-            f"memnets {arguments[0]} needs --ckpt_path=<file>; memnets fit leaves its checkpoints in "
-            "runs/<task>/<model>/version_<n>/checkpoints/"
+            f"memnets {arguments[0]} needs --ckpt_path=<file>; "
+            "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"
         )
     checkpoint = load_checkpoint(paths[-1])
     if "config" not in checkpoint:

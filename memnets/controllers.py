@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class FeedForward(Controller[None]):
         self.hidden_size = hidden_size
         sizes = [input_size] + [hidden_size] * layers
         self.layers = nn.Sequential()
-        for size, next_size in zip(sizes, sizes[1:], strict=False):
+        for size, next_size in itertools.pairwise(sizes):
             self.layers.extend([nn.Linear(size, next_size), nn.Tanh()])
 
     def initial_state(self, batch_size: int) -> None:
@@ -75,13 +76,14 @@ class LSTM(Controller[LSTMState]):
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """All zeros."""
-        zeros = self.lstm.weight_hh_l0.new_zeros(batch_size, self.hidden_size)
+        zeros = _weights(self.lstm)[0][0].new_zeros(batch_size, self.hidden_size)
         return LSTMState((zeros,) * self.lstm.num_layers, (zeros,) * self.lstm.num_layers)
 
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """``[B, input_size] -> [B, hidden_size]``."""
-        hiddens, cells = [], []
-        for weights, *past in zip(self.lstm.all_weights, *state, strict=True):
+        hiddens: list[Tensor] = []
+        cells: list[Tensor] = []
+        for weights, *past in zip(_weights(self.lstm), *state, strict=True):
             inputs, cell = torch.lstm_cell(inputs, past, *weights)
             hiddens.append(inputs)
             cells.append(cell)
@@ -115,7 +117,7 @@ class GRU(Controller[tuple[Tensor, ...]]):
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:
         """All zeros."""
-        zeros = self.gru.weight_hh_l0.new_zeros(batch_size, self.hidden_size)
+        zeros = _weights(self.gru)[0][0].new_zeros(batch_size, self.hidden_size)
         return (zeros,) * self.gru.num_layers
 
     def forward(
@@ -123,7 +125,7 @@ class GRU(Controller[tuple[Tensor, ...]]):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``[B, input_size] -> [B, hidden_size]``."""
         hiddens = []
-        for weights, hidden in zip(self.gru.all_weights, state, strict=True):
+        for weights, hidden in zip(_weights(self.gru), state, strict=True):
             inputs = torch.gru_cell(inputs, hidden, *weights)
             hiddens.append(inputs)
         return inputs, tuple(hiddens)
@@ -134,3 +136,9 @@ class GRU(Controller[tuple[Tensor, ...]]):
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
+
+
+def _weights(network: nn.RNNBase) -> list[list[Tensor]]:
+    """Of each layer: into the gates, across from the last step, and a bias for either."""
+    weights: Any = network.all_weights
+    return weights  # type: ignore[no-any-return]

@@ -111,7 +111,7 @@ def map_state(function: Callable[..., Tensor], state: State, *others: State) -> 
             for key, part in state.items()
         }
     elif isinstance(state, (tuple, list)):
-        parts = [map_state(function, *same) for same in zip(state, *others, strict=True)]  # type: ignore[call-overload]
+        parts = [map_state(function, *same) for same in zip(state, *others, strict=True)]
         result = type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     else:
         raise TypeError(

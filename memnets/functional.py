@@ -7,6 +7,7 @@ Shapes: ``*B`` any leading dimensions, ``Q`` queries (or heads), ``N`` slots, ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,10 +71,10 @@ def sparsemax(scores: Tensor) -> Tensor:
 
 
 class _Entmax15(torch.autograd.Function):
-    """The gradient is taken from the weights alone: the sort has square roots that do not derive."""
+    """The gradient needs the weights alone; that of the sort has roots of 0."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, scores: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
         half = _wide(scores) / 2
         half = (half - half.amax(-1, keepdim=True)).clamp_min(-2.0)
         ordered = half.sort(-1, descending=True).values
@@ -89,8 +90,8 @@ class _Entmax15(torch.autograd.Function):
         return weights
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (weights,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensors
         root = _wide(weights).sqrt()
         scaled = _wide(gradient) * root
         mean = scaled.sum(-1, keepdim=True) / root.sum(-1, keepdim=True)

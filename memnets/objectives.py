@@ -1,4 +1,4 @@
-"""Objectives: what a model's outputs mean, the loss that trains them and the scores that judge them."""
+"""Objectives: what outputs mean, the loss that trains them and the scores that judge them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and files that are never half-written."""
+"""The folder of a run, ``runs/<task>/<model>/version_<n>/``: files that are never half-written."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def next_version(root: Path) -> Path:
 
 
 def last_version(root: Path) -> Path:
-    """The newest folder under ``root`` that holds a checkpoint to go on from.
+    """The newest folder under ``root`` that holds a checkpoint to go on from, made tidy.
 
     Raises:
         CheckpointError: there is none.
@@ -115,6 +115,8 @@ def last_version(root: Path) -> Path:
     for number in reversed(_versions(root)):
         folder = root / f"version_{number}"
         if (folder / "checkpoints" / "last.ckpt").is_file():
+            for part in folder.rglob(".*.part"):  # what a killed run was writing
+                part.unlink()
             return folder
     raise CheckpointError(
         f"expected a run to go on with, {root}/version_<n>/checkpoints/last.ckpt; there is none"

@@ -1,7 +1,7 @@
 """Scores: how well a key answers a query. All map ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``.
 
 Keys are projected once, by whoever owns the memory, and not at each step: what a paper calls
-``W_h h`` is in ``Memory.keys`` already, and a score holds only what must see query and key together.
+``W_h h`` is in ``Memory.keys`` already. A score holds what must see query and key together.
 """
 
 from __future__ import annotations

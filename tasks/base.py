@@ -1,4 +1,4 @@
-"""What all tasks share: batches that are pure functions of (seed, split, index), and their loaders."""
+"""What all tasks share: batches as pure functions of (seed, split, index), and their loaders."""
 
 from __future__ import annotations
 

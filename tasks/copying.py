@@ -157,7 +157,8 @@ class RepeatCopying(Task):
     def normalise(self, repeats: Array) -> Array:
         """Numbers of repeats as the model sees them: mean 0, variance 1 over training."""
         choices = np.arange(self.min_repeats, self.max_repeats + 1)
-        return (repeats - choices.mean()) / (choices.std() or 1.0)
+        normalised: Array = (repeats - choices.mean()) / (choices.std() or 1.0)
+        return normalised
 
 
 def _draw(random: np.random.Generator, low: int, high: int, size: int, mixed: bool) -> Array:

@@ -19,7 +19,7 @@ __all__ = ["HeadLayout", "step"]
 
 
 class HeadLayout(NamedTuple):
-    """How an interface vector is laid out: keys, strengths, sharpnesses, gates, erases, shifts, adds.
+    """How an interface is laid out: keys, strengths, sharpnesses, gates, erases, shifts, adds.
 
     Attributes:
         read_heads: they come before the write heads.
@@ -82,7 +82,7 @@ def _products_of_others(factors: Tensor) -> Tensor:
 
 def _softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
     """Gradient of a softmax's input, from that of its output."""
-    return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)  # type: ignore[no-any-return]
+    return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)
 
 
 class _Step(torch.autograd.Function):
@@ -142,11 +142,11 @@ class _Step(torch.autograd.Function):
         return vectors, next_memory, weights
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, vectors_gradient: Tensor, memory_gradient: Tensor, weights_gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
-        reads, writes, width, size = ctx.layout
+        reads, writes, _, size = ctx.layout
         (
             raw_positive, unit, strength, more_sharpness, gate, erase, shift, add, keys, key_scale,
             slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,

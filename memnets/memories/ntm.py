@@ -151,8 +151,7 @@ class NTM(MemoryAccess[NTMState]):
         memory, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
-        if self._kernel_applies(interface, memory, previous):
-            epsilon = self.addressing.score.epsilon
+        if (epsilon := self._kernel_epsilon(interface, memory, previous)) is not None:
             vectors, memory, weights = step(interface, memory, previous, self.layout, epsilon)
             return vectors.flatten(1), NTMState(memory, weights)
         query, erase, add = self.queries(interface)
@@ -161,10 +160,12 @@ class NTM(MemoryAccess[NTMState]):
         memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
         return vectors.flatten(1), NTMState(memory, weights)
 
-    def _kernel_applies(self, *tensors: Tensor) -> bool:
-        return (
-            type(self.addressing) is NTMAddressing
-            and type(self.addressing.score) is Cosine
-            and type(self.addressing.normalizer) is Softmax
-            and kernels.applies(*tensors)
-        )
+    def _kernel_epsilon(self, *tensors: Tensor) -> float | None:
+        """The cosine's epsilon if the kernel computes what this access would; else ``None``."""
+        score, normalizer = self.addressing.score, self.addressing.normalizer
+        # A subclass may compute something else.
+        standard = type(normalizer) is Softmax and type(score) is Cosine
+        if not standard or not kernels.applies(*tensors):
+            return None
+        assert isinstance(score, Cosine)
+        return score.epsilon

@@ -101,9 +101,14 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
                 "the weights are those of the step before"
             )
         # Logging costs as much as a small model's forward pass: only when somebody will see it.
-        if index % self.trainer.log_every_n_steps == 0:
+        if index % self._log_interval == 0:
             self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    @property
+    def _log_interval(self) -> int:
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return interval
 
     def configure_gradient_clipping(
         self,
@@ -124,7 +129,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
                 f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
                 "the weights are those of the step before"
             )
-        if self.trainer.fit_loop.epoch_loop.batch_idx % self.trainer.log_every_n_steps == 0:
+        if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
         if gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm"):
             nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from memnets.core import Controller, MemoryAccess, check_positive, map_state
+from memnets.core import Batch, Controller, MemoryAccess, check_positive, map_state
 from memnets.models.base import Model
 from memnets.objectives import Objective
 
@@ -113,10 +113,11 @@ class MemoryMachine(Model[MachineState]):
 
     def decode(self, inputs: Tensor, state: MachineState) -> tuple[Tensor, MachineState]:
         """Run the machine on: logits ``[B, T, O]`` for inputs ``[B, T, I]``."""
-        return self(inputs, state)
+        logits, state = self(inputs, state)
+        return logits, state
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps that are not padding; its gradient cut every ``tbptt_steps``."""
+        """Mean loss over all steps but padding; its gradient is cut every ``tbptt_steps``."""
         if self.tbptt_steps is None or not torch.is_grad_enabled():
             return super().loss(batch)
         # Source and answer are one sequence: a cut falls every so many steps, wherever it is.
@@ -226,5 +227,7 @@ def _with_gradients(
     loss: Tensor, parameters: list[nn.Parameter], gradients: list[Tensor]
 ) -> Tensor:
     """The loss as a scalar whose gradient is known already, for whoever calls ``backward``."""
-    result: Tensor = _WithGradients.apply(loss, len(parameters), *parameters, *gradients)
+    result: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
+        loss, len(parameters), *parameters, *gradients
+    )
     return result

@@ -1,0 +1,6 @@
+"""``python -m memnets`` is the command ``memnets``."""
+
+from memnets.cli import main
+
+if __name__ == "__main__":
+    main()

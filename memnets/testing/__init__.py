@@ -1,0 +1,47 @@
+"""Laws and Hypothesis strategies with which to test parts, the library's and your own.
+
+One line checks a part of your own::
+
+    from memnets import testing
+
+    def test_leaky():
+        testing.check_controller(Leaky, hidden_size=8)
+
+Needs Hypothesis: ``pip install memnets[testing]``.
+"""
+
+from memnets.testing.addressing import check_addressing, check_normalizer, check_score
+from memnets.testing.steps import check_access, check_controller, check_model
+from memnets.testing.strategies import (
+    magnitude,
+    masks,
+    memories,
+    ntm_queries,
+    queries,
+    seeds,
+    shapes,
+    shift_kernels,
+    sizes,
+    tensors,
+    weights,
+)
+
+__all__ = [
+    "check_access",
+    "check_addressing",
+    "check_controller",
+    "check_model",
+    "check_normalizer",
+    "check_score",
+    "magnitude",
+    "masks",
+    "memories",
+    "ntm_queries",
+    "queries",
+    "seeds",
+    "shapes",
+    "shift_kernels",
+    "sizes",
+    "tensors",
+    "weights",
+]

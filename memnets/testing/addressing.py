@@ -1,0 +1,541 @@
+"""Checks of what decides where to read: scores, normalizers, addressing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from torch import Tensor
+
+from memnets import functional
+from memnets.core import Addressing, Memory, Normalizer, Score, map_state
+from memnets.testing import strategies
+from memnets.testing.laws import (
+    LOW_PRECISION,
+    Draw,
+    Pointwise,
+    assert_close,
+    assert_finite,
+    assert_reached,
+    assert_shape,
+    assert_weights,
+    assert_zero,
+    differentiable,
+    differentiated,
+    gradients,
+    law,
+    per_query,
+    tensors_of,
+)
+
+__all__ = ["check_addressing", "check_normalizer", "check_score"]
+
+Symmetry = Literal["permutation", "rotation"]
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+class _ScoreInputs(NamedTuple):
+    query: Tensor
+    keys: Tensor
+
+
+class _ScoreSubject(Pointwise):
+    def __init__(
+        self, factory: Callable[..., Score], arguments: dict[str, Any], width: int
+    ) -> None:
+        super().__init__(factory, arguments)
+        self.width = width
+
+    def inputs(
+        self, draw: Draw, special: bool = False, dtype: torch.dtype = torch.float64
+    ) -> _ScoreInputs:
+        batch = draw(strategies.shapes())
+        count, slots = draw(strategies.sizes(2, 3)), draw(strategies.sizes(3, 6))
+        query = draw(strategies.tensors((*batch, count, self.width), dtype, special=special))
+        keys = draw(strategies.tensors((*batch, slots, self.width), dtype, special=special))
+        return _ScoreInputs(query, keys)
+
+    def run(self, part: Score, inputs: _ScoreInputs) -> Tensor:
+        scores: Tensor = part(*inputs)
+        return scores
+
+    @law("scores are [*B, Q, N]")
+    def shape(self, draw: Draw) -> None:
+        inputs = self.inputs(draw, special=True)
+        scores = self.run(self.build(training=draw(st.booleans())), inputs)
+        assert_shape(scores, (*inputs.query.shape[:-1], inputs.keys.shape[-2]), inputs.query)
+
+    @law("extreme inputs give finite numbers")
+    def extremes(self, draw: Draw) -> None:
+        dtype = draw(st.sampled_from(LOW_PRECISION))
+        part = self.build(dtype, training=draw(st.booleans()))
+        inputs = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
+        scores = self.run(part, inputs)
+        assert_finite(scores, "scores")
+        assert_finite(gradients(scores, [*inputs, *part.parameters()]), "gradient")
+
+    @law("a head among the queries is a head of the batch")
+    def heads(self, draw: Draw) -> None:
+        part = self.build()
+        query, keys = self.inputs(draw)
+        together = self.run(part, _ScoreInputs(query, keys))
+        apart = _ScoreInputs(query.unsqueeze(-2), per_query(keys, query.shape[-2]))
+        assert_close(together, self.run(part, apart).squeeze(-2), "scores")
+
+    @law("other slots never change a score")
+    def other_slots(self, draw: Draw) -> None:
+        part = self.build()
+        query, keys = self.inputs(draw)
+        kept = draw(st.integers(1, keys.shape[-2]))
+        fewer = self.run(part, _ScoreInputs(query, keys[..., :kept, :]))
+        assert_close(self.run(part, _ScoreInputs(query, keys))[..., :kept], fewer, "scores")
+
+    @law("scores go with their slots under permutation")
+    def permutation(self, draw: Draw) -> None:
+        part = self.build()
+        query, keys = self.inputs(draw)
+        order = torch.tensor(draw(st.permutations(range(keys.shape[-2]))))
+        moved = self.run(part, _ScoreInputs(query, keys[..., order, :]))
+        assert_close(moved, self.run(part, _ScoreInputs(query, keys))[..., order], "scores")
+
+    @law("the gradient reaches every parameter")
+    def parameters(self, draw: Draw) -> None:
+        part = self.build()
+        assert_reached(part, self.run(part, self.inputs(draw)))
+
+
+def check_score(
+    score: Callable[..., Score],
+    *,
+    width: int = 4,
+    symmetry: Literal["permutation"] | None = "permutation",
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that a score keeps every law of scores.
+
+    Shapes, with any leading dims; finite scores and gradients for extreme inputs in float32,
+    bfloat16 and float16; heads, slots and batch neighbours that do not see each other; gradients
+    that reach every parameter; nothing kept on self or modified in place.
+
+    Args:
+        score: a class, or a function that makes the score.
+        width: K, the width of query and keys that the score will be given.
+        symmetry: ``None`` if the score depends on the place of a slot, not on its key alone.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``score``. Where one has the name of an argument of this check, give a
+            function as ``score``.
+
+    Raises:
+        AssertionError: a law broke; the message names every law that did.
+
+    Example:
+        ``check_score(Additive, size=4)``
+    """
+    leave_out = () if symmetry == "permutation" else ("permutation",)
+    _ScoreSubject(score, arguments, width).hold(max_examples, leave_out)
+
+
+# -- normalizers -----------------------------------------------------------------------------------
+
+
+class _NormalizerInputs(NamedTuple):
+    scores: Tensor
+    mask: Tensor | None
+
+
+class _NormalizerSubject(Pointwise):
+    def inputs(
+        self,
+        draw: Draw,
+        special: bool = False,
+        dtype: torch.dtype = torch.float64,
+        masked: bool | None = None,
+    ) -> _NormalizerInputs:
+        batch = draw(strategies.shapes())
+        count, slots = draw(strategies.sizes(2, 3)), draw(strategies.sizes(3, 6))
+        # Scores are only compared: they may be as great as the type allows.
+        end = strategies.magnitude(dtype, 1) if special and draw(st.booleans()) else None
+        low, high = (None, None) if end is None else (-end, end)
+        shape = (*batch, count, slots)
+        scores = draw(strategies.tensors(shape, dtype, low, high, special=special))
+        if not (draw(st.booleans()) if masked is None else masked):
+            return _NormalizerInputs(scores, None)
+        rows = draw(st.sampled_from([1, count]))
+        return _NormalizerInputs(scores, draw(strategies.masks((*batch, rows, slots))))
+
+    def run(self, part: Normalizer, inputs: _NormalizerInputs) -> Tensor:
+        weights: Tensor = part(*inputs)
+        return weights
+
+    @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
+    def simplex(self, draw: Draw) -> None:
+        dtype = draw(st.sampled_from((torch.float64, *LOW_PRECISION)))
+        part = self.build(dtype, training=draw(st.booleans()))
+        inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
+        weights = self.run(part, inputs)
+        assert_shape(weights, inputs.scores.shape, inputs.scores)
+        assert_weights(weights, inputs.mask)
+
+    @law("a masked slot weighs exactly 0 and gets no gradient")
+    def masked_slots(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        scores, mask = map_state(differentiable, self.inputs(draw, masked=True))
+        assert mask is not None
+        weights = self.run(part, _NormalizerInputs(scores, mask))
+        (gradient,) = gradients(weights, [scores])
+        assert_zero(weights, ~mask, "weights of masked slots")
+        assert_zero(gradient, ~mask, "gradient of masked scores")
+
+    @law("extreme inputs give finite numbers")
+    def extremes(self, draw: Draw) -> None:
+        dtype = draw(st.sampled_from(LOW_PRECISION))
+        part = self.build(dtype, training=draw(st.booleans()))
+        scores, mask = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
+        weights = self.run(part, _NormalizerInputs(scores, mask))
+        assert_finite(weights, "weights")
+        assert_finite(gradients(weights, [scores, *part.parameters()]), "gradient")
+
+    @law("weights go with their slots under permutation")
+    def permutation(self, draw: Draw) -> None:
+        part = self.build()
+        scores, mask = self.inputs(draw)
+        order = torch.tensor(draw(st.permutations(range(scores.shape[-1]))))
+        moved = map_state(lambda tensor: tensor[..., order], _NormalizerInputs(scores, mask))
+        weights = self.run(part, _NormalizerInputs(scores, mask))
+        assert_close(self.run(part, moved), weights[..., order], "weights")
+
+    @law("padding slots never change a result")
+    def padding(self, draw: Draw) -> None:
+        part = self.build()
+        scores, mask = map_state(differentiable, self.inputs(draw))
+        mask = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
+        extra = draw(st.integers(1, 3))
+        padding = draw(strategies.tensors((*scores.shape[:-1], extra)))
+        padded = _NormalizerInputs(
+            torch.cat([scores, padding], -1), torch.nn.functional.pad(mask, (0, extra))
+        )
+        weights = self.run(part, _NormalizerInputs(scores, mask))
+        weights_of_padded = self.run(part, padded)[..., :-extra]
+        assert_close(weights_of_padded, weights, "weights")
+        assert_close(
+            gradients(weights_of_padded, [scores]), gradients(weights, [scores]), "gradient"
+        )
+
+    @law("a mask that leaves every slot is no mask")
+    def full_mask(self, draw: Draw) -> None:
+        part = self.build()
+        scores, _ = self.inputs(draw)
+        full = torch.ones_like(scores, dtype=torch.bool)
+        without = self.run(part, _NormalizerInputs(scores, None))
+        assert_close(self.run(part, _NormalizerInputs(scores, full)), without, "weights")
+
+
+def check_normalizer(
+    normalizer: Callable[..., Normalizer], *, max_examples: int | None = None, **arguments: Any
+) -> None:
+    """Check that a normalizer keeps every law of normalizers.
+
+    Rows on the simplex, in every floating-point type; masked slots that weigh exactly 0 and get no
+    gradient; zeros, and no NaN, where nothing may be addressed; finite weights and gradients for
+    extreme scores in float32, bfloat16 and float16; permutation of slots; padding and batch
+    neighbours that never change a result; nothing kept on self or modified in place.
+
+    Args:
+        normalizer: a class, or a function that makes the normalizer.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``normalizer``.
+
+    Raises:
+        AssertionError: a law broke; the message names every law that did.
+
+    Example:
+        ``check_normalizer(TopK, count=2)``
+    """
+    _NormalizerSubject(normalizer, arguments).hold(max_examples)
+
+
+# -- addressing ------------------------------------------------------------------------------------
+
+_STEPS = 2
+
+
+class _AddressingInputs(NamedTuple):
+    memory: Memory
+    queries: tuple[Any, ...]
+
+
+class _AddressingSubject(Pointwise):
+    """Inputs are a memory and a query for each step; the memory stays as it is."""
+
+    def __init__(
+        self,
+        factory: Callable[..., Addressing],
+        arguments: dict[str, Any],
+        query: Callable[[Memory, int, bool], SearchStrategy[Any]],
+        width: int,
+    ) -> None:
+        super().__init__(factory, arguments)
+        self.query = query
+        self.width = width
+
+    def inputs(
+        self,
+        draw: Draw,
+        special: bool = False,
+        dtype: torch.dtype = torch.float64,
+        masked: bool | None = None,
+    ) -> _AddressingInputs:
+        count = draw(strategies.sizes(2, 3))
+        memory = draw(
+            strategies.memories(
+                width=self.width, queries=count, masked=masked, dtype=dtype, special=special
+            )
+        )
+        queries = tuple(draw(self.query(memory, count, special)) for _ in range(_STEPS))
+        return _AddressingInputs(memory, queries)
+
+    def run(self, part: Addressing, inputs: _AddressingInputs) -> Any:
+        """Weights and vectors of each step, and the last state."""
+        state = part.initial_state(inputs.memory)
+        outputs = []
+        for query in inputs.queries:
+            vectors, _ = part.read(query, inputs.memory, state)
+            weights, state = part(query, inputs.memory, state)
+            outputs.append((weights, vectors))
+        return outputs, state
+
+    def weights(self, part: Addressing, inputs: _AddressingInputs) -> list[Tensor]:
+        """Weights of each step."""
+        return [weights for weights, _ in self.run(part, inputs)[0]]
+
+    def vectors(self, part: Addressing, inputs: _AddressingInputs) -> list[Tensor]:
+        """What each step reads."""
+        return [vectors for _, vectors in self.run(part, inputs)[0]]
+
+    @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
+    def simplex(self, draw: Draw) -> None:
+        dtype = draw(st.sampled_from((torch.float64, *LOW_PRECISION)))
+        part = self.build(dtype, training=draw(st.booleans()))
+        inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
+        memory = inputs.memory
+        count = tensors_of(inputs.queries)[0].shape[-2]
+        for weights, vectors in self.run(part, inputs)[0]:
+            shape = (*memory.keys.shape[:-2], count)
+            assert_shape(weights, (*shape, memory.keys.shape[-2]), memory.keys)
+            assert_shape(vectors, (*shape, memory.values.shape[-1]), memory.keys)
+            assert_weights(weights, memory.mask)
+            if memory.mask is not None:
+                empty = ~memory.mask.any(-1, keepdim=True)
+                assert_zero(vectors, empty, "what is read where nothing may be addressed")
+
+    @law("a masked slot weighs exactly 0 and gets no gradient")
+    def masked_slots(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        inputs = map_state(differentiable, self.inputs(draw, masked=True))
+        keys, values, mask = inputs.memory
+        assert mask is not None
+        for weights in self.weights(part, inputs):
+            assert_zero(weights, ~mask, "weights of masked slots")
+        for outputs in (self.weights(part, inputs), self.vectors(part, inputs)):
+            unseen = ~mask.any(-2).unsqueeze(-1)
+            for name, gradient in zip(
+                ("keys", "values"), gradients(outputs, [keys, values]), strict=True
+            ):
+                assert_zero(gradient, unseen, f"gradient of masked {name}")
+            nothing = ~mask.any(-1, keepdim=True)
+            queries = differentiated(inputs.queries)
+            for gradient in gradients(outputs, queries):
+                assert_zero(gradient, nothing, "gradient of queries that may address nothing")
+
+    @law("extreme inputs give finite numbers")
+    def extremes(self, draw: Draw) -> None:
+        dtype = draw(st.sampled_from(LOW_PRECISION))
+        part = self.build(dtype, training=draw(st.booleans()))
+        inputs = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
+        state = part.initial_state(inputs.memory)
+        for query in inputs.queries:
+            # A step at a time: over many steps even the true gradient may be too great.
+            state = map_state(differentiable, state)
+            vectors, _ = part.read(query, inputs.memory, state)
+            weights, next_state = part(query, inputs.memory, state)
+            assert_finite(weights, "weights")
+            assert_finite(vectors, "what is read")
+            sources = differentiated((inputs.memory, query, state))
+            for outputs in (weights, vectors):
+                assert_finite(gradients(outputs, [*sources, *part.parameters()]), "gradient")
+            state = next_state
+
+    @law("weights go with their slots under permutation")
+    def permutation(self, draw: Draw) -> None:
+        inputs = self.inputs(draw)
+        slots = inputs.memory.keys.shape[-2]
+        self._reordered(draw, inputs, torch.tensor(draw(st.permutations(range(slots)))))
+
+    @law("weights go with their slots under rotation")
+    def rotation(self, draw: Draw) -> None:
+        inputs = self.inputs(draw)
+        slots = inputs.memory.keys.shape[-2]
+        self._reordered(draw, inputs, torch.arange(slots).roll(draw(st.integers(0, slots - 1))))
+
+    def _reordered(self, draw: Draw, inputs: _AddressingInputs, order: Tensor) -> None:
+        part = self.build()
+        (keys, values, mask), queries = inputs
+        moved = Memory(
+            keys[..., order, :], values[..., order, :], None if mask is None else mask[..., order]
+        )
+        state = part.initial_state(inputs.memory)
+        for query in queries:
+            # The state is reordered too: an initial state need not be symmetric.
+            moved_state = map_state(lambda tensor: tensor[..., order], state)
+            weights, state = part(query, inputs.memory, state)
+            moved_weights, _ = part(query, moved, moved_state)
+            assert_close(moved_weights, weights[..., order], "weights")
+
+    @law("padding slots never change a result")
+    def padding(self, draw: Draw) -> None:
+        part = self.build()
+        (keys, values, mask), queries = self.inputs(draw)
+        if mask is None:
+            mask = torch.ones(*keys.shape[:-2], 1, keys.shape[-2], dtype=torch.bool)
+        extra = draw(st.integers(1, 3))
+        padding = [
+            draw(strategies.tensors((*part_of_slot.shape[:-2], extra, part_of_slot.shape[-1])))
+            for part_of_slot in (keys, values)
+        ]
+        padded = Memory(
+            torch.cat([keys, padding[0]], -2),
+            torch.cat([values, padding[1]], -2),
+            torch.nn.functional.pad(mask, (0, extra)),
+        )
+        plain = _AddressingInputs(Memory(keys, values, mask), queries)
+        with_padding = _AddressingInputs(padded, queries)
+        assert_close(
+            [weights[..., :-extra] for weights in self.weights(part, with_padding)],
+            self.weights(part, plain),
+            "weights",
+        )
+        assert_close(self.vectors(part, with_padding), self.vectors(part, plain), "what is read")
+
+    @law("a mask that leaves every slot is no mask")
+    def full_mask(self, draw: Draw) -> None:
+        part = self.build()
+        memory, queries = self.inputs(draw, masked=False)
+        full = torch.ones(*memory.keys.shape[:-2], 1, memory.keys.shape[-2], dtype=torch.bool)
+        assert_close(
+            self.run(part, _AddressingInputs(memory._replace(mask=full), queries)),
+            self.run(part, _AddressingInputs(memory, queries)),
+            "weights, vectors and state",
+        )
+
+    @law("a head among the queries is a head of the batch")
+    def heads(self, draw: Draw) -> None:
+        part = self.build()
+        memory, queries = self.inputs(draw)
+        count = tensors_of(queries)[0].shape[-2]
+        mask = memory.mask
+        if mask is not None:
+            mask = mask.expand(*mask.shape[:-2], count, -1).unsqueeze(-2)
+        apart = _AddressingInputs(
+            Memory(per_query(memory.keys, count), per_query(memory.values, count), mask),
+            map_state(lambda tensor: tensor.unsqueeze(-2), queries),
+        )
+        together, _ = self.run(part, _AddressingInputs(memory, queries))
+        separate, _ = self.run(part, apart)
+        separate = map_state(lambda tensor: tensor.squeeze(-2), separate)
+        assert_close(together, separate, "weights and vectors")
+
+    @law("a read is the weights times the values")
+    def fused_read(self, draw: Draw) -> None:
+        part = self.build()
+        inputs = map_state(differentiable, self.inputs(draw))
+        sources = [*differentiated(inputs), *part.parameters()]
+        state = part.initial_state(inputs.memory)
+        for query in inputs.queries:
+            vectors, fused_state = part.read(query, inputs.memory, state)
+            weights, next_state = part(query, inputs.memory, state)
+            naive = functional.read(weights, inputs.memory.values)
+            assert_close(vectors, naive, "what is read")
+            assert_close(fused_state, next_state, "state")
+            assert_close(gradients(vectors, sources), gradients(naive, sources), "gradient")
+            state = next_state
+
+    @law("a read is linear in the values")
+    def linear_read(self, draw: Draw) -> None:
+        part = self.build()
+        memory, queries = self.inputs(draw)
+        other = draw(strategies.tensors(memory.values.shape, special=False))
+        first, second, both = (
+            self.vectors(part, _AddressingInputs(memory._replace(values=values), queries))
+            for values in (memory.values, other, 2 * memory.values - 3 * other)
+        )
+        mixed = [2 * one - 3 * two for one, two in zip(first, second, strict=True)]
+        assert_close(both, mixed, "what is read")
+
+    @law("a read lies in the convex hull of the values that may be addressed")
+    def convex_read(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        inputs = self.inputs(draw)
+        _, values, mask = inputs.memory
+        mask = torch.ones(values.shape[-2], dtype=torch.bool) if mask is None else mask
+        open_slots, each = mask.unsqueeze(-1), values.unsqueeze(-3)
+        slack = 1e-9
+        low = each.masked_fill(~open_slots, torch.inf).amin(-2) - slack
+        high = each.masked_fill(~open_slots, -torch.inf).amax(-2) + slack
+        nothing = ~mask.any(-1, keepdim=True)
+        for vectors in self.vectors(part, inputs):
+            inside = (low <= vectors) & (vectors <= high) | nothing
+            assert inside.all(), f"read {vectors} outside of [{low}, {high}]"
+
+
+def check_addressing(
+    addressing: Callable[..., Addressing],
+    *,
+    query: Callable[[Memory, int, bool], SearchStrategy[Any]] = strategies.queries,
+    width: int = 4,
+    symmetry: Symmetry | None = "permutation",
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that an addressing keeps every law of addressing and of reading.
+
+    Weights: rows on the simplex; masked slots that weigh exactly 0 and get no gradient; zeros, and
+    no NaN, where nothing may be addressed; finite values and gradients for extreme inputs in
+    float32, bfloat16 and float16; symmetry; padding slots, other heads and batch neighbours that
+    never change a result; any leading dims. Reads: equal to weights times values, gradients too;
+    linear in the values and inside their convex hull. Nothing kept on self or modified in place.
+    State is carried over two steps.
+
+    Args:
+        addressing: a class, or a function that makes the addressing.
+        query: from a memory, Q and whether special numbers may come, to a strategy for queries:
+            a tensor ``[*B, Q, K]`` or a tuple of tensors ``[*B, Q, ...]``.
+        width: K, the width of the keys that the addressing will be given.
+        symmetry: which reorderings of the slots the weights follow: every ``"permutation"``
+            (content); ``"rotation"`` (slots on a circle, whose size is part of the result: the law
+            of padding slots is left out); ``None`` (no slot is like another). The last dimension of
+            a state's tensors is taken to be the slots.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``addressing``. Where one has the name of an argument of this check, give a
+            function as ``addressing``.
+
+    Raises:
+        AssertionError: a law broke; the message names every law that did.
+
+    Example:
+        ``check_addressing(Content, score=Dot())``
+    """
+    leave_out = {
+        "permutation": ("rotation",),
+        "rotation": ("permutation", "padding"),
+        None: ("permutation", "rotation"),
+    }[symmetry]
+    _AddressingSubject(addressing, arguments, query, width).hold(max_examples, leave_out)

@@ -1,0 +1,92 @@
+"""A run that is killed and resumed ends bit for bit as one that was never killed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from memnets.runs import load_checkpoint
+
+STEPS = 240
+
+SETTINGS = [
+    "--config", str(Path(__file__).parent.parent / "configs" / "copying" / "ntm.yaml"),
+    "--model.controller.hidden_size", "8",
+    "--model.access.slots", "10",
+    "--model.access.noise", "0.3",
+    "--data.max_length", "4",
+    "--data.batch_size", "4",
+    "--data.validation_batches", "1",
+    "--data.validation_batch_size", "4",
+    "--data.epoch_batches", "20",
+    "--data.test_sets", "[[4, 3]]",
+    "--trainer.callbacks", "[]",
+    "--trainer.log_every_n_steps", "7",
+]  # fmt: skip
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    settings = [*SETTINGS, "--trainer.max_steps", str(STEPS), "--runs", str(folder)]
+    return [sys.executable, "-m", "memnets", "fit", *settings, *arguments]
+
+
+def run(folder: Path, *arguments: str) -> None:
+    subprocess.run(command(folder, *arguments), check=True, capture_output=True, timeout=300)
+
+
+def run_and_kill(folder: Path, *arguments: str, after_checkpoints: int) -> None:
+    """Kill the run, with no chance to clean up, once it has saved that many checkpoints."""
+    process = subprocess.Popen(command(folder, *arguments), stdout=subprocess.DEVNULL)
+    last = folder / "copying" / "ntm" / "version_0" / "checkpoints" / "last.ckpt"
+    seen: set[int] = {last.stat().st_mtime_ns} if last.exists() else set()
+    fresh = 0
+    deadline = time.monotonic() + 120
+    while fresh < after_checkpoints:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline, "the run saved no checkpoints"
+        time.sleep(0.002)
+        if last.exists() and last.stat().st_mtime_ns not in seen:
+            seen.add(last.stat().st_mtime_ns)
+            fresh += 1
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_killed_twice_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    run_and_kill(tmp_path / "killed", after_checkpoints=2)
+    run_and_kill(tmp_path / "killed", "--ckpt_path", "last", after_checkpoints=3)
+    run(tmp_path / "killed", "--ckpt_path", "last")
+
+    whole = tmp_path / "whole" / "copying" / "ntm" / "version_0"
+    killed = tmp_path / "killed" / "copying" / "ntm" / "version_0"
+    assert [path.name for path in killed.parent.iterdir()] == ["version_0"]
+    for name in ("last.ckpt", "best.ckpt"):
+        ours = load_checkpoint(whole / "checkpoints" / name)
+        theirs = load_checkpoint(killed / "checkpoints" / name)
+        assert ours["global_step"] == theirs["global_step"]
+        for key, value in ours["state_dict"].items():
+            assert torch.equal(value, theirs["state_dict"][key]), f"{name}: {key}"
+        for index, state in ours["optimizer_states"][0]["state"].items():
+            for key, value in state.items():
+                assert torch.equal(value, theirs["optimizer_states"][0]["state"][index][key])
+    assert load_checkpoint(whole / "checkpoints" / "last.ckpt")["global_step"] == STEPS
+    assert table(whole) == table(killed)
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (whole, killed)]
+    for numbers in metrics:
+        assert numbers.pop("train/seconds") > 0
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["train/sequences"] == STEPS * 4
+    assert not list(tmp_path.rglob("*.part")), "something half-written was left behind"

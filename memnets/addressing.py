@@ -113,14 +113,18 @@ class NTMAddressing(Addressing[NTMQuery, Tensor]):
         self.normalizer = Softmax() if normalizer is None else normalizer
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """All weight on the first slot, for one query: ``[*B, 1, N]``.
+        """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``.
 
         One-hot, because equal weights over equal slots would give every slot the same gradient.
         """
-        keys = memory.keys
+        keys, _, mask = memory
         weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
-        weights[..., 0] = 1.0
-        return weights
+        if mask is None:
+            weights[..., 0] = 1.0
+            return weights
+        open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
+        first = open_to_any.long().argmax(-1, keepdim=True)
+        return weights.scatter(-1, first, 1.0) * open_to_any
 
     def forward(self, query: NTMQuery, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[*B, Q, N]``, which are the next state too.

@@ -44,6 +44,7 @@ __all__ = [
     "Score",
     "check_memory",
     "check_positive",
+    "choose_state",
     "map_state",
 ]
 
@@ -119,6 +120,24 @@ def map_state(function: Callable[..., Tensor], state: State, *others: State) -> 
             f"got {type(state).__name__}"
         )
     return result  # type: ignore[no-any-return]
+
+
+def choose_state(mask: Tensor, new: State, old: State) -> State:
+    """For each sequence of a batch one of two states of the same shapes.
+
+    Args:
+        mask: bool ``[B]``; True takes the new state, False the old.
+        new: a state.
+        old: a state.
+
+    Returns:
+        A state.
+    """
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    return map_state(choose, new, old)
 
 
 def check_positive(**sizes: int) -> None:
@@ -278,6 +297,18 @@ class MemoryAccess(nn.Module, ABC, Generic[State]):
         Returns:
             What was read, ``[B, read_size]``, and the next state.
         """
+
+    def choose(self, mask: Tensor, new: State, old: State) -> State:
+        """The state after a step that only some sequences of the batch have taken.
+
+        Override it where a step changes the shape of the state.
+
+        Args:
+            mask: bool ``[B]``; False = the sequence skips the step, as at padding.
+            new: the state after the step.
+            old: the state before it.
+        """
+        return choose_state(mask, new, old)
 
 
 class Controller(nn.Module, ABC, Generic[State]):

@@ -218,7 +218,9 @@ def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> T
         ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
     """
     wide = _wide(weights)
-    logarithm = (wide + torch.finfo(wide.dtype).tiny).log()
+    tiny = torch.finfo(wide.dtype).tiny
+    # Behind a mask all the mass may lie on closed slots: then there is no gradient, not 1 / tiny.
+    logarithm = (wide + tiny if mask is None else wide.clamp_min(tiny)).log()
     return masked(sharpness * logarithm, mask).to(weights.dtype)
 
 

@@ -164,8 +164,8 @@ class NTM(MemoryAccess[NTMState]):
         """The cosine's epsilon if the kernel computes what this access would; else ``None``."""
         score, normalizer = self.addressing.score, self.addressing.normalizer
         # A subclass may compute something else.
-        standard = type(normalizer) is Softmax and type(score) is Cosine
-        if not standard or not kernels.applies(*tensors):
+        parts = (type(self.addressing), type(score), type(normalizer))
+        if parts != (NTMAddressing, Cosine, Softmax) or not kernels.applies(*tensors):
             return None
         assert isinstance(score, Cosine)
         return score.epsilon

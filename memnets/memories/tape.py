@@ -21,10 +21,12 @@ class TapeState(NamedTuple):
     Attributes:
         keys: ``[B, t, W]``.
         values: ``[B, t, W]``.
+        mask: bool ``[B, t]``, False = a slot of a step that the sequence has skipped.
     """
 
     keys: Tensor
     values: Tensor
+    mask: Tensor
 
 
 class Tape(MemoryAccess[TapeState]):
@@ -60,12 +62,17 @@ class Tape(MemoryAccess[TapeState]):
     def initial_state(self, batch_size: int) -> TapeState:
         """No slots."""
         empty = self.no_slots.expand(batch_size, -1, -1)
-        return TapeState(empty, empty)
+        return TapeState(empty, empty, empty.new_empty(batch_size, 0, dtype=torch.bool))
 
     def forward(self, interface: Tensor, state: TapeState) -> tuple[Tensor, TapeState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         rows = interface.unflatten(-1, (2 + self.read_heads, self.width))
         keys = functional.append(state.keys, rows[:, :1])
         values = functional.append(state.values, rows[:, 1:2])
-        vectors, _ = self.addressing.read(rows[:, 2:], Memory(keys, values), None)
-        return vectors.flatten(1), TapeState(keys, values)
+        mask = torch.cat([state.mask, state.mask.new_ones(len(interface), 1)], 1)
+        vectors, _ = self.addressing.read(rows[:, 2:], Memory(keys, values, mask.unsqueeze(1)))
+        return vectors.flatten(1), TapeState(keys, values, mask)
+
+    def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:
+        """The tape grows for all; the new slot is closed to a sequence that skips the step."""
+        return new._replace(mask=torch.cat([old.mask, mask.unsqueeze(1)], 1))

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from memnets.core import Batch, Controller, MemoryAccess, check_positive, map_state
+from memnets.core import Batch, Controller, MemoryAccess, check_positive, choose_state, map_state
 from memnets.models.base import Model
 from memnets.objectives import Objective
 
@@ -172,7 +172,7 @@ class MemoryMachine(Model[MachineState]):
         for step, step_inputs in enumerate(inputs.unbind(1)):
             feature, next_state = self._step(step_inputs, state)
             if mask is not None and skipped[step]:
-                next_state = _choose(mask[:, step], next_state, state)
+                next_state = self._choose(mask[:, step], next_state, state)
             features.append(feature)
             state = next_state
         return torch.stack(features, 1), state
@@ -185,6 +185,14 @@ class MemoryMachine(Model[MachineState]):
         hidden, controller = self.controller(torch.cat([inputs, state.read], -1), state.controller)
         read, access = self.access(self.interface(hidden), state.access)
         return torch.cat([hidden, read], -1), MachineState(controller, access, read)
+
+    def _choose(self, mask: Tensor, new: MachineState, old: MachineState) -> MachineState:
+        """For each sequence of the batch the new state where ``mask`` is True, else the old one."""
+        return MachineState(
+            choose_state(mask, new.controller, old.controller),
+            None if self.access is None else self.access.choose(mask, new.access, old.access),
+            choose_state(mask, new.read, old.read),
+        )
 
     def _check(self, inputs: Tensor, mask: Tensor | None) -> None:
         if inputs.dim() != 3 or inputs.shape[-1] != self.input_size:
@@ -199,15 +207,6 @@ class MemoryMachine(Model[MachineState]):
             raise ValueError(
                 f"the mask must be [batch, time] = {list(inputs.shape[:2])}; got {list(mask.shape)}"
             )
-
-
-def _choose(mask: Tensor, new: MachineState, old: MachineState) -> MachineState:
-    """For each sequence of the batch the new state where ``mask`` is True, else the old one."""
-
-    def choose(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
-
-    return map_state(choose, new, old)
 
 
 class _WithGradients(torch.autograd.Function):

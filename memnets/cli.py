@@ -205,7 +205,7 @@ class _SaveConfig(Callback):
     def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
         config = config.clone()
         config.pop("ckpt_path", None)
-        self.text: str = parser.dump(config, skip_none=False, skip_link_targets=True)
+        self.text: str = parser.dump(config)
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -26,12 +26,14 @@ class HeadLayout(NamedTuple):
         write_heads: at least 1.
         width: W.
         shift_range: S, odd.
+        least_sharpness: gamma of a head that asks for none, at least 1.
     """
 
     read_heads: int
     write_heads: int
     width: int
     shift_range: int
+    least_sharpness: float = 1.0
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -97,12 +99,13 @@ class _Step(torch.autograd.Function):
         layout: HeadLayout,
         epsilon: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        reads, writes, width, size = layout
+        reads, writes, width, size, least_sharpness = layout
         batch, heads, slots = previous.shape
         raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(layout.sizes, -1)
         keys = raw_keys.view(batch, heads, width)
         positive = torch.nn.functional.softplus(raw_positive)
-        strength, more_sharpness = positive.view(batch, 2, heads, 1).unbind(1)
+        strength, sharpness = positive.view(batch, 2, heads, 1).unbind(1)
+        sharpness = sharpness + least_sharpness
         unit = raw_unit.sigmoid()
         gate, erase = unit.split((heads, writes * width), -1)
         gate, erase = gate.unsqueeze(-1), erase.view(batch, writes, width)
@@ -122,7 +125,7 @@ class _Step(torch.autograd.Function):
         # Sharpen: w = softmax(gamma log u).
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
-        weights = torch.addcmul(logarithm, logarithm, more_sharpness).softmax(-1)
+        weights = (logarithm * sharpness).softmax(-1)
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)
@@ -135,7 +138,7 @@ class _Step(torch.autograd.Function):
 
         ctx.layout = layout
         ctx.save_for_backward(
-            raw_positive, unit, strength, more_sharpness, gate, erase, shift, add, keys, key_scale,
+            raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
             slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
             previous,
         )  # fmt: skip
@@ -146,9 +149,9 @@ class _Step(torch.autograd.Function):
     def backward(
         ctx: Any, vectors_gradient: Tensor, memory_gradient: Tensor, weights_gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
-        reads, writes, _, size = ctx.layout
+        reads, writes, _, size, _ = ctx.layout
         (
-            raw_positive, unit, strength, more_sharpness, gate, erase, shift, add, keys, key_scale,
+            raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
             slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
             previous,
         ) = ctx.saved_tensors  # fmt: skip
@@ -177,7 +180,7 @@ class _Step(torch.autograd.Function):
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
         gradient = _softmax_gradient(gradient, weights)
         sharpness_gradient = (gradient * logarithm).sum(-1)
-        gradient = gradient.addcmul_(gradient, more_sharpness).div_(shifted)
+        gradient = gradient.mul_(sharpness).div_(shifted)
 
         # Shift.
         shift_gradient = torch.bmm(gradient.view(batch * heads, 1, slots), windows)

@@ -47,6 +47,8 @@ class NTM(MemoryAccess[NTMState]):
         shift_range: size of the shift kernel, odd: 3 moves by -1, 0 or 1.
         score: the measure of similarity; cosine if not given.
         initial_value: what every cell holds at first.
+        least_sharpness: gamma of a head that asks for none, at least 1. Above 1 every step undoes
+            some blur, so that a head which waits or walks for long does not lose its place.
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
             and shifts learn to saturate against it (Salakhutdinov & Hinton 2009, section 3), and
             heads to stay sharp: they then keep their places on sequences far longer than trained.
@@ -64,6 +66,7 @@ class NTM(MemoryAccess[NTMState]):
         shift_range: int = 3,
         score: Score | None = None,
         initial_value: float = 1e-6,
+        least_sharpness: float = 1.0,
         noise: float = 0.0,
     ) -> None:
         super().__init__()
@@ -77,6 +80,8 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
+        if least_sharpness < 1:
+            raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
@@ -87,7 +92,7 @@ class NTM(MemoryAccess[NTMState]):
         self.slots = slots
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
-        self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
+        self.layout = HeadLayout(read_heads, write_heads, width, shift_range, least_sharpness)
         self.interface_size = sum(self.layout.sizes)
         self.first_row: Tensor
         self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
@@ -141,7 +146,7 @@ class NTM(MemoryAccess[NTMState]):
             strength=positive[..., :heads].unsqueeze(-1),
             gate=unit[..., :heads].unsqueeze(-1),
             shift=shift.unflatten(-1, (heads, self.shift_range)).softmax(-1),
-            sharpness=1 + positive[..., heads:].unsqueeze(-1),
+            sharpness=self.layout.least_sharpness + positive[..., heads:].unsqueeze(-1),
         )
         erase = unit[..., heads:].unflatten(-1, (self.write_heads, self.width))
         return query, erase, add.unflatten(-1, (self.write_heads, self.width))

@@ -10,7 +10,6 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from laws import test_functional as laws_of_functions
 from memnets import functional, kernels, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.core import Controller, map_state
@@ -21,6 +20,7 @@ from memnets.normalizers import Softmax
 from memnets.scores import Cosine, Dot, ScaledDot
 from memnets.testing import addressing, steps
 from memnets.testing.laws import Subject
+from tests.laws import test_functional as laws_of_functions
 
 KEPT = "nothing is kept on self"
 IN_PLACE = "inputs are never modified in place"

@@ -1,0 +1,228 @@
+"""The command line: what a run leaves behind, checkpoints that stand alone, errors in one line."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from memnets.cli import main
+from memnets.core import Controller
+from memnets.models import MemoryMachine
+from memnets.runs import load_checkpoint
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL = [
+    "--config", str(CONFIGS / "copying" / "ntm.yaml"),
+    "--model.controller.hidden_size=8",
+    "--model.access.slots=10",
+    "--data.batch_size=4",
+    "--data.max_length=4",
+    "--data.epoch_batches=2",
+    "--data.validation_batches=1",
+    "--data.validation_batch_size=4",
+    "--data.test_sets=[[4, 3], [6, 2]]",
+    "--trainer.max_steps=4",
+    "--trainer.callbacks=[]",
+]  # fmt: skip
+RUN = Path("runs/copying/ntm/version_0")
+
+
+class Poisoned(Controller[None]):
+    """A controller whose output turns NaN at a given call in training."""
+
+    def __init__(self, input_size: int, hidden_size: int = 4, calls: int = 30) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.calls = input_size, hidden_size, calls
+        self.layer = nn.Linear(input_size, hidden_size)
+
+    def initial_state(self, batch_size: int) -> None:
+        return None
+
+    def forward(self, inputs, state):
+        self.calls -= self.training
+        return self.layer(inputs) * (float("nan") if self.calls < 0 else 1.0), None
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """An empty folder to run in; and no arguments of pytest's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["memnets"])
+
+
+def fails(capsys, *arguments: str) -> str:
+    """The one line that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("memnets: error: ")
+    return lines[0]
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) -> None:
+    main(["fit", *SMALL])
+    out = capsys.readouterr().out
+    assert "Trained on 16 sequences" in out
+    assert "length_6" in out
+    for name in (
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "pictures/length_4_answer.png",
+        "pictures/length_4_weights.png",
+    ):
+        assert (RUN / name).stat().st_size > 0, name
+    assert list(RUN.glob("events.out.tfevents*"))
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert all(isinstance(value, float) for value in metrics.values())
+    assert {"test/length_6/wrong_bits", "test/length_6/exact", "train/seconds"} <= set(metrics)
+    assert metrics["train/steps"] == 4
+    assert "train/sequences_to_solve" not in metrics
+    with (RUN / "metrics.csv").open(newline="") as file:
+        assert any(row["val/bits"] for row in csv.DictReader(file))
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert config["model"]["init_args"]["controller"]["init_args"]["hidden_size"] == 8
+    assert config["data"]["init_args"]["seed"] == config["seed_everything"] == 0
+
+    # With no config: the same scores again, and answers that agree with them.
+    checkpoint = str(RUN / "checkpoints" / "best.ckpt")
+    main(["validate", "--ckpt_path", checkpoint])
+    assert "validation" in capsys.readouterr().out
+    main(["test", f"--ckpt_path={checkpoint}"])
+    again = json.loads((RUN / "metrics.json").read_text())
+    assert again == metrics
+    main(["predict", "--ckpt_path", checkpoint])
+    with np.load(RUN / "predictions.npz") as arrays:
+        wrong = (arrays["length_6/answers"] != arrays["length_6/targets"]).sum((1, 2)).mean()
+        assert arrays["length_6/source"].shape == (2, 7, 9)
+    assert wrong == pytest.approx(metrics["test/length_6/wrong_bits"])
+    # A flag changes a part of what the checkpoint says.
+    main(["test", "--ckpt_path", checkpoint, "--data.test_sets=[[5, 2]]"])
+    assert "test/length_5/bits" in json.loads((RUN / "metrics.json").read_text())
+    assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+
+
+def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
+    slots = []
+
+    class Watched(MemoryMachine):
+        def training_step(self, batch, index):
+            slots.append(self.access.slots)
+            return super().training_step(batch, index)
+
+    import memnets.models
+
+    memnets.models.Watched = Watched  # type: ignore[attr-defined]
+    Watched.__module__, Watched.__qualname__ = "memnets.models", "Watched"
+    schedule = [
+        {
+            "class_path": "memnets.callbacks.MemorySlots",
+            "init_args": {"training": {0.0: 12, 0.5: 6}, "testing": {"length_6": 20}},
+        }
+    ]
+    Path("slots.yaml").write_text(
+        yaml.safe_dump({"trainer": {"callbacks": schedule}, "model": {"class_path": "Watched"}})
+    )
+    try:
+        small = [part for part in SMALL if part != "--trainer.callbacks=[]"]
+        main(["fit", *small, "--config=slots.yaml"])
+    finally:
+        del memnets.models.Watched  # type: ignore[attr-defined]
+    assert slots == [12, 12, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--data.widht=3"], "'widht' is not accepted"),
+        (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
+        (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
+        (["--model.access.shift_range=4"], "shift_range must be odd"),
+        (["--model.access.read_heads=0"], "read_heads must be a whole number of at least 1; got 0"),
+        (["--model.controller=nowhere.Missing"], "No module named 'nowhere'"),
+        (["--model.controller=memnets.controllers.Missing"], "Missing"),
+        (["--model.schedule=steep"], "steep"),
+        (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
+        (["--config=missing.yaml"], "missing.yaml"),
+        (["--ckpt_path=missing.ckpt"], "expected a checkpoint at missing.ckpt; there is no such"),
+        (["--ckpt_path=last"], "expected a run to go on with"),
+    ],
+)
+def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) -> None:
+    assert expected in fails(capsys, "fit", *SMALL, *flags)
+    assert files() == []
+
+
+def test_commands_without_what_they_need_say_so(capsys) -> None:
+    assert "start from a config: memnets fit --config" in fails(capsys, "fit")
+    assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")
+    assert files() == []
+
+
+def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> None:
+    main(["fit", *SMALL])
+    checkpoint = RUN / "checkpoints" / "last.ckpt"
+    whole = checkpoint.read_bytes()
+    before = files()
+    for name, content in {
+        "empty.ckpt": b"",
+        "cut.ckpt": whole[: len(whole) // 2],
+        "text.ckpt": b"no checkpoint at all",
+        "flipped.ckpt": whole[:100] + b"\0" * 400 + whole[500:],
+    }.items():
+        Path(name).write_bytes(content)
+        for command in (["test"], ["predict"], ["fit", *SMALL]):
+            message = fails(capsys, *command, "--ckpt_path", name)
+            assert f"expected a checkpoint at {name}" in message
+        Path(name).unlink()
+    torch.save({"weights": torch.ones(2)}, "other.ckpt")
+    assert "holds no state_dict" in fails(capsys, "test", "--ckpt_path=other.ckpt")
+    torch.save({"state_dict": {}, "global_step": 0}, "bare.ckpt")
+    assert "holds no config" in fails(capsys, "test", "--ckpt_path=bare.ckpt")
+    Path("other.ckpt").unlink()
+    Path("bare.ckpt").unlink()
+    message = fails(
+        capsys, "fit", *SMALL, "--model.controller.hidden_size=9", f"--ckpt_path={checkpoint}"
+    )
+    assert "is a checkpoint of another model: expected controller.lstm.weight_ih_l0" in message
+    assert "[36, 29]; got [32, 29]" in message
+    assert files() == before
+    assert checkpoint.read_bytes() == whole
+
+
+def test_a_loss_that_turns_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys) -> None:
+    small = [part for part in SMALL if "hidden_size" not in part]
+    flags = ["--model.controller=tests.test_cli.Poisoned", "--trainer.max_steps=200"]
+    message = fails(capsys, "fit", *small, *flags)
+    assert "the loss became nan at step" in message
+    step = int(message.split("at step ")[1].split(";")[0])
+    kept = load_checkpoint(RUN / "checkpoints" / "last.ckpt")
+    assert 0 < kept["global_step"] <= step
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    assert (RUN / "config.yaml").is_file()
+
+
+def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
+    for arguments, expected in (
+        (["--help"], "memnets fit --config configs/copying/ntm.yaml"),
+        (["fit", "--help"], "--model.optimizer.lr 0.001"),
+        (["test", "--help"], "Score a checkpoint on the test sets"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code in (0, None)
+        assert expected in capsys.readouterr().out

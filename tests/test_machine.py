@@ -1,0 +1,261 @@
+"""The memory machine: against an oracle in NumPy, with truncated gradients, with bad input."""
+
+import os
+import sys
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from memnets import kernels
+from memnets.controllers import GRU, LSTM, FeedForward
+from memnets.core import Batch, map_state
+from memnets.kernels.ntm import HeadLayout
+from memnets.memories import NTM, NTMState, Tape
+from memnets.models import MachineState, MemoryMachine
+from tasks import Copying
+
+
+def machine(access=None, controller=LSTM, **settings) -> MemoryMachine:
+    torch.manual_seed(0)
+    access = NTM(slots=7, width=4, read_heads=2, write_heads=2) if access is None else access
+    return MemoryMachine(
+        4, 3, partial(controller, hidden_size=6), access=access, **settings
+    ).double()
+
+
+def mixed_batch(index: int = 0) -> Batch:
+    batch = Copying(3, 1, 5, mixed_lengths=True, batch_size=6).batch("train", index)
+    return map_state(lambda part: part.double() if part.is_floating_point() else part, batch)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def oracle_step(interface, memory, weights, layout: HeadLayout):
+    """Graves et al. 2014, section 3, for one sequence, one head and one slot at a time."""
+    heads, slots = weights.shape
+    keys, positive, unit, shifts, adds = np.split(interface, np.cumsum(layout.sizes)[:-1])
+    positive = np.log1p(np.exp(positive))
+    unit = sigmoid(unit)
+    keys = keys.reshape(heads, -1)
+    shifts = shifts.reshape(heads, -1)
+    new = np.zeros_like(weights)
+    for head in range(heads):
+        beta, gate = positive[head], unit[head]
+        gamma = layout.least_sharpness + positive[heads + head]
+        shift = np.exp(shifts[head]) / np.exp(shifts[head]).sum()
+        cosine = np.array(
+            [
+                keys[head] @ row / np.sqrt((keys[head] @ keys[head] + 1e-6) * (row @ row + 1e-6))
+                for row in memory
+            ]
+        )
+        content = np.exp(beta * cosine) / np.exp(beta * cosine).sum()
+        gated = gate * content + (1 - gate) * weights[head]
+        for i in range(slots):
+            for j in range(len(shift)):
+                new[head, (i + j - len(shift) // 2) % slots] += gated[i] * shift[j]
+        new[head] = new[head] ** gamma / (new[head] ** gamma).sum()
+    reads = np.concatenate([new[head] @ memory for head in range(layout.read_heads)])
+    erases = unit[heads:].reshape(layout.write_heads, -1)
+    written = memory.copy()
+    for head in range(layout.write_heads):
+        written *= 1 - np.outer(new[layout.read_heads + head], erases[head])
+    for head in range(layout.write_heads):
+        add = adds.reshape(layout.write_heads, -1)[head]
+        written += np.outer(new[layout.read_heads + head], add)
+    return reads, written, new
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("reads", "writes", "shift_range", "least"), [(1, 1, 3, 1.0), (2, 3, 5, 1.5), (3, 1, 1, 2.0)]
+)
+def test_ntm_agrees_with_the_papers_equations(fast, reads, writes, shift_range, least) -> None:
+    torch.manual_seed(1)
+    access = NTM(9, 4, reads, writes, shift_range, least_sharpness=least).double()
+    state = access.initial_state(2)
+    expected = [(m.numpy(), w.numpy()) for m, w in zip(*state, strict=True)]
+    for _ in range(5):
+        interface = 2 * torch.randn(2, access.interface_size, dtype=torch.float64)
+        if fast:
+            vectors, state = access(interface, state)
+        else:
+            with kernels.naive():
+                vectors, state = access(interface, state)
+        for sequence in range(2):
+            read, *expected[sequence] = oracle_step(
+                interface[sequence].numpy(), *expected[sequence], access.layout
+            )
+            np.testing.assert_allclose(vectors[sequence], read, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(state.memory[sequence], expected[sequence][0], atol=1e-12)
+            np.testing.assert_allclose(state.weights[sequence], expected[sequence][1], atol=1e-12)
+
+
+def test_parity_with_pytorch_ntm() -> None:
+    """The same numbers as pytorch-ntm with its weights, to 1e-12."""
+    checkout = os.environ.get("PYTORCH_NTM")
+    if not checkout:
+        pytest.skip("needs PYTORCH_NTM=<a checkout of loudinthecloud/pytorch-ntm>")
+    sys.path.insert(0, checkout)
+    from ntm.aio import EncapsulatedNTM
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(3)
+        theirs = EncapsulatedNTM(9, 8, 20, 1, 1, 16, 6)
+        access = NTM(slots=16, width=6)
+        access.addressing.score.epsilon = 1e-32  # type: ignore[assignment]
+        ours = MemoryMachine(9, 8, partial(LSTM, hidden_size=20), access)
+        _copy_weights(theirs, ours)
+        inputs = torch.randn(5, 12, 9)
+        theirs.init_sequence(5)
+        reads, (hidden, cell), _ = theirs.previous_state
+        state = MachineState(
+            type(ours.controller.initial_state(1))((hidden[0],), (cell[0],)),
+            NTMState(theirs.memory.memory, torch.zeros(5, 2, 16)),
+            reads[0],
+        )
+        logits, state = ours(inputs, state)
+        warnings.simplefilter("ignore")  # its sigmoid is deprecated
+        outputs = torch.stack([theirs(step)[0] for step in inputs.unbind(1)], 1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (logits.sigmoid() - outputs).abs().max() < 1e-12
+    assert (state.access.memory - theirs.memory.memory).abs().max() < 1e-12
+
+
+def _copy_weights(theirs, ours: MemoryMachine) -> None:
+    """Their read and write heads are a layer each; ours lie side by side in the interface."""
+    read, write = theirs.ntm.heads[0].fc_read, theirs.ntm.heads[1].fc_write
+    width = 6
+
+    def interleave(ours_rows, read_rows, write_rows) -> None:
+        # theirs: key, strength, gate, shift (forward, stay, back), sharpness[, erase, add]
+        key, rest, write_rest = slice(0, width), read_rows[width:], write_rows[width:]
+        parts = [read_rows[key], write_rows[key]]
+        parts += [rest[0:1], write_rest[0:1], rest[5:6], write_rest[5:6]]
+        parts += [rest[1:2], write_rest[1:2], write_rest[6 : 6 + width]]
+        parts += [rest[2:5].flip(0), write_rest[2:5].flip(0), write_rest[6 + width :]]
+        ours_rows.copy_(torch.cat(parts))
+
+    with torch.no_grad():
+        interleave(ours.interface.weight, read.weight, write.weight)
+        interleave(ours.interface.bias, read.bias, write.bias)
+        ours.output.load_state_dict(theirs.ntm.fc.state_dict())
+        ours.controller.lstm.load_state_dict(theirs.ntm.controller.lstm.state_dict())
+
+
+@pytest.mark.parametrize("tbptt_steps", [1, 3, 4, 100])
+def test_truncation_detaches_every_so_many_steps_and_no_more(tbptt_steps: int) -> None:
+    batch = mixed_batch()
+    model = machine(tbptt_steps=tbptt_steps)
+    loss = model.loss(batch)
+    (2 * loss).backward()
+    ours = [parameter.grad.clone() for parameter in model.parameters()]
+
+    # Naive: the graph of all steps, detached.
+    inputs = torch.cat([batch.source, batch.inputs], 1)
+    mask = torch.cat([batch.source_mask, torch.ones_like(batch.target_mask)], 1)
+    state, logits = model.initial_state(6), []
+    for step in range(inputs.shape[1]):
+        if step % tbptt_steps == 0:
+            state = map_state(torch.detach, state)
+        out, state = model(inputs[:, step : step + 1], state, mask[:, step : step + 1])
+        logits.append(out)
+    answered = torch.cat(logits, 1)[:, batch.source.shape[1] :]
+    losses = model.objective.losses(answered, batch.targets)
+    expected = losses.masked_fill(~batch.target_mask, 0).sum() / batch.target_mask.sum()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    theirs = torch.autograd.grad(2 * expected, list(model.parameters()))
+    for mine, naive in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, naive, atol=1e-12)
+
+
+def test_truncation_longer_than_the_sequence_changes_nothing() -> None:
+    batch = mixed_batch()
+    one, two = machine(), machine(tbptt_steps=1000)
+    for ours, theirs in zip(
+        torch.autograd.grad(one.loss(batch), list(one.parameters())),
+        torch.autograd.grad(two.loss(batch), list(two.parameters())),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_the_number_of_slots_may_change_after_training() -> None:
+    model = machine(NTM(slots=5, width=3))
+    before = model.state_dict()
+    model.access.slots = 50
+    model.load_state_dict(before)
+    _, state = model(torch.zeros(2, 3, 4, dtype=torch.float64))
+    assert state.access.memory.shape == (2, 50, 3)
+
+
+def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
+    batch, model = mixed_batch(), machine()
+    together = model.logits(batch)
+    for sequence in range(6):
+        steps = int(batch.source_mask[sequence].sum())
+        answer = int(batch.target_mask[sequence].sum())
+        state = model.encode(batch.source[sequence : sequence + 1, :steps])
+        alone, _ = model.decode(batch.inputs[sequence : sequence + 1, :answer], state)
+        assert torch.allclose(alone[0], together[sequence, :answer], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m(torch.zeros(2, 3, 5)), ValueError, r"\[batch, time, 4\]; got \[2, 3, 5\]"),
+        (lambda m: m(torch.zeros(3, 4)), ValueError, r"\[batch, time, 4\]; got \[3, 4\]"),
+        (
+            lambda m: m.encode(torch.zeros(2, 3, 4), torch.ones(2, 3)),
+            TypeError,
+            "mask must be boolean.*got torch.float32",
+        ),
+        (
+            lambda m: m.encode(torch.zeros(2, 3, 4), torch.ones(3, 2, dtype=torch.bool)),
+            ValueError,
+            r"\[batch, time\] = \[2, 3\]; got \[3, 2\]",
+        ),
+        (lambda m: NTM(slots=2), ValueError, "slots must be at least shift_range = 3; got 2"),
+        (lambda m: NTM(shift_range=4), ValueError, "shift_range must be odd.*got 4"),
+        (lambda m: NTM(read_heads=0), ValueError, "read_heads must be .* at least 1; got 0"),
+        (lambda m: NTM(write_heads=-1), ValueError, "write_heads must be .* at least 1; got -1"),
+        (lambda m: NTM(noise=-1.0), ValueError, "noise must be at least 0; got -1.0"),
+        (lambda m: NTM(least_sharpness=0.5), ValueError, "at least 1; got 0.5"),
+        (lambda m: setattr(m.access, "slots", 1), ValueError, "slots must be at least"),
+        (lambda m: Tape(width=0), ValueError, "width must be .* got 0"),
+        (lambda m: machine(tbptt_steps=0), ValueError, "tbptt_steps must be .* got 0"),
+        (lambda m: LSTM(3, 0), ValueError, "hidden_size must be .* got 0"),
+        (lambda m: GRU(3, layers=True), ValueError, "layers must be .* got True"),
+        (lambda m: FeedForward(0), ValueError, "input_size must be .* got 0"),
+        (lambda m: machine(schedule="linear"), ValueError, "'constant' or 'cosine'; got 'linear'"),
+        (lambda m: machine(warmup_steps=-1), ValueError, "warmup_steps must be at least 0; got -1"),
+    ],
+)
+def test_bad_input_is_named(call, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(machine().float())
+
+
+def test_an_empty_sequence_changes_no_state() -> None:
+    model = machine()
+    state = model.initial_state(2)
+    logits, after = model(torch.zeros(2, 0, 4, dtype=torch.float64), state)
+    assert logits.shape == (2, 0, 3)
+    assert after is state
+
+
+def test_a_machine_without_memory_is_its_controller() -> None:
+    torch.manual_seed(0)
+    model = MemoryMachine(4, 3, partial(LSTM, hidden_size=6, layers=2))
+    assert isinstance(model.controller, nn.Module)
+    inputs = torch.randn(2, 5, 4)
+    hidden, _ = model.controller.lstm(inputs)
+    assert torch.allclose(model(inputs)[0], model.output(hidden))

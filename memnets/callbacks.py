@@ -17,18 +17,20 @@ from memnets.core import Batch, check_positive, map_state
 from memnets.models import Model
 from memnets.runs import update_metrics
 
-__all__ = ["MemorySlots", "Pictures", "Report"]
+__all__ = ["MemorySchedule", "Pictures", "Report"]
 
 
-class MemorySlots(lightning.Callback):
-    """Change the number of slots N of a machine's memory while it trains, and for some test sets.
+class MemorySchedule(lightning.Callback):
+    """Change settings of a machine's memory while it trains, and its size for some test sets.
 
-    No parameter depends on N. A small memory in training makes a head that wraps around overwrite
-    what it still needs, so that it learns to keep its place; in a small memory for validation too,
-    the best checkpoint is one that does. Where nothing is said, N is that of the model's settings.
+    No parameter depends on the number of slots N. A small memory in training makes a head that
+    wraps around overwrite what it still needs, so that it learns to keep its place; in a small
+    memory for validation too, the best checkpoint is one that does. Where nothing is said, a
+    setting is that of the model.
 
     Args:
-        training: share of the training, in ``[0, 1)`` -> N from then on.
+        training: share of the training, in ``[0, 1)`` -> settings of the access from then on, such
+            as ``{slots: 128, noise: 0.0}``.
         validation: N of the validation.
         testing: name of a test set -> N.
 
@@ -38,48 +40,54 @@ class MemorySlots(lightning.Callback):
 
     def __init__(
         self,
-        training: dict[float, int] | None = None,
+        training: dict[float, dict[str, float]] | None = None,
         validation: int | None = None,
         testing: dict[str, int] | None = None,
     ) -> None:
         self.training = dict(sorted((training or {}).items()))
         self.validation = validation
         self.testing = testing or {}
-        for share, slots in self.training.items():
+        for share in self.training:
             if not 0 <= share < 1:
                 raise ValueError(
-                    f"training maps a share of the training in [0, 1) to slots; got share {share}"
+                    f"training maps a share of the training in [0, 1) to settings; got {share}"
                 )
-            check_positive(slots=slots)
         for slots in [*self.testing.values(), *([] if validation is None else [validation])]:
             check_positive(slots=slots)
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Check that there is a memory whose size can be changed.
+        """Check that there is a memory with these settings, and note what they are.
 
         Raises:
             ValueError: there is not.
         """
         access = getattr(pl_module, "access", None)
-        if access is None or not hasattr(access, "slots"):
+        names = {"slots"}.union(*self.training.values())
+        missing = sorted(name for name in names if not hasattr(access, name))
+        if missing:
             raise ValueError(
-                "MemorySlots needs a model whose access has slots, such as memnets.memories.NTM; "
-                f"got {type(pl_module).__name__} with access {type(access).__name__}"
+                f"MemorySchedule needs a model whose access has {', '.join(sorted(names))}; "
+                f"{type(pl_module).__name__} with access {type(access).__name__} lacks "
+                f"{', '.join(missing)}"
             )
         if not hasattr(self, "usual"):
-            self.usual: int = access.slots
+            self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
+
+    def _set(self, pl_module: Any, **settings: Any) -> None:
+        for name, value in {**self.usual, **settings}.items():
+            setattr(pl_module.access, name, value)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Set N by how much of the training is done."""
+        """Set what is due by how much of the training is done."""
         done = trainer.global_step / trainer.estimated_stepping_batches
-        due = [slots for share, slots in self.training.items() if share <= done]
-        pl_module.access.slots = due[-1] if due else self.usual
+        due = [settings for share, settings in self.training.items() if share <= done]
+        self._set(pl_module, **(due[-1] if due else {}))
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Set N for the validation."""
-        pl_module.access.slots = self.usual if self.validation is None else self.validation
+        self._set(pl_module, **({} if self.validation is None else {"slots": self.validation}))
 
     def on_test_batch_start(
         self,
@@ -96,7 +104,7 @@ class MemorySlots(lightning.Callback):
 
     def prepare(self, trainer: lightning.Trainer, pl_module: Any, name: str) -> None:
         """Set N as for test set ``name``."""
-        pl_module.access.slots = self.testing.get(name, self.usual)
+        self._set(pl_module, **({"slots": self.testing[name]} if name in self.testing else {}))
 
 
 class Report(lightning.Callback):
@@ -226,7 +234,7 @@ class Pictures(lightning.Callback):
             if batch.targets.dim() != 3 or batch.targets.shape[1] > self.longest:
                 continue
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, MemorySlots):
+                if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             self.draw(pl_module, batch, name)
 

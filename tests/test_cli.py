@@ -96,7 +96,7 @@ def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) 
         assert any(row["val/bits"] for row in csv.DictReader(file))
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     assert config["model"]["init_args"]["controller"]["init_args"]["hidden_size"] == 8
-    assert config["data"]["init_args"]["seed"] == config["seed_everything"] == 0
+    assert config["seed_everything"] == 0
 
     # With no config: the same scores again, and answers that agree with them.
     checkpoint = str(RUN / "checkpoints" / "best.ckpt")
@@ -121,7 +121,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
 
     class Watched(MemoryMachine):
         def training_step(self, batch, index):
-            slots.append(self.access.slots)
+            slots.append((self.access.slots, self.access.noise))
             return super().training_step(batch, index)
 
     import memnets.models
@@ -130,8 +130,11 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
     Watched.__module__, Watched.__qualname__ = "memnets.models", "Watched"
     schedule = [
         {
-            "class_path": "memnets.callbacks.MemorySlots",
-            "init_args": {"training": {0.0: 12, 0.5: 6}, "testing": {"length_6": 20}},
+            "class_path": "memnets.callbacks.MemorySchedule",
+            "init_args": {
+                "training": {0.0: {"slots": 12}, 0.5: {"slots": 6, "noise": 0.5}},
+                "testing": {"length_6": 20},
+            },
         }
     ]
     Path("slots.yaml").write_text(
@@ -142,7 +145,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         main(["fit", *small, "--config=slots.yaml"])
     finally:
         del memnets.models.Watched  # type: ignore[attr-defined]
-    assert slots == [12, 12, 6, 6]
+    assert slots == [(12, 0.0), (12, 0.0), (6, 0.5), (6, 0.5)]
 
 
 @pytest.mark.parametrize(

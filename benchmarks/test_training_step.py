@@ -1,0 +1,66 @@
+"""Speed and memory of a training step: copy at length 20, N = 128, W = 20, LSTM 100, one thread.
+
+python -m pytest benchmarks --benchmark-only
+"""
+
+import resource
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from memnets.controllers import LSTM
+from memnets.memories import NTM
+from memnets.models import MemoryMachine
+from tasks import Copying
+
+BATCH_SIZES = [1, 16, 128]
+
+
+def training_step(batch_size: int, length: int = 20, slots: int = 128):
+    """A function that does one step."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = MemoryMachine(9, 8, partial(LSTM, hidden_size=100), NTM(slots=slots, width=20))
+    optimizer = torch.optim.Adam(model.parameters())
+    batch = Copying(8, length, length, batch_size=batch_size).batch("train", 0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_sequences_per_second(benchmark, batch_size: int) -> None:
+    benchmark.pedantic(training_step(batch_size), rounds=10, warmup_rounds=2)
+    benchmark.extra_info["sequences_per_second"] = batch_size / benchmark.stats["median"]
+    benchmark.extra_info["peak_MiB_above_import"] = peak_memory(batch_size)
+    print(f"\nbatch {batch_size}: {benchmark.extra_info}")
+
+
+@pytest.mark.parametrize(
+    ("length", "slots"), [(20, 128), (40, 128), (80, 128), (20, 256), (20, 512)]
+)
+def test_growth(benchmark, length: int, slots: int) -> None:
+    benchmark.pedantic(training_step(16, length, slots), rounds=5, warmup_rounds=1)
+
+
+def peak_memory(batch_size: int) -> float:
+    """MiB that two steps need in a process of their own, beyond the imports."""
+    code = f"import {__name__.rpartition('.')[2]} as b; b.print_peak_memory({batch_size})"
+    folder = __file__.rpartition("/")[0]
+    return float(subprocess.check_output([sys.executable, "-c", code], cwd=folder))
+
+
+def print_peak_memory(batch_size: int) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = training_step(batch_size)
+    step()
+    step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -40,7 +40,7 @@ class MemorySchedule(lightning.Callback):
 
     def __init__(
         self,
-        training: dict[float, dict[str, float]] | None = None,
+        training: dict[float, dict[str, Any]] | None = None,
         validation: int | None = None,
         testing: dict[str, int] | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import functional, kernels
 from memnets.core import Addressing, Memory, Normalizer, Score, check_memory
 from memnets.normalizers import Softmax
 from memnets.scores import Cosine, Dot, ScaledDot
@@ -61,7 +61,8 @@ class Content(Addressing[Tensor, None]):
 
     def read(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
         """Vectors ``[*B, Q, V]``; a fused kernel does the dot-product scores under softmax."""
-        if type(self.score) not in (Dot, ScaledDot) or type(self.normalizer) is not Softmax:
+        fused = type(self.score) in (Dot, ScaledDot) and type(self.normalizer) is Softmax
+        if not fused or not kernels.enabled():
             return super().read(query, memory, state)
         check_memory(query, memory)
         scale = 1.0 if isinstance(self.score, Dot) else 1 / math.sqrt(query.shape[-1])

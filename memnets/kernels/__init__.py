@@ -13,7 +13,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["applies", "naive"]
+__all__ = ["applies", "enabled", "naive"]
 
 _enabled: ContextVar[bool] = ContextVar("memnets_kernels_enabled", default=True)
 
@@ -28,10 +28,15 @@ def naive() -> Iterator[None]:
         _enabled.reset(token)
 
 
+def enabled() -> bool:
+    """Whether fast twins may be taken here."""
+    return _enabled.get()
+
+
 def applies(*tensors: Tensor) -> bool:
     """Whether kernels are on, and all tensors are float32 or float64 outside of autocast."""
     return (
-        _enabled.get()
+        enabled()
         and all(tensor.dtype in (torch.float32, torch.float64) for tensor in tensors)
         and not torch.is_autocast_enabled(tensors[0].device.type)
     )

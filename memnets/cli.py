@@ -139,14 +139,17 @@ class CLI(LightningCLI):
         loaded = None if checkpoint is None else load_checkpoint(checkpoint)
         if loaded is not None and self.subcommand == "fit":
             self.resumed_step = loaded["global_step"]
+        self.loaded = loaded
         super().instantiate_classes()
-        if loaded is not None:
-            _check_same_model(self.model, loaded, checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: loggers, checkpoints, report, pictures."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         dry = bool(config.get("fast_dev_run"))
+        if self.loaded is not None:
+            path = self._get(self.config, "ckpt_path")
+            _check_same_model(self.model, self.loaded, path)
+            self.loaded = None  # the trainer reads it again; two copies need not be kept
         if self.folder is None and not dry:
             # Only now, when every part of the run was made without error.
             root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")

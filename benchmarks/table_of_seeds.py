@@ -27,7 +27,7 @@ def main() -> None:
     print("|---" * (len(COLUMNS) + 1) + "|")
     for folder in map(Path, sys.argv[1:]):
         metrics = json.loads((folder / "metrics.json").read_text())
-        cells = [f"{metrics[name]:.4g}" if name in metrics else "-" for name in COLUMNS.values()]
+        cells = [f"{metrics[name]:.5g}" if name in metrics else "-" for name in COLUMNS.values()]
         print(f"| {folder.parts[-4]} | " + " | ".join(cells) + " |")
 
 

@@ -151,7 +151,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--data.widht=3"], "'widht' is not"),
+        (["--data.widht=3"], "'widht' is not accepted"),
         (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
         (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
         (["--model.access.shift_range=4"], "shift_range must be odd"),

@@ -35,6 +35,10 @@ from typing_extensions import TypeVar
 from memnets import functional
 
 __all__ = [
+    "BEGIN",
+    "END",
+    "PAD",
+    "UNKNOWN",
     "Addressing",
     "Batch",
     "Controller",
@@ -50,6 +54,11 @@ __all__ = [
 
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
+
+
+#: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
+#: that begin and end an answer.
+PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
 
 class Memory(NamedTuple):

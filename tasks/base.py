@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.core import Batch, check_positive
@@ -33,9 +34,9 @@ class Task(lightning.LightningDataModule, ABC):
         seed: chooses the data; from the command line it follows ``seed_everything``.
     """
 
-    #: Width of an input vector.
+    #: Width of an input vector; for tokens, how many there are.
     input_size: int
-    #: Width of a target vector.
+    #: Width of a target vector; for tokens, how many there are.
     output_size: int
 
     def __init__(
@@ -76,30 +77,59 @@ class Task(lightning.LightningDataModule, ABC):
     def test_names(self) -> list[str]:
         """Names of the test sets, in the order of the test loaders."""
 
+    def batches(self, split: str) -> int:
+        """How many batches a split has; of ``train``, how many come between two validations."""
+        return {"train": self.epoch_batches, "val": self.validation_batches}.get(split, 1)
+
+    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
+        """Scores of a whole test set that are no mean over its sequences, such as BLEU.
+
+        Args:
+            split: one of :meth:`test_names`.
+            answers: what a model answered to each batch of the set, in the form of the targets.
+
+        Returns:
+            Name -> score; none if a task does not say otherwise.
+        """
+        return {}
+
+    def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]] | None:
+        """Words for the axes of a picture, where a task has words.
+
+        Args:
+            batch: one of this task's.
+            row: which of its sequences.
+
+        Returns:
+            A word for each step of the source and for each of the targets, padding left out;
+            ``None`` if the steps have no names.
+        """
+        return None
+
     def random(self, split: str, index: int) -> np.random.Generator:
         """The generator of random numbers that belongs to a batch."""
         return np.random.default_rng([self.seed, zlib.crc32(split.encode()), index])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """New batches in each epoch, as many as there are between two validations."""
-        return self._loader("train", self.epoch_batches)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation set."""
-        return self._loader("val", self.validation_batches)
+        return self._loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """A loader for each test set, which is one batch."""
-        return [self._loader(name, 1) for name in self.test_names()]
+        """A loader for each test set."""
+        return [self._loader(name) for name in self.test_names()]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """The test sets."""
         return self.test_dataloader()
 
-    def _loader(self, split: str, batches: int) -> DataLoader[Batch]:
+    def _loader(self, split: str) -> DataLoader[Batch]:
         return _Loader(
             _Batches(self, split),
-            sampler=_Indices(self, batches, endless=split == "train"),
+            sampler=_Indices(self, self.batches(split), endless=split == "train"),
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,

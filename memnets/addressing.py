@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional, kernels
-from memnets.core import Addressing, Memory, Normalizer, Score, check_memory
+from memnets.core import Addressing, Memory, Normalizer, Score, check_memory, check_positive
 from memnets.normalizers import Softmax
 from memnets.scores import Cosine, Dot, ScaledDot
 
-__all__ = ["Content", "NTMAddressing", "NTMQuery"]
+__all__ = ["Content", "Hard", "HardState", "Local", "NTMAddressing", "NTMQuery"]
 
 
 class Content(Addressing[Tensor, None]):
@@ -78,6 +78,139 @@ class Content(Addressing[Tensor, None]):
             query, keys, values, attn_mask=mask, scale=scale
         )
         return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None
+
+
+class Local(Addressing[Tensor, Tensor]):
+    """Address by content within a window that moves along the slots (Luong et al. 2015, 3.2).
+
+    *Monotonic* (local-m): step t looks around slot t. *Predictive* (local-p): around slot
+    ``p = S sigmoid(v . tanh(W q))`` of the S that may be addressed, and weights are multiplied by
+    a Gaussian around p with a standard deviation of half the window's reach (equations 9 and 10);
+    they then sum to less than 1. A window beyond the last slot stays at the last slot.
+
+    The state counts the steps, ``[*B, 1]``. All queries of a call are of one step.
+
+    Args:
+        score: how well a key answers a query.
+        size: K, width of the query, for local-p; ``None`` = local-m.
+        reach: D, slots of the window on either side, at least 1.
+        normalizer: from scores to weights; softmax if not given.
+    """
+
+    def __init__(
+        self,
+        score: Score,
+        size: int | None = None,
+        reach: int = 10,
+        normalizer: Normalizer | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(reach=reach)
+        self.score = score
+        self.reach = reach
+        self.normalizer = Softmax() if normalizer is None else normalizer
+        self.place = None
+        if size is not None:
+            check_positive(size=size)
+            self.place = nn.Sequential(
+                nn.Linear(size, size, bias=False), nn.Tanh(), nn.Linear(size, 1, bias=False)
+            )
+
+    def initial_state(self, memory: Memory) -> Tensor:
+        """No step yet: zeros ``[*B, 1]``."""
+        return memory.keys.new_zeros(*memory.keys.shape[:-2], 1)
+
+    def forward(self, query: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the count of steps.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        check_memory(query, memory)
+        keys, _, mask = memory
+        slots = torch.arange(keys.shape[-2], device=keys.device)
+        if mask is None:
+            count = torch.full_like(state, len(slots)).unsqueeze(-1)
+        else:
+            # Up to the last slot that may be addressed: [*B, 1 or Q, 1].
+            count = ((slots + 1) * mask).amax(-1, keepdim=True).to(state.dtype)
+        if self.place is None:
+            centre = torch.minimum(state.unsqueeze(-1), (count - 1).clamp_min(0))
+        else:
+            centre = count * self.place(query).sigmoid()
+        distance = slots - centre
+        window = distance.abs() <= self.reach
+        if mask is not None:
+            window = window & mask
+        weights = self.normalizer(self.score(query, keys), window.expand(*query.shape[:-1], -1))
+        if self.place is not None:
+            weights = weights * torch.exp(-2 * (distance / self.reach).square())
+        return weights, state + 1
+
+
+class HardState(NamedTuple):
+    """What was drawn in the t steps so far; what REINFORCE needs.
+
+    Attributes:
+        log_probability: log of the probability of each place drawn, ``[*B, Q, t]``.
+        entropy: of the distribution that it was drawn from, in nats, ``[*B, Q, t]``.
+    """
+
+    log_probability: Tensor
+    entropy: Tensor
+
+
+class Hard(Addressing[Tensor, HardState]):
+    """Look at one slot, drawn by content (Xu et al. 2015, section 4.1).
+
+    The weights are one-hot and have no gradient: the score learns from what its draws are worth,
+    by REINFORCE, for which the state carries the log probability of the draws on. In evaluation the
+    best slot is taken.
+
+    Args:
+        score: how well a key answers a query.
+    """
+
+    def __init__(self, score: Score) -> None:
+        super().__init__()
+        self.score = score
+
+    def initial_state(self, memory: Memory) -> HardState:
+        """Nothing drawn yet, for one query: ``[*B, 1, 0]``."""
+        none = memory.keys.new_empty(*memory.keys.shape[:-2], 1, 0)
+        return HardState(none, none)
+
+    def forward(self, query: Tensor, memory: Memory, state: HardState) -> tuple[Tensor, HardState]:
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and what was drawn so far.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        check_memory(query, memory)
+        keys, _, mask = memory
+        scores = self.score(query, keys)
+        probabilities = functional.masked(scores, mask)
+        logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        if self.training:
+            # The greatest of p / e, with e exponential, is a draw from p.
+            noise = torch.empty_like(probabilities, dtype=torch.float32).exponential_()
+            draws = probabilities / noise
+        else:
+            draws = probabilities
+        place = draws.argmax(-1, keepdim=True)
+        weights = torch.zeros_like(probabilities).scatter(-1, place, 1.0)
+        if mask is not None:
+            weights = weights * mask.any(-1, keepdim=True)
+        entropy = -(probabilities * logs).sum(-1, keepdim=True)
+
+        def added(past: Tensor, now: Tensor) -> Tensor:
+            return torch.cat([past.expand(*now.shape[:-1], -1), now], -1)
+
+        return weights, HardState(
+            added(state.log_probability, logs.gather(-1, place)), added(state.entropy, entropy)
+        )
 
 
 class NTMQuery(NamedTuple):

@@ -15,6 +15,7 @@ from rich.table import Table
 from memnets import plots, trace
 from memnets.core import Batch, check_positive, map_state
 from memnets.models import Model
+from memnets.models.base import test_prefix
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySchedule", "Pictures", "Report"]
@@ -111,20 +112,20 @@ class Report(lightning.Callback):
     """Write ``metrics.json`` and sum up; say how training goes where there is no progress bar.
 
     ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
-    with ``monitor`` below ``solved_below``; it is absent from a run that never came there.
+    with scores that the objective calls solved; it is absent from a run that never came there.
+    ``train/tokens_per_second`` counts the tokens of the answers, where answers are tokens, and the
+    time of training alone.
 
     Args:
         folder: of the run.
-        monitor: the score that says whether the task is solved.
-        solved_below: solved, if the score is lower.
     """
 
-    def __init__(self, folder: Path, monitor: str = "val/bits", solved_below: float = 0.01) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.monitor = monitor
-        self.solved_below = solved_below
         self.sequences = 0
+        self.tokens = 0
         self.seconds = 0.0
+        self.validating = 0.0
         self.solved: int | None = None
         self._console = Console(soft_wrap=True)
 
@@ -132,6 +133,8 @@ class Report(lightning.Callback):
         """Counts that a resumed run goes on from."""
         return {
             "sequences": self.sequences,
+            "tokens": self.tokens,
+            "validating": self.validating,
             "seconds": self.seconds + self._since_start(),
             "solved": self.solved,
         }
@@ -139,6 +142,8 @@ class Report(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from these counts."""
         self.sequences = state_dict["sequences"]
+        self.tokens = state_dict["tokens"]
+        self.validating = state_dict["validating"]
         self.seconds = state_dict["seconds"]
         self.solved = state_dict["solved"]
 
@@ -154,6 +159,14 @@ class Report(lightning.Callback):
     ) -> None:
         """Count."""
         self.sequences += len(batch.targets) * trainer.world_size
+        if not batch.targets.is_floating_point():
+            mask = batch.target_mask
+            count = batch.targets.numel() if mask is None else int(mask.sum())
+            self.tokens += count * trainer.world_size
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Stop the clock of training."""
+        self._validation_start = time.monotonic()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Note when the task is solved; print a line where no progress bar shows it."""
@@ -162,7 +175,9 @@ class Report(lightning.Callback):
             self._print_table("Validation", {"val": "validation"}, metrics)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if self.solved is None and metrics.get(self.monitor, self.solved_below) < self.solved_below:
+        self.validating += time.monotonic() - self._validation_start
+        plain = {name.removeprefix("val/"): value for name, value in metrics.items()}
+        if self.solved is None and pl_module.objective.solved(plain):
             self.solved = self.sequences
         if trainer.progress_bar_callback is None and trainer.is_global_zero:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -179,17 +194,15 @@ class Report(lightning.Callback):
             "train/steps": float(trainer.global_step),
             "train/seconds": self.seconds,
         }
+        if self.tokens:
+            metrics["train/tokens_per_second"] = self.tokens / (self.seconds - self.validating)
         if self.solved is not None:
             metrics["train/sequences_to_solve"] = float(self.solved)
         metrics.update(_starting_with(trainer.callback_metrics, "val/"))
         update_metrics(self.folder, metrics)
-        solved = (
-            f"solved ({self.monitor} < {self.solved_below}) after {self.solved} sequences"
-            if self.solved is not None
-            else f"not solved ({self.monitor} never fell below {self.solved_below})"
-        )
+        solved = "" if self.solved is None else f"; solved after {self.solved} sequences"
         self._console.print(
-            f"Trained on {self.sequences} sequences in {self.seconds:.0f} s: {solved}."
+            f"Trained on {self.sequences} sequences in {self.seconds:.0f} s{solved}."
         )
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -198,7 +211,8 @@ class Report(lightning.Callback):
             return
         metrics = dict(_starting_with(trainer.callback_metrics, "test/"))
         update_metrics(self.folder, metrics)
-        self._print_table("Test", {f"test/{name}": name for name in _test_names(trainer)}, metrics)
+        rows = {test_prefix(name): name for name in _test_names(trainer)}
+        self._print_table("Test", rows, metrics)
         self._console.print(f"Everything is in {self.folder}")
 
     def _print_table(self, title: str, rows: dict[str, str], metrics: dict[str, float]) -> None:
@@ -208,7 +222,8 @@ class Report(lightning.Callback):
         for score in scores:
             table.add_column(score, justify="right")
         for prefix, label in rows.items():
-            table.add_row(label, *(f"{metrics[f'{prefix}/{score}']:.4g}" for score in scores))
+            values = (metrics.get(f"{prefix}/{score}") for score in scores)
+            table.add_row(label, *("" if value is None else f"{value:.4g}" for value in values))
         self._console.print(table)
 
 

@@ -159,7 +159,9 @@ class CLI(LightningCLI):
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
             if self.subcommand == "fit":
                 callbacks.append(_SaveConfig(self._parser("fit"), self.config["fit"], self.folder))
-                callbacks.append(_best_and_last(self.folder / "checkpoints"))
+                callbacks.append(
+                    _best_and_last(self.folder / "checkpoints", self.model.objective.monitor)
+                )
         if config.get("logger") is None:
             fitting = self.subcommand == "fit" and self.folder is not None
             config["logger"] = self._loggers() if fitting else False
@@ -225,12 +227,12 @@ class _SaveConfig(Callback):
             logger.save()
 
 
-def _best_and_last(folder: Path) -> ModelCheckpoint:
+def _best_and_last(folder: Path, monitor: str) -> ModelCheckpoint:
     """``best.ckpt`` by validation and ``last.ckpt`` to go on from, one of each."""
     return ModelCheckpoint(
         folder,
         filename="best",
-        monitor="val/bits",
+        monitor=f"val/{monitor}",
         save_last=True,
         save_on_train_epoch_end=False,
         enable_version_counter=False,

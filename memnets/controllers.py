@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.core import Controller, check_positive
+from memnets import functional
+from memnets.addressing import Content
+from memnets.core import Controller, Memory, Normalizer, check_positive
+from memnets.scores import Additive
 
-__all__ = ["GRU", "LSTM", "FeedForward", "LSTMState"]
+__all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
 
 
 class FeedForward(Controller[None]):
@@ -136,6 +139,85 @@ class GRU(Controller[tuple[Tensor, ...]]):
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
+
+
+class LSTMNState(NamedTuple):
+    """State of an :class:`LSTMN` after t steps; slot 0 is the state before the first.
+
+    Attributes:
+        keys: W_h h_i, ``[B, t + 1, K]``.
+        values: h_i and c_i, ``[B, t + 1, 2 hidden_size]``.
+        summary: what the last step attended to in place of h, ``[B, hidden_size]``.
+        mask: bool ``[B, t + 1]``, False = the slot of a step that the sequence has skipped.
+    """
+
+    keys: Tensor
+    values: Tensor
+    summary: Tensor
+    mask: Tensor
+
+
+class LSTMN(Controller[LSTMNState]):
+    """An LSTM whose memory is a tape of all its states (Cheng, Dong & Lapata 2016, section 3.1).
+
+    ``a_i = v . tanh(W_h h_i + W_x x_t + W_s s_{t-1})`` over all steps before; the LSTM then goes on
+    from ``s_t = sum_i softmax(a)_i h_i`` and from the same mean of the cells, in place of
+    ``h_{t-1}`` and ``c_{t-1}``. A step appends its own h_t and c_t.
+
+    Args:
+        input_size: width of the input, at least 1.
+        hidden_size: width of h and c, at least 1.
+        key_size: K, width of the attention; ``hidden_size`` if not given.
+        normalizer: from scores to weights; softmax if not given.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 100,
+        key_size: int | None = None,
+        normalizer: Normalizer | None = None,
+    ) -> None:
+        super().__init__()
+        key_size = hidden_size if key_size is None else key_size
+        check_positive(input_size=input_size, hidden_size=hidden_size, key_size=key_size)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.cell = nn.LSTMCell(input_size, hidden_size)
+        self.query = nn.Linear(input_size + hidden_size, key_size)
+        self.key = nn.Linear(hidden_size, key_size, bias=False)
+        self.addressing = Content(Additive(key_size), normalizer)
+
+    def initial_state(self, batch_size: int) -> LSTMNState:
+        """One slot of zeros."""
+        weight = self.key.weight
+        return LSTMNState(
+            keys=weight.new_zeros(batch_size, 1, len(weight)),
+            values=weight.new_zeros(batch_size, 1, 2 * self.hidden_size),
+            summary=weight.new_zeros(batch_size, self.hidden_size),
+            mask=weight.new_ones(batch_size, 1, dtype=torch.bool),
+        )
+
+    def forward(self, inputs: Tensor, state: LSTMNState) -> tuple[Tensor, LSTMNState]:
+        """``[B, input_size] -> [B, hidden_size]``."""
+        keys, values, summary, mask = state
+        query = self.query(torch.cat([inputs, summary], -1)).unsqueeze(1)
+        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)))
+        summary, cell = vectors.squeeze(1).chunk(2, -1)
+        hidden, cell = self.cell(inputs, (summary, cell))
+        return hidden, LSTMNState(
+            keys=functional.append(keys, self.key(hidden).unsqueeze(1)),
+            values=functional.append(values, torch.cat([hidden, cell], -1).unsqueeze(1)),
+            summary=summary,
+            mask=torch.cat([mask, mask.new_ones(len(inputs), 1)], 1),
+        )
+
+    def choose(self, mask: Tensor, new: LSTMNState, old: LSTMNState) -> LSTMNState:
+        """The tape grows for all; the new slot is closed to a sequence that skips the step."""
+        return new._replace(
+            summary=torch.where(mask.unsqueeze(1), new.summary, old.summary),
+            mask=torch.cat([old.mask, mask.unsqueeze(1)], 1),
+        )
 
 
 def _weights(network: nn.RNNBase) -> list[list[Tensor]]:

@@ -42,6 +42,7 @@ __all__ = [
     "Addressing",
     "Batch",
     "Controller",
+    "Encoder",
     "Memory",
     "MemoryAccess",
     "Normalizer",
@@ -364,3 +365,45 @@ class Controller(nn.Module, ABC, Generic[State]):
             hidden, state = self(step, state)
             outputs.append(hidden)
         return torch.stack(outputs, 1), state
+
+    def choose(self, mask: Tensor, new: State, old: State) -> State:
+        """The state after a step that only some sequences of the batch have taken.
+
+        Override it where a step changes the shape of the state.
+
+        Args:
+            mask: bool ``[B]``; False = the sequence skips the step, as at padding.
+            new: the state after the step.
+            old: the state before it.
+        """
+        return choose_state(mask, new, old)
+
+
+class Encoder(nn.Module, ABC):
+    """Reads a whole source and leaves a vector for each step of it, and one for all.
+
+    A subclass takes ``input_size`` as its first argument.
+
+    Attributes:
+        input_size: width of the input.
+        output_size: width of the vector of a step.
+        summary_size: width of the vector for all.
+    """
+
+    input_size: int
+    output_size: int
+    summary_size: int
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Read a source.
+
+        Args:
+            inputs: ``[B, S, input_size]``.
+            mask: bool ``[B, S]``, False = padding, which comes after the last step; ``None`` = no
+                padding.
+
+        Returns:
+            A vector for each step, ``[B, S, output_size]``, whatever it is at padding, and the
+            summary, ``[B, summary_size]``.
+        """

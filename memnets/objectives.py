@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Bits", "Objective"]
+from memnets.core import END, PAD, Batch, check_positive
+
+if TYPE_CHECKING:
+    from memnets.models import Model
+
+__all__ = ["Bits", "Objective", "Tokens"]
+
+
+#: Answers, and a score a sequence by name.
+Examined = tuple[Tensor, dict[str, Tensor]]
 
 
 class Objective(ABC):
-    """From logits to a loss, an answer and scores."""
+    """From logits to a loss, an answer and scores.
+
+    Attributes:
+        monitor: the score that is the lower the better: the best checkpoint has the lowest.
+    """
+
+    monitor: ClassVar[str]
 
     @abstractmethod
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -29,6 +46,25 @@ class Objective(ABC):
     @abstractmethod
     def answer(self, logits: Tensor) -> Tensor:
         """What the model answers, in the form of the targets."""
+
+    @abstractmethod
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether a task with these mean scores may be called solved."""
+
+    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+        """Let a model answer on its own, as in a test.
+
+        Args:
+            model: to be tested.
+            batch: of a test set.
+
+        Returns:
+            For each way of answering, named by what is put after a score's name (the first has no
+            name), the answers and their scores.
+        """
+        logits = model.logits(batch)
+        scores = self.scores(logits, batch.targets, batch.target_mask)
+        return {"": (self.answer(logits), scores)}
 
     @abstractmethod
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -51,6 +87,12 @@ class Bits(Objective):
     bits, in bits; ``wrong_bits``, how many bits of a sequence are wrong at a threshold of one half;
     and ``exact``, 1 if none is.
     """
+
+    monitor = "bits"
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Less than 0.01 bits a sequence."""
+        return scores["bits"] < 0.01
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a step's bits, in nats: ``[B, T, O] -> [B, T]``.
@@ -83,3 +125,101 @@ class Bits(Objective):
             "wrong_bits": wrong.to(torch.float32),
             "exact": (wrong == 0).to(torch.float32),
         }
+
+
+class Tokens(Objective):
+    """One of O tokens at each step; the answer ends with the end mark.
+
+    The scores are ``loss``, the cross-entropy of a token, in nats, without smoothing; ``accuracy``,
+    the share of right tokens after right ones; and ``exact``, 1 if all are. In a test a model
+    answers on its own, and ``exact`` says whether that is the target.
+
+    Args:
+        label_smoothing: share of the target's probability that goes to all tokens alike, in
+            ``[0, 1)`` (Vaswani et al. 2017, section 5.4).
+        beam: if more than 1, a test searches with a beam of this width too; its scores are named
+            ``<score>_beam``.
+        length_penalty: alpha of that search, at least 0.
+    """
+
+    monitor = "loss"
+
+    def __init__(
+        self, label_smoothing: float = 0.0, beam: int = 1, length_penalty: float = 1.0
+    ) -> None:
+        check_positive(beam=beam)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1); got {label_smoothing}")
+        if length_penalty < 0:
+            raise ValueError(f"length_penalty must be at least 0; got {length_penalty}")
+        self.label_smoothing = label_smoothing
+        self.beam = beam
+        self.length_penalty = length_penalty
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each step with smoothed targets, in nats: ``[B, T]``.
+
+        Raises:
+            ValueError: targets are not tokens ``[B, T]``.
+        """
+        return self._losses(logits, targets, self.label_smoothing)
+
+    def _losses(self, logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        if targets.shape != logits.shape[:2] or targets.is_floating_point():
+            raise ValueError(
+                f"targets must be tokens [B, T] = {list(logits.shape[:2])}; "
+                f"got {targets.dtype} {list(targets.shape)}"
+            )
+        losses = nn.functional.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return losses.view_as(targets)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The likeliest token of each step, ``[B, T]``."""
+        return logits.argmax(-1)
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """At least 99.9 % of the answers exact."""
+        return scores["exact"] >= 0.999
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss``, ``accuracy`` and ``exact`` of each sequence."""
+        mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+        steps = mask.sum(-1).clamp_min(1)
+        losses = self._losses(logits.float(), targets, 0.0).masked_fill(~mask, 0.0)
+        right = (self.answer(logits) == targets) & mask
+        return {
+            "loss": losses.sum(-1) / steps,
+            "accuracy": right.sum(-1) / steps,
+            "exact": (right == mask).all(-1).to(torch.float32),
+        }
+
+    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+        """Greedy answers and, with a beam, the best of its search."""
+        known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
+        found = {}
+        for way, beam in {"": 1, "_beam": self.beam}.items():
+            if way and beam == 1:
+                continue
+            answers = model.generate(batch.source, batch.source_mask, beam, self.length_penalty)
+            scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
+            found[way] = (answers, scores if way else {**known, **scores})
+        return found
+
+
+def _same(answers: Tensor, targets: Tensor) -> Tensor:
+    """Whether two batches of tokens ``[B, T]`` agree up to their end marks: bool ``[B]``."""
+    longest = max(answers.shape[1], targets.shape[1])
+    padded = [
+        nn.functional.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
+        for tokens in (answers, targets)
+    ]
+    over = [tokens.eq(END).cumsum(1) - tokens.eq(END).long() > 0 for tokens in padded]
+    ours, theirs = (
+        tokens.masked_fill(late, PAD) for tokens, late in zip(padded, over, strict=True)
+    )
+    return (ours == theirs).all(1)

@@ -2,5 +2,6 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.tokens import CopyingTokens, SortingTokens
 
-__all__ = ["Copying", "RepeatCopying", "Task"]
+__all__ = ["Copying", "CopyingTokens", "RepeatCopying", "SortingTokens", "Task"]

@@ -235,7 +235,7 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (lambda m: LSTM(3, 0), ValueError, "hidden_size must be .* got 0"),
         (lambda m: GRU(3, layers=True), ValueError, "layers must be .* got True"),
         (lambda m: FeedForward(0), ValueError, "input_size must be .* got 0"),
-        (lambda m: machine(schedule="linear"), ValueError, "'constant' or 'cosine'; got 'linear'"),
+        (lambda m: machine(schedule="linear"), ValueError, "or 'inverse_sqrt'; got 'linear'"),
         (lambda m: machine(warmup_steps=-1), ValueError, "warmup_steps must be at least 0; got -1"),
     ],
 )

@@ -2,5 +2,23 @@
 
 from memnets.models.base import Model, TrainingDiverged
 from memnets.models.machine import MachineState, MemoryMachine
+from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
+from memnets.models.transformer import (
+    CausalState,
+    CausalTransformer,
+    Transformer,
+    TransformerState,
+)
 
-__all__ = ["MachineState", "MemoryMachine", "Model", "TrainingDiverged"]
+__all__ = [
+    "CausalState",
+    "CausalTransformer",
+    "MachineState",
+    "MemoryMachine",
+    "Model",
+    "Seq2Seq",
+    "Seq2SeqState",
+    "TrainingDiverged",
+    "Transformer",
+    "TransformerState",
+]

@@ -12,7 +12,8 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from memnets.core import Batch, State
+from memnets import decoding
+from memnets.core import Batch, State, check_positive, map_state
 from memnets.objectives import Bits, Objective
 
 __all__ = ["Model", "TrainingDiverged"]
@@ -31,8 +32,9 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     Args:
         objective: what the outputs mean; bits if not given.
         optimizer: takes the parameters; Adam at its default rate if not given.
-        schedule: how the learning rate goes on after the warm-up: constant, or down to 0 along a
-            cosine that ends with the training.
+        schedule: how the learning rate goes on after the warm-up: constant, down to 0 along a
+            cosine that ends with the training, or with the inverse root of the step (Vaswani et al.
+            2017, section 5.3).
         warmup_steps: steps over which the learning rate rises linearly from 0, at least 0.
     """
 
@@ -40,12 +42,14 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
         warmup_steps: int = 0,
     ) -> None:
         super().__init__()
-        if schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine'; got {schedule!r}")
+        if schedule not in ("constant", "cosine", "inverse_sqrt"):
+            raise ValueError(
+                f"schedule must be 'constant', 'cosine' or 'inverse_sqrt'; got {schedule!r}"
+            )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
         self.objective = Bits() if objective is None else objective
@@ -77,6 +81,41 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         Returns:
             Logits ``[B, T, O]``, and the next state.
         """
+
+    def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
+        """Choose rows of a state, as a search does.
+
+        Args:
+            state: of B rows.
+            index: ``[B']``, a row of the state for each row of the result; a row may come twice.
+            same_source: each row of the result takes the place of a row with the same source, so
+                that what was made from the source alone may stay as it is.
+        """
+        return map_state(lambda part: part.index_select(0, index), state)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        source: Tensor,
+        mask: Tensor | None = None,
+        beam: int = 1,
+        length_penalty: float = 1.0,
+        max_length: int | None = None,
+    ) -> Tensor:
+        """Answer in tokens, ``[B, T]``: :func:`~memnets.decoding.greedy`, or the best of a beam.
+
+        Args:
+            source: ``[B, S]`` or ``[B, S, I]``.
+            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+            beam: how many answers are followed at once, at least 1; 1 is greedy.
+            length_penalty: see :func:`~memnets.decoding.beam_search`.
+            max_length: of an answer.
+        """
+        check_positive(beam=beam)
+        if beam == 1:
+            return decoding.greedy(self, source, mask, max_length)
+        found = decoding.beam_search(self, source, mask, beam, length_penalty, 1, max_length)
+        return found.tokens[:, 0]
 
     def logits(self, batch: Batch) -> Tensor:
         """Encode, then decode: logits ``[B, T, O]``."""
@@ -138,24 +177,52 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean of each score as ``val/<score>``."""
-        self._log_scores(batch, "val")
+        scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
+        self._log_scores(scores, "val", progress_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        """No answers yet."""
+        self._answers: dict[str, dict[str, list[Tensor]]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Log the mean of each score as ``test/<set>/<score>``."""
-        name = self.trainer.datamodule.test_names()[dataloader_idx]  # type: ignore[attr-defined]
-        self._log_scores(batch, f"test/{name}")
+        """Log the mean of each score as ``test/<set>/<score>``, and keep the answers.
+
+        A set that is named ``test`` needs no name: ``test/<score>``.
+        """
+        name = self._task.test_names()[dataloader_idx]
+        kept = self._answers.setdefault(name, {})
+        for way, (answers, scores) in self.objective.examine(self, batch).items():
+            kept.setdefault(way, []).append(answers.cpu())
+            scores = {f"{score}{way}": values for score, values in scores.items()}
+            self._log_scores(scores, test_prefix(name))
+
+    def on_test_epoch_end(self) -> None:
+        """Log what the task measures of all answers to a test set."""
+        for name, ways in self._answers.items():
+            for way, answers in ways.items():
+                measured = self._task.measure(name, answers)
+                self.log_dict(
+                    {f"{test_prefix(name)}/{score}{way}": v for score, v in measured.items()}
+                )
+        self._answers = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
         """Answers of a batch, in the form of its targets."""
-        return self.objective.answer(self.logits(batch))
+        answers, _ = next(iter(self.objective.examine(self, batch).values()))
+        return answers
 
-    def _log_scores(self, batch: Batch, prefix: str) -> None:
-        scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
+    @property
+    def _task(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _log_scores(
+        self, scores: dict[str, Tensor], prefix: str, progress_bar: bool = False
+    ) -> None:
         self.log_dict(
             {f"{prefix}/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(batch.targets),
+            batch_size=len(next(iter(scores.values()))),
             add_dataloader_idx=False,
-            prog_bar=prefix == "val",
+            prog_bar=progress_bar,
         )
 
     def configure_optimizers(self) -> Any:
@@ -163,8 +230,9 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         optimizer = self.optimizer(self.parameters())
         factor = partial(
             _learning_rate_factor,
+            schedule=self.schedule,
             warmup_steps=self.warmup_steps,
-            steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else None,
+            steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
@@ -193,16 +261,23 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
                 torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
 
 
+def test_prefix(name: str) -> str:
+    """What the names of a test set's scores begin with."""
+    return "test" if name == "test" else f"test/{name}"
+
+
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the values where ``mask`` is True, a scalar; of all if it is ``None``."""
     return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
 
 
-def _learning_rate_factor(step: int, warmup_steps: int, steps: float | None) -> float:
+def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:
     """Factor on the learning rate before step number ``step``, in ``[0, 1]``."""
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    if steps is None:
-        return 1.0
-    progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
-    return (1 + math.cos(math.pi * progress)) / 2
+    if schedule == "cosine":
+        progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
+        return (1 + math.cos(math.pi * progress)) / 2
+    if schedule == "inverse_sqrt":
+        return math.sqrt((warmup_steps + 1) / (step + 1))
+    return 1.0

@@ -62,7 +62,7 @@ class MemoryMachine(Model[MachineState]):
         tbptt_steps: int | None = None,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
         warmup_steps: int = 0,
     ) -> None:
         super().__init__(objective, optimizer, schedule, warmup_steps)
@@ -158,6 +158,8 @@ class MemoryMachine(Model[MachineState]):
         self, inputs: Tensor, state: MachineState | None, mask: Tensor | None
     ) -> tuple[Tensor, MachineState]:
         """Features for the output layer ``[B, T, hidden_size + read_size]``, and the last state."""
+        if not inputs.is_floating_point():  # a token is a one-hot vector
+            inputs = nn.functional.one_hot(inputs, self.input_size).to(self.output.weight.dtype)
         self._check(inputs, mask)
         if state is None:
             state = self.initial_state(len(inputs))
@@ -189,7 +191,7 @@ class MemoryMachine(Model[MachineState]):
     def _choose(self, mask: Tensor, new: MachineState, old: MachineState) -> MachineState:
         """For each sequence of the batch the new state where ``mask`` is True, else the old one."""
         return MachineState(
-            choose_state(mask, new.controller, old.controller),
+            self.controller.choose(mask, new.controller, old.controller),
             None if self.access is None else self.access.choose(mask, new.access, old.access),
             choose_state(mask, new.read, old.read),
         )

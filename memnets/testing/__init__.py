@@ -23,6 +23,7 @@ from memnets.testing.strategies import (
     shift_kernels,
     sizes,
     tensors,
+    tokens,
     weights,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "shift_kernels",
     "sizes",
     "tensors",
+    "tokens",
     "weights",
 ]

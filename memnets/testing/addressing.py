@@ -281,10 +281,12 @@ class _AddressingSubject(Pointwise):
         arguments: dict[str, Any],
         query: Callable[[Memory, int, bool], SearchStrategy[Any]],
         width: int,
+        whole: bool,
     ) -> None:
         super().__init__(factory, arguments)
         self.query = query
         self.width = width
+        self.whole = whole
 
     def inputs(
         self,
@@ -331,7 +333,7 @@ class _AddressingSubject(Pointwise):
             shape = (*memory.keys.shape[:-2], count)
             assert_shape(weights, (*shape, memory.keys.shape[-2]), memory.keys)
             assert_shape(vectors, (*shape, memory.values.shape[-1]), memory.keys)
-            assert_weights(weights, memory.mask)
+            assert_weights(weights, memory.mask, self.whole)
             if memory.mask is not None:
                 empty = ~memory.mask.any(-1, keepdim=True)
                 assert_zero(vectors, empty, "what is read where nothing may be addressed")
@@ -489,6 +491,8 @@ class _AddressingSubject(Pointwise):
         slack = 1e-9
         low = each.masked_fill(~open_slots, torch.inf).amin(-2) - slack
         high = each.masked_fill(~open_slots, -torch.inf).amax(-2) + slack
+        if not self.whole:  # the rest of the weight may lie on a slot of zeros
+            low, high = low.clamp_max(-slack), high.clamp_min(slack)
         nothing = ~mask.any(-1, keepdim=True)
         for vectors in self.vectors(part, inputs):
             inside = (low <= vectors) & (vectors <= high) | nothing
@@ -501,6 +505,7 @@ def check_addressing(
     query: Callable[[Memory, int, bool], SearchStrategy[Any]] = strategies.queries,
     width: int = 4,
     symmetry: Symmetry | None = "permutation",
+    whole: bool = True,
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
@@ -522,6 +527,7 @@ def check_addressing(
             (content); ``"rotation"`` (slots on a circle, whose size is part of the result: the law
             of padding slots is left out); ``None`` (no slot is like another). The last dimension of
             a state's tensors is taken to be the slots.
+        whole: whether weights sum to 1 wherever a slot may be addressed; ``False``: to at most 1.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``addressing``. Where one has the name of an argument of this check, give a
@@ -538,4 +544,4 @@ def check_addressing(
         "rotation": ("permutation", "padding"),
         None: ("permutation", "rotation"),
     }[symmetry]
-    _AddressingSubject(addressing, arguments, query, width).hold(max_examples, leave_out)
+    _AddressingSubject(addressing, arguments, query, width, whole).hold(max_examples, leave_out)

@@ -376,6 +376,19 @@ class _ModelSubject(_Chunked):
             alone, _ = self.advance(part, steps[one], part.encode(source[one, :length]))
             assert_close(padded[one], alone, f"outputs with {length} steps of {source.shape[1]}")
 
+    @law("the gradient of the loss reaches every parameter")
+    def parameters(self, draw: Draw) -> None:
+        part = self.build(training=True)
+        source, steps = (self.sequence(draw, 3, time) for time in (3, 4))
+        targets = self._targets(part, _Sequences(source, steps))
+        assert_reached(part, part.loss(Batch(source, steps, targets)))
+
+    def _targets(self, part: Model, sequences: _Sequences) -> Tensor:
+        """Random targets, of the form of the model's answers."""
+        with torch.no_grad():
+            logits = self.run(part, sequences)
+        return part.objective.answer(torch.randn_like(logits))
+
     @law("the same seed gives the same numbers")
     def seed(self, draw: Draw) -> None:
         inputs = self.inputs(draw)
@@ -390,9 +403,7 @@ class _ModelSubject(_Chunked):
     def overfit(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=True)
         sequences = map_state(single, self.inputs(draw, batch=2, time=3))
-        with torch.no_grad():
-            logits = self.run(part, sequences)
-        targets = part.objective.answer(torch.randn_like(logits))
+        targets = self._targets(part, sequences)
         batch = Batch(sequences.source, sequences.steps, targets)
         optimizer = torch.optim.Adam(part.parameters(), lr=0.01)
         losses: list[float] = []

@@ -10,7 +10,7 @@ All tensors are new, on the CPU, and need no gradient. Letters as in :mod:`memne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ __all__ = [
     "shift_kernels",
     "sizes",
     "tensors",
+    "tokens",
     "weights",
 ]
 
@@ -141,6 +142,26 @@ def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor
     choices = torch.stack([torch.ones_like(single), some, single, torch.zeros_like(single)])
     choice = torch.randint(4 if empty_rows else 3, (1, *shape[:-1], 1), generator=generator)
     return choices.gather(0, choice.expand(1, *shape)).squeeze(0)
+
+
+def tokens(size: int) -> Callable[[int, int], SearchStrategy[Tensor]]:
+    """Strategies for token sequences, as :func:`~memnets.testing.check_model` takes them.
+
+    Args:
+        size: tokens are in ``[0, size)``.
+
+    Returns:
+        From B and T to a strategy for int64 ``[B, T]``.
+    """
+
+    def steps(batch: int, time: int) -> SearchStrategy[Tensor]:
+        def draw(seed: int) -> Tensor:
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randint(size, (batch, time), generator=generator)
+
+        return seeds().map(draw)
+
+    return steps
 
 
 @st.composite

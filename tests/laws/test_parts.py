@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from memnets import testing
-from memnets.addressing import Content, NTMAddressing, NTMQuery
-from memnets.controllers import GRU, LSTM, FeedForward
+from memnets.addressing import Content, Hard, Local, NTMAddressing, NTMQuery
+from memnets.controllers import GRU, LSTM, LSTMN, FeedForward
 from memnets.core import Memory
 from memnets.memories import NTM, Tape
 from memnets.models import MemoryMachine
@@ -72,6 +72,15 @@ def test_content_by_location():
     testing.check_addressing(Content, score=Location(4, 9), symmetry=None)
 
 
+@pytest.mark.parametrize("size", [None, 4], ids=["monotonic", "predictive"])
+def test_local(size):
+    testing.check_addressing(Local, score=Dot(), size=size, reach=1, symmetry=None, whole=False)
+
+
+def test_hard():
+    testing.check_addressing(Hard, score=General(4), symmetry=None)
+
+
 @pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)
 def test_ntm_addressing(normalizer):
     testing.check_addressing(
@@ -113,6 +122,10 @@ def test_access(access):
 @pytest.mark.parametrize("controller", [LSTM, GRU, FeedForward])
 def test_controller(controller, layers):
     testing.check_controller(controller, hidden_size=8, layers=layers)
+
+
+def test_lstmn():
+    testing.check_controller(LSTMN, hidden_size=5, key_size=3)
 
 
 @pytest.mark.parametrize(

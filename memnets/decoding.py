@@ -1,0 +1,178 @@
+"""Decoding: greedy and beam search over explicit state, for every model that answers in tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from memnets.core import BEGIN, END, PAD, check_positive
+
+if TYPE_CHECKING:
+    from memnets.models import Model
+
+__all__ = ["Hypotheses", "beam_search", "greedy"]
+
+#: Rows that are done are taken out of the batch when they are more than this share of it.
+_IDLE_SHARE = 0.25
+
+#: Added to the score of an answer without an end mark while it is compared with whole ones; scores
+#: are kept in double precision meanwhile.
+_CUT = -1e9
+
+
+class Hypotheses(NamedTuple):
+    """The best answers that a beam search found, the best first.
+
+    Attributes:
+        tokens: ``[B, n, T]``, the end mark included, padding after it. An answer without an end
+            mark was cut at the greatest length.
+        scores: ``[B, n]``, log probability over length penalty; ``-inf`` where there is no such
+            answer.
+    """
+
+    tokens: Tensor
+    scores: Tensor
+
+
+def _check(source: Tensor, max_length: int | None) -> int:
+    if source.dim() < 2 or source.shape[1] == 0:
+        raise ValueError(f"source must be [B, S, ...] with S >= 1; got {list(source.shape)}")
+    if max_length is None:
+        return 2 * source.shape[1] + 10
+    check_positive(max_length=max_length)
+    return max_length
+
+
+@torch.no_grad()
+def greedy(
+    model: Model[Any], source: Tensor, mask: Tensor | None = None, max_length: int | None = None
+) -> Tensor:
+    """At each step the likeliest token, until the end mark.
+
+    Args:
+        model: answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+
+    Returns:
+        ``[B, T]``: the end mark included, padding after it; an answer without an end mark was cut
+        at the greatest length.
+
+    Raises:
+        ValueError: ``max_length`` is less than 1, or the source is empty.
+    """
+    max_length = _check(source, max_length)
+    state = model.encode(source, mask)
+    answers = source.new_full((len(source), max_length), PAD, dtype=torch.long)
+    rows = torch.arange(len(source), device=source.device)
+    token = torch.full_like(rows, BEGIN)
+    done = torch.zeros_like(rows, dtype=torch.bool)
+    for step in range(max_length):
+        logits, state = model.decode(token.unsqueeze(1), state)
+        token = logits[:, -1].argmax(-1).masked_fill(done, PAD)
+        answers[rows, step] = token
+        done = done | (token == END)
+        if done.all():
+            return answers[:, : step + 1]
+        if done.float().mean() > _IDLE_SHARE:
+            going = (~done).nonzero().squeeze(1)
+            rows, token, done = rows[going], token[going], done[going]
+            state = model.reorder(state, going)
+    return answers
+
+
+@torch.no_grad()
+def beam_search(
+    model: Model[Any],
+    source: Tensor,
+    mask: Tensor | None = None,
+    beam: int = 5,
+    length_penalty: float = 1.0,
+    count: int = 1,
+    max_length: int | None = None,
+) -> Hypotheses:
+    """The best answers by log probability over length penalty, of those that a beam meets.
+
+    The penalty of an answer of T tokens, the end mark included, is ``((5 + T) / 6) ** alpha`` (Wu
+    et al. 2016, equation 14). A search ends when it has found as many whole answers as the beam is
+    wide, or when what it follows can't become better than the worst of the best that it has.
+
+    Args:
+        model: answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        beam: how many answers are followed at once, at least 1.
+        length_penalty: alpha, at least 0; 0 favours short answers.
+        count: n, how many of the best are wanted, 1 to ``beam``.
+        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+
+    Raises:
+        ValueError: a number is out of its range, or the source is empty.
+    """
+    check_positive(beam=beam, count=count)
+    if count > beam:
+        raise ValueError(f"count must be at most beam = {beam}; got {count}")
+    if length_penalty < 0:
+        raise ValueError(f"length_penalty must be at least 0; got {length_penalty}")
+    max_length = _check(source, max_length)
+    batch, device = len(source), source.device
+
+    state = model.encode(source, mask)
+    first = torch.arange(batch, device=device).repeat_interleave(beam)
+    state = model.reorder(state, first)
+    # What is followed: only the first of each beam at first, since all are the same.
+    scores = torch.full((batch, beam), -torch.inf, device=device)
+    scores[:, 0] = 0.0
+    tokens = torch.full((batch, beam, max_length), PAD, device=device)
+    token = torch.full((batch, beam), BEGIN, device=device)
+    # What is whole, the best first; and the sequences of the batch that are still searched.
+    best = Hypotheses(
+        torch.full((batch, beam, max_length), PAD, device=device),
+        torch.full((batch, beam), -torch.inf, device=device, dtype=torch.double),
+    )
+    rows = torch.arange(batch, device=device)
+    steps = 0
+    for step in range(max_length):
+        steps = step + 1
+        logits, state = model.decode(token.view(-1, 1), state)
+        logs = logits[:, -1].float().log_softmax(-1).view(len(rows), beam, -1)
+        size = logs.shape[-1]
+        # Of 2 beam candidates at most beam end, so that beam are left to go on with.
+        total, index = (scores.unsqueeze(-1) + logs).flatten(1).topk(min(2 * beam, beam * size), -1)
+        parent, chosen = index // size, index % size
+        ended = chosen == END
+        candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_length))
+        candidates[:, :, step] = chosen
+
+        last = steps == max_length
+        penalty = ((5 + steps) / 6) ** length_penalty
+        whole = total.double() / penalty
+        whole = torch.where(ended, whole, whole + _CUT if last else -torch.inf)
+        merged = torch.cat([best.scores[rows], whole], 1)
+        kept, order = merged.topk(beam, -1)
+        everything = torch.cat([best.tokens[rows], candidates], 1)
+        best.scores[rows] = kept
+        best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, max_length))
+        if last:
+            break
+
+        going_on = total.masked_fill(ended, -torch.inf)
+        scores, order = going_on.topk(beam, -1)
+        token = chosen.gather(1, order)
+        tokens = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, max_length))
+        parent = parent.gather(1, order)
+        # Log probabilities only fall; the penalty is greatest at the greatest length.
+        bound = scores[:, 0] / ((5 + max_length) / 6) ** length_penalty
+        going = ((kept[:, -1] == -torch.inf) & (bound > kept[:, count - 1])).nonzero().squeeze(1)
+        if len(going) == 0:
+            break
+        offset = torch.arange(len(rows), device=device).unsqueeze(1) * beam
+        chosen_rows = (parent + offset)[going].flatten()
+        whole_batch = len(going) == len(rows)
+        state = model.reorder(state, chosen_rows, same_source=whole_batch)
+        rows, scores, tokens, token = rows[going], scores[going], tokens[going], token[going]
+    found = torch.where(best.scores < _CUT / 2, best.scores - _CUT, best.scores)
+    return Hypotheses(best.tokens[:, :count, :steps], found[:, :count].float())

@@ -1,0 +1,293 @@
+"""Encoder-decoders: with a context of fixed length, and with attention in its many forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets.addressing import Content, HardState
+from memnets.core import (
+    Addressing,
+    Batch,
+    Controller,
+    Encoder,
+    Memory,
+    check_positive,
+    map_state,
+)
+from memnets.layers import Embedding
+from memnets.models.base import Model, masked_mean
+
+__all__ = ["Seq2Seq", "Seq2SeqState"]
+
+
+class Seq2SeqState(NamedTuple):
+    """State of a :class:`Seq2Seq`.
+
+    Attributes:
+        memory: what the encoder left; ``None`` without attention.
+        controller: state of the decoder.
+        hidden: s, what the decoder gave last, ``[B, hidden_size]``.
+        addressing: state of the attention.
+        fed: the features of the last step, ``[B, width]``; ``None`` without input feeding.
+    """
+
+    memory: Memory | None
+    controller: Any
+    hidden: Tensor
+    addressing: Any = None
+    fed: Tensor | None = None
+
+
+class Seq2Seq(Model[Seq2SeqState]):
+    """Read the source with one recurrent network, answer with another.
+
+    Without attention all that the decoder knows of the source is its first state (Sutskever et al.
+    2014, Cho et al. 2014). With attention it looks at the source again at every step::
+
+        before (Bahdanau et al. 2015):             after (Luong et al. 2015):
+        c_t = read(memory, s_{t-1})                s_t = decoder([y_{t-1}, f_{t-1}], s_{t-1})
+        s_t = decoder([y_{t-1}, c_t], s_{t-1})     c_t = read(memory, s_t)
+        f_t = tanh(W [s_t, c_t, y_{t-1}])          f_t = tanh(W [s_t, c_t])
+
+    and the logits are ``V f_t + b``; f_{t-1} is there with input feeding alone. The decoder's first
+    state, and s_0, is ``tanh(W summary + b)`` of the encoder's summary, every part of it.
+
+    Args:
+        input_size: tokens of the source, or the width of its vectors, at least 1.
+        output_size: tokens of the answer, or the width of its vectors, at least 1.
+        encoder: makes the encoder from the width of its input: a class, its other arguments given.
+        decoder: makes the controller of the decoder, likewise.
+        attention: how the memory is addressed; ``None`` = no attention.
+        width: of the embeddings and of the features f, at least 1.
+        key_size: K, to which the encoder's vectors are projected as keys, at least 1; ``None``:
+            they are the keys themselves. Where the decoder is not as wide as the keys, its state is
+            projected too.
+        attend: ``before`` or ``after`` the decoder's step.
+        input_feeding: feed f_{t-1} to the decoder's step (Luong et al. 2015, section 3.3).
+        tied: one embedding for tokens of the answer as input and output, and of the source too if
+            there are as many.
+        dropout: on embeddings and features, in ``[0, 1)``.
+        reinforce_weight: lambda_r: how much draws of hard attention learn from their worth.
+        entropy_weight: lambda_e: how much hard attention gains from staying undecided.
+        discount: how much less a draw is worth to each later step, in ``[0, 1]``; 1 as in Xu et al.
+        baseline_decay: of the moving average that a draw's worth is compared with, in ``[0, 1)``.
+        settings: see :class:`~memnets.models.Model`.
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        encoder: Callable[[int], Encoder],
+        decoder: Callable[[int], Controller],
+        attention: Addressing | None = None,
+        width: int = 256,
+        key_size: int | None = None,
+        attend: Literal["before", "after"] = "before",
+        input_feeding: bool = False,
+        tied: bool = True,
+        dropout: float = 0.0,
+        reinforce_weight: float = 1.0,
+        entropy_weight: float = 0.01,
+        discount: float = 0.5,
+        baseline_decay: float = 0.9,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(input_size=input_size, output_size=output_size, width=width)
+        if attend not in ("before", "after"):
+            raise ValueError(f"attend must be 'before' or 'after'; got {attend!r}")
+        if not 0 <= baseline_decay < 1:
+            raise ValueError(f"baseline_decay must be in [0, 1); got {baseline_decay}")
+        self.input_size = input_size
+        self.before = attend == "before"
+        self.input_feeding = input_feeding
+        self.reinforce_weight = reinforce_weight
+        self.entropy_weight = entropy_weight
+        self.discount = discount
+        self.baseline_decay = baseline_decay
+
+        self.target_embedding = Embedding(output_size, width)
+        shared = tied and input_size == output_size
+        self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = encoder(width)
+        value_size = 0 if attention is None else self.encoder.output_size
+        fed_size = width if input_feeding else 0
+        context_size = value_size if self.before else 0
+        self.decoder = decoder(width + fed_size + context_size)
+        hidden_size = self.decoder.hidden_size
+        self.attention = attention
+        self.key: nn.Module = nn.Identity()
+        self.query: nn.Module = nn.Identity()
+        if attention is not None:
+            if key_size is not None:
+                check_positive(key_size=key_size)
+                self.key = nn.Linear(value_size, key_size, bias=False)
+            if hidden_size != (key_size or value_size):
+                self.query = nn.Linear(hidden_size, key_size or value_size, bias=False)
+        self.sizes = [hidden_size]
+        self._fill(self.decoder.initial_state(1), lambda part: self.sizes.append(part.numel()))
+        self.bridge = nn.Linear(self.encoder.summary_size, sum(self.sizes))
+        seen_size = width if self.before else 0
+        self.features = nn.Linear(hidden_size + value_size + seen_size, width)
+        self.bias = nn.Parameter(torch.zeros(output_size))
+        self.output = None if tied else nn.Linear(width, output_size, bias=False)
+        self.register_buffer("baseline", torch.zeros(()))
+
+    @staticmethod
+    def _fill(state: Any, function: Callable[[Tensor], Any]) -> Any:
+        """Apply ``function`` to the tensors of a state that the source may set."""
+
+        def fill(part: Tensor) -> Tensor:
+            if not part.is_floating_point() or not part.numel():
+                return part
+            result = function(part)
+            return part if result is None else result
+
+        return map_state(fill, state)
+
+    def _first_state(self, summary: Tensor) -> tuple[Tensor, Any]:
+        """s_0 and the decoder's state before the first step."""
+        hidden, *parts = self.bridge(summary).tanh().split(self.sizes, -1)
+        rest = iter(parts)
+        zeros = self.decoder.initial_state(len(summary))
+        return hidden, self._fill(zeros, lambda part: next(rest).reshape(part.shape))
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> Seq2SeqState:
+        """Read the source ``[B, S]`` or ``[B, S, I]``.
+
+        Raises:
+            ValueError: a shape does not fit, or a source is empty.
+            TypeError: the mask is not boolean.
+        """
+        check_source(source, mask)
+        embedded = self.dropout(self.source_embedding(source))
+        vectors, summary = self.encoder(embedded, mask)
+        hidden, controller = self._first_state(summary)
+        fed = summary.new_zeros(len(source), self.features.out_features)
+        state = Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
+        if self.attention is None:
+            return state
+        memory = Memory(self.key(vectors), vectors, None if mask is None else mask.unsqueeze(1))
+        return state._replace(memory=memory, addressing=self.attention.initial_state(memory))
+
+    def decode(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
+        embedded = self.dropout(self.target_embedding(inputs))
+        at_once = (isinstance(self.attention, Content) and not self.before) or not self.attention
+        if at_once and not self.input_feeding:
+            features, state = self._all_steps(embedded, state)
+        else:
+            steps = []
+            for step in embedded.unbind(1):
+                feature, state = self._step(step, state)
+                steps.append(feature)
+            features = torch.stack(steps, 1)
+        weight = self.target_embedding.weight if self.output is None else self.output.weight
+        return nn.functional.linear(features, weight, self.bias), state
+
+    def _all_steps(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """Where nothing of the context comes back to the decoder."""
+        hidden, controller = self.decoder.unroll(embedded, state.controller)
+        seen = [hidden]
+        if self.attention is not None:
+            assert state.memory is not None
+            seen.append(self.attention.read(self.query(hidden), state.memory, None)[0])
+        elif self.before:
+            seen.append(embedded)
+        state = state._replace(controller=controller, hidden=hidden[:, -1])
+        return self._features(seen), state
+
+    def _step(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """One step: ``[B, width] -> [B, width]``."""
+        addressing = state.addressing
+        context: list[Tensor] = []
+        if self.before:
+            context, addressing = self._look(state.hidden, state)
+        fed = [] if state.fed is None else [state.fed]
+        inputs = torch.cat([embedded, *fed, *context], -1)
+        hidden, controller = self.decoder(inputs, state.controller)
+        if self.before:
+            features = self._features([hidden, *context, embedded])
+        else:
+            context, addressing = self._look(hidden, state)
+            features = self._features([hidden, *context])
+        next_fed = None if state.fed is None else features
+        return features, Seq2SeqState(state.memory, controller, hidden, addressing, next_fed)
+
+    def _look(self, hidden: Tensor, state: Seq2SeqState) -> tuple[list[Tensor], Any]:
+        """The context ``[B, V]``, in a list that is empty without attention."""
+        if self.attention is None or state.memory is None:
+            return [], state.addressing
+        query = self.query(hidden).unsqueeze(1)
+        context, addressing = self.attention.read(query, state.memory, state.addressing)
+        return [context.squeeze(1)], addressing
+
+    def _features(self, seen: list[Tensor]) -> Tensor:
+        features: Tensor = self.dropout(self.features(torch.cat(seen, -1)).tanh())
+        return features
+
+    def reorder(
+        self, state: Seq2SeqState, index: Tensor, same_source: bool = False
+    ) -> Seq2SeqState:
+        """See :meth:`~memnets.models.Model.reorder`; beams of a source share its memory."""
+        if not same_source:
+            return super().reorder(state, index)
+        rest = super().reorder(state._replace(memory=None), index)
+        return rest._replace(memory=state.memory)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss over all steps but padding; hard attention learns from it by REINFORCE.
+
+        To ``-log p(y_t | a)`` a step of training adds ``-lambda_r w_t log p(a_t) - lambda_e H_t``
+        (Xu et al. 2015, section 4.1), where the draw's worth w_t is the discounted sum of
+        ``log p(y | a) - b`` from step t on, and b a moving average of ``log p(y | a)``.
+        """
+        state = self.encode(batch.source, batch.source_mask)
+        logits, state = self.decode(batch.inputs, state)
+        losses = self.objective.losses(logits, batch.targets)
+        loss = masked_mean(losses, batch.target_mask)
+        if not isinstance(state.addressing, HardState) or not self.training:
+            return loss
+        worth = -losses.detach() - self.baseline
+        if batch.target_mask is not None:
+            worth = worth.masked_fill(~batch.target_mask, 0.0)
+        steps = list(worth.unbind(1))
+        for step in range(len(steps) - 2, -1, -1):
+            steps[step] = steps[step] + self.discount * steps[step + 1]
+        draws, entropy = (part.squeeze(1) for part in state.addressing)
+        gain = self.reinforce_weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
+        with torch.no_grad():
+            average = -masked_mean(losses, batch.target_mask)
+            self.baseline.lerp_(average, 1 - self.baseline_decay)
+        return loss - masked_mean(gain, batch.target_mask)
+
+
+def check_source(source: Tensor, mask: Tensor | None) -> None:
+    """Check the source of a model, ``[B, S]`` or ``[B, S, I]``, and its mask.
+
+    Raises:
+        ValueError: a shape does not fit, or a source is empty.
+        TypeError: the mask is not boolean.
+    """
+    if source.dim() not in (2, 3) or source.shape[1] == 0:
+        raise ValueError(
+            f"source must be tokens [B, S] or vectors [B, S, I], S >= 1; got {list(source.shape)}"
+        )
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask must be boolean, False = padding; got {mask.dtype}")
+    if mask.shape != source.shape[:2]:
+        raise ValueError(
+            f"the mask must be [B, S] = {list(source.shape[:2])}; got {list(mask.shape)}"
+        )
+    if not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
+        raise ValueError("each source must have a step, and padding only after its last step")

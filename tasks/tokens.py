@@ -1,0 +1,144 @@
+"""Copy and sort of token sequences: the answer is said token by token, and then ended."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memnets.core import BEGIN, END, PAD, Batch, check_positive
+from tasks.base import Task, check_range
+
+__all__ = ["CopyingTokens", "SortingTokens", "token_batch"]
+
+Array = np.ndarray[Any, Any]
+
+
+def token_batch(sources: Sequence[Array], answers: Sequence[Array]) -> Batch:
+    """A batch of token sequences.
+
+    Args:
+        sources: B arrays of tokens, without marks.
+        answers: B arrays of tokens, without marks.
+
+    Returns:
+        The sources with an end mark, ``[B, S]``; as inputs the answers after a begin mark and as
+        targets the answers before an end mark, ``[B, T]``; padding at the end, with masks where
+        there is any.
+    """
+    source, source_mask = _padded([[*tokens, END] for tokens in sources])
+    inputs, _ = _padded([[BEGIN, *tokens] for tokens in answers])
+    targets, target_mask = _padded([[*tokens, END] for tokens in answers])
+    return Batch(source, inputs, targets, source_mask, target_mask)
+
+
+def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    lengths = np.array([len(row) for row in rows])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(inside.shape, PAD, np.int64)
+    tokens[inside] = np.concatenate(rows)
+    mask = None if inside.all() else torch.from_numpy(inside)
+    return torch.from_numpy(tokens), mask
+
+
+class _TokenTask(Task):
+    """Random symbols; what is to be answered, a subclass says.
+
+    Args:
+        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
+        min_length: shortest sequence, at least 1.
+        max_length: longest sequence of training, validation and the test set ``test``.
+        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sequences: in ``test``, as long as those of training, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        symbols: int = 26,
+        min_length: int = 1,
+        max_length: int = 20,
+        test_lengths: Sequence[tuple[int, int]] = ((30, 200), (40, 200)),
+        test_sequences: int = 1000,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(test_sequences=test_sequences)
+        if symbols < 2:
+            raise ValueError(f"symbols must be at least 2; got {symbols}")
+        check_range("length", min_length, max_length, least=1)
+        for length, sequences in test_lengths:
+            check_positive(test_length=length, test_sequences=sequences)
+        self.symbols = symbols
+        self.min_length = min_length
+        self.max_length = max_length
+        self.test_sequences = test_sequences
+        self.test_sets = {f"length_{n}": (n, sequences) for n, sequences in test_lengths}
+        self.input_size = self.output_size = symbols + END + 1
+
+    def test_names(self) -> list[str]:
+        """``test``, and ``length_<n>`` for each further length."""
+        return ["test", *self.test_sets]
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        random = self.random(split, index)
+        if split in self.test_sets:
+            length, size = self.test_sets[split]
+            lengths: Array = np.full(size, length)
+        else:
+            sizes = {"train": self.batch_size, "test": self.test_sequences}
+            size = sizes.get(split, self.validation_batch_size)
+            lengths = random.integers(self.min_length, self.max_length + 1, (size,))
+        sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
+        return token_batch(sources, [self.answer(tokens) for tokens in sources])
+
+    @abstractmethod
+    def answer(self, tokens: Array) -> Array:
+        """What is to be answered to ``tokens`` ``[n]``."""
+
+    def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
+        """Symbols by their number, from 0; the end mark as ``end``."""
+        source, targets = (
+            ["end" if token == END else str(token - END - 1) for token in tokens if token != PAD]
+            for tokens in (batch.source[row].tolist(), batch.targets[row].tolist())
+        )
+        return source, targets
+
+
+class CopyingTokens(_TokenTask):
+    """See symbols, say them again.
+
+    Args:
+        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
+        min_length: shortest sequence, at least 1.
+        max_length: longest sequence of training, validation and the test set ``test``.
+        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sequences: in ``test``, as long as those of training, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def answer(self, tokens: Array) -> Array:
+        """The same."""
+        return tokens
+
+
+class SortingTokens(_TokenTask):
+    """See symbols, say them in order, each as often as it came.
+
+    Args:
+        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
+        min_length: shortest sequence, at least 1.
+        max_length: longest sequence of training, validation and the test set ``test``.
+        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sequences: in ``test``, as long as those of training, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def answer(self, tokens: Array) -> Array:
+        """In rising order."""
+        return np.sort(tokens)

@@ -1,0 +1,129 @@
+"""Every encoder-decoder under the laws of models, with tokens and with vectors."""
+
+from functools import partial
+
+import pytest
+
+from memnets import testing
+from memnets.addressing import Content, Hard, Local
+from memnets.controllers import GRU, LSTM, LSTMN
+from memnets.encoders import Recurrent
+from memnets.layers import LearnedPositions
+from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
+from memnets.objectives import Tokens
+from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+
+SIZE = 7
+ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
+PLAIN = {"encoder": ENCODER, "decoder": partial(GRU, hidden_size=5), "width": 6}
+BAHDANAU = {**PLAIN, "attention": Content(Additive(3)), "key_size": 3}
+LUONG = {**PLAIN, "attention": Content(General(8)), "attend": "after"}
+SEQ2SEQ = {
+    "plain": PLAIN,
+    "plain, LSTMs of two layers, one direction": {
+        "encoder": partial(
+            Recurrent, controller=partial(LSTM, hidden_size=4), layers=2, bidirectional=False
+        ),
+        "decoder": partial(LSTM, hidden_size=5, layers=2),
+        "width": 6,
+        "tied": False,
+    },
+    "Bahdanau": BAHDANAU,
+    "Luong": LUONG,
+    "Luong, dot": {**LUONG, "attention": Content(Dot())},
+    "Luong, concat, input feeding": {
+        **LUONG,
+        "attention": Content(Concat(8)),
+        "input_feeding": True,
+    },
+    "Luong, location": {**LUONG, "attention": Content(Location(8, 9))},
+    "local-m": {**LUONG, "attention": Local(General(8), reach=1)},
+    "local-p, input feeding": {
+        **LUONG,
+        "attention": Local(Dot(), size=8, reach=1),
+        "input_feeding": True,
+    },
+    "cosine, sparsemax": {**LUONG, "attention": Content(Cosine(), Sparsemax())},
+    "scaled dot, entmax": {**LUONG, "attention": Content(ScaledDot(), Entmax15())},
+    "straight-through Gumbel": {**BAHDANAU, "attention": Content(Additive(3), GumbelHard())},
+    "LSTMN": {
+        "encoder": partial(
+            Recurrent, controller=partial(LSTMN, hidden_size=4), bidirectional=False
+        ),
+        "decoder": partial(LSTMN, hidden_size=4),
+        "attention": Content(Additive(4)),
+        "key_size": 4,
+        "width": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("settings", SEQ2SEQ.values(), ids=SEQ2SEQ.keys())
+def test_seq2seq(settings):
+    testing.check_model(
+        Seq2Seq,
+        input_size=SIZE,
+        output_size=SIZE,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+        **settings,
+    )
+
+
+def test_seq2seq_with_hard_attention():
+    # Its draws have no gradient to the query: only REINFORCE, in the loss, reaches the score.
+    testing.check_model(
+        Seq2Seq,
+        input_size=SIZE,
+        output_size=SIZE,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+        **{**BAHDANAU, "attention": Hard(Additive(3))},
+    )
+
+
+SMALL = {"width": 4, "heads": 2, "layers": 2, "hidden_size": 8, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("model", [Transformer, CausalTransformer])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_transformer(model, norm):
+    testing.check_model(
+        model,
+        input_size=SIZE,
+        output_size=SIZE,
+        norm=norm,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+        **SMALL,
+    )
+
+
+@pytest.mark.parametrize("model", [Transformer, CausalTransformer])
+def test_transformer_of_vectors(model):
+    testing.check_model(
+        model,
+        input_size=3,
+        output_size=3,
+        tied=False,
+        positions=LearnedPositions(4, 20),
+        overfit_steps=0,
+        max_examples=3,
+        **SMALL,
+    )
+
+
+def test_machine_of_tokens():
+    testing.check_model(
+        MemoryMachine,
+        input_size=SIZE,
+        output_size=SIZE,
+        controller=partial(LSTM, hidden_size=8),
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+    )

@@ -2,5 +2,6 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.translation import Translation
 
-__all__ = ["Copying", "RepeatCopying", "Task"]
+__all__ = ["Copying", "RepeatCopying", "Task", "Translation"]

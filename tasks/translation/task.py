@@ -146,9 +146,7 @@ class Translation(Task):
         if self.source == "cldr":
             check_positive(**{f"sizes_{split}": size for split, size in self.sizes.items()})
             if any(self.paths.values()):
-                raise ValueError(
-                    "train, val and test are files; cldr has none, or give source=files"
-                )
+                raise ValueError("source=cldr reads no files; got train, val or test")
             if locale_of(self.languages[0]) == locale_of(self.languages[1]):
                 raise ValueError(f"languages must be two different ones; got {self.languages}")
             return
@@ -396,7 +394,9 @@ class Translation(Task):
         Raises:
             ValueError: there is not an answer for each sentence.
         """
-        import sacrebleu.metrics  # as slow to load as all else, and needed at the end alone
+        # Slow to load, and of no use before the end.
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
 
         sources, references = self.sources(split), self.references(split)
         expected = [len(self.rows(split, index)) for index in range(self.batches(split))]
@@ -407,7 +407,7 @@ class Translation(Task):
                 f"{len(expected)} batches; got {sum(got)} in {len(got)}"
             )
         texts = [self.text(row) for answer in answers for row in answer]
-        bleu, chrf = sacrebleu.metrics.BLEU(), sacrebleu.metrics.CHRF()
+        bleu, chrf = BLEU(), CHRF()
         exact = [a.split() == b.split() for a, b in zip(texts, references, strict=True)]
         scores = {
             "bleu": bleu.corpus_score(texts, [references]).score,
@@ -479,16 +479,16 @@ class _Encoded:
             _Side([tokens[row][side] for row in self.kept]) for side in (0, 1)
         )
         rows = self.sorted()
-        lengths = zip(
-            self.sources.lengths[rows].tolist(), self.targets.lengths[rows].tolist(), strict=True
-        )
+        lengths = np.stack([self.sources.lengths, self.targets.lengths], 1)[rows].tolist()
         self.cuts = [0]
-        wide = high = 0
+        longest_source = longest_target = 0
         for row, (source, target) in enumerate(lengths):
-            wide, high = max(wide, source), max(high, target)
-            if row > self.cuts[-1] and (wide + high) * (row + 1 - self.cuts[-1]) > budget:
+            longest_source = max(longest_source, source)
+            longest_target = max(longest_target, target)
+            size = row - self.cuts[-1]
+            if size and (size + 1) * (longest_source + longest_target) > budget:
                 self.cuts.append(row)
-                wide, high = source, target
+                longest_source, longest_target = source, target
         self.cuts.append(len(rows))
 
     @property
@@ -504,7 +504,8 @@ class _Encoded:
                 given, they keep their order.
         """
         lengths = (self.sources.lengths, self.targets.lengths)
-        return np.lexsort(lengths if ties is None else (ties, *lengths))
+        rows: Array = np.lexsort(lengths if ties is None else (ties, *lengths))
+        return rows
 
 
 def _mask(real: Array) -> Tensor | None:

@@ -222,7 +222,7 @@ class Translation(Task):
 
     def _skip(self, reason: str, count: int) -> None:
         self.skipped[reason] = count
-        logger.warning("%d pairs were left out: %s", count, reason)
+        logger.warning("pairs left out: %d, %s", count, reason)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -3,5 +3,6 @@
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
 from tasks.tokens import CopyingTokens, SortingTokens
+from tasks.translation import Translation
 
-__all__ = ["Copying", "CopyingTokens", "RepeatCopying", "SortingTokens", "Task"]
+__all__ = ["Copying", "CopyingTokens", "RepeatCopying", "SortingTokens", "Task", "Translation"]

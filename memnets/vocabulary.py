@@ -1,0 +1,190 @@
+"""Sub-words: text to tokens and back, by the sentencepiece package."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor
+
+from memnets.core import BEGIN, END, PAD, UNKNOWN
+
+__all__ = ["Vocabulary"]
+
+
+class Vocabulary:
+    """Tokens for text: :data:`~memnets.core.PAD`, ``UNKNOWN``, ``BEGIN``, ``END``, then sub-words.
+
+    Text is kept as it is, but for spaces: those at its ends are dropped, several in a row are one.
+    ``decode(encode(text))`` is the text where all its characters were in the training text.
+
+    Args:
+        model: a serialized sentencepiece model whose marks have the numbers above.
+
+    Raises:
+        ValueError: it is damaged or of another kind.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        try:
+            if not model:  # sentencepiece would make an empty processor, and complain later
+                raise ValueError("it is empty")
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except Exception as error:  # what sentencepiece raises depends on where the damage is
+            raise ValueError(
+                f"expected a sentencepiece model; got {len(model)} bytes that are not one"
+            ) from error
+        marks = (
+            self._processor.pad_id(),
+            self._processor.unk_id(),
+            self._processor.bos_id(),
+            self._processor.eos_id(),
+        )
+        if marks != (PAD, UNKNOWN, BEGIN, END):
+            raise ValueError(
+                "expected a sentencepiece model whose padding, unknown, begin and end have the "
+                f"numbers {PAD}, {UNKNOWN}, {BEGIN} and {END}; got {', '.join(map(str, marks))}"
+            )
+        self.model = model
+
+    def __reduce__(self) -> tuple[type[Vocabulary], tuple[bytes]]:
+        return Vocabulary, (self.model,)
+
+    @classmethod
+    def train(
+        cls,
+        sentences: Iterable[str],
+        size: int,
+        kind: Literal["bpe", "unigram", "char"] = "bpe",
+    ) -> Vocabulary:
+        """Learn sub-words from text; the same text gives the same sub-words.
+
+        Args:
+            sentences: the text; every character in it will be known.
+            size: how many tokens, the four marks included.
+            kind: byte-pair encoding (Sennrich et al. 2016), a unigram language model (Kudo 2018),
+                or single characters; for these ``size`` must be how many there are.
+
+        Returns:
+            A vocabulary of exactly that size.
+
+        Raises:
+            ValueError: the text is empty, or too small or too large for the size.
+        """
+        if kind not in ("bpe", "unigram", "char"):
+            raise ValueError(f"kind must be 'bpe', 'unigram' or 'char'; got {kind!r}")
+        if not isinstance(size, int) or size <= END + 1:
+            raise ValueError(
+                f"the size of a vocabulary must be a whole number above {END + 1}, the number of "
+                f"its marks; got {size}"
+            )
+        model = io.BytesIO()
+        lines = [sentence for sentence in sentences if sentence.strip(" ")]
+        if not lines:
+            raise ValueError("a vocabulary needs text to be trained on; got none")
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                model_type=kind,
+                # Of characters there are as many as there are, whatever is asked for.
+                vocab_size=len(set().union(*lines)) + END + 3 if kind == "char" else size,
+                pad_id=PAD,
+                unk_id=UNKNOWN,
+                bos_id=BEGIN,
+                eos_id=END,
+                pad_piece="<pad>",
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                # Longer lines would be left out without a word.
+                max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(_reason(str(error), size)) from error
+        vocabulary = cls(model.getvalue())
+        if len(vocabulary) != size:
+            raise ValueError(
+                f"a vocabulary of characters must have the size {len(vocabulary)} for this text: "
+                f"its characters and the {END + 1} marks; got {size}"
+            )
+        return vocabulary
+
+    def __len__(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, with no mark at its begin or end."""
+        return list(self._processor.encode(text))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of tokens, up to the first ``END``; ``UNKNOWN`` shows as ``⁇``.
+
+        Raises:
+            ValueError: a token is out of range.
+        """
+        return str(self._processor.decode(list(self._words(tokens))))
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """The written form of each token; ``▁`` stands for the space before a word.
+
+        Raises:
+            ValueError: a token is out of range.
+        """
+        return [str(self._processor.id_to_piece(token)) for token in self._checked(tokens)]
+
+    def unknown(self, text: str) -> int:
+        """How many tokens of a text are ``UNKNOWN``."""
+        return self.encode(text).count(UNKNOWN)
+
+    def to_tensor(self) -> Tensor:
+        """The whole vocabulary as bytes, uint8 ``[n]``, to be kept in a checkpoint."""
+        return torch.from_numpy(np.frombuffer(self.model, np.uint8).copy())
+
+    @classmethod
+    def from_tensor(cls, tensor: Tensor) -> Vocabulary:
+        """The vocabulary that :meth:`to_tensor` made bytes of.
+
+        Raises:
+            TypeError: the tensor is not uint8.
+            ValueError: it is damaged.
+        """
+        if tensor.dtype != torch.uint8:
+            raise TypeError(f"a vocabulary is kept as uint8; got {tensor.dtype}")
+        return cls(tensor.cpu().numpy().tobytes())
+
+    def _words(self, tokens: Iterable[int]) -> Iterator[int]:
+        for token in self._checked(tokens):
+            if token == END:
+                return
+            if token not in (PAD, BEGIN):
+                yield token
+
+    def _checked(self, tokens: Iterable[int]) -> Iterator[int]:
+        for token in map(int, tokens):
+            if not 0 <= token < len(self):
+                raise ValueError(f"a token must be in [0, {len(self)}); got {token}")
+            yield token
+
+
+def _reason(message: str, size: int) -> str:
+    """What sentencepiece says of a size, in plain words."""
+    few = re.search(r"required_chars\. \d+ vs (\d+)", message)
+    if few:
+        return (
+            f"the size of a vocabulary of this text must be at least {few[1]}, its characters and "
+            f"the {END + 1} marks; got {size}"
+        )
+    many = re.search(r"value <= (\d+)", message)
+    if many:
+        return (
+            f"the size of a vocabulary of this text can be at most {many[1]}; got {size}: "
+            "ask for fewer tokens, or give more text"
+        )
+    return f"sentencepiece cannot make {size} tokens from this text: {message}"

@@ -1,0 +1,513 @@
+"""Translation (Sutskever et al. 2014; Bahdanau et al. 2015): sub-words, batches, scores."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memnets.core import BEGIN, END, PAD, Batch, check_positive
+from memnets.vocabulary import Vocabulary
+from tasks.base import Task
+from tasks.translation.catalogues import read_catalogue
+from tasks.translation.cldr import locale_of, phrases
+from tasks.translation.files import read_columns, read_two_files
+
+__all__ = ["Translation"]
+
+Array = np.ndarray[Any, Any]
+
+#: BLEU is also given for sources of up to so many words, and for those that are longer.
+LENGTHS = (5, 10, 15, 20, 30)
+#: Fewer sentences than these say nothing about a length.
+LEAST_SENTENCES = 20
+#: Where no file is given, one source in this many is held out, and no more than the next number.
+HELD_OUT = 20
+MOST_HELD_OUT = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class Translation(Task):
+    """Translate sentences.
+
+    The source is tokens ``[B, S]``, each row ended by :data:`~memnets.core.END`. Targets are the
+    tokens of the translation and the end mark, ``[B, T]``; while it answers, the model is given
+    ``BEGIN`` and then the targets before. ``PAD`` fills up the rows. Both languages share one
+    vocabulary of sub-words, trained on the training pairs alone and kept in checkpoints: a task
+    whose state is restored needs no training data to read text.
+
+    ``cldr`` is localised phrases, such as dates, units and lists of countries, drawn by rule
+    (:mod:`tasks.translation.cldr`), and no natural corpus. ``files`` are sentences, one a line in
+    two files or in two columns of one, plain or ``.gz``, UTF-8. ``gettext`` is catalogues, ``.po``
+    and ``.mo``. Nothing is read before it is needed.
+
+    A pass over the training data is a permutation of its pairs, cut into batches of like length by
+    a budget of tokens; the batches come in an order of their own in each pass. Validation and test
+    have every pair, whatever its length; what was left out elsewhere is in :attr:`skipped`.
+
+    Args:
+        source: where the pairs are from.
+        languages: from which, into which, for ``cldr``.
+        sizes: pairs of training, validation and test, for ``cldr``.
+        train: two files or one with columns, for ``files``; any number of catalogues, for
+            ``gettext``.
+        val: the same; if not given, one in 20 of the sources of training is held out, at least one
+            and at most 1000, chosen by its text.
+        test: the same.
+        columns: which columns of a file, from 0.
+        reverse: translate from the second language, file, column or form into the first.
+        vocabulary_size: tokens of both languages together, the marks included.
+        vocabulary_kind: see :meth:`~memnets.vocabulary.Vocabulary.train`.
+        batch_tokens: at most so many tokens in a batch, source and targets, padding included; a
+            pair of the validation or test that has more is a batch alone.
+        max_tokens: training pairs of which a side has more tokens, end mark included, are left out
+            and counted.
+        epoch_batches: training batches between two validations; a pass over the data if not given.
+        validation_batches: validate on so many batches; all if not given.
+        workers: processes that make batches ahead of time, at least 0.
+        seed: chooses the phrases of ``cldr`` and the order of the training data; from the command
+            line it follows ``seed_everything``.
+
+    Attributes:
+        skipped: reason -> how many pairs were left out, of what has been read so far.
+        signatures: score -> how sacrebleu computed it, after :meth:`measure`.
+
+    Raises:
+        ValueError: a setting is out of its range, or does not go with another.
+    """
+
+    def __init__(
+        self,
+        source: Literal["cldr", "files", "gettext"] = "cldr",
+        languages: tuple[str, str] = ("en", "fr"),
+        sizes: tuple[int, int, int] = (20_000, 500, 1000),
+        train: list[str] | str | None = None,
+        val: list[str] | str | None = None,
+        test: list[str] | str | None = None,
+        columns: tuple[int, int] = (0, 1),
+        reverse: bool = False,
+        vocabulary_size: int = 2000,
+        vocabulary_kind: Literal["bpe", "unigram", "char"] = "bpe",
+        batch_tokens: int = 4096,
+        max_tokens: int = 256,
+        epoch_batches: int | None = None,
+        validation_batches: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            epoch_batches=1 if epoch_batches is None else epoch_batches,
+            validation_batches=1 if validation_batches is None else validation_batches,
+            workers=workers,
+            seed=seed,
+        )
+        check_positive(
+            vocabulary_size=vocabulary_size, batch_tokens=batch_tokens, max_tokens=max_tokens
+        )
+        if source not in ("cldr", "files", "gettext"):
+            raise ValueError(f"source must be 'cldr', 'files' or 'gettext'; got {source!r}")
+        if batch_tokens < 2 * max_tokens:
+            raise ValueError(
+                "batch_tokens must be at least twice max_tokens, so that a batch holds the longest "
+                f"pair; got {batch_tokens} and {max_tokens}"
+            )
+        self.source = source
+        self.languages = languages
+        self.columns = columns
+        self.reverse = reverse
+        self.vocabulary_kind = vocabulary_kind
+        self.batch_tokens = batch_tokens
+        self.max_tokens = max_tokens
+        self.whole_pass = epoch_batches is None
+        self.whole_validation = validation_batches is None
+        self.input_size = vocabulary_size
+        self.output_size = vocabulary_size
+        self.sizes = dict(zip(("train", "val", "test"), sizes, strict=True))
+        self.paths = {
+            split: [paths] if isinstance(paths, str) else list(paths or ())
+            for split, paths in (("train", train), ("val", val), ("test", test))
+        }
+        self.skipped: dict[str, int] = {}
+        self.signatures: dict[str, str] = {}
+        self._check_source()
+        self._vocabulary: Vocabulary | None = None
+        self._pairs: dict[str, list[tuple[str, str]]] = {}
+        self._encoded: dict[str, _Encoded] = {}
+        self._pass: tuple[int, Array, Array] | None = None
+
+    def _check_source(self) -> None:
+        if self.source == "cldr":
+            check_positive(**{f"sizes_{split}": size for split, size in self.sizes.items()})
+            if any(self.paths.values()):
+                raise ValueError("source=cldr reads no files; got train, val or test")
+            if locale_of(self.languages[0]) == locale_of(self.languages[1]):
+                raise ValueError(f"languages must be two different ones; got {self.languages}")
+            return
+        if not self.paths["train"]:
+            raise ValueError(f"source={self.source} needs train, the files to train on; got none")
+        if self.source == "files":
+            for split, paths in self.paths.items():
+                if len(paths) > 2:
+                    raise ValueError(
+                        f"{split} must be two files or one with columns; got {', '.join(paths)}"
+                    )
+            if min(self.columns) < 0 or self.columns[0] == self.columns[1]:
+                raise ValueError(
+                    "columns must be two different whole numbers of at least 0; "
+                    f"got {self.columns[0]} and {self.columns[1]}"
+                )
+
+    def test_names(self) -> list[str]:
+        """One test set, ``test``."""
+        return ["test"]
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Sentences and their translations, of ``train``, ``val`` or ``test``, in their order.
+
+        Raises:
+            ValueError: a file is missing, damaged, or not what it should be.
+        """
+        if split not in self._pairs:
+            self._pairs.update(self._load(split))
+        return self._pairs[split]
+
+    def _load(self, split: str) -> dict[str, list[tuple[str, str]]]:
+        if self.source == "cldr":
+            drawn = phrases(*self.languages, self.sizes, self.seed)
+            return {name: self._directed(pairs) for name, pairs in drawn.items()}
+        if split != "train" and self.paths[split]:
+            return {split: self._read(split)}
+        pairs = self._read("train")
+        missing = [name for name in ("val", "test") if not self.paths[name]]
+        sources = sorted({pair[0] for pair in pairs}, key=lambda text: zlib.crc32(text.encode()))
+        held = min(MOST_HELD_OUT, max(1, len(sources) // HELD_OUT))
+        if len(sources) <= held * len(missing):
+            raise ValueError(
+                f"expected more than {held * len(missing)} sentences in "
+                f"{', '.join(self.paths['train'])}, to hold out some for {' and '.join(missing)}; "
+                f"got {len(sources)}"
+            )
+        place = {
+            text: name
+            for number, name in enumerate(missing)
+            for text in sources[number * held : (number + 1) * held]
+        }
+        shares: dict[str, list[tuple[str, str]]] = {name: [] for name in ("train", *missing)}
+        for pair in pairs:
+            shares[place.get(pair[0], "train")].append(pair)
+        return shares
+
+    def _read(self, split: str) -> list[tuple[str, str]]:
+        paths = self.paths[split]
+        if self.source == "gettext":
+            parts = [read_catalogue(path) for path in paths]
+        elif len(paths) == 2:
+            parts = [read_two_files(*paths)]
+        else:
+            parts = [read_columns(paths[0], self.columns)]
+        for part in parts:
+            for reason, count in part.skipped.items():
+                self._skip(reason, count)
+        return self._directed([pair for part in parts for pair in part.pairs])
+
+    def _directed(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [(target, source) for source, target in pairs] if self.reverse else pairs
+
+    def _skip(self, reason: str, count: int) -> None:
+        self.skipped[reason] = count
+        logger.warning("pairs left out: %d, %s", count, reason)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of both languages: those of a checkpoint, else trained on the training pairs.
+
+        Raises:
+            ValueError: the training text is too small or too large for ``vocabulary_size``.
+        """
+        if self._vocabulary is None:
+            sentences = (sentence for pair in self.pairs("train") for sentence in pair)
+            self._vocabulary = Vocabulary.train(sentences, self.input_size, self.vocabulary_kind)
+        return self._vocabulary
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the vocabulary."""
+        return {"vocabulary": self.vocabulary.to_tensor()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the vocabulary of a checkpoint.
+
+        Raises:
+            ValueError: there is none, it is damaged, or it has another size.
+        """
+        if "vocabulary" not in state_dict:
+            raise ValueError("expected a checkpoint with the vocabulary of a translation; got none")
+        vocabulary = Vocabulary.from_tensor(state_dict["vocabulary"])
+        if len(vocabulary) != self.input_size:
+            raise ValueError(
+                f"expected a checkpoint with a vocabulary of vocabulary_size={self.input_size} "
+                f"tokens; got {len(vocabulary)}"
+            )
+        self._vocabulary = vocabulary
+        self._encoded.clear()
+        self._pass = None
+
+    def batches(self, split: str) -> int:
+        """How many batches a split has; of ``train``, how many come between two validations."""
+        if split == "train" and not self.whole_pass:
+            return self.epoch_batches
+        number = self._tokens(split).batches
+        if split == "val" and not self.whole_validation:
+            return min(number, self.validation_batches)
+        return number
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or ``test``.
+
+        Raises:
+            IndexError: validation or test has no such batch.
+        """
+        encoded, rows = self._tokens(split), self._rows(split, index)
+        source, source_mask = encoded.sources.pad(rows)
+        targets, target_mask = encoded.targets.pad(rows)
+        inputs = np.full_like(targets, BEGIN)
+        inputs[:, 1:] = targets[:, :-1]
+        inputs[~target_mask] = PAD
+        return Batch(
+            source=torch.from_numpy(source),
+            inputs=torch.from_numpy(inputs),
+            targets=torch.from_numpy(targets),
+            source_mask=_mask(source_mask),
+            target_mask=_mask(target_mask),
+        )
+
+    def rows(self, split: str, index: int) -> list[int]:
+        """Which of :meth:`pairs` a batch has.
+
+        Raises:
+            IndexError: validation or test has no such batch.
+        """
+        return [int(row) for row in self._tokens(split).kept[self._rows(split, index)]]
+
+    def sources(self, split: str) -> list[str]:
+        """Sentences to translate, in the order of the batches."""
+        return self._texts(split, 0)
+
+    def references(self, split: str) -> list[str]:
+        """Their translations, as they were read, in the order of the batches."""
+        return self._texts(split, 1)
+
+    def _texts(self, split: str, side: int) -> list[str]:
+        pairs = self.pairs(split)
+        return [
+            pairs[row][side]
+            for index in range(self.batches(split))
+            for row in self.rows(split, index)
+        ]
+
+    def _tokens(self, split: str) -> _Encoded:
+        """The tokens of a split, made when they are first asked for."""
+        if split not in self._encoded:
+            limit = self.max_tokens if split == "train" else None
+            encoded = _Encoded(self.pairs(split), self.vocabulary, self.batch_tokens, limit)
+            if encoded.skipped:
+                self._skip(f"more than {limit} tokens in {split}", encoded.skipped)
+            if not len(encoded.kept):
+                raise ValueError(
+                    f"expected pairs of at most max_tokens={limit} tokens a side to train on; "
+                    f"all {encoded.skipped} have more"
+                )
+            self._encoded[split] = encoded
+        return self._encoded[split]
+
+    def _rows(self, split: str, index: int) -> Array:
+        """Which of the encoded pairs a batch has."""
+        encoded = self._tokens(split)
+        epoch, index = divmod(index, encoded.batches)
+        if split != "train":
+            if epoch:
+                raise IndexError(f"{split} has {encoded.batches} batches, numbered from 0")
+            # In an order of chance, so that the first few batches stand for all.
+            rows, order = encoded.sorted(), self.random(split, 0).permutation(encoded.batches)
+        else:
+            if self._pass is None or self._pass[0] != epoch:
+                random = self.random(split, epoch)
+                rows = encoded.sorted(random.permutation(len(encoded.kept)))
+                self._pass = epoch, rows, random.permutation(encoded.batches)
+            _, rows, order = self._pass
+        begin, end = encoded.cuts[order[index] : order[index] + 2]
+        chosen: Array = rows[begin:end]
+        return chosen
+
+    def source_batch(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Sentences of anybody's, as the source of a batch.
+
+        Args:
+            sentences: at least one; what has no words is the end mark alone.
+
+        Returns:
+            Tokens ``[B, S]``, and a mask, bool ``[B, S]``, or ``None`` if nothing is padding.
+
+        Raises:
+            ValueError: there is no sentence.
+        """
+        if not sentences:
+            raise ValueError("expected sentences to translate; got none")
+        tokens = [[*self.vocabulary.encode(sentence), END] for sentence in sentences]
+        source, mask = _Side(tokens).pad(np.arange(len(tokens)))
+        return torch.from_numpy(source), _mask(mask)
+
+    def text(self, tokens: Tensor | Iterable[int]) -> str:
+        """The sentence that tokens spell, up to the first end mark."""
+        return self.vocabulary.decode(tokens.tolist() if isinstance(tokens, Tensor) else tokens)
+
+    def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
+        """Sub-words of the source and of the targets, end marks included."""
+        sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
+        source, targets = (
+            self.vocabulary.pieces((side[row] if mask is None else side[row][mask[row]]).tolist())
+            for side, mask in sides
+        )
+        return source, targets
+
+    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
+        """Score translations of a whole split against the references as they were read.
+
+        Args:
+            split: ``val`` or ``test``.
+            answers: tokens ``[B, T]`` for each batch, in order; what follows an end mark is not
+                read, and there need be none.
+
+        Returns:
+            ``bleu`` (Papineni et al. 2002; cased, tokenized as 13a, which suits languages that put
+            spaces between words) and ``chrf`` (Popović 2015) of the whole split by sacrebleu, in
+            ``[0, 100]``; ``exact``, the share of sentences that are the reference but for spaces;
+            ``bleu_words_1-5`` and so on, BLEU of the sources of so many words, where there are at
+            least 20.
+
+        Raises:
+            ValueError: there is not an answer for each sentence.
+        """
+        # Slow to load, and of no use before the end.
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+
+        sources, references = self.sources(split), self.references(split)
+        expected = [len(self.rows(split, index)) for index in range(self.batches(split))]
+        got = [len(answer) for answer in answers]
+        if got != expected:
+            raise ValueError(
+                f"expected an answer to each sentence of {split}, {sum(expected)} in "
+                f"{len(expected)} batches; got {sum(got)} in {len(got)}"
+            )
+        texts = [self.text(row) for answer in answers for row in answer]
+        bleu, chrf = BLEU(), CHRF()
+        exact = [a.split() == b.split() for a, b in zip(texts, references, strict=True)]
+        scores = {
+            "bleu": bleu.corpus_score(texts, [references]).score,
+            "chrf": chrf.corpus_score(texts, [references]).score,
+            "exact": sum(exact) / len(exact),
+        }
+        self.signatures = {
+            "bleu": str(bleu.get_signature()),
+            "chrf": str(chrf.get_signature()),
+        }
+        for name, signature in self.signatures.items():
+            logger.info("%s of %s is %s", name, split, signature)
+        words = [len(source.split()) for source in sources]
+        for low, high in zip((0, *LENGTHS), (*LENGTHS, max(words)), strict=True):
+            rows = [row for row, length in enumerate(words) if low < length <= high]
+            if len(rows) >= LEAST_SENTENCES:
+                label = f"{low + 1}-{high}" if high in LENGTHS else f"over_{low}"
+                scores[f"bleu_words_{label}"] = bleu.corpus_score(
+                    [texts[row] for row in rows], [[references[row] for row in rows]]
+                ).score
+        return scores
+
+
+class _Side:
+    """Sequences of tokens, one after the other."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        self.lengths = np.array([len(tokens) for tokens in sequences], np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.tokens = np.fromiter(itertools.chain.from_iterable(sequences), np.int32)
+
+    def pad(self, rows: Array) -> tuple[Array, Array]:
+        """Some of the sequences, int64 ``[B, longest]``, and where they are not padding."""
+        lengths = self.lengths[rows]
+        steps = np.arange(lengths.max())
+        real = steps < lengths[:, None]
+        padded = np.full(real.shape, PAD, np.int64)
+        padded[real] = self.tokens[(self.starts[rows][:, None] + steps)[real]]
+        return padded, real
+
+
+class _Encoded:
+    """The tokens of a split, each sentence with its end mark, and where batches are cut.
+
+    Args:
+        pairs: at least one.
+        vocabulary: what makes them tokens.
+        budget: tokens of a batch.
+        limit: tokens of the longer side of a pair that is kept.
+
+    Attributes:
+        kept: numbers of the pairs that are.
+        skipped: how many are not.
+        cuts: where each batch begins in the sorted pairs, and where the last ends.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        vocabulary: Vocabulary,
+        budget: int,
+        limit: int | None,
+    ) -> None:
+        tokens = [[[*vocabulary.encode(text), END] for text in pair] for pair in pairs]
+        longest = np.array([max(map(len, sides)) for sides in tokens])
+        self.kept = np.arange(len(pairs)) if limit is None else np.flatnonzero(longest <= limit)
+        self.skipped = len(pairs) - len(self.kept)
+        self.sources, self.targets = (
+            _Side([tokens[row][side] for row in self.kept]) for side in (0, 1)
+        )
+        rows = self.sorted()
+        lengths = np.stack([self.sources.lengths, self.targets.lengths], 1)[rows].tolist()
+        self.cuts = [0]
+        longest_source = longest_target = 0
+        for row, (source, target) in enumerate(lengths):
+            longest_source = max(longest_source, source)
+            longest_target = max(longest_target, target)
+            size = row - self.cuts[-1]
+            if size and (size + 1) * (longest_source + longest_target) > budget:
+                self.cuts.append(row)
+                longest_source, longest_target = source, target
+        self.cuts.append(len(rows))
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return len(self.cuts) - 1
+
+    def sorted(self, ties: Array | None = None) -> Array:
+        """The pairs by length, of the target first.
+
+        Args:
+            ties: a number for each pair, by which those of the same lengths are sorted; if not
+                given, they keep their order.
+        """
+        lengths = (self.sources.lengths, self.targets.lengths)
+        rows: Array = np.lexsort(lengths if ties is None else (ties, *lengths))
+        return rows
+
+
+def _mask(real: Array) -> Tensor | None:
+    """True where tokens are not padding, ``[B, longest]``; ``None`` if nothing is padding."""
+    return None if real.all() else torch.from_numpy(real)

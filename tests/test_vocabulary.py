@@ -1,0 +1,120 @@
+"""Sub-words: nothing is lost on the way to tokens and back, and bad text is named."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memnets.core import BEGIN, END, PAD, UNKNOWN
+from memnets.vocabulary import Vocabulary
+
+TEXT = [
+    "the cat sat on the mat",
+    "the dog ate a bone",
+    "où est le château\u202f? à l'île",
+    "1\u00a0234,50 € für die Straße",
+    "ein Vogel flog vorbei",
+]
+CHARACTERS = sorted(set("".join(TEXT)))
+VOCABULARIES = {
+    kind: Vocabulary.train(TEXT, size, kind)
+    for kind, size in [("bpe", 80), ("unigram", 50), ("char", len(CHARACTERS) + 4)]
+}
+every_kind = pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=VOCABULARIES)
+
+
+@every_kind
+@given(text=st.text(CHARACTERS))
+def test_decoding_gives_the_text_back_but_for_extra_spaces(vocabulary, text: str) -> None:
+    tokens = vocabulary.encode(text)
+    assert all(END < token < len(vocabulary) for token in tokens)
+    assert vocabulary.decode(tokens) == " ".join(word for word in text.split(" ") if word)
+    assert vocabulary.unknown(text) == 0
+    pieces = "".join(vocabulary.pieces(tokens))
+    assert pieces.replace("▁", " ").strip(" ") == vocabulary.decode(tokens)
+
+
+@every_kind
+@given(text=st.text(CHARACTERS), rest=st.lists(st.integers(0, 40)))
+def test_marks_are_dropped_and_nothing_is_read_after_the_end(vocabulary, text, rest) -> None:
+    tokens = vocabulary.encode(text)
+    marked = [PAD, BEGIN, *tokens, PAD, END, *rest]
+    assert vocabulary.decode(marked) == vocabulary.decode(tokens)
+
+
+@every_kind
+def test_sizes_and_marks(vocabulary) -> None:
+    assert vocabulary.pieces([PAD, UNKNOWN, BEGIN, END]) == ["<pad>", "<unk>", "<s>", "</s>"]
+    assert len(set(vocabulary.pieces(range(len(vocabulary))))) == len(vocabulary)
+
+
+def test_characters_never_seen_are_counted_and_stay_visible() -> None:
+    vocabulary = VOCABULARIES["bpe"]
+    assert vocabulary.unknown("the 猫 sat") == 1
+    assert "⁇" in vocabulary.decode(vocabulary.encode("the 猫 sat"))
+    assert vocabulary.encode("") == []
+    assert vocabulary.decode([]) == ""
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_the_same_text_gives_the_same_vocabulary(kind) -> None:
+    again = Vocabulary.train(iter(TEXT), len(VOCABULARIES[kind]), kind)
+    assert again.model == VOCABULARIES[kind].model
+
+
+def test_training_is_silent_and_leaves_out_no_long_sentence(capfd) -> None:
+    vocabulary = Vocabulary.train([*TEXT, "z" + "word " * 2000 + "猫"], 60)
+    assert vocabulary.unknown("z猫") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_through_a_checkpoint_and_a_pickle(tmp_path) -> None:
+    vocabulary = VOCABULARIES["bpe"]
+    torch.save({"vocabulary": vocabulary.to_tensor()}, tmp_path / "a.ckpt")
+    kept = torch.load(tmp_path / "a.ckpt", weights_only=True)["vocabulary"]
+    for copy in (Vocabulary.from_tensor(kept), pickle.loads(pickle.dumps(vocabulary))):
+        assert copy.encode(TEXT[2]) == vocabulary.encode(TEXT[2])
+        assert len(copy) == len(vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "kind", "message"),
+    [
+        ([], 50, "bpe", "needs text to be trained on; got none"),
+        (["", "  "], 50, "bpe", "needs text to be trained on; got none"),
+        (TEXT, 4, "bpe", "must be a whole number above 4, the number of its marks; got 4"),
+        (TEXT, 30, "bpe", rf"at least {len(CHARACTERS) + 4}, its characters .*; got 30"),
+        (TEXT, 5000, "bpe", r"at most \d+; got 5000: ask for fewer tokens, or give more text"),
+        (TEXT, 5000, "unigram", r"at most \d+; got 5000"),
+        (TEXT, 99, "char", rf"must have the size {len(CHARACTERS) + 4} for this text: .* got 99"),
+        (TEXT, 50, "words", "kind must be 'bpe', 'unigram' or 'char'; got 'words'"),
+    ],
+)
+def test_bad_training_is_named(text, size, kind, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Vocabulary.train(text, size, kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_largest_size_is_said_to_be_works() -> None:
+    with pytest.raises(ValueError, match="at most") as caught:
+        Vocabulary.train(TEXT, 5000)
+    largest = int(str(caught.value).split("at most ")[1].split(";")[0])
+    assert len(Vocabulary.train(TEXT, largest)) == largest
+
+
+def test_damage_is_named() -> None:
+    tensor = VOCABULARIES["bpe"].to_tensor()
+    for damaged in (tensor[:0], tensor[: len(tensor) // 2 + 1], torch.zeros(9, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"expected a sentencepiece model; got .* bytes"):
+            Vocabulary.from_tensor(damaged)
+    with pytest.raises(TypeError, match=r"kept as uint8; got torch\.float32"):
+        Vocabulary.from_tensor(tensor.float())
+
+
+@pytest.mark.parametrize("token", [-1, 80])
+def test_a_token_out_of_range_is_named(token: int) -> None:
+    with pytest.raises(ValueError, match=rf"a token must be in \[0, 80\); got {token}"):
+        VOCABULARIES["bpe"].decode([token])

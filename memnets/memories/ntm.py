@@ -37,7 +37,7 @@ class NTM(MemoryAccess[NTMState]):
     later at the earliest. This is the order of pytorch-ntm; the DNC writes first.
 
     No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
-    :meth:`initial_state` on.
+    :meth:`initial_state` on. ``least_sharpness`` and ``noise`` may be changed too.
 
     Args:
         slots: N, at least ``shift_range``.
@@ -80,8 +80,6 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
-        if least_sharpness < 1:
-            raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
@@ -92,7 +90,8 @@ class NTM(MemoryAccess[NTMState]):
         self.slots = slots
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
-        self.layout = HeadLayout(read_heads, write_heads, width, shift_range, least_sharpness)
+        self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
+        self.least_sharpness = least_sharpness
         self.interface_size = sum(self.layout.sizes)
         self.first_row: Tensor
         self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
@@ -110,6 +109,17 @@ class NTM(MemoryAccess[NTMState]):
                 f"slots must be at least shift_range = {self.shift_range}; got {slots}"
             )
         self._slots = slots
+
+    @property
+    def least_sharpness(self) -> float:
+        """Gamma of a head that asks for none."""
+        return self.layout.least_sharpness
+
+    @least_sharpness.setter
+    def least_sharpness(self, least_sharpness: float) -> None:
+        if least_sharpness < 1:
+            raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
+        self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
     def head_names(self) -> list[str]:
         """A name for each row of the weights: read heads first."""

@@ -181,46 +181,56 @@ class Seq2Seq(Model[Seq2SeqState]):
     def decode(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
         embedded = self.dropout(self.target_embedding(inputs))
-        at_once = (isinstance(self.attention, Content) and not self.before) or not self.attention
-        if at_once and not self.input_feeding:
-            features, state = self._all_steps(embedded, state)
+        if self.input_feeding:
+            features, state = self._with_feeding(embedded, state)
         else:
-            steps = []
-            for step in embedded.unbind(1):
-                feature, state = self._step(step, state)
-                steps.append(feature)
-            features = torch.stack(steps, 1)
+            seen, state = self._without_feeding(embedded, state)
+            features = self._features(seen)
         weight = self.target_embedding.weight if self.output is None else self.output.weight
         return nn.functional.linear(features, weight, self.bias), state
 
-    def _all_steps(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
-        """Where nothing of the context comes back to the decoder."""
-        hidden, controller = self.decoder.unroll(embedded, state.controller)
-        seen = [hidden]
-        if self.attention is not None:
-            assert state.memory is not None
-            seen.append(self.attention.read(self.query(hidden), state.memory, None)[0])
-        elif self.before:
-            seen.append(embedded)
-        state = state._replace(controller=controller, hidden=hidden[:, -1])
-        return self._features(seen), state
+    def _with_feeding(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """Features ``[B, T, width]``, each of which goes into the next step."""
+        features = []
+        for step in embedded.unbind(1):
+            assert state.fed is not None
+            seen, state = self._step(torch.cat([step, state.fed], -1), state)
+            seen = torch.cat([seen, step], -1) if self.before else seen
+            state = state._replace(fed=self._features(seen))
+            features.append(state.fed)
+        return torch.stack(features, 1), state  # type: ignore[arg-type]
 
-    def _step(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
-        """One step: ``[B, width] -> [B, width]``."""
+    def _without_feeding(
+        self, embedded: Tensor, state: Seq2SeqState
+    ) -> tuple[Tensor, Seq2SeqState]:
+        """What the features are made of ``[B, T, ...]``."""
+        if self.attention is None or (isinstance(self.attention, Content) and not self.before):
+            # Nothing of the context comes back to the decoder: all steps at once.
+            hidden, controller = self.decoder.unroll(embedded, state.controller)
+            seen = [hidden]
+            if self.attention is not None:
+                assert state.memory is not None
+                seen.append(self.attention.read(self.query(hidden), state.memory, None)[0])
+            state = state._replace(controller=controller, hidden=hidden[:, -1])
+        else:
+            steps = []
+            for step in embedded.unbind(1):
+                result, state = self._step(step, state)
+                steps.append(result)
+            seen = [torch.stack(steps, 1)]
+        return torch.cat([*seen, embedded] if self.before else seen, -1), state
+
+    def _step(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """One step: ``[B, ...] -> [B, hidden_size + V]``, the decoder's output and the context."""
         addressing = state.addressing
         context: list[Tensor] = []
         if self.before:
             context, addressing = self._look(state.hidden, state)
-        fed = [] if state.fed is None else [state.fed]
-        inputs = torch.cat([embedded, *fed, *context], -1)
-        hidden, controller = self.decoder(inputs, state.controller)
-        if self.before:
-            features = self._features([hidden, *context, embedded])
-        else:
+        hidden, controller = self.decoder(torch.cat([inputs, *context], -1), state.controller)
+        if not self.before:
             context, addressing = self._look(hidden, state)
-            features = self._features([hidden, *context])
-        next_fed = None if state.fed is None else features
-        return features, Seq2SeqState(state.memory, controller, hidden, addressing, next_fed)
+        state = Seq2SeqState(state.memory, controller, hidden, addressing, state.fed)
+        return torch.cat([hidden, *context], -1), state
 
     def _look(self, hidden: Tensor, state: Seq2SeqState) -> tuple[list[Tensor], Any]:
         """The context ``[B, V]``, in a list that is empty without attention."""
@@ -230,8 +240,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         context, addressing = self.attention.read(query, state.memory, state.addressing)
         return [context.squeeze(1)], addressing
 
-    def _features(self, seen: list[Tensor]) -> Tensor:
-        features: Tensor = self.dropout(self.features(torch.cat(seen, -1)).tanh())
+    def _features(self, seen: Tensor) -> Tensor:
+        features: Tensor = self.dropout(self.features(seen).tanh())
         return features
 
     def reorder(

@@ -6,6 +6,7 @@ import itertools
 import logging
 import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,7 @@ class Translation(Task):
         source: where the pairs are from.
         languages: from which, into which, for ``cldr``.
         sizes: pairs of training, validation and test, for ``cldr``.
+        folder: where the files are that are not named from the root.
         train: two files or one with columns, for ``files``; any number of catalogues, for
             ``gettext``.
         val: the same; if not given, one in 20 of the sources of training is held out, at least one
@@ -88,6 +90,7 @@ class Translation(Task):
         source: Literal["cldr", "files", "gettext"] = "cldr",
         languages: tuple[str, str] = ("en", "fr"),
         sizes: tuple[int, int, int] = (20_000, 500, 1000),
+        folder: str = ".",
         train: list[str] | str | None = None,
         val: list[str] | str | None = None,
         test: list[str] | str | None = None,
@@ -131,7 +134,10 @@ class Translation(Task):
         self.output_size = vocabulary_size
         self.sizes = dict(zip(("train", "val", "test"), sizes, strict=True))
         self.paths = {
-            split: [paths] if isinstance(paths, str) else list(paths or ())
+            split: [
+                str(Path(folder, path))
+                for path in ([paths] if isinstance(paths, str) else paths or ())
+            ]
             for split, paths in (("train", train), ("val", val), ("test", test))
         }
         self.skipped: dict[str, int] = {}

@@ -181,10 +181,15 @@ class CLI(LightningCLI):
         return [tensorboard, CSVTable(self.folder, self.resumed_step)]
 
     def after_fit(self) -> None:
-        """Test the best checkpoint."""
+        """Test the best checkpoint; the weights as they are, if training was too short for one."""
         if self.folder is None or self.trainer.interrupted:
             return
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False)
+        checkpoints = self.trainer.checkpoint_callback
+        best: str | None = "best"
+        if isinstance(checkpoints, ModelCheckpoint) and not checkpoints.best_model_path:
+            best = None
+            self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Answer the test sets, and write ``predictions.npz``."""

@@ -33,11 +33,14 @@ RUN = Path("runs/copying/ntm/version_0")
 
 
 class Poisoned(Controller[None]):
-    """A controller whose output turns NaN at a given call in training."""
+    """A controller whose output, or its gradient alone, turns NaN at a given call in training."""
 
-    def __init__(self, input_size: int, hidden_size: int = 4, calls: int = 30) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int = 4, calls: int = 30, gradient: bool = False
+    ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.calls = input_size, hidden_size, calls
+        self.gradient = gradient
         self.layer = nn.Linear(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> None:
@@ -45,7 +48,11 @@ class Poisoned(Controller[None]):
 
     def forward(self, inputs, state):
         self.calls -= self.training
-        return self.layer(inputs) * (float("nan") if self.calls < 0 else 1.0), None
+        hidden = self.layer(inputs)
+        if self.calls >= 0:
+            return hidden, None
+        # The root of 0 has an infinite gradient, and 0 times it is none.
+        return hidden + (0 * hidden).sqrt() if self.gradient else hidden * float("nan"), None
 
 
 @pytest.fixture(autouse=True)
@@ -207,11 +214,16 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
     assert checkpoint.read_bytes() == whole
 
 
-def test_a_loss_that_turns_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys) -> None:
+@pytest.mark.parametrize("what", ["the loss", "the norm of the gradient"])
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, what) -> None:
     small = [part for part in SMALL if "hidden_size" not in part]
-    flags = ["--model.controller=tests.test_cli.Poisoned", "--trainer.max_steps=200"]
+    flags = [
+        "--model.controller=tests.test_cli.Poisoned",
+        f"--model.controller.gradient={str('gradient' in what).lower()}",
+        "--trainer.max_steps=200",
+    ]
     message = fails(capsys, "fit", *small, *flags)
-    assert "the loss became nan at step" in message
+    assert f"{what} became nan at step" in message
     step = int(message.split("at step ")[1].split(";")[0])
     kept = load_checkpoint(RUN / "checkpoints" / "last.ckpt")
     assert 0 < kept["global_step"] <= step

@@ -1,0 +1,234 @@
+"""Training steps of translation against joeynmt 2.3, and of a Transformer against torch.nn's.
+
+The same sizes, batches and optimiser, taking turns in one process with one thread:
+
+JOEYNMT=<a folder with the package joeynmt> python benchmarks/against_joeynmt.py
+"""
+
+import importlib.metadata
+import os
+import statistics
+import sys
+import time
+import warnings
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from memnets.addressing import Content
+from memnets.controllers import GRU
+from memnets.core import BEGIN, END, PAD, Batch
+from memnets.encoders import Recurrent
+from memnets.models import Seq2Seq, Transformer
+from memnets.objectives import Tokens
+from memnets.scores import Additive
+
+ROUNDS = 15
+VOCABULARY, WIDTH, HIDDEN, LAYERS, HEADS = 4000, 256, 512, 3, 4
+SMOOTHING = 0.1
+
+
+def random_batch(batch_size: int = 64, source: int = 16, target: int = 15) -> Batch:
+    """Sentences of a Multi30k batch's lengths, which differ by one."""
+    torch.manual_seed(0)
+    sources = torch.randint(END + 1, VOCABULARY, (batch_size, source))
+    targets = torch.randint(END + 1, VOCABULARY, (batch_size, target))
+    sources[batch_size // 2 :, -1] = PAD  # the longest first, as joeynmt wants them
+    targets[batch_size // 2 :, -1] = PAD
+    inputs = torch.cat([torch.full((batch_size, 1), BEGIN), targets[:, :-1]], 1)
+    return Batch(sources, inputs, targets, sources != PAD, targets != PAD)
+
+
+def training_step(model: nn.Module, loss):
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def our_recurrent(batch: Batch):
+    model = Seq2Seq(
+        VOCABULARY,
+        VOCABULARY,
+        partial(Recurrent, controller=partial(GRU, hidden_size=WIDTH)),
+        partial(GRU, hidden_size=WIDTH),
+        Content(Additive(WIDTH)),
+        width=WIDTH,
+        key_size=WIDTH,
+        attend="after",
+        input_feeding=True,
+        dropout=0.3,
+        objective=Tokens(SMOOTHING),
+    )
+    return model, training_step(model, lambda: model.loss(batch))
+
+
+def our_transformer(batch: Batch):
+    model = Transformer(
+        VOCABULARY,
+        VOCABULARY,
+        WIDTH,
+        HEADS,
+        LAYERS,
+        HIDDEN,
+        dropout=0.1,
+        objective=Tokens(SMOOTHING),
+    )
+    return model, training_step(model, lambda: model.loss(batch))
+
+
+def joeynmt(batch: Batch, kind: str):
+    from joeynmt.model import build_model
+    from joeynmt.vocabulary import Vocabulary
+
+    special = SimpleNamespace(sep_token=None, sep_id=None, lang_tags=[])
+    for number, name in enumerate(("unk", "pad", "bos", "eos")):  # their order
+        setattr(special, f"{name}_token", f"<{name}>")
+        setattr(special, f"{name}_id", number)
+    vocabulary = Vocabulary([str(number) for number in range(VOCABULARY - 4)], special)
+    embeddings = {"embedding_dim": WIDTH, "scale": kind == "transformer", "dropout": 0.0}
+    if kind == "transformer":
+        part = {
+            "type": "transformer",
+            "num_layers": LAYERS,
+            "num_heads": HEADS,
+            "embeddings": embeddings,
+            "hidden_size": WIDTH,
+            "ff_size": HIDDEN,
+            "dropout": 0.1,
+            "layer_norm": "pre",
+        }
+        encoder, decoder = dict(part), dict(part)
+    else:
+        part = {
+            "type": "recurrent",
+            "rnn_type": "gru",
+            "embeddings": {**embeddings, "dropout": 0.3},
+            "hidden_size": WIDTH,
+            "num_layers": 1,
+            "dropout": 0.3,
+        }
+        encoder = {**part, "bidirectional": True}
+        decoder = {
+            **part,
+            "attention": "bahdanau",
+            "input_feeding": True,
+            "init_hidden": "bridge",
+            "hidden_dropout": 0.3,
+        }
+    settings = {
+        "encoder": encoder,
+        "decoder": decoder,
+        "tied_embeddings": True,
+        "tied_softmax": True,
+    }
+    model = build_model(settings, vocabulary, vocabulary)
+    model.loss_function = ("crossentropy", SMOOTHING)
+    model.train()
+    source, inputs, targets = (
+        tokens.masked_fill(tokens == PAD, special.pad_id)
+        for tokens in (batch.source, batch.inputs, batch.targets)
+    )
+    source_mask, target_mask = batch.source_mask.unsqueeze(1), batch.target_mask.unsqueeze(1)
+
+    def loss():
+        total, *_ = model(
+            return_type="loss",
+            src=source,
+            src_length=batch.source_mask.sum(1),
+            src_mask=source_mask,
+            trg_input=inputs,
+            trg=targets,
+            trg_mask=target_mask,
+            trg_length=batch.target_mask.sum(1),
+        )
+        return total / len(batch.source)
+
+    return model, training_step(model, loss)
+
+
+class TorchTransformer(nn.Module):
+    """The same sizes by ``torch.nn.Transformer``, its embeddings and output ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outer = Transformer(VOCABULARY, VOCABULARY, WIDTH, HEADS, 1, HIDDEN, dropout=0.1)
+        del self.outer.encoder, self.outer.decoder
+        self.inner = nn.Transformer(
+            WIDTH,
+            HEADS,
+            LAYERS,
+            LAYERS,
+            HIDDEN,
+            dropout=0.1,
+            batch_first=True,
+            norm_first=True,
+        )
+
+    def loss(self, batch: Batch):
+        outer, objective = self.outer, Tokens(SMOOTHING)
+        source, inputs = (
+            outer.embed(outer.target_embedding, tokens, torch.arange(tokens.shape[1]).unsqueeze(0))
+            for tokens in (batch.source, batch.inputs)
+        )
+        causal = torch.ones(inputs.shape[1], inputs.shape[1], dtype=torch.bool).triu(1)
+        hidden = self.inner(
+            source,
+            inputs,
+            tgt_mask=causal,
+            src_key_padding_mask=~batch.source_mask,
+            memory_key_padding_mask=~batch.source_mask,
+            tgt_is_causal=True,
+        )
+        losses = objective.losses(outer.answer(hidden), batch.targets)
+        return losses.masked_fill(~batch.target_mask, 0).sum() / batch.target_mask.sum()
+
+
+def torch_transformer(batch: Batch):
+    model = TorchTransformer()
+    return model, training_step(model, lambda: model.loss(batch))
+
+
+def seconds(step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def compare(name: str, ours, theirs) -> None:
+    (model, step), (other_model, other_step) = ours, theirs
+    sizes = [sum(each.numel() for each in part.parameters()) / 1e6 for part in (model, other_model)]
+    for _ in range(2):
+        step(), other_step()
+    pairs = [(seconds(step), seconds(other_step)) for _ in range(ROUNDS)]
+    mine, other = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
+    ratio = statistics.median(b / a for a, b in pairs)
+    print(
+        f"{name}: ours {mine:.0f} ms ({sizes[0]:.2f}M), theirs {other:.0f} ms ({sizes[1]:.2f}M), "
+        f"ratio {ratio:.2f} (median of {ROUNDS} pairs, {torch.get_num_threads()} thread)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    batch = random_batch()
+    compare("Transformer, torch.nn", our_transformer(batch), torch_transformer(batch))
+    if "JOEYNMT" not in os.environ:
+        sys.exit("the rest needs JOEYNMT=<a folder with the package joeynmt 2.3>")
+    sys.path.insert(0, os.environ["JOEYNMT"])
+    sys.modules.setdefault("importlib_metadata", importlib.metadata)
+    compare("attention GRU, joeynmt", our_recurrent(batch), joeynmt(batch, "recurrent"))
+    compare("Transformer, joeynmt", our_transformer(batch), joeynmt(batch, "transformer"))
+
+
+if __name__ == "__main__":
+    main()

@@ -213,6 +213,8 @@ class Report(lightning.Callback):
         update_metrics(self.folder, metrics)
         rows = {test_prefix(name): name for name in _test_names(trainer)}
         self._print_table("Test", rows, metrics)
+        for note in trainer.datamodule.notes():  # type: ignore[attr-defined]
+            self._console.print(note, markup=False, highlight=False)
         self._console.print(f"Everything is in {self.folder}")
 
     def _print_table(self, title: str, rows: dict[str, str], metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``memnets fit | validate | test | predict``."""
+"""The command line: ``memnets fit | validate | test | predict | translate``."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentError, DefaultHelpFormatter
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
 
 from memnets.callbacks import Pictures, Report
-from memnets.core import check_positive
+from memnets.core import PAD, check_positive
+from memnets.decoding import check_search
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
     CheckpointError,
     CSVTable,
+    check_same_model,
     last_version,
     load_checkpoint,
     next_version,
     write_atomically,
 )
+from memnets.translator import BATCH_TOKENS, Translator
 from tasks import Task
+from tasks.translation.files import lines_of
 
 __all__ = ["main"]
 
@@ -50,14 +58,27 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
 
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
+
+  memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
+      a translation of each line
 """
 
 SUBCOMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
-    "predict": "Write what a checkpoint answers on the test sets to predictions.npz.",
+    "predict": "Write what a checkpoint answers on the test sets to a file.",
 }
+
+TRANSLATE = "Translate text, a sentence a line, with nothing but a checkpoint."
+
+TRANSLATE_DESCRIPTION = f"""{TRANSLATE}
+
+Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty.
+Tokens never seen in training, empty lines and answers cut at their greatest length are counted on
+stderr. With --n_best there are up to so many lines for each: its number, from 1, the score, which
+is log probability over length penalty, and the translation, with tabs between them.
+"""
 
 OPTIONS = """
 What you will need most:
@@ -105,6 +126,8 @@ class CLI(LightningCLI):
         assert parser._subcommands_action is not None
         for action in parser._subcommands_action._choices_actions:
             action.help = SUBCOMMANDS[action.dest]
+        # Listed here; main() runs it, since it needs neither config nor trainer.
+        parser._subcommands_action.add_subcommand("translate", _translate_parser(), help=TRANSLATE)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -148,7 +171,8 @@ class CLI(LightningCLI):
         dry = bool(config.get("fast_dev_run"))
         if self.loaded is not None:
             path = self._get(self.config, "ckpt_path")
-            _check_same_model(self.model, self.loaded, path)
+            check_same_model(self.model, self.loaded, path)
+            _restore_task(self.datamodule, self.loaded, path)
             self.loaded = None  # the trainer reads it again; two copies need not be kept
         if self.folder is None and not dry:
             # Only now, when every part of the run was made without error.
@@ -192,21 +216,28 @@ class CLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
-        """Answer the test sets, and write ``predictions.npz``."""
+        """Answer the test sets; write ``predictions.npz``, and words to ``predictions.tsv``."""
         answers = self.trainer.predict(model, **kwargs)
         assert answers is not None
         assert self.folder is not None
         names = self.datamodule.test_names()
         groups = answers if len(names) > 1 else [answers]
-        arrays = {}
+        arrays: dict[str, Any] = {}
+        rows: list[tuple[str, str, str]] = []
         for name, group in zip(names, groups, strict=True):
             batches = [self.datamodule.batch(name, index) for index in range(len(group))]
-            arrays[f"{name}/source"] = np.concatenate([batch.source for batch in batches])
-            arrays[f"{name}/targets"] = np.concatenate([batch.targets for batch in batches])
-            arrays[f"{name}/answers"] = np.concatenate([answer.cpu() for answer in group])
-        path = self.folder / "predictions.npz"
+            arrays[f"{name}/source"] = _joined([batch.source for batch in batches])
+            arrays[f"{name}/targets"] = _joined([batch.targets for batch in batches])
+            arrays[f"{name}/answers"] = _joined([answer.cpu() for answer in group])
+            rows += self.datamodule.texts(name, group)
+        path, table = self.folder / "predictions.npz", self.folder / "predictions.tsv"
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-        print(f"Answers to {', '.join(names)} are in {path}")
+        if rows:
+            rows.insert(0, ("source", "reference", "answer"))
+            text = "".join("\t".join(map(_plain, row)) + "\n" for row in rows)
+            write_atomically(table, lambda file: file.write(text.encode()))
+        where = f"{path} and {table}" if rows else path
+        print(f"Answers to {', '.join(names)} are in {where}")
 
 
 class _SaveConfig(Callback):
@@ -250,20 +281,121 @@ def _folder_of(checkpoint: str) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def _check_same_model(model: LightningModule, checkpoint: dict[str, Any], path: str) -> None:
-    """Check that a checkpoint holds the parameters of this very model.
+def _restore_task(task: Task, checkpoint: dict[str, Any], path: str) -> None:
+    """Give a task the state that a checkpoint keeps, under the name of its class.
+
+    Lightning does so too, but leaves a task as it is if there is none.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: the task needs a state, and there is none that it can use.
     """
-    ours = {name: list(value.shape) for name, value in model.state_dict().items()}
-    theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
-    for name in [*ours, *theirs]:
-        if ours.get(name) != theirs.get(name):
-            raise CheckpointError(
-                f"{path} is a checkpoint of another model: expected {name} of shape "
-                f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
-            )
+    try:
+        task.load_state_dict(checkpoint.get(type(task).__qualname__, {}))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def _joined(batches: list[Tensor]) -> np.ndarray[Any, Any]:
+    """Batches one after the other, their steps filled up to the longest with padding."""
+    steps = max(batch.shape[1] for batch in batches)
+    joined = batches[0].new_full((sum(map(len, batches)), steps, *batches[0].shape[2:]), PAD)
+    row = 0
+    for batch in batches:
+        joined[row : row + len(batch), : batch.shape[1]] = batch
+        row += len(batch)
+    return joined.numpy()
+
+
+def _plain(text: str) -> str:
+    """A text with no tab and no end of a line in it."""
+    return re.sub(r"[\t\r\n]", " ", text)
+
+
+def _translate_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="memnets translate",
+        usage="memnets translate --checkpoint FILE [options] < input.txt",
+        description=TRANSLATE_DESCRIPTION,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--checkpoint", type=str, required=True, help="What memnets fit left.")
+    parser.add_argument(
+        "--input", type=str | None, help="A file to read; standard input if not given."
+    )
+    parser.add_argument(
+        "--output", type=str | None, help="A file to write; standard output if not given."
+    )
+    parser.add_argument(
+        "--beam", type=int, default=5, help="Answers followed at once; 1 is greedy."
+    )
+    parser.add_argument(
+        "--length_penalty", type=float, default=1.0, help="0 favours short answers."
+    )
+    parser.add_argument(
+        "--n_best", type=int, default=1, help="Translations of each line, at most beam."
+    )
+    parser.add_argument(
+        "--max_length",
+        type=int | None,
+        help="Tokens of an answer; if not given, 10 more than twice those of the sentence.",
+    )
+    parser.add_argument(
+        "--batch_tokens", type=int, default=BATCH_TOKENS, help="Tokens of a batch, times the beam."
+    )
+    parser.add_argument("--threads", type=int, default=1, help="Threads of PyTorch on the CPU.")
+    return parser
+
+
+def translate(arguments: list[str]) -> None:
+    """Translate lines of text: see ``memnets translate --help``.
+
+    Raises:
+        ValueError: an argument is out of its range, the text is not UTF-8, or a line is too long
+            for the model.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    asked = _translate_parser().parse_args(arguments)
+    check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens, threads=asked.threads)
+    check_search(asked.beam, asked.length_penalty, max_length=asked.max_length)
+    if asked.n_best > asked.beam:
+        raise ValueError(f"n_best must be at most beam = {asked.beam}; got {asked.n_best}")
+    if asked.input is not None and not Path(asked.input).exists():
+        raise ValueError(f"expected a file at {asked.input}; there is none")
+    if asked.output is not None and Path(asked.output).exists() > Path(asked.output).is_file():
+        raise ValueError(f"expected a file to write at {asked.output}; it is no plain file")
+    torch.set_num_threads(asked.threads)
+    translator = Translator.load(asked.checkpoint)
+
+    content = sys.stdin.buffer.read() if asked.input is None else Path(asked.input).read_bytes()
+    sentences = lines_of(content, asked.input or "standard input")
+    settings = {
+        name: asked[name] for name in ("beam", "length_penalty", "max_length", "batch_tokens")
+    }
+    with Progress(
+        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as bar:
+        sentences_done = bar.add_task("Translating", total=len(sentences))
+        settings["progress"] = partial(bar.advance, sentences_done)
+        if asked.n_best == 1:
+            lines = [_plain(text) for text in translator(sentences, **settings)]
+        else:
+            lines = [
+                f"{number}\t{answer.score:.4f}\t{_plain(answer.text)}"
+                for number, answers in enumerate(
+                    translator.alternatives(sentences, asked.n_best, **settings), start=1
+                )
+                for answer in answers
+            ]
+    text = "".join(line + "\n" for line in lines).encode()
+    if asked.output is None:
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomically(Path(asked.output), lambda file: file.write(text))
+    for name, count in translator.counts._asdict().items():
+        if count:
+            print(f"memnets: {name.replace('_', ' ')}: {count}", file=sys.stderr)
 
 
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
@@ -317,6 +449,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name, text in SUBCOMMANDS.items()
     }
     try:
+        if arguments[:1] == ["translate"]:
+            return translate(arguments[1:])
         with tempfile.TemporaryDirectory() as folder:
             CLI(
                 Model,
@@ -340,7 +474,7 @@ def main(arguments: list[str] | None = None) -> None:
         ArgumentError,
         ValueError,
         TypeError,
-        FileNotFoundError,
+        OSError,
         MisconfigurationException,
         TrainingDiverged,
     ) as error:

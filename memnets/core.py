@@ -25,9 +25,10 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
@@ -51,6 +52,7 @@ __all__ = [
     "check_positive",
     "choose_state",
     "map_state",
+    "pad_tokens",
 ]
 
 Query = TypeVar("Query", default=Any)
@@ -92,6 +94,23 @@ class Batch(NamedTuple):
     targets: Tensor
     source_mask: Tensor | None = None
     target_mask: Tensor | None = None
+
+
+def pad_tokens(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    """Sequences of tokens, filled up to the longest with :data:`PAD`.
+
+    Args:
+        rows: B sequences, at least one.
+
+    Returns:
+        Tokens, int64 ``[B, T]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` if
+        nothing is padding.
+    """
+    lengths = np.array([len(row) for row in rows])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(inside.shape, PAD, np.int64)
+    tokens[inside] = np.concatenate(rows)
+    return torch.from_numpy(tokens), None if inside.all() else torch.from_numpy(inside)
 
 
 def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:

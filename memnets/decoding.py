@@ -12,7 +12,7 @@ from memnets.core import BEGIN, END, PAD, check_positive
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["Hypotheses", "beam_search", "greedy"]
+__all__ = ["Hypotheses", "beam_search", "check_search", "greedy"]
 
 #: Rows that are done are taken out of the batch when they are more than this share of it.
 _IDLE_SHARE = 0.25
@@ -34,6 +34,23 @@ class Hypotheses(NamedTuple):
 
     tokens: Tensor
     scores: Tensor
+
+
+def check_search(
+    beam: int, length_penalty: float, count: int = 1, max_length: int | None = None
+) -> None:
+    """Check the settings of a :func:`beam_search`.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    check_positive(beam=beam, count=count)
+    if count > beam:
+        raise ValueError(f"count must be at most beam = {beam}; got {count}")
+    if not length_penalty >= 0:
+        raise ValueError(f"length_penalty must be at least 0; got {length_penalty}")
+    if max_length is not None:
+        check_positive(max_length=max_length)
 
 
 def _check(source: Tensor, max_length: int | None) -> int:
@@ -112,11 +129,7 @@ def beam_search(
     Raises:
         ValueError: a number is out of its range, or the source is empty.
     """
-    check_positive(beam=beam, count=count)
-    if count > beam:
-        raise ValueError(f"count must be at most beam = {beam}; got {count}")
-    if length_penalty < 0:
-        raise ValueError(f"length_penalty must be at least 0; got {length_penalty}")
+    check_search(beam, length_penalty, count, max_length)
     max_length = _check(source, max_length)
     batch, device = len(source), source.device
 

@@ -13,11 +13,13 @@ from typing import IO, Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.loggers.logger import Logger
+from torch import nn
 
 __all__ = [
     "AtomicCheckpointIO",
     "CSVTable",
     "CheckpointError",
+    "check_same_model",
     "last_version",
     "load_checkpoint",
     "next_version",
@@ -67,6 +69,22 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"expected a checkpoint at {path}; the file holds no state_dict")
     return checkpoint
+
+
+def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
+    """Check that a checkpoint holds the parameters of this very model.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    ours = {name: list(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise CheckpointError(
+                f"{path} is a checkpoint of another model: expected {name} of shape "
+                f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
+            )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -93,6 +93,23 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return {}
 
+    def notes(self) -> list[str]:
+        """Lines to print under the table of a test, such as how a score was computed."""
+        return []
+
+    def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
+        """What was asked, what should come and what came, where a task has words.
+
+        Args:
+            split: one of :meth:`test_names`.
+            answers: what a model answered to each batch of the set, in the form of the targets.
+
+        Returns:
+            (source, reference, answer) for each sequence, in the order of the batches; nothing if
+            a task does not say otherwise.
+        """
+        return []
+
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]] | None:
         """Words for the axes of a picture, where a task has words.
 

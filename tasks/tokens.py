@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive
+from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens
 from tasks.base import Task, check_range
 
 __all__ = ["CopyingTokens", "SortingTokens", "token_batch"]
@@ -30,19 +28,10 @@ def token_batch(sources: Sequence[Array], answers: Sequence[Array]) -> Batch:
         targets the answers before an end mark, ``[B, T]``; padding at the end, with masks where
         there is any.
     """
-    source, source_mask = _padded([[*tokens, END] for tokens in sources])
-    inputs, _ = _padded([[BEGIN, *tokens] for tokens in answers])
-    targets, target_mask = _padded([[*tokens, END] for tokens in answers])
+    source, source_mask = pad_tokens([[*tokens, END] for tokens in sources])
+    inputs, _ = pad_tokens([[BEGIN, *tokens] for tokens in answers])
+    targets, target_mask = pad_tokens([[*tokens, END] for tokens in answers])
     return Batch(source, inputs, targets, source_mask, target_mask)
-
-
-def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
-    lengths = np.array([len(row) for row in rows])
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    tokens = np.full(inside.shape, PAD, np.int64)
-    tokens[inside] = np.concatenate(rows)
-    mask = None if inside.all() else torch.from_numpy(inside)
-    return torch.from_numpy(tokens), mask
 
 
 class _TokenTask(Task):

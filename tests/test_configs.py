@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from memnets.cli import main
 
@@ -10,11 +11,36 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
 
+TOKENS = ["--data.test_lengths=[[3, 2]]", "--data.test_sequences=2"]
+TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
+
+SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") for n in range(60)]
+
+
+def small(data: dict, folder: Path) -> list[str]:
+    """Flags that make a task small."""
+    task = data["class_path"].rpartition(".")[2]
+    if task in ("CopyingTokens", "SortingTokens"):
+        return TOKENS
+    if task != "Translation":
+        return ["--data.test_sets=[[3, 2]]"]
+    if data.get("init_args", {}).get("source", "cldr") == "cldr":
+        return [*TRANSLATION, "--data.sizes=[60, 20, 20]"]
+    flags = [*TRANSLATION, "--data.vocabulary_size=60"]
+    for split, lines in (("train", SENTENCES), ("val", SENTENCES[:4]), ("test", SENTENCES[:4])):
+        paths = [folder / f"{split}.{side}" for side in ("source", "target")]
+        for side, path in enumerate(paths):
+            path.write_text("".join(pair[side] + "\n" for pair in lines))
+        flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
+    return flags
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_config(config: Path, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["memnets"])
-    small = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]
-    main(["fit", "--config", str(config), *small, "--data.test_sets=[[3, 2]]"])
+    data = yaml.safe_load(config.read_text())["data"]
+    short = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]
+    main(["fit", "--config", str(config), *short, *small(data, tmp_path)])
     run = Path("runs") / config.parent.name / config.stem / "version_0"
     assert (run / "metrics.json").is_file(), "the config's name is not that of its file"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Pairs", "read_bytes", "read_columns", "read_lines", "read_two_files"]
+__all__ = ["Pairs", "lines_of", "read_bytes", "read_columns", "read_lines", "read_two_files"]
 
 
 class Pairs(NamedTuple):
@@ -46,21 +46,33 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_lines(path: str) -> list[str]:
-    r"""Lines of a text file, plain or gzip, in UTF-8, with or without a byte order mark.
-
-    A line ends at ``\n`` or ``\r\n`` and nowhere else.
+    """Lines of a text file, plain or gzip, see :func:`lines_of`.
 
     Raises:
         ValueError: the file is missing, empty or damaged, or not UTF-8.
     """
-    content = read_bytes(path)
+    return lines_of(read_bytes(path), path)
+
+
+def lines_of(content: bytes, name: str) -> list[str]:
+    r"""Lines of a text in UTF-8, with or without a byte order mark.
+
+    A line ends at ``\n`` or ``\r\n`` and nowhere else.
+
+    Args:
+        content: the text.
+        name: what an error calls it.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
         raise ValueError(
-            f"{path}, line {line}: expected UTF-8; got the byte {byte:#04x}"
+            f"{name}, line {line}: expected UTF-8; got the byte {byte:#04x}"
         ) from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if not lines[-1]:  # what follows the end of the last line is no line

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive
+from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens
 from memnets.vocabulary import Vocabulary
 from tasks.base import Task
 from tasks.translation.catalogues import read_catalogue
@@ -365,9 +365,7 @@ class Translation(Task):
         """
         if not sentences:
             raise ValueError("expected sentences to translate; got none")
-        tokens = [[*self.vocabulary.encode(sentence), END] for sentence in sentences]
-        source, mask = _Side(tokens).pad(np.arange(len(tokens)))
-        return torch.from_numpy(source), _mask(mask)
+        return pad_tokens([[*self.vocabulary.encode(sentence), END] for sentence in sentences])
 
     def text(self, tokens: Tensor | Iterable[int]) -> str:
         """The sentence that tokens spell, up to the first end mark."""
@@ -381,6 +379,15 @@ class Translation(Task):
             for side, mask in sides
         )
         return source, targets
+
+    def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
+        """Sentence, reference and translation, in the order of the batches."""
+        texts = [self.text(row) for answer in answers for row in answer]
+        return list(zip(self.sources(split), self.references(split), texts, strict=True))
+
+    def notes(self) -> list[str]:
+        """The signatures of the scores, after :meth:`measure`."""
+        return [f"{name}: {signature}" for name, signature in self.signatures.items()]
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Score translations of a whole split against the references as they were read.

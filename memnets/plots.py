@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +22,8 @@ _MOST_LABELS = 80
 _PITCH = 0.2
 #: Panels side by side.
 _COLUMNS = 4
+#: A font that matplotlib brings along, and what it draws for a character that no font has.
+_SURE, _BOX = "DejaVu Sans", "\u25a1"
 
 # Figures are made without pyplot: no window, no global state, safe in any thread.
 
@@ -144,7 +148,12 @@ def alignment(
             )
     columns = min(len(panels), columns or _COLUMNS)
     rows = math.ceil(len(panels) / columns)
-    source_labels, target_labels = _drawable(source_labels), _drawable(target_labels)
+    families, missing = _fonts([*source_labels, *target_labels, *panels, title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    source_labels, target_labels = (
+        [label.translate(boxes) for label in labels] for labels in (source_labels, target_labels)
+    )
+    style: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
     height, width = (
         max(1.2, _PITCH * min(len(labels), _MOST_LABELS))
         for labels in (target_labels, source_labels)
@@ -153,10 +162,9 @@ def alignment(
     beside, above = (
         0.08 * max(map(len, labels), default=0) + 0.4 for labels in (target_labels, source_labels)
     )
-    figure = _figure(columns * (width + 0.1) + beside + 0.2, rows * (height + 0.4) + above + 0.2)
+    whole_width = columns * (width + 0.1) + beside + 0.2
+    figure = _figure(max(whole_width, 0.09 * len(title) + 0.3), rows * (height + 0.4) + above + 0.2)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    fonts = _fonts([*source_labels, *target_labels, *panels, title])
-    style = {"fontsize": 8, "fontfamily": fonts, "parse_math": False}
     for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=False)):
         panel.imshow(
             image.float().cpu().numpy(),
@@ -173,24 +181,32 @@ def alignment(
             axis.set_tick_params(length=2)
         panel.tick_params(axis="x", labelrotation=90)
         if name:
-            panel.set_xlabel(name, **style)
+            panel.set_xlabel(name.translate(boxes), **style)
     for panel in grid[len(panels) :]:
         panel.set_axis_off()
     if title:
-        figure.suptitle(*_drawable([title]), **{**style, "fontsize": 10})
+        figure.suptitle(title.translate(boxes), **{**style, "fontsize": 10})
     return _save(figure, path)
 
 
-def _fonts(texts: Iterable[str]) -> list[str]:
-    """The usual font, and of those installed such as have what it lacks."""
-    usual = FontProperties()  # type: ignore[no-untyped-call]
-    families: list[str] = usual.get_family()
-    missing = _missing(texts, findfont(usual))
+def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Fonts to draw texts with, the usual one first, and the characters that none of them has."""
+    families = [*matplotlib.rcParams["font.family"], _SURE]
+    missing = set().union(*texts)
+    for family in families:
+        missing = _missing(missing, findfont(FontProperties(family=[family])))
     for font in fontManager.ttflist if missing else ():
-        left = _missing(missing, font.fname)
-        if left < missing:
-            families, missing = [*families, font.name], left
-    return families
+        # Those that come with matplotlib are for formulas.
+        if not font.fname.startswith(matplotlib.get_data_path()):
+            left = _missing(missing, font.fname)
+            if left < missing:
+                families, missing = [*families, font.name], left
+    return families, missing
+
+
+def _missing(characters: set[str], font: str) -> set[str]:
+    has = get_font(font).get_charmap()
+    return {character for character in characters if ord(character) not in has}
 
 
 def _save(figure: Figure, path: str | Path) -> Path:

@@ -6,12 +6,12 @@ Example::
         model.logits(batch)
     tape.weights["access.addressing"]        # one [*B, Q, N] a call
     tape.plot("weights.png")
-    tape.plot_alignment("alignment.png", source_words, target_words)
+    tape.plot_alignment("alignment.png", model.alignments(), source_words, target_words)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,17 +92,16 @@ class Tape:
         panels = {}
         for name in self.weights:
             weights = self.over_time(name, sequence)
-            heads = self.heads.get(name, [f"query {head + 1}" for head in range(len(weights))])
-            for head, image in zip(heads, weights, strict=True):
+            for head, image in zip(self._head_names(name, len(weights)), weights, strict=True):
                 panels[head if len(self.weights) == 1 else f"{name}: {head}"] = image
         return plots.weights(panels, path, split=split)
 
     def plot_alignment(
         self,
         path: str | Path,
+        names: Mapping[str, str],
         source_labels: Sequence[str],
         target_labels: Sequence[str],
-        names: Sequence[str] | None = None,
         sequence: int = 0,
         heads: bool = False,
         title: str = "",
@@ -111,9 +110,9 @@ class Tape:
 
         Args:
             path: file to write; its ending says the format.
+            names: label of a panel -> name of the addressing, as a model's ``alignments()``.
             source_labels: a word for each of the N slots.
             target_labels: a word for each step of the answer, the last T of the steps recorded.
-            names: of the addressings, a panel each; all that were recorded if not given.
             sequence: which sequence of the batch.
             heads: a panel a head, in place of the mean of the heads of an addressing.
             title: stands above.
@@ -127,19 +126,22 @@ class Tape:
         """
         from memnets import plots  # matplotlib takes longer to import than the rest together
 
-        panels = {}
+        panels: dict[str, Tensor] = {}
         columns = None
-        for name in self.weights if names is None else names:
+        for label, name in names.items():
             weights = self.over_time(name, sequence)[:, -len(target_labels) :]
             if heads and len(weights) > 1:
                 columns = len(weights)
-                labels = self.heads.get(name, [f"head {head + 1}" for head in range(columns)])
                 panels.update(
-                    (f"{name}: {label}", image) for label, image in zip(labels, weights, strict=True)
+                    (f"{label}, {head}", image)
+                    for head, image in zip(self._head_names(name, columns), weights, strict=True)
                 )
             else:
-                panels[name] = weights.mean(0)
+                panels[label] = weights.mean(0)
         return plots.alignment(panels, source_labels, target_labels, path, title, columns)
+
+    def _head_names(self, name: str, count: int) -> list[str]:
+        return self.heads.get(name, [f"head {head + 1}" for head in range(count)])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memnets import plots, trace
-from memnets.core import Batch, check_positive, map_state
+from memnets.core import BEGIN, Batch, check_positive, map_state
 from memnets.models import Model
 from memnets.models.base import test_prefix
 from memnets.runs import update_metrics
@@ -230,16 +230,24 @@ class Report(lightning.Callback):
 
 
 class Pictures(lightning.Callback):
-    """After a test, draw the first sequence of each test set: the answer, and where the heads were.
+    """After a test, draw what a model answered to each test set, and where it looked.
+
+    Of vectors, the first sequence: the answer, and where the heads were. Of tokens, a few: what the
+    model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each layer
+    the mean of its heads; or, for a machine, where the heads of its memory were.
 
     Args:
         folder: where the pictures go.
-        longest: test sets whose answers are longer are left out.
+        longest: sequences whose source or target is longer are left out.
+        sequences: of tokens, how many sequences of a test set are drawn, the first of each of its
+            batches before the second of any; at least 1.
     """
 
-    def __init__(self, folder: Path, longest: int = 200) -> None:
+    def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
+        check_positive(longest=longest, sequences=sequences)
         self.folder = folder
         self.longest = longest
+        self.sequences = sequences
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Draw."""
@@ -247,13 +255,19 @@ class Pictures(lightning.Callback):
             return
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name in _test_names(trainer):
-            batch: Batch = task.batch(name, 0)
-            if batch.targets.dim() != 3 or batch.targets.shape[1] > self.longest:
-                continue
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
-            self.draw(pl_module, batch, name)
+            batch: Batch = task.batch(name, 0)
+            if batch.targets.dim() == 3:
+                if batch.targets.shape[1] <= self.longest:
+                    self.draw(pl_module, batch, name)
+                continue
+            batches = task.batches(name)
+            for number in range(self.sequences):
+                batch, row = task.batch(name, number % batches), number // batches
+                if row < len(batch.targets):
+                    self.draw_tokens(pl_module, task, batch, row, f"{name}_{{}}_{number + 1}.png")
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
@@ -268,6 +282,51 @@ class Pictures(lightning.Callback):
         )
         if tape.weights:
             tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
+
+    def draw_tokens(self, model: Model, task: Any, batch: Batch, row: int, name: str) -> None:
+        """Let a model answer one sequence of a batch in tokens, and draw where it looked.
+
+        Args:
+            model: in evaluation.
+            task: whose batch it is; it gives the words.
+            batch: of tokens.
+            row: which sequence.
+            name: of the file, with ``{}`` for what is in it: ``alignment`` or ``weights``.
+        """
+        source, targets = batch.source[row : row + 1], batch.targets[row]
+        if batch.source_mask is not None:
+            source = source[:, batch.source_mask[row]]
+        if batch.target_mask is not None:
+            targets = targets[batch.target_mask[row]]
+        names = model.alignments()
+        if max(source.shape[1], len(targets)) > self.longest:
+            return
+        if not names and getattr(model, "access", None) is None:
+            return
+        source = source.to(model.device)
+        answer = model.generate(source)
+        inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
+        alone = Batch(source, inputs, answer)
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(alone)
+        if not names:
+            tape.plot(self.folder / name.format("weights"), split=source.shape[1])
+            return
+        slots, answered = _words(task, alone)
+        # Of a model that reads the source and goes on, the slots are its inputs as well.
+        slots = slots + _words(task, alone._replace(targets=inputs))[1]
+        slots = slots[: tape.weights[next(iter(names.values()))][-1].shape[-1]]
+        path = self.folder / name.format("alignment")
+        tape.plot_alignment(path, names, slots, answered, title=path.stem.replace("_", " "))
+
+
+def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:
+    """Words for the source and the targets of a batch of one, numbers where a task has no words."""
+    words: tuple[list[str], list[str]] | None = task.labels(batch, 0)
+    if words is None:
+        steps = [str(step + 1) for step in range(batch.source.shape[1])]
+        return steps, [str(token) for token in batch.targets[0].tolist()]
+    return words
 
 
 def _test_names(trainer: lightning.Trainer) -> list[str]:

@@ -28,8 +28,8 @@ class Hypotheses(NamedTuple):
     Attributes:
         tokens: ``[B, n, T]``, the end mark included, padding after it. An answer without an end
             mark was cut at the greatest length.
-        scores: ``[B, n]``, log probability over length penalty; ``-inf`` where there is no such
-            answer.
+        scores: ``[B, n]``, log probability over length penalty; ``-inf``, and padding alone as
+            tokens, where there is no such answer.
     """
 
     tokens: Tensor
@@ -160,13 +160,13 @@ def beam_search(
         candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_length))
         candidates[:, :, step] = chosen
 
+        # Whole is only what is among the beam's best: a likelier word is never given up for an end.
         last = steps == max_length
         penalty = ((5 + steps) / 6) ** length_penalty
-        whole = total.double() / penalty
-        whole = torch.where(ended, whole, whole + _CUT if last else -torch.inf)
-        merged = torch.cat([best.scores[rows], whole], 1)
-        kept, order = merged.topk(beam, -1)
-        everything = torch.cat([best.tokens[rows], candidates], 1)
+        whole = total[:, :beam].double() / penalty
+        whole = torch.where(ended[:, :beam], whole, whole + _CUT if last else -torch.inf)
+        kept, order = torch.cat([best.scores[rows], whole], 1).topk(beam, -1)
+        everything = torch.cat([best.tokens[rows], candidates[:, :beam]], 1)
         best.scores[rows] = kept
         best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, max_length))
         if last:
@@ -188,4 +188,6 @@ def beam_search(
         state = model.reorder(state, chosen_rows, same_source=whole_batch)
         rows, scores, tokens, token = rows[going], scores[going], tokens[going], token[going]
     found = torch.where(best.scores < _CUT / 2, best.scores - _CUT, best.scores)
-    return Hypotheses(best.tokens[:, :count, :steps], found[:, :count].float())
+    nothing = (found == -torch.inf).unsqueeze(-1)
+    answers = best.tokens.masked_fill(nothing, PAD)
+    return Hypotheses(answers[:, :count, :steps], found[:, :count].float())

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from torch import Tensor
 
-__all__ = ["answer", "weights"]
+__all__ = ["alignment", "answer", "weights"]
+
+#: Labels that fit on an axis of a picture of alignments; of more, some are left out.
+_MOST_LABELS = 80
+#: Inches from one label to the next.
+_PITCH = 0.2
+#: Panels side by side.
+_COLUMNS = 4
+#: A font that matplotlib brings along, and what it draws for a character that no font has.
+_SURE, _BOX = "DejaVu Sans", "\u25a1"
 
 # Figures are made without pyplot: no window, no global state, safe in any thread.
 
@@ -94,6 +107,106 @@ def weights(
     if title:
         figure.suptitle(title, fontsize=10)
     return _save(figure, path)
+
+
+def alignment(
+    weights: Tensor | Mapping[str, Tensor],
+    source_labels: Sequence[str],
+    target_labels: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    columns: int | None = None,
+) -> Path:
+    """Draw what an answer looked at: its words down the side, those of the source along the top.
+
+    After Bahdanau et al. 2015, figure 3: black is no weight, white is all. A character that no
+    installed font has is drawn as a box.
+
+    Args:
+        weights: ``[T, S]`` in ``[0, 1]``, or name of a panel -> such weights.
+        source_labels: S words.
+        target_labels: T words.
+        path: file to write; its ending says the format.
+        title: stands above.
+        columns: panels side by side; at most 4 if not given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no panel, or the labels are not as many as the weights.
+    """
+    panels = weights if isinstance(weights, Mapping) else {"": weights}
+    if not panels:
+        raise ValueError("no alignment to draw: no weights were given")
+    expected = [len(target_labels), len(source_labels)]
+    for name, image in panels.items():
+        if list(image.shape) != expected:
+            raise ValueError(
+                f"weights must be [T, S] = {expected}, as the labels are; "
+                f"got {list(image.shape)}{f' for {name!r}' if name else ''}"
+            )
+    columns = min(len(panels), columns or _COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    families, missing = _fonts([*source_labels, *target_labels, *panels, title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    source_labels, target_labels = (
+        [label.translate(boxes) for label in labels] for labels in (source_labels, target_labels)
+    )
+    style: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
+    height, width = (
+        max(1.2, _PITCH * min(len(labels), _MOST_LABELS))
+        for labels in (target_labels, source_labels)
+    )
+    # Labels stand at the first panel of each row and column alone.
+    beside, above = (
+        0.08 * max(map(len, labels), default=0) + 0.4 for labels in (target_labels, source_labels)
+    )
+    whole_width = columns * (width + 0.1) + beside + 0.2
+    figure = _figure(max(whole_width, 0.09 * len(title) + 0.3), rows * (height + 0.4) + above + 0.2)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=False)):
+        panel.imshow(
+            image.float().cpu().numpy(),
+            aspect="auto", interpolation="nearest", cmap="gray", vmin=0, vmax=1,
+        )  # fmt: skip
+        panel.xaxis.tick_top()
+        for axis, labels, shown in (
+            (panel.xaxis, source_labels, number < columns),
+            (panel.yaxis, target_labels, number % columns == 0),
+        ):
+            places = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS) or 1)
+            texts = [labels[place] if shown else "" for place in places]
+            axis.set_ticks(list(places), texts, **style)
+            axis.set_tick_params(length=2)
+        panel.tick_params(axis="x", labelrotation=90)
+        if name:
+            panel.set_xlabel(name.translate(boxes), **style)
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
+    if title:
+        figure.suptitle(title.translate(boxes), **{**style, "fontsize": 10})
+    return _save(figure, path)
+
+
+def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Fonts to draw texts with, the usual one first, and the characters that none of them has."""
+    families = [*matplotlib.rcParams["font.family"], _SURE]
+    missing = set().union(*texts)
+    for family in families:
+        missing = _missing(missing, findfont(FontProperties(family=[family])))
+    for font in fontManager.ttflist if missing else ():
+        # Those that come with matplotlib are for formulas.
+        if not font.fname.startswith(matplotlib.get_data_path()):
+            left = _missing(missing, font.fname)
+            if left < missing:
+                families, missing = [*families, font.name], left
+    return families, missing
+
+
+def _missing(characters: set[str], font: str) -> set[str]:
+    has = get_font(font).get_charmap()
+    return {character for character in characters if ord(character) not in has}
 
 
 def _save(figure: Figure, path: str | Path) -> Path:

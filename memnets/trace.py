@@ -6,11 +6,12 @@ Example::
         model.logits(batch)
     tape.weights["access.addressing"]        # one [*B, Q, N] a call
     tape.plot("weights.png")
+    tape.plot_alignment("alignment.png", model.alignments(), source_words, target_words)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,35 @@ class Tape:
         Raises:
             KeyError: nothing was recorded under this name.
         """
+        return torch.stack(self._padded(name), -3)
+
+    def _padded(self, name: str) -> list[Tensor]:
+        """All calls of an addressing, with as many slots as the last has."""
         if name not in self.weights:
             raise KeyError(f"nothing was recorded for {name!r}; there is {sorted(self.weights)}")
         calls = self.weights[name]
         slots = max(weights.shape[-1] for weights in calls)
-        padded = [nn.functional.pad(weights, (0, slots - weights.shape[-1])) for weights in calls]
-        return torch.stack(padded, -3)
+        return [nn.functional.pad(weights, (0, slots - weights.shape[-1])) for weights in calls]
+
+    def over_time(self, name: str, sequence: int = 0) -> Tensor:
+        """The weights of one sequence of the batch, head by head: ``[H, T, N]``.
+
+        It is the same whether the addressing was called once with T queries or T times with one,
+        and whether its heads are queries of one memory (``[B, Q, N]``, where the memory names
+        them) or batch (``[B, H, T, N]``). Slots that a memory did not have yet weigh 0.
+
+        Args:
+            name: of the addressing.
+            sequence: which sequence of the batch.
+
+        Raises:
+            KeyError: nothing was recorded under this name.
+        """
+        calls = [weights[sequence] for weights in self._padded(name)]
+        if name in self.heads and calls[0].dim() == 2:
+            return torch.stack(calls, 1)
+        steps = torch.cat(calls, -2)
+        return steps.reshape(-1, *steps.shape[-2:])
 
     def plot(self, path: str | Path, sequence: int = 0, split: int = 0) -> Path:
         """Draw the weights of one sequence of the batch over time, a panel a head.
@@ -67,14 +91,57 @@ class Tape:
 
         panels = {}
         for name in self.weights:
-            weights = self.stacked(name)[sequence]
-            heads = self.heads.get(
-                name, [f"query {query + 1}" for query in range(weights.shape[1])]
-            )
-            for query, head in enumerate(heads):
-                label = head if len(self.weights) == 1 else f"{name}: {head}"
-                panels[label] = weights[:, query]
+            weights = self.over_time(name, sequence)
+            for head, image in zip(self._head_names(name, len(weights)), weights, strict=True):
+                panels[head if len(self.weights) == 1 else f"{name}: {head}"] = image
         return plots.weights(panels, path, split=split)
+
+    def plot_alignment(
+        self,
+        path: str | Path,
+        names: Mapping[str, str],
+        source_labels: Sequence[str],
+        target_labels: Sequence[str],
+        sequence: int = 0,
+        heads: bool = False,
+        title: str = "",
+    ) -> Path:
+        """Draw what one sequence of the batch looked at while it answered.
+
+        Args:
+            path: file to write; its ending says the format.
+            names: label of a panel -> name of the addressing, as a model's ``alignments()``.
+            source_labels: a word for each of the N slots.
+            target_labels: a word for each step of the answer, the last T of the steps recorded.
+            sequence: which sequence of the batch.
+            heads: a panel a head, in place of the mean of the heads of an addressing.
+            title: stands above.
+
+        Returns:
+            The path.
+
+        Raises:
+            KeyError: nothing was recorded under a name.
+            ValueError: the labels are not as many as steps and slots.
+        """
+        from memnets import plots  # matplotlib takes longer to import than the rest together
+
+        panels: dict[str, Tensor] = {}
+        columns = None
+        for label, name in names.items():
+            weights = self.over_time(name, sequence)[:, -len(target_labels) :]
+            if heads and len(weights) > 1:
+                columns = len(weights)
+                panels.update(
+                    (f"{label}, {head}", image)
+                    for head, image in zip(self._head_names(name, columns), weights, strict=True)
+                )
+            else:
+                panels[label] = weights.mean(0)
+        return plots.alignment(panels, source_labels, target_labels, path, title, columns)
+
+    def _head_names(self, name: str, count: int) -> list[str]:
+        return self.heads.get(name, [f"head {head + 1}" for head in range(count)])
 
 
 @contextmanager

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens
+from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, pad_tokens
 from tasks.base import Task, check_range
 
 __all__ = ["CopyingTokens", "SortingTokens", "token_batch"]
 
 Array = np.ndarray[Any, Any]
+
+#: Exactness is also given for sequences of so many lengths at a time.
+LENGTHS = 5
+MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
 def token_batch(sources: Sequence[Array], answers: Sequence[Array]) -> Batch:
@@ -90,13 +95,62 @@ class _TokenTask(Task):
     def answer(self, tokens: Array) -> Array:
         """What is to be answered to ``tokens`` ``[n]``."""
 
+    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
+        """Of the set ``test``, how many answers are exact, by the length of the sequence.
+
+        Args:
+            split: one of :meth:`test_names`.
+            answers: tokens ``[B, T]`` for each batch of the set; what follows an end mark is not
+                read.
+
+        Returns:
+            ``exact_length_1-5``, ``exact_length_6-10`` and so on up to ``max_length``: the share of
+            right answers to sequences of such lengths, where there are any. Nothing for a set whose
+            sequences have one length.
+
+        Raises:
+            ValueError: there is not an answer for each sequence.
+        """
+        if split in self.test_sets:
+            return {}
+        targets = [
+            _said(row)
+            for index in range(self.batches(split))
+            for row in self.batch(split, index).targets
+        ]
+        given = [_said(row) for answer in answers for row in answer]
+        if len(given) != len(targets):
+            raise ValueError(
+                f"expected an answer to each of the {len(targets)} sequences of {split}; "
+                f"got {len(given)}"
+            )
+        exact = np.array([ours == theirs for ours, theirs in zip(given, targets, strict=True)])
+        lengths = np.array([len(target) - 1 for target in targets])
+        scores = {}
+        for low in range(0, self.max_length, LENGTHS):
+            high = min(low + LENGTHS, self.max_length)
+            within = (low < lengths) & (lengths <= high)
+            if within.any():
+                scores[f"exact_length_{low + 1}-{high}"] = float(exact[within].mean())
+        return scores
+
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Symbols by their number, from 0; the end mark as ``end``."""
+        """Symbols by their number, from 0; the marks by their names."""
+        sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
         source, targets = (
-            ["end" if token == END else str(token - END - 1) for token in tokens if token != PAD]
-            for tokens in (batch.source[row].tolist(), batch.targets[row].tolist())
+            [
+                MARKS.get(token, str(token - END - 1))
+                for token in (side[row] if mask is None else side[row][mask[row]]).tolist()
+            ]
+            for side, mask in sides
         )
         return source, targets
+
+
+def _said(row: Tensor) -> list[int]:
+    """The tokens up to the first end mark, the mark included."""
+    tokens: list[int] = row.tolist()
+    return tokens[: tokens.index(END) + 1] if END in tokens else tokens
 
 
 class CopyingTokens(_TokenTask):

@@ -1,14 +1,48 @@
 """Recording the weights of any model, and drawing them."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from memnets import kernels, plots, trace
-from memnets.controllers import FeedForward
+from memnets import callbacks, kernels, plots, trace
+from memnets.addressing import Content, Local
+from memnets.controllers import GRU, LSTMN, FeedForward
+from memnets.encoders import Recurrent
 from memnets.memories import NTM, Tape
-from memnets.models import MemoryMachine
+from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.scores import Additive, Dot
+from tasks import CopyingTokens, Task
+
+SIZE = 6
+PLAIN = {
+    "encoder": partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+    "decoder": partial(GRU, hidden_size=8),
+    "width": 6,
+}
+LSTMNS = {
+    "encoder": partial(Recurrent, controller=partial(LSTMN, hidden_size=4), bidirectional=False),
+    "decoder": partial(LSTMN, hidden_size=4),
+    "width": 4,
+}
+SMALL = {"width": 4, "heads": 2, "layers": 2, "hidden_size": 8}
+ALIGNED = {
+    "Bahdanau": lambda: Seq2Seq(SIZE, SIZE, **PLAIN, attention=Content(Additive(8))),
+    "Luong": lambda: Seq2Seq(SIZE, SIZE, **PLAIN, attention=Content(Dot()), attend="after"),
+    "local-p": lambda: Seq2Seq(SIZE, SIZE, **PLAIN, attention=Local(Dot(), size=8, reach=1)),
+    "LSTMN": lambda: Seq2Seq(SIZE, SIZE, **LSTMNS, attention=Content(Additive(4))),
+    "Transformer": lambda: Transformer(SIZE, SIZE, **SMALL),
+    "causal": lambda: CausalTransformer(SIZE, SIZE, **SMALL),
+}
+TOKENS = {"input_size": SIZE, "output_size": SIZE, "controller": partial(GRU, hidden_size=4)}
+MODELS = {
+    **ALIGNED,
+    "no attention": lambda: Seq2Seq(SIZE, SIZE, **PLAIN),
+    "LSTMN, no attention": lambda: Seq2Seq(SIZE, SIZE, **LSTMNS),
+    "NTM": lambda: MemoryMachine(**TOKENS, access=NTM(slots=5, width=3)),
+    "tape": lambda: MemoryMachine(**TOKENS, access=Tape(width=3, read_heads=2)),
+}
 
 
 def machine(access) -> MemoryMachine:
@@ -56,3 +90,152 @@ def test_what_is_not_there_is_named() -> None:
         tape.stacked("access")
     with pytest.raises(ValueError, match="no weights to draw"):
         plots.weights({}, "nowhere.png")
+
+
+WEIGHTS = torch.rand(2, 3, 4, 5)  # [B, H, T, N]
+
+
+def recorded(*calls: torch.Tensor, heads: list[str] | None = None) -> trace.Tape:
+    tape = trace.Tape()
+    tape.weights["part"] = list(calls)
+    if heads:
+        tape.heads["part"] = heads
+    return tape
+
+
+def test_weights_over_time_are_the_same_however_they_were_asked_for() -> None:
+    expected = WEIGHTS[1, :1]
+    at_once = recorded(WEIGHTS[:, 0])
+    one_by_one = recorded(*WEIGHTS[:, 0].split(1, 1))
+    in_chunks = recorded(*WEIGHTS[:, 0].split([3, 1], 1))
+    for tape in (at_once, one_by_one, in_chunks):
+        assert torch.equal(tape.over_time("part", 1), expected)
+
+
+def test_heads_over_time_are_the_same_as_batch_and_as_queries() -> None:
+    names = ["a", "b", "c"]
+    as_batch = recorded(*WEIGHTS.split([1, 3], 2), heads=names)
+    as_queries = recorded(*WEIGHTS.transpose(1, 2).unbind(1), heads=names)
+    assert torch.equal(as_batch.over_time("part"), WEIGHTS[0])
+    assert torch.equal(as_queries.over_time("part"), WEIGHTS[0])
+
+
+def test_slots_that_were_not_there_yet_weigh_nothing() -> None:
+    over_time = recorded(torch.ones(1, 1, 1), torch.ones(1, 1, 2)).over_time("part")
+    assert over_time.tolist() == [[[1, 0], [1, 1]]]
+    with pytest.raises(KeyError, match="nothing was recorded for 'other'"):
+        recorded().over_time("other")
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_what_a_model_looks_at_is_the_same_at_once_and_step_by_step(name, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = ALIGNED[name]().eval()
+    source, inputs = torch.tensor([[4, 5, 3]]), torch.tensor([[2, 5, 4, 4]])
+    with trace.record(model) as at_once:
+        model.decode(inputs, model.encode(source))
+    with trace.record(model) as stepwise:
+        state = model.encode(source)
+        for step in inputs.split(1, 1):
+            _, state = model.decode(step, state)
+    names = model.alignments()
+    assert names
+    for part in names.values():
+        weights = at_once.over_time(part)
+        torch.testing.assert_close(stepwise.over_time(part), weights)
+        assert weights.shape[-1] == (7 if name == "causal" else 3)
+        if name != "local-p":
+            sums = weights.sum(-1)
+            torch.testing.assert_close(sums, torch.ones_like(sums))
+    slots = ["source"] * 3 + ["answer"] * 4 * (name == "causal")
+    path = tmp_path / "alignment.png"
+    at_once.plot_alignment(path, names, slots, ["word"] * 4, heads=name == "causal")
+    assert path.stat().st_size > 0
+
+
+def test_weights_of_heads_that_are_batch_can_be_drawn(tmp_path) -> None:
+    tape = recorded(WEIGHTS, heads=["a", "b", "c"])
+    assert tape.plot(tmp_path / "weights.png", sequence=1).stat().st_size > 0
+
+
+def test_labels_of_any_script_can_be_drawn(tmp_path) -> None:
+    # A warning about a character that no font has would be an error here.
+    source = ["▁the", "$a_1$", "\\$", "日本語", "हिन्दी", "עברית", "Ελ", "🙂", "\n", ""]
+    for count in (1, 2, 10):
+        path = tmp_path / f"{count}.png"
+        plots.alignment(torch.rand(2, count), source[:count], ["$x$", "_"], path, "$ 日")
+        assert path.stat().st_size > 0
+    # Too many to be read: some labels are left out.
+    plots.alignment(torch.rand(1, 90), ["a"] * 90, ["b"], tmp_path / "long.png")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.rand(2, 3), r"weights must be \[T, S\] = \[3, 2\], as the labels are; got \[2, 3\]"),
+        ({"a": torch.rand(3, 3)}, r"got \[3, 3\] for 'a'"),
+        ({}, "no alignment to draw"),
+    ],
+)
+def test_weights_without_their_labels_are_refused(weights, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.alignment(weights, ["a", "b"], ["c", "d", "e"], "nowhere.png")
+
+
+class Answers(Task):
+    """Tokens with no words to them."""
+
+    labels = Task.labels
+
+    def batch(self, split, index):
+        return CopyingTokens(2, 1, 3, validation_batch_size=3).batch(split, index)
+
+    def test_names(self):
+        return ["test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        *[(name, "alignment") for name in ALIGNED],
+        ("no attention", None),
+        ("LSTMN, no attention", None),
+        ("NTM", "weights"),
+        ("tape", "weights"),
+    ],
+)
+def test_pictures_of_answers_in_tokens(name, drawn, tmp_path) -> None:
+    draw(MODELS[name](), CopyingTokens(2, 1, 3, [], 2), tmp_path, sequences=1)
+    expected = [f"test_{drawn}_1.png"] if drawn else []
+    assert [path.name for path in tmp_path.iterdir()] == expected
+
+
+def draw(model, task, folder, sequences) -> None:
+    """As at the end of a test."""
+    torch.manual_seed(0)
+    pictures = callbacks.Pictures(folder, sequences=sequences)
+    trainer = SimpleNamespace(is_global_zero=True, datamodule=task, callbacks=[pictures])
+    pictures.on_test_end(trainer, model.eval())
+
+
+def test_pictures_of_each_test_set_as_many_as_it_has(tmp_path) -> None:
+    draw(MODELS["Bahdanau"](), CopyingTokens(2, 1, 3, [(2, 1)], 3), tmp_path, sequences=2)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "test_alignment_1.png",
+        "test_alignment_2.png",
+        "length_2_alignment_1.png",
+    }
+
+
+def test_pictures_of_a_task_without_words(tmp_path) -> None:
+    draw(MODELS["causal"](), Answers(), tmp_path, sequences=1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_sequences_that_are_too_long_are_not_drawn(tmp_path) -> None:
+    pictures = callbacks.Pictures(tmp_path, longest=3)
+    task = CopyingTokens(2, 3, 3, test_sequences=2)
+    pictures.draw_tokens(MODELS["Bahdanau"]().eval(), task, task.batch("test", 0), 0, "{}.png")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"sequences must be .* got 0"):
+        callbacks.Pictures(tmp_path, sequences=0)

@@ -93,6 +93,14 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         """
         return map_state(lambda part: part.index_select(0, index), state)
 
+    def alignments(self) -> dict[str, str]:
+        """Where an answer looks at its source, for a picture: a label -> name of an addressing.
+
+        The slots of such an addressing are the steps of the source, after which the steps of the
+        answer may come; none if a model does not say otherwise.
+        """
+        return {}
+
     @torch.no_grad()
     def generate(
         self,

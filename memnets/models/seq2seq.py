@@ -253,6 +253,10 @@ class Seq2Seq(Model[Seq2SeqState]):
         rest = super().reorder(state._replace(memory=None), index)
         return rest._replace(memory=state.memory)
 
+    def alignments(self) -> dict[str, str]:
+        """See :meth:`~memnets.models.Model.alignments`."""
+        return {} if self.attention is None else {"attention": "attention"}
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding; hard attention learns from it by REINFORCE.
 

@@ -146,6 +146,10 @@ class Transformer(_Base):
             return super().reorder(state, index)  # type: ignore[no-any-return]
         return TransformerState(state.source, super().reorder(state.slots, index))
 
+    def alignments(self) -> dict[str, str]:
+        """See :meth:`~memnets.models.Model.alignments`: a label for each layer of the decoder."""
+        return _layers(self.decoder, "decoder", "source_attention")
+
 
 class CausalTransformer(_Base):
     """One causal stack that reads the source and goes on with the answer: plain self-attention.
@@ -201,6 +205,10 @@ class CausalTransformer(_Base):
         hidden, state = self._run(self.target_embedding, inputs, mask, state.slots)
         return self.answer(hidden), state
 
+    def alignments(self) -> dict[str, str]:
+        """See :meth:`~memnets.models.Model.alignments`: a label for each layer."""
+        return _layers(self.stack, "stack", "attention")
+
     def _run(
         self, embedding: nn.Module, inputs: Tensor, mask: Tensor, past: tuple[Slots, ...] | None
     ) -> tuple[Tensor, CausalState]:
@@ -214,3 +222,10 @@ class CausalTransformer(_Base):
         hidden = self.embed(embedding, inputs, positions)
         hidden, slots = self.stack(hidden, past, seen)
         return hidden, CausalState(slots, mask)
+
+
+def _layers(stack: Stack, name: str, part: str) -> dict[str, str]:
+    return {
+        f"layer {layer + 1}": f"{name}.layers.{layer}.{part}.addressing"
+        for layer in range(len(stack.layers))
+    }

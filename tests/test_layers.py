@@ -1,0 +1,171 @@
+"""Embeddings, positions and Transformer layers, against torch's own and the papers' formulas."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from memnets.core import Memory
+from memnets.layers import (
+    Embedding,
+    LearnedPositions,
+    MultiHead,
+    SinusoidalPositions,
+    Stack,
+    TransformerLayer,
+    causal_mask,
+)
+
+BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
+close = {"rtol": 0, "atol": 1e-12}
+
+
+def randomised(module):
+    """In double precision, with every parameter random: none is 0 or 1."""
+    torch.manual_seed(0)
+    for parameter in module.double().parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def give_attention(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:
+    theirs.in_proj_weight, theirs.in_proj_bias = ours.weight, ours.bias
+    theirs.out_proj.weight, theirs.out_proj.bias = ours.output.weight, ours.output.bias
+
+
+def random(*shape):
+    return torch.randn(*shape, dtype=torch.double, requires_grad=True)
+
+
+@pytest.mark.parametrize("masked", ["nothing", "padding", "each pair"])
+def test_many_heads_are_those_of_torch(masked):
+    ours = randomised(MultiHead(WIDTH, HEADS))
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, dtype=torch.double)
+    give_attention(ours, theirs)
+    inputs, slots = random(BATCH, STEPS, WIDTH), random(BATCH, SLOTS, WIDTH)
+    padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
+    pairs = torch.tensor([[1, 0, 0, 1, 0]] * 2 + [[1, 1, 1, 1, 1], [0, 0, 1, 0, 0]]).bool()
+    mask, arguments = {
+        "nothing": (None, {}),
+        "padding": (padding[:, None, None], {"key_padding_mask": ~padding}),
+        "each pair": (pairs, {"attn_mask": ~pairs}),
+    }[masked]
+    result = ours(inputs, Memory(*ours.slots(slots), mask))
+    expected, _ = theirs(inputs, slots, slots, need_weights=False, **arguments)
+    torch.testing.assert_close(result, expected, **close)
+    sources = [inputs, slots, ours.weight, ours.bias]
+    gradients, others = (torch.autograd.grad(x.square().sum(), sources) for x in (result, expected))
+    torch.testing.assert_close(gradients, others, **close)
+
+
+def give_layer(ours: TransformerLayer, theirs: nn.Module, cross: bool) -> None:
+    give_attention(ours.attention, theirs.self_attn)
+    norms = [ours.attention_norm, ours.feed_forward_norm]
+    if cross:
+        give_attention(ours.source_attention, theirs.multihead_attn)
+        norms.insert(1, ours.source_norm)
+    for number, norm in enumerate(norms):
+        setattr(theirs, f"norm{number + 1}", norm)
+    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[3]
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_an_encoder_layer_is_that_of_torch(norm):
+    ours = randomised(TransformerLayer(WIDTH, HEADS, 8, dropout=0.0, norm=norm))
+    theirs = nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 8, 0.0, batch_first=True, norm_first=norm == "pre"
+    )
+    give_layer(ours, theirs, cross=False)
+    inputs = random(BATCH, SLOTS, WIDTH)
+    padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
+    result, _ = ours(inputs, None, padding[:, None, None])
+    expected = theirs(inputs, src_key_padding_mask=~padding)
+    torch.testing.assert_close(result, expected, **close)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_decoder_layer_is_that_of_torch(norm):
+    ours = randomised(TransformerLayer(WIDTH, HEADS, 8, dropout=0.0, norm=norm, cross=True))
+    theirs = nn.TransformerDecoderLayer(
+        WIDTH, HEADS, 8, 0.0, batch_first=True, norm_first=norm == "pre"
+    )
+    give_layer(ours, theirs, cross=True)
+    inputs, source = random(BATCH, STEPS, WIDTH), random(BATCH, SLOTS, WIDTH)
+    padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
+    memory = Memory(*ours.source_attention.slots(source), padding[:, None, None])
+    mask = causal_mask(STEPS, STEPS, torch.device("cpu"))
+    result, slots = ours(inputs, None, mask, memory)
+    expected = theirs(inputs, source, tgt_mask=~mask, memory_key_padding_mask=~padding)
+    torch.testing.assert_close(result, expected, **close)
+    # With what it remembers of the first step, it goes on where it was.
+    _, past = ours(inputs[:, :1], None, None, memory)
+    mask = causal_mask(STEPS - 1, STEPS, torch.device("cpu"))
+    rest, later = ours(inputs[:, 1:], past, mask, memory)
+    torch.testing.assert_close(rest, expected[:, 1:], **close)
+    torch.testing.assert_close(later, slots, **close)
+
+
+def test_the_causal_mask_is_aligned_to_the_end():
+    device = torch.device("cpu")
+    assert causal_mask(1, 7, device) is None
+    expected = [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert causal_mask(2, 4, device).tolist() == [[bool(x) for x in row] for row in expected]
+
+
+def test_a_stack_normalises_its_output_where_its_layers_do_not():
+    inputs = random(BATCH, STEPS, WIDTH)
+    for norm in ("pre", "post"):
+        outputs, slots = Stack(2, WIDTH, HEADS, 8, 0.0, norm).double()(inputs)
+        assert len(slots) == 2
+        torch.testing.assert_close(outputs.mean(-1), torch.zeros_like(outputs[..., 0]), **close)
+
+
+@pytest.mark.parametrize("width", [2, 8])
+def test_sinusoidal_positions_are_the_formula(width):
+    positions = torch.tensor([[0, 1, 5], [7, 100, 2]])
+    vectors = SinusoidalPositions(width).double()(positions)
+    assert vectors.shape == (2, 3, width)
+    for place in range(6):
+        t, vector = positions.flatten()[place].item(), vectors.flatten(0, 1)[place]
+        for i in range(width // 2):
+            angle = t / 10000 ** (2 * i / width)
+            assert vector[2 * i].item() == pytest.approx(math.sin(angle), abs=1e-5)
+            assert vector[2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_a_token_is_a_one_hot_vector():
+    embedding = Embedding(7, 3)
+    tokens = torch.tensor([[0, 6, 2], [5, 5, 1]])
+    vectors = nn.functional.one_hot(tokens, 7).float()
+    assert torch.equal(embedding(tokens), embedding.weight[tokens])
+    torch.testing.assert_close(embedding(vectors), embedding(tokens))
+
+
+def test_learned_positions_are_rows():
+    positions = LearnedPositions(3, 5)
+    assert torch.equal(positions(torch.tensor([[4, 0]])), positions.weight[[4, 0]].unsqueeze(0))
+    assert positions(torch.zeros(2, 0, dtype=torch.long)).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Embedding(4, 2)(torch.tensor([0, 4])), r"tokens must be in \[0, 4\); got 0 to 4"),
+        (lambda: Embedding(4, 2)(torch.tensor([-1, 3])), r"got -1 to 3"),
+        (lambda: Embedding(4, 2)(torch.zeros(1, 5)), r"width 4; got \[1, 5\]"),
+        (lambda: Embedding(0, 2), "size must be .* got 0"),
+        (lambda: MultiHead(6, 4), "heads must divide the width 6; got 4"),
+        (lambda: SinusoidalPositions(5), "width must be even and at least 2; got 5"),
+        (lambda: SinusoidalPositions(0), "got 0"),
+        (
+            lambda: LearnedPositions(2, 3)(torch.arange(4)),
+            "end at max_length = 3; got a sequence of length 4",
+        ),
+        (lambda: TransformerLayer(4, 2, 8, norm="none"), "'pre' or 'post'; got 'none'"),
+        (lambda: Stack(0, 4, 2, 8), "layers must be .* got 0"),
+    ],
+)
+def test_errors_say_what_was_expected_and_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -217,15 +217,31 @@ class Report(lightning.Callback):
             self._console.print(note, markup=False, highlight=False)
         self._console.print(f"Everything is in {self.folder}")
 
-    def _print_table(self, title: str, rows: dict[str, str], metrics: dict[str, float]) -> None:
-        """A row for each prefix of the metrics' names, a column for each score."""
-        table = Table("set", title=title)
+    def _print_table(self, title: str, sets: dict[str, str], metrics: dict[str, float]) -> None:
+        """A cell for each score of each set, of which ``sets`` maps the prefix to its label."""
         scores = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
-        for score in scores:
-            table.add_column(score, justify="right")
-        for prefix, label in rows.items():
-            values = (metrics.get(f"{prefix}/{score}") for score in scores)
-            table.add_row(label, *("" if value is None else f"{value:.4g}" for value in values))
+
+        def cells(prefixes: list[str], names: list[str]) -> list[str]:
+            values = (metrics.get(f"{prefix}/{name}") for prefix in prefixes for name in names)
+            return ["" if value is None else f"{value:.4g}" for value in values]
+
+        # What there is more of goes downwards: there is no end to the lines of a terminal.
+        if len(scores) > max(len(sets), 6):
+            table = Table("score", title=title)
+            columns, lines = (
+                list(sets.values()),
+                [(name, cells(list(sets), [name])) for name in scores],
+            )
+        else:
+            table = Table("set", title=title)
+            columns, lines = (
+                scores,
+                [(label, cells([prefix], scores)) for prefix, label in sets.items()],
+            )
+        for column in columns:
+            table.add_column(column, justify="right")
+        for label, line in lines:
+            table.add_row(label, *line)
         self._console.print(table)
 
 

@@ -10,14 +10,14 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from memnets import functional, kernels, testing
+from memnets import encoders, functional, kernels, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.core import Controller, map_state
 from memnets.memories import NTM
 from memnets.memories.ntm import NTMState
-from memnets.models import MemoryMachine
+from memnets.models import MemoryMachine, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
-from memnets.scores import Cosine, Dot, ScaledDot
+from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing import addressing, steps
 from memnets.testing.laws import Subject
 from tests.laws import test_functional as laws_of_functions
@@ -528,18 +528,61 @@ def a_loss_turned_round(self, batch):
     return 1 / Machine.loss(self, batch)
 
 
+class SmallTransformer(Transformer):
+    """One layer, on vectors."""
+
+    def __init__(self):
+        super().__init__(2, 2, width=4, heads=2, layers=1, hidden_size=4, dropout=0.0, tied=False)
+
+
+class SmallSeq2Seq(Seq2Seq):
+    """Bahdanau's, on vectors."""
+
+    def __init__(self):
+        encoder = partial(encoders.Recurrent, controller=Recurrent)
+        attention = Content(Additive(4))
+        super().__init__(2, 2, encoder, Recurrent, attention, 4, key_size=4, tied=False)
+
+
+@faulty(SmallTransformer, "decode")
+def causal_mask_aligned_to_the_start(self, inputs, state):
+    def aligned(steps, slots, device):
+        return torch.ones(steps, slots, dtype=torch.bool).tril()
+
+    with mock.patch("memnets.models.transformer.causal_mask", aligned):
+        return SmallTransformer.decode(self, inputs, state)
+
+
+@faulty(SmallTransformer, "decode")
+def cache_kept_on_self(self, inputs, state):
+    if state.slots[0].keys.shape[2]:
+        state = state._replace(slots=self.cache)
+    logits, state = SmallTransformer.decode(self, inputs, state)
+    self.cache = state.slots
+    return logits, state
+
+
+@faulty(SmallSeq2Seq, "encode")
+def attention_to_padding(self, source, mask=None):
+    state = SmallSeq2Seq.encode(self, source, mask)
+    return state._replace(memory=state.memory._replace(mask=None))
+
+
 MODELS = [
     (KEPT, remembers(Machine, "decode")),
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),
     (STATE_IN_PLACE, partial(Machine, controller_in_place)),
     (BATCH_FIRST, partial(Machine, TorchLayout)),
-    (PARAMETERS, idles(Machine)),
+    ("the gradient of the loss reaches every parameter", idles(Machine)),
     (CHUNKS, places_that_start_anew),
     ("the future is never seen", outputs_that_see_the_future),
     ("padding never changes a result", source_mask_ignored),
     ("the same seed gives the same numbers", parameters_from_elsewhere),
     ("one batch can be learnt by heart", a_loss_turned_round),
+    (CHUNKS, causal_mask_aligned_to_the_start),
+    (KEPT, cache_kept_on_self),
+    ("padding never changes a result", attention_to_padding),
 ]
 
 FAULTS = {
@@ -577,6 +620,8 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_controller, Recurrent),
         (testing.check_access, SmallNTM),
         (testing.check_model, Machine),
+        (testing.check_model, SmallTransformer),
+        (testing.check_model, SmallSeq2Seq),
     ],
 )
 def test_the_parts_that_were_spoilt_keep_every_law(check, part):

@@ -1,0 +1,246 @@
+"""Local and hard attention: against oracles in NumPy, by frequencies, and by what they learn."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memnets.addressing import Hard, HardState, Local
+from memnets.controllers import GRU
+from memnets.core import Batch, Encoder, Memory
+from memnets.encoders import Recurrent
+from memnets.models import Seq2Seq
+from memnets.objectives import Tokens
+from memnets.scores import Additive, Dot
+
+WIDTH = 3
+lengths = st.lists(st.integers(0, 8), min_size=1, max_size=3)
+
+
+def memory(lengths, generator):
+    slots = max([1, *lengths])
+    keys = torch.randn(len(lengths), slots, WIDTH, generator=generator, dtype=torch.double)
+    mask = torch.arange(slots) < torch.tensor(lengths).unsqueeze(1)
+    return Memory(keys, keys, mask.unsqueeze(1))
+
+
+def window(scores, centre, reach, count):
+    """Softmax of the slots not more than ``reach`` from ``centre``, one at a time."""
+    weights = np.zeros(len(scores))
+    near = [s for s in range(count) if abs(s - centre) <= reach]
+    total = sum(np.exp(scores[s]) for s in near)
+    for s in near:
+        weights[s] = np.exp(scores[s]) / total
+    return weights
+
+
+@given(lengths, st.integers(1, 4), st.integers(0, 1000))
+def test_local_p_is_equations_9_and_10(lengths, reach, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    local = Local(Dot(), size=WIDTH, reach=reach).double()
+    slots = memory(lengths, generator)
+    queries = 3 * torch.randn(len(lengths), 1, WIDTH, generator=generator, dtype=torch.double)
+    weights, state = local(queries, slots, local.initial_state(slots))
+    assert state.tolist() == [[1.0]] * len(lengths)
+    first, _, second = local.place
+    w_p, v_p = first.weight.detach().numpy(), second.weight.detach().numpy()[0]
+    for row, count in enumerate(lengths):
+        query, keys = queries[row, 0].numpy(), slots.keys[row].numpy()
+        p = count / (1 + np.exp(-v_p @ np.tanh(w_p @ query)))
+        align = window(keys @ query, p, reach, count)
+        distances = np.arange(len(keys)) - p
+        expected = align * np.exp(-(distances**2) / (2 * (reach / 2) ** 2))
+        np.testing.assert_allclose(weights[row, 0].detach().numpy(), expected, atol=1e-12)
+
+
+@given(lengths, st.integers(1, 3), st.integers(0, 1000))
+def test_local_m_walks_along_the_slots(lengths, reach, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    local = Local(Dot(), reach=reach)
+    slots = memory(lengths, generator)
+    state = local.initial_state(slots)
+    for step in range(10):
+        query = torch.randn(len(lengths), 1, WIDTH, generator=generator, dtype=torch.double)
+        weights, state = local(query, slots, state)
+        for row, count in enumerate(lengths):
+            scores = (slots.keys[row] @ query[row, 0]).numpy()
+            expected = window(scores, min(step, max(count - 1, 0)), reach, count)
+            np.testing.assert_allclose(weights[row, 0].numpy(), expected, atol=1e-12)
+
+
+def test_local_without_a_mask_has_every_slot() -> None:
+    local = Local(Dot(), reach=1)
+    keys = torch.zeros(1, 4, WIDTH)
+    weights, _ = local(keys[:, :1], Memory(keys, keys), torch.tensor([[2.0]]))
+    torch.testing.assert_close(weights, torch.tensor([[[0.0, 1.0, 1.0, 1.0]]]) / 3)
+
+
+def test_hard_draws_as_often_as_the_softmax_says() -> None:
+    torch.manual_seed(0)
+    draws, query = 20_000, torch.tensor([[[1.0, -0.5, 0.3]]])
+    keys = torch.randn(1, 5, WIDTH)
+    mask = torch.tensor([[[True, True, False, True, True]]])
+    hard = Hard(Dot()).train()
+    slots = Memory(*(part.expand(draws, -1, -1) for part in (keys, keys, mask)))
+    weights, state = hard(query.expand(draws, -1, -1), slots, hard.initial_state(slots))
+    assert set(weights.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(weights.sum(-1), torch.ones(draws, 1))
+    scores = (keys @ query.mT)[0, :, 0].masked_fill(~mask[0, 0], -torch.inf)
+    probabilities = scores.softmax(-1)
+    counts, expected = weights.sum((0, 1)), draws * probabilities
+    assert counts[2] == 0
+    open_slots = mask[0, 0]
+    chi_square = ((counts - expected).square() / expected)[open_slots].sum()
+    assert chi_square < 16.3  # p = 0.001 with 3 degrees of freedom
+    place = weights.argmax(-1)
+    torch.testing.assert_close(state.log_probability[..., 0], scores.log_softmax(-1)[place])
+    entropy = -(probabilities[open_slots] * probabilities[open_slots].log()).sum()
+    torch.testing.assert_close(state.entropy, entropy.expand(draws, 1, 1))
+
+
+def test_hard_takes_the_best_in_evaluation_and_remembers_all_steps() -> None:
+    hard = Hard(Dot()).eval()
+    slots = memory([4, 2, 0], torch.Generator().manual_seed(0))
+    state = hard.initial_state(slots)
+    scores = []
+    for _ in range(3):
+        query = torch.randn(3, 1, WIDTH, dtype=torch.double)
+        weights, state = hard(query, slots, state)
+        scores.append((query @ slots.keys.mT).masked_fill(~slots.mask, -torch.inf))
+        assert weights[2].eq(0).all()
+        assert torch.equal(weights[:2].argmax(-1), scores[-1][:2].argmax(-1))
+        assert torch.equal(weights[:2].sum(-1), torch.ones(2, 1, dtype=torch.double))
+    best = torch.cat([each[:2].log_softmax(-1).amax(-1, keepdim=True) for each in scores], -1)
+    assert state.log_probability.shape == state.entropy.shape == (3, 1, 3)
+    torch.testing.assert_close(state.log_probability[:2], best)
+
+
+def hard_model(**settings) -> Seq2Seq:
+    torch.manual_seed(0)
+    return Seq2Seq(
+        7, 7, **{
+            "encoder": partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+            "decoder": partial(GRU, hidden_size=5),
+            "width": 6,
+            "attention": Hard(Additive(3)),
+            "key_size": 3,
+            "objective": Tokens(),
+            **settings,
+        },
+    )  # fmt: skip
+
+
+def scores_of(model: Seq2Seq) -> list[torch.Tensor]:
+    """A list that the scores ``[B, 1, S]`` of each step are put in; their gradient is kept."""
+    scores: list[torch.Tensor] = []
+
+    def keep(module, arguments, output):
+        if output.requires_grad:
+            output.retain_grad()
+        scores.append(output)
+
+    model.attention.score.register_forward_hook(keep)
+    return scores
+
+
+def test_the_gradient_of_hard_attention_is_that_of_reinforce() -> None:
+    lambda_r, lambda_e, discount, baseline = 0.7, 0.3, 0.5, -1.2
+    model = hard_model(reinforce_weight=lambda_r, entropy_weight=lambda_e, discount=discount)
+    model.double().train().baseline.fill_(baseline)
+    target_mask = torch.tensor([[True] * 3, [True, True, False]])
+    batch = Batch(
+        torch.tensor([[4, 5, 6, 3], [6, 3, 0, 0]]),
+        torch.tensor([[2, 4, 5], [2, 6, 0]]),
+        torch.tensor([[4, 5, 3], [6, 3, 0]]),
+        torch.tensor([[True] * 4, [True, True, False, False]]),
+        target_mask,
+    )
+    torch.manual_seed(3)
+    logits, state = model.decode(batch.inputs, model.encode(batch.source, batch.source_mask))
+    assert isinstance(state.addressing, HardState)
+    losses = model.objective.losses(logits, batch.targets).detach().numpy()
+
+    scores = scores_of(model)
+    torch.manual_seed(3)  # the same draws
+    model.loss(batch).backward()
+    for row in range(2):
+        steps = int(target_mask[row].sum())
+        for step in range(3):
+            gradient = scores[step].grad[row, 0].numpy()
+            if step >= steps:
+                assert not gradient.any()
+                continue
+            length = int(batch.source_mask[row].sum())
+            s = scores[step][row, 0, :length].detach().numpy()
+            p = np.exp(s) / np.exp(s).sum()
+            log = state.addressing.log_probability[row, 0, step].item()
+            drawn = np.argmin(np.abs(np.log(p) - log))
+            worth = sum(
+                discount ** (later - step) * (-losses[row, later] - baseline)
+                for later in range(step, steps)
+            )
+            entropy = -(p * np.log(p)).sum()
+            expected = -lambda_r * worth * (np.eye(length)[drawn] - p)
+            expected += lambda_e * p * (np.log(p) + entropy)
+            np.testing.assert_allclose(gradient[:length], expected / 5, atol=1e-12)
+            assert not gradient[length:].any()
+    average = -losses[target_mask.numpy()].mean()
+    assert model.baseline.item() == pytest.approx(0.9 * baseline + 0.1 * average)
+
+
+def test_the_loss_in_evaluation_is_the_plain_one() -> None:
+    model = hard_model().eval()
+    tokens = torch.tensor([[4, 5, 3]])
+    batch = Batch(tokens, tokens, tokens)
+    expected = model.objective.losses(model.logits(batch), tokens).mean()
+    torch.testing.assert_close(model.loss(batch), expected)
+    assert model.baseline == 0
+
+
+class Bag(Encoder):
+    """Each step by itself, and no summary: only attention can know the source."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.output_size, self.summary_size = input_size, 1
+
+    def forward(self, inputs, mask=None):
+        return inputs, inputs.new_zeros(len(inputs), 1)
+
+
+def test_hard_attention_learns_to_look_where_the_answer_is() -> None:
+    # One slot of four holds 1, 3, 4 or 5, which is the answer; the others hold 6.
+    model = hard_model(encoder=Bag, attention=Hard(Additive(8)), key_size=8, width=8)
+    scores = scores_of(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    def batch() -> tuple[Batch, torch.Tensor]:
+        place = torch.randint(4, (64, 1))
+        answer = torch.tensor([1, 3, 4, 5])[torch.randint(4, (64, 1))]
+        source = torch.full((64, 4), 6).scatter(1, place, answer)
+        return Batch(source, torch.full_like(answer, 2), answer), place
+
+    def found() -> tuple[float, float]:
+        """How likely the right slot is to be drawn, and the share of right answers."""
+        model.eval()
+        known, place = batch()
+        with torch.no_grad():
+            answers = model.logits(known).argmax(-1)
+        model.train()
+        likely = scores[-1][:, 0].softmax(-1).gather(1, place).mean()
+        return likely.item(), (answers == known.targets).float().mean().item()
+
+    before, _ = found()
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.loss(batch()[0]).backward()
+        optimizer.step()
+        scores.clear()
+    after, right = found()
+    assert before < 0.5
+    assert after > 0.9
+    assert right > 0.95

@@ -1,6 +1,6 @@
 """Seconds to translate: greedy with its cache, greedy without, and a beam of 5, taking turns.
 
-python benchmarks/decoding.py runs/translation/multi30k_transformer/version_0/checkpoints/best.ckpt < sentences
+python benchmarks/decoding.py <checkpoint> < <a file of sentences>
 """
 
 import statistics

@@ -315,6 +315,14 @@ class MemoryAccess(nn.Module, ABC, Generic[State]):
     def initial_state(self, batch_size: int) -> State:
         """State before the first step: memory, weights, and whatever else is carried on."""
 
+    def interface_bias(self) -> Tensor | None:
+        """What a machine adds to the first bias of the layer that makes the interface.
+
+        Returns:
+            ``[interface_size]``, or ``None`` for nothing, if a subclass does not say otherwise.
+        """
+        return None
+
     @abstractmethod
     def forward(self, interface: Tensor, state: State) -> tuple[Tensor, State]:
         """One step.

@@ -259,3 +259,20 @@ def test_a_machine_without_memory_is_its_controller() -> None:
     inputs = torch.randn(2, 5, 4)
     hidden, _ = model.controller.lstm(inputs)
     assert torch.allclose(model(inputs)[0], model.output(hidden))
+
+
+def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
+    torch.manual_seed(0)
+    plain = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), NTM(6, 4, 2, 1))
+    torch.manual_seed(0)
+    access = NTM(6, 4, 2, 1, gate_bias=-3.0, stay_bias=2.0)
+    biased = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), access)
+    for one, other in zip(plain.state_dict().items(), biased.state_dict().items(), strict=True):
+        assert one[0] == other[0]
+        assert torch.equal(one[1], other[1]) == (one[0] != "interface.bias"), one[0]
+    nothing = torch.zeros(1, access.interface_size)
+    query, _, _ = access.queries(nothing + biased.interface.bias - plain.interface.bias)
+    assert torch.allclose(query.gate, torch.tensor(-3.0).sigmoid())
+    stay = torch.tensor([0.0, 2.0, 0.0]).softmax(-1)
+    assert torch.allclose(query.shift, stay.expand(1, 3, 3))
+    assert torch.allclose(query.strength, torch.tensor(2.0).log())

@@ -77,6 +77,9 @@ class MemoryMachine(Model[MachineState]):
         hidden_size = self.controller.hidden_size
         if access is not None:
             self.interface = nn.Linear(hidden_size, access.interface_size)
+            if (bias := access.interface_bias()) is not None:
+                with torch.no_grad():
+                    self.interface.bias.add_(bias)
         self.output = nn.Linear(hidden_size + read_size, output_size)
 
     def initial_state(self, batch_size: int) -> MachineState:

@@ -31,7 +31,7 @@ class MemorySchedule(lightning.Callback):
 
     Args:
         training: share of the training, in ``[0, 1)`` -> settings of the access from then on, such
-            as ``{slots: 128, noise: 0.0}``.
+            as ``{slots: 128, noise: 0.0}``; of a list, each batch takes the next in turn.
         validation: N of the validation.
         testing: name of a test set -> N.
 
@@ -53,6 +53,11 @@ class MemorySchedule(lightning.Callback):
                 raise ValueError(
                     f"training maps a share of the training in [0, 1) to settings; got {share}"
                 )
+        empty = [
+            name for due in self.training.values() for name, value in due.items() if value == []
+        ]
+        if empty:
+            raise ValueError(f"a list of settings needs at least one; got none for {empty[0]}")
         for slots in [*self.testing.values(), *([] if validation is None else [validation])]:
             check_positive(slots=slots)
 
@@ -84,7 +89,15 @@ class MemorySchedule(lightning.Callback):
         """Set what is due by how much of the training is done."""
         done = trainer.global_step / trainer.estimated_stepping_batches
         due = [settings for share, settings in self.training.items() if share <= done]
-        self._set(pl_module, **(due[-1] if due else {}))
+        settings = due[-1] if due else {}
+        step = trainer.global_step
+        self._set(
+            pl_module,
+            **{
+                name: value[step % len(value)] if isinstance(value, list) else value
+                for name, value in settings.items()
+            },
+        )
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Set N for the validation."""

@@ -605,9 +605,13 @@ def name(part):
     ids=name,
 )
 def test_a_faulty_part_is_found_by_its_law(check, law, part):
-    learning = {"overfit_steps": 20 * law.startswith("one batch")}
+    if check is testing.check_model:
+        settings = {"overfit_steps": 20 * law.startswith("one batch")}
+    else:
+        # Hypothesis draws by what modules are loaded, too: few examples may miss a fault by chance.
+        settings = {"max_examples": 30}
     with pytest.raises(AssertionError) as error:
-        check(part, **(learning if check is testing.check_model else {}))
+        check(part, **settings)
     assert f"law {law!r}" in str(error.value)
 
 

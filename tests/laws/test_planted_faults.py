@@ -170,9 +170,9 @@ def mask_ignored(self, scores, mask=None):
 
 @faulty(Softmax)
 def mask_after_the_softmax(self, scores, mask=None):
-    # A masked score that is great leaves nothing for the others.
-    weights = scores.softmax(-1) if mask is None else scores.softmax(-1) * mask
-    return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    # What the masked slots would have got is missing.
+    weights = scores.softmax(-1)
+    return weights if mask is None else weights * mask
 
 
 @faulty(Softmax, "normalize")
@@ -608,9 +608,6 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
     settings = {}
     if check is testing.check_model:
         settings = {"overfit_steps": 20 * law.startswith("one batch")}
-    elif check in (testing.check_score, testing.check_normalizer):
-        # Hypothesis draws by what modules are loaded, too: few examples may miss a fault by chance.
-        settings = {"max_examples": 30}
     with pytest.raises(AssertionError) as error:
         check(part, **settings)
     assert f"law {law!r}" in str(error.value)

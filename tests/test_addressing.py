@@ -244,3 +244,17 @@ def test_hard_attention_learns_to_look_where_the_answer_is() -> None:
     assert before < 0.5
     assert after > 0.9
     assert right > 0.95
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discount": 1.5}, r"discount must be in \[0, 1\]; got 1.5"),
+        ({"baseline_decay": 1.0}, r"baseline_decay must be in \[0, 1\); got 1.0"),
+        ({"attend": "during"}, "'before' or 'after'; got 'during'"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    encoder = partial(Recurrent, controller=partial(GRU, hidden_size=2))
+    with pytest.raises(ValueError, match=message):
+        Seq2Seq(5, 5, encoder, partial(GRU, hidden_size=2), Hard(Dot()), **settings)

@@ -103,6 +103,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         check_positive(input_size=input_size, output_size=output_size, width=width)
         if attend not in ("before", "after"):
             raise ValueError(f"attend must be 'before' or 'after'; got {attend!r}")
+        if not 0 <= discount <= 1:
+            raise ValueError(f"discount must be in [0, 1]; got {discount}")
         if not 0 <= baseline_decay < 1:
             raise ValueError(f"baseline_decay must be in [0, 1); got {baseline_decay}")
         self.input_size = input_size

@@ -1,4 +1,4 @@
-"""The folder of a run, ``runs/<task>/<model>/version_<n>/``: files that are never half-written."""
+"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and what is in it."""
 
 from __future__ import annotations
 

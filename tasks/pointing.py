@@ -115,11 +115,14 @@ class PointingTask(Task):
         """
 
     def judge(self, pointed: Pointed) -> dict[str, float]:
-        """Scores of an answer that its targets alone do not tell; none if not overridden."""
+        """Scores of an answer that its targets alone do not tell; none if not overridden.
+
+        With lines to draw there are at least ``exact`` and ``invalid``, 0 or 1.
+        """
         return {}
 
     def lines(self, points: Array, answer: list[int]) -> list[Array] | None:
-        """Lines ``[k, 2]`` that draw an answer; ``None`` if answers are no drawing.
+        """Lines ``[k, 2]`` that draw an answer; ``None``, if not overridden: it is no drawing.
 
         Args:
             points: ``[n, width]``.
@@ -232,12 +235,13 @@ class PointingTask(Task):
         scores = self.judge(pointed)
         if scores["exact"]:
             return pointed.points, lines, "right"
-        told = [
-            f"{name} {score:.3g}"
+        told = ["invalid"] if scores["invalid"] else []
+        told += [
+            f"{name.replace('_', ' ')} {score:.3g}"
             for name, score in scores.items()
             if name not in ("exact", "invalid")
         ]
-        return pointed.points, lines, ", ".join(["invalid"] * (scores["invalid"] > 0) + told)
+        return pointed.points, lines, ", ".join(told)
 
 
 def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) -> Batch:

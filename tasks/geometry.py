@@ -43,7 +43,32 @@ class _PlaneTask(PointingTask):
         """Lines ``[k, 2]`` that draw an answer."""
 
 
-class ConvexHull(_PlaneTask):
+class _HullTask(_PlaneTask):
+    """Points that span a polygon."""
+
+    def check(self, points: Array) -> None:
+        """Check that the points differ, and that they do not lie on one line.
+
+        Raises:
+            ValueError: two are the same, or all lie on one line, exactly or nearly.
+        """
+        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        same = first[place.reshape(-1)]
+        for again in np.flatnonzero(same != np.arange(len(points)))[:1]:
+            raise ValueError(
+                f"expected points that differ; got {points[again].tolist()} as point {same[again]} "
+                f"and as point {again}"
+            )
+        try:
+            self.answer(points)
+        except spatial.QhullError as error:
+            raise ValueError(
+                f"expected points that do not lie on one line; all {len(points)} do, or nearly, "
+                f"from {points[0].tolist()} to {points[-1].tolist()}"
+            ) from error
+
+
+class ConvexHull(_HullTask):
     """See points, point at the corners of their convex hull (Vinyals et al. 2015, 3.1).
 
     The answer starts from the corner with the lowest index and goes counter-clockwise. A point on
@@ -63,14 +88,6 @@ class ConvexHull(_PlaneTask):
             :class:`~tasks.pointing.PointingTask`.
         settings: see :class:`~tasks.Task`.
     """
-
-    def check(self, points: Array) -> None:
-        """Check that the points differ and do not lie on one line.
-
-        Raises:
-            ValueError: they do not.
-        """
-        _check_hull(points)
 
     def answer(self, points: Array) -> Array:
         """The corners counter-clockwise, from the one with the lowest index."""
@@ -92,7 +109,7 @@ class ConvexHull(_PlaneTask):
         return [points[[*answer, *answer[:1]]]]
 
 
-class Delaunay(_PlaneTask):
+class Delaunay(_HullTask):
     """See points, point at the corners of their Delaunay triangles (Vinyals et al. 2015, 3.2).
 
     The answer is three indices a triangle, in rising order; the triangles are in the order of their
@@ -113,14 +130,6 @@ class Delaunay(_PlaneTask):
             :class:`~tasks.pointing.PointingTask`.
         settings: see :class:`~tasks.Task`.
     """
-
-    def check(self, points: Array) -> None:
-        """Check that the points differ and do not lie on one line.
-
-        Raises:
-            ValueError: they do not.
-        """
-        _check_hull(points)
 
     def answer(self, points: Array) -> Array:
         """The triangles, one after the other, ``[3 k]``."""
@@ -262,24 +271,6 @@ class TravellingSalesman(_PlaneTask):
     def lines(self, points: Array, answer: list[int]) -> list[Array]:
         """The tour, closed."""
         return [points[[*answer, *answer[:1]]]]
-
-
-def _check_hull(points: Array) -> None:
-    """Check that points ``[n, 2]`` differ and do not lie on one line."""
-    _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
-    repeats = np.flatnonzero(first[place.reshape(-1)] != np.arange(len(points)))
-    if len(repeats):
-        again = repeats[0]
-        raise ValueError(
-            f"expected points that differ; got {points[again].tolist()} as point "
-            f"{first[place.reshape(-1)[again]]} and as point {again}"
-        )
-    wide = points.astype(np.float64)
-    if np.linalg.matrix_rank(wide - wide[0]) < 2:
-        raise ValueError(
-            f"expected points that do not lie on one line; got all {len(points)} on that "
-            f"of {points[0].tolist()} and {points[1].tolist()}"
-        )
 
 
 def _from_lowest(cycle: list[int]) -> list[int]:

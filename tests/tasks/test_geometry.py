@@ -386,8 +386,9 @@ def test_scores_are_means_over_the_answers_that_have_them() -> None:
     ("points", "message"),
     [
         ([*SQUARE, [1.0, 0.0]], r"points that differ; got \[1.0, 0.0\] as point 1 and as point 4"),
-        ([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]], "not lie on one line; got all 3 on that of"),
-        ([[0.1, 0.0], [0.2, 0.0], [0.7, 0.0]], "not lie on one line; got all 3 on that of"),
+        ([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]], "not lie on one line; all 3 do, or nearly, from"),
+        ([[0.0, 0.0], [1.0, 1e-20], [2.0, 0.0], [3.0, 0.0]], "all 4 do, or nearly, from"),
+        ([[0.1, 0.0], [0.2, 0.0], [0.7, 0.0]], "not lie on one line; all 3 do, or nearly, from"),
     ],
 )
 def test_points_without_a_hull_are_named(make, points, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytorch_lightning as lightning
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from memnets import plots, trace
-from memnets.core import BEGIN, Batch, check_positive, map_state
+from memnets.core import BEGIN, Batch, check_positive, map_state, unpadded
 from memnets.models import Model
 from memnets.models.base import test_prefix
 from memnets.runs import update_metrics
@@ -263,7 +264,8 @@ class Pictures(lightning.Callback):
 
     Of vectors, the first sequence: the answer, and where the heads were. Of tokens, a few: what the
     model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each layer
-    the mean of its heads; or, for a machine, where the heads of its memory were.
+    the mean of its heads; or, for a machine, where the heads of its memory were. Where a task draws
+    answers in the plane, the same few, beside the right ones.
 
     Args:
         folder: where the pictures go.
@@ -292,11 +294,32 @@ class Pictures(lightning.Callback):
                 if batch.targets.shape[1] <= self.longest:
                     self.draw(pl_module, batch, name)
                 continue
-            batches = task.batches(name)
-            for number in range(self.sequences):
-                batch, row = task.batch(name, number % batches), number // batches
-                if row < len(batch.targets):
-                    self.draw_tokens(pl_module, task, batch, row, f"{name}_{{}}_{number + 1}.png")
+            drawings = []
+            for number, alone in enumerate(self._first(task, name)):
+                answer = pl_module.generate(alone.source.to(pl_module.device)).cpu()
+                self.draw_tokens(pl_module, task, alone, answer, f"{name}_{{}}_{number + 1}.png")
+                drawn = task.drawing(alone, 0, answer[0])
+                if drawn is not None:
+                    points, lines, caption = drawn
+                    _, right, _ = task.drawing(alone, 0, alone.targets[0])
+                    drawings.append(plots.Drawing(points, right, lines, caption))
+            if drawings:
+                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title=name)
+
+    def _first(self, task: Any, name: str) -> Iterator[Batch]:
+        """The sequences of tokens to draw, each a batch of one without padding."""
+        batches = task.batches(name)
+        for number in range(self.sequences):
+            batch, row = task.batch(name, number % batches), number // batches
+            if row >= len(batch.targets):
+                continue
+            source = unpadded(batch.source, batch.source_mask, row)[None]
+            inputs, targets = (
+                unpadded(side, batch.target_mask, row)[None]
+                for side in (batch.inputs, batch.targets)
+            )
+            if max(source.shape[1], targets.shape[1]) <= self.longest:
+                yield Batch(source, inputs, targets)
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
@@ -312,34 +335,25 @@ class Pictures(lightning.Callback):
         if tape.weights:
             tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
 
-    def draw_tokens(self, model: Model, task: Any, batch: Batch, row: int, name: str) -> None:
-        """Let a model answer one sequence of a batch in tokens, and draw where it looked.
+    def draw_tokens(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
+        """Draw where a model looked while it gave an answer in tokens.
 
         Args:
             model: in evaluation.
             task: whose batch it is; it gives the words.
-            batch: of tokens.
-            row: which sequence.
+            batch: of one sequence, without padding.
+            answer: what the model answered, ``[1, T]``.
             name: of the file, with ``{}`` for what is in it: ``alignment`` or ``weights``.
         """
-        source, targets = batch.source[row : row + 1], batch.targets[row]
-        if batch.source_mask is not None:
-            source = source[:, batch.source_mask[row]]
-        if batch.target_mask is not None:
-            targets = targets[batch.target_mask[row]]
         names = model.alignments()
-        if max(source.shape[1], len(targets)) > self.longest:
-            return
         if not names and getattr(model, "access", None) is None:
             return
-        source = source.to(model.device)
-        answer = model.generate(source)
         inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
-        alone = Batch(source, inputs, answer)
+        alone = batch._replace(inputs=inputs, targets=answer)
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(alone)
+            model.logits(map_state(lambda part: part.to(model.device), alone))
         if not names:
-            tape.plot(self.folder / name.format("weights"), split=source.shape[1])
+            tape.plot(self.folder / name.format("weights"), split=batch.source.shape[1])
             return
         slots, answered = _words(task, alone)
         # Of a model that reads the source and goes on, the slots are its inputs as well.

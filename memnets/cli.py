@@ -28,6 +28,7 @@ from torch import Tensor
 from memnets.callbacks import Pictures, Report
 from memnets.core import PAD, check_positive
 from memnets.decoding import check_search
+from memnets.files import write_atomically
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
@@ -37,7 +38,6 @@ from memnets.runs import (
     last_version,
     load_checkpoint,
     next_version,
-    write_atomically,
 )
 from memnets.translator import BATCH_TOKENS, Translator
 from tasks import Task

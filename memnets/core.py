@@ -53,6 +53,7 @@ __all__ = [
     "choose_state",
     "map_state",
     "pad_tokens",
+    "unpadded",
 ]
 
 Query = TypeVar("Query", default=Any)
@@ -111,6 +112,20 @@ def pad_tokens(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
     tokens = np.full(inside.shape, PAD, np.int64)
     tokens[inside] = np.concatenate(rows)
     return torch.from_numpy(tokens), None if inside.all() else torch.from_numpy(inside)
+
+
+def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
+    """One sequence of a batch without its padding.
+
+    Args:
+        steps: ``[B, T, ...]``.
+        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
+        row: which sequence.
+
+    Returns:
+        ``[n, ...]``.
+    """
+    return steps[row] if mask is None else steps[row][mask[row]]
 
 
 def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:

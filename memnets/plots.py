@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from torch import Tensor
 
-__all__ = ["alignment", "answer", "weights"]
+__all__ = ["Drawing", "alignment", "answer", "drawing", "weights"]
+
+Array = np.ndarray[Any, Any]
 
 #: Labels that fit on an axis of a picture of alignments; of more, some are left out.
 _MOST_LABELS = 80
@@ -186,6 +188,59 @@ def alignment(
         panel.set_axis_off()
     if title:
         figure.suptitle(title.translate(boxes), **{**style, "fontsize": 10})
+    return _save(figure, path)
+
+
+class Drawing(NamedTuple):
+    """An answer in the plane, beside the right one.
+
+    Attributes:
+        points: ``[n, 2]``.
+        target: lines ``[k, 2]`` of the right answer.
+        answer: lines ``[k, 2]`` of the answer that was given.
+        caption: how good that is.
+    """
+
+    points: Array
+    target: Sequence[Array]
+    answer: Sequence[Array]
+    caption: str
+
+
+def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> Path:
+    """Draw what was asked for above what came, one sequence beside the other.
+
+    Args:
+        drawings: at least one.
+        path: file to write; its ending says the format.
+        title: stands above.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not drawings:
+        raise ValueError("expected answers to draw; got none")
+    figure = _figure(2.6 * len(drawings) + 0.3, 5.8)
+    grid = figure.subplots(2, len(drawings), squeeze=False)
+    for column, (points, target, answer, caption) in zip(grid.T, drawings, strict=True):
+        for panel, lines, colour, words in (
+            (column[0], target, "tab:green", f"n = {len(points)}"),
+            (column[1], answer, "tab:blue", caption),
+        ):
+            for line in lines:
+                panel.plot(*line.T, color=colour, linewidth=1.2)
+            panel.plot(*points.T, ".", color="black", markersize=5)
+            panel.set_title(words, fontsize=8)
+            panel.set_aspect("equal", "datalim")
+            panel.set_xticks([])
+            panel.set_yticks([])
+    for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
+        panel.set_ylabel(name)
+    if title:
+        figure.suptitle(title, fontsize=10)
     return _save(figure, path)
 
 

@@ -1,12 +1,11 @@
-"""The folder of a run, ``runs/<task>/<model>/version_<n>/``: files that are never half-written."""
+"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and what is in it."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +13,8 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.loggers.logger import Logger
 from torch import nn
+
+from memnets.files import write_atomically
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -24,31 +25,11 @@ __all__ = [
     "load_checkpoint",
     "next_version",
     "update_metrics",
-    "write_atomically",
 ]
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used: it is missing, damaged, or that of another model."""
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file such that at every moment the old or the new content is there, whole.
-
-    Args:
-        path: its folder is made if need be.
-        write: is given the open file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

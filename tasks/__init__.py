@@ -2,7 +2,21 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
+from tasks.pointing import PointingTask, SortingNumbers
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
 
-__all__ = ["Copying", "CopyingTokens", "RepeatCopying", "SortingTokens", "Task", "Translation"]
+__all__ = [
+    "ConvexHull",
+    "Copying",
+    "CopyingTokens",
+    "Delaunay",
+    "PointingTask",
+    "RepeatCopying",
+    "SortingNumbers",
+    "SortingTokens",
+    "Task",
+    "Translation",
+    "TravellingSalesman",
+]

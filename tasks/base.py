@@ -123,6 +123,22 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return None
 
+    def drawing(
+        self, batch: Batch, row: int, tokens: Tensor
+    ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]], str] | None:
+        """What to draw of an answer in the plane of its source, where a task has one.
+
+        Args:
+            batch: one of this task's.
+            row: which of its sequences.
+            tokens: an answer, ``[T]``; anything may follow its end mark.
+
+        Returns:
+            The points of the source, ``[n, 2]``; lines that stand for the answer, ``[k, 2]`` each;
+            and how good it is, in a word or two. ``None`` if answers are no drawing.
+        """
+        return None
+
     def random(self, split: str, index: int) -> np.random.Generator:
         """The generator of random numbers that belongs to a batch."""
         return np.random.default_rng([self.seed, zlib.crc32(split.encode()), index])

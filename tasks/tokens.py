@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, pad_tokens
+from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, pad_tokens, unpadded
 from tasks.base import Task, check_range
 
-__all__ = ["CopyingTokens", "SortingTokens", "token_batch"]
+__all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_rows", "said"]
 
 Array = np.ndarray[Any, Any]
 
@@ -21,22 +21,55 @@ LENGTHS = 5
 MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
-def token_batch(sources: Sequence[Array], answers: Sequence[Array]) -> Batch:
-    """A batch of token sequences.
+def answer_batch(
+    source: Tensor, source_mask: Tensor | None, answers: Sequence[Sequence[int] | Array]
+) -> Batch:
+    """A batch whose answers are tokens.
 
     Args:
-        sources: B arrays of tokens, without marks.
-        answers: B arrays of tokens, without marks.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        source_mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        answers: B sequences of tokens, without marks.
 
     Returns:
-        The sources with an end mark, ``[B, S]``; as inputs the answers after a begin mark and as
-        targets the answers before an end mark, ``[B, T]``; padding at the end, with masks where
-        there is any.
+        The source; as inputs the answers after a begin mark and as targets the answers before an
+        end mark, ``[B, T]``; padding at the end, with a mask where there is any.
     """
-    source, source_mask = pad_tokens([[*tokens, END] for tokens in sources])
     inputs, _ = pad_tokens([[BEGIN, *tokens] for tokens in answers])
     targets, target_mask = pad_tokens([[*tokens, END] for tokens in answers])
     return Batch(source, inputs, targets, source_mask, target_mask)
+
+
+def said(tokens: Tensor) -> list[int]:
+    """What a row of tokens ``[T]`` says: all up to the first end mark, the mark included."""
+    row: list[int] = tokens.tolist()
+    return row[: row.index(END) + 1] if END in row else row
+
+
+def answered_rows(
+    task: Task, split: str, answers: list[Tensor]
+) -> list[tuple[Batch, int, list[int]]]:
+    """The sequences of a test set, each with what a model said.
+
+    Args:
+        task: whose answers are tokens.
+        split: one of its test sets.
+        answers: tokens ``[B, T]`` for each batch of the set; what follows an end mark is not read.
+
+    Returns:
+        For each sequence its batch, its row there, and the answer up to its end mark.
+
+    Raises:
+        ValueError: there is not an answer for each sequence.
+    """
+    batches = [task.batch(split, index) for index in range(task.batches(split))]
+    rows = [(batch, row) for batch in batches for row in range(len(batch.targets))]
+    given = [said(row) for answer in answers for row in answer]
+    if len(given) != len(rows):
+        raise ValueError(
+            f"expected an answer to each of the {len(rows)} sequences of {split}; got {len(given)}"
+        )
+    return [(batch, row, tokens) for (batch, row), tokens in zip(rows, given, strict=True)]
 
 
 class _TokenTask(Task):
@@ -89,7 +122,8 @@ class _TokenTask(Task):
             size = sizes.get(split, self.validation_batch_size)
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
         sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
-        return token_batch(sources, [self.answer(tokens) for tokens in sources])
+        source, mask = pad_tokens([[*tokens, END] for tokens in sources])
+        return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
 
     @abstractmethod
     def answer(self, tokens: Array) -> Array:
@@ -113,18 +147,11 @@ class _TokenTask(Task):
         """
         if split in self.test_sets:
             return {}
-        targets = [
-            _said(row)
-            for index in range(self.batches(split))
-            for row in self.batch(split, index).targets
-        ]
-        given = [_said(row) for answer in answers for row in answer]
-        if len(given) != len(targets):
-            raise ValueError(
-                f"expected an answer to each of the {len(targets)} sequences of {split}; "
-                f"got {len(given)}"
-            )
-        exact = np.array([ours == theirs for ours, theirs in zip(given, targets, strict=True)])
+        rows = answered_rows(self, split, answers)
+        targets = [said(batch.targets[row]) for batch, row, _ in rows]
+        exact = np.array(
+            [tokens == target for (*_, tokens), target in zip(rows, targets, strict=True)]
+        )
         lengths = np.array([len(target) - 1 for target in targets])
         scores = {}
         for low in range(0, self.max_length, LENGTHS):
@@ -138,19 +165,10 @@ class _TokenTask(Task):
         """Symbols by their number, from 0; the marks by their names."""
         sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
         source, targets = (
-            [
-                MARKS.get(token, str(token - END - 1))
-                for token in (side[row] if mask is None else side[row][mask[row]]).tolist()
-            ]
+            [MARKS.get(token, str(token - END - 1)) for token in unpadded(side, mask, row).tolist()]
             for side, mask in sides
         )
         return source, targets
-
-
-def _said(row: Tensor) -> list[int]:
-    """The tokens up to the first end mark, the mark included."""
-    tokens: list[int] = row.tolist()
-    return tokens[: tokens.index(END) + 1] if END in tokens else tokens
 
 
 class CopyingTokens(_TokenTask):

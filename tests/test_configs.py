@@ -12,6 +12,7 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
 
 TOKENS = ["--data.test_lengths=[[3, 2]]", "--data.test_sequences=2"]
+POINTING = ["--data.min_points=3", "--data.max_points=4", "--data.test_sequences=2"]
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 
 SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") for n in range(60)]
@@ -22,6 +23,8 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task in ("CopyingTokens", "SortingTokens"):
         return TOKENS
+    if task in ("SortingNumbers", "ConvexHull", "Delaunay", "TravellingSalesman"):
+        return [*POINTING, "--data.test_points=[[5, 2]]", "--data.batch_points=8"]
     if task != "Translation":
         return ["--data.test_sets=[[3, 2]]"]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":

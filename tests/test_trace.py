@@ -3,17 +3,20 @@
 from functools import partial
 from types import SimpleNamespace
 
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 
 from memnets import callbacks, kernels, plots, trace
 from memnets.addressing import Content, Local
 from memnets.controllers import GRU, LSTMN, FeedForward
+from memnets.core import BEGIN, END
 from memnets.encoders import Recurrent
 from memnets.memories import NTM, Tape
-from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.models import CausalTransformer, MemoryMachine, Model, Seq2Seq, Transformer
 from memnets.scores import Additive, Dot
-from tasks import CopyingTokens, Task
+from tasks import ConvexHull, CopyingTokens, Task, TravellingSalesman
 
 SIZE = 6
 PLAIN = {
@@ -210,10 +213,10 @@ def test_pictures_of_answers_in_tokens(name, drawn, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == expected
 
 
-def draw(model, task, folder, sequences) -> None:
+def draw(model, task, folder, **settings) -> None:
     """As at the end of a test."""
     torch.manual_seed(0)
-    pictures = callbacks.Pictures(folder, sequences=sequences)
+    pictures = callbacks.Pictures(folder, **settings)
     trainer = SimpleNamespace(is_global_zero=True, datamodule=task, callbacks=[pictures])
     pictures.on_test_end(trainer, model.eval())
 
@@ -233,9 +236,50 @@ def test_pictures_of_a_task_without_words(tmp_path) -> None:
 
 
 def test_sequences_that_are_too_long_are_not_drawn(tmp_path) -> None:
-    pictures = callbacks.Pictures(tmp_path, longest=3)
-    task = CopyingTokens(2, 3, 3, test_sequences=2)
-    pictures.draw_tokens(MODELS["Bahdanau"]().eval(), task, task.batch("test", 0), 0, "{}.png")
+    draw(MODELS["Bahdanau"](), CopyingTokens(2, 3, 3, [], 2), tmp_path, longest=3)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"sequences must be .* got 0"):
         callbacks.Pictures(tmp_path, sequences=0)
+
+
+class InOrder(Model):
+    """Points at one point after the other, as they were given."""
+
+    def encode(self, source, mask=None):
+        return torch.full((len(source),), END + 1 + source.shape[1])
+
+    def decode(self, inputs, state):
+        following = torch.where(inputs == BEGIN, END + 1, inputs + 1)
+        tokens = following.where(following < state[:, None], END)
+        return torch.nn.functional.one_hot(tokens, 40).float(), state
+
+
+def test_answers_in_the_plane_are_drawn_together_for_each_test_set(tmp_path) -> None:
+    task = ConvexHull(4, 6, [(5, 1)], 3)
+    draw(InOrder(), task, tmp_path, sequences=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"test_drawing.png", "n_5_drawing.png"}
+    two, one = (matplotlib.image.imread(tmp_path / f"{n}_drawing.png") for n in ("test", "n_5"))
+    assert two.shape[0] == one.shape[0]
+    assert two.shape[1] > 1.5 * one.shape[1]
+
+
+def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:
+    task = TravellingSalesman(5, 5, test_sequences=1)
+    batch = task.batch("test", 0)
+
+    def picture(answer, name) -> np.ndarray:
+        points, lines, _ = task.drawing(batch, 0, answer)
+        _, right, _ = task.drawing(batch, 0, batch.targets[0])
+        path = plots.drawing([plots.Drawing(points, right, lines, "")], tmp_path / name)
+        return matplotlib.image.imread(path)
+
+    right, wrong = (
+        picture(answer, f"{number}.png")
+        for number, answer in enumerate((batch.targets[0], batch.targets[0, [0, 2, 1, 3, 4, 5]]))
+    )
+    # Above is the target, in both; below is the answer.
+    changed = np.flatnonzero((right != wrong).any((1, 2)))
+    assert len(changed)
+    assert changed.min() > len(right) / 2
+    with pytest.raises(ValueError, match="expected answers to draw; got none"):
+        plots.drawing([], tmp_path / "none.png")

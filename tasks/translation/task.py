@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens
+from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens, unpadded
 from memnets.vocabulary import Vocabulary
 from tasks.base import Task
 from tasks.translation.catalogues import read_catalogue
@@ -375,8 +375,7 @@ class Translation(Task):
         """Sub-words of the source and of the targets, end marks included."""
         sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
         source, targets = (
-            self.vocabulary.pieces((side[row] if mask is None else side[row][mask[row]]).tolist())
-            for side, mask in sides
+            self.vocabulary.pieces(unpadded(side, mask, row).tolist()) for side, mask in sides
         )
         return source, targets
 

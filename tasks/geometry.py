@@ -1,0 +1,403 @@
+"""Geometry by pointing: convex hulls, Delaunay triangulations, shortest tours.
+
+Vinyals et al. 2015, "Pointer Networks", section 3. Points are uniform in the unit square.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import spatial
+
+from memnets.core import Batch, check_positive
+from memnets.files import cached
+from tasks.pointing import Array, Pointed, PointingTask, as_batch
+
+__all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
+
+#: Tours of up to so many points are found by dynamic programming, longer ones by elkai.
+EXACT_POINTS = 12
+#: Tours that dynamic programming finds at once; more would not fit in the processor's cache.
+EXACT_TOURS = 32
+#: Of what is kept about long tours; to be raised with any change to how they are found.
+TOURS_VERSION = 1
+#: elkai takes whole numbers, which LKH wants to be below 2^31 / 200: what the longest becomes.
+LONGEST_DISTANCE = 1_000_000
+
+
+class _PlaneTask(PointingTask):
+    """Points in the unit square."""
+
+    def points(self, random: np.random.Generator, n: int) -> Array:
+        """Uniform in the unit square, ``[n, 2]``."""
+        return random.random((n, 2), np.float32)
+
+    @abstractmethod
+    def lines(self, points: Array, answer: list[int]) -> list[Array]:
+        """Lines ``[k, 2]`` that draw an answer."""
+
+
+class _HullTask(_PlaneTask):
+    """Points that span a polygon."""
+
+    def check(self, points: Array) -> None:
+        """Check that the points differ, and that they do not lie on one line.
+
+        Raises:
+            ValueError: two are the same, or all lie on one line, exactly or nearly.
+        """
+        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        same = first[place.reshape(-1)]
+        for again in np.flatnonzero(same != np.arange(len(points)))[:1]:
+            raise ValueError(
+                f"expected points that differ; got {points[again].tolist()} as point {same[again]} "
+                f"and as point {again}"
+            )
+        try:
+            self.answer(points)
+        except spatial.QhullError as error:
+            raise ValueError(
+                f"expected points that do not lie on one line; all {len(points)} do, or nearly, "
+                f"from {points[0].tolist()} to {points[-1].tolist()}"
+            ) from error
+
+
+class ConvexHull(_HullTask):
+    """See points, point at the corners of their convex hull (Vinyals et al. 2015, 3.1).
+
+    The answer starts from the corner with the lowest index and goes counter-clockwise. A point on
+    an edge of the hull is no corner.
+
+    The scores of a test set: ``exact``, the share of answers that are the right polygon, from any
+    corner and in any direction; ``area``, the polygon's share of the hull's area, the mean over
+    answers that are polygons; ``invalid``, the share that are not: fewer than 3 corners, a corner
+    twice, edges that cross, or no end.
+
+    Args:
+        min_points: fewest points of a sequence, at least 3.
+        max_points: most points of training, validation and the test set ``test``.
+        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sequences: in ``test``, with as many points as in training, at least 1.
+        batch_points: points in a training batch, at least ``max_points``; see
+            :class:`~tasks.pointing.PointingTask`.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def answer(self, points: Array) -> Array:
+        """The corners counter-clockwise, from the one with the lowest index."""
+        corners = spatial.ConvexHull(points).vertices
+        return np.roll(corners, -corners.argmin())
+
+    def judge(self, pointed: Pointed) -> dict[str, float]:
+        """``exact`` and ``invalid``, 0 or 1, and of a polygon ``area``."""
+        simple = pointed.whole and _is_polygon(pointed.points[pointed.answer], pointed.answer)
+        if not simple:
+            return {"exact": 0.0, "invalid": 1.0}
+        exact = _from_lowest(pointed.answer) == _from_lowest(pointed.target)
+        # The corners are among the points, so that the polygon lies inside the hull.
+        area, whole = (_area(pointed.points[side]) for side in (pointed.answer, pointed.target))
+        return {"exact": float(exact), "area": area / whole, "invalid": 0.0}
+
+    def lines(self, points: Array, answer: list[int]) -> list[Array]:
+        """The polygon, closed."""
+        return [points[[*answer, *answer[:1]]]]
+
+
+class Delaunay(_HullTask):
+    """See points, point at the corners of their Delaunay triangles (Vinyals et al. 2015, 3.2).
+
+    The answer is three indices a triangle, in rising order; the triangles are in the order of their
+    incenters, by the first coordinate and then by the second. Of points on one circle, which have
+    several triangulations, the answer is one.
+
+    The scores of a test set: ``exact``, the share of answers that are the right set of triangles,
+    in any order; ``coverage``, the share of the right triangles that were found, the mean over
+    answers; ``invalid``, the share of answers that are no triangles: tokens that are not three
+    different points each, or no end.
+
+    Args:
+        min_points: fewest points of a sequence, at least 3.
+        max_points: most points of training, validation and the test set ``test``.
+        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sequences: in ``test``, with as many points as in training, at least 1.
+        batch_points: points in a training batch, at least ``max_points``; see
+            :class:`~tasks.pointing.PointingTask`.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def answer(self, points: Array) -> Array:
+        """The triangles, one after the other, ``[3 k]``."""
+        triangles = np.sort(spatial.Delaunay(points).simplices, 1)
+        corners = points[triangles].astype(np.float64)
+        # The incenter weighs each corner by the length of the side that it is not on.
+        sides = np.linalg.norm(np.roll(corners, -1, 1) - np.roll(corners, 1, 1), axis=-1)
+        incenters = (sides[..., None] * corners).sum(1) / sides.sum(1, keepdims=True)
+        ordered: Array = triangles[np.lexsort(incenters.T[::-1])]
+        return ordered.flatten()
+
+    def judge(self, pointed: Pointed) -> dict[str, float]:
+        """``exact`` and ``invalid``, 0 or 1, and ``coverage``."""
+        given, right = _triples(pointed.answer), _triples(pointed.target)
+        valid = pointed.whole and given != [] and all(len(set(triple)) == 3 for triple in given)
+        found, wanted = ({frozenset(triple) for triple in side} for side in (given, right))
+        return {
+            "exact": float(valid and found == wanted),
+            "coverage": len(found & wanted) / len(wanted),
+            "invalid": float(not valid),
+        }
+
+    def lines(self, points: Array, answer: list[int]) -> list[Array]:
+        """The triangles, closed."""
+        return [points[[*triple, triple[0]]] for triple in _triples(answer)]
+
+
+class TravellingSalesman(_PlaneTask):
+    """See points, point at all of them in the order of a shortest tour (Vinyals et al. 2015, 3.3).
+
+    The tour starts at point 0 and goes on to the lower of its two neighbours; it then ends, without
+    a return. Up to 12 points the tour is the shortest, by dynamic programming (Held & Karp 1962).
+    Beyond, it is that of LKH (Helsgaun 2000) by the package elkai, which nearly always is, on
+    distances rounded to a millionth of the longest.
+
+    Long tours are slow to find, so that they are kept in files, and training goes again and again
+    through a pool of batches: batch ``i`` is number ``i % pool_batches`` of the pool, with each of
+    its sequences turned or mirrored (one of the 8 symmetries of the square) and its points in a new
+    order, drawn for ``i``. A file is found by the points that it answers; one that is damaged is
+    made anew.
+
+    The scores of a test set: ``exact``, the share of answers that are the tour of the target, from
+    any point and in any direction; ``tour``, the mean length of the answers that are tours;
+    ``tour_ratio``, the mean of such a length by that of the target; ``invalid``, the share of
+    answers that have not every point once, or no end.
+
+    Args:
+        min_points: fewest points of a sequence, at least 3.
+        max_points: most points of training, validation and the test set ``test``.
+        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sequences: in ``test``, with as many points as in training, at least 1.
+        batch_points: points in a training batch, at least ``max_points``; see
+            :class:`~tasks.pointing.PointingTask`.
+        pool_batches: training batches that differ in more than their guise, where ``max_points`` is
+            more than 12; without long tours all batches do.
+        cache: folder where long tours are kept; if not given, ``memnets`` in the user's cache
+            (``$XDG_CACHE_HOME``, or ``~/.cache``).
+        settings: see :class:`~tasks.Task`.
+
+    Raises:
+        ValueError: a setting is out of its range, or there are tours of more than 12 points and no
+            elkai.
+    """
+
+    def __init__(
+        self,
+        min_points: int = 5,
+        max_points: int = 20,
+        test_points: Sequence[tuple[int, int]] = (),
+        test_sequences: int = 1000,
+        batch_points: int | None = None,
+        pool_batches: int = 1000,
+        cache: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            min_points, max_points, test_points, test_sequences, batch_points, **settings
+        )
+        check_positive(pool_batches=pool_batches)
+        if self.most_points > EXACT_POINTS:
+            _elkai()
+        self.pool_batches = pool_batches
+        usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.cache = Path(usual, "memnets") if cache is None else Path(cache)
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        if split != "train" or self.max_points <= EXACT_POINTS:
+            return super().batch(split, index)
+        points = self.drawn(split, index % self.pool_batches)
+        random = self.random("train, in a guise", index)
+        guises = [_guise(random, *pair) for pair in zip(points, self.answers(points), strict=True)]
+        return as_batch([rows for rows, _ in guises], [tour for _, tour in guises])
+
+    def answer(self, points: Array) -> Array:
+        """The tour, from point 0 to the lower of its neighbours."""
+        return self.answers([points])[0]
+
+    def answers(self, points: Sequence[Array]) -> list[Array]:
+        """A tour for each of many."""
+        numbers = np.array([len(rows) for rows in points])
+        tours: dict[int, Array] = {}
+        for n in np.unique(numbers[numbers <= EXACT_POINTS]):
+            same = np.flatnonzero(numbers == n)
+            for chosen in np.split(same, range(EXACT_TOURS, len(same), EXACT_TOURS)):
+                found = _held_karp(np.stack([points[row] for row in chosen]))
+                tours.update(zip(chosen.tolist(), found, strict=True))
+        long = np.flatnonzero(numbers > EXACT_POINTS).tolist()
+        if long:
+            tours.update(zip(long, self._long([points[row] for row in long]), strict=True))
+        return [np.array(_from_lowest(tours[row].tolist())) for row in range(len(points))]
+
+    def _long(self, points: list[Array]) -> list[Array]:
+        """Tours of elkai, from the cache if they are there."""
+        numbers = [len(rows) for rows in points]
+        key = b"".join(
+            [f"tours {TOURS_VERSION} {numbers}".encode(), *(rows.tobytes() for rows in points)]
+        )
+
+        def find() -> bytes:
+            return np.concatenate([_lkh(rows) for rows in points]).astype("<u4").tobytes()
+
+        try:
+            kept = cached(self.cache, key, find)
+        except OSError as error:
+            raise ValueError(
+                f"cache must be a folder where tours can be kept; got {self.cache} ({error})"
+            ) from error
+        return np.split(np.frombuffer(kept, "<u4").astype(np.int64), np.cumsum(numbers)[:-1])
+
+    def judge(self, pointed: Pointed) -> dict[str, float]:
+        """``exact`` and ``invalid``, 0 or 1, and of a tour ``tour`` and ``tour_ratio``."""
+        if not pointed.whole or sorted(pointed.answer) != list(range(len(pointed.points))):
+            return {"exact": 0.0, "invalid": 1.0}
+        exact = _from_lowest(pointed.answer) == pointed.target
+        tour, best = (_length(pointed.points[side]) for side in (pointed.answer, pointed.target))
+        return {"exact": float(exact), "tour": tour, "tour_ratio": tour / best, "invalid": 0.0}
+
+    def lines(self, points: Array, answer: list[int]) -> list[Array]:
+        """The tour, closed."""
+        return [points[[*answer, *answer[:1]]]]
+
+
+def _from_lowest(cycle: list[int]) -> list[int]:
+    """A cycle of different indices, from the lowest to the lower of its neighbours."""
+    start = cycle.index(min(cycle))
+    turned = cycle[start:] + cycle[:start]
+    return turned if turned[1] < turned[-1] else [turned[0], *turned[:0:-1]]
+
+
+def _triples(indices: list[int]) -> list[list[int]]:
+    """Cut after every third index."""
+    return [indices[start : start + 3] for start in range(0, len(indices), 3)]
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """The third coordinate of the cross products of vectors ``[..., 2]``."""
+    product: Array = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return product
+
+
+def _is_polygon(corners: Array, indices: list[int]) -> bool:
+    """Whether there are 3 or more different corners ``[k, 2]``, and no two edges cross.
+
+    No three corners are taken to lie on one line: of random points, none do.
+    """
+    if len(indices) < 3 or len(set(indices)) < len(indices):
+        return False
+    start, end = corners[:, None], np.roll(corners, -1, 0)[:, None]
+    # Which of the corners lie to the left of each edge: an edge is cut where its ends differ.
+    left = _cross(end - start, corners - start) > 0
+    apart = left ^ np.roll(left, -1, 1)
+    steps = (np.arange(len(corners)) - np.arange(len(corners))[:, None]) % len(corners)
+    neighbours = (steps <= 1) | (steps == len(corners) - 1)
+    return not (apart & apart.T & ~neighbours).any()
+
+
+def _area(corners: Array) -> float:
+    """Area of a polygon ``[k, 2]``."""
+    return float(abs(_cross(corners, np.roll(corners, -1, 0)).sum()) / 2)
+
+
+def _length(tour: Array) -> float:
+    """Length of a closed tour ``[n, 2]``."""
+    return float(np.linalg.norm(tour - np.roll(tour, 1, 0), axis=1).sum())
+
+
+def _distances(points: Array) -> Array:
+    """From each point to each, float64 ``[..., n, 2] -> [..., n, n]``."""
+    wide = points.astype(np.float64)
+    distances: Array = np.linalg.norm(wide[..., :, None, :] - wide[..., None, :, :], axis=-1)
+    return distances
+
+
+@functools.cache
+def _visits(m: int) -> list[tuple[Array, Array, Array]]:
+    """In which order the paths through subsets of m points are found, those of 2 points first.
+
+    Returns:
+        For each size the subsets as bits, the point that a path through them ends with, and the
+        subsets without it; all ``[P]``.
+    """
+    subsets = np.arange(1 << m)
+    inside = (subsets[:, None] >> np.arange(m) & 1).astype(bool)
+    sizes = inside.sum(1, keepdims=True)
+    visits = []
+    for size in range(2, m + 1):
+        subset, last = np.nonzero(inside & (sizes == size))
+        visits.append((subset, last, subset ^ (1 << last)))
+    return visits
+
+
+def _held_karp(points: Array) -> Array:
+    """Shortest tours from point 0, ``[B, n, 2] -> [B, n]``, by dynamic programming.
+
+    Held & Karp 1962, "A Dynamic Programming Approach to Sequencing Problems": C(S, j) is the
+    length of the shortest path from point 0 through all of S that ends in j, and
+    ``C(S, j) = min_k C(S - j, k) + d(k, j)``.
+    """
+    distances = _distances(points)
+    size, m = len(points), points.shape[1] - 1
+    # The instances come last: what is looked up by a subset then lies side by side.
+    home = distances[:, 0, 1:].T
+    steps = distances[:, 1:, 1:].transpose(1, 2, 0)
+    cost = np.full((1 << m, m, size), np.inf)
+    cost[1 << np.arange(m), np.arange(m)] = home
+    for subset, last, before in _visits(m):
+        cost[subset, last] = (cost[before] + steps[last]).min(1)
+    # Backwards: what came before the last point is what the minimum was taken at.
+    rows = np.arange(size)
+    left = np.full(size, (1 << m) - 1)
+    last = (cost[-1] + home).argmin(0)
+    tour = [last]
+    for _ in range(m - 1):
+        left = left ^ (1 << last)
+        last = (cost[left, :, rows] + steps[last, :, rows]).argmin(1)
+        tour.append(last)
+    return np.stack([np.zeros(size, np.int64), *(last + 1 for last in tour)], 1)
+
+
+def _elkai() -> Any:
+    """The package elkai.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import elkai
+    except ImportError as error:
+        raise ValueError(
+            f"tours of more than {EXACT_POINTS} points need the package elkai: "
+            "python -m pip install elkai"
+        ) from error
+    return elkai
+
+
+def _lkh(points: Array) -> Array:
+    """A short tour from point 0, ``[n, 2] -> [n]``."""
+    distances = _distances(points)
+    scale = LONGEST_DISTANCE / (distances.max() or 1.0)
+    whole = np.rint(distances * scale).astype(np.int64)
+    return np.array(_elkai().DistanceMatrix(whole.tolist()).solve_tsp()[:-1])
+
+
+def _guise(random: np.random.Generator, points: Array, tour: Array) -> tuple[Array, Array]:
+    """The same tour, turned or mirrored, of the points in another order."""
+    mirror_x, mirror_y, swap = random.integers(0, 2, 3)
+    shown = np.where([mirror_x, mirror_y], 1 - points, points)[:, :: 1 - 2 * swap]
+    order = random.permutation(len(points))
+    # Place i now holds point order[i]; where a point went is the inverse.
+    return shown[order], np.array(_from_lowest(np.argsort(order)[tour].tolist()))

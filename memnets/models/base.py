@@ -96,10 +96,21 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     def alignments(self) -> dict[str, str]:
         """Where an answer looks at its source, for a picture: a label -> name of an addressing.
 
-        The slots of such an addressing are the steps of the source, after which the steps of the
-        answer may come; none if a model does not say otherwise.
+        None if a model does not say otherwise; see :meth:`slot_names`.
         """
         return {}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """A word for each slot of the addressings that :meth:`alignments` names.
+
+        The steps of the source, after which those of the answer may come, if a model does not say
+        otherwise; words beyond the last slot are left out.
+
+        Args:
+            source: a word for each step of the source.
+            inputs: a word for each step of what the model was given while it answered.
+        """
+        return source + inputs
 
     @torch.no_grad()
     def generate(

@@ -56,10 +56,11 @@ class PointerNetwork(Model[PointerState]):
 
         q_0 = s_t,   q_l = q_{l-1} + W_l read(memory, U_l q_{l-1}),   logits = scores(U q_G, memory)
 
-    The keys, which the glimpses share, are a projection of the encoder's vectors; the end mark is a
-    slot with a vector of its own. What the decoder is given of a step of the source is a projection
-    of its embedding and its vector. Where the encoder does not care for order, neither does the
-    model: a permutation of the source permutes what is pointed at.
+    A slot is a step's embedding and the encoder's vector for it, side by side: one says what it is,
+    the other what it is among the rest. A projection of it is the key, which the glimpses share,
+    and another is what the decoder is given. The end mark is a slot of its own. Where the encoder
+    does not care for order, neither does the model: a permutation of the source permutes what is
+    pointed at.
 
     Args:
         input_size: width of the vectors of the source, at least 1.
@@ -116,18 +117,18 @@ class PointerNetwork(Model[PointerState]):
         self.complete = complete
         self.embedding = nn.Linear(input_size, width)
         self.encoder = encoder(width)
-        vector_size = self.encoder.output_size
-        end = torch.randn(vector_size) / vector_size**0.5
+        slot_size = width + self.encoder.output_size
+        end = torch.randn(slot_size) / slot_size**0.5
         # Where the answer ends by itself, when nothing else is left, there is nothing to learn.
         self.register_parameter("end", None if complete else nn.Parameter(end))
         self.begin = nn.Parameter(torch.randn(width) / width**0.5)
-        self.fed = nn.Linear(width + vector_size, width)
-        self.key = nn.Linear(vector_size, key_size, bias=False)
+        self.fed = nn.Linear(slot_size, width)
+        self.key = nn.Linear(slot_size, key_size, bias=False)
         self.decoder = decoder(width)
         hidden_size = self.decoder.hidden_size
         self.bridge = Bridge(self.encoder.summary_size, self.decoder)
         self.glimpses = nn.ModuleList(
-            _Glimpse(hidden_size, key_size, vector_size, copy.deepcopy(attention))
+            _Glimpse(hidden_size, key_size, slot_size, copy.deepcopy(attention))
             for _ in range(glimpses)
         )
         self.query = nn.Linear(hidden_size, key_size)
@@ -146,18 +147,18 @@ class PointerNetwork(Model[PointerState]):
                 f"source must be vectors [B, S, {self.input_size}]; got {list(source.shape)}"
             )
         slots = source.new_ones(source.shape[:2], dtype=torch.bool) if mask is None else mask
-        if not source[slots].isfinite().all():
-            row, step, _ = (~source.isfinite() & slots.unsqueeze(-1)).nonzero()[0].tolist()
+        if not source.isfinite().all():
+            row, step, _ = (~source.isfinite()).nonzero()[0].tolist()
             raise ValueError(
                 f"source must be finite; got {source[row, step].tolist()} at [{row}, {step}]"
             )
         embedded = self.embedding(source)
         vectors, summary = self.encoder(embedded, mask)
         _, controller = self.bridge.first_state(summary, self.decoder)
-        inputs = self.fed(torch.cat([embedded, vectors], -1))
-        inputs = torch.cat([inputs, self.begin.expand(len(source), 1, -1)], 1)
-        end = torch.zeros_like(vectors[0, 0]) if self.end is None else self.end
-        values = torch.cat([vectors, end.expand(len(source), 1, -1)], 1)
+        values = torch.cat([embedded, vectors], -1)
+        inputs = torch.cat([self.fed(values), self.begin.expand(len(source), 1, -1)], 1)
+        end = torch.zeros_like(values[0, 0]) if self.end is None else self.end
+        values = torch.cat([values, end.expand(len(source), 1, -1)], 1)
         memory = Memory(self.key(values), values)
         return PointerState(memory, inputs, slots, torch.zeros_like(slots), controller)
 
@@ -170,12 +171,12 @@ class PointerNetwork(Model[PointerState]):
             ValueError: a token points beyond the source.
         """
         steps = state.slots.shape[1]
-        # Marks are no step of the source: they stand for the last slot, which begins and ends.
-        place = torch.where(inputs > END, inputs - (END + 1), steps)
-        if (place > steps).any():
+        if (inputs > END + steps).any():
             raise ValueError(
                 f"tokens must be at most END + S = {END + steps}; got {inputs.max().item()}"
             )
+        # Marks are no step of the source: they stand for the last slot, which begins and ends.
+        place = torch.where(inputs > END, inputs - (END + 1), steps)
         index = place.unsqueeze(-1).expand(-1, -1, state.inputs.shape[-1])
         hidden, controller = self.decoder.unroll(state.inputs.gather(1, index), state.controller)
         pointed = torch.zeros(*place.shape, steps + 1, dtype=torch.bool, device=place.device)
@@ -224,6 +225,10 @@ class PointerNetwork(Model[PointerState]):
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: where each step points."""
         return {"pointer": "attention"}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """See :meth:`~memnets.models.Model.slot_names`."""
+        return [*source, "end"]
 
 
 class _Glimpse(nn.Module):

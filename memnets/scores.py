@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import functional, kernels
 from memnets.core import Score, check_positive
+from memnets.kernels.additive import additive
 
 __all__ = ["Additive", "Concat", "Cosine", "Dot", "General", "Location", "ScaledDot"]
 
@@ -66,8 +67,7 @@ class Additive(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-        mixed = self.projection(query).unsqueeze(-2) + keys.unsqueeze(-3)
-        return torch.tanh(mixed) @ self.direction
+        return _additive(self.projection(query), keys, self.direction)
 
 
 class Concat(Score):
@@ -88,8 +88,16 @@ class Concat(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-        mixed = self.query_projection(query).unsqueeze(-2) + self.key_projection(keys).unsqueeze(-3)
-        return torch.tanh(mixed) @ self.direction
+        keys = self.key_projection(keys)
+        return _additive(self.query_projection(query), keys, self.direction)
+
+
+def _additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
+    """``v . tanh(q + k)`` of all pairs: ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+    alike = query.shape[:-2] == keys.shape[:-2] and query.numel() > 0 and keys.numel() > 0
+    if alike and query.device.type == "cpu" and kernels.applies(query, keys, direction):
+        return additive(query, keys, direction)
+    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 
 
 class Cosine(Score):

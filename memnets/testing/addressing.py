@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from memnets import functional
+from memnets import functional, kernels
 from memnets.core import Addressing, Memory, Normalizer, Score, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
@@ -69,6 +69,17 @@ class _ScoreSubject(Pointwise):
         inputs = self.inputs(draw, special=True)
         scores = self.run(self.build(training=draw(st.booleans())), inputs)
         assert_shape(scores, (*inputs.query.shape[:-1], inputs.keys.shape[-2]), inputs.query)
+
+    @law("the fast path and the plain one agree")
+    def fast_path(self, draw: Draw) -> None:
+        part = self.build()
+        inputs = map_state(differentiable, self.inputs(draw))
+        sources = [*inputs, *part.parameters()]
+        fast = self.run(part, inputs)
+        with kernels.naive():
+            plain = self.run(part, inputs)
+        assert_close(fast, plain, "scores")
+        assert_close(gradients(fast, sources), gradients(plain, sources), "gradient")
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:

@@ -1,0 +1,100 @@
+"""A training step against ast0414/pointer-networks-pytorch, taking turns in one process.
+
+POINTER_NETWORKS_PYTORCH=<a checkout> python benchmarks/against_pointer_networks_pytorch.py
+
+Sort of n numbers; both have a bidirectional LSTM as encoder, the additive score, and no mask for
+what was visited (theirs has none). Their masks of bytes, which PyTorch no longer takes, are made
+boolean.
+"""
+
+import os
+import statistics
+import sys
+import time
+from functools import partial
+
+import torch
+from torch import nn
+
+from memnets.addressing import Content
+from memnets.controllers import LSTM
+from memnets.encoders import Recurrent
+from memnets.models import PointerNetwork
+from memnets.objectives import Tokens
+from memnets.scores import Additive
+from tasks import SortingNumbers
+
+#: Sequences of a batch, numbers of a sequence, width of every layer.
+SIZES = [(256, 10, 8), (128, 20, 128), (128, 50, 128)]
+ROUNDS = 15
+
+
+def our_step(batch, width: int):
+    model = PointerNetwork(
+        1,
+        encoder=partial(Recurrent, controller=partial(LSTM, hidden_size=width)),
+        decoder=partial(LSTM, hidden_size=width),
+        attention=Content(Additive(width)),
+        width=width,
+        revisit=True,
+        objective=Tokens(),
+    )
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.loss(batch).backward()
+        optimizer.step()
+
+    return step
+
+
+def their_step(batch, width: int):
+    import model as theirs
+
+    def masked_max(vector, mask, dim, keepdim=False, min_val=-1e7):
+        return vector.masked_fill(mask == 0, min_val).max(dim=dim, keepdim=keepdim)
+
+    theirs.masked_max = masked_max
+    model = theirs.PointerNet(input_dim=1, embedding_dim=width, hidden_size=width)
+    optimizer = torch.optim.Adam(model.parameters())
+    n = batch.source.shape[1]
+    order = batch.source.squeeze(-1).argsort(1)
+    lengths = torch.full((len(order),), n)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        scores, _, _ = model(batch.source, lengths)
+        nn.functional.nll_loss(scores.flatten(0, 1), order.flatten()).backward()
+        optimizer.step()
+
+    return step
+
+
+def seconds(step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    if "POINTER_NETWORKS_PYTORCH" not in os.environ:
+        sys.exit("needs POINTER_NETWORKS_PYTORCH=<a checkout of ast0414/pointer-networks-pytorch>")
+    sys.path.insert(0, os.environ["POINTER_NETWORKS_PYTORCH"])
+    torch.set_num_threads(1)
+    for sequences, n, width in SIZES:
+        batch = SortingNumbers(min_points=n, max_points=n, batch_size=sequences).batch("train", 0)
+        ours, theirs = our_step(batch, width), their_step(batch, width)
+        ours(), theirs()
+        pairs = [(seconds(ours), seconds(theirs)) for _ in range(ROUNDS)]
+        mine, other = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
+        ratio = statistics.median(b / a for a, b in pairs)
+        print(
+            f"{sequences} sequences of {n}, width {width}: ours {mine:.1f} ms, theirs {other:.1f} "
+            f"ms, ratio {ratio:.2f} (median of {ROUNDS} pairs, 1 thread)",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

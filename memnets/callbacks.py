@@ -355,9 +355,8 @@ class Pictures(lightning.Callback):
         if not names:
             tape.plot(self.folder / name.format("weights"), split=batch.source.shape[1])
             return
-        slots, answered = _words(task, alone)
-        # Of a model that reads the source and goes on, the slots are its inputs as well.
-        slots = slots + _words(task, alone._replace(targets=inputs))[1]
+        source, answered = _words(task, alone)
+        slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.weights[next(iter(names.values()))][-1].shape[-1]]
         path = self.folder / name.format("alignment")
         tape.plot_alignment(path, names, slots, answered, title=path.stem.replace("_", " "))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import Controller, Encoder, check_positive
+from memnets.addressing import Content
+from memnets.controllers import LSTM
+from memnets.core import Addressing, Controller, Encoder, Memory, check_positive
+from memnets.layers import Positions, Stack
+from memnets.scores import Dot
 
-__all__ = ["Recurrent"]
+__all__ = ["Process", "Recurrent", "SelfAttention"]
 
 
 class Recurrent(Encoder):
@@ -95,3 +100,96 @@ def _reorder(inputs: Tensor, order: Tensor | None) -> Tensor:
     if order is None:
         return inputs.flip(1)
     return inputs.gather(1, order.unsqueeze(-1).expand_as(inputs))
+
+
+class SelfAttention(Encoder):
+    """Transformer layers (Vaswani et al. 2017, section 3.1); the summary is the mean of the steps.
+
+    Without positions the source is a set: a permutation of its steps permutes their vectors, and
+    the summary stays.
+
+    Args:
+        input_size: width of the input and of the vectors, at least 1.
+        layers: at least 1.
+        heads: a divisor of ``input_size``.
+        hidden_size: width of the feed-forward networks, at least 1.
+        dropout: in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`~memnets.layers.TransformerLayer`.
+        positions: what says where a step stands; ``None`` for a set.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        layers: int = 3,
+        heads: int = 4,
+        hidden_size: int = 256,
+        dropout: float = 0.0,
+        norm: Literal["pre", "post"] = "pre",
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__()
+        self.stack = Stack(layers, input_size, heads, hidden_size, dropout, norm)
+        self.positions = positions
+        self.input_size = self.output_size = self.summary_size = input_size
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, input_size], [B, input_size]``."""
+        if self.positions is not None:
+            steps = torch.arange(inputs.shape[1], device=inputs.device)
+            inputs = inputs + self.positions(steps.unsqueeze(0))
+        vectors, _ = self.stack(inputs, None, None if mask is None else mask[:, None, None])
+        if mask is None:
+            return vectors, vectors.mean(1)
+        inside = mask.unsqueeze(-1)
+        return vectors, vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
+
+
+class Process(Encoder):
+    """Read a set, then think about it: *read* and *process* of Vinyals et al. 2016, section 4.
+
+    Each step of the source becomes a slot by itself, through a small network. Then an LSTM without
+    input looks at the slots for so many steps (equations 3 to 7)::
+
+        q_t = LSTM(r_{t-1}, q_{t-1})        r_t = read(memory, q_t)
+
+    and the summary is ``[q_P, r_P]``. It does not depend on the order of the source.
+
+    Args:
+        input_size: width of the input and of the slots, at least 1.
+        steps: P, at least 1.
+        hidden_size: of the small network, at least 1; ``input_size`` if not given.
+        attention: how the slots are addressed; by content with the dot product if not given.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        steps: int = 5,
+        hidden_size: int | None = None,
+        attention: Addressing | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, steps=steps)
+        hidden_size = input_size if hidden_size is None else hidden_size
+        check_positive(hidden_size=hidden_size)
+        self.input_size = self.output_size = input_size
+        self.summary_size = 2 * input_size
+        self.steps = steps
+        self.slots = nn.Sequential(
+            nn.Linear(input_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, input_size)
+        )
+        self.process = LSTM(input_size, input_size)
+        self.attention = Content(Dot()) if attention is None else attention
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, input_size], [B, 2 input_size]``."""
+        slots = self.slots(inputs)
+        memory = Memory(slots, slots, None if mask is None else mask.unsqueeze(1))
+        state, looked = self.process.initial_state(len(slots)), self.attention.initial_state(memory)
+        read = torch.zeros_like(slots[:, 0])
+        for _ in range(self.steps):
+            query, state = self.process(read, state)
+            vectors, looked = self.attention.read(query.unsqueeze(1), memory, looked)
+            read = vectors.squeeze(1)
+        return slots, torch.cat([query, read], -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.core import Memory, Normalizer, check_positive
+from memnets.core import Controller, Memory, Normalizer, State, check_positive, map_state
 from memnets.scores import ScaledDot
 
 __all__ = [
+    "Bridge",
     "Embedding",
     "LearnedPositions",
+    "LinearPositions",
     "MultiHead",
     "Positions",
     "SinusoidalPositions",
@@ -120,6 +123,64 @@ class LearnedPositions(Positions):
                 f"got a sequence of length {int(positions.max()) + 1}"
             )
         return nn.functional.embedding(positions, self.weight)
+
+
+class LinearPositions(Positions):
+    """A learned direction, as far along as the position is: ``p(t) = (t / 100) v``.
+
+    Enough to tell which of two steps comes first. There is no last position, and one that is a
+    little beyond those of training is a little beyond what is known.
+
+    Args:
+        width: at least 1.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        check_positive(width=width)
+        self.direction = nn.Parameter(torch.randn(width))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``."""
+        return positions.unsqueeze(-1) / 100 * self.direction
+
+
+class Bridge(nn.Linear):
+    """From the summary of a source to the first state of a decoder: ``tanh(W summary + b)``.
+
+    Every part of the state that is made of real numbers is set (Bahdanau et al. 2015, A.2.2);
+    state of no size, such as a tape before the first step, stays as it is.
+
+    Args:
+        summary_size: width of the summary, at least 1.
+        controller: whose state it is to be.
+        extra_size: width of one more vector that is made likewise, at least 0.
+    """
+
+    def __init__(self, summary_size: int, controller: Controller, extra_size: int = 0) -> None:
+        sizes = [extra_size]
+        _replace_numbers(controller.initial_state(1), lambda part: sizes.append(part.numel()))
+        super().__init__(summary_size, sum(sizes))
+        self.sizes = sizes
+
+    def first_state(self, summary: Tensor, controller: Controller[State]) -> tuple[Tensor, State]:
+        """``[B, summary_size] ->`` the extra vector ``[B, extra_size]``, and the state."""
+        extra, *parts = self(summary).tanh().split(self.sizes, -1)
+        rest = iter(parts)
+        zeros = controller.initial_state(len(summary))
+        return extra, _replace_numbers(zeros, lambda part: next(rest).reshape(part.shape))
+
+
+def _replace_numbers(state: State, function: Callable[[Tensor], Tensor | None]) -> State:
+    """Apply ``function`` to what is made of real numbers; where it gives ``None``, that stays."""
+
+    def replace(part: Tensor) -> Tensor:
+        if not part.is_floating_point() or not part.numel():
+            return part
+        result = function(part)
+        return part if result is None else result
+
+    return map_state(replace, state)
 
 
 class Slots(NamedTuple):

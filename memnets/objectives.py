@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from memnets.core import END, PAD, Batch, check_positive
+from memnets.core import END, PAD, Batch
+from memnets.decoding import check_search
 
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["Bits", "Objective", "Tokens"]
+__all__ = ["Bits", "Examined", "Objective", "Tokens"]
 
 
 #: Answers, and a score a sequence by name.
@@ -140,21 +141,26 @@ class Tokens(Objective):
         beam: if more than 1, a test searches with a beam of this width too; its scores are named
             ``<score>_beam``.
         length_penalty: alpha of that search, at least 0.
+        max_length: of an answer in a test, at least 1; if not given, see
+            :mod:`memnets.decoding`.
     """
 
     monitor = "loss"
 
     def __init__(
-        self, label_smoothing: float = 0.0, beam: int = 1, length_penalty: float = 1.0
+        self,
+        label_smoothing: float = 0.0,
+        beam: int = 1,
+        length_penalty: float = 1.0,
+        max_length: int | None = None,
     ) -> None:
-        check_positive(beam=beam)
+        check_search(beam, length_penalty, max_length=max_length)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1); got {label_smoothing}")
-        if length_penalty < 0:
-            raise ValueError(f"length_penalty must be at least 0; got {length_penalty}")
         self.label_smoothing = label_smoothing
         self.beam = beam
         self.length_penalty = length_penalty
+        self.max_length = max_length
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each step with smoothed targets, in nats: ``[B, T]``.
@@ -205,7 +211,9 @@ class Tokens(Objective):
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue
-            answers = model.generate(batch.source, batch.source_mask, beam, self.length_penalty)
+            answers = model.generate(
+                batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
+            )
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
         return found

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets import kernels
-from memnets.core import Addressing
+from memnets.addressing import Content
+from memnets.core import Addressing, Memory
 
 __all__ = ["Tape", "record"]
 
@@ -148,21 +149,36 @@ class Tape:
 def record(model: nn.Module) -> Iterator[Tape]:
     """Record, within the block, what every addressing in ``model`` returns.
 
-    Fast paths are off meanwhile, since they need not make the weights at all.
+    Scores of :meth:`~memnets.addressing.Content.scores`, of which a pointer makes its answer, are
+    recorded as the weights that they stand for. Fast paths are off meanwhile, since they need not
+    make the weights at all.
     """
     tape = Tape()
     modules = dict(model.named_modules())
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, outputs: tuple[Tensor, Any]) -> None:
-            tape.weights.setdefault(name, []).append(outputs[0].detach().cpu())
+    def keep(name: str, weights: Tensor) -> None:
+        tape.weights.setdefault(name, []).append(weights.detach().cpu())
 
-        return hook
+    def watch(name: str) -> Any:
+        return lambda module, arguments, outputs: keep(name, outputs[0])
+
+    def watch_scores(name: str, module: Content) -> None:
+        scores = module.scores
+
+        def watched(query: Tensor, memory: Memory) -> Tensor:
+            found = scores(query, memory)
+            keep(name, module.normalizer(found, memory.mask))
+            return found
+
+        module.scores = watched  # type: ignore[method-assign]
+        stack.callback(delattr, module, "scores")
 
     with ExitStack() as stack:
         for name, module in modules.items():
             if isinstance(module, Addressing):
                 stack.callback(module.register_forward_hook(watch(name)).remove)
+                if isinstance(module, Content):
+                    watch_scores(name, module)
                 owner = modules[name.rpartition(".")[0]]
                 if hasattr(owner, "head_names"):
                     tape.heads[name] = owner.head_names()

@@ -2,6 +2,7 @@
 
 from memnets.models.base import Model, TrainingDiverged
 from memnets.models.machine import MachineState, MemoryMachine
+from memnets.models.pointer import PointerNetwork, PointerState
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.transformer import (
     CausalState,
@@ -16,6 +17,8 @@ __all__ = [
     "MachineState",
     "MemoryMachine",
     "Model",
+    "PointerNetwork",
+    "PointerState",
     "Seq2Seq",
     "Seq2SeqState",
     "TrainingDiverged",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.core import Batch, State, check_positive, map_state
-from memnets.objectives import Bits, Objective
+from memnets.objectives import Bits, Examined, Objective
 
 __all__ = ["Model", "TrainingDiverged"]
 
@@ -96,10 +96,21 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     def alignments(self) -> dict[str, str]:
         """Where an answer looks at its source, for a picture: a label -> name of an addressing.
 
-        The slots of such an addressing are the steps of the source, after which the steps of the
-        answer may come; none if a model does not say otherwise.
+        None if a model does not say otherwise; see :meth:`slot_names`.
         """
         return {}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """A word for each slot of the addressings that :meth:`alignments` names.
+
+        The steps of the source, after which those of the answer may come, if a model does not say
+        otherwise; words beyond the last slot are left out.
+
+        Args:
+            source: a word for each step of the source.
+            inputs: a word for each step of what the model was given while it answered.
+        """
+        return source + inputs
 
     @torch.no_grad()
     def generate(
@@ -186,33 +197,37 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean of each score as ``val/<score>``."""
         scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
-        self._log_scores(scores, "val", progress_bar=True)
+        self.log_dict(
+            {f"val/{name}": values.mean() for name, values in scores.items()},
+            batch_size=len(batch.targets),
+            prog_bar=True,
+        )
 
     def on_test_epoch_start(self) -> None:
         """No answers yet."""
-        self._answers: dict[str, dict[str, list[Tensor]]] = {}
+        self._examined: dict[tuple[str, str], list[Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Log the mean of each score as ``test/<set>/<score>``, and keep the answers.
-
-        A set that is named ``test`` needs no name: ``test/<score>``.
-        """
+        """Keep what the model answers and its scores."""
         name = self._task.test_names()[dataloader_idx]
-        kept = self._answers.setdefault(name, {})
-        for way, (answers, scores) in self.objective.examine(self, batch).items():
-            kept.setdefault(way, []).append(answers.cpu())
-            scores = {f"{score}{way}": values for score, values in scores.items()}
-            self._log_scores(scores, test_prefix(name))
+        for way, examined in self.objective.examine(self, batch).items():
+            kept = map_state(Tensor.cpu, examined)
+            self._examined.setdefault((name, way), []).append(kept)
 
     def on_test_epoch_end(self) -> None:
-        """Log what the task measures of all answers to a test set."""
-        for name, ways in self._answers.items():
-            for way, answers in ways.items():
-                measured = self._task.measure(name, answers)
-                self.log_dict(
-                    {f"{test_prefix(name)}/{score}{way}": v for score, v in measured.items()}
-                )
-        self._answers = {}
+        """Log as ``test/<set>/<score>`` the mean of each score, and what the task measures.
+
+        A set that is named ``test`` needs no name: ``test/<score>``. Where the task measures what
+        the objective scores too, such as whether an answer is exact, the task knows better.
+        """
+        for (name, way), examined in self._examined.items():
+            answers, scores = zip(*examined, strict=True)
+            means = {
+                score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
+            }
+            logged = {**means, **self._task.measure(name, list(answers))}
+            self.log_dict({f"{test_prefix(name)}/{score}{way}": v for score, v in logged.items()})
+        self._examined = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
         """Answers of a batch, in the form of its targets."""
@@ -222,16 +237,6 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     @property
     def _task(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    def _log_scores(
-        self, scores: dict[str, Tensor], prefix: str, progress_bar: bool = False
-    ) -> None:
-        self.log_dict(
-            {f"{prefix}/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(next(iter(scores.values()))),
-            add_dataloader_idx=False,
-            prog_bar=progress_bar,
-        )
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with the learning rate set anew at every step."""

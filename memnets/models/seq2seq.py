@@ -16,9 +16,8 @@ from memnets.core import (
     Encoder,
     Memory,
     check_positive,
-    map_state,
 )
-from memnets.layers import Embedding
+from memnets.layers import Bridge, Embedding
 from memnets.models.base import Model, masked_mean
 
 __all__ = ["Seq2Seq", "Seq2SeqState"]
@@ -134,33 +133,12 @@ class Seq2Seq(Model[Seq2SeqState]):
                 self.key = nn.Linear(value_size, key_size, bias=False)
             if hidden_size != (key_size or value_size):
                 self.query = nn.Linear(hidden_size, key_size or value_size, bias=False)
-        self.sizes = [hidden_size]
-        self._fill(self.decoder.initial_state(1), lambda part: self.sizes.append(part.numel()))
-        self.bridge = nn.Linear(self.encoder.summary_size, sum(self.sizes))
+        self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
         self.bias = nn.Parameter(torch.zeros(output_size))
         self.output = None if tied else nn.Linear(width, output_size, bias=False)
         self.register_buffer("baseline", torch.zeros(()))
-
-    @staticmethod
-    def _fill(state: Any, function: Callable[[Tensor], Any]) -> Any:
-        """Apply ``function`` to the tensors of a state that the source may set."""
-
-        def fill(part: Tensor) -> Tensor:
-            if not part.is_floating_point() or not part.numel():
-                return part
-            result = function(part)
-            return part if result is None else result
-
-        return map_state(fill, state)
-
-    def _first_state(self, summary: Tensor) -> tuple[Tensor, Any]:
-        """s_0 and the decoder's state before the first step."""
-        hidden, *parts = self.bridge(summary).tanh().split(self.sizes, -1)
-        rest = iter(parts)
-        zeros = self.decoder.initial_state(len(summary))
-        return hidden, self._fill(zeros, lambda part: next(rest).reshape(part.shape))
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> Seq2SeqState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
@@ -172,7 +150,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         check_source(source, mask)
         embedded = self.dropout(self.source_embedding(source))
         vectors, summary = self.encoder(embedded, mask)
-        hidden, controller = self._first_state(summary)
+        hidden, controller = self.bridge.first_state(summary, self.decoder)
         fed = summary.new_zeros(len(source), self.features.out_features)
         state = Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
         if self.attention is None:

@@ -11,7 +11,12 @@ Needs Hypothesis: ``pip install memnets[testing]``.
 """
 
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
-from memnets.testing.steps import check_access, check_controller, check_model
+from memnets.testing.steps import (
+    check_access,
+    check_controller,
+    check_model,
+    check_pointer,
+)
 from memnets.testing.strategies import (
     magnitude,
     masks,
@@ -33,6 +38,7 @@ __all__ = [
     "check_controller",
     "check_model",
     "check_normalizer",
+    "check_pointer",
     "check_score",
     "magnitude",
     "masks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from memnets import kernels
-from memnets.core import Batch, Controller, MemoryAccess, map_state
+from memnets.core import BEGIN, END, Batch, Controller, MemoryAccess, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,
@@ -37,7 +37,7 @@ from memnets.testing.laws import (
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["check_access", "check_controller", "check_model"]
+__all__ = ["check_access", "check_controller", "check_model", "check_pointer"]
 
 
 class _Sequences(NamedTuple):
@@ -67,8 +67,16 @@ class _Recurrent(Subject):
     ) -> _Sequences:
         batch = draw(strategies.sizes(2, 3)) if batch is None else batch
         time = draw(strategies.sizes(3, 4)) if time is None else time
-        source = self.sequence(draw, batch, draw(strategies.sizes(2, 3)))
-        return _Sequences(source, self.sequence(draw, batch, time))
+        source = self.reading(draw, batch, draw(strategies.sizes(2, 3)))
+        return _Sequences(source, self.following(draw, source, time))
+
+    def reading(self, draw: Draw, batch: int, time: int) -> Tensor:
+        """What comes before the first step, ``[B, S, ...]``."""
+        return self.sequence(draw, batch, time)
+
+    def following(self, draw: Draw, source: Tensor, time: int) -> Tensor:
+        """Inputs of ``time`` steps after a source, ``[B, T, ...]``."""
+        return self.sequence(draw, len(source), time)
 
     def run(self, part: Any, inputs: _Sequences) -> Tensor:
         """Outputs alone: what holds for states has laws of its own."""
@@ -96,7 +104,7 @@ class _Recurrent(Subject):
         rows = st.lists(st.integers(0, batch - 1), min_size=1, max_size=batch + 1)
         index = torch.tensor(draw(rows))
         _, state = self.advance(part, inputs.steps, self.start(part, inputs.source))
-        steps = self.sequence(draw, batch, draw(st.integers(1, 2)))
+        steps = self.following(draw, inputs.source, draw(st.integers(1, 2)))
         expected = self.advance(part, steps, state)
         chosen_state = map_state(lambda tensor: tensor.index_select(0, index), state)
         result = self.advance(part, steps[index], chosen_state)
@@ -358,7 +366,7 @@ class _ModelSubject(_Chunked):
         part = self.build()
         source, steps = self.inputs(draw, time=draw(st.integers(2, 4)))
         time = draw(st.integers(1, steps.shape[1] - 1))
-        changed = self.sequence(draw, len(steps), steps.shape[1])
+        changed = self.following(draw, source, steps.shape[1])
         changed = torch.cat([steps[:, :time], changed[:, time:]], 1)
         state = self.start(part, source)
         before, after = (self.advance(part, inputs, state)[0] for inputs in (steps, changed))
@@ -369,25 +377,31 @@ class _ModelSubject(_Chunked):
         part = self.build()
         source, steps = self.inputs(draw)
         lengths = [draw(st.integers(1, source.shape[1])) for _ in range(len(source))]
+        steps = self.following(draw, source[:, : min(lengths)], steps.shape[1])
         mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         padded, _ = self.advance(part, steps, part.encode(source, mask))
         for row, length in enumerate(lengths):
             one = slice(row, row + 1)
             alone, _ = self.advance(part, steps[one], part.encode(source[one, :length]))
-            assert_close(padded[one], alone, f"outputs with {length} steps of {source.shape[1]}")
+            self.same_answers(padded[one], alone, length, source.shape[1])
+
+    def same_answers(self, padded: Tensor, alone: Tensor, length: int, whole: int) -> None:
+        """Assert that logits with padding are those without, ``[1, T, O]``."""
+        assert_close(padded, alone, f"outputs with {length} steps of {whole}")
 
     @law("the gradient of the loss reaches every parameter")
     def parameters(self, draw: Draw) -> None:
         part = self.build(training=True)
-        source, steps = (self.sequence(draw, 3, time) for time in (3, 4))
+        source = self.reading(draw, 3, 3)
+        steps = self.following(draw, source, 4)
         targets = self._targets(part, _Sequences(source, steps))
         assert_reached(part, part.loss(Batch(source, steps, targets)))
 
     def _targets(self, part: Model, sequences: _Sequences) -> Tensor:
-        """Random targets, of the form of the model's answers."""
+        """Random targets, of the form of the model's answers; nothing that it can't answer."""
         with torch.no_grad():
             logits = self.run(part, sequences)
-        return part.objective.answer(torch.randn_like(logits))
+        return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
 
     @law("the same seed gives the same numbers")
     def seed(self, draw: Draw) -> None:
@@ -451,3 +465,92 @@ def check_model(
     """
     leave_out = () if overfit_steps else ("overfit",)
     _ModelSubject(model, arguments, steps, overfit_steps).hold(max_examples, leave_out)
+
+
+class _PointerSubject(_ModelSubject):
+    """A model that answers with steps of its source: the tokens from ``END + 1`` on."""
+
+    def __init__(
+        self,
+        factory: Callable[..., Model],
+        arguments: dict[str, Any],
+        steps: Callable[[int, int], SearchStrategy[Tensor]] | None,
+        overfit_steps: int,
+        revisit: bool,
+    ) -> None:
+        super().__init__(factory, arguments, steps, overfit_steps)
+        self.revisit = revisit
+
+    def following(self, draw: Draw, source: Tensor, time: int) -> Tensor:
+        size = END + 1 + source.shape[1]
+        tokens: Tensor = draw(strategies.tokens(size, least=END)(len(source), time))
+        return torch.cat([torch.full_like(tokens[:, :1], BEGIN), tokens[:, 1:]], 1)
+
+    def same_answers(self, padded: Tensor, alone: Tensor, length: int, whole: int) -> None:
+        outside = padded[..., alone.shape[-1] :]
+        assert (outside == -torch.inf).all(), f"logits of padding: {outside}"
+        super().same_answers(padded[..., : alone.shape[-1]], alone, length, whole)
+
+    @law("what may not be pointed at has no probability, and what may has some")
+    def may_be_pointed_at(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw)
+        logits = self.run(part, _Sequences(source, steps))
+        assert (logits[..., :END] == -torch.inf).all(), "a mark other than END can be answered"
+        for row, tokens in enumerate(steps.tolist()):
+            for step in range(len(tokens)):
+                visited = [] if self.revisit else tokens[: step + 1]
+                probabilities = logits[row, step].softmax(-1)
+                for token in range(END + 1, logits.shape[-1]):
+                    name = f"step {token - END - 1} of the source after {tokens[: step + 1]}"
+                    probability = probabilities[token].item()
+                    assert (probability == 0) == (token in visited), f"{name}: {probability}"
+
+
+class _SetPointerSubject(_PointerSubject):
+    @law("a permutation of the source permutes the answer")
+    def permutation(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw)
+        order = torch.tensor(draw(st.permutations(range(source.shape[1]))))
+        marks = torch.arange(END + 1)
+        # Where each token of the permuted source was before.
+        before = torch.cat([marks, order + END + 1])
+        now = before.argsort()
+        logits = self.run(part, _Sequences(source, steps))
+        permuted = self.run(part, _Sequences(source[:, order], now[steps]))
+        assert_close(permuted, logits[..., before], f"logits after permutation {order.tolist()}")
+
+
+def check_pointer(
+    model: Callable[..., Model],
+    *,
+    symmetry: Literal["permutation"] | None = None,
+    revisit: bool = False,
+    steps: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
+    overfit_steps: int = 300,
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that a model which points at its source keeps the laws of models and of pointers.
+
+    Those of :func:`check_model`; padding and, without ``revisit``, what was pointed at before have
+    no probability, everything else has some; for a set encoder, a permutation of the source
+    permutes the answer.
+
+    Args:
+        model: a class, or a function that makes the model.
+        symmetry: ``permutation`` for a model that does not care for the order of its source.
+        revisit: whether a step may be pointed at again; goes to ``model`` too.
+        steps: from B and S to a strategy for what the model reads, as in :func:`check_model`.
+        overfit_steps: see :func:`check_model`.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``model``.
+
+    Raises:
+        AssertionError: a law broke; the message names every law that did.
+    """
+    kind = _PointerSubject if symmetry is None else _SetPointerSubject
+    subject = kind(model, {**arguments, "revisit": revisit}, steps, overfit_steps, revisit)
+    subject.hold(max_examples, () if overfit_steps else ("overfit",))

@@ -144,11 +144,12 @@ def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor
     return choices.gather(0, choice.expand(1, *shape)).squeeze(0)
 
 
-def tokens(size: int) -> Callable[[int, int], SearchStrategy[Tensor]]:
+def tokens(size: int, least: int = 0) -> Callable[[int, int], SearchStrategy[Tensor]]:
     """Strategies for token sequences, as :func:`~memnets.testing.check_model` takes them.
 
     Args:
-        size: tokens are in ``[0, size)``.
+        size: tokens are in ``[least, size)``.
+        least: the lowest token.
 
     Returns:
         From B and T to a strategy for int64 ``[B, T]``.
@@ -157,7 +158,7 @@ def tokens(size: int) -> Callable[[int, int], SearchStrategy[Tensor]]:
     def steps(batch: int, time: int) -> SearchStrategy[Tensor]:
         def draw(seed: int) -> Tensor:
             generator = torch.Generator().manual_seed(seed)
-            return torch.randint(size, (batch, time), generator=generator)
+            return torch.randint(least, size, (batch, time), generator=generator)
 
         return seeds().map(draw)
 

@@ -7,9 +7,15 @@ import pytest
 from memnets import testing
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
-from memnets.encoders import Recurrent
-from memnets.layers import LearnedPositions
-from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.encoders import Process, Recurrent, SelfAttention
+from memnets.layers import LearnedPositions, LinearPositions, SinusoidalPositions
+from memnets.models import (
+    CausalTransformer,
+    MemoryMachine,
+    PointerNetwork,
+    Seq2Seq,
+    Transformer,
+)
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
@@ -126,4 +132,65 @@ def test_machine_of_tokens():
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         max_examples=3,
+    )
+
+
+POINTER = {
+    "input_size": 2,
+    "encoder": ENCODER,
+    "decoder": partial(LSTM, hidden_size=8),
+    "attention": Content(ScaledDot()),
+    "width": 6,
+    "objective": Tokens(),
+    "max_examples": 3,
+}
+ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
+
+
+@pytest.mark.parametrize("revisit", [False, True])
+@pytest.mark.parametrize("glimpses", [0, 2])
+def test_pointer_network(glimpses, revisit):
+    testing.check_pointer(PointerNetwork, glimpses=glimpses, revisit=revisit, **POINTER)
+
+
+def test_pointer_network_with_the_additive_score():
+    # So narrow, its hyperbolic tangents saturate before everything is learnt by heart.
+    testing.check_pointer(
+        PointerNetwork,
+        **{**POINTER, "attention": Content(Additive(6)), "glimpses": 1, "overfit_steps": 0},
+    )
+
+
+@pytest.mark.parametrize("positions", [LinearPositions, SinusoidalPositions])
+def test_pointer_network_that_must_point_at_everything(positions):
+    testing.check_pointer(
+        PointerNetwork,
+        **{
+            **POINTER,
+            "encoder": partial(ATTENTION, positions=positions(6)),
+            "complete": True,
+        },
+    )
+
+
+@pytest.mark.parametrize("encoder", [ATTENTION, partial(Process, steps=2)], ids=["set", "process"])
+@pytest.mark.parametrize("glimpses", [0, 1])
+def test_pointer_network_on_sets(encoder, glimpses):
+    testing.check_pointer(
+        PointerNetwork,
+        symmetry="permutation",
+        glimpses=glimpses,
+        **{**POINTER, "encoder": encoder},
+    )
+
+
+def test_seq2seq_with_a_set_encoder():
+    testing.check_model(
+        Seq2Seq,
+        input_size=3,
+        output_size=3,
+        tied=False,
+        overfit_steps=0,
+        max_examples=3,
+        **{**BAHDANAU, "encoder": partial(Process, steps=2)},
     )

@@ -106,6 +106,7 @@ def test_a_polygon_that_is_not_the_hull_has_its_share_of_the_area() -> None:
         tokens([]),
         tokens([0, 1]),
         tokens([0, 1, 2, 0]),
+        tokens([0, 3, 2, 2]),
         tokens([0, 2, 1, 3]),  # crosses itself
         tokens([0, 1, 2, 5]),
         tokens([0, 1, 2, 3], end=False),
@@ -298,6 +299,22 @@ def test_a_pooled_batch_is_a_pure_function_of_seed_split_and_index(tmp_path) -> 
     assert content("a", 2, "train", 7) != content("a", 1, "train", 7)
 
 
+def test_tours_of_other_points_are_not_taken_from_the_cache(tmp_path) -> None:
+    first, second = np.random.default_rng(0).random((2, 13, 2), np.float32)
+    shared, own = (TravellingSalesman(cache=str(tmp_path / name)) for name in ("shared", "own"))
+    tour = answer_of(shared, first)
+    assert answer_of(shared, second) == answer_of(own, second) != tour
+
+
+def test_sets_to_validate_and_test_on_come_in_no_guise(tmp_path) -> None:
+    task = small_pool(tmp_path, test_sequences=5)
+    for split in ("val", "test"):
+        for (points, _), drawn in zip(
+            pointed(task.batch(split, 4)), task.drawn(split, 4), strict=True
+        ):
+            assert np.array_equal(points, drawn)
+
+
 def test_damaged_tours_are_found_anew(tmp_path) -> None:
     task = TravellingSalesman(13, 14, cache=str(tmp_path))
     expected = task.batch("train", 0)
@@ -415,7 +432,7 @@ def test_drawings_are_closed_lines_with_a_verdict() -> None:
     assert told == "right"
     _, (line,), told = hull.drawing(batch, 1, tokens([0, 1, 2])[0])
     assert (len(line), told) == (4, "area 0.5")
-    _, (line,), told = hull.drawing(batch, 1, tokens([0, 9, 1])[0])
+    _, (line,), told = hull.drawing(batch, 1, tokens([0, 9, 1, UNKNOWN - END - 1])[0])
     assert (line.tolist(), told) == ([SQUARE[0], SQUARE[1], SQUARE[0]], "invalid")
     batch = Delaunay().batch_of([[*SQUARE, [0.5, 0.25]]])
     _, lines, told = Delaunay().drawing(batch, 0, tokens([0, 1, 4, 2])[0])

@@ -105,8 +105,8 @@ def _reorder(inputs: Tensor, order: Tensor | None) -> Tensor:
 class SelfAttention(Encoder):
     """Transformer layers (Vaswani et al. 2017, section 3.1); the summary is the mean of the steps.
 
-    Without positions the source is a set: a permutation of its steps permutes their vectors, and
-    the summary stays.
+    The source is a set, unless it is ordered or has positions: a permutation of its steps permutes
+    their vectors, and the summary stays.
 
     Args:
         input_size: width of the input and of the vectors, at least 1.
@@ -115,8 +115,13 @@ class SelfAttention(Encoder):
         hidden_size: width of the feed-forward networks, at least 1.
         dropout: in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`~memnets.layers.TransformerLayer`.
-        positions: what says where a step stands; ``None`` for a set.
+        ordered: whether a step knows its place as a share of the source: a learned vector, times
+            t / S. Enough to tell which step comes first, and no place is new in a source that is
+            longer than those of training.
+        positions: what tells a step its place, counted from the start; ``None`` = nothing does.
     """
+
+    place: Tensor | None
 
     def __init__(
         self,
@@ -126,18 +131,23 @@ class SelfAttention(Encoder):
         hidden_size: int = 256,
         dropout: float = 0.0,
         norm: Literal["pre", "post"] = "pre",
+        ordered: bool = False,
         positions: Positions | None = None,
     ) -> None:
         super().__init__()
         self.stack = Stack(layers, input_size, heads, hidden_size, dropout, norm)
+        self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
         self.positions = positions
         self.input_size = self.output_size = self.summary_size = input_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``[B, S, input_size] -> [B, S, input_size], [B, input_size]``."""
+        steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
+        if self.place is not None:
+            length = inputs.shape[1] if mask is None else mask.sum(1, keepdim=True)
+            inputs = inputs + (steps / length).unsqueeze(-1) * self.place
         if self.positions is not None:
-            steps = torch.arange(inputs.shape[1], device=inputs.device)
-            inputs = inputs + self.positions(steps.unsqueeze(0))
+            inputs = inputs + self.positions(steps)
         vectors, _ = self.stack(inputs, None, None if mask is None else mask[:, None, None])
         if mask is None:
             return vectors, vectors.mean(1)

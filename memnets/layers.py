@@ -19,7 +19,6 @@ __all__ = [
     "Bridge",
     "Embedding",
     "LearnedPositions",
-    "LinearPositions",
     "MultiHead",
     "Positions",
     "SinusoidalPositions",
@@ -123,26 +122,6 @@ class LearnedPositions(Positions):
                 f"got a sequence of length {int(positions.max()) + 1}"
             )
         return nn.functional.embedding(positions, self.weight)
-
-
-class LinearPositions(Positions):
-    """A learned direction, as far along as the position is: ``p(t) = (t / 100) v``.
-
-    Enough to tell which of two steps comes first. There is no last position, and one that is a
-    little beyond those of training is a little beyond what is known.
-
-    Args:
-        width: at least 1.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        check_positive(width=width)
-        self.direction = nn.Parameter(torch.randn(width))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """``[*B, T] -> [*B, T, width]``."""
-        return positions.unsqueeze(-1) / 100 * self.direction
 
 
 class Bridge(nn.Linear):

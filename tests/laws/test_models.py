@@ -8,7 +8,7 @@ from memnets import testing
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.encoders import Process, Recurrent, SelfAttention
-from memnets.layers import LearnedPositions, LinearPositions, SinusoidalPositions
+from memnets.layers import LearnedPositions, SinusoidalPositions
 from memnets.models import (
     CausalTransformer,
     MemoryMachine,
@@ -161,16 +161,12 @@ def test_pointer_network_with_the_additive_score():
     )
 
 
-@pytest.mark.parametrize("positions", [LinearPositions, SinusoidalPositions])
-def test_pointer_network_that_must_point_at_everything(positions):
-    testing.check_pointer(
-        PointerNetwork,
-        **{
-            **POINTER,
-            "encoder": partial(ATTENTION, positions=positions(6)),
-            "complete": True,
-        },
-    )
+@pytest.mark.parametrize(
+    "places", [{"ordered": True}, {"positions": SinusoidalPositions(6)}], ids=["share", "count"]
+)
+def test_pointer_network_that_must_point_at_everything(places):
+    encoder = partial(ATTENTION, **places)
+    testing.check_pointer(PointerNetwork, **{**POINTER, "encoder": encoder, "complete": True})
 
 
 @pytest.mark.parametrize("encoder", [ATTENTION, partial(Process, steps=2)], ids=["set", "process"])

@@ -94,8 +94,9 @@ class Concat(Score):
 
 def _additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
     """``v . tanh(q + k)`` of all pairs: ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-    alike = query.shape[:-2] == keys.shape[:-2] and query.numel() > 0 and keys.numel() > 0
-    if alike and query.device.type == "cpu" and kernels.applies(query, keys, direction):
+    # With one query there are no more pairs than keys, and nothing to win.
+    pairs = query.shape[:-2] == keys.shape[:-2] and query.shape[-2] > 1 and keys.numel() > 0
+    if pairs and query.device.type == "cpu" and kernels.applies(query, keys, direction):
         return additive(query, keys, direction)
     return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 

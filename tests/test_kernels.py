@@ -12,15 +12,17 @@ from memnets.scores import Additive, Concat
     "shape",
     [
         pytest.param((3, 2, 4, 8), id="all in one block"),
-        pytest.param((40, 5, 7, 64), id="some rows to a block"),
-        pytest.param((3, 9, 80, 128), id="a row in several blocks"),
-        pytest.param((2, 3, 300, 128), id="a query larger than a block"),
+        pytest.param((40, 5, 7, 16), id="some rows to a block"),
+        pytest.param((3, 9, 50, 16), id="a row in several blocks"),
+        pytest.param((2, 3, 300, 16), id="a query larger than a block"),
+        pytest.param((3, 1, 4, 8), id="one query"),
         pytest.param((0, 3, 4, 8), id="no rows"),
         pytest.param((2, 0, 4, 8), id="no queries"),
     ],
 )
 @pytest.mark.parametrize("score", [Additive, Concat])
-def test_the_additive_score_in_blocks_is_the_plain_one(score, shape):
+def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch):
+    monkeypatch.setattr(additive, "_BLOCK", 1 << 12)
     batch, queries, slots, width = shape
     torch.manual_seed(0)
     part = score(width).double()

@@ -209,11 +209,12 @@ class CLI(LightningCLI):
         if self.folder is None or self.trainer.interrupted:
             return
         checkpoints = self.trainer.checkpoint_callback
-        best: str | None = "best"
-        if isinstance(checkpoints, ModelCheckpoint) and not checkpoints.best_model_path:
-            best = None
+        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.best_model_path:
+            # Not by the trainer: after a training with averaged weights it would load the others.
+            self.model.load_state_dict(load_checkpoint(checkpoints.best_model_path)["state_dict"])
+        else:
             self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Answer the test sets; write ``predictions.npz``, and words to ``predictions.tsv``."""

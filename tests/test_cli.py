@@ -123,6 +123,20 @@ def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) 
     assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
 
 
+def test_averaged_weights_are_those_that_are_tested() -> None:
+    averaging = "pytorch_lightning.callbacks.EMAWeightAveraging"
+    main(["fit", *SMALL, f"--trainer.callbacks={averaging}", "--trainer.callbacks.decay=0.9"])
+    after_training = json.loads((RUN / "metrics.json").read_text())
+    main(["test", "--ckpt_path", str(RUN / "checkpoints" / "best.ckpt")])
+    alone = json.loads((RUN / "metrics.json").read_text())
+    scores = [name for name in alone if name.startswith("test/")]
+    assert scores
+    assert {name: alone[name] for name in scores} == {name: after_training[name] for name in scores}
+    checkpoint = load_checkpoint(str(RUN / "checkpoints" / "best.ckpt"))
+    averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert not all(torch.equal(averaged[name], current[name]) for name in averaged)
+
+
 def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
     slots = []
 

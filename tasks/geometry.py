@@ -101,7 +101,9 @@ class ConvexHull(_HullTask):
             return {"exact": 0.0, "invalid": 1.0}
         exact = _from_lowest(pointed.answer) == _from_lowest(pointed.target)
         # The corners are among the points, so that the polygon lies inside the hull.
-        area, whole = (_area(pointed.points[side]) for side in (pointed.answer, pointed.target))
+        area, whole = (
+            abs(_signed_area(pointed.points[side])) for side in (pointed.answer, pointed.target)
+        )
         return {"exact": float(exact), "area": area / whole, "invalid": 0.0}
 
     def lines(self, points: Array, answer: list[int]) -> list[Array]:
@@ -160,10 +162,10 @@ class Delaunay(_HullTask):
 class TravellingSalesman(_PlaneTask):
     """See points, point at all of them in the order of a shortest tour (Vinyals et al. 2015, 3.3).
 
-    The tour starts at point 0 and goes on to the lower of its two neighbours; it then ends, without
-    a return. Up to 12 points the tour is the shortest, by dynamic programming (Held & Karp 1962).
-    Beyond, it is that of LKH (Helsgaun 2000) by the package elkai, which nearly always is, on
-    distances rounded to a millionth of the longest.
+    The tour starts at point 0 and goes counter-clockwise, as a hull does; it ends without a return.
+    Up to 12 points it is the shortest, by dynamic programming (Held & Karp 1962). Beyond, it is
+    that of LKH (Helsgaun 2000) by the package elkai, which nearly always is, on distances rounded
+    to a millionth of the longest.
 
     Long tours are slow to find, so that they are kept in files, and training goes again and again
     through a pool of batches: batch ``i`` is number ``i % pool_batches`` of the pool, with each of
@@ -225,7 +227,7 @@ class TravellingSalesman(_PlaneTask):
         return as_batch([rows for rows, _ in guises], [tour for _, tour in guises])
 
     def answer(self, points: Array) -> Array:
-        """The tour, from point 0 to the lower of its neighbours."""
+        """The tour, from point 0 counter-clockwise."""
         return self.answers([points])[0]
 
     def answers(self, points: Sequence[Array]) -> list[Array]:
@@ -240,7 +242,7 @@ class TravellingSalesman(_PlaneTask):
         long = np.flatnonzero(numbers > EXACT_POINTS).tolist()
         if long:
             tours.update(zip(long, self._long([points[row] for row in long]), strict=True))
-        return [np.array(_from_lowest(tours[row].tolist())) for row in range(len(points))]
+        return [_counter_clockwise(rows, tours[row]) for row, rows in enumerate(points)]
 
     def _long(self, points: list[Array]) -> list[Array]:
         """Tours of elkai, from the cache if they are there."""
@@ -264,7 +266,7 @@ class TravellingSalesman(_PlaneTask):
         """``exact`` and ``invalid``, 0 or 1, and of a tour ``tour`` and ``tour_ratio``."""
         if not pointed.whole or sorted(pointed.answer) != list(range(len(pointed.points))):
             return {"exact": 0.0, "invalid": 1.0}
-        exact = _from_lowest(pointed.answer) == pointed.target
+        exact = _from_lowest(pointed.answer) == _from_lowest(pointed.target)
         tour, best = (_length(pointed.points[side]) for side in (pointed.answer, pointed.target))
         return {"exact": float(exact), "tour": tour, "tour_ratio": tour / best, "invalid": 0.0}
 
@@ -278,6 +280,12 @@ def _from_lowest(cycle: list[int]) -> list[int]:
     start = cycle.index(min(cycle))
     turned = cycle[start:] + cycle[:start]
     return turned if turned[1] < turned[-1] else [turned[0], *turned[:0:-1]]
+
+
+def _counter_clockwise(points: Array, tour: Array) -> Array:
+    """The same tour from point 0 counter-clockwise, ``[n]``; of no area, in either direction."""
+    tour = np.roll(tour, -tour.argmin())
+    return np.roll(tour[::-1], 1) if _signed_area(points[tour]) < 0 else tour
 
 
 def _triples(indices: list[int]) -> list[list[int]]:
@@ -307,9 +315,10 @@ def _is_polygon(corners: Array, indices: list[int]) -> bool:
     return not (apart & apart.T & ~neighbours).any()
 
 
-def _area(corners: Array) -> float:
-    """Area of a polygon ``[k, 2]``."""
-    return float(abs(_cross(corners, np.roll(corners, -1, 0)).sum()) / 2)
+def _signed_area(corners: Array) -> float:
+    """Area of a polygon ``[k, 2]``, below 0 if it is clockwise."""
+    wide = corners.astype(np.float64)
+    return float(_cross(wide, np.roll(wide, -1, 0)).sum() / 2)
 
 
 def _length(tour: Array) -> float:
@@ -400,4 +409,5 @@ def _guise(random: np.random.Generator, points: Array, tour: Array) -> tuple[Arr
     shown = np.where([mirror_x, mirror_y], 1 - points, points)[:, :: 1 - 2 * swap]
     order = random.permutation(len(points))
     # Place i now holds point order[i]; where a point went is the inverse.
-    return shown[order], np.array(_from_lowest(np.argsort(order)[tour].tolist()))
+    points = shown[order]
+    return points, _counter_clockwise(points, np.argsort(order)[tour])

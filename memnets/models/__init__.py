@@ -3,6 +3,7 @@
 from memnets.models.base import Model, TrainingDiverged
 from memnets.models.machine import MachineState, MemoryMachine
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
+from memnets.models.snail import SNAIL, SNAILState
 from memnets.models.transformer import (
     CausalState,
     CausalTransformer,
@@ -11,11 +12,13 @@ from memnets.models.transformer import (
 )
 
 __all__ = [
+    "SNAIL",
     "CausalState",
     "CausalTransformer",
     "MachineState",
     "MemoryMachine",
     "Model",
+    "SNAILState",
     "Seq2Seq",
     "Seq2SeqState",
     "TrainingDiverged",

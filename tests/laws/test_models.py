@@ -9,7 +9,7 @@ from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.encoders import Recurrent
 from memnets.layers import LearnedPositions
-from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Seq2Seq, Transformer
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
@@ -115,6 +115,28 @@ def test_transformer_of_vectors(model):
         max_examples=3,
         **SMALL,
     )
+
+
+SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+def test_snail(kernel_size):
+    testing.check_model(
+        SNAIL,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=4,
+        kernel_size=kernel_size,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+        **SMALL_SNAIL,
+    )
+
+
+def test_snail_of_vectors():
+    testing.check_model(SNAIL, input_size=3, output_size=3, max_examples=3, **SMALL_SNAIL)
 
 
 def test_machine_of_tokens():

@@ -15,7 +15,6 @@ from rich.table import Table
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state
 from memnets.models import Model
-from memnets.models.base import test_prefix
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySchedule", "Pictures", "Report"]
@@ -185,7 +184,7 @@ class Report(lightning.Callback):
         """Note when the task is solved; print a line where no progress bar shows it."""
         metrics = dict(_starting_with(trainer.callback_metrics, "val/"))
         if trainer.state.fn == "validate" and trainer.is_global_zero:
-            self._print_table("Validation", {"val": "validation"}, metrics)
+            self._print_table("Validation", {"val/": "validation"}, metrics)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self.validating += time.monotonic() - self._validation_start
@@ -224,18 +223,22 @@ class Report(lightning.Callback):
             return
         metrics = dict(_starting_with(trainer.callback_metrics, "test/"))
         update_metrics(self.folder, metrics)
-        rows = {test_prefix(name): name for name in _test_names(trainer)}
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = {task.score_prefix(name): name for name in task.test_names()}
         self._print_table("Test", rows, metrics)
-        for note in trainer.datamodule.notes():  # type: ignore[attr-defined]
+        for note in task.notes():
             self._console.print(note, markup=False, highlight=False)
         self._console.print(f"Everything is in {self.folder}")
 
     def _print_table(self, title: str, sets: dict[str, str], metrics: dict[str, float]) -> None:
         """A cell for each score of each set, of which ``sets`` maps the prefix to its label."""
-        scores = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
+        # Of the prefixes that a name begins with, the longest is its own.
+        prefixes = sorted(sets, key=len, reverse=True)
+        own = {name: next(filter(name.startswith, prefixes)) for name in metrics}
+        scores = list(dict.fromkeys(name.removeprefix(own[name]) for name in metrics))
 
         def cells(prefixes: list[str], names: list[str]) -> list[str]:
-            values = (metrics.get(f"{prefix}/{name}") for prefix in prefixes for name in names)
+            values = (metrics.get(f"{prefix}{name}") for prefix in prefixes for name in names)
             return ["" if value is None else f"{value:.4g}" for value in values]
 
         # What there is more of goes downwards: there is no end to the lines of a terminal.

@@ -2,7 +2,17 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.fewshot import FewShot, Sinusoids
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
 
-__all__ = ["Copying", "CopyingTokens", "RepeatCopying", "SortingTokens", "Task", "Translation"]
+__all__ = [
+    "Copying",
+    "CopyingTokens",
+    "FewShot",
+    "RepeatCopying",
+    "Sinusoids",
+    "SortingTokens",
+    "Task",
+    "Translation",
+]

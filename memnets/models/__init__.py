@@ -1,6 +1,7 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
 from memnets.models.base import Model, TrainingDiverged
+from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.machine import MachineState, MemoryMachine
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.snail import SNAIL, SNAILState
@@ -17,7 +18,9 @@ __all__ = [
     "CausalTransformer",
     "MachineState",
     "MemoryMachine",
+    "MetaLearner",
     "Model",
+    "Prototypical",
     "SNAILState",
     "Seq2Seq",
     "Seq2SeqState",

@@ -186,32 +186,28 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean of each score as ``val/<score>``."""
         scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
-        self._log_scores(scores, "val", progress_bar=True)
+        self._log_scores(scores, "val/", progress_bar=True)
 
     def on_test_epoch_start(self) -> None:
         """No answers yet."""
         self._answers: dict[str, dict[str, list[Tensor]]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Log the mean of each score as ``test/<set>/<score>``, and keep the answers.
-
-        A set that is named ``test`` needs no name: ``test/<score>``.
-        """
+        """Log the mean of each score under the name of its test set, and keep the answers."""
         name = self._task.test_names()[dataloader_idx]
         kept = self._answers.setdefault(name, {})
         for way, (answers, scores) in self.objective.examine(self, batch).items():
             kept.setdefault(way, []).append(answers.cpu())
             scores = {f"{score}{way}": values for score, values in scores.items()}
-            self._log_scores(scores, test_prefix(name))
+            self._log_scores(scores, self._task.score_prefix(name))
 
     def on_test_epoch_end(self) -> None:
         """Log what the task measures of all answers to a test set."""
         for name, ways in self._answers.items():
+            prefix = self._task.score_prefix(name)
             for way, answers in ways.items():
                 measured = self._task.measure(name, answers)
-                self.log_dict(
-                    {f"{test_prefix(name)}/{score}{way}": v for score, v in measured.items()}
-                )
+                self.log_dict({f"{prefix}{score}{way}": value for score, value in measured.items()})
         self._answers = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
@@ -227,7 +223,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         self, scores: dict[str, Tensor], prefix: str, progress_bar: bool = False
     ) -> None:
         self.log_dict(
-            {f"{prefix}/{name}": values.mean() for name, values in scores.items()},
+            {f"{prefix}{name}": values.mean() for name, values in scores.items()},
             batch_size=len(next(iter(scores.values()))),
             add_dataloader_idx=False,
             prog_bar=progress_bar,
@@ -267,11 +263,6 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             torch.set_rng_state(generators["cpu"].cpu())
             if torch.cuda.is_available() and "cuda" in generators:
                 torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
-
-
-def test_prefix(name: str) -> str:
-    """What the names of a test set's scores begin with."""
-    return "test" if name == "test" else f"test/{name}"
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from rich.table import Table
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state
 from memnets.models import Model
+from memnets.objectives import Bits, Tokens
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySchedule", "Pictures", "Report"]
@@ -264,15 +265,16 @@ class Report(lightning.Callback):
 class Pictures(lightning.Callback):
     """After a test, draw what a model answered to each test set, and where it looked.
 
-    Of vectors, the first sequence: the answer, and where the heads were. Of tokens, a few: what the
-    model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each layer
-    the mean of its heads; or, for a machine, where the heads of its memory were.
+    Of binary vectors, the first sequence: the answer, and where the heads were. Of tokens, a few:
+    what the model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each
+    layer the mean of its heads; or, for a machine, where the heads of its memory were. Of episodes
+    of images, a few: which examples the queries looked at.
 
     Args:
         folder: where the pictures go.
         longest: sequences whose source or target is longer are left out.
-        sequences: of tokens, how many sequences of a test set are drawn, the first of each of its
-            batches before the second of any; at least 1.
+        sequences: of tokens or images, how many sequences of a test set are drawn, the first of
+            each of its batches before the second of any; at least 1.
     """
 
     def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
@@ -291,15 +293,21 @@ class Pictures(lightning.Callback):
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             batch: Batch = task.batch(name, 0)
-            if batch.targets.dim() == 3:
+            if isinstance(pl_module.objective, Bits):
                 if batch.targets.shape[1] <= self.longest:
                     self.draw(pl_module, batch, name)
+                continue
+            if isinstance(pl_module.objective, Tokens):
+                draw = self.draw_tokens
+            elif task.images(batch, 0) is not None:
+                draw = self.draw_episode
+            else:
                 continue
             batches = task.batches(name)
             for number in range(self.sequences):
                 batch, row = task.batch(name, number % batches), number // batches
                 if row < len(batch.targets):
-                    self.draw_tokens(pl_module, task, batch, row, f"{name}_{{}}_{number + 1}.png")
+                    draw(pl_module, task, batch, row, f"{name}_{{}}_{number + 1}.png")
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
@@ -350,6 +358,36 @@ class Pictures(lightning.Callback):
         slots = slots[: tape.weights[next(iter(names.values()))][-1].shape[-1]]
         path = self.folder / name.format("alignment")
         tape.plot_alignment(path, names, slots, answered, title=path.stem.replace("_", " "))
+
+    def draw_episode(self, model: Model, task: Any, batch: Batch, row: int, name: str) -> None:
+        """Draw which examples the queries of an episode looked at, if the model looks at any.
+
+        Args:
+            model: in evaluation.
+            task: whose batch it is; it gives the images.
+            batch: of episodes of images.
+            row: which episode.
+            name: of the file, with ``{}`` for what is in it.
+        """
+        names = model.alignments()
+        if not names or batch.source.shape[1] > self.longest:
+            return
+        alone = map_state(lambda part: part[row : row + 1].to(model.device), batch)
+        with torch.no_grad(), trace.record(model) as tape:
+            answers = model.objective.answer(model.logits(alone))[0].tolist()
+        labels, targets = task.labels(batch, row)
+        examples, queries = task.images(batch, row)
+        path = self.folder / name.format("episode")
+        plots.episode(
+            # Queries are a batch, of one step each.
+            {label: tape.weights[addressing][-1][:, 0] for label, addressing in names.items()},
+            examples,
+            queries,
+            labels,
+            list(zip(map(str, answers), targets, strict=True)),
+            path,
+            title=path.stem.replace("_", " "),
+        )
 
 
 def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:

@@ -134,6 +134,19 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return None
 
+    def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor] | None:
+        """What to show of an episode, where a task has images.
+
+        Args:
+            batch: one of this task's.
+            row: which of its episodes.
+
+        Returns:
+            An image for each example, ``[S, height, width]`` in ``[0, 1]``, and for each query,
+            ``[T, height, width]``; ``None`` if a task does not say otherwise.
+        """
+        return None
+
     def random(self, split: str, index: int) -> np.random.Generator:
         """The generator of random numbers that belongs to a batch."""
         return np.random.default_rng([self.seed, zlib.crc32(split.encode()), index])

@@ -118,6 +118,11 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
                     f"got {line!r}" + (f", and {missing[0]} is not there" if missing else "")
                 )
             pairs.append([root / name for name in names])
+        if not pairs:
+            raise ValueError(
+                f"{_where(path, labels)}: expected the names of two images in each line; "
+                f"it is empty"
+            )
         known = sorted({example for _, example in pairs})
         images = {
             name: _decoded(members[name], _where(path, name))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from memnets.core import Batch, check_positive
 from tasks.base import Task
@@ -84,15 +85,15 @@ class FewShot(Task):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.known = [(ways, k) for k in shots]
-        self.training = self.known if training is None else list(training)
-        for name, pairs in (("shots", self.known), ("training", self.training)):
-            if not pairs:
+        self.tested = [(ways, k) for k in shots]
+        self.training = self.tested if training is None else list(training)
+        for name, entries in (("paths", paths), ("shots", shots), ("training", training)):
+            if entries is not None and not entries:
                 raise ValueError(f"{name} must have at least one entry; got none")
-            for n, k in pairs:
-                check_positive(shots=k)
-                if n < 2:
-                    raise ValueError(f"ways must be at least 2; got {n}")
+        for n, k in [*self.tested, *self.training]:
+            check_positive(shots=k)
+            if n < 2:
+                raise ValueError(f"ways must be at least 2; got {n}")
         check_positive(queries=queries, test_episodes=test_episodes)
         if side is not None:
             check_positive(side=side)
@@ -113,13 +114,13 @@ class FewShot(Task):
         self._pools = {}
         for split, members in _split(classes, held_out, validation, ways, where).items():
             copies, turns = (variants, 4 if rotations else 1) if split == "train" else (0, 1)
-            for n, k in self.training if split == "train" else self.known:
+            for n, k in self.training if split == "train" else self.tested:
                 _check_enough(members, turns, n, k + queries, f"{split} in {where}")
             images = [_prepared(one.images, self.side, dark_ink, copies, random) for one in members]
             self._pools[split] = _Pool(
                 [np.rot90(stack, turn, (-2, -1)) for stack in images for turn in range(turns)]
             )
-        self.output_size = max(n for n, _ in [*self.known, *self.training])
+        self.output_size = max(n for n, _ in [*self.tested, *self.training])
         self._lake: tuple[Array, Array, Array] | None = None
         if lake is not None:
             examples, items, answers = read_runs(str(Path(folder, lake)))
@@ -133,7 +134,7 @@ class FewShot(Task):
 
     def test_names(self) -> list[str]:
         """``shot_<k>`` for each number of examples, and ``lake`` if there are its runs."""
-        names = [f"shot_{k}" for _, k in self.known]
+        names = [f"shot_{k}" for _, k in self.tested]
         return names if self._lake is None else [*names, "lake"]
 
     def score_prefix(self, name: str) -> str:
@@ -162,9 +163,9 @@ class FewShot(Task):
             size = self.batch_size
             ways, shots = self.training[random.integers(len(self.training))]
         elif split == "val":
-            ways, shots = self.known[index % len(self.known)]
+            ways, shots = self.tested[index % len(self.tested)]
         else:
-            ways, shots = next(pair for pair in self.known if split == f"shot_{pair[1]}")
+            ways, shots = next(pair for pair in self.tested if split == f"shot_{pair[1]}")
             size = min(size, self.test_episodes - index * size)
         pool = self._pools[split if split in self._pools else "test"]
         images = pool.draw(random, size, ways, shots + self.queries)
@@ -180,6 +181,19 @@ class FewShot(Task):
         )
         rows, mixed = np.arange(size)[:, np.newaxis], random.random(shown_labels.shape).argsort(-1)
         return self._episodes(shown[rows, mixed], shown_labels[rows, mixed], asked, answers)
+
+    def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
+        """Numbers of the labels of examples and queries."""
+        shown = batch.source[row, :, -self.output_size :].argmax(-1)
+        return [str(label) for label in shown.tolist()], list(map(str, batch.targets[row].tolist()))
+
+    def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor]:
+        """See :meth:`~tasks.Task.images`."""
+        shape = (-1, self.side, self.side)
+        shown, asked = (
+            part[row, :, : self.side**2].reshape(shape) for part in (batch.source, batch.inputs)
+        )
+        return shown, asked
 
     def _episodes(self, shown: Array, labels: Array, asked: Array, answers: Array) -> Batch:
         """Examples ``[B, S, side, side]`` with their labels ``[B, S]``, and queries with theirs."""

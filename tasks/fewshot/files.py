@@ -57,7 +57,8 @@ def read_classes(paths: Sequence[str]) -> tuple[list[ClassImages], int]:
     for path in paths:
         found = False
         for member, content in _members(path):
-            if member.suffix.lower() not in ENDINGS:
+            # Hidden files are no images: a Mac leaves some in the zip files that it makes.
+            if member.suffix.lower() not in ENDINGS or member.name.startswith("."):
                 continue
             found = True
             image = _decoded(content, _where(path, member))

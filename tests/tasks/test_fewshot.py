@@ -124,7 +124,8 @@ def test_test_sets_are_cut_into_batches(folder) -> None:
 
 
 def test_a_zip_file_is_a_folder(tmp_path, folder) -> None:
-    packed = written(tmp_path / "classes.zip", alphabets())
+    hidden = {"__MACOSX/Greek/._0.png": b"", "Greek/.DS_Store": b"", "Greek/notes.txt": b""}
+    packed = written(tmp_path / "classes.zip", {**alphabets(), **hidden})
     ours, theirs = (read_classes([str(path)])[0] for path in (folder, packed))
     for one, other in zip(ours, theirs, strict=True):
         assert one.folders[1:] == other.folders[1:]

@@ -15,7 +15,7 @@ from rich.table import Table
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state
 from memnets.models import Model
-from memnets.objectives import Bits, Tokens
+from memnets.objectives import Numbers
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySchedule", "Pictures", "Report"]
@@ -293,16 +293,12 @@ class Pictures(lightning.Callback):
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             batch: Batch = task.batch(name, 0)
-            if isinstance(pl_module.objective, Bits):
-                if batch.targets.shape[1] <= self.longest:
+            if batch.targets.dim() == 3:
+                binary = not isinstance(pl_module.objective, Numbers)
+                if binary and batch.targets.shape[1] <= self.longest:
                     self.draw(pl_module, batch, name)
                 continue
-            if isinstance(pl_module.objective, Tokens):
-                draw = self.draw_tokens
-            elif task.images(batch, 0) is not None:
-                draw = self.draw_episode
-            else:
-                continue
+            draw = self.draw_tokens if task.images(batch, 0) is None else self.draw_episode
             batches = task.batches(name)
             for number in range(self.sequences):
                 batch, row = task.batch(name, number % batches), number // batches

@@ -2,6 +2,7 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.fewshot import FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.tokens import CopyingTokens, SortingTokens
@@ -12,8 +13,10 @@ __all__ = [
     "Copying",
     "CopyingTokens",
     "Delaunay",
+    "FewShot",
     "PointingTask",
     "RepeatCopying",
+    "Sinusoids",
     "SortingNumbers",
     "SortingTokens",
     "Task",

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from memnets.cli import main
+from tests.images import png, runs, written
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
@@ -14,6 +15,8 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 TOKENS = ["--data.test_lengths=[[3, 2]]", "--data.test_sequences=2"]
 POINTING = ["--data.min_points=3", "--data.max_points=4", "--data.test_sequences=2"]
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
+
+EPISODES = ["--data.test_episodes=2", "--data.validation_batch_size=2", "--data.batch_size=2"]
 
 SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") for n in range(60)]
 
@@ -25,6 +28,8 @@ def small(data: dict, folder: Path) -> list[str]:
         return TOKENS
     if task in ("SortingNumbers", "ConvexHull", "Delaunay", "TravellingSalesman"):
         return [*POINTING, "--data.test_points=[[5, 2]]", "--data.batch_points=8"]
+    if task in ("FewShot", "Sinusoids"):
+        return [*EPISODES, *(omniglot(folder) if "paths" in data["init_args"] else [])]
     if task != "Translation":
         return ["--data.test_sets=[[3, 2]]"]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":
@@ -36,6 +41,22 @@ def small(data: dict, folder: Path) -> list[str]:
             path.write_text("".join(pair[side] + "\n" for pair in lines))
         flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
     return flags
+
+
+def omniglot(folder: Path) -> list[str]:
+    """Files with the names of the real ones, and the flag that says where they are."""
+    alphabets = {1: ("Balinese", "Korean"), 2: ("Tagalog", "Greek")}
+    images = iter(range(256))
+    for number, names in alphabets.items():
+        files = {
+            f"{name}/character{c}/{i}.png": png(next(images))
+            for name in names
+            for c in range(5)
+            for i in range(6)
+        }
+        written(folder / f"images_background_small{number}.zip", files)
+    written(folder / "all_runs.zip", runs(count=2, ways=20))
+    return [f"--data.folder={folder}"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")

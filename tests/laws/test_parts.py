@@ -12,7 +12,16 @@ from memnets.core import Memory
 from memnets.memories import NTM, Tape
 from memnets.models import MemoryMachine
 from memnets.normalizers import Entmax15, GumbelHard, Softmax, Sparsemax, TopK
-from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+from memnets.scores import (
+    Additive,
+    Concat,
+    Cosine,
+    Dot,
+    General,
+    Location,
+    ScaledDot,
+    SquaredDistance,
+)
 
 NORMALIZERS = [
     Softmax,
@@ -30,6 +39,7 @@ SCORES = [
     partial(Additive, 4),
     partial(Concat, 4),
     Cosine,
+    SquaredDistance,
 ]
 
 

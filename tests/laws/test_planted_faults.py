@@ -12,10 +12,11 @@ from torch import nn
 
 from memnets import encoders, functional, kernels, testing
 from memnets.addressing import Content, NTMAddressing
+from memnets.convolutions import DenseBlock
 from memnets.core import Controller, map_state
 from memnets.memories import NTM
 from memnets.memories.ntm import NTMState
-from memnets.models import MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
@@ -551,6 +552,52 @@ class SmallSeq2Seq(Seq2Seq):
         super().__init__(2, 2, encoder, Recurrent, attention, 4, key_size=4, tied=False)
 
 
+class SmallSNAIL(SNAIL):
+    """Two attention blocks and a TC block between them, on vectors."""
+
+    def __init__(self):
+        super().__init__(2, 2, max_length=20, attentions=[(3, 2), (3, 2)], filters=2, kernel_size=3)
+
+
+class OverQueries(Softmax):
+    """Rows for columns, as in a public copy of SNAIL."""
+
+    def forward(self, scores, mask=None):
+        return scores.masked_fill(~mask, -torch.inf).softmax(-2)
+
+
+@faulty(SmallSNAIL, "__init__")
+def attention_normalised_over_the_queries(self):
+    SmallSNAIL.__init__(self)
+    self.blocks[2].addressing.normalizer = OverQueries()
+
+
+def dense_block_trimmed_by_the_dilation(block, inputs, past=None, mask=None):
+    """Padded by the whole reach, trimmed by the dilation: right for kernels of 2 only."""
+    _, past = dense_block_before(block, inputs, past, mask)
+    late = block.dilation * (block.kernel_size - 2)
+    ahead, _ = dense_block_before(block, nn.functional.pad(inputs, (0, 0, 0, late)))
+    return torch.cat([inputs, ahead[:, late:, block.input_size :]], -1), past
+
+
+def dense_block_without_mask(block, inputs, past=None, mask=None):
+    return dense_block_before(block, inputs, past)
+
+
+dense_block_before = DenseBlock.forward
+
+
+def with_dense_block(forward):
+    """A SNAIL all of whose convolutions are spoilt."""
+
+    class Faulty(SmallSNAIL):
+        def _run(self, *arguments):
+            with mock.patch.object(DenseBlock, "forward", forward):
+                return super()._run(*arguments)
+
+    return type(forward.__name__, (Faulty,), {})
+
+
 @faulty(SmallTransformer, "decode")
 def causal_mask_aligned_to_the_start(self, inputs, state):
     def aligned(steps, slots, device):
@@ -622,6 +669,9 @@ MODELS = [
     (CHUNKS, causal_mask_aligned_to_the_start),
     (KEPT, cache_kept_on_self),
     ("padding never changes a result", attention_to_padding),
+    ("the future is never seen", attention_normalised_over_the_queries),
+    ("the future is never seen", with_dense_block(dense_block_trimmed_by_the_dilation)),
+    ("padding never changes a result", with_dense_block(dense_block_without_mask)),
 ]
 
 FAULTS = {
@@ -666,6 +716,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_model, Machine),
         (testing.check_model, SmallTransformer),
         (testing.check_model, SmallSeq2Seq),
+        (testing.check_model, SmallSNAIL),
         (partial(testing.check_pointer, symmetry="permutation"), SmallPointer),
     ],
 )

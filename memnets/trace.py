@@ -163,8 +163,8 @@ def record(model: nn.Module) -> Iterator[Tape]:
         for name, module in modules.items():
             if isinstance(module, Addressing):
                 stack.callback(module.register_forward_hook(watch(name)).remove)
-                owner = modules[name.rpartition(".")[0]]
-                if hasattr(owner, "head_names"):
-                    tape.heads[name] = owner.head_names()
+                owner, _, attribute = name.rpartition(".")
+                if hasattr(modules[owner], "head_names"):
+                    tape.heads[name] = modules[owner].head_names()[attribute]
         stack.enter_context(kernels.naive())
         yield tape

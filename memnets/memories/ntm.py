@@ -11,8 +11,6 @@ from memnets import functional, kernels
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Memory, MemoryAccess, Score, check_positive
 from memnets.kernels.ntm import HeadLayout, step
-from memnets.normalizers import Softmax
-from memnets.scores import Cosine
 
 __all__ = ["NTM", "NTMState"]
 
@@ -129,11 +127,11 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
-    def head_names(self) -> list[str]:
+    def head_names(self) -> dict[str, list[str]]:
         """A name for each row of the weights: read heads first."""
-        return [f"read {head + 1}" for head in range(self.read_heads)] + [
-            f"write {head + 1}" for head in range(self.write_heads)
-        ]
+        reads = [f"read {head + 1}" for head in range(self.read_heads)]
+        writes = [f"write {head + 1}" for head in range(self.write_heads)]
+        return {"addressing": reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
         """Constant memory, and all heads on the first slot.
@@ -183,7 +181,8 @@ class NTM(MemoryAccess[NTMState]):
         memory, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
-        if (epsilon := self._kernel_epsilon(interface, memory, previous)) is not None:
+        epsilon = self.addressing.cosine_epsilon(NTMAddressing)
+        if epsilon is not None and kernels.applies(interface, memory, previous):
             vectors, memory, weights = step(interface, memory, previous, self.layout, epsilon)
             return vectors.flatten(1), NTMState(memory, weights)
         query, erase, add = self.queries(interface)
@@ -191,13 +190,3 @@ class NTM(MemoryAccess[NTMState]):
         vectors = functional.read(weights[:, : self.read_heads], memory)
         memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
         return vectors.flatten(1), NTMState(memory, weights)
-
-    def _kernel_epsilon(self, *tensors: Tensor) -> float | None:
-        """The cosine's epsilon if the kernel computes what this access would; else ``None``."""
-        score, normalizer = self.addressing.score, self.addressing.normalizer
-        # A subclass may compute something else.
-        parts = (type(self.addressing), type(score), type(normalizer))
-        if parts != (NTMAddressing, Cosine, Softmax) or not kernels.applies(*tensors):
-            return None
-        assert isinstance(score, Cosine)
-        return score.epsilon

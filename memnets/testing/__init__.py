@@ -13,6 +13,8 @@ Needs Hypothesis: ``pip install memnets[testing]``.
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
 from memnets.testing.steps import check_access, check_controller, check_model
 from memnets.testing.strategies import (
+    allocating_queries,
+    linked_queries,
     magnitude,
     masks,
     memories,
@@ -20,6 +22,7 @@ from memnets.testing.strategies import (
     queries,
     seeds,
     shapes,
+    sharp_queries,
     shift_kernels,
     sizes,
     tensors,
@@ -28,12 +31,14 @@ from memnets.testing.strategies import (
 )
 
 __all__ = [
+    "allocating_queries",
     "check_access",
     "check_addressing",
     "check_controller",
     "check_model",
     "check_normalizer",
     "check_score",
+    "linked_queries",
     "magnitude",
     "masks",
     "memories",
@@ -41,6 +46,7 @@ __all__ = [
     "queries",
     "seeds",
     "shapes",
+    "sharp_queries",
     "shift_kernels",
     "sizes",
     "tensors",

@@ -280,9 +280,9 @@ def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
     Returns:
         ``[..., N]``, >= 0; a row sums to ``1 - prod_i u(i)``.
     """
-    # 1 - u, so that a slot of usage 1 has weight exactly 0.
-    free = (1 - epsilon) * (1 - _wide(usage))
-    free, order = free.sort(dim=-1, descending=True, stable=True)
+    ordered, order = _wide(usage).sort(dim=-1, stable=True)
+    # From 1 - u, so that a slot of usage 1 has weight exactly 0.
+    free = (1 - epsilon) * (1 - ordered)
     product = (1 - free).cumprod(-1)
     before = torch.cat([torch.ones_like(product[..., :1]), product[..., :-1]], -1)
     return torch.zeros_like(free).scatter(-1, order, free * before).to(usage.dtype)

@@ -116,8 +116,8 @@ class _Step(torch.autograd.Function):
         filled = torch.addcmul(usage, unused, written)
         next_usage = filled * retention
         # Allocation.
-        free = (one - next_usage).mul_(1 - usage_epsilon)
-        free, order = free.sort(dim=-1, descending=True, stable=True)
+        ordered, order = next_usage.sort(dim=-1, stable=True)
+        free = (one - ordered).mul_(1 - usage_epsilon)
         used = one - free
         before = used.cumprod(-1).div_(used)
         allocation = torch.empty_like(free).scatter_(-1, order, free * before)

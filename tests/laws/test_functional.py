@@ -1,5 +1,7 @@
 """The laws of the functions, references of another make, and programs of reads and writes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -245,9 +247,10 @@ def test_sharpen_gradient():
 
 
 @st.composite
-def usages(draw, slots=st.integers(1, 7)):
+def usages(draw, least=1):
     """u ``[*B, N]`` in [0, 1], in which 0, 1 and equal numbers are common."""
-    return draw(testing.tensors((*draw(testing.shapes()), draw(slots)), low=0.0, high=1.0))
+    slots = draw(st.integers(least, 7))
+    return draw(testing.tensors((*draw(testing.shapes()), slots), low=0.0, high=1.0))
 
 
 @given(usages())
@@ -261,7 +264,8 @@ def test_allocation_leaves_what_no_slot_has_free(usage):
 @given(usages())
 def test_allocation_agrees_with_its_definition(usage):
     allocation = functional.allocation(usage, epsilon=0.0)
-    for row, expected in zip(usage.flatten(0, -2), allocation.flatten(0, -2), strict=True):
+    rows, slots = allocation[..., 0].numel(), usage.shape[-1]
+    for row, expected in zip(usage.view(rows, slots), allocation.view(rows, slots), strict=True):
         weights, used = torch.zeros_like(row), 1.0
         for slot in sorted(range(len(row)), key=lambda slot: row[slot].item()):
             weights[slot] = (1 - row[slot]) * used
@@ -321,7 +325,7 @@ def test_write_gates_choose(data, heads):
 
 @given(st.data())
 def test_least_used_slots_are_those_of_least_usage(data):
-    usage = data.draw(usages(slots=st.integers(2, 7)))
+    usage = data.draw(usages(least=2))
     count = data.draw(st.integers(1, usage.shape[-1]))
     chosen = functional.least_used(usage, count)
     assert chosen.shape == (*usage.shape[:-1], count, usage.shape[-1])
@@ -384,7 +388,7 @@ def test_links_lead_along_the_order_of_writing_and_back(order, count):
     places = torch.eye(5, dtype=torch.float64)[order[:count]]
     link, precedence = linked([place.unsqueeze(0) for place in places])
     assert_equal(precedence[0], places[-1])
-    for before, after in zip(places[:-1], places[1:], strict=True):
+    for before, after in itertools.pairwise(places):
         assert_equal(functional.forward_weighting(link, before.view(1, 1, 5))[0, 0], after)
         assert_equal(functional.backward_weighting(link, after.view(1, 1, 5))[0, 0], before)
     assert not functional.forward_weighting(link, places[-1].view(1, 1, 5)).any()

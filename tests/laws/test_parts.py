@@ -17,7 +17,7 @@ from memnets.addressing import (
     NTMQuery,
     Sharp,
 )
-from memnets.controllers import GRU, LSTM, LSTMN, FeedForward
+from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
 from memnets.core import Memory
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine
@@ -169,6 +169,11 @@ def test_access(access):
 @pytest.mark.parametrize("controller", [LSTM, GRU, FeedForward])
 def test_controller(controller, layers):
     testing.check_controller(controller, hidden_size=8, layers=layers)
+
+
+def test_chain():
+    controllers = [partial(FeedForward, hidden_size=5), partial(LSTM, hidden_size=4), LSTMN]
+    testing.check_controller(Chain, controllers=controllers)
 
 
 def test_lstmn():

@@ -50,6 +50,8 @@ class NTM(MemoryAccess[NTMState]):
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
             and shifts learn to saturate against it (Salakhutdinov & Hinton 2009, section 3), and
             heads to stay sharp: they then keep their places on sequences far longer than trained.
+        strength_bias: added to the first bias of the strengths, before the softplus: above 0, a
+            head that looks for content tells it apart sharply from the start.
         gate_bias: added to the first bias of the gates, before the sigmoid: below 0, a head keeps
             its place unless it has learnt to look for content.
         stay_bias: added to the first bias of the shift by 0, before the softmax: above 0, a head
@@ -70,6 +72,7 @@ class NTM(MemoryAccess[NTMState]):
         initial_value: float = 1e-6,
         least_sharpness: float = 1.0,
         noise: float = 0.0,
+        strength_bias: float = 0.0,
         gate_bias: float = 0.0,
         stay_bias: float = 0.0,
     ) -> None:
@@ -87,6 +90,7 @@ class NTM(MemoryAccess[NTMState]):
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
+        self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.stay_bias = stay_bias
         self.width = width
@@ -144,10 +148,11 @@ class NTM(MemoryAccess[NTMState]):
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
-        """``gate_bias`` for the gates, ``stay_bias`` for the shifts by 0, else 0."""
+        """``strength_bias``, ``gate_bias``, ``stay_bias`` for the shifts by 0, else 0."""
         heads = self.read_heads + self.write_heads
         bias = self.first_row.new_zeros(self.interface_size)
-        _, _, unit, shift, _ = bias.split(self.layout.sizes)
+        _, positive, unit, shift, _ = bias.split(self.layout.sizes)
+        positive[:heads] = self.strength_bias
         unit[:heads] = self.gate_bias
         shift.view(heads, self.shift_range)[:, self.shift_range // 2] = self.stay_bias
         return bias

@@ -43,13 +43,7 @@ def no_shrinking():
     """That a fault is found is enough."""
     before = settings()
     examples = min(20, before.max_examples)
-    settings.register_profile(
-        "faults",
-        before,
-        phases=[Phase.generate],
-        max_examples=examples,
-        report_multiple_bugs=False,
-    )
+    settings.register_profile("faults", before, phases=[Phase.generate], max_examples=examples)
     settings.load_profile("faults")
     yield
     settings.register_profile("after faults", before)

@@ -271,7 +271,7 @@ def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
     torch.manual_seed(0)
     plain = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), NTM(6, 4, 2, 1))
     torch.manual_seed(0)
-    access = NTM(6, 4, 2, 1, gate_bias=-3.0, stay_bias=2.0)
+    access = NTM(6, 4, 2, 1, strength_bias=1.0, gate_bias=-3.0, stay_bias=2.0)
     biased = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), access)
     for one, other in zip(plain.state_dict().items(), biased.state_dict().items(), strict=True):
         assert one[0] == other[0]
@@ -281,4 +281,4 @@ def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
     assert torch.allclose(query.gate, torch.tensor(-3.0).sigmoid())
     stay = torch.tensor([0.0, 2.0, 0.0]).softmax(-1)
     assert torch.allclose(query.shift, stay.expand(1, 3, 3))
-    assert torch.allclose(query.strength, torch.tensor(2.0).log())
+    assert torch.allclose(query.strength, (1 + torch.tensor(1.0).exp()).log())

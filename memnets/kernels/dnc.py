@@ -97,17 +97,21 @@ class _Step(torch.autograd.Function):
         reads, width = layout
         batch = len(interface)
         one = interface.new_ones(())  # of a number, PyTorch makes a tensor each time
-        raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split(layout.sizes, -1)
+        raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
+            layout.sizes, -1
+        )
         keys = raw_keys.view(batch, reads + 1, width)
         strengths = torch.nn.functional.softplus(raw_strengths).add_(one).unsqueeze(-1)
         key_scale = key_scales(keys, cosine_epsilon)
         scale = strengths * key_scale
-        read_keys, write_key = keys.split((reads, 1), 1)
-        read_scale, write_scale = scale.split((reads, 1), 1)
+        read_keys, write_key = keys.split_with_sizes((reads, 1), 1)
+        read_scale, write_scale = scale.split_with_sizes((reads, 1), 1)
         unit = raw_unit.sigmoid()
-        free_gates, allocation_gate, write_gate, erase = unit.split((reads, 1, 1, width), -1)
+        free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
+            (reads, 1, 1, width), -1
+        )
         modes = raw_modes.view(batch, reads, 3).softmax(-1)
-        back, by_content, on = modes.split(1, -1)
+        back, by_content, on = modes.split_with_sizes((1, 1, 1), -1)
 
         # Usage: u = (u + w - u w) psi.
         kept = torch.addcmul(one, free_gates.unsqueeze(-1), weights, value=-1.0)
@@ -173,10 +177,12 @@ class _Step(torch.autograd.Function):
         sought, found = Content(*addressed[:3]), Content(*addressed[3:])
         reads, width = ctx.reads, memory.shape[-1]
         batch = len(unit)
-        free_gates, allocation_gate, write_gate, erase = unit.split((reads, 1, 1, width), -1)
-        back, by_content, on = modes.split(1, -1)
-        read_keys, write_key = keys.split((reads, 1), 1)
-        read_scale, write_scale = scale.split((reads, 1), 1)
+        free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
+            (reads, 1, 1, width), -1
+        )
+        back, by_content, on = modes.split_with_sizes((1, 1, 1), -1)
+        read_keys, write_key = keys.split_with_sizes((reads, 1), 1)
+        read_scale, write_scale = scale.split_with_sizes((reads, 1), 1)
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
 
         # Read.

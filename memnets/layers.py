@@ -205,9 +205,9 @@ class MultiHead(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def head_names(self) -> list[str]:
+    def head_names(self) -> dict[str, list[str]]:
         """A name for each of the heads."""
-        return [f"head {head + 1}" for head in range(self.heads)]
+        return {"addressing": [f"head {head + 1}" for head in range(self.heads)]}
 
     def project(self, inputs: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
         """Some of queries (0), keys (1) and values (2): each ``[B, T, width] -> [B, H, T, D]``."""

@@ -13,10 +13,29 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
 
 TOKENS = ["--data.test_lengths=[[3, 2]]", "--data.test_sequences=2"]
-POINTING = ["--data.min_points=3", "--data.max_points=4", "--data.test_sequences=2"]
-TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
-
+SETS = ["--data.test_sets=[[3, 2]]", "--data.batch_size=4", "--data.validation_batch_size=4"]
+ONE_SET = ["--data.test_sequences=2", "--data.batch_size=4", "--data.validation_batch_size=4"]
+POINTING = [
+    *("--data.min_points=3", "--data.max_points=4", "--data.batch_points=8"),
+    *("--data.test_points=[[5, 2]]", "--data.test_sequences=2"),
+]
 EPISODES = ["--data.test_episodes=2", "--data.validation_batch_size=2", "--data.batch_size=2"]
+SMALL = {
+    "CopyingTokens": TOKENS,
+    "SortingTokens": TOKENS,
+    "Copying": SETS,
+    "AssociativeRecall": SETS,
+    "RepeatCopying": ["--data.test_sets=[[3, 2, 2]]", *SETS[1:]],
+    "DynamicNGrams": [*ONE_SET, "--data.length=12"],
+    "PrioritySort": [*ONE_SET, "--data.length=5", "--data.answers=4"],
+    "SortingNumbers": POINTING,
+    "ConvexHull": POINTING,
+    "Delaunay": POINTING,
+    "TravellingSalesman": POINTING,
+    "FewShot": EPISODES,
+    "Sinusoids": EPISODES,
+}
+TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 
 SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") for n in range(60)]
 
@@ -24,14 +43,10 @@ SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") f
 def small(data: dict, folder: Path) -> list[str]:
     """Flags that make a task small."""
     task = data["class_path"].rpartition(".")[2]
-    if task in ("CopyingTokens", "SortingTokens"):
-        return TOKENS
-    if task in ("SortingNumbers", "ConvexHull", "Delaunay", "TravellingSalesman"):
-        return [*POINTING, "--data.test_points=[[5, 2]]", "--data.batch_points=8"]
-    if task in ("FewShot", "Sinusoids"):
-        return [*EPISODES, *(omniglot(folder) if "paths" in data["init_args"] else [])]
+    if task == "FewShot" and "paths" in data["init_args"]:
+        return [*EPISODES, *omniglot(folder)]
     if task != "Translation":
-        return ["--data.test_sets=[[3, 2]]"]
+        return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":
         return [*TRANSLATION, "--data.sizes=[60, 20, 20]"]
     flags = [*TRANSLATION, "--data.vocabulary_size=60"]

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memnets import functional, kernels
-from memnets.core import Addressing, Memory, Normalizer, Score, check_memory, check_positive
+from memnets.core import (
+    Addressing,
+    Memory,
+    Normalizer,
+    Query,
+    Score,
+    State,
+    check_memory,
+    check_positive,
+)
 from memnets.normalizers import Softmax
 from memnets.scores import Cosine, Dot, ScaledDot
 
-__all__ = ["Content", "Hard", "HardState", "Local", "NTMAddressing", "NTMQuery"]
+__all__ = [
+    "Allocating",
+    "AllocatingQuery",
+    "Content",
+    "Hard",
+    "HardState",
+    "LeastUsed",
+    "LeastUsedState",
+    "Linked",
+    "LinkedQuery",
+    "LinkedState",
+    "Local",
+    "NTMAddressing",
+    "NTMQuery",
+    "Sharp",
+    "SharpQuery",
+]
 
 
 class Content(Addressing[Tensor, None]):
@@ -213,6 +238,74 @@ class Hard(Addressing[Tensor, HardState]):
         )
 
 
+class _ByKey(Addressing[Query, State]):
+    """What looks for a key with a strength, be it among other things.
+
+    Args:
+        score: K, the measure of similarity; cosine if not given (Graves et al. 2014, equation 6).
+        normalizer: from scores to content weights; softmax if not given (equation 5).
+    """
+
+    def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
+        super().__init__()
+        self.score = Cosine() if score is None else score
+        self.normalizer = Softmax() if normalizer is None else normalizer
+
+    def content(self, key: Tensor, strength: Tensor, memory: Memory) -> Tensor:
+        """Weights by content alone, ``[*B, Q, N]``.
+
+        Raises:
+            ValueError: the shapes of key and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        check_memory(key, memory)
+        weights: Tensor = self.normalizer(strength * self.score(key, memory.keys), memory.mask)
+        return weights
+
+    def cosine_epsilon(self, kind: type[_ByKey[Any, Any]]) -> float | None:
+        """The cosine's epsilon if this is of the ``kind`` as it comes, which kernels compute.
+
+        Returns:
+            ``None`` for a subclass, which may compute something else, and with another score or
+            normalizer.
+        """
+        plain = (type(self), type(self.score), type(self.normalizer)) == (kind, Cosine, Softmax)
+        return self.score.epsilon if plain and isinstance(self.score, Cosine) else None
+
+
+class SharpQuery(NamedTuple):
+    """What to look for, and how sharply to tell it apart.
+
+    Attributes:
+        key: k_t, ``[*B, Q, W]``.
+        strength: beta_t > 0, ``[*B, Q, 1]``.
+    """
+
+    key: Tensor
+    strength: Tensor
+
+
+class Sharp(_ByKey[SharpQuery, None]):
+    """Address by content with a strength, and by nothing else (Graves et al. 2014, equation 5).
+
+    Args:
+        score: the measure of similarity; cosine if not given.
+        normalizer: from scores to weights; softmax if not given.
+    """
+
+    def initial_state(self, memory: Memory) -> None:
+        """Addressing by content has no past."""
+
+    def forward(self, query: SharpQuery, memory: Memory, state: None = None) -> tuple[Tensor, None]:
+        """Weights ``[*B, Q, N]``.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        return self.content(*query, memory), None
+
+
 class NTMQuery(NamedTuple):
     """What a head of a Neural Turing Machine emits (Graves et al. 2014, section 3.3).
 
@@ -231,7 +324,7 @@ class NTMQuery(NamedTuple):
     sharpness: Tensor
 
 
-class NTMAddressing(Addressing[NTMQuery, Tensor]):
+class NTMAddressing(_ByKey[NTMQuery, Tensor]):
     """By content, then by location (Graves et al. 2014, section 3.3, figure 2).
 
     The state is the weights of the step before, ``[*B, Q, N]``.
@@ -241,24 +334,12 @@ class NTMAddressing(Addressing[NTMQuery, Tensor]):
         normalizer: from scores to content weights; softmax if not given (equation 5).
     """
 
-    def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
-        super().__init__()
-        self.score = Cosine() if score is None else score
-        self.normalizer = Softmax() if normalizer is None else normalizer
-
     def initial_state(self, memory: Memory) -> Tensor:
         """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``.
 
         One-hot, because equal weights over equal slots would give every slot the same gradient.
         """
-        keys, _, mask = memory
-        weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
-        if mask is None:
-            weights[..., 0] = 1.0
-            return weights
-        open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
-        first = open_to_any.long().argmax(-1, keepdim=True)
-        return weights.scatter(-1, first, 1.0) * open_to_any
+        return _first_slot(memory)
 
     def forward(self, query: NTMQuery, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[*B, Q, N]``, which are the next state too.
@@ -268,8 +349,169 @@ class NTMAddressing(Addressing[NTMQuery, Tensor]):
             TypeError: the mask is not boolean.
         """
         key, strength, gate, kernel, sharpness = query
-        check_memory(key, memory)
-        content = self.normalizer(strength * self.score(key, memory.keys), memory.mask)
+        content = self.content(key, strength, memory)
         moved = functional.shift(functional.interpolate(content, state, gate), kernel)
         weights = functional.sharpen(moved, sharpness, memory.mask)
         return weights, weights
+
+
+class AllocatingQuery(NamedTuple):
+    """What the write head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+
+    Attributes:
+        key: k_t, ``[*B, Q, W]``.
+        strength: beta_t >= 1, ``[*B, Q, 1]``.
+        allocation_gate: g_t^a in ``[0, 1]``, ``[*B, Q, 1]``; 1 = free slots, 0 = by content.
+        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 = nowhere.
+    """
+
+    key: Tensor
+    strength: Tensor
+    allocation_gate: Tensor
+    write_gate: Tensor
+
+
+class Allocating(_ByKey[AllocatingQuery, Tensor]):
+    """By content, or slots that are free.
+
+    Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state is the
+    usage u_t of this step, ``[*B, N]``, which a memory brings up to date.
+
+    Args:
+        score: the measure of similarity; cosine if not given.
+        normalizer: from scores to content weights; softmax if not given.
+    """
+
+    def initial_state(self, memory: Memory) -> Tensor:
+        """No slot is used: zeros ``[*B, N]``."""
+        return memory.keys.new_zeros(memory.keys.shape[:-1])
+
+    def forward(
+        self, query: AllocatingQuery, memory: Memory, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weights ``[*B, Q, N]``, and the usage as it was.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        content = self.content(query.key, query.strength, memory)
+        usage = state.unsqueeze(-2)
+        if memory.mask is not None:
+            usage = usage.expand(memory.mask.shape).masked_fill(~memory.mask, 1.0)
+        weights = functional.write_weighting(
+            content,
+            functional.allocation(usage).expand_as(content),
+            query.allocation_gate,
+            query.write_gate,
+        )
+        return weights, state
+
+
+class LinkedQuery(NamedTuple):
+    """What a read head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+
+    Attributes:
+        key: k_t, ``[*B, Q, W]``.
+        strength: beta_t >= 1, ``[*B, Q, 1]``.
+        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex: back, by content, on.
+    """
+
+    key: Tensor
+    strength: Tensor
+    modes: Tensor
+
+
+class LinkedState(NamedTuple):
+    """State of :class:`Linked`.
+
+    Attributes:
+        link: L_t of this step, ``[*B, N, N]``, which a memory brings up to date.
+        weights: of the step before, ``[*B, Q, N]``.
+    """
+
+    link: Tensor
+    weights: Tensor
+
+
+class Linked(_ByKey[LinkedQuery, LinkedState]):
+    """By content, or what was written before or after what was read.
+
+    Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting".
+
+    Args:
+        score: the measure of similarity; cosine if not given.
+        normalizer: from scores to content weights; softmax if not given.
+    """
+
+    def initial_state(self, memory: Memory) -> LinkedState:
+        """Nothing was written or read: zeros, for one query."""
+        keys = memory.keys
+        *batch, slots, _ = keys.shape
+        return LinkedState(keys.new_zeros(*batch, slots, slots), keys.new_zeros(*batch, 1, slots))
+
+    def forward(
+        self, query: LinkedQuery, memory: Memory, state: LinkedState
+    ) -> tuple[Tensor, LinkedState]:
+        """Weights ``[*B, Q, N]``, which go into the next state.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        link, previous = state
+        weights = functional.read_weighting(
+            functional.backward_weighting(link, previous),
+            self.content(query.key, query.strength, memory),
+            functional.forward_weighting(link, previous),
+            query.modes,
+        )
+        if memory.mask is not None:
+            weights = weights.masked_fill(~memory.mask, 0.0)
+        return weights, LinkedState(link, weights)
+
+
+class LeastUsedState(NamedTuple):
+    """State of :class:`LeastUsed`, which a memory brings up to date.
+
+    Attributes:
+        least_used: w^lu of the step before, ``[*B, Q, N]``, one-hot rows.
+        read: w^r of the step before, ``[*B, Q, N]``.
+    """
+
+    least_used: Tensor
+    read: Tensor
+
+
+class LeastUsed(Addressing[Tensor, LeastUsedState]):
+    """The slot that was read last, or the one used least (Santoro et al. 2016, equation 7).
+
+    ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``; the query is the gate g_t, ``[*B, Q, 1]``, the
+    sigmoid of the paper's alpha.
+    """
+
+    def initial_state(self, memory: Memory) -> LeastUsedState:
+        """The first slot that may be addressed is both, for one query: ``[*B, 1, N]``."""
+        first = _first_slot(memory)
+        return LeastUsedState(first, first)
+
+    def forward(
+        self, query: Tensor, memory: Memory, state: LeastUsedState
+    ) -> tuple[Tensor, LeastUsedState]:
+        """Weights ``[*B, Q, N]``, and the state as it was."""
+        weights = functional.interpolate(state.read, state.least_used, query)
+        if memory.mask is not None:
+            weights = weights.masked_fill(~memory.mask, 0.0)
+        return weights, state
+
+
+def _first_slot(memory: Memory) -> Tensor:
+    """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``."""
+    keys, _, mask = memory
+    weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
+    if mask is None:
+        weights[..., 0] = 1.0
+        return weights
+    open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
+    first = open_to_any.long().argmax(-1, keepdim=True)
+    return weights.scatter(-1, first, 1.0) * open_to_any

@@ -16,7 +16,7 @@ from torch import Tensor
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state, unpadded
 from memnets.models import Model
-from memnets.models.base import test_prefix
+from memnets.objectives import Numbers
 from memnets.runs import update_metrics
 
 __all__ = ["MemorySchedule", "Pictures", "Report"]
@@ -186,7 +186,7 @@ class Report(lightning.Callback):
         """Note when the task is solved; print a line where no progress bar shows it."""
         metrics = dict(_starting_with(trainer.callback_metrics, "val/"))
         if trainer.state.fn == "validate" and trainer.is_global_zero:
-            self._print_table("Validation", {"val": "validation"}, metrics)
+            self._print_table("Validation", {"val/": "validation"}, metrics)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self.validating += time.monotonic() - self._validation_start
@@ -225,18 +225,22 @@ class Report(lightning.Callback):
             return
         metrics = dict(_starting_with(trainer.callback_metrics, "test/"))
         update_metrics(self.folder, metrics)
-        rows = {test_prefix(name): name for name in _test_names(trainer)}
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = {task.score_prefix(name): name for name in task.test_names()}
         self._print_table("Test", rows, metrics)
-        for note in trainer.datamodule.notes():  # type: ignore[attr-defined]
+        for note in task.notes():
             self._console.print(note, markup=False, highlight=False)
         self._console.print(f"Everything is in {self.folder}")
 
     def _print_table(self, title: str, sets: dict[str, str], metrics: dict[str, float]) -> None:
         """A cell for each score of each set, of which ``sets`` maps the prefix to its label."""
-        scores = list(dict.fromkeys(name.rpartition("/")[2] for name in metrics))
+        # Of the prefixes that a name begins with, the longest is its own.
+        prefixes = sorted(sets, key=len, reverse=True)
+        own = {name: next(filter(name.startswith, prefixes)) for name in metrics}
+        scores = list(dict.fromkeys(name.removeprefix(own[name]) for name in metrics))
 
         def cells(prefixes: list[str], names: list[str]) -> list[str]:
-            values = (metrics.get(f"{prefix}/{name}") for prefix in prefixes for name in names)
+            values = (metrics.get(f"{prefix}{name}") for prefix in prefixes for name in names)
             return ["" if value is None else f"{value:.4g}" for value in values]
 
         # What there is more of goes downwards: there is no end to the lines of a terminal.
@@ -262,16 +266,17 @@ class Report(lightning.Callback):
 class Pictures(lightning.Callback):
     """After a test, draw what a model answered to each test set, and where it looked.
 
-    Of vectors, the first sequence: the answer, and where the heads were. Of tokens, a few: what the
-    model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each layer
-    the mean of its heads; or, for a machine, where the heads of its memory were. Where a task draws
-    answers in the plane, the same few, beside the right ones.
+    Of binary vectors, the first sequence: the answer, and where the heads were. Of tokens, a few:
+    what the model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each
+    layer the mean of its heads; or, for a machine, where the heads of its memory were. Where a task
+    draws answers in the plane, the same few, beside the right ones. Of episodes of images, a few:
+    which examples the queries looked at.
 
     Args:
         folder: where the pictures go.
-        longest: sequences whose source or target is longer are left out.
-        sequences: of tokens, how many sequences of a test set are drawn, the first of each of its
-            batches before the second of any; at least 1.
+        longest: sequences and episodes whose source or target is longer are left out.
+        sequences: of tokens or images, how many sequences of a test set are drawn, the first of
+            each of its batches before the second of any; at least 1.
     """
 
     def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
@@ -291,13 +296,18 @@ class Pictures(lightning.Callback):
                     callback.prepare(trainer, pl_module, name)
             batch: Batch = task.batch(name, 0)
             if batch.targets.dim() == 3:
-                if batch.targets.shape[1] <= self.longest:
+                binary = not isinstance(pl_module.objective, Numbers)
+                if binary and batch.targets.shape[1] <= self.longest:
                     self.draw(pl_module, batch, name)
                 continue
             drawings = []
             for number, alone in enumerate(self._first(task, name)):
+                file = f"{name}_{{}}_{number + 1}.png"
+                if task.images(alone, 0) is not None:
+                    self.draw_episode(pl_module, task, alone, file)
+                    continue
                 answer = pl_module.generate(alone.source.to(pl_module.device)).cpu()
-                self.draw_tokens(pl_module, task, alone, answer, f"{name}_{{}}_{number + 1}.png")
+                self.draw_tokens(pl_module, task, alone, answer, file)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
                     points, lines, caption = drawn
@@ -307,7 +317,7 @@ class Pictures(lightning.Callback):
                 plots.drawing(drawings, self.folder / f"{name}_drawing.png", title=name)
 
     def _first(self, task: Any, name: str) -> Iterator[Batch]:
-        """The sequences of tokens to draw, each a batch of one without padding."""
+        """The sequences or episodes to draw, each a batch of one without padding."""
         batches = task.batches(name)
         for number in range(self.sequences):
             batch, row = task.batch(name, number % batches), number // batches
@@ -360,6 +370,35 @@ class Pictures(lightning.Callback):
         slots = slots[: tape.weights[next(iter(names.values()))][-1].shape[-1]]
         path = self.folder / name.format("alignment")
         tape.plot_alignment(path, names, slots, answered, title=path.stem.replace("_", " "))
+
+    def draw_episode(self, model: Model, task: Any, batch: Batch, name: str) -> None:
+        """Draw which examples the queries of an episode looked at, if the model looks at any.
+
+        Args:
+            model: in evaluation.
+            task: whose batch it is; it gives the images.
+            batch: of one episode of images, without padding.
+            name: of the file, with ``{}`` for what is in it: ``episode``.
+        """
+        names = model.alignments()
+        if not names:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            logits = model.logits(map_state(lambda part: part.to(model.device), batch))
+        answers = model.objective.answer(logits)[0].tolist()
+        labels, targets = task.labels(batch, 0)
+        examples, queries = task.images(batch, 0)
+        path = self.folder / name.format("episode")
+        plots.episode(
+            # Queries are a batch, of one step each.
+            {label: tape.weights[addressing][-1][:, 0] for label, addressing in names.items()},
+            examples,
+            queries,
+            labels,
+            list(zip(map(str, answers), targets, strict=True)),
+            path,
+            title=path.stem.replace("_", " "),
+        )
 
 
 def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:

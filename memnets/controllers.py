@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from memnets.addressing import Content
 from memnets.core import Controller, Memory, Normalizer, check_positive
 from memnets.scores import Additive
 
-__all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
+__all__ = ["GRU", "LSTM", "LSTMN", "Chain", "FeedForward", "LSTMNState", "LSTMState"]
 
 
 class FeedForward(Controller[None]):
@@ -218,6 +219,59 @@ class LSTMN(Controller[LSTMNState]):
             summary=torch.where(mask.unsqueeze(1), new.summary, old.summary),
             mask=torch.cat([old.mask, mask.unsqueeze(1)], 1),
         )
+
+
+class Chain(Controller[tuple[Any, ...]]):
+    """Controllers of any kinds, each of which is given what the one before makes.
+
+    The state is a tuple of theirs.
+
+    Args:
+        input_size: width of the input of the first.
+        controllers: make the controllers, each from the width of its input; at least one.
+
+    Example:
+        ``partial(Chain, controllers=[partial(FeedForward, hidden_size=50), LSTM])``
+    """
+
+    def __init__(self, input_size: int, controllers: Sequence[Callable[[int], Controller]]) -> None:
+        super().__init__()
+        if not controllers:
+            raise ValueError("a Chain needs at least one controller; got none")
+        self.input_size = self.hidden_size = input_size
+        self.controllers = nn.ModuleList()
+        for make in controllers:
+            self.controllers.append(controller := make(self.hidden_size))
+            self.hidden_size = controller.hidden_size
+
+    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
+        """The first states of all."""
+        return tuple(controller.initial_state(batch_size) for controller in self._all())
+
+    def forward(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """``[B, input_size] -> [B, hidden_size]``."""
+        states = []
+        for controller, past in zip(self._all(), state, strict=True):
+            inputs, past = controller(inputs, past)
+            states.append(past)
+        return inputs, tuple(states)
+
+    def unroll(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of one, then of the next."""
+        states = []
+        for controller, past in zip(self._all(), state, strict=True):
+            inputs, past = controller.unroll(inputs, past)
+            states.append(past)
+        return inputs, tuple(states)
+
+    def choose(self, mask: Tensor, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Each of the controllers chooses for itself."""
+        parts = zip(self._all(), new, old, strict=True)
+        return tuple(controller.choose(mask, one, other) for controller, one, other in parts)
+
+    def _all(self) -> list[Controller]:
+        controllers: list[Any] = list(self.controllers)
+        return controllers
 
 
 def _weights(network: nn.RNNBase) -> list[list[Tensor]]:

@@ -13,17 +13,27 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "allocation",
     "append",
+    "backward_weighting",
     "cosine_similarity",
     "entmax15",
     "erase_add",
+    "forward_weighting",
     "interpolate",
+    "least_used",
+    "link",
     "masked",
+    "precedence",
     "read",
+    "read_weighting",
+    "retention",
     "sharpen",
     "shift",
     "softmax",
     "sparsemax",
+    "usage",
+    "write_weighting",
 ]
 
 
@@ -222,6 +232,171 @@ def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> T
     # Behind a mask all the mass may lie on closed slots: then there is no gradient, not 1 / tiny.
     logarithm = (wide + tiny if mask is None else wide.clamp_min(tiny)).log()
     return masked(sharpness * logarithm, mask).to(weights.dtype)
+
+
+# -- addressing by usage --------------------------------------------------------------------------
+
+
+def retention(weights: Tensor, free_gates: Tensor) -> Tensor:
+    """How much of each slot is not freed: ``psi_t = prod_i (1 - f_t^i w_{t-1}^{r,i})``.
+
+    Graves et al. 2016, Methods, "Dynamic memory allocation", as are the next three.
+
+    Args:
+        weights: of the read heads, of the step before, ``[*B, H, N]``.
+        free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``.
+
+    Returns:
+        ``[*B, N]`` in ``[0, 1]``.
+    """
+    return (1 - free_gates * weights).prod(-2)
+
+
+def usage(previous: Tensor, written: Tensor, retention: Tensor) -> Tensor:
+    """``u_t = (u_{t-1} + w_{t-1}^w - u_{t-1} w_{t-1}^w) psi_t``.
+
+    Args:
+        previous: u_{t-1} in ``[0, 1]``, ``[*B, N]``.
+        written: weights of the write head, of the step before, ``[*B, N]``.
+        retention: psi_t in ``[0, 1]``, ``[*B, N]``.
+
+    Returns:
+        ``[*B, N]`` in ``[0, 1]``.
+    """
+    return (previous + (1 - previous) * written) * retention
+
+
+def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Weights of free slots: ``a_t(phi_j) = (1 - u_t(phi_j)) prod_{i < j} u_t(phi_i)``.
+
+    The slots phi are in the order of their usage, least first; of slots of one usage the first one
+    comes first. The order is taken as constant: it has no gradient.
+
+    Args:
+        usage: u_t in ``[0, 1]``, ``[..., N]``.
+        epsilon: no slot is taken as less used than this: u is ``epsilon + (1 - epsilon) u_t``, so
+            that the gradient of the product stays finite (as in DeepMind's DNC).
+
+    Returns:
+        ``[..., N]``, >= 0; a row sums to ``1 - prod_i u(i)``.
+    """
+    ordered, order = _wide(usage).sort(dim=-1, stable=True)
+    # From 1 - u, so that a slot of usage 1 has weight exactly 0.
+    free = (1 - epsilon) * (1 - ordered)
+    product = (1 - free).cumprod(-1)
+    before = torch.cat([torch.ones_like(product[..., :1]), product[..., :-1]], -1)
+    return torch.zeros_like(free).scatter(-1, order, free * before).to(usage.dtype)
+
+
+def write_weighting(
+    content: Tensor, allocation: Tensor, allocation_gate: Tensor, write_gate: Tensor
+) -> Tensor:
+    """``w_t^w = g_t^w (g_t^a a_t + (1 - g_t^a) c_t^w)``.
+
+    Args:
+        content: c_t, weights by content, ``[*B, Q, N]``.
+        allocation: a_t, ``[*B, Q, N]``.
+        allocation_gate: g_t^a in ``[0, 1]``, ``[*B, Q, 1]``.
+        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 writes nothing.
+
+    Returns:
+        ``[*B, Q, N]``.
+    """
+    return write_gate * interpolate(allocation, content, allocation_gate)
+
+
+def least_used(usage: Tensor, count: int) -> Tensor:
+    """The slots that were used least: ``w^lu`` (Santoro et al. 2016, equation 6), one a row.
+
+    Args:
+        usage: w^u, ``[*B, N]``.
+        count: n, how many slots, at most N.
+
+    Returns:
+        ``[*B, count, N]``, one-hot rows, least used first; of slots of one usage the first one
+        comes first. There is no gradient.
+    """
+    order = usage.argsort(dim=-1, stable=True)[..., :count]
+    return torch.nn.functional.one_hot(order, usage.shape[-1]).to(usage.dtype)
+
+
+# -- addressing by the order of writing -----------------------------------------------------------
+
+
+def precedence(previous: Tensor, written: Tensor) -> Tensor:
+    """How much each slot was the last one written: ``p_t = (1 - sum_i w_t^w(i)) p_{t-1} + w_t^w``.
+
+    Graves et al. 2016, Methods, "Temporal memory linkage", as are the next four.
+
+    Args:
+        previous: p_{t-1}, ``[*B, N]``, which sums to at most 1.
+        written: weights of the write head, ``[*B, N]``.
+
+    Returns:
+        ``[*B, N]``, which sums to at most 1.
+    """
+    return (1 - written.sum(-1, keepdim=True)) * previous + written
+
+
+def link(previous: Tensor, precedence: Tensor, written: Tensor) -> Tensor:
+    """How much slot i was written right after slot j.
+
+    ``L_t(i, j) = (1 - w_t^w(i) - w_t^w(j)) L_{t-1}(i, j) + w_t^w(i) p_{t-1}(j)``, and 0 for i = j.
+
+    Args:
+        previous: L_{t-1}, ``[*B, N, N]``, with rows and columns that sum to at most 1.
+        precedence: p_{t-1}, ``[*B, N]``.
+        written: weights of the write head, ``[*B, N]``.
+
+    Returns:
+        ``[*B, N, N]``, with rows and columns that sum to at most 1.
+    """
+    row, column = written.unsqueeze(-1), written.unsqueeze(-2)
+    linked = (1 - row - column) * previous + row * precedence.unsqueeze(-2)
+    itself = torch.eye(written.shape[-1], dtype=torch.bool, device=written.device)
+    return linked.masked_fill(itself, 0.0)
+
+
+def forward_weighting(link: Tensor, weights: Tensor) -> Tensor:
+    """One step on in the order of writing: ``f_t = L_t w_{t-1}^r``.
+
+    Args:
+        link: L_t, ``[*B, N, N]``.
+        weights: of the read heads, of the step before, ``[*B, Q, N]``.
+
+    Returns:
+        ``[*B, Q, N]``, rows that sum to at most 1.
+    """
+    return weights @ link.mT
+
+
+def backward_weighting(link: Tensor, weights: Tensor) -> Tensor:
+    """One step back in the order of writing: ``b_t = L_t^T w_{t-1}^r``.
+
+    Args:
+        link: L_t, ``[*B, N, N]``.
+        weights: of the read heads, of the step before, ``[*B, Q, N]``.
+
+    Returns:
+        ``[*B, Q, N]``, rows that sum to at most 1.
+    """
+    return weights @ link
+
+
+def read_weighting(backward: Tensor, content: Tensor, forward: Tensor, modes: Tensor) -> Tensor:
+    """``w_t^r = pi_t(1) b_t + pi_t(2) c_t^r + pi_t(3) f_t``.
+
+    Args:
+        backward: b_t, ``[*B, Q, N]``.
+        content: c_t, weights by content, ``[*B, Q, N]``.
+        forward: f_t, ``[*B, Q, N]``.
+        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex.
+
+    Returns:
+        ``[*B, Q, N]``.
+    """
+    back, by_content, on = modes.unsqueeze(-1).unbind(-2)
+    return back * backward + by_content * content + on * forward
 
 
 # -- reading and writing --------------------------------------------------------------------------

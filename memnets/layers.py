@@ -1,4 +1,4 @@
-"""Layers on top of addressing: embeddings, positions, many heads, Transformer blocks."""
+"""Layers on top of addressing: embeddings, positions, Transformer blocks, SNAIL's attention."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from memnets.core import Controller, Memory, Normalizer, State, check_positive, 
 from memnets.scores import ScaledDot
 
 __all__ = [
+    "AttentionBlock",
     "Bridge",
     "Embedding",
     "LearnedPositions",
@@ -163,11 +164,11 @@ def _replace_numbers(state: State, function: Callable[[Tensor], Tensor | None]) 
 
 
 class Slots(NamedTuple):
-    """What a layer with many heads remembers of the sequence so far.
+    """What a layer that attends remembers of the sequence so far.
 
     Attributes:
-        keys: ``[B, H, N, width / H]``.
-        values: ``[B, H, N, width / H]``.
+        keys: ``[B, H, N, width / H]``; of a layer without heads, ``[B, N, K]``.
+        values: ``[B, H, N, width / H]``; of a layer without heads, ``[B, N, V]``.
     """
 
     keys: Tensor
@@ -204,9 +205,9 @@ class MultiHead(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def head_names(self) -> list[str]:
+    def head_names(self) -> dict[str, list[str]]:
         """A name for each of the heads."""
-        return [f"head {head + 1}" for head in range(self.heads)]
+        return {"addressing": [f"head {head + 1}" for head in range(self.heads)]}
 
     def project(self, inputs: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
         """Some of queries (0), keys (1) and values (2): each ``[B, T, width] -> [B, H, T, D]``."""
@@ -383,6 +384,54 @@ class Stack(nn.Module):
             keys, values = layer.source_attention.slots(source)
             memories.append(Memory(keys, values, opened))
         return tuple(memories)
+
+
+class AttentionBlock(nn.Module):
+    """What came in, and beside it what is read of all steps so far, its own included.
+
+    ``y_t = [x_t, read_t]``, by scaled dot products over a memory that each step appends a slot to
+    (Mishra et al. 2018, section 3).
+
+    Args:
+        input_size: width of the input, at least 1.
+        key_size: K, at least 1.
+        value_size: V, at least 1.
+
+    Attributes:
+        output_size: width of the output.
+    """
+
+    def __init__(self, input_size: int, key_size: int, value_size: int) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, key_size=key_size, value_size=value_size)
+        self.sizes = [key_size, key_size, value_size]
+        self.output_size = input_size + value_size
+        self.layer = nn.Linear(input_size, sum(self.sizes))
+        self.addressing = Content(ScaledDot())
+
+    def forward(
+        self, inputs: Tensor, past: Slots | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Slots]:
+        """T steps.
+
+        Args:
+            inputs: ``[B, T, input_size]``.
+            past: what the last call returned; ``None`` at the beginning.
+            mask: bool ``[B, N]``, of the steps so far, these included; False = padding; ``None`` =
+                no padding.
+
+        Returns:
+            ``[B, T, output_size]``, and what is remembered now.
+        """
+        queries, keys, values = self.layer(inputs).split(self.sizes, -1)
+        if past is not None:
+            keys = functional.append(past.keys, keys)
+            values = functional.append(past.values, values)
+        seen = causal_mask(inputs.shape[1], keys.shape[1], inputs.device)
+        if mask is not None:
+            seen = mask.unsqueeze(1) if seen is None else mask.unsqueeze(1) & seen
+        vectors, _ = self.addressing.read(queries, Memory(keys, values, seen), None)
+        return torch.cat([inputs, vectors], -1), Slots(keys, values)
 
 
 def causal_mask(steps: int, slots: int, device: torch.device) -> Tensor | None:

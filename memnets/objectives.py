@@ -16,7 +16,7 @@ from memnets.decoding import check_search
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["Bits", "Examined", "Objective", "Tokens"]
+__all__ = ["Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
 
 #: Answers, and a score a sequence by name.
@@ -101,11 +101,7 @@ class Bits(Objective):
         Raises:
             ValueError: logits and targets differ in shape.
         """
-        if logits.shape != targets.shape:
-            raise ValueError(
-                f"logits and targets must both be [B, T, O]; "
-                f"got logits {list(logits.shape)} and targets {list(targets.shape)}"
-            )
+        _check_same_shape(logits, targets)
         return nn.functional.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         ).mean(-1)
@@ -128,7 +124,41 @@ class Bits(Objective):
         }
 
 
-class Tokens(Objective):
+class Labels(Objective):
+    """One of O classes at each step.
+
+    The scores are ``loss``, the cross-entropy of a step, in nats, and ``accuracy``, the share of
+    right answers.
+    """
+
+    monitor = "loss"
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each step, in nats: ``[B, T]``.
+
+        Raises:
+            ValueError: targets are not whole numbers ``[B, T]``.
+        """
+        return _cross_entropy(logits, targets)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The likeliest class of each step, ``[B, T]``."""
+        return logits.argmax(-1)
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """At least 99 % of the answers right."""
+        return scores["accuracy"] >= 0.99
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss`` and ``accuracy`` of each sequence."""
+        mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+        steps = mask.sum(-1).clamp_min(1)
+        losses = _cross_entropy(logits.float(), targets).masked_fill(~mask, 0.0)
+        right = (self.answer(logits) == targets) & mask
+        return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
+
+
+class Tokens(Labels):
     """One of O tokens at each step; the answer ends with the end mark.
 
     The scores are ``loss``, the cross-entropy of a token, in nats, without smoothing; ``accuracy``,
@@ -144,8 +174,6 @@ class Tokens(Objective):
         max_length: of an answer in a test, at least 1; if not given, see
             :mod:`memnets.decoding`.
     """
-
-    monitor = "loss"
 
     def __init__(
         self,
@@ -168,25 +196,7 @@ class Tokens(Objective):
         Raises:
             ValueError: targets are not tokens ``[B, T]``.
         """
-        return self._losses(logits, targets, self.label_smoothing)
-
-    def _losses(self, logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        if targets.shape != logits.shape[:2] or targets.is_floating_point():
-            raise ValueError(
-                f"targets must be tokens [B, T] = {list(logits.shape[:2])}; "
-                f"got {targets.dtype} {list(targets.shape)}"
-            )
-        losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1),
-            targets.flatten(),
-            reduction="none",
-            label_smoothing=label_smoothing,
-        )
-        return losses.view_as(targets)
-
-    def answer(self, logits: Tensor) -> Tensor:
-        """The likeliest token of each step, ``[B, T]``."""
-        return logits.argmax(-1)
+        return _cross_entropy(logits, targets, self.label_smoothing)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """At least 99.9 % of the answers exact."""
@@ -194,15 +204,11 @@ class Tokens(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss``, ``accuracy`` and ``exact`` of each sequence."""
-        mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
-        steps = mask.sum(-1).clamp_min(1)
-        losses = self._losses(logits.float(), targets, 0.0).masked_fill(~mask, 0.0)
-        right = (self.answer(logits) == targets) & mask
-        return {
-            "loss": losses.sum(-1) / steps,
-            "accuracy": right.sum(-1) / steps,
-            "exact": (right == mask).all(-1).to(torch.float32),
-        }
+        right = self.answer(logits) == targets
+        if mask is not None:
+            right = right | ~mask
+        exact = right.all(-1).to(torch.float32)
+        return {**super().scores(logits, targets, mask), "exact": exact}
 
     def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""
@@ -217,6 +223,60 @@ class Tokens(Objective):
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
         return found
+
+
+class Numbers(Objective):
+    """Real numbers, O at each step.
+
+    The score is ``error``, the mean squared error of a sequence (Finn et al. 2017, section 5.1).
+    """
+
+    monitor = "error"
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of each step: ``[B, T, O] -> [B, T]``.
+
+        Raises:
+            ValueError: logits and targets differ in shape.
+        """
+        _check_same_shape(logits, targets)
+        return (logits - targets).square().mean(-1)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The numbers as they are, ``[B, T, O]``."""
+        return logits
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """A mean squared error of at most 0.01."""
+        return scores["error"] <= 0.01
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``error`` of each sequence."""
+        errors = self.losses(logits.float(), targets)
+        if mask is None:
+            return {"error": errors.mean(-1)}
+        return {"error": errors.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp_min(1)}
+
+
+def _check_same_shape(logits: Tensor, targets: Tensor) -> None:
+    if logits.shape != targets.shape:
+        raise ValueError(
+            f"logits and targets must both be [B, T, O]; "
+            f"got logits {list(logits.shape)} and targets {list(targets.shape)}"
+        )
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each step, in nats: ``[B, T, O], [B, T] -> [B, T]``."""
+    if targets.shape != logits.shape[:2] or targets.is_floating_point():
+        raise ValueError(
+            f"targets must be whole numbers [B, T] = {list(logits.shape[:2])}; "
+            f"got {targets.dtype} {list(targets.shape)}"
+        )
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.view_as(targets)
 
 
 def _same(answers: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from torch import Tensor
 
-__all__ = ["Drawing", "alignment", "answer", "drawing", "weights"]
+__all__ = ["Drawing", "alignment", "answer", "drawing", "episode", "weights"]
 
 Array = np.ndarray[Any, Any]
 
@@ -239,6 +239,77 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
             panel.set_yticks([])
     for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
         panel.set_ylabel(name)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def episode(
+    weights: Mapping[str, Tensor],
+    examples: Tensor,
+    queries: Tensor,
+    labels: Sequence[str],
+    answers: Sequence[tuple[str, str]],
+    path: str | Path,
+    title: str = "",
+) -> Path:
+    """Draw which examples each query looks at: the examples along the top, the queries down a side.
+
+    The examples are put in the order of their labels. White is no weight; the darkest blue is the
+    greatest of a panel. Wrong answers are red.
+
+    Args:
+        weights: name of a panel -> ``[T, S]``, or ``[T, S + 1]`` where a query sees itself too.
+        examples: ``[S, height, width]`` in ``[0, 1]``.
+        queries: ``[T, height, width]`` in ``[0, 1]``.
+        labels: of the examples.
+        answers: for each query the answer and what it should be.
+        path: file to write; its ending says the format.
+        title: stands above.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no panel, or weights that do not fit the images.
+    """
+    if not weights:
+        raise ValueError("no episode to draw: no weights were given")
+    count, asked = len(examples), len(queries)
+    for name, image in weights.items():
+        if len(image) != asked or image.shape[1] not in (count, count + 1):
+            raise ValueError(
+                f"weights must be [T, S] or [T, S + 1] with T = {asked} queries and S = {count} "
+                f"examples; got {list(image.shape)} for {name!r}"
+            )
+    order = sorted(range(count), key=lambda place: (len(labels[place]), labels[place]))
+    strip = np.concatenate([examples[place].float().cpu().numpy() for place in order], 1)
+    column = np.concatenate([query.float().cpu().numpy() for query in queries], 0)
+    figure = _figure(1.9 + 0.36 * (count + 2), 0.5 + len(weights) * (0.6 + 0.36 * (asked + 1)))
+    panels = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
+    for panel, (name, image) in zip(panels, weights.items(), strict=True):
+        # A square for each weight; the images stand around them, in squares of the same size.
+        own = [*order, *range(count, image.shape[1])]
+        panel.imshow(image[:, own].float().cpu().numpy(), cmap="Blues", vmin=0)
+        panel.imshow(1 - strip, cmap="gray", extent=(-0.5, count - 0.5, -0.6, -1.6))
+        panel.imshow(1 - column, cmap="gray", extent=(-1.6, -0.6, asked - 0.5, -0.5))
+        panel.set_xlim(-1.7, count + 0.6)
+        panel.set_ylim(asked - 0.4, -1.7)
+        panel.xaxis.tick_top()
+        words = [labels[place] for place in order] + ["itself"] * (len(own) - count)
+        panel.set_xticks(range(len(own)), words, fontsize=8)
+        panel.yaxis.tick_right()
+        panel.set_yticks(
+            range(asked),
+            [f"{said}" if said == right else f"{said}, not {right}" for said, right in answers],
+            fontsize=8,
+        )
+        for tick, (said, right) in zip(panel.get_yticklabels(), answers, strict=True):
+            tick.set_color("black" if said == right else "red")
+        panel.tick_params(length=0)
+        panel.set_ylabel(name, fontsize=9)
+        for spine in panel.spines.values():
+            spine.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=10)
     return _save(figure, path)

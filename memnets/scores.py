@@ -15,7 +15,16 @@ from memnets import functional, kernels
 from memnets.core import Score, check_positive
 from memnets.kernels.additive import additive
 
-__all__ = ["Additive", "Concat", "Cosine", "Dot", "General", "Location", "ScaledDot"]
+__all__ = [
+    "Additive",
+    "Concat",
+    "Cosine",
+    "Dot",
+    "General",
+    "Location",
+    "ScaledDot",
+    "SquaredDistance",
+]
 
 
 class Dot(Score):
@@ -32,6 +41,15 @@ class ScaledDot(Score):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
         return query / math.sqrt(query.shape[-1]) @ keys.mT
+
+
+class SquaredDistance(Score):
+    """``-|q - k|^2``, at most 0 (Snell et al. 2017, equation 2)."""
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        # Products of lengths would save memory, and lose what tells near keys apart.
+        return -(query.unsqueeze(-2) - keys.unsqueeze(-3)).square().sum(-1)
 
 
 class General(Score):

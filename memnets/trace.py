@@ -179,8 +179,8 @@ def record(model: nn.Module) -> Iterator[Tape]:
                 stack.callback(module.register_forward_hook(watch(name)).remove)
                 if isinstance(module, Content):
                     watch_scores(name, module)
-                owner = modules[name.rpartition(".")[0]]
-                if hasattr(owner, "head_names"):
-                    tape.heads[name] = owner.head_names()
+                owner, _, attribute = name.rpartition(".")
+                if hasattr(modules[owner], "head_names"):
+                    tape.heads[name] = modules[owner].head_names()[attribute]
         stack.enter_context(kernels.naive())
         yield tape

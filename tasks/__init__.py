@@ -2,18 +2,27 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.fewshot import FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
+from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
+from tasks.priority import PrioritySort
+from tasks.recall import AssociativeRecall
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
 
 __all__ = [
+    "AssociativeRecall",
     "ConvexHull",
     "Copying",
     "CopyingTokens",
     "Delaunay",
+    "DynamicNGrams",
+    "FewShot",
     "PointingTask",
+    "PrioritySort",
     "RepeatCopying",
+    "Sinusoids",
     "SortingNumbers",
     "SortingTokens",
     "Task",

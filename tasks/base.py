@@ -77,6 +77,17 @@ class Task(lightning.LightningDataModule, ABC):
     def test_names(self) -> list[str]:
         """Names of the test sets, in the order of the test loaders."""
 
+    def score_prefix(self, name: str) -> str:
+        """What the names of a test set's scores begin with.
+
+        ``test/<name>/``, or ``test/`` for a set that is named ``test``, if a task does not say
+        otherwise.
+
+        Args:
+            name: one of :meth:`test_names`.
+        """
+        return "test/" if name == "test" else f"test/{name}/"
+
     def batches(self, split: str) -> int:
         """How many batches a split has; of ``train``, how many come between two validations."""
         return {"train": self.epoch_batches, "val": self.validation_batches}.get(split, 1)
@@ -136,6 +147,19 @@ class Task(lightning.LightningDataModule, ABC):
         Returns:
             The points of the source, ``[n, 2]``; lines that stand for the answer, ``[k, 2]`` each;
             and how good it is, in a word or two. ``None`` if answers are no drawing.
+        """
+        return None
+
+    def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor] | None:
+        """What to show of an episode, where a task has images.
+
+        Args:
+            batch: one of this task's.
+            row: which of its episodes.
+
+        Returns:
+            An image for each example, ``[S, height, width]`` in ``[0, 1]``, and for each query,
+            ``[T, height, width]``; ``None`` if a task does not say otherwise.
         """
         return None
 

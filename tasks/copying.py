@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from memnets.core import Batch, check_positive
 from tasks.base import Task, check_range
+from tasks.vectors import Array, draw_sizes, random_bits, zeros_while_answering
 
 __all__ = ["Copying", "RepeatCopying"]
-
-Array = np.ndarray[Any, Any]
 
 
 class Copying(Task):
@@ -69,10 +66,10 @@ class Copying(Task):
             lengths = np.full(size, length)
         else:
             mixed = self.mixed_lengths or split == "val"
-            lengths = _draw(random, self.min_length, self.max_length, size, mixed)
-        bits = _random_bits(random, lengths, self.width)
+            lengths = draw_sizes(random, self.min_length, self.max_length, size, mixed)
+        bits = random_bits(random, lengths, self.width)
         flag = np.ones((size, 1), np.float32)
-        return _batch(_source(bits, lengths, flag), bits, lengths + 1, lengths)
+        return zeros_while_answering(_source(bits, lengths, flag), bits, lengths + 1, lengths)
 
 
 class RepeatCopying(Task):
@@ -92,6 +89,10 @@ class RepeatCopying(Task):
         max_repeats: most repeats of training and validation.
         mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
             the batch. Validation always mixes; test sets never do.
+        curriculum_batches: training batches over which the greatest length and the most repeats
+            grow evenly from the least to those of training, at least 0.
+        full_share: share of these batches that are drawn from the whole range all the same, in
+            ``[0, 1]``.
         test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
         settings: see :class:`~tasks.Task`.
     """
@@ -104,6 +105,8 @@ class RepeatCopying(Task):
         min_repeats: int = 1,
         max_repeats: int = 10,
         mixed_lengths: bool = False,
+        curriculum_batches: int = 0,
+        full_share: float = 0.2,
         test_sets: Sequence[tuple[int, int, int]] = (
             (10, 10, 100),
             (20, 10, 100),
@@ -118,12 +121,18 @@ class RepeatCopying(Task):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
+        if curriculum_batches < 0:
+            raise ValueError(f"curriculum_batches must be at least 0; got {curriculum_batches}")
+        if not 0 <= full_share <= 1:
+            raise ValueError(f"full_share must be in [0, 1]; got {full_share}")
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
         self.min_repeats = min_repeats
         self.max_repeats = max_repeats
         self.mixed_lengths = mixed_lengths
+        self.curriculum_batches = curriculum_batches
+        self.full_share = full_share
         self.test_sets = {f"length_{n}_repeats_{r}": (n, r, size) for n, r, size in test_sets}
         self.input_size = width + 2
         self.output_size = width + 1
@@ -141,9 +150,15 @@ class RepeatCopying(Task):
             lengths, repeats = (np.full(size, number) for number in numbers)
         else:
             mixed = self.mixed_lengths or split == "val"
-            lengths = _draw(random, self.min_length, self.max_length, size, mixed)
-            repeats = _draw(random, self.min_repeats, self.max_repeats, size, mixed)
-        bits = _random_bits(random, lengths, self.width)
+            longest, most = self.max_length, self.max_repeats
+            learning = split == "train" and index < self.curriculum_batches
+            if learning and random.random() >= self.full_share:
+                done = index / self.curriculum_batches
+                longest = self.min_length + int(done * (longest + 1 - self.min_length))
+                most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
+            lengths = draw_sizes(random, self.min_length, longest, size, mixed)
+            repeats = draw_sizes(random, self.min_repeats, most, size, mixed)
+        bits = random_bits(random, lengths, self.width)
         flag_and_number = np.stack([np.ones(size), self.normalise(repeats)], -1)
         source = _source(bits, lengths, flag_and_number.astype(np.float32))
         ends = lengths * repeats
@@ -152,24 +167,13 @@ class RepeatCopying(Task):
         targets = np.zeros((size, len(steps), self.width + 1), np.float32)
         targets[..., :-1] = said * (steps < ends[:, None])[..., None]
         targets[np.arange(size), ends, -1] = 1
-        return _batch(source, targets, lengths + 1, ends + 1)
+        return zeros_while_answering(source, targets, lengths + 1, ends + 1)
 
     def normalise(self, repeats: Array) -> Array:
         """Numbers of repeats as the model sees them: mean 0, variance 1 over training."""
         choices = np.arange(self.min_repeats, self.max_repeats + 1)
         normalised: Array = (repeats - choices.mean()) / (choices.std() or 1.0)
         return normalised
-
-
-def _draw(random: np.random.Generator, low: int, high: int, size: int, mixed: bool) -> Array:
-    """Whole numbers from low to high, ``[size]``; all the same unless mixed."""
-    return np.broadcast_to(random.integers(low, high + 1, size if mixed else 1), (size,))
-
-
-def _random_bits(random: np.random.Generator, lengths: Array, width: int) -> Array:
-    """Random bits ``[B, max n, width]``, 0 beyond the length of a sequence."""
-    bits = random.integers(0, 2, (len(lengths), lengths.max(), width)).astype(np.float32)
-    return bits * (np.arange(lengths.max()) < lengths[:, None])[..., None]
 
 
 def _source(bits: Array, lengths: Array, end: Array) -> Array:
@@ -179,22 +183,3 @@ def _source(bits: Array, lengths: Array, end: Array) -> Array:
     source[:, :-1, :width] = bits
     source[np.arange(size), lengths, width:] = end
     return source
-
-
-def _batch(source: Array, targets: Array, source_lengths: Array, target_lengths: Array) -> Batch:
-    """A batch that is given zeros while it answers, with masks where lengths differ."""
-    inputs = torch.zeros(*targets.shape[:2], source.shape[-1])
-    return Batch(
-        source=torch.from_numpy(source),
-        inputs=inputs,
-        targets=torch.from_numpy(targets),
-        source_mask=_mask(source_lengths, source.shape[1]),
-        target_mask=_mask(target_lengths, targets.shape[1]),
-    )
-
-
-def _mask(lengths: Array, longest: int) -> Tensor | None:
-    """True within each length, ``[B, longest]``; ``None`` if nothing is padding."""
-    if (lengths == longest).all():
-        return None
-    return torch.from_numpy(np.arange(longest) < lengths[:, None])

@@ -9,6 +9,7 @@ torch.set_num_threads(1)
 # How hard to look: HYPOTHESIS_PROFILE=thorough pytest
 common = settings(
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow],
     # An explanation by the lines that ran costs much and shows the insides of torch.
     phases=[phase for phase in Phase if phase is not Phase.explain],

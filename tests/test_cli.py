@@ -255,3 +255,21 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
             main(arguments)
         assert stop.value.code in (0, None)
         assert expected in capsys.readouterr().out
+
+
+def test_a_chain_of_controllers_is_given_in_the_config(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["memnets"])
+    parts = [
+        {"class_path": f"memnets.controllers.{name}", "init_args": {"hidden_size": size}}
+        for name, size in (("FeedForward", 5), ("GRU", 3))
+    ]
+    chain = {"class_path": "memnets.controllers.Chain", "init_args": {"controllers": parts}}
+    config = yaml.safe_load((CONFIGS / "copying" / "dnc.yaml").read_text())
+    config["model"]["init_args"]["controller"] = chain
+    Path("chain.yaml").write_text(yaml.safe_dump(config))
+    small = [flag for flag in SMALL[2:] if "hidden_size" not in flag and "callbacks" not in flag]
+    main(["fit", "--config", "chain.yaml", *small])
+    checkpoint = load_checkpoint(Path("runs/copying/dnc/version_0/checkpoints/last.ckpt"))
+    weight = checkpoint["state_dict"]["controller.controllers.1.gru.weight_ih_l0"]
+    assert weight.shape == (9, 5)

@@ -6,13 +6,35 @@ import pytest
 import yaml
 
 from memnets.cli import main
+from tests.images import png, runs, written
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
 
 TOKENS = ["--data.test_lengths=[[3, 2]]", "--data.test_sequences=2"]
-POINTING = ["--data.min_points=3", "--data.max_points=4", "--data.test_sequences=2"]
+SETS = ["--data.test_sets=[[3, 2]]", "--data.batch_size=4", "--data.validation_batch_size=4"]
+ONE_SET = ["--data.test_sequences=2", "--data.batch_size=4", "--data.validation_batch_size=4"]
+POINTING = [
+    *("--data.min_points=3", "--data.max_points=4", "--data.batch_points=8"),
+    *("--data.test_points=[[5, 2]]", "--data.test_sequences=2"),
+]
+EPISODES = ["--data.test_episodes=2", "--data.validation_batch_size=2", "--data.batch_size=2"]
+SMALL = {
+    "CopyingTokens": TOKENS,
+    "SortingTokens": TOKENS,
+    "Copying": SETS,
+    "AssociativeRecall": SETS,
+    "RepeatCopying": ["--data.test_sets=[[3, 2, 2]]", *SETS[1:]],
+    "DynamicNGrams": [*ONE_SET, "--data.length=12"],
+    "PrioritySort": [*ONE_SET, "--data.length=5", "--data.answers=4"],
+    "SortingNumbers": POINTING,
+    "ConvexHull": POINTING,
+    "Delaunay": POINTING,
+    "TravellingSalesman": POINTING,
+    "FewShot": EPISODES,
+    "Sinusoids": EPISODES,
+}
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 
 SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") for n in range(60)]
@@ -21,12 +43,10 @@ SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") f
 def small(data: dict, folder: Path) -> list[str]:
     """Flags that make a task small."""
     task = data["class_path"].rpartition(".")[2]
-    if task in ("CopyingTokens", "SortingTokens"):
-        return TOKENS
-    if task in ("SortingNumbers", "ConvexHull", "Delaunay", "TravellingSalesman"):
-        return [*POINTING, "--data.test_points=[[5, 2]]", "--data.batch_points=8"]
+    if task == "FewShot" and "paths" in data["init_args"]:
+        return [*EPISODES, *omniglot(folder)]
     if task != "Translation":
-        return ["--data.test_sets=[[3, 2]]"]
+        return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":
         return [*TRANSLATION, "--data.sizes=[60, 20, 20]"]
     flags = [*TRANSLATION, "--data.vocabulary_size=60"]
@@ -36,6 +56,22 @@ def small(data: dict, folder: Path) -> list[str]:
             path.write_text("".join(pair[side] + "\n" for pair in lines))
         flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
     return flags
+
+
+def omniglot(folder: Path) -> list[str]:
+    """Files with the names of the real ones, and the flag that says where they are."""
+    alphabets = {1: ("Balinese", "Korean"), 2: ("Tagalog", "Greek")}
+    images = iter(range(256))
+    for number, names in alphabets.items():
+        files = {
+            f"{name}/character{c}/{i}.png": png(next(images))
+            for name in names
+            for c in range(5)
+            for i in range(6)
+        }
+        written(folder / f"images_background_small{number}.zip", files)
+    written(folder / "all_runs.zip", runs(count=2, ways=20))
+    return [f"--data.folder={folder}"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from memnets import kernels
-from memnets.controllers import GRU, LSTM, FeedForward
+from memnets.controllers import GRU, LSTM, Chain, FeedForward
 from memnets.core import Batch, map_state
 from memnets.kernels.ntm import HeadLayout
-from memnets.memories import NTM, NTMState, Tape
+from memnets.memories import DNC, LRUA, NTM, NTMState, Tape
 from memnets.models import MachineState, MemoryMachine
 from tasks import Copying
 
@@ -235,6 +235,12 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (lambda m: LSTM(3, 0), ValueError, "hidden_size must be .* got 0"),
         (lambda m: GRU(3, layers=True), ValueError, "layers must be .* got True"),
         (lambda m: FeedForward(0), ValueError, "input_size must be .* got 0"),
+        (lambda m: Chain(3, []), ValueError, "at least one controller; got none"),
+        (lambda m: DNC(slots=0), ValueError, "slots must be .* at least 1; got 0"),
+        (lambda m: DNC(read_heads=0), ValueError, "read_heads must be .* at least 1; got 0"),
+        (lambda m: LRUA(slots=3), ValueError, "slots must be at least heads = 4; got 3"),
+        (lambda m: LRUA(heads=0), ValueError, "heads must be .* at least 1; got 0"),
+        (lambda m: LRUA(decay=1.5), ValueError, r"decay must be in \[0, 1\]; got 1.5"),
         (lambda m: machine(schedule="linear"), ValueError, "or 'inverse_sqrt'; got 'linear'"),
         (lambda m: machine(warmup_steps=-1), ValueError, "warmup_steps must be at least 0; got -1"),
     ],
@@ -265,7 +271,7 @@ def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
     torch.manual_seed(0)
     plain = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), NTM(6, 4, 2, 1))
     torch.manual_seed(0)
-    access = NTM(6, 4, 2, 1, gate_bias=-3.0, stay_bias=2.0)
+    access = NTM(6, 4, 2, 1, strength_bias=1.0, gate_bias=-3.0, stay_bias=2.0)
     biased = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), access)
     for one, other in zip(plain.state_dict().items(), biased.state_dict().items(), strict=True):
         assert one[0] == other[0]
@@ -275,4 +281,4 @@ def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
     assert torch.allclose(query.gate, torch.tensor(-3.0).sigmoid())
     stay = torch.tensor([0.0, 2.0, 0.0]).softmax(-1)
     assert torch.allclose(query.shift, stay.expand(1, 3, 3))
-    assert torch.allclose(query.strength, torch.tensor(2.0).log())
+    assert torch.allclose(query.strength, (1 + torch.tensor(1.0).exp()).log())

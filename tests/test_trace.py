@@ -14,9 +14,26 @@ from memnets.controllers import GRU, LSTMN, FeedForward
 from memnets.core import BEGIN, END
 from memnets.encoders import Recurrent
 from memnets.memories import NTM, Tape
-from memnets.models import CausalTransformer, MemoryMachine, Model, Seq2Seq, Transformer
+from memnets.models import (
+    SNAIL,
+    CausalTransformer,
+    MemoryMachine,
+    MetaLearner,
+    Model,
+    Prototypical,
+    Seq2Seq,
+    Transformer,
+)
+from memnets.objectives import Labels, Numbers
 from memnets.scores import Additive, Dot
-from tasks import ConvexHull, CopyingTokens, Task, TravellingSalesman
+from tasks import (
+    ConvexHull,
+    CopyingTokens,
+    FewShot,
+    Sinusoids,
+    Task,
+    TravellingSalesman,
+)
 
 SIZE = 6
 PLAIN = {
@@ -283,3 +300,59 @@ def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:
     assert changed.min() > len(right) / 2
     with pytest.raises(ValueError, match="expected answers to draw; got none"):
         plots.drawing([], tmp_path / "none.png")
+
+
+SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2)
+
+
+def test_pictures_of_episodes(tmp_path, monkeypatch) -> None:
+    task = FewShot(ways=2, shots=[1, 3], test_episodes=3, validation_batch_size=2)
+    model = MetaLearner(66, 2, SNAIL_LEARNER, objective=Labels())
+    drawn = []
+    monkeypatch.setattr(plots, "episode", lambda *arguments, **_: drawn.append(arguments))
+    draw(model, task, tmp_path, sequences=3)
+    assert [arguments[5].name for arguments in drawn] == [
+        f"shot_{shots}_episode_{number}.png" for shots in (1, 3) for number in (1, 2, 3)
+    ]
+    # The first of the second batch comes before the second of the first.
+    weights, examples, queries, labels, answers, _ = drawn[4]
+    batch = task.batch("shot_3", 1)
+    assert torch.equal(examples.flatten(1), batch.source[0, :, :64])
+    assert torch.equal(queries.flatten(1), batch.inputs[0, :, :64])
+    assert labels == [str(int(row[64:].argmax())) for row in batch.source[0]]
+    assert [said for said, _ in answers] == [
+        str(int(logits.argmax())) for logits in model.logits(batch)[0]
+    ]
+    assert [right for _, right in answers] == [str(int(target)) for target in batch.targets[0]]
+    assert list(weights) == ["attention 1", "attention 2"]
+    for image in weights.values():
+        assert image.shape == (2, 7)
+        torch.testing.assert_close(image.sum(-1), torch.ones(2))
+
+
+def test_pictures_of_episodes_are_files(tmp_path) -> None:
+    task = FewShot(ways=2, shots=[1], test_episodes=1)
+    draw(MetaLearner(66, 2, SNAIL_LEARNER, objective=Labels()), task, tmp_path, sequences=1)
+    assert (tmp_path / "shot_1_episode_1.png").stat().st_size > 0
+
+
+def test_no_pictures_where_nothing_is_looked_at_or_shown(tmp_path) -> None:
+    task = FewShot(ways=2, shots=[1], test_episodes=1)
+    draw(Prototypical(66, 2, objective=Labels()), task, tmp_path, sequences=1)
+    sines = Sinusoids([2], test_episodes=1)
+    draw(MetaLearner(2, 1, SNAIL_LEARNER, objective=Numbers()), sines, tmp_path, sequences=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, "no weights were given"),
+        ({"a": torch.rand(2, 5)}, r"T = 2 queries and S = 3 examples; got \[2, 5\] for 'a'"),
+        ({"a": torch.rand(1, 3)}, r"got \[1, 3\] for 'a'"),
+    ],
+)
+def test_an_episode_without_weights_that_fit_is_refused(weights, message) -> None:
+    images = torch.rand(3, 4, 4)
+    with pytest.raises(ValueError, match=message):
+        plots.episode(weights, images, images[:2], ["a"] * 3, [("a", "a")] * 2, "nowhere.png")

@@ -15,6 +15,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from memnets.kernels.parts import (
+    Content,
+    content,
+    content_gradient,
+    key_gradients,
+    key_scales,
+    products_of_others,
+    softmax_gradient,
+)
+
 __all__ = ["HeadLayout", "step"]
 
 
@@ -74,21 +84,8 @@ def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
     return ((torch.arange(slots, device=device).unsqueeze(1) + move) % slots).flatten()
 
 
-def _products_of_others(factors: Tensor) -> Tensor:
-    """For each head (dimension 1) the product of the factors of all other heads."""
-    ones = torch.ones_like(factors[:, :1])
-    before = torch.cat([ones, factors[:, :-1]], 1).cumprod(1)
-    after = torch.cat([ones, factors[:, 1:].flip(1)], 1).cumprod(1).flip(1)
-    return before * after
-
-
-def _softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
-    """Gradient of a softmax's input, from that of its output."""
-    return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)
-
-
 class _Step(torch.autograd.Function):
-    """Letters as in Graves et al. 2014; u is a key's strength over its length."""
+    """Letters as in Graves et al. 2014."""
 
     @staticmethod
     def forward(
@@ -112,13 +109,11 @@ class _Step(torch.autograd.Function):
         shift = raw_shift.view(batch, heads, size).softmax(-1)
         add = add.view(batch, writes, width)
 
-        # Content: c = softmax(beta k.M / (|k| |M|)).
-        key_scale = (keys * keys).sum(-1, keepdim=True).add_(epsilon).rsqrt_()
-        slot_scale = (memory * memory).sum(-1).add_(epsilon).rsqrt_().unsqueeze(1)
-        along = torch.bmm(keys, memory.mT).mul_(slot_scale)
-        content = (along * (strength * key_scale)).softmax(-1)
-        # Interpolate, shift.
-        gated = torch.lerp(previous, content, gate)
+        # Content, interpolate, shift.
+        key_scale = key_scales(keys, epsilon)
+        scale = strength * key_scale
+        addressed = content(keys, scale, memory, epsilon)
+        gated = torch.lerp(previous, addressed.weights, gate)
         index = _windows(slots, size, -1, gated.device)
         windows = gated.index_select(-1, index).view(batch * heads, slots, size)
         shifted = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(gated)
@@ -139,8 +134,7 @@ class _Step(torch.autograd.Function):
         ctx.layout = layout
         ctx.save_for_backward(
             raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
-            slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
-            previous,
+            scale, windows, shifted, logarithm, weights, erased, memory, previous, *addressed,
         )  # fmt: skip
         return vectors, next_memory, weights
 
@@ -152,8 +146,7 @@ class _Step(torch.autograd.Function):
         reads, writes, _, size, _ = ctx.layout
         (
             raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
-            slot_scale, along, content, windows, shifted, logarithm, weights, erased, memory,
-            previous,
+            scale, windows, shifted, logarithm, weights, erased, memory, previous, *addressed,
         ) = ctx.saved_tensors  # fmt: skip
         batch, heads, slots = previous.shape
         reading, writing = weights.split((reads, writes), 1)
@@ -166,7 +159,7 @@ class _Step(torch.autograd.Function):
             erase_gradient = torch.bmm(writing, product)
             writing_gradient.baddbmm_(erase, product.mT, alpha=-1.0)
         else:
-            others = _products_of_others(1 - writing.unsqueeze(-1) * erase.unsqueeze(-2))
+            others = products_of_others(1 - writing.unsqueeze(-1) * erase.unsqueeze(-2))
             others.mul_(product.unsqueeze(1))
             erase_gradient = torch.matmul(writing.unsqueeze(-2), others).squeeze(-2)
             writing_gradient -= torch.matmul(others, erase.unsqueeze(-1)).squeeze(-1)
@@ -178,35 +171,28 @@ class _Step(torch.autograd.Function):
 
         # Sharpen.
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
-        gradient = _softmax_gradient(gradient, weights)
+        gradient = softmax_gradient(gradient, weights)
         sharpness_gradient = (gradient * logarithm).sum(-1)
         gradient = gradient.mul_(sharpness).div_(shifted)
 
         # Shift.
         shift_gradient = torch.bmm(gradient.view(batch * heads, 1, slots), windows)
-        shift_gradient = _softmax_gradient(shift_gradient.view_as(shift), shift)
+        shift_gradient = softmax_gradient(shift_gradient.view_as(shift), shift)
         index = _windows(slots, size, 1, gradient.device)
         windows = gradient.index_select(-1, index).view(batch * heads, slots, size)
-        gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(content)
+        gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(weights)
 
-        # Interpolate.
-        gate_gradient = (gradient * (content - previous)).sum(-1)
-        content_gradient = gradient * gate
-        previous_gradient = gradient.sub_(content_gradient)
-
-        # Content.
-        content_gradient = _softmax_gradient(content_gradient, content)
-        product = content_gradient * along
-        total = product.sum(-1, keepdim=True)
-        scale = strength * key_scale
-        radial = torch.bmm(scale.mT, product).mul_(slot_scale.square())
-        content_gradient.mul_(slot_scale).mul_(scale)
-        memory_gradient.baddbmm_(content_gradient.mT, keys)
-        memory_gradient.addcmul_(memory, radial.mT, value=-1.0)
-        strength_gradient = total * key_scale
-        key_gradient = torch.bmm(content_gradient, memory)
-        inward = strength_gradient * strength * key_scale.square()
-        key_gradient.addcmul_(keys, inward, value=-1.0)
+        # Interpolate, content.
+        addressed = Content(*addressed)
+        gate_gradient = (gradient * (addressed.weights - previous)).sum(-1)
+        looked_gradient = gradient * gate
+        previous_gradient = gradient.sub_(looked_gradient)
+        key_gradient, scale_gradient = content_gradient(
+            looked_gradient, addressed, keys, scale, memory, memory_gradient
+        )
+        key_gradient, strength_gradient = key_gradients(
+            key_gradient, scale_gradient, keys, strength, key_scale
+        )
 
         positive_gradient = torch.cat([strength_gradient.squeeze(-1), sharpness_gradient], -1)
         positive_gradient.mul_(raw_positive.sigmoid())

@@ -1,6 +1,18 @@
 """Memories: what a machine reads from and writes to."""
 
+from memnets.memories.dnc import DNC, DNCQueries, DNCState
+from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.tape import Tape, TapeState
 
-__all__ = ["NTM", "NTMState", "Tape", "TapeState"]
+__all__ = [
+    "DNC",
+    "LRUA",
+    "NTM",
+    "DNCQueries",
+    "DNCState",
+    "LRUAState",
+    "NTMState",
+    "Tape",
+    "TapeState",
+]

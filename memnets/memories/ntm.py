@@ -11,8 +11,6 @@ from memnets import functional, kernels
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Memory, MemoryAccess, Score, check_positive
 from memnets.kernels.ntm import HeadLayout, step
-from memnets.normalizers import Softmax
-from memnets.scores import Cosine
 
 __all__ = ["NTM", "NTMState"]
 
@@ -52,6 +50,8 @@ class NTM(MemoryAccess[NTMState]):
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
             and shifts learn to saturate against it (Salakhutdinov & Hinton 2009, section 3), and
             heads to stay sharp: they then keep their places on sequences far longer than trained.
+        strength_bias: added to the first bias of the strengths, before the softplus: above 0, a
+            head that looks for content tells it apart sharply from the start.
         gate_bias: added to the first bias of the gates, before the sigmoid: below 0, a head keeps
             its place unless it has learnt to look for content.
         stay_bias: added to the first bias of the shift by 0, before the softmax: above 0, a head
@@ -72,6 +72,7 @@ class NTM(MemoryAccess[NTMState]):
         initial_value: float = 1e-6,
         least_sharpness: float = 1.0,
         noise: float = 0.0,
+        strength_bias: float = 0.0,
         gate_bias: float = 0.0,
         stay_bias: float = 0.0,
     ) -> None:
@@ -89,6 +90,7 @@ class NTM(MemoryAccess[NTMState]):
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
+        self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.stay_bias = stay_bias
         self.width = width
@@ -129,11 +131,11 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
-    def head_names(self) -> list[str]:
+    def head_names(self) -> dict[str, list[str]]:
         """A name for each row of the weights: read heads first."""
-        return [f"read {head + 1}" for head in range(self.read_heads)] + [
-            f"write {head + 1}" for head in range(self.write_heads)
-        ]
+        reads = [f"read {head + 1}" for head in range(self.read_heads)]
+        writes = [f"write {head + 1}" for head in range(self.write_heads)]
+        return {"addressing": reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
         """Constant memory, and all heads on the first slot.
@@ -146,10 +148,11 @@ class NTM(MemoryAccess[NTMState]):
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
-        """``gate_bias`` for the gates, ``stay_bias`` for the shifts by 0, else 0."""
+        """``strength_bias``, ``gate_bias``, ``stay_bias`` for the shifts by 0, else 0."""
         heads = self.read_heads + self.write_heads
         bias = self.first_row.new_zeros(self.interface_size)
-        _, _, unit, shift, _ = bias.split(self.layout.sizes)
+        _, positive, unit, shift, _ = bias.split(self.layout.sizes)
+        positive[:heads] = self.strength_bias
         unit[:heads] = self.gate_bias
         shift.view(heads, self.shift_range)[:, self.shift_range // 2] = self.stay_bias
         return bias
@@ -183,7 +186,8 @@ class NTM(MemoryAccess[NTMState]):
         memory, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
-        if (epsilon := self._kernel_epsilon(interface, memory, previous)) is not None:
+        epsilon = self.addressing.cosine_epsilon(NTMAddressing)
+        if epsilon is not None and kernels.applies(interface, memory, previous):
             vectors, memory, weights = step(interface, memory, previous, self.layout, epsilon)
             return vectors.flatten(1), NTMState(memory, weights)
         query, erase, add = self.queries(interface)
@@ -191,13 +195,3 @@ class NTM(MemoryAccess[NTMState]):
         vectors = functional.read(weights[:, : self.read_heads], memory)
         memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
         return vectors.flatten(1), NTMState(memory, weights)
-
-    def _kernel_epsilon(self, *tensors: Tensor) -> float | None:
-        """The cosine's epsilon if the kernel computes what this access would; else ``None``."""
-        score, normalizer = self.addressing.score, self.addressing.normalizer
-        # A subclass may compute something else.
-        parts = (type(self.addressing), type(score), type(normalizer))
-        if parts != (NTMAddressing, Cosine, Softmax) or not kernels.applies(*tensors):
-            return None
-        assert isinstance(score, Cosine)
-        return score.epsilon

@@ -55,9 +55,9 @@ class Tape(MemoryAccess[TapeState]):
         self.no_slots: Tensor
         self.register_buffer("no_slots", torch.empty(0, width), persistent=False)
 
-    def head_names(self) -> list[str]:
+    def head_names(self) -> dict[str, list[str]]:
         """A name for each row of the weights."""
-        return [f"read {head + 1}" for head in range(self.read_heads)]
+        return {"addressing": [f"read {head + 1}" for head in range(self.read_heads)]}
 
     def initial_state(self, batch_size: int) -> TapeState:
         """No slots."""

@@ -215,10 +215,10 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             self._examined.setdefault((name, way), []).append(kept)
 
     def on_test_epoch_end(self) -> None:
-        """Log as ``test/<set>/<score>`` the mean of each score, and what the task measures.
+        """Log the mean of each score and what the task measures, under the name of the test set.
 
-        A set that is named ``test`` needs no name: ``test/<score>``. Where the task measures what
-        the objective scores too, such as whether an answer is exact, the task knows better.
+        Where the task measures what the objective scores too, such as whether an answer is exact,
+        the task knows better.
         """
         for (name, way), examined in self._examined.items():
             answers, scores = zip(*examined, strict=True)
@@ -226,7 +226,8 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
                 score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
             }
             logged = {**means, **self._task.measure(name, list(answers))}
-            self.log_dict({f"{test_prefix(name)}/{score}{way}": v for score, v in logged.items()})
+            prefix = self._task.score_prefix(name)
+            self.log_dict({f"{prefix}{score}{way}": value for score, value in logged.items()})
         self._examined = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
@@ -272,11 +273,6 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             torch.set_rng_state(generators["cpu"].cpu())
             if torch.cuda.is_available() and "cuda" in generators:
                 torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
-
-
-def test_prefix(name: str) -> str:
-    """What the names of a test set's scores begin with."""
-    return "test" if name == "test" else f"test/{name}"
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -18,6 +18,8 @@ from memnets.testing.steps import (
     check_pointer,
 )
 from memnets.testing.strategies import (
+    allocating_queries,
+    linked_queries,
     magnitude,
     masks,
     memories,
@@ -25,6 +27,7 @@ from memnets.testing.strategies import (
     queries,
     seeds,
     shapes,
+    sharp_queries,
     shift_kernels,
     sizes,
     tensors,
@@ -33,6 +36,7 @@ from memnets.testing.strategies import (
 )
 
 __all__ = [
+    "allocating_queries",
     "check_access",
     "check_addressing",
     "check_controller",
@@ -40,6 +44,7 @@ __all__ = [
     "check_normalizer",
     "check_pointer",
     "check_score",
+    "linked_queries",
     "magnitude",
     "masks",
     "memories",
@@ -47,6 +52,7 @@ __all__ = [
     "queries",
     "seeds",
     "shapes",
+    "sharp_queries",
     "shift_kernels",
     "sizes",
     "tensors",

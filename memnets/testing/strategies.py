@@ -19,10 +19,12 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from memnets import functional
-from memnets.addressing import NTMQuery
+from memnets.addressing import AllocatingQuery, LinkedQuery, NTMQuery, SharpQuery
 from memnets.core import Memory
 
 __all__ = [
+    "allocating_queries",
+    "linked_queries",
     "magnitude",
     "masks",
     "memories",
@@ -30,6 +32,7 @@ __all__ = [
     "queries",
     "seeds",
     "shapes",
+    "sharp_queries",
     "shift_kernels",
     "sizes",
     "tensors",
@@ -231,6 +234,44 @@ def queries(memory: Memory, count: int = 1, special: bool = True) -> SearchStrat
     """
     keys = memory.keys
     return tensors((*keys.shape[:-2], count, keys.shape[-1]), keys.dtype, special=special)
+
+
+@st.composite
+def sharp_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = True) -> SharpQuery:
+    """Keys that fit a memory, with strengths.
+
+    Args:
+        draw: given by Hypothesis.
+        memory: what they will be asked of.
+        count: Q.
+        special: as for :func:`tensors`.
+    """
+    dtype = memory.keys.dtype
+    shape = (*memory.keys.shape[:-2], count, 1)
+    # A gradient multiplies the strength as well.
+    great = magnitude(dtype) ** 0.5 if special else 4.0
+    strength = draw(tensors(shape, dtype, torch.finfo(dtype).tiny, great, special))
+    return SharpQuery(draw(queries(memory, count, special)), strength)
+
+
+@st.composite
+def allocating_queries(
+    draw: DrawFn, memory: Memory, count: int = 1, special: bool = True
+) -> AllocatingQuery:
+    """What write heads of a DNC emit; arguments as for :func:`sharp_queries`."""
+    key, strength = draw(sharp_queries(memory, count, special))
+    gates = tensors((*memory.keys.shape[:-2], count, 1), key.dtype, 0.0, 1.0, special)
+    return AllocatingQuery(key, 1 + strength, draw(gates), draw(gates))
+
+
+@st.composite
+def linked_queries(
+    draw: DrawFn, memory: Memory, count: int = 1, special: bool = True
+) -> LinkedQuery:
+    """What read heads of a DNC emit; arguments as for :func:`sharp_queries`."""
+    key, strength = draw(sharp_queries(memory, count, special))
+    modes = draw(weights((*memory.keys.shape[:-2], count, 3), key.dtype))
+    return LinkedQuery(key, 1 + strength, modes)
 
 
 @st.composite

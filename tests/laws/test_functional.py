@@ -1,5 +1,7 @@
 """The laws of the functions, references of another make, and programs of reads and writes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch.autograd import gradcheck
 
 from memnets import functional, testing
+from memnets.kernels.dnc import DNCLayout
+from memnets.kernels.dnc import step as dnc_step
 from memnets.kernels.ntm import HeadLayout, step
 
 counts = st.integers(1, 3)
@@ -239,6 +243,179 @@ def test_sharpen_gradient():
     assert gradcheck(functional.sharpen, (weights, sharpness))
 
 
+# -- addressing by usage --------------------------------------------------------------------------
+
+
+@st.composite
+def usages(draw, least=1):
+    """u ``[*B, N]`` in [0, 1], in which 0, 1 and equal numbers are common."""
+    slots = draw(st.integers(least, 7))
+    return draw(testing.tensors((*draw(testing.shapes()), slots), low=0.0, high=1.0))
+
+
+@given(usages())
+def test_allocation_leaves_what_no_slot_has_free(usage):
+    allocation = functional.allocation(usage)
+    assert (allocation >= 0).all()
+    assert (allocation[usage == 1] == 0).all()
+    assert_close(allocation.sum(-1), 1 - (1e-6 + (1 - 1e-6) * usage).prod(-1))
+
+
+@given(usages())
+def test_allocation_agrees_with_its_definition(usage):
+    allocation = functional.allocation(usage, epsilon=0.0)
+    rows, slots = allocation[..., 0].numel(), usage.shape[-1]
+    for row, expected in zip(usage.view(rows, slots), allocation.view(rows, slots), strict=True):
+        weights, used = torch.zeros_like(row), 1.0
+        for slot in sorted(range(len(row)), key=lambda slot: row[slot].item()):
+            weights[slot] = (1 - row[slot]) * used
+            used *= row[slot].item()
+        assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_allocation_of_a_free_memory_has_a_finite_gradient(dtype):
+    usage = torch.zeros(1, 20, dtype=dtype, requires_grad=True)
+    allocation = functional.allocation(usage)
+    assert allocation[0, 0].item() == pytest.approx(1, abs=1e-5)
+    (gradient,) = torch.autograd.grad(allocation[0, 1].float(), usage)
+    assert gradient.isfinite().all()
+    assert gradient[0, 0].item() == pytest.approx(1, abs=1e-2)
+
+
+@given(st.data(), counts)
+def test_usage_stays_in_its_range(data, heads):
+    previous = data.draw(usages())
+    written, kept = (data.draw(testing.tensors(previous.shape, low=0.0, high=1.0)) for _ in "ab")
+    usage = functional.usage(previous, written, kept)
+    assert ((usage >= 0) & (usage <= 1)).all()
+    nothing, all_kept = torch.zeros_like(written), torch.ones_like(kept)
+    assert_equal(functional.usage(previous, nothing, all_kept), previous)
+    assert_equal(functional.usage(previous, torch.ones_like(written), all_kept), all_kept)
+    assert_equal(functional.usage(previous, written, torch.zeros_like(kept)), nothing)
+    assert_close(usage, (previous + written - previous * written) * kept)
+
+
+@given(st.data(), counts)
+def test_a_slot_is_freed_by_a_gate_and_a_read(data, heads):
+    slots = data.draw(st.integers(1, 5))
+    weights = data.draw(testing.weights((2, heads, slots)))
+    gates = data.draw(testing.tensors((2, heads, 1), low=0.0, high=1.0))
+    kept = functional.retention(weights, gates)
+    expected = np.prod([1 - gates[:, h].numpy() * weights[:, h].numpy() for h in range(heads)], 0)
+    assert_close(kept, torch.from_numpy(expected))
+    assert_equal(
+        functional.retention(weights, torch.zeros_like(gates)), torch.ones(2, slots).double()
+    )
+    one_hot = torch.nn.functional.one_hot(weights.argmax(-1), slots).double()
+    freed = functional.retention(one_hot, torch.ones_like(gates))
+    assert_equal(freed, 1 - one_hot.amax(-2))
+
+
+@given(st.data(), counts)
+def test_write_gates_choose(data, heads):
+    shape = (2, heads, data.draw(st.integers(1, 5)))
+    content, allocation = (data.draw(testing.weights(shape)) for _ in "ab")
+    shut, wide = torch.zeros(2, heads, 1).double(), torch.ones(2, heads, 1).double()
+    weigh = functional.write_weighting
+    assert_equal(weigh(content, allocation, wide, wide), allocation)
+    assert_equal(weigh(content, allocation, shut, wide), content)
+    assert_equal(weigh(content, allocation, wide, shut), torch.zeros_like(content))
+
+
+@given(st.data())
+def test_least_used_slots_are_those_of_least_usage(data):
+    usage = data.draw(usages(least=2))
+    count = data.draw(st.integers(1, usage.shape[-1]))
+    chosen = functional.least_used(usage, count)
+    assert chosen.shape == (*usage.shape[:-1], count, usage.shape[-1])
+    assert_equal(chosen.sum(-1), torch.ones(chosen.shape[:-1]).double())
+    assert (chosen.sum(-2) <= 1).all()
+    least = usage.sort(dim=-1).values[..., :count]
+    assert_equal((chosen * usage.unsqueeze(-2)).sum(-1), least)
+
+
+# -- addressing by the order of writing -----------------------------------------------------------
+
+
+@st.composite
+def written(draw, shape):
+    """Weights of a write head, which sum to at most 1."""
+    gate = draw(testing.tensors((*shape[:-1], 1), low=0.0, high=1.0))
+    return gate * draw(testing.weights(shape))
+
+
+def linked(writes):
+    """Links and precedence after some writes, from none."""
+    precedence = torch.zeros_like(writes[0])
+    link = torch.zeros(*precedence.shape, precedence.shape[-1], dtype=torch.float64)
+    for weights in writes:
+        link = functional.link(link, precedence, weights)
+        precedence = functional.precedence(precedence, weights)
+    return link, precedence
+
+
+@given(st.data())
+def test_links_are_weights_and_no_slot_follows_itself(data):
+    shape = (2, data.draw(st.integers(1, 5)))
+    link, precedence = linked([data.draw(written(shape)) for _ in range(4)])
+    for weights in (link, precedence):
+        assert (weights > -1e-12).all()
+        assert (weights.sum(-1) <= 1 + 1e-12).all()
+    assert (link.sum(-2) <= 1 + 1e-12).all()
+    assert_equal(link.diagonal(dim1=-2, dim2=-1), torch.zeros(shape).double())
+
+
+@given(st.data())
+def test_links_agree_with_their_definition(data):
+    slots = data.draw(st.integers(1, 4))
+    writes = [data.draw(written((1, slots))) for _ in range(4)]
+    expected, last = np.zeros((slots, slots)), np.zeros(slots)
+    for (weights,) in [weights.numpy() for weights in writes]:
+        before = expected.copy()
+        for i in range(slots):
+            for j in range(slots):
+                kept = (1 - weights[i] - weights[j]) * before[i, j]
+                expected[i, j] = 0.0 if i == j else kept + weights[i] * last[j]
+        last = (1 - weights.sum()) * last + weights
+    link, precedence = linked(writes)
+    assert_close(link[0], torch.from_numpy(expected))
+    assert_close(precedence[0], torch.from_numpy(last))
+
+
+@given(st.permutations(range(5)), st.integers(1, 5))
+def test_links_lead_along_the_order_of_writing_and_back(order, count):
+    places = torch.eye(5, dtype=torch.float64)[order[:count]]
+    link, precedence = linked([place.unsqueeze(0) for place in places])
+    assert_equal(precedence[0], places[-1])
+    for before, after in itertools.pairwise(places):
+        assert_equal(functional.forward_weighting(link, before.view(1, 1, 5))[0, 0], after)
+        assert_equal(functional.backward_weighting(link, after.view(1, 1, 5))[0, 0], before)
+    assert not functional.forward_weighting(link, places[-1].view(1, 1, 5)).any()
+    assert not functional.backward_weighting(link, places[0].view(1, 1, 5)).any()
+
+
+@given(st.data())
+def test_a_write_of_nothing_leaves_the_order(data):
+    shape = (2, data.draw(st.integers(1, 5)))
+    link, precedence = linked([data.draw(written(shape)) for _ in range(3)])
+    nothing = torch.zeros(shape).double()
+    assert_equal(functional.link(link, precedence, nothing), link)
+    assert_equal(functional.precedence(precedence, nothing), precedence)
+
+
+@given(st.data(), counts)
+def test_read_modes_are_back_content_and_on(data, heads):
+    shape = (2, heads, data.draw(st.integers(1, 5)))
+    parts = [data.draw(testing.weights(shape)) for _ in range(3)]
+    for mode, part in enumerate(parts):
+        modes = torch.eye(3, dtype=torch.float64)[mode].expand(2, heads, 3)
+        assert_equal(functional.read_weighting(*parts, modes), part)
+    modes = data.draw(testing.weights((2, heads, 3)))
+    mixed = sum(modes[..., i : i + 1] * parts[i] for i in range(3))
+    assert_close(functional.read_weighting(*parts, modes), mixed)
+
+
 # -- reading and writing --------------------------------------------------------------------------
 
 
@@ -368,6 +545,49 @@ def test_ntm_kernel_gradient(layout):
     assert gradcheck(
         lambda *tensors: step(*tensors, layout, 1e-6), (interface, memory, weights), nondet_tol=0.0
     )
+
+
+# -- the kernel of the DNC ------------------------------------------------------------------------
+
+
+def dnc_state(slots, reads, width, writes=3, dtype=torch.float64):
+    """A state of the DNC after some writes, with usages that differ."""
+    link, precedence = linked([0.9 * random(2, slots, seed=n).softmax(-1) for n in range(writes)])
+    return [
+        tensor.to(dtype).requires_grad_()
+        for tensor in (
+            random(2, slots, width, seed=4),
+            random(2, slots, seed=5).sigmoid(),
+            precedence,
+            link,
+            0.8 * random(2, slots, seed=6).softmax(-1),
+            random(2, reads, slots, seed=7).softmax(-1),
+        )
+    ]
+
+
+@pytest.mark.parametrize("layout", [DNCLayout(1, 2), DNCLayout(3, 2)])
+def test_dnc_kernel_gradient(layout):
+    interface = random(2, sum(layout.sizes)).requires_grad_()
+    state = dnc_state(4, *layout)
+
+    def run(interface, *state):
+        vectors, state = dnc_step(interface, state, layout, 1e-6)
+        return vectors, *state
+
+    assert gradcheck(run, (interface, *state), nondet_tol=0.0)
+
+
+def test_dnc_kernel_gradient_in_single_precision_where_nothing_is_used():
+    layout, gradients = DNCLayout(1, 2), []
+    for dtype in (torch.float64, torch.float32):
+        interface = random(2, sum(layout.sizes)).to(dtype).requires_grad_()
+        state = [0 * tensor for tensor in dnc_state(30, *layout, dtype=dtype)]
+        state[1] = (state[1] + 1e-6 * torch.arange(30)).detach().requires_grad_()
+        _, (memory, *_) = dnc_step(interface, state, layout, 1e-6)
+        gradients.append(torch.autograd.grad(memory[:, 1].sum(), (interface, state[1])))
+    for double, single in zip(*gradients, strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
 
 
 # -- programs of reads and writes -----------------------------------------------------------------

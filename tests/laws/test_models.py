@@ -1,23 +1,30 @@
-"""Every encoder-decoder under the laws of models, with tokens and with vectors."""
+"""Every model under its laws, with tokens and with vectors."""
 
 from functools import partial
 
 import pytest
+import torch
+from torch import nn
 
 from memnets import testing
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.encoders import Process, Recurrent, SelfAttention
+from memnets.features import ImageFeatures, VectorFeatures
 from memnets.layers import LearnedPositions, SinusoidalPositions
+from memnets.memories import NTM
 from memnets.models import (
+    SNAIL,
     CausalTransformer,
     MemoryMachine,
+    MetaLearner,
     PointerNetwork,
+    Prototypical,
     Seq2Seq,
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
-from memnets.objectives import Tokens
+from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
 
 SIZE = 7
@@ -120,6 +127,89 @@ def test_transformer_of_vectors(model):
         overfit_steps=0,
         max_examples=3,
         **SMALL,
+    )
+
+
+SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+def test_snail(kernel_size):
+    testing.check_model(
+        SNAIL,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=4,
+        kernel_size=kernel_size,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        max_examples=3,
+        **SMALL_SNAIL,
+    )
+
+
+def test_snail_of_vectors():
+    testing.check_model(SNAIL, input_size=3, output_size=3, max_examples=3, **SMALL_SNAIL)
+
+
+LEARNERS = {
+    "SNAIL": partial(SNAIL, **SMALL_SNAIL),
+    "LSTM": partial(MemoryMachine, controller=partial(LSTM, hidden_size=4)),
+    "NTM": partial(
+        MemoryMachine,
+        controller=partial(LSTM, hidden_size=4),
+        access=NTM(slots=3, width=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_meta_learner(learner):
+    testing.check_model(
+        MetaLearner,
+        input_size=5,
+        output_size=2,
+        learner=LEARNERS[learner],
+        features=partial(VectorFeatures, output_size=4),
+        objective=Labels(),
+        max_examples=3,
+    )
+
+
+def test_meta_learner_of_numbers():
+    testing.check_model(
+        MetaLearner,
+        input_size=2,
+        output_size=1,
+        learner=LEARNERS["SNAIL"],
+        objective=Numbers(),
+        max_examples=3,
+    )
+
+
+def episodes(batch, time):
+    """Images of 4 x 4 pixels, and a label each, of two classes."""
+
+    def labelled(vectors):
+        labels = nn.functional.one_hot(torch.arange(time) % 2, 2).expand(batch, -1, -1)
+        return torch.cat([vectors, labels], -1)
+
+    return testing.tensors((batch, time, 16), special=False).map(labelled)
+
+
+@pytest.mark.parametrize(
+    "model", [Prototypical, partial(MetaLearner, learner=LEARNERS["SNAIL"], prototypical=0.5)]
+)
+def test_learners_of_images(model):
+    testing.check_model(
+        model,
+        input_size=18,
+        output_size=2,
+        features=partial(ImageFeatures, filters=2, layers=2),
+        objective=Labels(),
+        steps=episodes,
+        overfit_steps=0,
+        max_examples=3,
     )
 
 

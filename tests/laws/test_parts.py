@@ -6,13 +6,32 @@ import pytest
 import torch
 
 from memnets import testing
-from memnets.addressing import Content, Hard, Local, NTMAddressing, NTMQuery
-from memnets.controllers import GRU, LSTM, LSTMN, FeedForward
+from memnets.addressing import (
+    Allocating,
+    Content,
+    Hard,
+    LeastUsed,
+    Linked,
+    Local,
+    NTMAddressing,
+    NTMQuery,
+    Sharp,
+)
+from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
 from memnets.core import Memory
-from memnets.memories import NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine
 from memnets.normalizers import Entmax15, GumbelHard, Softmax, Sparsemax, TopK
-from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+from memnets.scores import (
+    Additive,
+    Concat,
+    Cosine,
+    Dot,
+    General,
+    Location,
+    ScaledDot,
+    SquaredDistance,
+)
 
 NORMALIZERS = [
     Softmax,
@@ -30,6 +49,7 @@ SCORES = [
     partial(Additive, 4),
     partial(Concat, 4),
     Cosine,
+    SquaredDistance,
 ]
 
 
@@ -88,6 +108,38 @@ def test_ntm_addressing(normalizer):
     )
 
 
+@pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)
+def test_sharp(normalizer):
+    testing.check_addressing(Sharp, normalizer=normalizer(), query=testing.sharp_queries)
+
+
+@pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)
+def test_allocating(normalizer):
+    # Of slots of one usage the first comes first.
+    testing.check_addressing(
+        Allocating,
+        normalizer=normalizer(),
+        query=testing.allocating_queries,
+        symmetry=None,
+        whole=False,
+    )
+
+
+@pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)
+def test_linked(normalizer):
+    testing.check_addressing(
+        Linked, normalizer=normalizer(), query=testing.linked_queries, whole=False
+    )
+
+
+def test_least_used():
+    def gates(memory, count, special):
+        shape = (*memory.keys.shape[:-2], count, 1)
+        return testing.tensors(shape, memory.keys.dtype, 0.0, 1.0, special)
+
+    testing.check_addressing(LeastUsed, query=gates, whole=False)
+
+
 def test_ntm_addressing_with_the_first_slot_masked():
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(1, 5, 3, generator=generator).half().requires_grad_()
@@ -109,6 +161,11 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(NTM, slots=5, width=2, read_heads=2, write_heads=3, shift_range=5),
         partial(NTM, slots=4, width=2, read_heads=2, write_heads=1, noise=0.1),
         partial(NTM, slots=4, width=3, score=Dot()),
+        partial(DNC, slots=5, width=3),
+        partial(DNC, slots=4, width=2, read_heads=3),
+        partial(DNC, slots=4, width=3, read_heads=2, score=Dot()),
+        partial(LRUA, slots=6, width=3, heads=2),
+        partial(LRUA, slots=3, width=2, heads=3, decay=0.5, score=Dot()),
         partial(Tape, width=3),
         partial(Tape, width=3, read_heads=2, score=Additive(3)),
     ],
@@ -124,6 +181,11 @@ def test_controller(controller, layers):
     testing.check_controller(controller, hidden_size=8, layers=layers)
 
 
+def test_chain():
+    controllers = [partial(FeedForward, hidden_size=5), partial(LSTM, hidden_size=4), LSTMN]
+    testing.check_controller(Chain, controllers=controllers)
+
+
 def test_lstmn():
     testing.check_controller(LSTMN, hidden_size=5, key_size=3)
 
@@ -133,6 +195,8 @@ def test_lstmn():
     [
         pytest.param(None, id="none"),
         pytest.param(NTM(slots=4, width=3), id="ntm"),
+        pytest.param(DNC(slots=4, width=3), id="dnc"),
+        pytest.param(LRUA(slots=4, width=3, heads=2), id="lrua"),
         pytest.param(Tape(width=3), id="tape"),
     ],
 )

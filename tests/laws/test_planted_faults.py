@@ -12,10 +12,11 @@ from torch import nn
 
 from memnets import encoders, functional, kernels, testing
 from memnets.addressing import Content, NTMAddressing
+from memnets.convolutions import DenseBlock
 from memnets.core import Controller, map_state
 from memnets.memories import NTM
 from memnets.memories.ntm import NTMState
-from memnets.models import MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
@@ -551,6 +552,52 @@ class SmallSeq2Seq(Seq2Seq):
         super().__init__(2, 2, encoder, Recurrent, attention, 4, key_size=4, tied=False)
 
 
+class SmallSNAIL(SNAIL):
+    """Two attention blocks and a TC block between them, on vectors."""
+
+    def __init__(self):
+        super().__init__(2, 2, max_length=20, attentions=[(3, 2), (3, 2)], filters=2, kernel_size=3)
+
+
+class OverQueries(Softmax):
+    """Rows for columns, as in a public copy of SNAIL."""
+
+    def forward(self, scores, mask=None):
+        return scores.masked_fill(~mask, -torch.inf).softmax(-2)
+
+
+@faulty(SmallSNAIL, "__init__")
+def attention_normalised_over_the_queries(self):
+    SmallSNAIL.__init__(self)
+    self.blocks[2].addressing.normalizer = OverQueries()
+
+
+def dense_block_trimmed_by_the_dilation(block, inputs, past=None, mask=None):
+    """Padded by the whole reach, trimmed by the dilation: right for kernels of 2 only."""
+    _, past = dense_block_before(block, inputs, past, mask)
+    late = block.dilation * (block.kernel_size - 2)
+    ahead, _ = dense_block_before(block, nn.functional.pad(inputs, (0, 0, 0, late)))
+    return torch.cat([inputs, ahead[:, late:, block.input_size :]], -1), past
+
+
+def dense_block_without_mask(block, inputs, past=None, mask=None):
+    return dense_block_before(block, inputs, past)
+
+
+dense_block_before = DenseBlock.forward
+
+
+def with_dense_block(forward):
+    """A SNAIL all of whose convolutions are spoilt."""
+
+    class Faulty(SmallSNAIL):
+        def _run(self, *arguments):
+            with mock.patch.object(DenseBlock, "forward", forward):
+                return super()._run(*arguments)
+
+    return type(forward.__name__, (Faulty,), {})
+
+
 @faulty(SmallTransformer, "decode")
 def causal_mask_aligned_to_the_start(self, inputs, state):
     def aligned(steps, slots, device):
@@ -622,6 +669,9 @@ MODELS = [
     (CHUNKS, causal_mask_aligned_to_the_start),
     (KEPT, cache_kept_on_self),
     ("padding never changes a result", attention_to_padding),
+    ("the future is never seen", attention_normalised_over_the_queries),
+    ("the future is never seen", with_dense_block(dense_block_trimmed_by_the_dilation)),
+    ("padding never changes a result", with_dense_block(dense_block_without_mask)),
 ]
 
 FAULTS = {
@@ -666,6 +716,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_model, Machine),
         (testing.check_model, SmallTransformer),
         (testing.check_model, SmallSeq2Seq),
+        (testing.check_model, SmallSNAIL),
         (partial(testing.check_pointer, symmetry="permutation"), SmallPointer),
     ],
 )
@@ -798,6 +849,62 @@ def read_of_normalised_values(weights, values):
     return functional_before["read"](weights, nn.functional.normalize(values, dim=-1))
 
 
+def allocation_in_any_order(usage, epsilon=1e-6):
+    return functional_before["allocation"](usage.flip(-1), epsilon)
+
+
+def allocation_that_divides_the_free(usage, epsilon=1e-6):
+    free = 1 - usage
+    return free / (free.sum(-1, keepdim=True) + epsilon)
+
+
+def allocation_without_epsilon(usage, epsilon=0.0):
+    free, order = (1 - usage).sort(dim=-1, descending=True)
+    used = 1 - free
+    return torch.zeros_like(free).scatter(-1, order, free * used.cumprod(-1) / used)
+
+
+def usage_that_only_adds(previous, written, retention):
+    return (previous + written) * retention
+
+
+def retention_of_the_mean_read(weights, free_gates):
+    return 1 - (free_gates * weights).mean(-2)
+
+
+def write_gate_left_out(content, allocation, allocation_gate, write_gate):
+    return functional_before["interpolate"](allocation, content, allocation_gate)
+
+
+def most_used(usage, count):
+    return functional_before["least_used"](-usage, count)
+
+
+def link_with_itself(previous, precedence, written):
+    row, column = written.unsqueeze(-1), written.unsqueeze(-2)
+    return (1 - row - column) * previous + row * precedence.unsqueeze(-2)
+
+
+def link_that_forgets_nothing(previous, precedence, written):
+    return previous + functional_before["link"](torch.zeros_like(previous), precedence, written)
+
+
+def link_the_other_way(previous, precedence, written):
+    return functional_before["link"](previous.mT, precedence, written).mT
+
+
+def precedence_that_forgets_all(previous, written):
+    return written
+
+
+def precedence_that_piles_up(previous, written):
+    return previous + written
+
+
+def modes_in_another_order(backward, content, forward, modes):
+    return functional_before["read_weighting"](forward, content, backward, modes)
+
+
 functional_before = {name: getattr(functional, name) for name in functional.__all__}
 
 
@@ -829,6 +936,18 @@ functional_before = {name: getattr(functional, name) for name in functional.__al
         ("append", append_at_the_front, "memory_programs"),
         ("read", read_of_normalised_values, "read_of_one_slot_returns_its_value"),
         ("read", read_of_normalised_values, "read_is_linear_and_inside_the_hull"),
+        ("allocation", allocation_that_divides_the_free, "allocation_leaves_what_no_slot_has_free"),
+        ("allocation", allocation_in_any_order, "allocation_agrees_with_its_definition"),
+        ("usage", usage_that_only_adds, "usage_stays_in_its_range"),
+        ("retention", retention_of_the_mean_read, "a_slot_is_freed_by_a_gate_and_a_read"),
+        ("write_weighting", write_gate_left_out, "write_gates_choose"),
+        ("least_used", most_used, "least_used_slots_are_those_of_least_usage"),
+        ("link", link_with_itself, "links_are_weights_and_no_slot_follows_itself"),
+        ("link", link_that_forgets_nothing, "links_agree_with_their_definition"),
+        ("link", link_the_other_way, "links_lead_along_the_order_of_writing_and_back"),
+        ("precedence", precedence_that_piles_up, "links_are_weights_and_no_slot_follows_itself"),
+        ("precedence", precedence_that_forgets_all, "a_write_of_nothing_leaves_the_order"),
+        ("read_weighting", modes_in_another_order, "read_modes_are_back_content_and_on"),
     ],
 )
 def test_a_faulty_function_is_found_by_its_law(name, fault, law):
@@ -837,6 +956,13 @@ def test_a_faulty_function_is_found_by_its_law(name, fault, law):
         test = partial(run_state_machine_as_test, laws_of_functions.MemoryPrograms)
     with mock.patch.object(functional, name, fault), pytest.raises(AssertionError):
         test()
+
+
+def test_an_allocation_without_epsilon_is_found():
+    test = laws_of_functions.test_allocation_of_a_free_memory_has_a_finite_gradient
+    fault = mock.patch.object(functional, "allocation", allocation_without_epsilon)
+    with fault, pytest.raises(AssertionError):
+        test(torch.float32)
 
 
 def test_a_power_that_underflows_is_found():

@@ -116,6 +116,26 @@ def test_test_sets_have_their_length_and_size() -> None:
     assert task.batch("length_2_repeats_5", 0).targets.shape == (4, 11, 9)
 
 
+def test_a_curriculum_grows_to_the_whole_range_by_the_number_of_the_batch() -> None:
+    task = RepeatCopying(curriculum_batches=100, full_share=0.0, batch_size=2)
+    whole = RepeatCopying(batch_size=2)
+
+    def sizes(task: RepeatCopying, split: str, index: int) -> tuple[int, int]:
+        batch = task.batch(split, index)
+        length = batch.source.shape[1] - 1
+        return length, (batch.targets.shape[1] - 1) // length
+
+    assert {sizes(task, "train", index) for index in range(10)} == {(1, 1)}
+    for index in range(100):
+        # One more of each every ten batches, and all of them at the end.
+        assert max(sizes(task, "train", index)) <= 1 + index // 10
+    assert {max(sizes(task, "train", index)) for index in range(90, 100)} & {9, 10}
+    for split, index in (("train", 100), ("val", 0), ("length_10_repeats_10", 0)):
+        assert torch.equal(task.batch(split, index).source, whole.batch(split, index).source)
+    task.full_share = 1.0
+    assert max(max(sizes(task, "train", index)) for index in range(10)) == 10
+
+
 def test_the_number_of_repeats_has_mean_0_and_variance_1() -> None:
     numbers = RepeatCopying().normalise(np.arange(1, 11))
     assert numbers.mean() == pytest.approx(0)
@@ -145,6 +165,8 @@ def test_loaders_give_the_batches_by_index(workers: int) -> None:
         (Copying, {"workers": -1}, "at least 0; got -1"),
         (RepeatCopying, {"min_repeats": 0}, "1 <= min_repeats <= max_repeats; got 0 and 10"),
         (RepeatCopying, {"test_sets": [(1, 0, 1)]}, "test_repeats must be .* got 0"),
+        (RepeatCopying, {"curriculum_batches": -1}, "at least 0; got -1"),
+        (RepeatCopying, {"full_share": 1.5}, r"full_share must be in \[0, 1\]; got 1.5"),
     ],
 )
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:

@@ -1,0 +1,99 @@
+"""Features: what a model that learns from few examples sees of an input."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from memnets.core import check_positive
+
+__all__ = ["Features", "ImageFeatures", "VectorFeatures"]
+
+
+class Features(nn.Module, ABC):
+    """From an input to the vector that stands for it.
+
+    A subclass takes ``input_size`` as its first argument.
+
+    Attributes:
+        input_size: width of an input; of an image, its pixels.
+        output_size: width of the vector.
+    """
+
+    input_size: int
+    output_size: int
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[*B, input_size] -> [*B, output_size]``."""
+
+
+class VectorFeatures(Features):
+    """A vector as it is, or a linear map of it.
+
+    Args:
+        input_size: at least 1.
+        output_size: at least 1; ``None`` = as it is.
+    """
+
+    def __init__(self, input_size: int, output_size: int | None = None) -> None:
+        super().__init__()
+        check_positive(input_size=input_size)
+        self.input_size = input_size
+        self.output_size = input_size if output_size is None else output_size
+        self.layer = (
+            nn.Identity() if output_size is None else nn.Linear(input_size, self.output_size)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[*B, input_size] -> [*B, output_size]``."""
+        outputs: Tensor = self.layer(inputs)
+        return outputs
+
+
+class ImageFeatures(Features):
+    """Layers of a 3 x 3 convolution, a norm, ReLU and max-pooling by 2, then a norm of the vector.
+
+    The four layers of 64 filters that the papers on few examples share (Vinyals et al. 2016; Snell
+    et al. 2017, section 3.1), but that each filter is normalised over its own image, not over the
+    batch: an image then looks the same whatever comes with it.
+
+    Args:
+        input_size: pixels of a square image of one channel, row by row.
+        filters: of each layer, at least 1.
+        layers: at least 1; each halves the sides of the image.
+
+    Raises:
+        ValueError: a size is out of its range, or the image is not square, or too small.
+    """
+
+    def __init__(self, input_size: int, filters: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, filters=filters, layers=layers)
+        self.input_size = input_size
+        self.side = math.isqrt(input_size)
+        if self.side**2 != input_size or self.side >> layers < 1:
+            raise ValueError(
+                f"input_size must be the pixels of a square image with sides of at least "
+                f"{2**layers} for {layers} layers; got {input_size}"
+            )
+        self.output_size = filters * (self.side >> layers) ** 2
+        self.layers = nn.Sequential()
+        for layer in range(layers):
+            self.layers.extend(
+                [
+                    nn.Conv2d(filters if layer else 1, filters, 3, padding=1, bias=False),
+                    nn.GroupNorm(filters, filters),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2),
+                ]
+            )
+        self.norm = nn.LayerNorm(self.output_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images ``[*B, input_size] -> [*B, output_size]``."""
+        images = inputs.reshape(-1, 1, self.side, self.side)
+        outputs: Tensor = self.norm(self.layers(images).flatten(1))
+        return outputs.view(*inputs.shape[:-1], self.output_size)

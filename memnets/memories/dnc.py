@@ -1,0 +1,166 @@
+"""The memory of the Differentiable Neural Computer (Graves et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets import functional, kernels
+from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
+from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.kernels.dnc import DNCLayout, step
+
+__all__ = ["DNC", "DNCQueries", "DNCState"]
+
+
+class DNCState(NamedTuple):
+    """State of a :class:`DNC`.
+
+    Attributes:
+        memory: M_t, ``[B, N, W]``.
+        usage: u_t, ``[B, N]`` in ``[0, 1]``.
+        precedence: p_t, ``[B, N]``, which sums to at most 1.
+        link: L_t, ``[B, N, N]``.
+        written: weights of the write head, ``[B, N]``.
+        weights: of the read heads, ``[B, R, N]``.
+    """
+
+    memory: Tensor
+    usage: Tensor
+    precedence: Tensor
+    link: Tensor
+    written: Tensor
+    weights: Tensor
+
+
+class DNCQueries(NamedTuple):
+    """What the heads of a :class:`DNC` emit, each part brought into its range.
+
+    Attributes:
+        reading: of the read heads.
+        writing: of the write head.
+        free_gates: f_t in ``[0, 1]``, ``[B, R, 1]``.
+        erase: e_t in ``[0, 1]``, ``[B, 1, W]``.
+        add: v_t, ``[B, 1, W]``.
+    """
+
+    reading: LinkedQuery
+    writing: AllocatingQuery
+    free_gates: Tensor
+    erase: Tensor
+    add: Tensor
+
+
+class DNC(MemoryAccess[DNCState]):
+    """N x W memory that knows what is free and what was written when (Graves et al. 2016, Methods).
+
+    A step writes, with one head, to what it finds by content or to slots that are free; then any
+    number of read heads read what they find by content, or what was written before or after what
+    they read last. What is written can be read in the same step.
+
+    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
+    :meth:`initial_state` on. The links take N^2 numbers a sequence.
+
+    The gradient goes through everything but the order of the slots by usage; DeepMind's code also
+    cuts it between the weights of a write and the usage.
+
+    Args:
+        slots: N, at least 1.
+        width: W, at least 1.
+        read_heads: R, at least 1.
+        score: the measure of similarity; cosine if not given.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    def __init__(
+        self, slots: int = 128, width: int = 20, read_heads: int = 1, score: Score | None = None
+    ) -> None:
+        super().__init__()
+        check_positive(width=width, read_heads=read_heads)
+        self.width = width
+        self.read_heads = read_heads
+        self.slots = slots
+        self.read_size = read_heads * width
+        self.writing = Allocating(score)
+        self.reading = Linked(score)
+        self.layout = DNCLayout(read_heads, width)
+        self.interface_size = sum(self.layout.sizes)
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.zeros(width), persistent=False)
+
+    @property
+    def slots(self) -> int:
+        """N, the number of slots of the next initial state."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        check_positive(slots=slots)
+        self._slots = slots
+
+    def head_names(self) -> dict[str, list[str]]:
+        """A name for each row of the weights."""
+        reads = [f"read {head + 1}" for head in range(self.read_heads)]
+        return {"writing": ["write"], "reading": reads}
+
+    def initial_state(self, batch_size: int) -> DNCState:
+        """All zeros: nothing was written or read, and every slot is free."""
+        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        unused = self.writing.initial_state(Memory(memory, memory))
+        link, weights = self.reading.initial_state(Memory(memory, memory))
+        weights = weights.expand(-1, self.read_heads, -1)
+        return DNCState(memory, unused, unused, link, unused, weights)
+
+    def queries(self, interface: Tensor) -> DNCQueries:
+        """What the heads emit (Methods, "Interface parameters").
+
+        Args:
+            interface: ``[B, interface_size]``.
+        """
+        reads = self.read_heads
+        keys, strengths, unit, modes, add = interface.split(self.layout.sizes, -1)
+        keys = keys.unflatten(-1, (reads + 1, self.width))
+        strengths = 1 + nn.functional.softplus(strengths).unsqueeze(-1)
+        unit = unit.sigmoid()
+        free_gates, allocation_gate, write_gate, erase = unit.unsqueeze(-1).split(
+            (reads, 1, 1, self.width), -2
+        )
+        return DNCQueries(
+            reading=LinkedQuery(
+                key=keys[:, :reads],
+                strength=strengths[:, :reads],
+                modes=modes.unflatten(-1, (reads, 3)).softmax(-1),
+            ),
+            writing=AllocatingQuery(
+                key=keys[:, reads:],
+                strength=strengths[:, reads:],
+                allocation_gate=allocation_gate,
+                write_gate=write_gate,
+            ),
+            free_gates=free_gates,
+            erase=erase.mT,
+            add=add.unsqueeze(-2),
+        )
+
+    def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
+        """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+        epsilon = self.writing.cosine_epsilon(Allocating)
+        same = epsilon == self.reading.cosine_epsilon(Linked)
+        if epsilon is not None and same and kernels.applies(interface, *state):
+            vectors, next_state = step(interface, state, self.layout, epsilon)
+            return vectors.flatten(1), DNCState(*next_state)
+        memory, usage, precedence, link, written, weights = state
+        reading, writing, free_gates, erase, add = self.queries(interface)
+        usage = functional.usage(usage, written, functional.retention(weights, free_gates))
+        writing_weights, _ = self.writing(writing, Memory(memory, memory), usage)
+        memory = functional.erase_add(memory, writing_weights, erase, add)
+        written = writing_weights.squeeze(1)
+        link = functional.link(link, precedence, written)
+        precedence = functional.precedence(precedence, written)
+        weights, _ = self.reading(reading, Memory(memory, memory), LinkedState(link, weights))
+        vectors = functional.read(weights, memory)
+        return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

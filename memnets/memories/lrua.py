@@ -1,0 +1,124 @@
+"""Memory with least recently used access (Santoro et al. 2016, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets import functional
+from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
+from memnets.core import Memory, MemoryAccess, Score, check_positive
+
+__all__ = ["LRUA", "LRUAState"]
+
+
+class LRUAState(NamedTuple):
+    """State of an :class:`LRUA`.
+
+    Attributes:
+        memory: M_t, ``[B, N, W]``.
+        usage: w_t^u >= 0, ``[B, N]``.
+        weights: of the read heads, w_t^r, ``[B, H, N]``.
+    """
+
+    memory: Tensor
+    usage: Tensor
+    weights: Tensor
+
+
+class LRUA(MemoryAccess[LRUAState]):
+    """N x W memory that is written to where it was read last, or used least.
+
+    Santoro et al. 2016, section 3.2. Each head writes its key k_t, then reads by it. The n-th head
+    writes between the slot that it read in the step before and the slot that is n-th in the order
+    of usage, least first; the slots used least are emptied before. Usage decays, and grows by what
+    is read and written (equations 5 to 8). A read looks for the key by cosine, with a strength as
+    in the NTM; the paper has none, which is a strength of 1.
+
+    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
+    :meth:`initial_state` on.
+
+    Args:
+        slots: N, at least ``heads``.
+        width: W, at least 1.
+        heads: H, each of which writes and reads, at least 1.
+        decay: gamma of the usage, in ``[0, 1]``.
+        score: the measure of similarity; cosine if not given.
+        initial_value: what every cell holds at first.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        slots: int = 128,
+        width: int = 40,
+        heads: int = 4,
+        decay: float = 0.99,
+        score: Score | None = None,
+        initial_value: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        check_positive(width=width, heads=heads)
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be in [0, 1]; got {decay}")
+        self.width = width
+        self.heads = heads
+        self.slots = slots
+        self.decay = decay
+        self.read_size = heads * width
+        self.writing = LeastUsed()
+        self.reading = Sharp(score)
+        self.interface_size = heads * (width + 2)
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
+
+    @property
+    def slots(self) -> int:
+        """N, the number of slots of the next initial state."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        check_positive(slots=slots)
+        if slots < self.heads:
+            raise ValueError(f"slots must be at least heads = {self.heads}; got {slots}")
+        self._slots = slots
+
+    def head_names(self) -> dict[str, list[str]]:
+        """A name for each row of the weights."""
+        return {
+            "writing": [f"write {head + 1}" for head in range(self.heads)],
+            "reading": [f"read {head + 1}" for head in range(self.heads)],
+        }
+
+    def initial_state(self, batch_size: int) -> LRUAState:
+        """Constant memory of which nothing is used, and all heads on the first slot."""
+        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        first = self.writing.initial_state(Memory(memory, memory)).read
+        unused = memory.new_zeros(batch_size, self.slots)
+        return LRUAState(memory, unused, first.expand(-1, self.heads, -1))
+
+    def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
+        """One step: ``[B, interface_size] -> [B, heads * W]``."""
+        memory, usage, weights = state
+        keys, strengths, gates = interface.split(
+            (self.heads * self.width, self.heads, self.heads), -1
+        )
+        keys = keys.unflatten(-1, (self.heads, self.width))
+        least_used = functional.least_used(usage, self.heads)
+        written, _ = self.writing(
+            gates.sigmoid().unsqueeze(-1),
+            Memory(memory, memory),
+            LeastUsedState(least_used, weights),
+        )
+        emptied = least_used.sum(-2).unsqueeze(-1)
+        memory = memory * (1 - emptied) + written.mT @ keys
+        strengths = nn.functional.softplus(strengths).unsqueeze(-1)
+        weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory))
+        # Usage chooses slots and has no gradient.
+        usage = self.decay * usage + (weights + written).sum(-2).detach()
+        return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)

@@ -1,0 +1,221 @@
+"""Models that learn from few examples: they read some with their labels, then answer queries.
+
+An episode is a batch of which the source is the examples, each a vector with its label after it,
+``[B, S, I]``, and the inputs are the queries, with zeros for the label. Each query is answered
+given the examples alone; no query sees another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memnets.addressing import Content
+from memnets.core import Batch, Memory, State
+from memnets.features import Features, VectorFeatures
+from memnets.models.base import Model, masked_mean
+from memnets.models.seq2seq import check_source
+from memnets.objectives import Labels
+from memnets.scores import SquaredDistance
+
+__all__ = ["MetaLearner", "Prototypical"]
+
+
+class _Episodic(Model[State]):
+    """Takes vectors and labels apart.
+
+    Args:
+        input_size: width of a vector and its label together.
+        output_size: width of a label.
+        features: makes what is seen of a vector from its width; the vector as it is if not given.
+        settings: see :class:`~memnets.models.Model`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        features: Callable[[int], Features] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        if not 0 < output_size < input_size:
+            raise ValueError(
+                f"an input is a vector and its label: input_size must be more than "
+                f"output_size, at least 1; got {input_size} and {output_size}"
+            )
+        self.input_size = input_size
+        self.sizes = [input_size - output_size, output_size]
+        self.features = (VectorFeatures if features is None else features)(self.sizes[0])
+
+    def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and labels: ``[B, T, I] -> [B, T, F], [B, T, output_size]``.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        if inputs.dim() != 3 or inputs.shape[-1] != self.input_size:
+            raise ValueError(
+                f"an episode must be [B, T, {self.input_size}], vectors with their labels; "
+                f"got {list(inputs.shape)}"
+            )
+        vectors, labels = inputs.split(self.sizes, -1)
+        return self.features(vectors), labels
+
+
+class Prototypical(_Episodic[Memory]):
+    """Answer with the class whose mean is nearest (Snell et al. 2017, section 2.2).
+
+    The prototypes are the keys of a memory, and the logits are scores of addressing by content:
+    minus the squared distances, ``-inf`` for classes without an example.
+
+    Args:
+        input_size: width of a vector and its label together.
+        output_size: classes, at least 1.
+        features: makes what is seen of a vector from its width; the vector as it is if not given.
+        settings: see :class:`~memnets.models.Model`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        features: Callable[[int], Features] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(input_size, output_size, features, **settings)
+        self.addressing = Content(SquaredDistance())
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> Memory:
+        """The prototypes of the examples ``[B, S, I]``.
+
+        Raises:
+            ValueError: a shape does not fit, or there is no example.
+            TypeError: the mask is not boolean.
+        """
+        check_source(source, mask)
+        vectors, labels = self.see(source)
+        return prototypes(vectors, labels, mask)
+
+    def decode(self, inputs: Tensor, state: Memory) -> tuple[Tensor, Memory]:
+        """Logits ``[B, T, O]`` for queries ``[B, T, I]``; the state stays as it is."""
+        vectors, _ = self.see(inputs)
+        return self.addressing.scores(vectors, state), state
+
+
+class MetaLearner(_Episodic[State]):
+    """Any model of sequences, on episodes: it reads the examples and goes on with a query.
+
+    Mishra et al. 2018 (section 5.1) with a SNAIL, Santoro et al. 2016 with an LSTM or a Neural
+    Turing Machine, but that a label comes with its own vector and not one step later. Queries share
+    what was read of the examples: each is a step of its own from the same state.
+
+    Features that start at random learn little from a learner that starts at random. A prototypical
+    loss teaches them directly, beside that of the learner or, for some steps, in its place.
+
+    Args:
+        input_size: width of a vector and its label together.
+        output_size: width of a label, at least 1.
+        learner: makes the model of sequences from the widths of its input and output; of its
+            settings, those of training are not used.
+        features: makes what is seen of a vector from its width; the vector as it is if not given.
+        prototypical: weight of the prototypical loss beside that of the learner, at least 0; only
+            where labels are classes.
+        detached_steps: steps of the training, the first, in which features learn from the
+            prototypical loss alone, and the learner from features as they are.
+        settings: see :class:`~memnets.models.Model`.
+
+    Example:
+        ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        learner: Callable[[int, int], Model],
+        features: Callable[[int], Features] | None = None,
+        prototypical: float = 0.0,
+        detached_steps: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(input_size, output_size, features, **settings)
+        if prototypical < 0 or detached_steps < 0:
+            raise ValueError(
+                f"prototypical and detached_steps must be at least 0; "
+                f"got {prototypical} and {detached_steps}"
+            )
+        if detached_steps and not prototypical:
+            raise ValueError(
+                "with detached_steps, features learn from the prototypical loss alone: "
+                f"its weight must be more than 0; got prototypical={prototypical}"
+            )
+        if prototypical and not isinstance(self.objective, Labels):
+            raise ValueError(
+                f"a prototypical loss needs the objective Labels; "
+                f"got {type(self.objective).__name__}"
+            )
+        self.learner = learner(self.features.output_size + output_size, output_size)
+        self.prototypical = prototypical
+        self.detached_steps = detached_steps
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
+        """Let the learner read the examples ``[B, S, I]``."""
+        check_source(source, mask)
+        return self.learner.encode(torch.cat(self.see(source), -1), mask)  # type: ignore[no-any-return]
+
+    def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits ``[B, T, O]`` for queries ``[B, T, I]``; the state stays as it is."""
+        return self._answer(torch.cat(self.see(inputs), -1), state), state
+
+    def _answer(self, seen: Tensor, state: State) -> Tensor:
+        batch, queries = seen.shape[:2]
+        rows = torch.arange(batch, device=seen.device).repeat_interleave(queries)
+        state = self.learner.reorder(state, rows)
+        logits, _ = self.learner.decode(seen.flatten(0, 1).unsqueeze(1), state)
+        return logits.view(batch, queries, -1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of all queries but padding, with the prototypical loss beside it."""
+        (examples, labels), (queries, none) = self.see(batch.source), self.see(batch.inputs)
+        beside = torch.zeros((), device=examples.device)
+        if self.prototypical:
+            memory = prototypes(examples, labels, batch.source_mask)
+            logits = Content(SquaredDistance()).scores(queries, memory)
+            losses = self.objective.losses(logits, batch.targets)
+            beside = self.prototypical * masked_mean(losses, batch.target_mask)
+        if self.global_step < self.detached_steps:
+            examples, queries = examples.detach(), queries.detach()
+        state = self.learner.encode(torch.cat([examples, labels], -1), batch.source_mask)
+        logits = self._answer(torch.cat([queries, none], -1), state)
+        losses = self.objective.losses(logits, batch.targets)
+        return masked_mean(losses, batch.target_mask) + beside
+
+    def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
+        """See :meth:`~memnets.models.Model.reorder`."""
+        return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
+
+    def alignments(self) -> dict[str, str]:
+        """See :meth:`~memnets.models.Model.alignments`."""
+        return {label: f"learner.{name}" for label, name in self.learner.alignments().items()}
+
+
+def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
+    """A slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
+
+    Args:
+        vectors: ``[B, S, F]``.
+        labels: one-hot, ``[B, S, O]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+
+    Returns:
+        A memory of O slots; those of classes without an example may not be addressed.
+    """
+    if mask is not None:
+        labels = labels.masked_fill(~mask.unsqueeze(-1), 0.0)
+    count = labels.sum(1)
+    means = labels.mT @ vectors / count.clamp_min(1.0).unsqueeze(-1)
+    return Memory(means, means, (count > 0).unsqueeze(1))

@@ -1,0 +1,323 @@
+"""Classification from few examples (Vinyals et al. 2016; Lake et al. 2015)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task
+from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
+
+__all__ = ["FewShot"]
+
+Array = np.ndarray[Any, Any]
+
+AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+#: If no class is held out by name, one in this many is.
+HELD_OUT = 5
+
+
+class FewShot(Task):
+    """See K images of each of N classes, then say of which of them others are.
+
+    The source is the examples of an episode in random order, ``[B, N K, side * side + labels]``:
+    the ink of each pixel in ``[0, 1]``, row by row, and the label, one-hot. The inputs are the
+    queries, with zeros for the label, ``[B, N queries, ...]``, and the targets are their labels.
+    Which classes an episode has, and which label each has in it, is drawn anew.
+
+    Images are read once, from folders or zip files in which the images of a folder are a class; an
+    image whose content came before is left out. Without paths, they are handwritten digits.
+
+    Args:
+        paths: folders or zip files; ``None`` = the digits of scikit-learn, 8 x 8 pixels.
+        folder: where the paths are that are not named from the root.
+        held_out: names of folders whose classes are tested on: those of classes, or of folders of
+            classes, such as alphabets. If not given, the last fifth of the classes, at least N.
+        validation: names of folders whose classes are validated on, and not trained on; if not
+            given, validation has new episodes of the classes of training.
+        lake: folder or zip file of the runs of Lake et al. 2015, a test set named ``lake``.
+        ways: N of validation and test, at least 2.
+        shots: K; validation takes turns with them, and each is a test set, named ``shot_<k>``.
+        training: pairs (N, K), of which each training batch draws one; those of validation if not
+            given.
+        queries: of each class in an episode, at least 1.
+        side: images are resized to so many pixels a side; as they are if not given.
+        dark_ink: whether images are dark on white.
+        rotations: whether turns of the classes of training by 90, 180 and 270 degrees are classes
+            of training as well (Santoro et al. 2016).
+        variants: how many copies of each image of training there are beside it, slightly turned,
+            scaled, sheared and moved.
+        test_episodes: in each of the test sets but ``lake``, at least 1.
+        settings: see :class:`~tasks.Task`; a batch is of episodes.
+
+    Attributes:
+        duplicates: how many images were left out since they came before.
+
+    Raises:
+        ValueError: a number is out of its range, a file cannot be used, or there are too few
+            classes, or too few images of a class.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str] | None = None,
+        folder: str = "",
+        held_out: Sequence[str] | None = None,
+        validation: Sequence[str] = (),
+        lake: str | None = None,
+        ways: int = 5,
+        shots: Sequence[int] = (1, 5),
+        training: Sequence[tuple[int, int]] | None = None,
+        queries: int = 1,
+        side: int | None = None,
+        dark_ink: bool = False,
+        rotations: bool = False,
+        variants: int = 0,
+        test_episodes: int = 1000,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.tested = [(ways, k) for k in shots]
+        self.training = self.tested if training is None else list(training)
+        for name, entries in (("paths", paths), ("shots", shots), ("training", training)):
+            if entries is not None and not entries:
+                raise ValueError(f"{name} must have at least one entry; got none")
+        for n, k in [*self.tested, *self.training]:
+            check_positive(shots=k)
+            if n < 2:
+                raise ValueError(f"ways must be at least 2; got {n}")
+        check_positive(queries=queries, test_episodes=test_episodes)
+        if side is not None:
+            check_positive(side=side)
+        if variants < 0:
+            raise ValueError(f"variants must be at least 0; got {variants}")
+        self.queries = queries
+        self.test_episodes = test_episodes
+
+        self.duplicates = 0
+        if paths is None:
+            classes, where = read_digits(), "the digits"
+        else:
+            files = [str(Path(folder, path)) for path in paths]
+            classes, self.duplicates = read_classes(files)
+            where = " and ".join(files)
+        self.side = _side(classes[0]) if side is None else side
+        random = self.random("variants", 0)
+        self._pools = {}
+        for split, members in _split(classes, held_out, validation, ways, where).items():
+            copies, turns = (variants, 4 if rotations else 1) if split == "train" else (0, 1)
+            for n, k in self.training if split == "train" else self.tested:
+                _check_enough(members, turns, n, k + queries, f"{split} in {where}")
+            images = [_prepared(one.images, self.side, dark_ink, copies, random) for one in members]
+            self._pools[split] = _Pool(
+                [np.rot90(stack, turn, (-2, -1)) for stack in images for turn in range(turns)]
+            )
+        self.output_size = max(n for n, _ in [*self.tested, *self.training])
+        self._lake: tuple[Array, Array, Array] | None = None
+        if lake is not None:
+            examples, items, answers = read_runs(str(Path(folder, lake)))
+            examples, items = (
+                np.stack([_prepared(run, self.side, dark_ink, 0, random)[:, 0] for run in images])
+                for images in (examples, items)
+            )
+            self._lake = examples, items, answers
+            self.output_size = max(self.output_size, examples.shape[1])
+        self.input_size = self.side**2 + self.output_size
+
+    def test_names(self) -> list[str]:
+        """``shot_<k>`` for each number of examples, and ``lake`` if there are its runs."""
+        names = [f"shot_{k}" for _, k in self.tested]
+        return names if self._lake is None else [*names, "lake"]
+
+    def score_prefix(self, name: str) -> str:
+        """See :meth:`~tasks.Task.score_prefix`; that of ``lake`` is ``test/lake_``."""
+        return "test/lake_" if name == "lake" else super().score_prefix(name)
+
+    def batches(self, split: str) -> int:
+        """How many batches a split has; of ``train``, how many come between two validations."""
+        if split.startswith("shot_"):
+            return -(-self.test_episodes // self.validation_batch_size)
+        return super().batches(split)
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set.
+
+        The one batch of ``lake`` is its runs; their classes have labels in the order of the names
+        of their examples.
+        """
+        if split == "lake" and self._lake is not None:
+            examples, items, answers = self._lake
+            labels = np.broadcast_to(np.arange(examples.shape[1]), examples.shape[:2])
+            return self._episodes(examples, labels, items, answers)
+        random = self.random(split, index)
+        size = self.validation_batch_size
+        if split == "train":
+            size = self.batch_size
+            ways, shots = self.training[random.integers(len(self.training))]
+        elif split == "val":
+            ways, shots = self.tested[index % len(self.tested)]
+        else:
+            ways, shots = next(pair for pair in self.tested if split == f"shot_{pair[1]}")
+            size = min(size, self.test_episodes - index * size)
+        pool = self._pools[split if split in self._pools else "test"]
+        images = pool.draw(random, size, ways, shots + self.queries)
+        order = random.random((size, self.output_size)).argsort(-1)[:, :ways]
+        labels = np.broadcast_to(order[..., np.newaxis], images.shape[:3])
+        # Classes take turns among the queries, which are answered each on its own.
+        asked, answers = (
+            part[:, :, shots:].swapaxes(1, 2).reshape(size, -1, *part.shape[3:])
+            for part in (images, labels)
+        )
+        shown, shown_labels = (
+            part[:, :, :shots].reshape(size, -1, *part.shape[3:]) for part in (images, labels)
+        )
+        rows, mixed = np.arange(size)[:, np.newaxis], random.random(shown_labels.shape).argsort(-1)
+        return self._episodes(shown[rows, mixed], shown_labels[rows, mixed], asked, answers)
+
+    def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
+        """Numbers of the labels of examples and queries."""
+        shown = batch.source[row, :, -self.output_size :].argmax(-1)
+        return [str(label) for label in shown.tolist()], list(map(str, batch.targets[row].tolist()))
+
+    def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor]:
+        """See :meth:`~tasks.Task.images`."""
+        shape = (-1, self.side, self.side)
+        shown, asked = (
+            part[row, :, : self.side**2].reshape(shape) for part in (batch.source, batch.inputs)
+        )
+        return shown, asked
+
+    def _episodes(self, shown: Array, labels: Array, asked: Array, answers: Array) -> Batch:
+        """Examples ``[B, S, side, side]`` with their labels ``[B, S]``, and queries with theirs."""
+        one_hot = np.eye(self.output_size, dtype=np.float32)[labels]
+        empty = np.zeros((*answers.shape, self.output_size), np.float32)
+        source, inputs = (
+            np.concatenate([images.reshape(*side.shape[:2], -1).astype(np.float32) / 255, side], -1)
+            for images, side in ((shown, one_hot), (asked, empty))
+        )
+        return Batch(
+            torch.from_numpy(source),
+            torch.from_numpy(inputs),
+            torch.from_numpy(answers.astype(np.int64)),
+        )
+
+
+class _Pool:
+    """Classes to draw episodes from.
+
+    Args:
+        classes: the images of each, uint8 ``[n, variants, side, side]``.
+    """
+
+    def __init__(self, classes: Sequence[Array]) -> None:
+        self.images = np.concatenate(classes)
+        self.counts = np.array([len(images) for images in classes])
+        self.starts = self.counts.cumsum() - self.counts
+
+    def draw(self, random: np.random.Generator, size: int, ways: int, count: int) -> Array:
+        """Some images of some classes, a variant of each: uint8 ``[B, N, n, side, side]``."""
+        # The least of random numbers are a draw without replacement, for all episodes at once.
+        classes = random.random((size, len(self.counts))).argsort(-1)[:, :ways]
+        numbers = random.random((size, ways, self.counts.max()))
+        there = np.arange(self.counts.max()) < self.counts[classes][..., np.newaxis]
+        chosen = np.where(there, numbers, np.inf).argsort(-1)[..., :count]
+        variants = random.integers(self.images.shape[1], size=chosen.shape)
+        drawn: Array = self.images[self.starts[classes][..., np.newaxis] + chosen, variants]
+        return drawn
+
+
+def _side(first: ClassImages) -> int:
+    """Of images that are not resized.
+
+    Raises:
+        ValueError: they are not square.
+    """
+    height, width = first.images.shape[1:]
+    if height != width:
+        raise ValueError(
+            f"images that are not square must be resized to a side; "
+            f"got {width} x {height} pixels in {first.name}"
+        )
+    return int(height)
+
+
+def _split(
+    classes: Sequence[ClassImages],
+    held_out: Sequence[str] | None,
+    validation: Sequence[str],
+    ways: int,
+    where: str,
+) -> dict[str, list[ClassImages]]:
+    """Classes of training, validation and test.
+
+    Raises:
+        ValueError: a folder that is named is not there.
+    """
+    for name in [*(held_out or []), *validation]:
+        if not any(name in one.folders for one in classes):
+            raise ValueError(f"expected a folder {name!r} in {where}; there is none")
+
+    def within(names: Sequence[str]) -> set[str]:
+        return {one.name for one in classes if not set(names).isdisjoint(one.folders)}
+
+    if held_out is None:
+        test = {one.name for one in classes[-max(ways, len(classes) // HELD_OUT) :]}
+    else:
+        test = within(held_out)
+    checked = within(validation) - test
+    train = {one.name for one in classes} - test - checked
+    names = {"train": train, "val": checked or train, "test": test}
+    return {split: [one for one in classes if one.name in names[split]] for split in names}
+
+
+def _check_enough(
+    classes: Sequence[ClassImages], turns: int, ways: int, count: int, where: str
+) -> None:
+    """Check that episodes of ``ways`` classes with ``count`` images each can be drawn.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if len(classes) * turns < ways:
+        raise ValueError(
+            f"expected at least {ways} classes for {where}; got {len(classes) * turns}"
+        )
+    for one in classes:
+        if len(one.images) < count:
+            raise ValueError(
+                f"expected at least {count} images in {one.name}, examples and queries; "
+                f"got {len(one.images)}"
+            )
+
+
+def _prepared(
+    images: Array, side: int, dark_ink: bool, copies: int, random: np.random.Generator
+) -> Array:
+    """Ink on nothing, and variants of it: uint8 ``[n, h, w] -> [n, 1 + copies, side, side]``."""
+    ink = 255 - images if dark_ink else images
+    prepared = []
+    for pixels in ink:
+        image = Image.fromarray(pixels)
+        variants = [image, *(_moved(image, random) for _ in range(copies))]
+        prepared.append([np.asarray(one.resize((side, side), BILINEAR)) for one in variants])
+    return np.array(prepared)
+
+
+def _moved(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """A copy turned by up to 10 degrees, scaled and sheared by 10 %, moved by 7 % of its sides."""
+    angle, shear = random.uniform(-1, 1, 2) * (math.radians(10), 0.1)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = turn @ np.array([[1, shear], [0, 1]]) * random.uniform(0.9, 1.1, (2, 1))
+    # About the middle of the image, and then aside.
+    middle = np.array(image.size) / 2
+    move = middle - matrix @ middle + random.uniform(-0.07, 0.07, 2) * image.size
+    (a, b), (d, e) = matrix
+    return image.transform(image.size, AFFINE, (a, b, move[0], d, e, move[1]), BILINEAR)

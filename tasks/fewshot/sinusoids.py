@@ -1,0 +1,68 @@
+"""Regression of sines (Finn et al. 2017, section 5.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task
+
+__all__ = ["Sinusoids"]
+
+
+class Sinusoids(Task):
+    """See K points of a sine, then say its values at other places.
+
+    ``y = a sin(x - b)``, with an amplitude a in ``[0.1, 5]`` and a phase b in ``[0, pi]`` of its
+    own for each episode, and x in ``[-5, 5]``. The source is the points (x, y), ``[B, K, 2]``; the
+    inputs are (x, 0), ``[B, queries, 2]``, and the targets y, ``[B, queries, 1]``.
+
+    Args:
+        shots: K; a training batch draws one of them, and each is a test set, ``shot_<k>``.
+        queries: points that are asked for, at least 1.
+        test_episodes: in each test set, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[int] = (5, 10, 20),
+        queries: int = 10,
+        test_episodes: int = 1000,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        if not shots:
+            raise ValueError("shots must name at least one number of examples; got none")
+        for number in shots:
+            check_positive(shots=number)
+        check_positive(queries=queries, test_episodes=test_episodes)
+        self.shots = list(shots)
+        self.queries = queries
+        self.test_episodes = test_episodes
+        self.input_size, self.output_size = 2, 1
+
+    def test_names(self) -> list[str]:
+        """``shot_<k>`` for each number of examples."""
+        return [f"shot_{number}" for number in self.shots]
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        random = self.random(split, index)
+        if split in self.test_names():
+            shots, size = int(split.removeprefix("shot_")), self.test_episodes
+        else:
+            shots = int(random.choice(self.shots))
+            size = self.batch_size if split == "train" else self.validation_batch_size
+        amplitude = random.uniform(0.1, 5.0, (size, 1))
+        phase = random.uniform(0.0, math.pi, (size, 1))
+        x = random.uniform(-5.0, 5.0, (size, shots + self.queries))
+        points = np.stack([x, amplitude * np.sin(x - phase)], -1).astype(np.float32)
+        source, asked = torch.from_numpy(points).split([shots, self.queries], 1)
+        hidden = asked * torch.tensor([1.0, 0.0])
+        return Batch(source, hidden, asked[..., 1:])

@@ -1,0 +1,101 @@
+"""Dynamic n-grams (Graves et al. 2014, section 4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task
+from tasks.vectors import Array
+
+__all__ = ["DynamicNGrams", "bayes_probabilities"]
+
+
+class DynamicNGrams(Task):
+    """Predict each bit of a sequence from those before it, by a law that changes with the sequence.
+
+    Graves et al. 2014, section 4.4. For every sequence, the probability of a 1 after each context,
+    the ``order - 1`` bits before, is drawn from Beta(1/2, 1/2). Bits without a whole context are 1
+    with probability 1/2. There is nothing to read first: the source is ``[B, 0, 1]``. Inputs,
+    ``[B, length, 1]``, are the targets a step late, after a 0.
+
+    The test set is named ``test``. Its score ``bayes_bits`` is what the best predictor pays
+    (equation 10): no other pays less on average.
+
+    Args:
+        order: n, at least 1; 6 predicts from the last 5 bits.
+        length: bits of a sequence, at least 1.
+        test_sequences: sequences of the test set, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self, order: int = 6, length: int = 200, test_sequences: int = 1000, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(order=order, length=length, test_sequences=test_sequences)
+        self.order = order
+        self.length = length
+        self.test_sequences = test_sequences
+        self.input_size = 1
+        self.output_size = 1
+
+    def test_names(self) -> list[str]:
+        """``test``."""
+        return ["test"]
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or ``test``."""
+        random = self.random(split, index)
+        sizes = {"train": self.batch_size, "test": self.test_sequences}
+        size = sizes.get(split, self.validation_batch_size)
+        contexts = 2 ** (self.order - 1)
+        table = random.beta(0.5, 0.5, (size, contexts))
+        uniform = random.random((size, self.length))
+        bits = np.zeros((size, self.length), np.int64)
+        context, rows = np.zeros(size, np.int64), np.arange(size)
+        for step in range(self.length):
+            known = step >= self.order - 1
+            bits[:, step] = uniform[:, step] < (table[rows, context] if known else 0.5)
+            context = (2 * context + bits[:, step]) % contexts
+        targets = torch.from_numpy(bits.astype(np.float32)).unsqueeze(-1)
+        inputs = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], 1)
+        return Batch(source=targets[:, :0], inputs=inputs, targets=targets)
+
+    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
+        """``bayes_bits``, the mean cost of a sequence to the best predictor, in bits."""
+        bits = self.batch(split, 0).targets.squeeze(-1).long().numpy()
+        of_one = bayes_probabilities(bits, self.order)
+        costs = -np.log2(np.where(bits == 1, of_one, 1 - of_one)).sum(1)
+        return {"bayes_bits": float(costs.mean())}
+
+
+def bayes_probabilities(bits: Array, order: int) -> Array:
+    """The probability of a 1, given all bits before: ``(N_1 + 1/2) / (N_1 + N_0 + 1)``.
+
+    N_1 and N_0 count the ones and zeros that came after the same context so far (Graves et al.
+    2014, equation 10); without a whole context it is 1/2.
+
+    Args:
+        bits: whole numbers 0 and 1, ``[B, T]``.
+        order: n, at least 1; the context is the n - 1 bits before.
+
+    Returns:
+        ``[B, T]``.
+    """
+    size, length = bits.shape
+    contexts = 2 ** (order - 1)
+    counts = np.full((size, contexts, 2), 0.5)
+    context, rows = np.zeros(size, np.int64), np.arange(size)
+    probabilities = np.full((size, length), 0.5)
+    for step in range(length):
+        if step >= order - 1:
+            seen = counts[rows, context]
+            probabilities[:, step] = seen[:, 1] / seen.sum(1)
+            counts[rows, context, bits[:, step]] += 1
+        context = (2 * context + bits[:, step]) % contexts
+    return probabilities

@@ -1,0 +1,72 @@
+"""Priority sort (Graves et al. 2014, section 4.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task
+from tasks.vectors import zeros_while_answering
+
+__all__ = ["PrioritySort"]
+
+
+class PrioritySort(Task):
+    """See random binary vectors, each with a priority; say the first of them, highest first.
+
+    Graves et al. 2014, section 4.5. The source is ``[B, n + 1, width + 2]``: n vectors, with the
+    priority on the last channel but one, then a flag, 1 on the last channel alone. Priorities are
+    uniform in ``[-1, 1)``; of those that tie in single precision, which is what the model is given,
+    the one that was seen first comes first. While it answers, the model is given zeros. Targets are
+    ``[B, answers, width]``.
+
+    The test set is named ``test``.
+
+    Args:
+        width: bits of a vector, at least 1.
+        length: n, vectors of a sequence, at least 1.
+        answers: how many to say, at least 1 and at most ``length``.
+        test_sequences: sequences of the test set, at least 1.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        width: int = 8,
+        length: int = 20,
+        answers: int = 16,
+        test_sequences: int = 500,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(width=width, length=length, answers=answers, test_sequences=test_sequences)
+        if answers > length:
+            raise ValueError(f"answers must be at most length = {length}; got {answers}")
+        self.width = width
+        self.length = length
+        self.answers = answers
+        self.test_sequences = test_sequences
+        self.input_size = width + 2
+        self.output_size = width
+
+    def test_names(self) -> list[str]:
+        """``test``."""
+        return ["test"]
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or ``test``."""
+        random = self.random(split, index)
+        sizes = {"train": self.batch_size, "test": self.test_sequences}
+        size = sizes.get(split, self.validation_batch_size)
+        source = np.zeros((size, self.length + 1, self.input_size), np.float32)
+        bits = random.integers(0, 2, (size, self.length, self.width)).astype(np.float32)
+        priorities = random.uniform(-1, 1, (size, self.length)).astype(np.float32)
+        source[:, :-1, : self.width] = bits
+        source[:, :-1, -2] = priorities
+        source[:, -1, -1] = 1
+        order = np.argsort(-priorities, axis=1, kind="stable")[:, : self.answers]
+        targets = np.take_along_axis(bits, order[..., None], 1)
+        steps, answers = (np.full(size, number) for number in (self.length + 1, self.answers))
+        return zeros_while_answering(source, targets, steps, answers)

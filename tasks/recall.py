@@ -1,0 +1,92 @@
+"""Associative recall (Graves et al. 2014, section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memnets.core import Batch, check_positive
+from tasks.base import Task, check_range
+from tasks.vectors import draw_sizes, zeros_while_answering
+
+__all__ = ["AssociativeRecall"]
+
+
+class AssociativeRecall(Task):
+    """See a list of items, then one of them again; say the item that came after it.
+
+    Graves et al. 2014, section 4.3. An item is ``item_length`` random binary vectors. The source is
+    ``[B, (n + 1) (item_length + 1) + 1, width + 2]``: a step with 1 on the last channel but one
+    before each of the n items; then a step with 1 on the last channel, any item but the last, and
+    such a step again. While it answers, the model is given zeros. Targets are
+    ``[B, item_length, width]``.
+
+    Args:
+        width: bits of a vector, at least 1.
+        item_length: vectors of an item, at least 1.
+        min_items: fewest items, at least 2.
+        max_items: most items of training and validation.
+        mixed_lengths: draw the number of items for every sequence of training; otherwise once for
+            the batch, which needs no padding and is faster. Validation always mixes; test sets
+            never do.
+        test_sets: pairs (items, sequences), named ``items_<n>``.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self,
+        width: int = 6,
+        item_length: int = 3,
+        min_items: int = 2,
+        max_items: int = 6,
+        mixed_lengths: bool = False,
+        test_sets: Sequence[tuple[int, int]] = ((6, 100), (12, 100), (20, 100)),
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        check_positive(width=width, item_length=item_length)
+        check_range("items", min_items, max_items, least=2)
+        for items, sequences in test_sets:
+            check_positive(test_sequences=sequences)
+            if items < 2:
+                raise ValueError(f"a test set must have at least 2 items; got {items}")
+        self.width = width
+        self.item_length = item_length
+        self.min_items = min_items
+        self.max_items = max_items
+        self.mixed_lengths = mixed_lengths
+        self.test_sets = {f"items_{n}": (n, sequences) for n, sequences in test_sets}
+        self.input_size = width + 2
+        self.output_size = width
+
+    def test_names(self) -> list[str]:
+        """``items_<n>`` for each of the test sets."""
+        return list(self.test_sets)
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Batch ``index`` of ``train``, ``val`` or a test set."""
+        random = self.random(split, index)
+        size = self.batch_size if split == "train" else self.validation_batch_size
+        if split in self.test_sets:
+            number, size = self.test_sets[split]
+            items = np.full(size, number)
+        else:
+            mixed = self.mixed_lengths or split == "val"
+            items = draw_sizes(random, self.min_items, self.max_items, size, mixed)
+        rows, most, step = np.arange(size), int(items.max()), self.item_length + 1
+        bits = random.integers(0, 2, (size, most, self.item_length, self.width)).astype(np.float32)
+        asked = random.integers(0, items - 1)
+        # A block is a delimiter and an item. The last block asks, and a delimiter comes after it.
+        blocks = np.zeros((size, most + 2, step, self.input_size), np.float32)
+        listed = (np.arange(most) < items[:, None])[..., None]
+        blocks[:, :most, 0, -2] = listed[..., 0]
+        blocks[:, :most, 1:, : self.width] = bits * listed[..., None]
+        blocks[rows, items, 0, -1] = 1
+        blocks[rows, items, 1:, : self.width] = bits[rows, asked]
+        blocks[rows, items + 1, 0, -1] = 1
+        lengths = (items + 1) * step + 1
+        source = blocks.reshape(size, -1, self.input_size)[:, : lengths.max()].copy()
+        answers = np.full(size, self.item_length)
+        return zeros_while_answering(source, bits[rows, asked + 1], lengths, answers)

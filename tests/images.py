@@ -1,0 +1,44 @@
+"""Files of images, for the tests of learning from few examples."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+
+def png(number: int, size: tuple[int, int] = (4, 4)) -> bytes:
+    """An image of one grey."""
+    file = io.BytesIO()
+    Image.new("L", size, number).save(file, "PNG")
+    return file.getvalue()
+
+
+def written(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A zip file, or a folder if the path has no ending."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    for name, content in files.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return path
+
+
+def runs(count: int = 2, ways: int = 3) -> dict[str, bytes]:
+    """Runs whose items are of the classes of the examples, backwards."""
+    files = {}
+    for run in range(1, count + 1):
+        lines = []
+        for c in range(1, ways + 1):
+            files[f"run{run:02}/training/class{c}.png"] = png(10 * run + c)
+            files[f"run{run:02}/test/item{c}.png"] = png(10 * run + ways + 1 - c)
+            lines.append(
+                f"run{run:02}/test/item{c}.png run{run:02}/training/class{ways + 1 - c}.png"
+            )
+        files[f"run{run:02}/class_labels.txt"] = "\n".join(lines).encode()
+    return files

@@ -1,0 +1,208 @@
+"""Dense, TC and attention blocks: against torch's convolution, and strictly causal, bit for bit."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from memnets import functional, testing
+from memnets.convolutions import DenseBlock, TCBlock
+from memnets.layers import AttentionBlock, Slots
+from memnets.normalizers import Softmax
+
+SIZE, FILTERS = 3, 2
+close = {"rtol": 0, "atol": 1e-12}
+
+
+class TrimmedByDilation(nn.Module):
+    """A convolution padded at both ends and trimmed by its dilation: right for kernel 2 only."""
+
+    def __init__(self, block):
+        super().__init__()
+        reach = (block.kernel_size - 1) * block.dilation
+        self.trim = block.dilation
+        self.conv = nn.Conv1d(
+            SIZE, FILTERS, block.kernel_size, padding=reach, dilation=block.dilation
+        ).double()
+
+    def forward(self, inputs):
+        trimmed = self.conv(inputs.mT)[..., : -self.trim]
+        return trimmed[..., -inputs.shape[1] :].mT, None
+
+
+class OverQueries(Softmax):
+    """Normalised over the queries, not over the slots, as in a well-known public copy."""
+
+    def forward(self, scores, mask=None):
+        return scores.masked_fill(~mask, -torch.inf).softmax(-2)
+
+
+def over_queries():
+    block = AttentionBlock(SIZE, 4, 2)
+    block.addressing.normalizer = OverQueries()
+    return block
+
+
+@st.composite
+def blocks(draw):
+    """Any block, in double precision."""
+    kernel_size = draw(st.integers(1, 4))
+    torch.manual_seed(draw(testing.seeds()))
+    return draw(
+        st.sampled_from(
+            [
+                lambda: DenseBlock(SIZE, FILTERS, draw(st.integers(1, 9)), kernel_size),
+                lambda: TCBlock(SIZE, draw(st.integers(2, 17)), FILTERS, kernel_size),
+                lambda: AttentionBlock(SIZE, 4, 2),
+            ]
+        )
+    )().double()
+
+
+def sequences(steps: int, batch: int = 2):
+    return testing.tensors((batch, steps, SIZE), special=False)
+
+
+def assert_the_future_is_never_seen(block: nn.Module, steps: int = 20) -> None:
+    """Change the inputs from each step on: every output before it keeps its bits."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, others = torch.randn(2, 1, steps, SIZE, generator=generator, dtype=torch.double)
+    outputs, _ = block(inputs)
+    assert outputs.shape[1] == steps
+    for time in range(1, steps):
+        changed, _ = block(torch.cat([inputs[:, :time], others[:, time:]], 1))
+        assert torch.equal(changed[:, :time], outputs[:, :time]), f"step {time} was seen before it"
+        assert not torch.equal(changed[:, time], outputs[:, time])
+
+
+@pytest.mark.parametrize("dtype", [torch.double, torch.float])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4, 8, 16, 32])
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+def test_a_dense_block_never_sees_the_future(kernel_size, dilation, dtype):
+    block = DenseBlock(SIZE, FILTERS, dilation, kernel_size).to(dtype)
+    assert_the_future_is_never_seen(lambda inputs: block(inputs.to(dtype)))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("length", [2, 3, 8, 20])
+def test_a_tc_block_never_sees_the_future(kernel_size, length):
+    assert_the_future_is_never_seen(TCBlock(SIZE, length, FILTERS, kernel_size).double())
+
+
+def test_attention_never_sees_the_future():
+    assert_the_future_is_never_seen(AttentionBlock(SIZE, 4, 2).double())
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_a_trim_that_is_right_for_kernel_2_only_is_found(kernel_size, dilation):
+    fault = TrimmedByDilation(DenseBlock(SIZE, FILTERS, dilation, kernel_size))
+    if kernel_size == 2:
+        assert_the_future_is_never_seen(fault)
+    else:
+        with pytest.raises(AssertionError):
+            assert_the_future_is_never_seen(fault)
+
+
+def test_attention_over_the_queries_is_found():
+    with pytest.raises(AssertionError, match="was seen before it"):
+        assert_the_future_is_never_seen(over_queries().double())
+
+
+@given(
+    kernel_size=st.integers(1, 4),
+    dilation=st.integers(1, 5),
+    steps=st.integers(1, 12),
+    seed=testing.seeds(),
+)
+def test_a_dense_block_is_a_gated_convolution(kernel_size, dilation, steps, seed):
+    torch.manual_seed(seed)
+    block = DenseBlock(SIZE, FILTERS, dilation, kernel_size).double()
+    conv = nn.Conv1d(SIZE, 2 * FILTERS, kernel_size, dilation=dilation).double()
+    conv.weight.data = block.layer.weight.data.unflatten(1, (kernel_size, SIZE)).mT
+    conv.bias = block.layer.bias
+    inputs = torch.randn(2, steps, SIZE, dtype=torch.double)
+    outputs, last = block(inputs)
+    reach = (kernel_size - 1) * dilation
+    padded = nn.functional.pad(inputs, (0, 0, reach, 0))
+    values, gates = conv(padded.mT).mT.chunk(2, -1)
+    expected = torch.cat([inputs, values.tanh() * gates.sigmoid()], -1)
+    torch.testing.assert_close(outputs, expected, **close)
+    assert torch.equal(last, padded[:, steps:])
+    assert outputs.shape[-1] == block.output_size
+
+
+@given(st.data())
+def test_a_whole_sequence_is_any_chunks_with_the_past_carried_on(data):
+    block, steps = data.draw(blocks()), data.draw(st.integers(1, 12))
+    inputs = data.draw(sequences(steps))
+    expected, last = block(inputs)
+    past, outputs, done = None, [], 0
+    while done < steps:
+        size = data.draw(st.integers(1, steps - done))
+        output, past = block(inputs[:, done : done + size], past)
+        outputs.append(output)
+        done += size
+    torch.testing.assert_close(torch.cat(outputs, 1), expected, **close)
+    torch.testing.assert_close(past, last, **close)
+
+
+@given(st.data())
+def test_padding_changes_nothing(data):
+    block, batch, steps = data.draw(blocks()), 3, data.draw(st.integers(1, 9))
+    inputs, more = data.draw(sequences(steps, batch)), data.draw(sequences(4, batch))
+    lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
+    mask = torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
+    read, past = block(inputs, None, mask)
+    later = mask
+    if isinstance(block, AttentionBlock):  # its slots of padding stay, and stay closed
+        later = torch.cat([mask, mask.new_ones(batch, 4)], 1)
+        outputs, _ = block(more, past, later)
+    else:
+        outputs, _ = block(more, past)
+    for row, length in enumerate(lengths):
+        one = slice(row, row + 1)
+        first, alone = block(inputs[one, :length])
+        torch.testing.assert_close(read[one, :length], first, **close)
+        torch.testing.assert_close(outputs[one], block(more[one], alone)[0], **close)
+
+
+@given(st.integers(2, 40), st.integers(2, 4))
+def test_the_last_step_of_a_tc_block_sees_the_first(length, kernel_size):
+    block = TCBlock(1, length, 1, kernel_size).double()
+    assert [one.dilation for one in block.blocks] == [
+        2**power for power in range(10) if 2**power < length
+    ]
+    inputs = torch.zeros(1, length, 1, dtype=torch.double, requires_grad=True)
+    outputs, _ = block(inputs)
+    (gradient,) = torch.autograd.grad(outputs[0, -1].sum(), inputs)
+    assert gradient[0, 0] != 0
+
+
+def test_attention_is_that_of_torch():
+    block = AttentionBlock(SIZE, 4, 2).double()
+    inputs = torch.randn(2, 5, SIZE, dtype=torch.double)
+    outputs, past = block(inputs)
+    queries, keys, values = block.layer(inputs).split([4, 4, 2], -1)
+    read = nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+    torch.testing.assert_close(outputs, torch.cat([inputs, read], -1), **close)
+    torch.testing.assert_close(past, Slots(keys, values), **close)
+    grown = Slots(functional.append(keys, keys), functional.append(values, values))
+    assert torch.equal(block(inputs, past)[1].keys, grown.keys)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: DenseBlock(0, 2), "input_size must be .* got 0"),
+        (lambda: DenseBlock(3, 0), "filters must be .* got 0"),
+        (lambda: DenseBlock(3, 2, 0), "dilation must be .* got 0"),
+        (lambda: DenseBlock(3, 2, 1, 0), "kernel_size must be .* got 0"),
+        (lambda: TCBlock(3, 1, 2), "length must be at least 2; got 1"),
+        (lambda: AttentionBlock(3, 0, 2), "key_size must be .* got 0"),
+    ],
+)
+def test_bad_sizes_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,173 @@
+"""Models that learn from few examples, against plain loops; their features."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from memnets import testing
+from memnets.controllers import LSTM
+from memnets.core import Batch
+from memnets.features import ImageFeatures, VectorFeatures
+from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
+from memnets.objectives import Labels, Numbers
+
+SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2, max_length=12)
+LSTM_LEARNER = partial(MemoryMachine, controller=partial(LSTM, hidden_size=4))
+WIDTH, CLASSES = 3, 2
+
+
+def episode(examples: int = 5, queries: int = 4, seed: int = 0) -> Batch:
+    """Two episodes of vectors in two classes, in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(2, examples + queries, WIDTH, generator=generator, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (2, examples + queries), generator=generator)
+    labels[:, :CLASSES] = torch.arange(CLASSES)
+    shown = nn.functional.one_hot(labels, CLASSES).double()
+    shown[:, examples:] = 0
+    source, inputs = torch.cat([vectors, shown], -1).split([examples, queries], 1)
+    return Batch(source, inputs, labels[:, examples:])
+
+
+def meta_learner(learner=SNAIL_LEARNER, **settings) -> MetaLearner:
+    torch.manual_seed(0)
+    settings = {
+        "features": partial(VectorFeatures, output_size=4), "objective": Labels(), **settings
+    }  # fmt: skip
+    return MetaLearner(WIDTH + CLASSES, CLASSES, learner, **settings).double()
+
+
+@given(st.integers(2, 6), st.integers(1, 4), testing.seeds())
+def test_a_prototypical_network_is_plain_loops(examples, queries, seed) -> None:
+    batch = episode(examples, queries, seed)
+    model = Prototypical(WIDTH + CLASSES, CLASSES)
+    logits = model.logits(batch)
+    for row in range(2):
+        for query in range(queries):
+            for label in range(CLASSES):
+                own = [x[:WIDTH] for x in batch.source[row] if x[WIDTH + label] == 1]
+                mean = sum(own) / len(own)
+                distance = sum((batch.inputs[row, query, :WIDTH] - mean) ** 2)
+                assert logits[row, query, label].item() == pytest.approx(-distance.item())
+
+
+def test_a_class_without_an_example_is_never_answered() -> None:
+    batch = episode()
+    other = torch.zeros(2, 5, 1, dtype=torch.float64)
+    wider = Batch(
+        torch.cat([batch.source, other], -1), torch.cat([batch.inputs, other[:, :4]], -1),
+        batch.targets,
+    )  # fmt: skip
+    model = Prototypical(WIDTH + CLASSES + 1, CLASSES + 1, objective=Labels())
+    logits = model.logits(wider)
+    assert (logits[..., -1] == -torch.inf).all()
+    known = Prototypical(WIDTH + CLASSES, CLASSES).logits(batch)
+    torch.testing.assert_close(logits[..., :-1], known)
+    assert model.loss(wider).isfinite()
+
+
+@pytest.mark.parametrize("learner", [SNAIL_LEARNER, LSTM_LEARNER])
+def test_each_query_goes_on_from_the_examples_alone(learner) -> None:
+    model, batch = meta_learner(learner), episode()
+    logits = model.logits(batch)
+    seen = [torch.cat(model.see(part), -1) for part in (batch.source, batch.inputs)]
+    for query in range(4):
+        sequence = torch.cat([seen[0], seen[1][:, query : query + 1]], 1)
+        # One sequence, source and answer, read at once.
+        alone, _ = model.learner.decode(sequence[:, 1:], model.learner.encode(sequence[:, :1]))
+        torch.testing.assert_close(logits[:, query], alone[:, -1])
+
+
+def test_the_prototypical_loss_is_added_with_its_weight() -> None:
+    batch = episode()
+    plain, weighted = meta_learner(), meta_learner(prototypical=0.25)
+    network = Prototypical(
+        WIDTH + CLASSES, CLASSES, partial(VectorFeatures, output_size=4), objective=Labels()
+    ).double()
+    network.features = plain.features
+    expected = plain.loss(batch) + 0.25 * network.loss(batch)
+    torch.testing.assert_close(weighted.loss(batch), expected)
+
+
+def test_features_are_detached_at_first() -> None:
+    batch = episode()
+    model = meta_learner(prototypical=0.25, detached_steps=1)
+    model.loss(batch).backward()
+    network = meta_learner(prototypical=0.25)
+    weight = network.features.layer.weight
+    (joint,) = torch.autograd.grad(network.loss(batch), weight)
+    (learner,) = torch.autograd.grad(meta_learner_loss_alone(network, batch), weight)
+    torch.testing.assert_close(model.features.layer.weight.grad, joint - learner)
+    assert learner.any()
+    assert all(parameter.grad is not None for parameter in model.learner.parameters())
+
+
+def meta_learner_loss_alone(model: MetaLearner, batch: Batch) -> torch.Tensor:
+    return model.objective.losses(model.logits(batch), batch.targets).mean()
+
+
+def test_padding_of_targets_does_not_count() -> None:
+    batch = episode()
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    model = meta_learner(prototypical=1.0)
+    changed = batch.targets.masked_fill(~mask, 0)
+    losses = [
+        model.loss(batch._replace(targets=t, target_mask=mask)) for t in (batch.targets, changed)
+    ]
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(("side", "layers"), [(28, 4), (8, 3), (5, 1)])
+def test_image_features_are_the_layers_of_torch(side: int, layers: int) -> None:
+    torch.manual_seed(0)
+    features = ImageFeatures(side * side, filters=3, layers=layers).double()
+    images = torch.randn(2, 4, side * side, dtype=torch.float64)
+    hidden = images.view(8, 1, side, side)
+    for layer in range(layers):
+        conv, norm = features.layers[4 * layer : 4 * layer + 2]
+        hidden = nn.functional.conv2d(hidden, conv.weight, padding=1)
+        mean = hidden.mean((2, 3), keepdim=True)
+        variance = hidden.var((2, 3), keepdim=True, correction=0)
+        hidden = (hidden - mean) / (variance + 1e-5).sqrt()
+        hidden = hidden * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+        hidden = nn.functional.max_pool2d(hidden.clamp_min(0), 2)
+    expected = nn.functional.layer_norm(hidden.flatten(1), [features.output_size])
+    assert features.output_size == 3 * (side // 2**layers) ** 2
+    torch.testing.assert_close(features(images), expected.view(2, 4, -1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ImageFeatures(783), "square image .* got 783"),
+        (lambda: ImageFeatures(64), "at least 16 for 4 layers; got 64"),
+        (lambda: ImageFeatures(64, layers=0), "layers must be .* got 0"),
+        (lambda: VectorFeatures(0), "input_size must be .* got 0"),
+        (lambda: Prototypical(3, 3), "more than output_size, at least 1; got 3 and 3"),
+        (lambda: meta_learner(prototypical=-1.0), "at least 0; got -1.0 and 0"),
+        (lambda: meta_learner(detached_steps=5), "must be more than 0; got prototypical=0"),
+        (
+            lambda: meta_learner(objective=Numbers(), prototypical=1.0),
+            "needs the objective Labels; got Numbers",
+        ),
+        (
+            lambda: meta_learner().encode(torch.zeros(2, 3, 4)),
+            r"an episode must be \[B, T, 5\], .* got \[2, 3, 4\]",
+        ),
+        (
+            lambda: meta_learner().logits(episode(12)),
+            "max_length = 12 steps of source and answer; got a sequence of length 13",
+        ),
+        (
+            lambda: SNAIL(3, 3).encode(torch.zeros(1, 2, dtype=torch.long)),
+            r"vectors \[B, T, 3\]; got torch.int64 \[1, 2\]",
+        ),
+        (lambda: SNAIL(3, 3, attentions=[]), "at least one block; got none"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

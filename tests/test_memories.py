@@ -1,0 +1,194 @@
+"""The memories against oracles in NumPy, and what their heads can be told to do."""
+
+import numpy as np
+import pytest
+import torch
+
+from memnets import kernels, trace
+from memnets.memories import DNC, LRUA, DNCState
+
+EPSILON = 1e-6
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+def lookup(key, strength, memory):
+    """Weights by content, with an epsilon inside the roots."""
+    lengths = [np.sqrt((key @ key + EPSILON) * (row @ row + EPSILON)) for row in memory]
+    return softmax(strength * (memory @ key) / lengths)
+
+
+def dnc_oracle(interface, state: DNCState, access: DNC):
+    """Graves et al. 2016, Methods, for one sequence, one head and one slot at a time."""
+    memory, usage, precedence, link, written, weights = state
+    slots, width = memory.shape
+    heads = range(access.read_heads)
+    keys, strengths, unit, modes, add = np.split(interface, np.cumsum(access.layout.sizes)[:-1])
+    keys = keys.reshape(-1, width)
+    strengths = 1 + softplus(strengths)
+    unit = sigmoid(unit)
+    free_gates, (allocation_gate, write_gate), erase = np.split(unit, [len(heads), len(heads) + 2])
+    modes = [softmax(row) for row in modes.reshape(-1, 3)]
+
+    retention = np.prod([1 - free_gates[i] * weights[i] for i in heads], 0)
+    usage = (usage + written - usage * written) * retention
+    used = EPSILON + (1 - EPSILON) * usage
+    allocation, product = np.zeros(slots), 1.0
+    for slot in np.argsort(usage, kind="stable"):
+        allocation[slot] = (1 - used[slot]) * product
+        product *= used[slot]
+    content = lookup(keys[-1], strengths[-1], memory)
+    written = write_gate * (allocation_gate * allocation + (1 - allocation_gate) * content)
+    memory = memory * (1 - np.outer(written, erase)) + np.outer(written, add)
+
+    new_link = np.zeros((slots, slots))
+    for i in range(slots):
+        for j in range(slots):
+            if i != j:
+                kept = (1 - written[i] - written[j]) * link[i, j]
+                new_link[i, j] = kept + written[i] * precedence[j]
+    precedence = (1 - written.sum()) * precedence + written
+    new_weights = np.zeros_like(weights)
+    for i in heads:
+        back, by_content, on = modes[i]
+        content = lookup(keys[i], strengths[i], memory)
+        new_weights[i] = back * new_link.T @ weights[i] + by_content * content
+        new_weights[i] += on * new_link @ weights[i]
+    reads = (new_weights @ memory).flatten()
+    return reads, DNCState(memory, usage, precedence, new_link, written, new_weights)
+
+
+def lrua_oracle(interface, state, access: LRUA):
+    """Santoro et al. 2016, equations 2 to 8, for one sequence, one head and one slot at a time."""
+    memory, usage, weights = state
+    width = memory.shape[-1]
+    heads = range(access.heads)
+    keys, strengths, gates = np.split(interface, [width * len(heads), (width + 1) * len(heads)])
+    keys = keys.reshape(-1, width)
+    order = np.argsort(usage, kind="stable")
+    memory = memory.copy()
+    written = np.zeros_like(weights)
+    for head in heads:
+        memory[order[head]] = 0
+        gate = sigmoid(gates[head])
+        written[head] = gate * weights[head]
+        written[head, order[head]] += 1 - gate
+    for head in heads:
+        memory += np.outer(written[head], keys[head])
+    weights = np.array([lookup(keys[i], softplus(strengths[i]), memory) for i in heads])
+    usage = access.decay * usage + weights.sum(0) + written.sum(0)
+    return (weights @ memory).flatten(), type(state)(memory, usage, weights)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("access", "oracle"),
+    [
+        (DNC(slots=7, width=4), dnc_oracle),
+        (DNC(slots=5, width=3, read_heads=3), dnc_oracle),
+        (LRUA(slots=7, width=4, heads=1), lrua_oracle),
+        (LRUA(slots=6, width=3, heads=3, decay=0.9), lrua_oracle),
+    ],
+)
+def test_memories_agree_with_the_papers_equations(fast, access, oracle) -> None:
+    torch.manual_seed(1)
+    access = access.double()
+    state = access.initial_state(2)
+    expected = [type(state)(*(part[row].numpy() for part in state)) for row in range(2)]
+    for _ in range(8):
+        interface = 2 * torch.randn(2, access.interface_size, dtype=torch.float64)
+        if fast:
+            vectors, state = access(interface, state)
+        else:
+            with kernels.naive():
+                vectors, state = access(interface, state)
+        for row in range(2):
+            read, expected[row] = oracle(interface[row].numpy(), expected[row], access)
+            np.testing.assert_allclose(vectors[row], read, rtol=0, atol=1e-10)
+            for part, other in zip(state, expected[row], strict=True):
+                np.testing.assert_allclose(part[row], other, rtol=0, atol=1e-10)
+
+
+SURE = 50.0
+
+
+def told(access: DNC, add, mode: int, free: float = -SURE, write: float = SURE) -> torch.Tensor:
+    """An interface of a DNC with one read head: write to a free slot, then read in one mode."""
+    interface = torch.zeros(1, access.interface_size, dtype=torch.float64)
+    _, _, unit, modes, add_part = interface.split(access.layout.sizes, -1)
+    unit[:, :3] = torch.tensor([free, SURE, write])
+    modes[:, mode] = SURE
+    add_part.copy_(torch.as_tensor(add))
+    return interface
+
+
+def test_a_dnc_reads_on_and_back_in_the_order_of_writing() -> None:
+    access = DNC(slots=6, width=4).double()
+    rows = torch.eye(4, dtype=torch.float64) + 1
+    state = access.initial_state(1)
+    for row in rows:
+        _, state = access(told(access, row, mode=1), state)
+    # It goes to the slot that was written first, and on from there.
+    first = torch.nn.functional.one_hot(torch.tensor([[0]]), 6).double()
+    state = state._replace(weights=first)
+    for row in rows[1:]:
+        vector, state = access(told(access, row, mode=2, write=-SURE), state)
+        torch.testing.assert_close(vector[0], row, rtol=0, atol=1e-4)
+    for row in rows[:-1].flip(0):
+        vector, state = access(told(access, row, mode=0, write=-SURE), state)
+        torch.testing.assert_close(vector[0], row, rtol=0, atol=1e-4)
+
+
+def test_a_dnc_fills_every_slot_before_it_takes_one_again_and_what_is_freed_first() -> None:
+    access = DNC(slots=4, width=2).double()
+    state = access.initial_state(1)
+    places = []
+    for _ in range(4):
+        _, state = access(told(access, torch.ones(2), mode=1), state)
+        places.append(int(state.written.argmax()))
+    assert sorted(places) == [0, 1, 2, 3]
+    state = state._replace(weights=torch.nn.functional.one_hot(torch.tensor([[2]]), 4).double())
+    _, state = access(told(access, torch.ones(2), mode=1, free=SURE), state)
+    assert int(state.written.argmax()) == 2
+
+
+def test_an_lrua_writes_where_it_read_or_to_the_slot_used_least() -> None:
+    access = LRUA(slots=5, width=2, heads=2).double()
+    state = access.initial_state(1)
+    state = state._replace(
+        usage=torch.tensor([[5.0, 1.0, 3.0, 0.5, 4.0]]).double(),
+        weights=torch.nn.functional.one_hot(torch.tensor([[0, 4]]), 5).double(),
+        memory=torch.full((1, 5, 2), 7.0).double(),
+    )
+    keys, strengths = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.zeros(1, 2)
+    gates = torch.tensor([[SURE, -SURE]])
+    _, after = access(torch.cat([keys, strengths, gates], -1).double(), state)
+    # The first head writes to where it read, the second to the second in usage; both are emptied.
+    expected = [[8, 9], [3, 4], [7, 7], [0, 0], [7, 7]]
+    torch.testing.assert_close(after.memory[0], torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize(
+    ("access", "names"),
+    [
+        (DNC(slots=4, width=2, read_heads=2), {"writing": 1, "reading": 2}),
+        (LRUA(slots=4, width=2, heads=2), {"writing": 2, "reading": 2}),
+    ],
+)
+def test_both_addressings_are_recorded_by_name(access, names, tmp_path) -> None:
+    interface = torch.randn(3, access.interface_size)
+    with trace.record(access) as tape:
+        _, state = access(interface, access.initial_state(3))
+    assert {name: len(heads) for name, heads in tape.heads.items()} == names
+    assert torch.equal(tape.weights["reading"][0], state.weights)
+    assert tape.plot(tmp_path / "weights.png").exists()

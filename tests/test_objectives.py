@@ -1,0 +1,80 @@
+"""Objectives against plain Python."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memnets import testing
+from memnets.objectives import Labels, Numbers, Tokens
+
+
+def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:
+    return torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
+
+
+@st.composite
+def answered(draw):
+    """Logits of 4 classes, targets and a mask of at least one step."""
+    batch, steps = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    logits = draw(testing.tensors((batch, steps, 4), special=False))
+    lengths = draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
+    mask = lengths_mask(lengths, steps) if draw(st.booleans()) else None
+    return logits, mask, lengths if mask is not None else [steps] * batch
+
+
+@pytest.mark.parametrize("objective", [Labels(), Tokens()])
+@given(drawn=answered(), seed=testing.seeds())
+def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
+    logits, mask, lengths = drawn
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(4, logits.shape[:2], generator=generator)
+    scores = objective.scores(logits, targets, mask)
+    losses = objective.losses(logits, targets)
+    for row, length in enumerate(lengths):
+        rows = [step.tolist() for step in logits[row, :length]]
+        labels = targets[row, :length].tolist()
+        costs = [
+            math.log(sum(map(math.exp, step))) - step[label]
+            for step, label in zip(rows, labels, strict=True)
+        ]
+        right = [step.index(max(step)) == label for step, label in zip(rows, labels, strict=True)]
+        assert losses[row, :length].tolist() == pytest.approx(costs)
+        assert scores["loss"][row].item() == pytest.approx(sum(costs) / length, rel=1e-5)
+        assert scores["accuracy"][row].item() == pytest.approx(sum(right) / length)
+        if "exact" in scores:
+            assert scores["exact"][row].item() == all(right)
+
+
+@given(drawn=answered(), seed=testing.seeds())
+def test_numbers_are_scored_as_by_hand(drawn, seed) -> None:
+    outputs, mask, lengths = drawn
+    targets = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(seed)).double()
+    scores = Numbers().scores(outputs, targets, mask)
+    for row, length in enumerate(lengths):
+        differences = (outputs - targets)[row, :length].flatten().tolist()
+        expected = sum(x * x for x in differences) / len(differences)
+        assert scores["error"][row].item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(Numbers().answer(outputs), outputs)
+
+
+def test_solved() -> None:
+    assert Labels().solved({"accuracy": 0.99})
+    assert not Labels().solved({"accuracy": 0.989})
+    assert Numbers().solved({"error": 0.01})
+    assert not Numbers().solved({"error": 0.011})
+
+
+@pytest.mark.parametrize(
+    ("objective", "targets", "message"),
+    [
+        (Labels(), torch.zeros(2, 3), r"whole numbers \[B, T\] = \[2, 3\]; got torch.float32"),
+        (Tokens(), torch.zeros(2, 4, dtype=torch.long), r"got torch.int64 \[2, 4\]"),
+        (Numbers(), torch.zeros(2, 3), r"got logits \[2, 3, 4\] and targets \[2, 3\]"),
+    ],
+)
+def test_targets_of_another_form_are_refused(objective, targets, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective.losses(torch.zeros(2, 3, 4), targets)

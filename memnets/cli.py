@@ -427,7 +427,7 @@ def _scoreboard_parser() -> ArgumentParser:
 def _scoreboard(arguments: list[str]) -> None:
     """Train and report: see ``memnets scoreboard --help``."""
     parser = _scoreboard_parser()
-    asked = parser.instantiate_classes(parser.parse_args(arguments))
+    asked = parser.instantiate(parser.parse_args(arguments))
     asked.pop("config")
     again = [argument for argument in arguments if argument != "--report_only"]
     scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))

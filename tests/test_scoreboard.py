@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonargparse import import_object
 
 from memnets.cli import main
 from memnets.runs import load_checkpoint
@@ -238,7 +238,7 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
     for entry in yaml.safe_load(path.read_text())["entries"]:
         data = yaml.safe_load((ROOT / entry["config"]).read_text())["data"]
-        task = import_object(data["class_path"])(**data["init_args"])
+        task = resolve_name(data["class_path"])(**data["init_args"])
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
         for score in entry["scores"]:

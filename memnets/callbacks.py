@@ -197,12 +197,12 @@ class Report(lightning.Callback):
             scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             print(f"{self.sequences} sequences: {scores}", flush=True)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Write the numbers of training."""
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the numbers of training; also of one that was killed after its last step."""
         if not trainer.is_global_zero:
             return
         self.seconds += self._since_start()
-        del self._start
+        self.__dict__.pop("_start", None)
         metrics = {
             "train/sequences": float(self.sequences),
             "train/steps": float(trainer.global_step),

@@ -1,10 +1,11 @@
-"""The command line: ``memnets fit | validate | test | predict | translate``."""
+"""The command line: ``memnets fit | validate | test | predict | translate | scoreboard``."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 import warnings
@@ -39,6 +40,7 @@ from memnets.runs import (
     load_checkpoint,
     next_version,
 )
+from memnets.scoreboard import scoreboard
 from memnets.translator import BATCH_TOKENS, Translator
 from tasks import Task
 from tasks.translation.files import lines_of
@@ -61,6 +63,9 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
 
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
+
+  memnets scoreboard --config configs/scoreboards/ntm.yaml
+      train many, side by side, and write RESULTS.md; the same again goes on where it stopped
 """
 
 SUBCOMMANDS = {
@@ -79,6 +84,8 @@ Tokens never seen in training, empty lines and answers cut at their greatest len
 stderr. With --n_best there are up to so many lines for each: its number, from 1, the score, which
 is log probability over length penalty, and the translation, with tabs between them.
 """
+
+SCOREBOARD = "Train a list of tasks and models with several seeds, and write a table of them."
 
 OPTIONS = """
 What you will need most:
@@ -126,8 +133,10 @@ class CLI(LightningCLI):
         assert parser._subcommands_action is not None
         for action in parser._subcommands_action._choices_actions:
             action.help = SUBCOMMANDS[action.dest]
-        # Listed here; main() runs it, since it needs neither config nor trainer.
-        parser._subcommands_action.add_subcommand("translate", _translate_parser(), help=TRANSLATE)
+        # Listed here; main() runs them, since they need no trainer.
+        action = parser._subcommands_action
+        action.add_subcommand("translate", _translate_parser(), help=TRANSLATE)
+        action.add_subcommand("scoreboard", _scoreboard_parser(), help=SCOREBOARD)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -399,6 +408,35 @@ def translate(arguments: list[str]) -> None:
             print(f"memnets: {name.replace('_', ' ')}: {count}", file=sys.stderr)
 
 
+def _scoreboard_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="memnets scoreboard",
+        usage="memnets scoreboard --config FILE [options]",
+        description=SCOREBOARD,
+        exit_on_error=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="See configs/scoreboards/.")
+    parser.add_function_arguments(scoreboard, skip={"report_only", "command"})
+    parser.add_argument(
+        "--report_only", action="store_true", help="Train nothing; write the table as it stands."
+    )
+    return parser
+
+
+def _scoreboard(arguments: list[str]) -> None:
+    """Train and report: see ``memnets scoreboard --help``."""
+    parser = _scoreboard_parser()
+    asked = parser.instantiate(parser.parse_args(arguments))
+    asked.pop("config")
+    again = [argument for argument in arguments if argument != "--report_only"]
+    scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))
+
+
+#: What needs no trainer.
+_OTHERS = {"translate": translate, "scoreboard": _scoreboard}
+
+
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     """Put the config that a checkpoint holds before the other arguments, which may change it."""
     paths = [
@@ -450,8 +488,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name, text in SUBCOMMANDS.items()
     }
     try:
-        if arguments[:1] == ["translate"]:
-            return translate(arguments[1:])
+        if arguments and arguments[0] in _OTHERS:
+            return _OTHERS[arguments[0]](arguments[1:])
         with tempfile.TemporaryDirectory() as folder:
             CLI(
                 Model,
@@ -483,3 +521,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"memnets: error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("memnets: interrupted", file=sys.stderr)
+        sys.exit(130)

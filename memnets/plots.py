@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from torch import Tensor
 
-__all__ = ["Drawing", "alignment", "answer", "drawing", "episode", "weights"]
+from memnets.files import write_atomically
+
+__all__ = ["Drawing", "alignment", "answer", "drawing", "episode", "scoreboard", "weights"]
 
 Array = np.ndarray[Any, Any]
 
@@ -315,6 +317,49 @@ def episode(
     return _save(figure, path)
 
 
+def scoreboard(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], path: str | Path
+) -> Path:
+    """Draw the scores of several models on several tasks: a point a seed, a line a published one.
+
+    Where scores differ by far more than they could on a plain axis, the axis is logarithmic, but
+    for what is about 0.
+
+    Args:
+        panels: title -> model -> its score for each seed, and the published one if there is one.
+        path: file to write; its ending says the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no panel.
+    """
+    if not panels:
+        raise ValueError("expected scores to draw; got none")
+    columns = min(len(panels), _COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(3.4 * columns, 2.8 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel, (title, models) in zip(grid, panels.items(), strict=False):
+        for place, (values, published) in enumerate(models.values()):
+            spread = place + 0.12 * (np.arange(len(values)) - (len(values) - 1) / 2)
+            panel.plot(spread, values, "o", color="tab:blue", markersize=5)
+            if published is not None:
+                panel.hlines(published, place - 0.4, place + 0.4, color="tab:red", linestyle="--")
+        drawn = np.abs([v for values, other in models.values() for v in (*values, other or 0)])
+        if drawn.max() > 100 * drawn[drawn > 0].min(initial=np.inf):
+            panel.set_yscale("symlog", linthresh=drawn.max() / 1e4)
+        panel.set_xlim(-0.6, len(models) - 0.4)
+        panel.set_xticks(range(len(models)), list(models), fontsize=8)
+        panel.tick_params(axis="y", labelsize=8)
+        panel.set_title(title, fontsize=9)
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
+    figure.suptitle("a point a seed; dashed: published", fontsize=9)
+    return _save(figure, path)
+
+
 def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """Fonts to draw texts with, the usual one first, and the characters that none of them has."""
     families = [*matplotlib.rcParams["font.family"], _SURE]
@@ -337,6 +382,6 @@ def _missing(characters: set[str], font: str) -> set[str]:
 
 def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    form = path.suffix.removeprefix(".") or None
+    write_atomically(path, lambda file: figure.savefig(file, format=form, dpi=110))
     return path

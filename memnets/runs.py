@@ -24,7 +24,9 @@ __all__ = [
     "last_version",
     "load_checkpoint",
     "next_version",
+    "read_metrics",
     "update_metrics",
+    "versions",
 ]
 
 
@@ -88,15 +90,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(path, map_location)
 
 
-def _versions(root: Path) -> list[int]:
+def versions(root: Path) -> list[Path]:
+    """The folders ``version_<n>`` under ``root``, the newest last."""
     matches = [re.fullmatch(r"version_(\d+)", path.name) for path in root.glob("version_*")]
-    return sorted(int(match[1]) for match in matches if match)
+    return [root / f"version_{n}" for n in sorted(int(match[1]) for match in matches if match)]
 
 
 def next_version(root: Path) -> Path:
     """Make the next folder ``version_<n>`` under ``root``; two runs at once get one each."""
     while True:
-        number = max(_versions(root), default=-1) + 1
+        known = versions(root)
+        number = int(known[-1].name.removeprefix("version_")) + 1 if known else 0
         folder = root / f"version_{number}"
         try:
             folder.mkdir(parents=True)
@@ -111,8 +115,7 @@ def last_version(root: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    for number in reversed(_versions(root)):
-        folder = root / f"version_{number}"
+    for folder in reversed(versions(root)):
         if (folder / "checkpoints" / "last.ckpt").is_file():
             for part in folder.rglob(".*.part"):  # what a killed run was writing
                 part.unlink()
@@ -122,10 +125,28 @@ def last_version(root: Path) -> Path:
     )
 
 
+def read_metrics(folder: Path) -> dict[str, float]:
+    """What ``metrics.json`` holds; nothing if there is no such file.
+
+    Raises:
+        ValueError: the file is no flat JSON object, name -> number.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return {}
+    try:
+        metrics = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(metrics, dict) or not all(type(v) in (int, float) for v in metrics.values()):
+        raise ValueError(f"{path} is damaged: expected one JSON object, name -> number")
+    return metrics
+
+
 def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """Add to ``metrics.json``, flat, name -> number; what it holds under other names stays."""
     path = folder / "metrics.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_metrics(folder)
     known.update({name: float(value) for name, value in metrics.items()})
     text = json.dumps(dict(sorted(known.items())), indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,410 @@
+"""Many runs, side by side, and what came of them beside what others published."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+from memnets import plots
+from memnets.core import check_positive
+from memnets.files import write_atomically
+from memnets.runs import load_checkpoint, read_metrics, versions
+
+__all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
+
+#: Seconds a training has to stop before it is killed; its checkpoints are whole either way.
+_PATIENCE = 20
+
+
+class ScoreboardError(ValueError):
+    """A scoreboard cannot go on: a run is damaged or failed, or another one is at work."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score to show.
+
+    Attributes:
+        metric: its name in ``metrics.json``.
+        higher_is_better: which seed is best.
+        published: what others reached.
+        source: who, where, and after how much training.
+    """
+
+    metric: str
+    higher_is_better: bool = False
+    published: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task and a model, to be trained with several seeds.
+
+    Attributes:
+        config: what ``memnets fit --config`` is given.
+        scores: what to show of its runs.
+        seeds: one run each.
+        flags: further flags of ``memnets fit``, such as ``--trainer.max_steps=1000``.
+        name: ``<task>/<model>``, of which each entry needs its own; that of the config if not
+            given.
+    """
+
+    config: str
+    scores: tuple[Score, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    flags: tuple[str, ...] = ()
+    name: str | None = None
+
+
+class Run(NamedTuple):
+    """One seed of an entry.
+
+    Attributes:
+        name: ``<task>/<model>``.
+        seed: of weights and data.
+        runs: what ``--runs`` is given.
+        command: what a user would type, from ``memnets`` on.
+    """
+
+    name: str
+    seed: int
+    runs: Path
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def root(self) -> Path:
+        """The folder of its versions."""
+        return self.runs / self.name
+
+    def finished(self) -> tuple[Path, dict[str, float]] | None:
+        """The folder and the metrics of its newest version that is finished, if there is one.
+
+        A version is finished when its ``metrics.json`` has the numbers of the whole training
+        (``train/...``) and scores of a test (``test/...``).
+
+        Raises:
+            ScoreboardError: a ``metrics.json`` cannot be read.
+        """
+        for folder in reversed(versions(self.root)):
+            try:
+                metrics = read_metrics(folder)
+            except (ValueError, OSError) as error:
+                raise _damaged(folder, str(error)) from error
+            if {"train", "test"} <= {name.partition("/")[0] for name in metrics}:
+                return folder, metrics
+        return None
+
+    def resumable(self) -> bool:
+        """Whether its newest version, which is not finished, has a checkpoint to go on from.
+
+        A version that was stopped before its first checkpoint has not; it is left as it is, and
+        another one is begun.
+
+        Raises:
+            ScoreboardError: it had one, and now that or the config is missing or damaged.
+        """
+        folder = next(reversed(versions(self.root)), None)
+        if folder is None or not [*folder.glob("checkpoints/*.ckpt"), *folder.glob("metrics.json")]:
+            return False
+        if not (folder / "config.yaml").is_file():
+            raise _damaged(folder, "it has no config.yaml")
+        try:
+            load_checkpoint(folder / "checkpoints" / "last.ckpt")
+        except ValueError as error:
+            raise _damaged(folder, str(error)) from error
+        return True
+
+
+def _damaged(folder: Path, reason: str) -> ScoreboardError:
+    return ScoreboardError(
+        f"the run in {folder} is damaged: {reason}; "
+        "mend the folder, or move it away to have the run begun anew"
+    )
+
+
+class Summary(NamedTuple):
+    """The scores of several seeds: their mean, and the best and the worst with its seed."""
+
+    mean: float
+    best: tuple[float, int]
+    worst: tuple[float, int]
+
+
+def summary(values: Mapping[int, float], higher_is_better: bool = False) -> Summary:
+    """Sum up the scores of several seeds; one that is no number is the worst, and so is the mean.
+
+    Args:
+        values: seed -> score.
+        higher_is_better: which one is best.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not values:
+        raise ValueError("expected the score of at least one seed; got none")
+
+    def badness(pair: tuple[float, int]) -> float:
+        return math.inf if math.isnan(pair[0]) else -pair[0] if higher_is_better else pair[0]
+
+    pairs = sorted(((value, seed) for seed, value in values.items()), key=badness)
+    return Summary(sum(values.values()) / len(values), pairs[0], pairs[-1])
+
+
+def scoreboard(
+    entries: tuple[Entry, ...],
+    runs: str = "runs",
+    results: str = "RESULTS.md",
+    processes: int | None = None,
+    threads: int = 1,
+    report_only: bool = False,
+    command: str = "memnets scoreboard",
+) -> None:
+    """Train what is not yet trained, then write a table and a picture of all finished runs.
+
+    Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
+    what it prints goes to ``fit.log`` there. A finished run is never repeated or changed, also
+    where settings of its entry have changed since: those need another name. One that was stopped
+    goes on from its last checkpoint.
+
+    Args:
+        entries: the board.
+        runs: the folder of all runs.
+        results: the table; the picture lies beside it, with the ending ``.png``.
+        processes: how many runs are trained at once; as many as there are cores if not given.
+        threads: of PyTorch, for each of them.
+        report_only: train nothing.
+        command: what the table says it was made by.
+
+    Raises:
+        ValueError: a setting is out of its range, or a config is missing.
+        ScoreboardError: a run is damaged or failed, or another scoreboard trains in this folder.
+    """
+    processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
+    check_positive(processes=processes, threads=threads)
+    board = _board(entries, Path(runs), threads)
+    if report_only:
+        return _report(board, Path(results), command)
+    with _locked(Path(runs)) as lock:
+        unfinished = [run for _, group in board for run in group if run.finished() is None]
+        todo = [(run, run.resumable()) for run in unfinished]
+        print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
+        try:
+            _train(todo, processes, lock)
+        finally:
+            _report(board, Path(results), command)
+
+
+def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[Entry, list[Run]]]:
+    """The runs of each entry, in order of the tasks.
+
+    Raises:
+        ValueError: a config is missing, or a setting of an entry cannot be used.
+    """
+    board: dict[str, tuple[Entry, list[Run]]] = {}
+    for entry in entries:
+        if not Path(entry.config).is_file():
+            raise ValueError(f"expected a config at {entry.config}; there is no such file")
+        name = entry.name or (yaml.safe_load(Path(entry.config).read_text()) or {}).get("name")
+        if not isinstance(name, str) or len(Path(name).parts) != 2 or ".." in Path(name).parts:
+            raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
+        if name in board:
+            raise ValueError(f"each entry needs a name of its own; {name} is there twice")
+        if not entry.scores:
+            raise ValueError(f"{name} needs at least one score to show; got none")
+        if not entry.seeds or len(set(entry.seeds)) < len(entry.seeds) or min(entry.seeds) < 0:
+            raise ValueError(
+                f"seeds of {name} must be different whole numbers of at least 0, one or more; "
+                f"got {list(entry.seeds)}"
+            )
+        group = []
+        for seed in entry.seeds:
+            runs = folder / f"seed_{seed}"
+            own = (f"--name={name}", f"--seed_everything={seed}", f"--runs={runs}")
+            command = ("fit", f"--config={entry.config}", f"--threads={threads}", *entry.flags)
+            group.append(Run(name, seed, runs, (*command, *own)))
+        board[name] = entry, group
+    if not board:
+        raise ValueError("a scoreboard needs at least one entry; got none")
+    return sorted(board.values(), key=lambda pair: _task(pair[1]))
+
+
+def _task(group: Sequence[Run]) -> str:
+    return Path(group[0].name).parts[0]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keep other scoreboards from training in a folder; gives the lock's file descriptor.
+
+    The system frees the lock with the last process that holds the descriptor, however that ends.
+    Trainings inherit it: one that outlives a scoreboard is not begun a second time beside itself.
+
+    Raises:
+        ScoreboardError: another one has the lock.
+    """
+    import fcntl  # not on every system, and the rest of the package does without
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".scoreboard.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ScoreboardError(
+                f"another scoreboard, process {file.read().strip()}, trains in {folder}, or a "
+                "training that it left does; wait for it, or give another folder of runs"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> None:
+    """Train runs, so many at once, of which some go on from a checkpoint.
+
+    Raises:
+        ScoreboardError: runs failed; all others were trained.
+    """
+    failed: list[str] = []
+    waiting = deque(todo)
+    working: dict[subprocess.Popen[bytes], Run] = {}
+    console = Console(soft_wrap=True, highlight=False)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        everything = bar.add_task("", total=len(todo))
+        try:
+            while waiting or working:
+                while waiting and len(working) < processes:
+                    run, resumed = waiting.popleft()
+                    console.print(f"{run}: {'goes on' if resumed else 'begins'}")
+                    working[_start(run, resumed, lock)] = run
+                bar.update(everything, description="; ".join(map(str, working.values())))
+                time.sleep(0.1)
+                for process in [process for process in working if process.poll() is not None]:
+                    run = working.pop(process)
+                    ended = process.returncode == 0 and run.finished() is not None
+                    console.print(f"{run}: {'finished' if ended else 'failed'}")
+                    bar.advance(everything)
+                    if not ended:
+                        log = run.root / "fit.log"
+                        lines = log.read_text(errors="replace").strip().splitlines()
+                        failed.append(f"{log} ({lines[-1] if lines else 'empty'})")
+        finally:
+            _stop(working)
+    if failed:
+        raise ScoreboardError(f"runs failed: {len(failed)}; see {', '.join(failed)}")
+
+
+def _start(run: Run, resumed: bool, lock: int) -> subprocess.Popen[bytes]:
+    """Start a training; what it prints is added to ``fit.log``."""
+    run.root.mkdir(parents=True, exist_ok=True)
+    more = ("--ckpt_path=last",) if resumed else ()
+    with (run.root / "fit.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "memnets", *run.command, *more],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+        )
+
+
+def _stop(working: Iterable[subprocess.Popen[bytes]]) -> None:
+    """End trainings; each goes on from its last checkpoint another time."""
+    for process in working:
+        process.terminate()
+    for process in working:
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> None:
+    """Write the table and the picture, from the ``metrics.json`` of finished runs alone.
+
+    Raises:
+        ScoreboardError: a run is damaged, or lacks a score that its entry shows.
+    """
+    picture = path.with_suffix(".png")
+    lines: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    panels: dict[str, dict[str, tuple[list[float], float | None]]] = {}
+    for entry, group in board:
+        task, model = Path(group[0].name).parts
+        runs = {run.seed: ended for run in group if (ended := run.finished()) is not None}
+        for score in entry.scores:
+            values = {}
+            for seed, (folder, metrics) in runs.items():
+                if score.metric not in metrics:
+                    raise ScoreboardError(
+                        f"expected {score.metric} in {folder / 'metrics.json'}; "
+                        f"got {', '.join(metrics)}"
+                    )
+                values[seed] = metrics[score.metric]
+            cells = [model, f"`{score.metric}`", f"{len(values)} of {len(group)}"]
+            cells += _scores(values, score)
+            for name in ("train/sequences", "train/sequences_to_solve", "train/seconds"):
+                cells.append(_mean([m[name] for _, m in runs.values() if name in m], len(runs)))
+            lines.setdefault(task, []).append(_row(cells))
+            if values:
+                panel = panels.setdefault(f"{task}\n{score.metric}", {})
+                panel[model] = list(values.values()), score.published
+        commands.setdefault(task, []).append(shlex.join(["memnets", *group[0].command]))
+    text = ["# Results", "", f"From the `metrics.json` of each finished run, by `{command}`, which"]
+    text += ["trains what is missing. Sequences and seconds are means of the finished seeds."]
+    if panels:
+        plots.scoreboard(panels, picture)
+        text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
+    for task, rows in lines.items():
+        text += ["", f"## {task}", "", _row(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows]
+        text += ["", "The first seed of each:", "", "```sh", *commands[task], "```"]
+    write_atomically(path, lambda file: file.write(("\n".join(text) + "\n").encode()))
+    print(f"The table is in {path}")
+
+
+_COLUMNS = [
+    *("model", "score", "seeds", "mean", "best (seed)", "worst (seed)", "published", "source"),
+    *("sequences", "to solve", "seconds"),
+]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _scores(values: Mapping[int, float], score: Score) -> list[str]:
+    """Cells: mean, best and worst seed, and what was published."""
+    published = "-" if score.published is None else f"{score.published:.4g}"
+    if not values:
+        return ["-", "-", "-", published, score.source]
+    mean, *extremes = summary(values, score.higher_is_better)
+    cells = [f"{value:.4g} ({seed})" for value, seed in extremes]
+    return [f"{mean:.4g}", *cells, published, score.source]
+
+
+def _mean(values: Sequence[float], wanted: int) -> str:
+    """A cell with a mean, and of how many runs, if not of all."""
+    if not values:
+        return "-"
+    missing = f" ({len(values)} of {wanted})" if len(values) < wanted else ""
+    return f"{sum(values) / len(values):.0f}{missing}"

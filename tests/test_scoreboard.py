@@ -1,0 +1,245 @@
+"""The scoreboard: what is finished is kept, what was stopped goes on, the table says what is so."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memnets.cli import main
+from memnets.runs import load_checkpoint
+from memnets.scoreboard import Entry, Score, scoreboard, summary
+from tests.test_cli import _elsewhere, fails, files  # noqa: F401
+from tests.test_resume import SETTINGS, STEPS
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
+SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}
+LAST = Path("runs/seed_0/copying/ntm/version_0/checkpoints/last.ckpt")
+METRICS = {"train/seconds": 2.0, "train/sequences": 16.0, "test/length_4/bits": 1.0}
+
+
+def board(**settings: object) -> list[str]:
+    """Write a board of one entry; the arguments that use it."""
+    entry = {"config": CONFIG, "scores": [SCORE], "seeds": [0], **settings}
+    Path("board.yaml").write_text(yaml.safe_dump({"entries": [entry]}))
+    return ["scoreboard", "--config", "board.yaml"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Start a scoreboard and wait until its training has saved a checkpoint."""
+    before = LAST.stat().st_mtime_ns if LAST.exists() else 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "memnets", *arguments],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not LAST.exists() or LAST.stat().st_mtime_ns == before:
+        assert process.poll() is None, "the scoreboard ended before it was stopped"
+        assert time.monotonic() < deadline, "the run saved no checkpoints"
+        time.sleep(0.002)
+    return process
+
+
+def contents() -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in Path("runs").rglob("*")
+        if path.is_file() and path.name != ".scoreboard.lock"
+    }
+
+
+def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
+    flags = [*SETTINGS[2:], f"--trainer.max_steps={STEPS}"]
+    arguments = board(flags=flags)
+
+    process = start(arguments)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "0 of 1" in Path("RESULTS.md").read_text()
+
+    # Killed with no chance to stop its training, which must not be begun beside itself.
+    process = start(arguments)
+    assert f"another scoreboard, process {process.pid}, trains in runs" in fails(capfd, *arguments)
+    process.kill()
+    process.wait()
+    assert "a training that it left" in fails(capfd, *arguments)
+    os.killpg(process.pid, signal.SIGKILL)
+    step = load_checkpoint(LAST)["global_step"]
+    assert 0 < step < STEPS
+
+    main(arguments)
+    assert "copying/ntm, seed 0: goes on" in capfd.readouterr().out
+    path = LAST.parent.parent / "metrics.json"
+    metrics = json.loads(path.read_text())
+    assert metrics["train/steps"] == STEPS
+    assert [folder.name for folder in LAST.parents[2].glob("version_*")] == ["version_0"]
+    shown = f"{metrics['test/length_4/bits']:.4g}"
+    row = f"| {shown} | {shown} (0) | {shown} (0) | 3 | Nobody 1999 | {STEPS * 4} |"
+    assert row in Path("RESULTS.md").read_text()
+    assert Path("RESULTS.png").read_bytes().startswith(b"\x89PNG")
+
+    before = contents()
+    main(arguments)
+    assert "Runs to train: 0 of 1" in capfd.readouterr().out
+    assert contents() == before
+
+    # As if killed after the last checkpoint and before the numbers of training were written.
+    path.unlink()
+    main(arguments)
+    again = json.loads(path.read_text())
+    assert again["train/sequences"] == metrics["train/sequences"]
+    assert again["test/length_4/bits"] == metrics["test/length_4/bits"]
+
+
+def test_a_run_that_fails_is_named_with_its_log(capfd) -> None:
+    message = fails(capfd, *board(flags=["--data.widht=3"]))
+    assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (memnets: error: " in message
+    assert "'widht' is not accepted" in message
+    assert "| 0 of 1 |" in Path("RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ({"metrics.json": '{"test/bi'}, "metrics.json is damaged"),
+        ({"metrics.json": "[1, 2]"}, "expected one JSON object, name -> number"),
+        ({"metrics.json": '{"test/bits": "low"}'}, "expected one JSON object, name -> number"),
+        ({"config.yaml": None}, "it has no config.yaml"),
+        ({"checkpoints/last.ckpt": None}, "last.ckpt; there is no such file"),
+        ({"checkpoints/last.ckpt": "no checkpoint"}, "the file is damaged or of another kind"),
+    ],
+)
+def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
+    folder = LAST.parent.parent
+    whole = {
+        "config.yaml": "name: copying/ntm",
+        "metrics.json": '{"train/steps": 4}',
+        "checkpoints/best.ckpt": "",
+        "checkpoints/last.ckpt": "",
+    }
+    for name, text in {**whole, **damage}.items():
+        if text is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    before = contents()
+    message = fails(capfd, *board())
+    assert f"the run in {folder} is damaged: " in message
+    assert expected in message
+    assert "move it away" in message
+    assert contents() == before
+    assert not Path("RESULTS.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "expected"),
+    [
+        ({"config": "missing.yaml"}, [], "expected a config at missing.yaml; there is no such"),
+        ({"name": "copying"}, [], "needs a name, <task>/<model>; got 'copying'"),
+        ({"name": "../copying"}, [], "needs a name, <task>/<model>; got '../copying'"),
+        ({"scores": []}, [], "copying/ntm needs at least one score to show; got none"),
+        ({"seeds": []}, [], "seeds of copying/ntm must be different"),
+        ({"seeds": [1, 1]}, [], "at least 0, one or more; got [1, 1]"),
+        ({"seeds": [-1]}, [], "at least 0, one or more; got [-1]"),
+        ({}, ["--processes=0"], "processes must be a whole number of at least 1; got 0"),
+        ({}, ["--threads=0"], "threads must be a whole number of at least 1; got 0"),
+        ({}, ["--entries=[]"], "a scoreboard needs at least one entry; got none"),
+        ({"sedes": [1]}, [], "sedes"),
+    ],
+)
+def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expected) -> None:
+    assert expected in fails(capfd, *board(**settings), *flags)
+    assert files() == ["board.yaml"]
+
+
+def test_two_entries_of_one_name_are_an_error() -> None:
+    entry = Entry(CONFIG, (Score("test/bits"),))
+    with pytest.raises(ValueError, match="each entry needs a name of its own; copying/ntm is"):
+        scoreboard((entry, entry))
+
+
+def made(folder: Path, name: str, seed: int, version: int = 0, **metrics: float) -> None:
+    """A run that is finished, with these metrics beside the usual ones."""
+    run = folder / f"seed_{seed}" / name / f"version_{version}"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps({**METRICS, **metrics}))
+
+
+@given(
+    st.dictionaries(st.integers(0, 99), st.floats(-1e3, 1e3), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_the_table_is_of_all_seeds(scores, higher_is_better) -> None:
+    values = np.array(list(scores.values()))
+    best, worst = (values.max(), values.min())[:: 1 if higher_is_better else -1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed, value in scores.items():
+            made(folder, "copying/ntm", seed, **{"test/x": value})
+        score = Score("test/x", higher_is_better, published=7, source="A | B")
+        entry = Entry(CONFIG, (score,), seeds=(*scores, 100))
+        results = folder / "RESULTS.md"
+        scoreboard((entry,), str(folder), str(results), report_only=True)
+        row = next(line for line in results.read_text().splitlines() if "`test/x`" in line)
+    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+    assert cells[:3] == ["ntm", "`test/x`", f"{len(scores)} of {len(scores) + 1}"]
+    assert float(cells[3]) == pytest.approx(values.mean(), rel=1e-3, abs=1e-9)
+    for cell, expected in ((cells[4], best), (cells[5], worst)):
+        value, seed = cell.rstrip(")").split(" (")
+        assert float(value) == pytest.approx(expected, rel=1e-3)
+        assert scores[int(seed)] == expected
+    assert cells[6:] == ["7", r"A \| B", "16", "-", "2"]
+
+
+def test_what_is_no_number_is_worst() -> None:
+    for higher_is_better in (False, True):
+        found = summary({0: 1.0, 1: float("nan"), 2: 3.0}, higher_is_better)
+        assert np.isnan(found.mean)
+        assert found.best == ((3.0, 2) if higher_is_better else (1.0, 0))
+        assert found.worst[1] == 1
+    with pytest.raises(ValueError, match="at least one seed; got none"):
+        summary({})
+
+
+def test_the_newest_finished_version_counts(capfd) -> None:
+    runs = Path("runs")
+    made(runs, "copying/ntm", 0, **{"test/length_4/bits": 5.0})
+    made(runs, "copying/ntm", 0, version=10, **{"test/length_4/bits": 6.0})
+    (runs / "seed_0/copying/ntm/version_11").mkdir()
+    made(runs, "copying/ntm", 1, **{"train/sequences_to_solve": 8.0})
+    before = contents()
+    main([*board(seeds=[0, 1, 2]), "--report_only"])
+    text = Path("RESULTS.md").read_text()
+    assert "| 2 of 3 | 3.5 | 1 (1) | 6 (0) | 3 | Nobody 1999 | 16 | 8 (1 of 2) | 2 |" in text
+    assert "by `memnets scoreboard --config board.yaml`" in text
+    assert f"memnets fit --config={CONFIG} --threads=1 --name=copying/ntm" in text
+    assert contents() == before
+    shutil.rmtree(runs / "seed_0")
+    scores = [{"metric": "test/length_5/bits"}]
+    message = fails(capfd, *board(scores=scores, seeds=[1]), "--report_only")
+    assert "expected test/length_5/bits in runs/seed_1/copying/ntm/version_0/metrics" in message
+    assert "test/length_4/bits" in message
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)
+def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
+    for entry in yaml.safe_load(path.read_text())["entries"]:
+        data = yaml.safe_load((ROOT / entry["config"]).read_text())["data"]
+        task = resolve_name(data["class_path"])(**data["init_args"])
+        prefixes = ["val/", *map(task.score_prefix, task.test_names())]
+        names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
+        for score in entry["scores"]:
+            assert score["metric"] in {*names, "test/bayes_bits"}, entry["config"]

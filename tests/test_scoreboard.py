@@ -1,5 +1,6 @@
 """The scoreboard: what is finished is kept, what was stopped goes on, the table says what is so."""
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -38,20 +41,28 @@ def board(**settings: object) -> list[str]:
     return ["scoreboard", "--config", "board.yaml"]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start a scoreboard and wait until its training has saved a checkpoint."""
+@contextmanager
+def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A scoreboard whose training has saved a checkpoint; at the end nothing of it is left."""
     before = LAST.stat().st_mtime_ns if LAST.exists() else 0
     process = subprocess.Popen(
         [sys.executable, "-m", "memnets", *arguments],
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 300
-    while not LAST.exists() or LAST.stat().st_mtime_ns == before:
-        assert process.poll() is None, "the scoreboard ended before it was stopped"
-        assert time.monotonic() < deadline, "the run saved no checkpoints"
-        time.sleep(0.002)
-    return process
+    try:
+        deadline = time.monotonic() + 300
+        while not LAST.exists() or LAST.stat().st_mtime_ns == before:
+            assert process.poll() is None, "the scoreboard ended before it was stopped"
+            assert time.monotonic() < deadline, "the run saved no checkpoints"
+            time.sleep(0.002)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with Path("runs/.scoreboard.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the training, too, is gone
 
 
 def contents() -> dict[str, tuple[int, bytes]]:
@@ -66,18 +77,18 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
     flags = [*SETTINGS[2:], f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
 
-    process = start(arguments)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "0 of 1" in Path("RESULTS.md").read_text()
+    with started(arguments) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "0 of 1" in Path("RESULTS.md").read_text()
 
     # Killed with no chance to stop its training, which must not be begun beside itself.
-    process = start(arguments)
-    assert f"another scoreboard, process {process.pid}, trains in runs" in fails(capfd, *arguments)
-    process.kill()
-    process.wait()
-    assert "a training that it left" in fails(capfd, *arguments)
-    os.killpg(process.pid, signal.SIGKILL)
+    with started(arguments) as process:
+        message = fails(capfd, *arguments)
+        assert f"another scoreboard, process {process.pid}, trains in runs" in message
+        process.kill()
+        process.wait()
+        assert "a training that it left" in fails(capfd, *arguments)
     step = load_checkpoint(LAST)["global_step"]
     assert 0 < step < STEPS
 

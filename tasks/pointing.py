@@ -235,9 +235,9 @@ class PointingTask(Task):
         scores = self.judge(pointed)
         if scores["exact"]:
             return pointed.points, lines, "right"
-        told = ["invalid"] if scores["invalid"] else []
+        told = ["invalid" if scores["invalid"] else "wrong"]
         told += [
-            f"{name.replace('_', ' ')} {score:.3g}"
+            f"{name.replace('_', ' ')} {score:.4g}"
             for name, score in scores.items()
             if name not in ("exact", "invalid")
         ]

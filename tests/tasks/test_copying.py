@@ -143,6 +143,7 @@ def test_the_number_of_repeats_has_mean_0_and_variance_1() -> None:
     assert RepeatCopying(min_repeats=3, max_repeats=3).normalise(np.array([3])) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_give_the_batches_by_index(workers: int) -> None:
     task = Copying(max_length=3, batch_size=2, epoch_batches=3, workers=workers)

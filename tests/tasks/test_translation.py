@@ -120,6 +120,7 @@ def test_another_seed_is_other_phrases() -> None:
     assert set(small(0).pairs("train")) != set(small(1).pairs("train"))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_give_the_batches_by_index(workers: int) -> None:
     task = Translation(**SMALL, epoch_batches=3, validation_batches=2, workers=workers)

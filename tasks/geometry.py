@@ -6,9 +6,10 @@ Vinyals et al. 2015, "Pointer Networks", section 3. Points are uniform in the un
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from tasks.pointing import Array, Pointed, PointingTask, as_batch
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 
-#: Tours of up to so many points are found by dynamic programming, longer ones by elkai.
+#: Tours of up to so many points are found by dynamic programming, longer ones by elkai; and
+#: triangles by trying every three points, more by scipy.
 EXACT_POINTS = 12
-#: Tours that dynamic programming finds at once; more would not fit in the processor's cache.
-EXACT_TOURS = 32
+#: Instances that are solved at once so; more would not fit in the processor's cache.
+EXACT_INSTANCES = 32
+#: What three points span, or a fourth by its distance from their circle, in shares of the square
+#: that holds all of them: with less, which side it is on is left to scipy's care.
+NEARLY_FLAT = 1e-9
 #: Of what is kept about long tours; to be raised with any change to how they are found.
 TOURS_VERSION = 1
 #: elkai takes whole numbers, which LKH wants to be below 2^31 / 200: what the longest becomes.
@@ -136,12 +141,19 @@ class Delaunay(_HullTask):
     def answer(self, points: Array) -> Array:
         """The triangles, one after the other, ``[3 k]``."""
         triangles = np.sort(spatial.Delaunay(points).simplices, 1)
-        corners = points[triangles].astype(np.float64)
-        # The incenter weighs each corner by the length of the side that it is not on.
-        sides = np.linalg.norm(np.roll(corners, -1, 1) - np.roll(corners, 1, 1), axis=-1)
-        incenters = (sides[..., None] * corners).sum(1) / sides.sum(1, keepdims=True)
-        ordered: Array = triangles[np.lexsort(incenters.T[::-1])]
+        ordered: Array = triangles[np.lexsort(_incenters(points[triangles]).T[::-1])]
         return ordered.flatten()
+
+    def answers(self, points: Sequence[Array]) -> list[Array]:
+        """Triangles for each of many; few points are tried all, which is fast for many at once."""
+        found: dict[int, Array] = {}
+        for rows, same in _by_number(points):
+            found.update(
+                (row, triangles)
+                for row, triangles in zip(rows, _triangulations(same), strict=True)
+                if triangles is not None
+            )
+        return [found[row] if row in found else self.answer(p) for row, p in enumerate(points)]
 
     def judge(self, pointed: Pointed) -> dict[str, float]:
         """``exact`` and ``invalid``, 0 or 1, and ``coverage``."""
@@ -232,17 +244,13 @@ class TravellingSalesman(_PlaneTask):
 
     def answers(self, points: Sequence[Array]) -> list[Array]:
         """A tour for each of many."""
-        numbers = np.array([len(rows) for rows in points])
         tours: dict[int, Array] = {}
-        for n in np.unique(numbers[numbers <= EXACT_POINTS]):
-            same = np.flatnonzero(numbers == n)
-            for chosen in np.split(same, range(EXACT_TOURS, len(same), EXACT_TOURS)):
-                found = _held_karp(np.stack([points[row] for row in chosen]))
-                tours.update(zip(chosen.tolist(), found, strict=True))
-        long = np.flatnonzero(numbers > EXACT_POINTS).tolist()
+        for rows, same in _by_number(points):
+            tours.update(zip(rows, _held_karp(same), strict=True))
+        long = [row for row, several in enumerate(points) if len(several) > EXACT_POINTS]
         if long:
             tours.update(zip(long, self._long([points[row] for row in long]), strict=True))
-        return [_counter_clockwise(rows, tours[row]) for row, rows in enumerate(points)]
+        return [_counter_clockwise(several, tours[row]) for row, several in enumerate(points)]
 
     def _long(self, points: list[Array]) -> list[Array]:
         """Tours of elkai, from the cache if they are there."""
@@ -286,6 +294,63 @@ def _counter_clockwise(points: Array, tour: Array) -> Array:
     """The same tour from point 0 counter-clockwise, ``[n]``; of no area, in either direction."""
     tour = np.roll(tour, -tour.argmin())
     return np.roll(tour[::-1], 1) if _signed_area(points[tour]) < 0 else tour
+
+
+def _by_number(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
+    """Instances of few enough points, some of one n at a time: which, and ``[B, n, 2]``."""
+    numbers = np.array([len(several) for several in points])
+    for n in np.unique(numbers[numbers <= EXACT_POINTS]):
+        same = np.flatnonzero(numbers == n)
+        for rows in np.split(same, range(EXACT_INSTANCES, len(same), EXACT_INSTANCES)):
+            yield rows.tolist(), np.stack([points[row] for row in rows])
+
+
+def _incenters(corners: Array) -> Array:
+    """Centres of the circles in triangles, ``[..., 3, 2] -> [..., 2]``."""
+    corners = corners.astype(np.float64)
+    # The incenter weighs each corner by the length of the side that it is not on.
+    sides = np.linalg.norm(np.roll(corners, -1, -2) - np.roll(corners, 1, -2), axis=-1)
+    weights = sides / sides.sum(-1, keepdims=True)
+    incenters: Array = (weights[..., None] * corners).sum(-2)
+    return incenters
+
+
+def _triangulations(points: Array) -> list[Array | None]:
+    """Triangles in order, ``[B, n, 2] -> [3 k]`` each: every three points are tried.
+
+    Three are a triangle if no other, p, lies in the circle through them: if it does, then the
+    determinant of ``[a, |a|^2], [b, |b|^2], [c, |c|^2]``, a to c as seen from p, has the sign of
+    the triangle's area (Guibas & Stolfi 1985, section 8).
+
+    Returns:
+        ``None`` for points of which three lie nearly on a line or four nearly on a circle.
+    """
+    n = points.shape[1]
+    triples = np.array(list(itertools.combinations(range(n), 3)))
+    i, j, k = triples.T
+    wide = points.astype(np.float64)
+    wide -= wide.min(1, keepdims=True)
+    wide /= wide.max((1, 2), keepdims=True)
+    # From each point to each: products and squares of what is seen from p, [B, p, ...].
+    rows = wide[:, None] - wide[:, :, None]
+    products = _cross(rows[:, :, :, None], rows[:, :, None])
+    squares = (rows * rows).sum(-1)
+    areas = products[:, i, j, k]
+    inside = sum(
+        squares[:, :, a] * products[:, :, b, c] for a, b, c in ((i, j, k), (j, k, i), (k, i, j))
+    )
+    inside *= np.sign(areas)[:, None]
+    corner = (np.arange(n)[:, None, None] == triples).any(-1)
+    unclear = ((abs(inside) < NEARLY_FLAT) & ~corner).any((1, 2)) | (abs(areas) < NEARLY_FLAT).any(
+        1
+    )
+    chosen = ((inside < 0) | corner).all(1)
+    x, y = np.moveaxis(_incenters(points[:, triples]), -1, 0)
+    order = np.lexsort((y, np.where(chosen, x, np.inf)), axis=-1)
+    return [
+        None if unclear[row] else triples[order[row, : chosen[row].sum()]].flatten()
+        for row in range(len(points))
+    ]
 
 
 def _triples(indices: list[int]) -> list[list[int]]:

@@ -155,6 +155,14 @@ def test_triangles_have_no_point_in_their_circle_and_fill_the_hull(points) -> No
     assert sum(abs(cross(*wide[t])) for t in triangles) == pytest.approx(area)
 
 
+@given(points=st.lists(grids | planes, min_size=1, max_size=5))
+def test_triangles_of_many_are_the_triangles_of_each(points) -> None:
+    points = [several for several in points if not flat(several)]
+    task = Delaunay()
+    for several, answer in zip(points, task.answers(points), strict=True):
+        assert answer.tolist() == task.answer(several).tolist()
+
+
 @given(points=planes)
 def test_triangles_come_in_the_order_of_their_incenters(points) -> None:
     answer = answer_of(Delaunay(), points)

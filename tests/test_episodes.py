@@ -146,6 +146,7 @@ def test_image_features_are_the_layers_of_torch(side: int, layers: int) -> None:
         (lambda: ImageFeatures(64), "at least 16 for 4 layers; got 64"),
         (lambda: ImageFeatures(64, layers=0), "layers must be .* got 0"),
         (lambda: VectorFeatures(0), "input_size must be .* got 0"),
+        (lambda: VectorFeatures(3, 0), "output_size must be .* got 0"),
         (lambda: Prototypical(3, 3), "more than output_size, at least 1; got 3 and 3"),
         (lambda: meta_learner(prototypical=-1.0), "at least 0; got -1.0 and 0"),
         (lambda: meta_learner(detached_steps=5), "must be more than 0; got prototypical=0"),
@@ -166,6 +167,8 @@ def test_image_features_are_the_layers_of_torch(side: int, layers: int) -> None:
             r"vectors \[B, T, 3\]; got torch.int64 \[1, 2\]",
         ),
         (lambda: SNAIL(3, 3, attentions=[]), "at least one block; got none"),
+        (lambda: SNAIL(3, 3, max_length=1, attentions=[(2, 2)]), "max_length must be .* got 1"),
+        (lambda: SNAIL(3, 3, attentions=[(2, 2)], filters=0), "filters must be .* got 0"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from memnets import kernels, trace
-from memnets.memories import DNC, LRUA, DNCState
+from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState
 
 EPSILON = 1e-6
 
@@ -26,6 +26,33 @@ def lookup(key, strength, memory):
     """Weights by content, with an epsilon inside the roots."""
     lengths = [np.sqrt((key @ key + EPSILON) * (row @ row + EPSILON)) for row in memory]
     return softmax(strength * (memory @ key) / lengths)
+
+
+def ntm_oracle(interface, state: NTMState, access: NTM):
+    """Graves et al. 2014, section 3, for one sequence, one head and one slot at a time."""
+    memory, weights = state
+    (heads, slots), reads = weights.shape, access.read_heads
+    keys, positive, unit, shifts, adds = np.split(interface, np.cumsum(access.layout.sizes)[:-1])
+    strengths, sharpnesses = softplus(positive).reshape(2, -1)
+    gates, erases = np.split(sigmoid(unit), [heads])
+    keys, shifts = keys.reshape(heads, -1), shifts.reshape(heads, -1)
+    new = np.zeros_like(weights)
+    for head in range(heads):
+        content = lookup(keys[head], strengths[head], memory)
+        gated = gates[head] * content + (1 - gates[head]) * weights[head]
+        shift = softmax(shifts[head])
+        for i in range(slots):
+            for j in range(len(shift)):
+                new[head, (i + j - len(shift) // 2) % slots] += gated[i] * shift[j]
+        new[head] = new[head] ** (access.least_sharpness + sharpnesses[head])
+        new[head] /= new[head].sum()
+    read = (new[:reads] @ memory).flatten()
+    memory = memory.copy()
+    for weight, erase in zip(new[reads:], erases.reshape(-1, access.width), strict=True):
+        memory *= 1 - np.outer(weight, erase)
+    for weight, add in zip(new[reads:], adds.reshape(-1, access.width), strict=True):
+        memory += np.outer(weight, add)
+    return read, NTMState(memory, new)
 
 
 def dnc_oracle(interface, state: DNCState, access: DNC):
@@ -68,7 +95,7 @@ def dnc_oracle(interface, state: DNCState, access: DNC):
     return reads, DNCState(memory, usage, precedence, new_link, written, new_weights)
 
 
-def lrua_oracle(interface, state, access: LRUA):
+def lrua_oracle(interface, state: LRUAState, access: LRUA):
     """Santoro et al. 2016, equations 2 to 8, for one sequence, one head and one slot at a time."""
     memory, usage, weights = state
     width = memory.shape[-1]
@@ -87,13 +114,16 @@ def lrua_oracle(interface, state, access: LRUA):
         memory += np.outer(written[head], keys[head])
     weights = np.array([lookup(keys[i], softplus(strengths[i]), memory) for i in heads])
     usage = access.decay * usage + weights.sum(0) + written.sum(0)
-    return (weights @ memory).flatten(), type(state)(memory, usage, weights)
+    return (weights @ memory).flatten(), LRUAState(memory, usage, weights)
 
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(
     ("access", "oracle"),
     [
+        (NTM(9, 4), ntm_oracle),
+        (NTM(9, 4, read_heads=2, write_heads=3, shift_range=5, least_sharpness=1.5), ntm_oracle),
+        (NTM(9, 4, read_heads=3, shift_range=1, least_sharpness=2.0), ntm_oracle),
         (DNC(slots=7, width=4), dnc_oracle),
         (DNC(slots=5, width=3, read_heads=3), dnc_oracle),
         (LRUA(slots=7, width=4, heads=1), lrua_oracle),
@@ -114,9 +144,9 @@ def test_memories_agree_with_the_papers_equations(fast, access, oracle) -> None:
                 vectors, state = access(interface, state)
         for row in range(2):
             read, expected[row] = oracle(interface[row].numpy(), expected[row], access)
-            np.testing.assert_allclose(vectors[row], read, rtol=0, atol=1e-10)
+            np.testing.assert_allclose(vectors[row], read, rtol=0, atol=1e-12)
             for part, other in zip(state, expected[row], strict=True):
-                np.testing.assert_allclose(part[row], other, rtol=0, atol=1e-10)
+                np.testing.assert_allclose(part[row], other, rtol=0, atol=1e-12)
 
 
 SURE = 50.0

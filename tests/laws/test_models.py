@@ -205,7 +205,7 @@ def test_learners_of_images(model):
         model,
         input_size=18,
         output_size=2,
-        features=partial(ImageFeatures, filters=2, layers=2),
+        features=partial(ImageFeatures, filters=(2, 2)),
         objective=Labels(),
         steps=episodes,
         overfit_steps=0,

@@ -1,4 +1,4 @@
-"""Features: what a model that learns from few examples sees of an input."""
+"""Features: what a model sees of an image or a vector of numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from memnets.core import check_positive
 
-__all__ = ["Features", "ImageFeatures", "VectorFeatures"]
+__all__ = ["Features", "FourierFeatures", "ImageFeatures", "VectorFeatures"]
 
 
 class Features(nn.Module, ABC):
@@ -53,6 +54,32 @@ class VectorFeatures(Features):
         """``[*B, input_size] -> [*B, output_size]``."""
         outputs: Tensor = self.layer(inputs)
         return outputs
+
+
+class FourierFeatures(Features):
+    """Numbers, and beside them their sines and cosines at frequencies that double.
+
+    ``[x, sin(2^k pi x), cos(2^k pi x)]`` for k from 0 to F - 1 (Mildenhall et al. 2020, equation
+    4): numbers in ``[0, 1]`` that differ by little look different.
+
+    Args:
+        input_size: at least 1.
+        frequencies: F, at least 1.
+    """
+
+    def __init__(self, input_size: int, frequencies: int = 5) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, frequencies=frequencies)
+        self.input_size = input_size
+        self.output_size = input_size * (1 + 2 * frequencies)
+        self.frequencies: Tensor
+        rising = math.pi * 2.0 ** torch.arange(frequencies)
+        self.register_buffer("frequencies", rising, persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[*B, input_size] -> [*B, output_size]``."""
+        angles = (inputs.unsqueeze(-1) * self.frequencies).flatten(-2)
+        return torch.cat([inputs, angles.sin(), angles.cos()], -1)
 
 
 class ImageFeatures(Features):

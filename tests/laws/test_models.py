@@ -10,7 +10,7 @@ from memnets import testing
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.encoders import Process, Recurrent, SelfAttention
-from memnets.features import ImageFeatures, VectorFeatures
+from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.layers import LearnedPositions, SinusoidalPositions
 from memnets.memories import NTM
 from memnets.models import (
@@ -266,6 +266,7 @@ def test_pointer_network_on_sets(encoder, glimpses):
         PointerNetwork,
         symmetry="permutation",
         glimpses=glimpses,
+        features=partial(FourierFeatures, frequencies=2),
         **{**POINTER, "encoder": encoder},
     )
 

@@ -52,7 +52,7 @@ __all__ = [
     "check_positive",
     "choose_state",
     "map_state",
-    "pad_tokens",
+    "padded",
     "unpadded",
 ]
 
@@ -97,21 +97,25 @@ class Batch(NamedTuple):
     target_mask: Tensor | None = None
 
 
-def pad_tokens(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-    """Sequences of tokens, filled up to the longest with :data:`PAD`.
+def padded(
+    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: type[np.generic] = np.int64
+) -> tuple[Tensor, Tensor | None]:
+    """Sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
 
     Args:
-        rows: B sequences, at least one.
+        rows: B sequences, at least one, each ``[n, ...]``.
+        dtype: of the result.
 
     Returns:
-        Tokens, int64 ``[B, T]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` if
-        nothing is padding.
+        ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` if nothing is
+        padding.
     """
     lengths = np.array([len(row) for row in rows])
     inside = np.arange(lengths.max()) < lengths[:, None]
-    tokens = np.full(inside.shape, PAD, np.int64)
-    tokens[inside] = np.concatenate(rows)
-    return torch.from_numpy(tokens), None if inside.all() else torch.from_numpy(inside)
+    steps = np.concatenate(rows)
+    filled = np.full((*inside.shape, *steps.shape[1:]), PAD, dtype)
+    filled[inside] = steps
+    return torch.from_numpy(filled), None if inside.all() else torch.from_numpy(inside)
 
 
 def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:

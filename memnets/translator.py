@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from memnets.core import END, UNKNOWN, check_positive, pad_tokens
+from memnets.core import END, UNKNOWN, check_positive, padded
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
 from memnets.runs import CheckpointError, check_same_model, load_checkpoint
@@ -219,7 +219,7 @@ class Translator:
         Raises:
             ValueError: a sentence is too long for the model.
         """
-        source, mask = pad_tokens(list(batch.values()))
+        source, mask = padded(list(batch.values()))
         device = self.model.device
         try:
             return search(source.to(device), None if mask is None else mask.to(device), limit)

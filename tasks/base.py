@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.core import Batch, check_positive
 
-__all__ = ["Task", "check_range"]
+__all__ = ["Array", "Task", "check_range"]
+
+Array = np.ndarray[Any, Any]
 
 
 class Task(lightning.LightningDataModule, ABC):
@@ -136,7 +138,7 @@ class Task(lightning.LightningDataModule, ABC):
 
     def drawing(
         self, batch: Batch, row: int, tokens: Tensor
-    ) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]], str] | None:
+    ) -> tuple[Array, list[Array], str] | None:
         """What to draw of an answer in the plane of its source, where a task has one.
 
         Args:
@@ -162,6 +164,16 @@ class Task(lightning.LightningDataModule, ABC):
             ``[T, height, width]``; ``None`` if a task does not say otherwise.
         """
         return None
+
+    def sequences(self, split: str, tested: int) -> int:
+        """How many sequences a batch of ``train``, of ``val``, or else of a test set has.
+
+        Args:
+            split: one of them.
+            tested: sequences of the test set.
+        """
+        sizes = {"train": self.batch_size, "val": self.validation_batch_size}
+        return sizes.get(split, tested)
 
     def random(self, split: str, index: int) -> np.random.Generator:
         """The generator of random numbers that belongs to a batch."""

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from memnets.core import Batch, check_positive
-from tasks.base import Task, check_range
-from tasks.vectors import Array, draw_sizes, random_bits, zeros_while_answering
+from tasks.base import Array, check_range
+from tasks.vectors import SizedTask, random_bits, zeros_while_answering
 
 __all__ = ["Copying", "RepeatCopying"]
 
 
-class Copying(Task):
+class Copying(SizedTask):
     """See random binary vectors, then a flag; say the vectors again (section 4.1).
 
     The source is ``[B, n + 1, width + 1]``: n vectors with the last channel 0, then the flag, 1 on
@@ -40,7 +40,8 @@ class Copying(Task):
         test_sets: Sequence[tuple[int, int]] = ((20, 100), (50, 100), (120, 100)),
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        named = {f"length_{n}": (n, sequences) for n, sequences in test_sets}
+        super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width)
         check_range("length", min_length, max_length, least=1)
         for length, sequences in test_sets:
@@ -48,31 +49,19 @@ class Copying(Task):
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
-        self.mixed_lengths = mixed_lengths
-        self.test_sets = {f"length_{n}": (n, sequences) for n, sequences in test_sets}
         self.input_size = width + 1
         self.output_size = width
-
-    def test_names(self) -> list[str]:
-        """``length_<n>`` for each of the test sets."""
-        return list(self.test_sets)
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
-        size = self.batch_size if split == "train" else self.validation_batch_size
-        if split in self.test_sets:
-            length, size = self.test_sets[split]
-            lengths = np.full(size, length)
-        else:
-            mixed = self.mixed_lengths or split == "val"
-            lengths = draw_sizes(random, self.min_length, self.max_length, size, mixed)
+        (lengths,) = self.sizes(random, split, (self.min_length, self.max_length))
         bits = random_bits(random, lengths, self.width)
-        flag = np.ones((size, 1), np.float32)
+        flag = np.ones((len(lengths), 1), np.float32)
         return zeros_while_answering(_source(bits, lengths, flag), bits, lengths + 1, lengths)
 
 
-class RepeatCopying(Task):
+class RepeatCopying(SizedTask):
     """See random binary vectors, then a number; say the vectors that many times, then stop.
 
     Graves et al. 2014, section 4.2. The source is ``[B, n + 1, width + 2]``: n vectors, then a step
@@ -115,7 +104,8 @@ class RepeatCopying(Task):
         ),
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        named = {f"length_{n}_repeats_{r}": (n, r, sequences) for n, r, sequences in test_sets}
+        super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width)
         check_range("length", min_length, max_length, least=1)
         check_range("repeats", min_repeats, max_repeats, least=1)
@@ -130,34 +120,24 @@ class RepeatCopying(Task):
         self.max_length = max_length
         self.min_repeats = min_repeats
         self.max_repeats = max_repeats
-        self.mixed_lengths = mixed_lengths
         self.curriculum_batches = curriculum_batches
         self.full_share = full_share
-        self.test_sets = {f"length_{n}_repeats_{r}": (n, r, size) for n, r, size in test_sets}
         self.input_size = width + 2
         self.output_size = width + 1
-
-    def test_names(self) -> list[str]:
-        """``length_<n>_repeats_<r>`` for each of the test sets."""
-        return list(self.test_sets)
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
-        size = self.batch_size if split == "train" else self.validation_batch_size
-        if split in self.test_sets:
-            *numbers, size = self.test_sets[split]
-            lengths, repeats = (np.full(size, number) for number in numbers)
-        else:
-            mixed = self.mixed_lengths or split == "val"
-            longest, most = self.max_length, self.max_repeats
-            learning = split == "train" and index < self.curriculum_batches
-            if learning and random.random() >= self.full_share:
-                done = index / self.curriculum_batches
-                longest = self.min_length + int(done * (longest + 1 - self.min_length))
-                most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
-            lengths = draw_sizes(random, self.min_length, longest, size, mixed)
-            repeats = draw_sizes(random, self.min_repeats, most, size, mixed)
+        longest, most = self.max_length, self.max_repeats
+        learning = split == "train" and index < self.curriculum_batches
+        if learning and random.random() >= self.full_share:
+            done = index / self.curriculum_batches
+            longest = self.min_length + int(done * (longest + 1 - self.min_length))
+            most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
+        lengths, repeats = self.sizes(
+            random, split, (self.min_length, longest), (self.min_repeats, most)
+        )
+        size = len(lengths)
         bits = random_bits(random, lengths, self.width)
         flag_and_number = np.stack([np.ones(size), self.normalise(repeats)], -1)
         source = _source(bits, lengths, flag_and_number.astype(np.float32))

@@ -18,7 +18,8 @@ from scipy import spatial
 
 from memnets.core import Batch, check_positive
 from memnets.files import cached
-from tasks.pointing import Array, Pointed, PointingTask, as_batch
+from tasks.base import Array
+from tasks.pointing import Pointed, PointingTask, as_batch
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from memnets.core import Batch, check_positive
-from tasks.base import Task
-from tasks.vectors import Array
+from tasks.base import Array, Task
 
 __all__ = ["DynamicNGrams", "bayes_probabilities"]
 
@@ -51,8 +50,7 @@ class DynamicNGrams(Task):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         random = self.random(split, index)
-        sizes = {"train": self.batch_size, "test": self.test_sequences}
-        size = sizes.get(split, self.validation_batch_size)
+        size = self.sequences(split, self.test_sequences)
         contexts = 2 ** (self.order - 1)
         table = random.beta(0.5, 0.5, (size, contexts))
         uniform = random.random((size, self.length))

@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from memnets.core import END, Batch, check_positive, unpadded
-from tasks.base import Task, check_range
+from memnets.core import END, Batch, check_positive, padded, unpadded
+from tasks.base import Array, Task, check_range
 from tasks.tokens import MARKS, answer_batch, answered_rows, said
 
 __all__ = ["Pointed", "PointingTask", "SortingNumbers", "as_batch"]
-
-Array = np.ndarray[Any, Any]
 
 
 class Pointed(NamedTuple):
@@ -149,8 +146,7 @@ class PointingTask(Task):
             n = int(random.integers(self.min_points, self.max_points + 1))
             numbers = [n] * (self.batch_points // n)
         else:
-            sizes = {"train": self.batch_size, "test": self.test_sequences}
-            size = sizes.get(split, self.validation_batch_size)
+            size = self.sequences(split, self.test_sequences)
             numbers = random.integers(self.min_points, self.max_points + 1, size).tolist()
         return [self.points(random, n) for n in numbers]
 
@@ -246,13 +242,9 @@ class PointingTask(Task):
 
 def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) -> Batch:
     """A batch of points ``[n, width]`` and the indices that answer them."""
-    lengths = np.array([len(rows) for rows in points])
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    source = np.zeros((*inside.shape, points[0].shape[1]), np.float32)
-    source[inside] = np.concatenate(points)
-    mask = None if inside.all() else torch.from_numpy(inside)
-    tokens = [np.asarray(answer) + END + 1 for answer in answers]
-    return answer_batch(torch.from_numpy(source), mask, tokens)
+    return answer_batch(
+        *padded(points, np.float32), [np.asarray(answer) + END + 1 for answer in answers]
+    )
 
 
 def _read(batch: Batch, row: int, tokens: list[int]) -> Pointed:

@@ -58,8 +58,7 @@ class PrioritySort(Task):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         random = self.random(split, index)
-        sizes = {"train": self.batch_size, "test": self.test_sequences}
-        size = sizes.get(split, self.validation_batch_size)
+        size = self.sequences(split, self.test_sequences)
         source = np.zeros((size, self.length + 1, self.input_size), np.float32)
         bits = random.integers(0, 2, (size, self.length, self.width)).astype(np.float32)
         priorities = random.uniform(-1, 1, (size, self.length)).astype(np.float32)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from memnets.core import Batch, check_positive
-from tasks.base import Task, check_range
-from tasks.vectors import draw_sizes, zeros_while_answering
+from tasks.base import check_range
+from tasks.vectors import SizedTask, zeros_while_answering
 
 __all__ = ["AssociativeRecall"]
 
 
-class AssociativeRecall(Task):
+class AssociativeRecall(SizedTask):
     """See a list of items, then one of them again; say the item that came after it.
 
     Graves et al. 2014, section 4.3. An item is ``item_length`` random binary vectors. The source is
@@ -45,7 +45,8 @@ class AssociativeRecall(Task):
         test_sets: Sequence[tuple[int, int]] = ((6, 100), (12, 100), (20, 100)),
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
+        named = {f"items_{n}": (n, sequences) for n, sequences in test_sets}
+        super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width, item_length=item_length)
         check_range("items", min_items, max_items, least=2)
         for items, sequences in test_sets:
@@ -56,26 +57,15 @@ class AssociativeRecall(Task):
         self.item_length = item_length
         self.min_items = min_items
         self.max_items = max_items
-        self.mixed_lengths = mixed_lengths
-        self.test_sets = {f"items_{n}": (n, sequences) for n, sequences in test_sets}
         self.input_size = width + 2
         self.output_size = width
-
-    def test_names(self) -> list[str]:
-        """``items_<n>`` for each of the test sets."""
-        return list(self.test_sets)
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
-        size = self.batch_size if split == "train" else self.validation_batch_size
-        if split in self.test_sets:
-            number, size = self.test_sets[split]
-            items = np.full(size, number)
-        else:
-            mixed = self.mixed_lengths or split == "val"
-            items = draw_sizes(random, self.min_items, self.max_items, size, mixed)
-        rows, most, step = np.arange(size), int(items.max()), self.item_length + 1
+        (items,) = self.sizes(random, split, (self.min_items, self.max_items))
+        size, most, step = len(items), int(items.max()), self.item_length + 1
+        rows = np.arange(size)
         bits = random.integers(0, 2, (size, most, self.item_length, self.width)).astype(np.float32)
         asked = random.integers(0, items - 1)
         # A block is a delimiter and an item. The last block asks, and a delimiter comes after it.

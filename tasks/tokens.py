@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, pad_tokens, unpadded
-from tasks.base import Task, check_range
+from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, padded, unpadded
+from tasks.base import Array, Task, check_range
 
 __all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_rows", "said"]
-
-Array = np.ndarray[Any, Any]
 
 #: Exactness is also given for sequences of so many lengths at a time.
 LENGTHS = 5
@@ -35,8 +33,8 @@ def answer_batch(
         The source; as inputs the answers after a begin mark and as targets the answers before an
         end mark, ``[B, T]``; padding at the end, with a mask where there is any.
     """
-    inputs, _ = pad_tokens([[BEGIN, *tokens] for tokens in answers])
-    targets, target_mask = pad_tokens([[*tokens, END] for tokens in answers])
+    inputs, _ = padded([[BEGIN, *tokens] for tokens in answers])
+    targets, target_mask = padded([[*tokens, END] for tokens in answers])
     return Batch(source, inputs, targets, source_mask, target_mask)
 
 
@@ -118,11 +116,10 @@ class _TokenTask(Task):
             length, size = self.test_sets[split]
             lengths: Array = np.full(size, length)
         else:
-            sizes = {"train": self.batch_size, "test": self.test_sequences}
-            size = sizes.get(split, self.validation_batch_size)
+            size = self.sequences(split, self.test_sequences)
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
         sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
-        source, mask = pad_tokens([[*tokens, END] for tokens in sources])
+        source, mask = padded([[*tokens, END] for tokens in sources])
         return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
 
     @abstractmethod

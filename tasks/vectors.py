@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,50 @@ import torch
 from torch import Tensor
 
 from memnets.core import Batch
+from tasks.base import Array, Task
 
-__all__ = ["Array", "draw_sizes", "mask_of", "random_bits", "zeros_while_answering"]
-
-Array = np.ndarray[Any, Any]
+__all__ = ["SizedTask", "random_bits", "zeros_while_answering"]
 
 
-def draw_sizes(random: np.random.Generator, low: int, high: int, size: int, mixed: bool) -> Array:
-    """Whole numbers from low to high, ``[size]``; all the same unless mixed."""
-    return np.broadcast_to(random.integers(low, high + 1, size if mixed else 1), (size,))
+class SizedTask(Task):
+    """Sequences that have sizes, such as a length: drawn from a range, or those of a test set.
+
+    Args:
+        test_sets: name -> the sizes that its sequences have, and last how many they are.
+        mixed_lengths: draw sizes for every sequence of training; otherwise once for the batch.
+            Validation always mixes.
+        settings: see :class:`~tasks.Task`.
+    """
+
+    def __init__(
+        self, test_sets: Mapping[str, tuple[int, ...]], mixed_lengths: bool, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.test_sets = test_sets
+        self.mixed_lengths = mixed_lengths
+
+    def test_names(self) -> list[str]:
+        """The names of the test sets, in their order."""
+        return list(self.test_sets)
+
+    def sizes(
+        self, random: np.random.Generator, split: str, *ranges: tuple[int, int]
+    ) -> list[Array]:
+        """Sizes of the sequences of a batch, ``[B]`` for each of the ranges.
+
+        Args:
+            random: draws those of training and validation.
+            split: ``train``, ``val`` or a test set, whose own sizes it is then.
+            ranges: the least and the greatest of each size.
+        """
+        if split in self.test_sets:
+            *own, count = self.test_sets[split]
+            return [np.full(count, size) for size in own]
+        count = self.batch_size if split == "train" else self.validation_batch_size
+        drawn = count if self.mixed_lengths or split == "val" else 1
+        return [
+            np.broadcast_to(random.integers(low, high + 1, drawn), (count,)) for low, high in ranges
+        ]
 
 
 def random_bits(random: np.random.Generator, lengths: Array, width: int) -> Array:
@@ -35,12 +71,12 @@ def zeros_while_answering(
         source=torch.from_numpy(source),
         inputs=inputs,
         targets=torch.from_numpy(targets),
-        source_mask=mask_of(source_lengths, source.shape[1]),
-        target_mask=mask_of(target_lengths, targets.shape[1]),
+        source_mask=_mask(source_lengths, source.shape[1]),
+        target_mask=_mask(target_lengths, targets.shape[1]),
     )
 
 
-def mask_of(lengths: Array, longest: int) -> Tensor | None:
+def _mask(lengths: Array, longest: int) -> Tensor | None:
     """True within each length, ``[B, longest]``; ``None`` if nothing is padding."""
     if (lengths == longest).all():
         return None

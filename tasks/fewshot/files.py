@@ -7,14 +7,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
+from tasks.base import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 

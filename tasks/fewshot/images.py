@@ -13,12 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from memnets.core import Batch, check_positive
-from tasks.base import Task
+from tasks.base import Array, Task
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
 
 __all__ = ["FewShot"]
-
-Array = np.ndarray[Any, Any]
 
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 #: If no class is held out by name, one in this many is.

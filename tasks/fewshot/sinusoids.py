@@ -54,11 +54,11 @@ class Sinusoids(Task):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
+        size = self.sequences(split, self.test_episodes)
         if split in self.test_names():
-            shots, size = int(split.removeprefix("shot_")), self.test_episodes
+            shots = int(split.removeprefix("shot_"))
         else:
             shots = int(random.choice(self.shots))
-            size = self.batch_size if split == "train" else self.validation_batch_size
         amplitude = random.uniform(0.1, 5.0, (size, 1))
         phase = random.uniform(0.0, math.pi, (size, 1))
         x = random.uniform(-5.0, 5.0, (size, shots + self.queries))

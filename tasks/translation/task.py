@@ -13,16 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive, pad_tokens, unpadded
+from memnets.core import BEGIN, END, PAD, Batch, check_positive, padded, unpadded
 from memnets.vocabulary import Vocabulary
-from tasks.base import Task
+from tasks.base import Array, Task
 from tasks.translation.catalogues import read_catalogue
 from tasks.translation.cldr import locale_of, phrases
 from tasks.translation.files import read_columns, read_two_files
 
 __all__ = ["Translation"]
-
-Array = np.ndarray[Any, Any]
 
 #: BLEU is also given for sources of up to so many words, and for those that are longer.
 LENGTHS = (5, 10, 15, 20, 30)
@@ -365,7 +363,7 @@ class Translation(Task):
         """
         if not sentences:
             raise ValueError("expected sentences to translate; got none")
-        return pad_tokens([[*self.vocabulary.encode(sentence), END] for sentence in sentences])
+        return padded([[*self.vocabulary.encode(sentence), END] for sentence in sentences])
 
     def text(self, tokens: Tensor | Iterable[int]) -> str:
         """The sentence that tokens spell, up to the first end mark."""

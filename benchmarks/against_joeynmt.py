@@ -6,15 +6,13 @@ JOEYNMT=<a folder with the package joeynmt> python benchmarks/against_joeynmt.py
 """
 
 import importlib.metadata
-import os
-import statistics
 import sys
-import time
 import warnings
 from functools import partial
 from types import SimpleNamespace
 
 import torch
+from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
@@ -41,18 +39,6 @@ def random_batch(batch_size: int = 64, source: int = 16, target: int = 15) -> Ba
     return Batch(sources, inputs, targets, sources != PAD, targets != PAD)
 
 
-def training_step(model: nn.Module, loss):
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
-
-
 def our_recurrent(batch: Batch):
     model = Seq2Seq(
         VOCABULARY,
@@ -67,7 +53,7 @@ def our_recurrent(batch: Batch):
         dropout=0.3,
         objective=Tokens(SMOOTHING),
     )
-    return model, training_step(model, lambda: model.loss(batch))
+    return model, updating(model, lambda: model.loss(batch))
 
 
 def our_transformer(batch: Batch):
@@ -81,7 +67,7 @@ def our_transformer(batch: Batch):
         dropout=0.1,
         objective=Tokens(SMOOTHING),
     )
-    return model, training_step(model, lambda: model.loss(batch))
+    return model, updating(model, lambda: model.loss(batch))
 
 
 def joeynmt(batch: Batch, kind: str):
@@ -151,7 +137,7 @@ def joeynmt(batch: Batch, kind: str):
         )
         return total / len(batch.source)
 
-    return model, training_step(model, loss)
+    return model, updating(model, loss)
 
 
 class TorchTransformer(nn.Module):
@@ -193,41 +179,25 @@ class TorchTransformer(nn.Module):
 
 def torch_transformer(batch: Batch):
     model = TorchTransformer()
-    return model, training_step(model, lambda: model.loss(batch))
+    return model, updating(model, lambda: model.loss(batch))
 
 
-def seconds(step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def compare(name: str, ours, theirs) -> None:
-    (model, step), (other_model, other_step) = ours, theirs
-    sizes = [sum(each.numel() for each in part.parameters()) / 1e6 for part in (model, other_model)]
-    for _ in range(2):
-        step(), other_step()
-    pairs = [(seconds(step), seconds(other_step)) for _ in range(ROUNDS)]
-    mine, other = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
-    print(
-        f"{name}: ours {mine:.0f} ms ({sizes[0]:.2f}M), theirs {other:.0f} ms ({sizes[1]:.2f}M), "
-        f"ratio {ratio:.2f} (median of {ROUNDS} pairs, {torch.get_num_threads()} thread)",
-        flush=True,
-    )
+def compare_models(name: str, ours, theirs) -> None:
+    """Models and their steps of training; their sizes are told too."""
+    (model, step), (other, other_step) = ours, theirs
+    sizes = [sum(each.numel() for each in part.parameters()) / 1e6 for part in (model, other)]
+    told = f"{name} ({sizes[0]:.2f}M and {sizes[1]:.2f}M parameters)"
+    compare(told, step, other_step, ROUNDS)
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     batch = random_batch()
-    compare("Transformer, torch.nn", our_transformer(batch), torch_transformer(batch))
-    if "JOEYNMT" not in os.environ:
-        sys.exit("the rest needs JOEYNMT=<a folder with the package joeynmt 2.3>")
-    sys.path.insert(0, os.environ["JOEYNMT"])
+    compare_models("Transformer, torch.nn", our_transformer(batch), torch_transformer(batch))
+    find("JOEYNMT", "a folder with the package joeynmt 2.3")
     sys.modules.setdefault("importlib_metadata", importlib.metadata)
-    compare("attention GRU, joeynmt", our_recurrent(batch), joeynmt(batch, "recurrent"))
-    compare("Transformer, joeynmt", our_transformer(batch), joeynmt(batch, "transformer"))
+    compare_models("attention GRU, joeynmt", our_recurrent(batch), joeynmt(batch, "recurrent"))
+    compare_models("Transformer, joeynmt", our_transformer(batch), joeynmt(batch, "transformer"))
 
 
 if __name__ == "__main__":

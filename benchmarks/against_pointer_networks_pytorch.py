@@ -7,13 +7,10 @@ what was visited (theirs has none). Their masks of bytes, which PyTorch no longe
 boolean.
 """
 
-import os
-import statistics
-import sys
-import time
 from functools import partial
 
 import torch
+from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
@@ -39,14 +36,7 @@ def our_step(batch, width: int):
         revisit=True,
         objective=Tokens(),
     )
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model.loss(batch).backward()
-        optimizer.step()
-
-    return step
+    return updating(model, partial(model.loss, batch), greatest_norm=None)
 
 
 def their_step(batch, width: int):
@@ -57,43 +47,23 @@ def their_step(batch, width: int):
 
     theirs.masked_max = masked_max
     model = theirs.PointerNet(input_dim=1, embedding_dim=width, hidden_size=width)
-    optimizer = torch.optim.Adam(model.parameters())
     n = batch.source.shape[1]
     order = batch.source.squeeze(-1).argsort(1)
     lengths = torch.full((len(order),), n)
 
-    def step() -> None:
-        optimizer.zero_grad()
+    def loss() -> torch.Tensor:
         scores, _, _ = model(batch.source, lengths)
-        nn.functional.nll_loss(scores.flatten(0, 1), order.flatten()).backward()
-        optimizer.step()
+        return nn.functional.nll_loss(scores.flatten(0, 1), order.flatten())
 
-    return step
-
-
-def seconds(step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+    return updating(model, loss, greatest_norm=None)
 
 
 def main() -> None:
-    if "POINTER_NETWORKS_PYTORCH" not in os.environ:
-        sys.exit("needs POINTER_NETWORKS_PYTORCH=<a checkout of ast0414/pointer-networks-pytorch>")
-    sys.path.insert(0, os.environ["POINTER_NETWORKS_PYTORCH"])
-    torch.set_num_threads(1)
+    find("POINTER_NETWORKS_PYTORCH", "a checkout of ast0414/pointer-networks-pytorch")
     for sequences, n, width in SIZES:
         batch = SortingNumbers(min_points=n, max_points=n, batch_size=sequences).batch("train", 0)
         ours, theirs = our_step(batch, width), their_step(batch, width)
-        ours(), theirs()
-        pairs = [(seconds(ours), seconds(theirs)) for _ in range(ROUNDS)]
-        mine, other = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-        ratio = statistics.median(b / a for a, b in pairs)
-        print(
-            f"{sequences} sequences of {n}, width {width}: ours {mine:.1f} ms, theirs {other:.1f} "
-            f"ms, ratio {ratio:.2f} (median of {ROUNDS} pairs, 1 thread)",
-            flush=True,
-        )
+        compare(f"{sequences} sequences of {n}, width {width}", ours, theirs, ROUNDS)
 
 
 if __name__ == "__main__":

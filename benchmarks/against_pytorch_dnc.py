@@ -3,13 +3,10 @@
 PYTORCH_DNC=<the folder that holds its package dnc> python benchmarks/against_pytorch_dnc.py
 """
 
-import os
-import statistics
-import sys
 from functools import partial
 
 import torch
-from against_pytorch_ntm import seconds
+from pairs import compare, find, updating
 from torch import nn
 
 from memnets.controllers import LSTM
@@ -20,19 +17,6 @@ from tasks import Copying
 # Batch size -> pairs of steps.
 ROUNDS = {1: 31, 32: 15}
 LENGTH, SLOTS, WIDTH, READ_HEADS, HIDDEN_SIZE = 20, 64, 16, 1, 100
-
-
-def updating(model: nn.Module, loss):
-    """A function that does one step of training."""
-    optimizer = torch.optim.Adam(model.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
 
 
 def our_step(batch_size: int):
@@ -61,22 +45,11 @@ def their_step(batch_size: int):
 
 
 def main() -> None:
-    if "PYTORCH_DNC" not in os.environ:
-        sys.exit("needs PYTORCH_DNC=<the folder that holds the package dnc of pytorch-dnc>")
-    sys.path.insert(0, os.environ["PYTORCH_DNC"])
-    torch.set_num_threads(1)
+    find("PYTORCH_DNC", "the folder that holds the package dnc of pytorch-dnc")
     torch.manual_seed(0)
     for batch_size, rounds in ROUNDS.items():
         ours, theirs = our_step(batch_size), their_step(batch_size)
-        ours(), theirs()
-        pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-        mine, other = (statistics.median(times) * 1e3 for times in zip(*pairs, strict=True))
-        ratio = statistics.median(b / a for a, b in pairs)
-        print(
-            f"batch {batch_size}: ours {mine:.1f} ms, pytorch-dnc {other:.1f} ms, "
-            f"ratio {ratio:.2f} (median of {rounds} pairs, {torch.get_num_threads()} thread)",
-            flush=True,
-        )
+        compare(f"batch {batch_size}", ours, theirs, rounds)
 
 
 if __name__ == "__main__":

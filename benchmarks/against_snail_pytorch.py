@@ -7,12 +7,8 @@ The sizes are theirs for Omniglot: vectors of 64 and a label, keys and values of
 attention, which is normalised over the queries, is mended.
 """
 
-import os
-import statistics
-import sys
-import time
-
 import torch
+from pairs import Step, compare, find
 from torch import nn
 
 from memnets.models import SNAIL
@@ -54,40 +50,27 @@ def their_stack(ways: int, shots: int) -> nn.Module:
     return nn.Sequential(*stack)
 
 
-def seconds(model, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-    model.zero_grad()
-    start = time.perf_counter()
-    logits = model(inputs)
-    nn.functional.cross_entropy(logits[:, -1].float(), targets).backward()
-    return time.perf_counter() - start
+def forward_and_backward(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+    def step() -> None:
+        model.zero_grad()
+        logits = model(inputs)
+        nn.functional.cross_entropy(logits[:, -1].float(), targets).backward()
+
+    return step
 
 
 def main() -> None:
-    if "SNAIL_PYTORCH" not in os.environ:
-        sys.exit("needs SNAIL_PYTORCH=<a checkout of eambutu/snail-pytorch>")
-    sys.path.insert(0, os.path.join(os.environ["SNAIL_PYTORCH"], "src"))
-    torch.set_num_threads(1)
+    find("SNAIL_PYTORCH", "a checkout of eambutu/snail-pytorch", folder="src")
     for ways, shots, batch_size, rounds in SIZES:
         steps, size = ways * shots + 1, 64 + ways
         for name, dtype in TYPES.items():
-            ours = Whole(SNAIL(size, ways, max_length=steps)).to(dtype)
-            theirs = their_stack(ways, shots).to(dtype)
             inputs = torch.randn(batch_size, steps, size).to(dtype)
             targets = torch.randint(ways, (batch_size,))
-
-            seconds(ours, inputs, targets), seconds(theirs, inputs, targets)
-            pairs = [
-                (seconds(ours, inputs, targets), seconds(theirs, inputs, targets))
-                for _ in range(rounds)
-            ]
-            milliseconds = [statistics.median(times) * 1e3 for times in zip(*pairs, strict=True)]
-            ratio = statistics.median(b / a for a, b in pairs)
-            print(
-                f"{ways} classes, {shots} of each, {name}: ours {milliseconds[0]:.1f} ms, "
-                f"snail-pytorch {milliseconds[1]:.1f} ms, ratio {ratio:.2f} "
-                f"(median of {rounds} pairs, {torch.get_num_threads()} thread)",
-                flush=True,
+            models = Whole(SNAIL(size, ways, max_length=steps)), their_stack(ways, shots)
+            ours, theirs = (
+                forward_and_backward(model.to(dtype), inputs, targets) for model in models
             )
+            compare(f"{ways} classes, {shots} of each, {name}", ours, theirs, rounds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pairs import updating
 
 from memnets.controllers import LSTM
 from memnets.memories import NTM
@@ -25,16 +26,8 @@ def training_step(batch_size: int, length: int = 20, slots: int = 128):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = MemoryMachine(9, 8, partial(LSTM, hidden_size=100), NTM(slots=slots, width=20))
-    optimizer = torch.optim.Adam(model.parameters())
     batch = Copying(8, length, length, batch_size=batch_size).batch("train", 0)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model.loss(batch).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
+    return updating(model, partial(model.loss, batch))
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)

@@ -45,10 +45,12 @@ class VectorFeatures(Features):
         super().__init__()
         check_positive(input_size=input_size)
         self.input_size = input_size
-        self.output_size = input_size if output_size is None else output_size
-        self.layer = (
-            nn.Identity() if output_size is None else nn.Linear(input_size, self.output_size)
-        )
+        self.layer: nn.Module = nn.Identity()
+        self.output_size = input_size
+        if output_size is not None:
+            check_positive(output_size=output_size)
+            self.layer = nn.Linear(input_size, output_size)
+            self.output_size = output_size
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[*B, input_size] -> [*B, output_size]``."""

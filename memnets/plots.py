@@ -303,7 +303,7 @@ def episode(
         panel.yaxis.tick_right()
         panel.set_yticks(
             range(asked),
-            [f"{said}" if said == right else f"{said}, not {right}" for said, right in answers],
+            [said if said == right else f"{said}, not {right}" for said, right in answers],
             fontsize=8,
         )
         for tick, (said, right) in zip(panel.get_yticklabels(), answers, strict=True):

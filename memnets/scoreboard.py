@@ -188,7 +188,8 @@ def scoreboard(
         entries: the board.
         runs: the folder of all runs.
         results: the table; the picture lies beside it, with the ending ``.png``.
-        processes: how many runs are trained at once; as many as there are cores if not given.
+        processes: how many runs are trained at once; if not given, as many as there are cores for
+            their threads, and at least one.
         threads: of PyTorch, for each of them.
         report_only: train nothing.
         command: what the table says it was made by.
@@ -383,8 +384,17 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
 
 
 _COLUMNS = [
-    *("model", "score", "seeds", "mean", "best (seed)", "worst (seed)", "published", "source"),
-    *("sequences", "to solve", "seconds"),
+    "model",
+    "score",
+    "seeds",
+    "mean",
+    "best (seed)",
+    "worst (seed)",
+    "published",
+    "source",
+    "sequences",
+    "to solve",
+    "seconds",
 ]
 
 

@@ -143,6 +143,8 @@ def test_padding_of_targets_does_not_count() -> None:
             r"vectors \[B, T, 3\]; got torch.int64 \[1, 2\]",
         ),
         (lambda: SNAIL(3, 3, attentions=[]), "at least one block; got none"),
+        (lambda: SNAIL(3, 3, max_length=1, attentions=[(2, 2)]), "max_length must be .* got 1"),
+        (lambda: SNAIL(3, 3, attentions=[(2, 2)], filters=0), "filters must be .* got 0"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message: str) -> None:

@@ -53,6 +53,7 @@ def test_fourier_features_are_waves_that_halve(rows: list[list[float]], frequenc
         (lambda: ImageFeatures(64, []), "layers must be .* got 0"),
         (lambda: ImageFeatures(64, [8, 0]), "filters must be .* got 0"),
         (lambda: VectorFeatures(0), "input_size must be .* got 0"),
+        (lambda: VectorFeatures(3, 0), "output_size must be .* got 0"),
         (lambda: FourierFeatures(2, 0), "frequencies must be .* got 0"),
     ],
 )

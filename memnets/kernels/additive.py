@@ -1,10 +1,10 @@
 """The additive score, a block at a time: ``v . tanh(q + k)`` for every query and key.
 
 Its naive twin is :meth:`memnets.scores.Additive.forward` within :func:`memnets.kernels.naive`. The
-sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and whoever makes
-them waits for the main memory. Here a block of them at a time is made in the processor's cache,
-forwards, and made anew, backwards. And ``tanh(x) = 2 sigmoid(2 x) - 1``, which is faster than
-``tanh`` by the time of some three sums, and differs by rounding.
+sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
+is a wait for the main memory. Here they are made a block at a time, in the processor's cache, in
+the forward pass and again in the backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``:
+PyTorch's sigmoid is the faster one, and the result differs by rounding alone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
     """
     shape = (*query.shape[:-1], keys.shape[-2])
     scores: Tensor = _Additive.apply(  # type: ignore[no-untyped-call]
-        query.flatten(0, -3) if query.dim() > 3 else query.view(-1, *query.shape[-2:]),
-        keys.flatten(0, -3) if keys.dim() > 3 else keys.view(-1, *keys.shape[-2:]),
+        query.reshape(-1, *query.shape[-2:]),
+        keys.reshape(-1, *keys.shape[-2:]),
         direction,
     )
     return scores.view(shape)

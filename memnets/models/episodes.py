@@ -25,7 +25,7 @@ __all__ = ["MetaLearner", "Prototypical"]
 
 
 class _Episodic(Model[State]):
-    """Takes vectors and labels apart.
+    """Takes vectors and labels apart, and knows how near vectors are to the mean of each class.
 
     Args:
         input_size: width of a vector and its label together.
@@ -50,6 +50,7 @@ class _Episodic(Model[State]):
         self.input_size = input_size
         self.sizes = [input_size - output_size, output_size]
         self.features = (VectorFeatures if features is None else features)(self.sizes[0])
+        self.nearness = Content(SquaredDistance())
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Features and labels: ``[B, T, I] -> [B, T, F], [B, T, output_size]``.
@@ -77,17 +78,10 @@ class Prototypical(_Episodic[Memory]):
         output_size: classes, at least 1.
         features: makes what is seen of a vector from its width; the vector as it is if not given.
         settings: see :class:`~memnets.models.Model`.
-    """
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int,
-        features: Callable[[int], Features] | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(input_size, output_size, features, **settings)
-        self.addressing = Content(SquaredDistance())
+    Raises:
+        ValueError: a size is out of its range.
+    """
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> Memory:
         """The prototypes of the examples ``[B, S, I]``.
@@ -103,7 +97,7 @@ class Prototypical(_Episodic[Memory]):
     def decode(self, inputs: Tensor, state: Memory) -> tuple[Tensor, Memory]:
         """Logits ``[B, T, O]`` for queries ``[B, T, I]``; the state stays as it is."""
         vectors, _ = self.see(inputs)
-        return self.addressing.scores(vectors, state), state
+        return self.nearness.scores(vectors, state), state
 
 
 class MetaLearner(_Episodic[State]):
@@ -127,6 +121,10 @@ class MetaLearner(_Episodic[State]):
         detached_steps: steps of the training, the first, in which features learn from the
             prototypical loss alone, and the learner from features as they are.
         settings: see :class:`~memnets.models.Model`.
+
+    Raises:
+        ValueError: a size or a number is out of its range, or a prototypical loss is asked for and
+            the objective is not :class:`~memnets.objectives.Labels`.
 
     Example:
         ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
@@ -184,7 +182,7 @@ class MetaLearner(_Episodic[State]):
         beside = torch.zeros((), device=examples.device)
         if self.prototypical:
             memory = prototypes(examples, labels, batch.source_mask)
-            logits = Content(SquaredDistance()).scores(queries, memory)
+            logits = self.nearness.scores(queries, memory)
             losses = self.objective.losses(logits, batch.targets)
             beside = self.prototypical * masked_mean(losses, batch.target_mask)
         if self.global_step < self.detached_steps:

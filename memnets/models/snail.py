@@ -44,6 +44,9 @@ class SNAIL(Model[SNAILState]):
         filters: of each dense block, at least 1.
         kernel_size: of each convolution, at least 1.
         settings: see :class:`~memnets.models.Model`.
+
+    Raises:
+        ValueError: a size is out of its range.
     """
 
     def __init__(
@@ -58,7 +61,14 @@ class SNAIL(Model[SNAILState]):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        check_positive(input_size=input_size, output_size=output_size)
+        check_positive(
+            input_size=input_size,
+            output_size=output_size,
+            filters=filters,
+            kernel_size=kernel_size,
+        )
+        if max_length < 2:
+            raise ValueError(f"max_length must be at least 2; got {max_length}")
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
         self.input_size = input_size
@@ -110,8 +120,8 @@ class SNAIL(Model[SNAILState]):
             seen = torch.cat([state.mask, seen], 1)
         if (longest := int(seen.sum(1).max())) > self.max_length:
             raise ValueError(
-                f"the model's convolutions are made for max_length = {self.max_length} steps of "
-                f"source and answer; got a sequence of length {longest}"
+                f"the model is made for at most max_length = {self.max_length} steps of source and "
+                f"answer; got a sequence of length {longest}"
             )
         hidden = self._embed(inputs)
         blocks = []

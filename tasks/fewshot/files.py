@@ -77,7 +77,7 @@ def read_classes(paths: Sequence[str]) -> tuple[list[ClassImages], int]:
             classes.setdefault(name, []).append(image)
             folders[name] = (Path(path).stem, *member.parent.parts)
         if not found:
-            raise ValueError(f"expected images in folders, one for each class, in {path}; none")
+            raise ValueError(f"expected images in folders, one for each class, in {path}; got none")
     return [
         ClassImages(name, folders[name], np.stack(images)) for name, images in classes.items()
     ], duplicates
@@ -104,7 +104,7 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
     members = dict(_members(path))
     lists = [member for member in members if member.name == "class_labels.txt"]
     if not lists:
-        raise ValueError(f"expected runs, folders with a class_labels.txt, in {path}; none")
+        raise ValueError(f"expected runs, folders with a class_labels.txt, in {path}; got none")
     runs = []
     for labels in lists:
         # Names in the lists begin with the folder of the run.
@@ -142,8 +142,15 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
                 np.array([known.index(example) for _, example in pairs]),
             )
         )
-    if len({tuple(part.shape for part in run) for run in runs}) != 1:
-        raise ValueError(f"expected runs of as many images each, of one size, in {path}")
+    kinds = {
+        f"{len(examples)} examples and {len(items)} items of {_size(items.shape[1:])}"
+        for examples, items, _ in runs
+    }
+    if len(kinds) != 1:
+        raise ValueError(
+            f"expected runs of as many images each, of one size, in {path}; "
+            f"got {', and '.join(sorted(kinds))}"
+        )
     examples, items, answers = zip(*runs, strict=True)
     return np.stack(examples), np.stack(items), np.stack(answers)
 

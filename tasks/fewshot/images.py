@@ -233,7 +233,7 @@ class _Pool:
 
 
 def _side(first: ClassImages) -> int:
-    """Of images that are not resized.
+    """The side of images that are not resized.
 
     Raises:
         ValueError: they are not square.

@@ -283,8 +283,8 @@ def test_allocation_of_a_free_memory_has_a_finite_gradient(dtype):
     assert gradient[0, 0].item() == pytest.approx(1, abs=1e-2)
 
 
-@given(st.data(), counts)
-def test_usage_stays_in_its_range(data, heads):
+@given(st.data())
+def test_usage_stays_in_its_range(data):
     previous = data.draw(usages())
     written, kept = (data.draw(testing.tensors(previous.shape, low=0.0, high=1.0)) for _ in "ab")
     usage = functional.usage(previous, written, kept)

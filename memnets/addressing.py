@@ -19,7 +19,7 @@ from memnets.core import (
     check_memory,
     check_positive,
 )
-from memnets.normalizers import Softmax
+from memnets.normalizers import ScalableSoftmax, Softmax
 from memnets.scores import Cosine, Dot, ScaledDot
 
 __all__ = [
@@ -86,12 +86,17 @@ class Content(Addressing[Tensor, None]):
 
     def read(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
         """Vectors ``[*B, Q, V]``; a fused kernel does the dot-product scores under softmax."""
-        fused = type(self.score) in (Dot, ScaledDot) and type(self.normalizer) is Softmax
+        fused = type(self.score) in (Dot, ScaledDot) and (
+            type(self.normalizer) in (Softmax, ScalableSoftmax)
+        )
         if not fused or not kernels.enabled():
             return super().read(query, memory, state)
         check_memory(query, memory)
         scale = 1.0 if isinstance(self.score, Dot) else 1 / math.sqrt(query.shape[-1])
         keys, values, mask = memory
+        if isinstance(self.normalizer, ScalableSoftmax):
+            count = torch.tensor(keys.shape[-2]) if mask is None else mask.sum(-1, keepdim=True)
+            query = query * self.normalizer.sharpness(count)
         if mask is None:
             empty = None
         else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memnets.addressing import Content
 from memnets.controllers import LSTM
-from memnets.core import Addressing, Controller, Encoder, Memory, check_positive
+from memnets.core import Addressing, Controller, Encoder, Memory, Normalizer, check_positive
 from memnets.layers import Positions, Stack
 from memnets.scores import Dot
 
@@ -119,6 +119,7 @@ class SelfAttention(Encoder):
             t / S. Enough to tell which step comes first, and no place is new in a source that is
             longer than those of training.
         positions: what tells a step its place, counted from the start; ``None`` = nothing does.
+        normalizer: from scores to weights, a copy for each layer; softmax if not given.
     """
 
     place: Tensor | None
@@ -133,9 +134,12 @@ class SelfAttention(Encoder):
         norm: Literal["pre", "post"] = "pre",
         ordered: bool = False,
         positions: Positions | None = None,
+        normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
-        self.stack = Stack(layers, input_size, heads, hidden_size, dropout, norm)
+        self.stack = Stack(
+            layers, input_size, heads, hidden_size, dropout, norm, normalizer=normalizer
+        )
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
         self.positions = positions
         self.input_size = self.output_size = self.summary_size = input_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -243,6 +244,7 @@ class TransformerLayer(nn.Module):
         norm: ``post`` normalises after each sum, as in the paper; ``pre`` the input of each part,
             which trains with less care (Xiong et al. 2020).
         cross: whether there is a source to attend to.
+        normalizer: from scores to weights, a copy for each attention; softmax if not given.
     """
 
     def __init__(
@@ -253,16 +255,17 @@ class TransformerLayer(nn.Module):
         dropout: float = 0.1,
         norm: Literal["pre", "post"] = "pre",
         cross: bool = False,
+        normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
         check_positive(hidden_size=hidden_size)
         if norm not in ("pre", "post"):
             raise ValueError(f"norm must be 'pre' or 'post'; got {norm!r}")
         self.pre = norm == "pre"
-        self.attention = MultiHead(width, heads)
+        self.attention = MultiHead(width, heads, copy.deepcopy(normalizer))
         self.attention_norm = nn.LayerNorm(width)
         if cross:
-            self.source_attention = MultiHead(width, heads)
+            self.source_attention = MultiHead(width, heads, copy.deepcopy(normalizer))
             self.source_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, hidden_size),
@@ -329,6 +332,7 @@ class Stack(nn.Module):
         dropout: in ``[0, 1)``.
         norm: ``pre`` or ``post``.
         cross: whether there is a source to attend to.
+        normalizer: see :class:`TransformerLayer`.
     """
 
     def __init__(
@@ -340,11 +344,13 @@ class Stack(nn.Module):
         dropout: float = 0.1,
         norm: Literal["pre", "post"] = "pre",
         cross: bool = False,
+        normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
         check_positive(layers=layers)
         self.layers = nn.ModuleList(
-            TransformerLayer(width, heads, hidden_size, dropout, norm, cross) for _ in range(layers)
+            TransformerLayer(width, heads, hidden_size, dropout, norm, cross, normalizer)
+            for _ in range(layers)
         )
         # Where each part normalises its input alone, nothing has normalised the last output.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()

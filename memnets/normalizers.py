@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets import functional
 from memnets.core import Normalizer, check_positive
 
-__all__ = ["Entmax15", "GumbelHard", "Softmax", "Sparsemax", "TopK"]
+__all__ = ["Entmax15", "GumbelHard", "ScalableSoftmax", "Softmax", "Sparsemax", "TopK"]
 
 
 class Softmax(Normalizer):
@@ -17,6 +17,33 @@ class Softmax(Normalizer):
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
         return functional.softmax(scores)
+
+
+class ScalableSoftmax(Normalizer):
+    """Softmax that stays as sharp among many slots as among few (Nakanishi 2025, equation 2).
+
+    ``n^(c s_i) / sum_j n^(c s_j)``, with n the slots that may be addressed: the more there are, the
+    more the same difference of scores counts. c is learned. For memories longer than in training.
+
+    Args:
+        scale: the first c; 0.43 is what a model that could choose had (ibid., figure 1).
+    """
+
+    def __init__(self, scale: float = 0.43) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def sharpness(self, count: Tensor) -> Tensor:
+        """``c log n``, what scores are multiplied by, for any shape of n; one slot is as two."""
+        return self.scale * count.clamp_min(2).to(self.scale.dtype).log()
+
+    def normalize(self, scores: Tensor) -> Tensor:
+        """``[*B, Q, N] -> [*B, Q, N]``."""
+        open_slots = scores > -torch.inf
+        # No score is too great to be multiplied when the best is 0, and none far below it counts.
+        below = (scores - scores.amax(-1, keepdim=True)).clamp_min(-1e4)
+        scaled = below * self.sharpness(open_slots.sum(-1, keepdim=True))
+        return functional.softmax(scaled.masked_fill(~open_slots, -torch.inf))
 
 
 class Sparsemax(Normalizer):

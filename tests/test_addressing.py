@@ -1,4 +1,4 @@
-"""Local and hard attention: against oracles in NumPy, by frequencies, and by what they learn."""
+"""Addressing against oracles in NumPy, by frequencies, and by what it learns."""
 
 from functools import partial
 
@@ -8,13 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.addressing import Hard, HardState, Local
+from memnets import kernels
+from memnets.addressing import Content, Hard, HardState, Local
 from memnets.controllers import GRU
 from memnets.core import Batch, Encoder, Memory
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq
+from memnets.normalizers import ScalableSoftmax
 from memnets.objectives import Tokens
-from memnets.scores import Additive, Dot
+from memnets.scores import Additive, Dot, ScaledDot
 
 WIDTH = 3
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=3)
@@ -25,6 +27,30 @@ def memory(lengths, generator):
     keys = torch.randn(len(lengths), slots, WIDTH, generator=generator, dtype=torch.double)
     mask = torch.arange(slots) < torch.tensor(lengths).unsqueeze(1)
     return Memory(keys, keys, mask.unsqueeze(1))
+
+
+@given(lengths.filter(any), st.sampled_from([Dot, ScaledDot]), st.integers(0, 1000))
+def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    content = Content(score(), ScalableSoftmax(0.7)).double()
+    slots = memory([max(length, 1) for length in lengths], generator)
+    shape = (len(lengths), 2, WIDTH)
+    query = torch.randn(shape, generator=generator, dtype=torch.double, requires_grad=True)
+
+    def read():
+        vectors, _ = content.read(query, slots)
+        return vectors, *torch.autograd.grad(vectors.sum(), [query, content.normalizer.scale])
+
+    fused = read()
+    with kernels.naive():
+        plain = read()
+    torch.testing.assert_close(fused, plain)
+    scores = content.scores(query, slots).detach().numpy()
+    for row, length in enumerate(lengths):
+        count = max(length, 1)
+        powers = float(count) ** (0.7 * scores[row, :, :count])
+        expected = powers / powers.sum(-1, keepdims=True) @ slots.values[row, :count].numpy()
+        np.testing.assert_allclose(fused[0][row].detach().numpy(), expected)
 
 
 def window(scores, centre, reach, count):

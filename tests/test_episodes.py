@@ -1,4 +1,4 @@
-"""Models that learn from few examples, against plain loops; their features."""
+"""Models that learn from few examples, against plain loops."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from torch import nn
 from memnets import testing
 from memnets.controllers import LSTM
 from memnets.core import Batch
-from memnets.features import ImageFeatures, VectorFeatures
+from memnets.features import VectorFeatures
 from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
 from memnets.objectives import Labels, Numbers
 
@@ -120,33 +120,9 @@ def test_padding_of_targets_does_not_count() -> None:
     torch.testing.assert_close(*losses)
 
 
-@pytest.mark.parametrize(("side", "layers"), [(28, 4), (8, 3), (5, 1)])
-def test_image_features_are_the_layers_of_torch(side: int, layers: int) -> None:
-    torch.manual_seed(0)
-    features = ImageFeatures(side * side, filters=3, layers=layers).double()
-    images = torch.randn(2, 4, side * side, dtype=torch.float64)
-    hidden = images.view(8, 1, side, side)
-    for layer in range(layers):
-        conv, norm = features.layers[4 * layer : 4 * layer + 2]
-        hidden = nn.functional.conv2d(hidden, conv.weight, padding=1)
-        mean = hidden.mean((2, 3), keepdim=True)
-        variance = hidden.var((2, 3), keepdim=True, correction=0)
-        hidden = (hidden - mean) / (variance + 1e-5).sqrt()
-        hidden = hidden * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
-        hidden = nn.functional.max_pool2d(hidden.clamp_min(0), 2)
-    expected = nn.functional.layer_norm(hidden.flatten(1), [features.output_size])
-    assert features.output_size == 3 * (side // 2**layers) ** 2
-    torch.testing.assert_close(features(images), expected.view(2, 4, -1))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ImageFeatures(783), "square image .* got 783"),
-        (lambda: ImageFeatures(64), "at least 16 for 4 layers; got 64"),
-        (lambda: ImageFeatures(64, layers=0), "layers must be .* got 0"),
-        (lambda: VectorFeatures(0), "input_size must be .* got 0"),
-        (lambda: VectorFeatures(3, 0), "output_size must be .* got 0"),
         (lambda: Prototypical(3, 3), "more than output_size, at least 1; got 3 and 3"),
         (lambda: meta_learner(prototypical=-1.0), "at least 0; got -1.0 and 0"),
         (lambda: meta_learner(detached_steps=5), "must be more than 0; got prototypical=0"),

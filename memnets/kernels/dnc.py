@@ -7,20 +7,24 @@ take most, through which the plain definition goes many more times than there is
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.linalg import vecdot
 
 from memnets.kernels.parts import (
     Content,
+    PointedKeys,
     content,
     content_gradient,
     key_gradients,
-    key_scales,
+    pointed_keys,
     products_of_others,
     softmax_gradient,
+    unrecorded,
 )
 
 __all__ = ["DNCLayout", "step"]
@@ -77,10 +81,17 @@ def step(
     return vectors, tuple(state)
 
 
+@lru_cache(maxsize=64)
+def _later(slots: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``x @ _later`` is, for each slot, the sum of x over all slots that come later: ``[N, N]``."""
+    return torch.ones(slots, slots, dtype=dtype, device=device).tril(-1)
+
+
 class _Step(torch.autograd.Function):
     """Letters as in Graves et al. 2016."""
 
     @staticmethod
+    @unrecorded
     def forward(
         ctx: Any,
         interface: Tensor,
@@ -100,57 +111,52 @@ class _Step(torch.autograd.Function):
         raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
             layout.sizes, -1
         )
-        keys = raw_keys.view(batch, reads + 1, width)
-        strengths = torch.nn.functional.softplus(raw_strengths).add_(one).unsqueeze(-1)
-        key_scale = key_scales(keys, cosine_epsilon)
-        scale = strengths * key_scale
-        read_keys, write_key = keys.split_with_sizes((reads, 1), 1)
-        read_scale, write_scale = scale.split_with_sizes((reads, 1), 1)
+        raw_strengths = raw_strengths.unsqueeze(-1)
+        strengths = torch.nn.functional.softplus(raw_strengths).add_(one)
+        keys = pointed_keys(raw_keys.view(batch, reads + 1, width), strengths, cosine_epsilon)
+        read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         unit = raw_unit.sigmoid()
         free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
             (reads, 1, 1, width), -1
         )
         modes = raw_modes.view(batch, reads, 3).softmax(-1)
-        back, by_content, on = modes.split_with_sizes((1, 1, 1), -1)
 
         # Usage: u = (u + w - u w) psi.
         kept = torch.addcmul(one, free_gates.unsqueeze(-1), weights, value=-1.0)
         retention = kept.prod(1)
-        unused = one - usage
-        filled = torch.addcmul(usage, unused, written)
+        filled = torch.lerp(usage, one, written)
         next_usage = filled * retention
-        # Allocation.
+        # Allocation: (1 - u) times the product of all u before is that product less the next.
         ordered, order = next_usage.sort(dim=-1, stable=True)
-        free = (one - ordered).mul_(1 - usage_epsilon)
-        used = one - free
-        before = used.cumprod(-1).div_(used)
-        allocation = torch.empty_like(free).scatter_(-1, order, free * before)
+        used = torch.lerp(ordered, one, usage_epsilon)  # exactly 1 where u is
+        after = used.cumprod(-1)
+        before = after / used
+        allocated = before - after
+        allocation = ordered.scatter_(-1, order, allocated)
         # Write: M = M + w (v - e M).
-        sought = content(write_key, write_scale, memory, cosine_epsilon)
+        sought = content(write_key, memory, cosine_epsilon)
         chosen = torch.lerp(sought.weights.squeeze(1), allocation, allocation_gate)
         next_written = write_gate * chosen
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
         change = torch.addcmul(add.unsqueeze(1), erase.unsqueeze(1), memory, value=-1.0)
         next_memory = torch.addcmul(memory, row, change)
         # Links: L(i, j) = (1 - w(i) - w(j)) L(i, j) + w(i) p(j).
-        next_link = ((one - row) - column).mul_(link).addcmul_(row, precedence.unsqueeze(1))
-        next_link.diagonal(dim1=-2, dim2=-1).zero_()
+        next_link = torch.lerp(link, precedence.unsqueeze(1), row)
+        next_link.addcmul_(link, column, value=-1.0).diagonal(dim1=-2, dim2=-1).zero_()
         rest = one - next_written.sum(-1, keepdim=True)
         next_precedence = torch.addcmul(next_written, rest, precedence)
         # Read.
-        found = content(read_keys, read_scale, next_memory, cosine_epsilon)
-        forward = torch.bmm(weights, next_link.mT)
-        backward = torch.bmm(weights, next_link)
-        next_weights = (back * backward).addcmul_(by_content, found.weights)
-        next_weights.addcmul_(on, forward)
+        found = content(read_keys, next_memory, cosine_epsilon)
+        backward, forward = torch.bmm(weights, next_link), torch.bmm(weights, next_link.mT)
+        sources = torch.stack([backward, found.weights, forward], 2)
+        next_weights = (modes.unsqueeze(-1) * sources).sum(2)
         vectors = torch.bmm(next_weights, next_memory)
 
         ctx.reads, ctx.usage_epsilon = reads, usage_epsilon
         ctx.save_for_backward(
-            one, raw_strengths, unit, strengths, modes, keys, key_scale, scale, kept, retention,
-            unused, filled, order, free, used, before, allocation, chosen, change, rest, forward,
-            backward, memory, precedence, link, written, weights, next_memory, next_link,
-            next_written, next_weights, *sought, *found,
+            raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
+            allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
+            weights, next_memory, next_link, next_written, next_weights, *keys, *sought, *found,
         )  # fmt: skip
         return (
             vectors, next_memory, next_usage, next_precedence, next_link, next_written, next_weights
@@ -158,6 +164,7 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @unrecorded
     def backward(
         ctx: Any,
         vectors_gradient: Tensor,
@@ -169,34 +176,31 @@ class _Step(torch.autograd.Function):
         weights_gradient: Tensor,
     ) -> tuple[Tensor | None, ...]:
         (
-            one, raw_strengths, unit, strengths, modes, keys, key_scale, scale, kept, retention,
-            unused, filled, order, free, used, before, allocation, chosen, change, rest, forward,
-            backward, memory, precedence, link, written, weights, next_memory, next_link,
-            next_written, next_weights, *addressed,
+            raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
+            allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
+            weights, next_memory, next_link, next_written, next_weights, *others,
         ) = ctx.saved_tensors  # fmt: skip
-        sought, found = Content(*addressed[:3]), Content(*addressed[3:])
+        keys, sought, found = PointedKeys(*others[:3]), Content(*others[3:6]), Content(*others[6:])
         reads, width = ctx.reads, memory.shape[-1]
-        batch = len(unit)
+        batch, slots = usage.shape
+        read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
             (reads, 1, 1, width), -1
         )
-        back, by_content, on = modes.split_with_sizes((1, 1, 1), -1)
-        read_keys, write_key = keys.split_with_sizes((reads, 1), 1)
-        read_scale, write_scale = scale.split_with_sizes((reads, 1), 1)
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
 
         # Read.
-        gradient = torch.baddbmm(weights_gradient, vectors_gradient, next_memory.mT)
+        gradient = torch.baddbmm(weights_gradient, vectors_gradient, next_memory.mT).unsqueeze(2)
         memory_gradient = torch.baddbmm(memory_gradient, next_weights.mT, vectors_gradient)
-        modes_gradient = torch.stack([backward, found.weights, forward], 2)
-        modes_gradient = modes_gradient.mul_(gradient.unsqueeze(2)).sum(-1)
-        modes_gradient = softmax_gradient(modes_gradient, modes)
-        backward_gradient, forward_gradient = gradient * back, gradient * on
-        read_key_gradient, read_scale_gradient = content_gradient(
-            gradient.mul_(by_content), found, read_keys, read_scale, next_memory, memory_gradient
+        modes_gradient = softmax_gradient(vecdot(sources, gradient), modes)
+        backward_gradient, found_gradient, forward_gradient = gradient.mul(
+            modes.unsqueeze(-1)
+        ).unbind(2)
+        read_key_gradient = content_gradient(
+            found_gradient, found, read_keys, next_memory, memory_gradient
         )
 
-        # Links. They are what takes time in a great batch: there is one buffer, used twice.
+        # Links. They are what takes time in a great batch: each line goes through them once.
         link_gradient = torch.baddbmm(
             link_gradient,
             torch.cat([weights, forward_gradient], 1).mT,
@@ -205,57 +209,52 @@ class _Step(torch.autograd.Function):
         link_gradient.diagonal(dim1=-2, dim2=-1).zero_()
         previous_weights_gradient = torch.bmm(backward_gradient, next_link.mT)
         previous_weights_gradient.baddbmm_(forward_gradient, next_link)
-        gradient = torch.bmm(precedence.unsqueeze(1), link_gradient.mT).squeeze(1)
+        gradient = written_gradient + precedence_gradient
+        gradient.unsqueeze(1).baddbmm_(precedence.unsqueeze(1), link_gradient.mT)
+        previous_precedence_gradient = rest * precedence_gradient
+        previous_precedence_gradient.unsqueeze(1).baddbmm_(column, link_gradient)
         buffer = link_gradient * link
-        gradient.sub_(buffer.sum(-1)).sub_(buffer.sum(-2)).add_(written_gradient)
-        previous_precedence_gradient = torch.bmm(column, link_gradient).squeeze(1)
-        link_gradient.mul_(torch.sub(one - row, column, out=buffer))
+        gradient.sub_(buffer.sum(-1)).sub_(buffer.sum(-2))
+        torch.addcmul(link_gradient, link_gradient, row, value=-1.0, out=buffer)
+        link_gradient = buffer.addcmul_(link_gradient, column, value=-1.0)
         # Precedence: p = (1 - sum w) p + w.
-        gradient.add_(precedence_gradient)
         gradient.sub_((precedence_gradient * precedence).sum(-1, keepdim=True))
-        previous_precedence_gradient.addcmul_(rest, precedence_gradient)
 
         # Write.
         change_gradient = row * memory_gradient
-        gradient.add_((memory_gradient * change).sum(-1))
+        gradient.add_(vecdot(memory_gradient, change))
         add_gradient = change_gradient.sum(1)
-        erase_gradient = (change_gradient * memory).sum(1)
+        erase_gradient = vecdot(change_gradient, memory, dim=1)
         memory_gradient.addcmul_(erase.unsqueeze(1), change_gradient, value=-1.0)
         write_gate_gradient = (gradient * chosen).sum(-1, keepdim=True)
         gradient.mul_(write_gate)
-        allocation_gate_gradient = allocation - sought.weights.squeeze(1)
-        allocation_gate_gradient = allocation_gate_gradient.mul_(gradient).sum(-1, keepdim=True)
+        allocation_gate_gradient = allocation.sub(sought.weights.squeeze(1)).mul_(gradient)
+        allocation_gate_gradient = allocation_gate_gradient.sum(-1, keepdim=True)
         allocation_gradient = gradient * allocation_gate
         gradient.sub_(allocation_gradient)
-        write_key_gradient, write_scale_gradient = content_gradient(
-            gradient.unsqueeze(1), sought, write_key, write_scale, memory, memory_gradient
+        write_key_gradient = content_gradient(
+            gradient.unsqueeze(1), sought, write_key, memory, memory_gradient
         )
 
         # Allocation. What comes later is summed, and no difference of sums: it is divided by a
         # usage that may be tiny.
-        free_gradient = allocation_gradient.gather(-1, order).mul_(before)
-        later = (free_gradient * free).flip(-1).cumsum(-1).flip(-1)
-        later = torch.nn.functional.pad(later[:, 1:], (0, 1))
-        free_gradient.addcdiv_(later, used, value=-1.0)
-        free_gradient = torch.empty_like(free).scatter_(-1, order, free_gradient)
+        ordered_gradient = allocation_gradient.gather(-1, order)
+        later = torch.mm(ordered_gradient * allocated, _later(slots, used.dtype, used.device))
+        ordered_gradient.mul_(before).addcdiv_(later, used, value=-1.0)
+        free_gradient = later.scatter_(-1, order, ordered_gradient)
         # Usage.
         gradient = torch.sub(usage_gradient, free_gradient, alpha=1 - ctx.usage_epsilon)
-        retention_gradient = gradient * filled
+        kept_gradient = (gradient * filled).unsqueeze(1)
         gradient.mul_(retention)
-        previous_written_gradient = gradient * unused
-        previous_usage_gradient = gradient.mul_(one - written)
-        kept_gradient = retention_gradient.unsqueeze(1)
+        previous_usage_gradient = torch.addcmul(gradient, gradient, written, value=-1.0)
+        previous_written_gradient = torch.addcmul(gradient, gradient, usage, value=-1.0)
         if reads > 1:
             kept_gradient = products_of_others(kept).mul_(kept_gradient)
-        free_gates_gradient = (kept_gradient * weights).sum(-1)
+        free_gates_gradient = vecdot(kept_gradient, weights)
         previous_weights_gradient.addcmul_(kept_gradient, free_gates.unsqueeze(-1), value=-1.0)
 
         key_gradient, strengths_gradient = key_gradients(
-            torch.cat([read_key_gradient, write_key_gradient], 1),
-            torch.cat([read_scale_gradient, write_scale_gradient], 1),
-            keys,
-            strengths,
-            key_scale,
+            torch.cat([read_key_gradient, write_key_gradient], 1), keys
         )
         unit_gradient = torch.cat(
             [
@@ -269,7 +268,7 @@ class _Step(torch.autograd.Function):
         interface_gradient = torch.cat(
             [
                 key_gradient.view(batch, -1),
-                strengths_gradient.squeeze(-1).mul_(raw_strengths.sigmoid()),
+                strengths_gradient.mul_(raw_strengths.sigmoid()).squeeze(-1),
                 torch.ops.aten.sigmoid_backward(unit_gradient, unit),
                 modes_gradient.view(batch, -1),
                 add_gradient,

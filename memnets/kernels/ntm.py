@@ -17,12 +17,14 @@ from torch.autograd.function import once_differentiable
 
 from memnets.kernels.parts import (
     Content,
+    PointedKeys,
     content,
     content_gradient,
     key_gradients,
-    key_scales,
+    pointed_keys,
     products_of_others,
     softmax_gradient,
+    unrecorded,
 )
 
 __all__ = ["HeadLayout", "step"]
@@ -88,6 +90,7 @@ class _Step(torch.autograd.Function):
     """Letters as in Graves et al. 2014."""
 
     @staticmethod
+    @unrecorded
     def forward(
         ctx: Any,
         interface: Tensor,
@@ -99,7 +102,6 @@ class _Step(torch.autograd.Function):
         reads, writes, width, size, least_sharpness = layout
         batch, heads, slots = previous.shape
         raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(layout.sizes, -1)
-        keys = raw_keys.view(batch, heads, width)
         positive = torch.nn.functional.softplus(raw_positive)
         strength, sharpness = positive.view(batch, 2, heads, 1).unbind(1)
         sharpness = sharpness + least_sharpness
@@ -110,9 +112,8 @@ class _Step(torch.autograd.Function):
         add = add.view(batch, writes, width)
 
         # Content, interpolate, shift.
-        key_scale = key_scales(keys, epsilon)
-        scale = strength * key_scale
-        addressed = content(keys, scale, memory, epsilon)
+        keys = pointed_keys(raw_keys.view(batch, heads, width), strength, epsilon)
+        addressed = content(keys.pointed, memory, epsilon)
         gated = torch.lerp(previous, addressed.weights, gate)
         index = _windows(slots, size, -1, gated.device)
         windows = gated.index_select(-1, index).view(batch * heads, slots, size)
@@ -133,20 +134,21 @@ class _Step(torch.autograd.Function):
 
         ctx.layout = layout
         ctx.save_for_backward(
-            raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
-            scale, windows, shifted, logarithm, weights, erased, memory, previous, *addressed,
+            raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
+            weights, erased, memory, previous, *keys, *addressed,
         )  # fmt: skip
         return vectors, next_memory, weights
 
     @staticmethod
     @once_differentiable
+    @unrecorded
     def backward(
         ctx: Any, vectors_gradient: Tensor, memory_gradient: Tensor, weights_gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         reads, writes, _, size, _ = ctx.layout
         (
-            raw_positive, unit, strength, sharpness, gate, erase, shift, add, keys, key_scale,
-            scale, windows, shifted, logarithm, weights, erased, memory, previous, *addressed,
+            raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
+            weights, erased, memory, previous, *found,
         ) = ctx.saved_tensors  # fmt: skip
         batch, heads, slots = previous.shape
         reading, writing = weights.split((reads, writes), 1)
@@ -183,16 +185,14 @@ class _Step(torch.autograd.Function):
         gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(weights)
 
         # Interpolate, content.
-        addressed = Content(*addressed)
+        keys, addressed = PointedKeys(*found[:3]), Content(*found[3:])
         gate_gradient = (gradient * (addressed.weights - previous)).sum(-1)
         looked_gradient = gradient * gate
         previous_gradient = gradient.sub_(looked_gradient)
-        key_gradient, scale_gradient = content_gradient(
-            looked_gradient, addressed, keys, scale, memory, memory_gradient
+        pointed_gradient = content_gradient(
+            looked_gradient, addressed, keys.pointed, memory, memory_gradient
         )
-        key_gradient, strength_gradient = key_gradients(
-            key_gradient, scale_gradient, keys, strength, key_scale
-        )
+        key_gradient, strength_gradient = key_gradients(pointed_gradient, keys)
 
         positive_gradient = torch.cat([strength_gradient.squeeze(-1), sharpness_gradient], -1)
         positive_gradient.mul_(raw_positive.sigmoid())

@@ -2,20 +2,84 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "Content",
+    "PointedKeys",
     "content",
     "content_gradient",
+    "inverse_norms",
     "key_gradients",
-    "key_scales",
+    "pointed_keys",
     "products_of_others",
     "softmax_gradient",
+    "unrecorded",
 ]
+
+
+def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an ``autograd.Function``: its operations skip the layer that would record them.
+
+    They are not recorded anyway; to find that out takes a sixth of the time of a small operation.
+    """
+
+    @wraps(function)
+    def skipping(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return function(*arguments)
+
+    return skipping
+
+
+class PointedKeys(NamedTuple):
+    """Keys as content is found by, and what their gradient needs.
+
+    Attributes:
+        pointed: beta k / |k|, ``[B, H, W]``.
+        unit: k / |k|, ``[B, H, W]``.
+        scale: beta / |k|, ``[B, H, 1]``.
+    """
+
+    pointed: Tensor
+    unit: Tensor
+    scale: Tensor
+
+
+def inverse_norms(vectors: Tensor, epsilon: float) -> Tensor:
+    """``1 / |v|``, ``[*B, W] -> [*B]``, with ``epsilon`` inside the root."""
+    return torch.linalg.vecdot(vectors, vectors).add_(epsilon).rsqrt_()
+
+
+def pointed_keys(keys: Tensor, strength: Tensor, epsilon: float) -> PointedKeys:
+    """Keys of length beta.
+
+    Args:
+        keys: k, ``[B, H, W]``.
+        strength: beta, ``[B, H, 1]``.
+        epsilon: inside the root of the cosine.
+    """
+    key_scale = inverse_norms(keys, epsilon).unsqueeze(-1)
+    unit = keys * key_scale
+    return PointedKeys(unit * strength, unit, key_scale.mul_(strength))
+
+
+def key_gradients(pointed_gradient: Tensor, keys: PointedKeys) -> tuple[Tensor, Tensor]:
+    """Gradients of keys and strengths, ``[B, H, W]`` and ``[B, H, 1]``.
+
+    Args:
+        pointed_gradient: of ``keys.pointed``, ``[B, H, W]``, changed in place.
+        keys: what :func:`pointed_keys` returned.
+    """
+    _, unit, scale = keys
+    strength_gradient = torch.linalg.vecdot(pointed_gradient, unit).unsqueeze(-1)
+    pointed_gradient.addcmul_(unit, strength_gradient, value=-1.0).mul_(scale)
+    return pointed_gradient, strength_gradient
 
 
 class Content(NamedTuple):
@@ -23,80 +87,50 @@ class Content(NamedTuple):
 
     Attributes:
         weights: c = softmax(beta k.M / (|k| |M|)), ``[B, H, N]``.
-        along: k.M / |M|, ``[B, H, N]``.
+        scores: what the softmax is taken of, ``[B, H, N]``.
         slot_scale: 1 / |M|, ``[B, 1, N]``.
     """
 
     weights: Tensor
-    along: Tensor
+    scores: Tensor
     slot_scale: Tensor
 
 
-def key_scales(keys: Tensor, epsilon: float) -> Tensor:
-    """``1 / |k|``, ``[B, H, W] -> [B, H, 1]``, with ``epsilon`` inside the root."""
-    return (keys * keys).sum(-1, keepdim=True).add_(epsilon).rsqrt_()
-
-
-def content(keys: Tensor, scale: Tensor, memory: Tensor, epsilon: float) -> Content:
+def content(pointed: Tensor, memory: Tensor, epsilon: float) -> Content:
     """Address by content.
 
     Args:
-        keys: ``[B, H, W]``.
-        scale: beta / |k|, ``[B, H, 1]``.
+        pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
-        epsilon: inside the roots of the cosine.
+        epsilon: inside the root of the cosine.
     """
-    slot_scale = (memory * memory).sum(-1).add_(epsilon).rsqrt_().unsqueeze(1)
-    along = torch.bmm(keys, memory.mT).mul_(slot_scale)
-    return Content((along * scale).softmax(-1), along, slot_scale)
+    slot_scale = inverse_norms(memory, epsilon).unsqueeze(1)
+    scores = torch.bmm(pointed, memory.mT).mul_(slot_scale)
+    return Content(scores.softmax(-1), scores, slot_scale)
 
 
 def content_gradient(
-    gradient: Tensor,
-    addressed: Content,
-    keys: Tensor,
-    scale: Tensor,
-    memory: Tensor,
-    memory_gradient: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Gradients of keys and scales; that of the memory is added to ``memory_gradient``.
+    gradient: Tensor, addressed: Content, pointed: Tensor, memory: Tensor, memory_gradient: Tensor
+) -> Tensor:
+    """Gradient of the pointed keys; that of the memory is added to ``memory_gradient``.
 
     Args:
         gradient: of the weights, ``[B, H, N]``.
         addressed: what :func:`content` returned.
-        keys: ``[B, H, W]``.
-        scale: beta / |k|, ``[B, H, 1]``.
+        pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
         memory_gradient: ``[B, N, W]``, changed in place.
 
     Returns:
-        ``[B, H, W]`` and ``[B, H, 1]``.
+        ``[B, H, W]``.
     """
-    weights, along, slot_scale = addressed
-    gradient = softmax_gradient(gradient, weights)
-    product = gradient * along
-    radial = torch.bmm(scale.mT, product).mul_(slot_scale).mul_(slot_scale)
-    gradient.mul_(slot_scale).mul_(scale)
-    memory_gradient.baddbmm_(gradient.mT, keys)
-    memory_gradient.addcmul_(memory, radial.mT, value=-1.0)
-    return torch.bmm(gradient, memory), product.sum(-1, keepdim=True)
-
-
-def key_gradients(
-    key_gradient: Tensor, scale_gradient: Tensor, keys: Tensor, strength: Tensor, key_scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of keys and strengths, of which ``scale = strength * key_scales(keys)`` is made.
-
-    Args:
-        key_gradient: what else reaches the keys, ``[B, H, W]``, changed in place.
-        scale_gradient: ``[B, H, 1]``.
-        keys: ``[B, H, W]``.
-        strength: beta, ``[B, H, 1]``.
-        key_scale: 1 / |k|, ``[B, H, 1]``.
-    """
-    strength_gradient = scale_gradient * key_scale
-    inward = (strength_gradient * strength).mul_(key_scale).mul_(key_scale)
-    return key_gradient.addcmul_(keys, inward, value=-1.0), strength_gradient
+    weights, scores, slot_scale = addressed
+    gradient = softmax_gradient(gradient, weights).mul_(slot_scale)
+    memory_gradient.baddbmm_(gradient.mT, pointed)
+    pointed_gradient = torch.bmm(gradient, memory)
+    radial = gradient.mul_(scores).mul_(slot_scale).sum(1)
+    memory_gradient.addcmul_(memory, radial.unsqueeze(-1), value=-1.0)
+    return pointed_gradient
 
 
 def products_of_others(factors: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from memnets.core import (
     check_positive,
     map_state,
 )
+from memnets.features import Features, VectorFeatures
 from memnets.layers import Bridge
 from memnets.models.base import Model
 from memnets.models.seq2seq import check_source
@@ -74,6 +75,8 @@ class PointerNetwork(Model[PointerState]):
         glimpses: G, at least 0.
         revisit: whether a step may be pointed at again.
         complete: whether the answer may end only after every step was pointed at.
+        features: makes what is seen of a step from the width of its vector; the vector as it is if
+            not given.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -96,6 +99,7 @@ class PointerNetwork(Model[PointerState]):
         glimpses: int = 0,
         revisit: bool = False,
         complete: bool = False,
+        features: Callable[[int], Features] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -115,7 +119,8 @@ class PointerNetwork(Model[PointerState]):
         self.input_size = input_size
         self.revisit = revisit
         self.complete = complete
-        self.embedding = nn.Linear(input_size, width)
+        self.features = (VectorFeatures if features is None else features)(input_size)
+        self.embedding = nn.Linear(self.features.output_size, width)
         self.encoder = encoder(width)
         slot_size = width + self.encoder.output_size
         end = torch.randn(slot_size) / slot_size**0.5
@@ -152,7 +157,7 @@ class PointerNetwork(Model[PointerState]):
             raise ValueError(
                 f"source must be finite; got {source[row, step].tolist()} at [{row}, {step}]"
             )
-        embedded = self.embedding(source)
+        embedded = self.embedding(self.features(source))
         vectors, summary = self.encoder(embedded, mask)
         _, controller = self.bridge.first_state(summary, self.decoder)
         values = torch.cat([embedded, vectors], -1)

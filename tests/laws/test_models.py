@@ -10,7 +10,7 @@ from memnets import testing
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.encoders import Process, Recurrent, SelfAttention
-from memnets.features import ImageFeatures, VectorFeatures
+from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.layers import LearnedPositions, SinusoidalPositions
 from memnets.memories import NTM
 from memnets.models import (
@@ -205,7 +205,7 @@ def test_learners_of_images(model):
         model,
         input_size=18,
         output_size=2,
-        features=partial(ImageFeatures, filters=2, layers=2),
+        features=partial(ImageFeatures, filters=(2, 2)),
         objective=Labels(),
         steps=episodes,
         overfit_steps=0,
@@ -266,6 +266,7 @@ def test_pointer_network_on_sets(encoder, glimpses):
         PointerNetwork,
         symmetry="permutation",
         glimpses=glimpses,
+        features=partial(FourierFeatures, frequencies=2),
         **{**POINTER, "encoder": encoder},
     )
 

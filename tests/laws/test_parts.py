@@ -21,7 +21,7 @@ from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
 from memnets.core import Memory
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine
-from memnets.normalizers import Entmax15, GumbelHard, Softmax, Sparsemax, TopK
+from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.scores import (
     Additive,
     Concat,
@@ -35,6 +35,7 @@ from memnets.scores import (
 
 NORMALIZERS = [
     Softmax,
+    ScalableSoftmax,
     Sparsemax,
     Entmax15,
     partial(TopK, 1),

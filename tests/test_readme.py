@@ -1,5 +1,6 @@
 """The README's own code, run as it stands."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -77,3 +78,32 @@ def test_the_map_names_every_file() -> None:
         if path.name.startswith("__") or folder in ("kernels", "testing"):
             continue
         assert path.name in written, f"README.md's map does not name {path.relative_to(ROOT)}"
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of memnets that a file imports, but not those that it names in types alone."""
+    names: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "memnets":
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memnets."):
+            names.add(str(node.module).split(".")[1])
+        nodes.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def test_each_file_is_on_the_map_and_imports_only_those_above_it() -> None:
+    package = README.split("## The map")[1].split("\ntasks/ ")[0]
+    lines = re.findall(r"^  (\w+(?:\.py|/)(?: \w+\.py)*) ", package, re.MULTILINE)
+    places = [name.rstrip("/").removesuffix(".py") for line in lines for name in line.split()]
+    files = {path.relative_to(ROOT / "memnets") for path in (ROOT / "memnets").rglob("*.py")}
+    modules = {path: path.parts[0].removesuffix(".py") for path in files}
+    assert sorted(places) == sorted(set(modules.values()) - {"__init__", "__main__"})
+    for path, module in modules.items():
+        if module in places:
+            above = set(places[: places.index(module) + 1])
+            assert imported(ROOT / "memnets" / path) <= above, f"{path} imports what is below it"

@@ -141,10 +141,10 @@ def test_it_learns_to_sort():
 
 
 def test_a_target_that_may_not_be_pointed_at_is_refused():
-    twice = torch.tensor([[FIRST, FIRST, END]])
-    inputs = torch.tensor([[BEGIN, FIRST, FIRST]])
-    batch = Batch(points(1, 2), inputs, twice)
-    with pytest.raises(ValueError, match="a step that was pointed at before"):
+    targets = torch.tensor([[FIRST, END, PAD], [FIRST, FIRST, END]])
+    inputs = torch.tensor([[BEGIN, FIRST, PAD], [BEGIN, FIRST, FIRST]])
+    batch = Batch(points(2, 2), inputs, targets, target_mask=targets != PAD)
+    with pytest.raises(ValueError, match=rf"pointed at before; got token {FIRST} at \[1, 1\]"):
         network().loss(batch)
     assert network(revisit=True).loss(batch).isfinite()
 

@@ -210,9 +210,14 @@ class PointerNetwork(Model[PointerState]):
         """
         loss = super().loss(batch)
         if loss == torch.inf:
+            losses = self.objective.losses(self.logits(batch), batch.targets)
+            if batch.target_mask is not None:
+                losses = losses.masked_fill(~batch.target_mask, 0.0)
+            row, step = losses.isinf().nonzero()[0].tolist()
             raise ValueError(
-                "a target points at a step that may not be pointed at: padding, or, without "
-                "revisit, a step that was pointed at before"
+                "targets must point at steps that may be pointed at, not at padding nor, without "
+                "revisit, at a step that was pointed at before; "
+                f"got token {batch.targets[row, step].item()} at [{row}, {step}]"
             )
         return loss
 

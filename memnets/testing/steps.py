@@ -535,7 +535,7 @@ def check_pointer(
     """Check that a model which points at its source keeps the laws of models and of pointers.
 
     Those of :func:`check_model`; padding and, without ``revisit``, what was pointed at before have
-    no probability, everything else has some; for a set encoder, a permutation of the source
+    no probability, everything else has some; with ``symmetry``, a permutation of the source
     permutes the answer.
 
     Args:
@@ -550,6 +550,9 @@ def check_pointer(
 
     Raises:
         AssertionError: a law broke; the message names every law that did.
+
+    Example:
+        ``check_pointer(PointerNetwork, input_size=2, encoder=..., decoder=LSTM, attention=...)``
     """
     kind = _PointerSubject if symmetry is None else _SetPointerSubject
     subject = kind(model, {**arguments, "revisit": revisit}, steps, overfit_steps, revisit)

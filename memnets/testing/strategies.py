@@ -291,11 +291,12 @@ def ntm_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = Tr
     def part(low: float, high: float) -> Any:
         return draw(tensors((*batch, count, 1), dtype, low, high, special))
 
+    key, strength = draw(sharp_queries(memory, count, special))
     # A gradient multiplies strength and sharpness as well: together they count as one factor.
     great = magnitude(dtype) ** 0.5 if special else 4.0
     return NTMQuery(
-        key=draw(queries(memory, count, special)),
-        strength=part(torch.finfo(dtype).tiny, great),
+        key=key,
+        strength=strength,
         gate=part(0.0, 1.0),
         shift=draw(shift_kernels((*batch, count, size), dtype)),
         sharpness=part(1.0, 1.0 + great),

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.linalg import vecdot
 
 from memnets.kernels.parts import (
     Content,
     PointedKeys,
+    constant,
     content,
     content_gradient,
     key_gradients,
@@ -106,8 +106,8 @@ class _Step(torch.autograd.Function):
         usage_epsilon: float,
     ) -> tuple[Tensor, ...]:
         reads, width = layout
-        batch = len(interface)
-        one = interface.new_ones(())  # of a number, PyTorch makes a tensor each time
+        batch, _ = usage.shape
+        one = constant(1.0, usage.dtype, usage.device)
         raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
             layout.sizes, -1
         )
@@ -192,7 +192,7 @@ class _Step(torch.autograd.Function):
         # Read.
         gradient = torch.baddbmm(weights_gradient, vectors_gradient, next_memory.mT).unsqueeze(2)
         memory_gradient = torch.baddbmm(memory_gradient, next_weights.mT, vectors_gradient)
-        modes_gradient = softmax_gradient(vecdot(sources, gradient), modes)
+        modes_gradient = softmax_gradient((sources * gradient).sum(-1), modes)
         backward_gradient, found_gradient, forward_gradient = gradient.mul(
             modes.unsqueeze(-1)
         ).unbind(2)
@@ -222,9 +222,9 @@ class _Step(torch.autograd.Function):
 
         # Write.
         change_gradient = row * memory_gradient
-        gradient.add_(vecdot(memory_gradient, change))
+        gradient.add_((memory_gradient * change).sum(-1))
         add_gradient = change_gradient.sum(1)
-        erase_gradient = vecdot(change_gradient, memory, dim=1)
+        erase_gradient = (change_gradient * memory).sum(1)
         memory_gradient.addcmul_(erase.unsqueeze(1), change_gradient, value=-1.0)
         write_gate_gradient = (gradient * chosen).sum(-1, keepdim=True)
         gradient.mul_(write_gate)
@@ -250,7 +250,7 @@ class _Step(torch.autograd.Function):
         previous_written_gradient = torch.addcmul(gradient, gradient, usage, value=-1.0)
         if reads > 1:
             kept_gradient = products_of_others(kept).mul_(kept_gradient)
-        free_gates_gradient = vecdot(kept_gradient, weights)
+        free_gates_gradient = (kept_gradient * weights).sum(-1)
         previous_weights_gradient.addcmul_(kept_gradient, free_gates.unsqueeze(-1), value=-1.0)
 
         key_gradient, strengths_gradient = key_gradients(
@@ -269,7 +269,7 @@ class _Step(torch.autograd.Function):
             [
                 key_gradient.view(batch, -1),
                 strengths_gradient.mul_(raw_strengths.sigmoid()).squeeze(-1),
-                torch.ops.aten.sigmoid_backward(unit_gradient, unit),
+                unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0)),
                 modes_gradient.view(batch, -1),
                 add_gradient,
             ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "Content",
     "PointedKeys",
+    "constant",
     "content",
     "content_gradient",
     "inverse_norms",
@@ -37,6 +38,12 @@ def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
     return skipping
 
 
+@lru_cache(maxsize=64)
+def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor ``[]``, which PyTorch would make of it anew for each operation."""
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
 class PointedKeys(NamedTuple):
     """Keys as content is found by, and what their gradient needs.
 
@@ -53,7 +60,8 @@ class PointedKeys(NamedTuple):
 
 def inverse_norms(vectors: Tensor, epsilon: float) -> Tensor:
     """``1 / |v|``, ``[*B, W] -> [*B]``, with ``epsilon`` inside the root."""
-    return torch.linalg.vecdot(vectors, vectors).add_(epsilon).rsqrt_()
+    share = constant(epsilon / vectors.shape[-1], vectors.dtype, vectors.device)
+    return torch.addcmul(share, vectors, vectors).sum(-1).rsqrt_()
 
 
 def pointed_keys(keys: Tensor, strength: Tensor, epsilon: float) -> PointedKeys:
@@ -77,7 +85,7 @@ def key_gradients(pointed_gradient: Tensor, keys: PointedKeys) -> tuple[Tensor, 
         keys: what :func:`pointed_keys` returned.
     """
     _, unit, scale = keys
-    strength_gradient = torch.linalg.vecdot(pointed_gradient, unit).unsqueeze(-1)
+    strength_gradient = (pointed_gradient * unit).sum(-1, keepdim=True)
     pointed_gradient.addcmul_(unit, strength_gradient, value=-1.0).mul_(scale)
     return pointed_gradient, strength_gradient
 

@@ -1,18 +1,16 @@
-"""A step of the DNC's memory as one node of the autograd graph.
+"""A step of the DNC's memory, forward and backward.
 
-Its naive twin is :meth:`memnets.memories.DNC.forward` within :func:`memnets.kernels.naive`. As with
-the NTM, eager PyTorch spends most of a small step between its operations; of a great one, the links
-take most, through which the plain definition goes many more times than there is need.
+Its naive twin is :meth:`memnets.memories.DNC.forward` within :func:`memnets.kernels.naive`. A small
+step takes as long as it has operations, whatever they do; of a great one, the links take most.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from memnets.kernels.parts import (
     Content,
@@ -24,10 +22,9 @@ from memnets.kernels.parts import (
     pointed_keys,
     products_of_others,
     softmax_gradient,
-    unrecorded,
 )
 
-__all__ = ["DNCLayout", "step"]
+__all__ = ["DNCKernel", "DNCLayout"]
 
 
 class DNCLayout(NamedTuple):
@@ -57,59 +54,38 @@ class DNCLayout(NamedTuple):
         )
 
 
-def step(
-    interface: Tensor,
-    state: tuple[Tensor, ...],
-    layout: DNCLayout,
-    cosine_epsilon: float,
-    usage_epsilon: float = 1e-6,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Write, then read.
-
-    Args:
-        interface: ``[B, sum(layout.sizes)]``.
-        state: M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``, L ``[B, N, N]``, w^w ``[B, N]`` and w^r
-            ``[B, R, N]``, of the step before.
-        layout: how the interface is laid out.
-        cosine_epsilon: inside the roots of the cosine.
-        usage_epsilon: see :func:`memnets.functional.allocation`.
-
-    Returns:
-        What was read, ``[B, R, W]``, and the next state.
-    """
-    vectors, *state = _Step.apply(interface, *state, layout, cosine_epsilon, usage_epsilon)  # type: ignore[no-untyped-call]
-    return vectors, tuple(state)
-
-
 @lru_cache(maxsize=64)
 def _later(slots: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``x @ _later`` is, for each slot, the sum of x over all slots that come later: ``[N, N]``."""
     return torch.ones(slots, slots, dtype=dtype, device=device).tril(-1)
 
 
-class _Step(torch.autograd.Function):
-    """Letters as in Graves et al. 2016."""
+class DNCKernel(NamedTuple):
+    """A :class:`~memnets.kernels.steps.StepKernel`: write, then read (Graves et al. 2016).
 
-    @staticmethod
-    @unrecorded
+    The state is M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``, L ``[B, N, N]``, w^w ``[B, N]`` and
+    w^r ``[B, R, N]``.
+
+    Attributes:
+        layout: how the interface is laid out.
+        cosine_epsilon: inside the roots of the cosine.
+        usage_epsilon: see :func:`memnets.functional.allocation`.
+    """
+
+    layout: DNCLayout
+    cosine_epsilon: float
+    usage_epsilon: float = 1e-6
+
     def forward(
-        ctx: Any,
-        interface: Tensor,
-        memory: Tensor,
-        usage: Tensor,
-        precedence: Tensor,
-        link: Tensor,
-        written: Tensor,
-        weights: Tensor,
-        layout: DNCLayout,
-        cosine_epsilon: float,
-        usage_epsilon: float,
-    ) -> tuple[Tensor, ...]:
-        reads, width = layout
+        self, interface: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
+        (reads, width), cosine_epsilon, usage_epsilon = self
+        memory, usage, precedence, link, written, weights = state
         batch, _ = usage.shape
         one = constant(1.0, usage.dtype, usage.device)
         raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
-            layout.sizes, -1
+            self.layout.sizes, -1
         )
         raw_strengths = raw_strengths.unsqueeze(-1)
         strengths = torch.nn.functional.softplus(raw_strengths).add_(one)
@@ -152,36 +128,34 @@ class _Step(torch.autograd.Function):
         next_weights = (modes.unsqueeze(-1) * sources).sum(2)
         vectors = torch.bmm(next_weights, next_memory)
 
-        ctx.reads, ctx.usage_epsilon = reads, usage_epsilon
-        ctx.save_for_backward(
+        next_state = (
+            next_memory, next_usage, next_precedence, next_link, next_written, next_weights,
+        )  # fmt: skip
+        saved = (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
             allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
             weights, next_memory, next_link, next_written, next_weights, *keys, *sought, *found,
         )  # fmt: skip
-        return (
-            vectors, next_memory, next_usage, next_precedence, next_link, next_written, next_weights
-        )  # fmt: skip
+        return vectors, next_state, saved
 
-    @staticmethod
-    @once_differentiable
-    @unrecorded
     def backward(
-        ctx: Any,
+        self,
+        saved: tuple[Tensor, ...],
         vectors_gradient: Tensor,
-        memory_gradient: Tensor,
-        usage_gradient: Tensor,
-        precedence_gradient: Tensor,
-        link_gradient: Tensor,
-        written_gradient: Tensor,
-        weights_gradient: Tensor,
-    ) -> tuple[Tensor | None, ...]:
+        state_gradient: tuple[Tensor, ...],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
             allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
             weights, next_memory, next_link, next_written, next_weights, *others,
-        ) = ctx.saved_tensors  # fmt: skip
+        ) = saved  # fmt: skip
         keys, sought, found = PointedKeys(*others[:3]), Content(*others[3:6]), Content(*others[6:])
-        reads, width = ctx.reads, memory.shape[-1]
+        (
+            memory_gradient, usage_gradient, precedence_gradient, link_gradient, written_gradient,
+            weights_gradient,
+        ) = state_gradient  # fmt: skip
+        (reads, width), _, usage_epsilon = self
         batch, slots = usage.shape
         read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
@@ -243,7 +217,7 @@ class _Step(torch.autograd.Function):
         ordered_gradient.mul_(before).addcdiv_(later, used, value=-1.0)
         free_gradient = later.scatter_(-1, order, ordered_gradient)
         # Usage.
-        gradient = torch.sub(usage_gradient, free_gradient, alpha=1 - ctx.usage_epsilon)
+        gradient = torch.sub(usage_gradient, free_gradient, alpha=1 - usage_epsilon)
         kept_gradient = (gradient * filled).unsqueeze(1)
         gradient.mul_(retention)
         previous_usage_gradient = torch.addcmul(gradient, gradient, written, value=-1.0)
@@ -275,8 +249,7 @@ class _Step(torch.autograd.Function):
             ],
             -1,
         )
-        return (
-            interface_gradient, memory_gradient, previous_usage_gradient,
-            previous_precedence_gradient, link_gradient, previous_written_gradient,
-            previous_weights_gradient, None, None, None,
+        return interface_gradient, (
+            memory_gradient, previous_usage_gradient, previous_precedence_gradient, link_gradient,
+            previous_written_gradient, previous_weights_gradient,
         )  # fmt: skip

@@ -1,0 +1,257 @@
+"""Steps of a memory as nodes of the autograd graph: one by one, or all of a sequence as one node.
+
+Eager PyTorch spends most of a small step between its operations, and the engine as much again on
+the way back. Inside a node nothing is recorded, and the backward pass is written out: for a memory,
+in the kernel of its step; for the LSTM that drives it, here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from memnets.kernels.parts import constant, unrecorded
+
+__all__ = ["LSTMWeights", "StepKernel", "run", "step"]
+
+Tensors = tuple[Tensor, ...]
+
+
+class StepKernel(Protocol):
+    """A step of a memory, forward and backward, in operations that nobody records."""
+
+    def forward(self, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors, Tensors]:
+        """One step.
+
+        Args:
+            interface: ``[B, interface_size]``.
+            state: of the step before.
+
+        Returns:
+            What was read, ``[B, R, W]``; the next state; what :meth:`backward` needs, of which
+            there is as much in each step.
+        """
+
+    def backward(
+        self, saved: Tensors, vectors_gradient: Tensor, state_gradient: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Gradients of the interface and of the state before; none of the arguments is changed.
+
+        Args:
+            saved: what :meth:`forward` returned.
+            vectors_gradient: of what was read.
+            state_gradient: of the next state.
+        """
+
+
+def step(kernel: StepKernel, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+    """One step of a memory.
+
+    Args:
+        kernel: takes the step.
+        interface: ``[B, interface_size]``.
+        state: of the step before.
+
+    Returns:
+        What was read, ``[B, R, W]``, and the next state.
+    """
+    vectors, *state = _Step.apply(kernel, interface, *state)  # type: ignore[no-untyped-call, assignment]
+    return vectors, tuple(state)
+
+
+class LSTMWeights(NamedTuple):
+    """Weights of an LSTM of one layer whose input is ``[x, r]``, as those of ``torch.nn.LSTM``.
+
+    Attributes:
+        from_input: ``[4 hidden_size, I + read_size]``.
+        from_hidden: ``[4 hidden_size, hidden_size]``.
+        input_bias: ``[4 hidden_size]``.
+        hidden_bias: ``[4 hidden_size]``.
+    """
+
+    from_input: Tensor
+    from_hidden: Tensor
+    input_bias: Tensor
+    hidden_bias: Tensor
+
+
+def run(
+    kernel: StepKernel,
+    weights: LSTMWeights,
+    interface: tuple[Tensor, Tensor],
+    inputs: Tensor,
+    feature: Tensor,
+    cell: Tensor,
+    state: Tensors,
+) -> tuple[Tensor, Tensor, Tensors]:
+    """All steps of an LSTM that reads and writes a memory.
+
+    ``h_t, c_t = lstm([x_t, r_{t-1}], h_{t-1}, c_{t-1})``, ``r_t = step(U h_t + a)``.
+
+    Args:
+        kernel: takes the steps of the memory.
+        weights: of the LSTM.
+        interface: U, ``[interface_size, hidden_size]``, and a, ``[interface_size]``.
+        inputs: x, ``[B, T, I]``.
+        feature: ``[h_0, r_0]``, ``[B, hidden_size + read_size]``.
+        cell: c_0, ``[B, hidden_size]``.
+        state: of the memory.
+
+    Returns:
+        ``[h_t, r_t]`` of all steps, ``[B, T, hidden_size + read_size]``; c_T; the last state of the
+        memory.
+    """
+    features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call, assignment]
+        kernel, *weights, *interface, inputs, feature, cell, *state
+    )
+    return features, cell, tuple(state)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    @unrecorded
+    def forward(ctx: Any, kernel: StepKernel, interface: Tensor, *state: Tensor) -> Tensors:
+        vectors, next_state, saved = kernel.forward(interface, state)
+        ctx.kernel = kernel
+        ctx.save_for_backward(*saved)
+        return vectors, *next_state
+
+    @staticmethod
+    @once_differentiable
+    @unrecorded
+    def backward(ctx: Any, vectors_gradient: Tensor, *state_gradient: Tensor) -> Any:
+        interface_gradient, state_gradient = ctx.kernel.backward(
+            ctx.saved_tensors, vectors_gradient, state_gradient
+        )
+        return None, interface_gradient, *state_gradient
+
+
+class _Run(torch.autograd.Function):
+    """What does not wait for the step before is done for all steps at once."""
+
+    @staticmethod
+    @unrecorded
+    def forward(
+        ctx: Any,
+        kernel: StepKernel,
+        from_input: Tensor,
+        from_hidden: Tensor,
+        input_bias: Tensor,
+        hidden_bias: Tensor,
+        interface_weight: Tensor,
+        interface_bias: Tensor,
+        inputs: Tensor,
+        feature: Tensor,
+        cell: Tensor,
+        *state: Tensor,
+    ) -> Tensors:
+        batch, steps, width = inputs.shape
+        # Gates are those of x, and those of [h, r], which are the feature of the step before.
+        inputs = inputs.transpose(0, 1).reshape(steps * batch, width)
+        from_feature = torch.cat([from_hidden, from_input[:, width:]], 1)
+        of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_input[:, :width].t())
+        from_feature_transposed, to_interface = from_feature.t(), interface_weight.t()
+        features, cells, gates, candidates, squashed, saved = [feature], [cell], [], [], [], []
+        for gate in of_inputs.view(steps, batch, -1).unbind(0):
+            gate = torch.addmm(gate, feature, from_feature_transposed)
+            enter, forget, candidate, leave = gate.chunk(4, 1)
+            candidate = candidate.tanh()
+            gate.sigmoid_()  # the candidate's quarter is of no use any more
+            cell = torch.addcmul(enter * candidate, forget, cell)
+            squash = cell.tanh()
+            hidden = leave * squash
+            vectors, state, kept = kernel.forward(
+                torch.addmm(interface_bias, hidden, to_interface), state
+            )
+            feature = torch.cat([hidden, vectors.view(batch, -1)], 1)
+            features.append(feature)
+            cells.append(cell)
+            gates.append(gate)
+            candidates.append(candidate)
+            squashed.append(squash)
+            saved.extend(kept)
+
+        ctx.kernel = kernel
+        ctx.vectors_shape = vectors.shape
+        all_features = torch.stack(features)
+        ctx.save_for_backward(
+            from_input, from_feature, interface_weight, inputs, all_features,
+            torch.stack(cells[:-1]), torch.stack(gates), torch.stack(candidates),
+            torch.stack(squashed), *saved,
+        )  # fmt: skip
+        return all_features[1:].transpose(0, 1).contiguous(), cell, *state
+
+    @staticmethod
+    @once_differentiable
+    @unrecorded
+    def backward(
+        ctx: Any, features_gradient: Tensor, cell_gradient: Tensor, *state_gradient: Tensor
+    ) -> Any:
+        (
+            from_input, from_feature, interface_weight, inputs, features, cells, gates, candidates,
+            squashed, *saved,
+        ) = ctx.saved_tensors  # fmt: skip
+        steps, batch, size = cells.shape
+        count = len(saved) // steps
+        one = constant(1.0, cells.dtype, cells.device)
+        # c = f c + i g and h = o tanh(c): what each gradient is multiplied with on its way.
+        enter, forget, _, leave = gates.chunk(4, -1)
+        slopes = torch.addcmul(gates, gates, gates, value=-1.0)
+        enter_slope, forget_slope, _, leave_slope = slopes.chunk(4, -1)
+        to_cell = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
+        candidate_slope = torch.addcmul(one, candidates, candidates, value=-1.0)
+        to_gates = torch.stack(
+            [candidates * enter_slope, cells * forget_slope, enter * candidate_slope], 2
+        )
+        to_leave = squashed * leave_slope
+        gates_gradient = gates.new_empty(steps, batch, 4, size)
+        interface_gradient = gates.new_empty(steps, batch, len(interface_weight))
+        feature_gradients = features_gradient.unbind(1)
+        feature_gradient = feature_gradients[-1]
+        for now in reversed(range(steps)):
+            hidden_gradient, vectors_gradient = feature_gradient.tensor_split((size,), 1)
+            interface_gradient[now], state_gradient = ctx.kernel.backward(
+                saved[now * count : (now + 1) * count],
+                vectors_gradient.view(ctx.vectors_shape),
+                state_gradient,
+            )
+            hidden_gradient = hidden_gradient.addmm(interface_gradient[now], interface_weight)
+            cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell[now])
+            gate_gradient = gates_gradient[now]
+            torch.mul(to_gates[now], cell_gradient.unsqueeze(1), out=gate_gradient[:, :3])
+            torch.mul(to_leave[now], hidden_gradient, out=gate_gradient[:, 3])
+            cell_gradient.mul_(forget[now])
+            feature_gradient = torch.mm(gate_gradient.view(batch, -1), from_feature)
+            if now:
+                feature_gradient += feature_gradients[now - 1]
+
+        width = inputs.shape[1]
+        gates_gradient = gates_gradient.view(steps * batch, -1)
+        interface_gradient = interface_gradient.view(steps * batch, -1)
+        hidden = features[1:].view(steps * batch, -1)[:, :size]
+        before = features[:-1].view(steps * batch, -1)
+        bias_gradient = gates_gradient.sum(0)
+        from_hidden_gradient, from_read_gradient = torch.mm(
+            gates_gradient.t(), before
+        ).tensor_split((size,), 1)
+        from_x_gradient = torch.mm(gates_gradient.t(), inputs)
+        inputs_gradient = None
+        if ctx.needs_input_grad[7]:
+            inputs_gradient = torch.mm(gates_gradient, from_input[:, :width])
+            inputs_gradient = inputs_gradient.view(steps, batch, width).transpose(0, 1)
+        return (
+            None,
+            torch.cat([from_x_gradient, from_read_gradient], 1),
+            from_hidden_gradient,
+            bias_gradient,
+            bias_gradient.clone(),
+            torch.mm(interface_gradient.t(), hidden),
+            interface_gradient.sum(0),
+            inputs_gradient,
+            feature_gradient,
+            cell_gradient,
+            *state_gradient,
+        )

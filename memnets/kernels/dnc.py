@@ -175,22 +175,22 @@ class DNCKernel(NamedTuple):
         )
 
         # Links. They are what takes time in a great batch: each line goes through them once.
+        previous_weights_gradient = torch.bmm(backward_gradient, next_link.mT)
+        previous_weights_gradient.baddbmm_(forward_gradient, next_link)
         link_gradient = torch.baddbmm(
             link_gradient,
             torch.cat([weights, forward_gradient], 1).mT,
             torch.cat([backward_gradient, weights], 1),
         )
         link_gradient.diagonal(dim1=-2, dim2=-1).zero_()
-        previous_weights_gradient = torch.bmm(backward_gradient, next_link.mT)
-        previous_weights_gradient.baddbmm_(forward_gradient, next_link)
         gradient = written_gradient + precedence_gradient
         gradient.unsqueeze(1).baddbmm_(precedence.unsqueeze(1), link_gradient.mT)
         previous_precedence_gradient = rest * precedence_gradient
         previous_precedence_gradient.unsqueeze(1).baddbmm_(column, link_gradient)
-        buffer = link_gradient * link
-        gradient.sub_(buffer.sum(-1)).sub_(buffer.sum(-2))
-        torch.addcmul(link_gradient, link_gradient, row, value=-1.0, out=buffer)
-        link_gradient = buffer.addcmul_(link_gradient, column, value=-1.0)
+        previous_link_gradient = torch.addcmul(link_gradient, link_gradient, row, value=-1.0)
+        previous_link_gradient.addcmul_(link_gradient, column, value=-1.0)
+        product = link_gradient.mul_(link)
+        gradient.sub_(product.sum(-1)).sub_(product.sum(-2))
         # Precedence: p = (1 - sum w) p + w.
         gradient.sub_((precedence_gradient * precedence).sum(-1, keepdim=True))
 
@@ -250,6 +250,6 @@ class DNCKernel(NamedTuple):
             -1,
         )
         return interface_gradient, (
-            memory_gradient, previous_usage_gradient, previous_precedence_gradient, link_gradient,
-            previous_written_gradient, previous_weights_gradient,
+            memory_gradient, previous_usage_gradient, previous_precedence_gradient,
+            previous_link_gradient, previous_written_gradient, previous_weights_gradient,
         )  # fmt: skip

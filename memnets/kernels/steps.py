@@ -195,42 +195,46 @@ class _Run(torch.autograd.Function):
             squashed, *saved,
         ) = ctx.saved_tensors  # fmt: skip
         steps, batch, size = cells.shape
-        count = len(saved) // steps
+        per_step = len(saved) // steps
         one = constant(1.0, cells.dtype, cells.device)
         # c = f c + i g and h = o tanh(c): what each gradient is multiplied with on its way.
         enter, forget, _, leave = gates.chunk(4, -1)
         slopes = torch.addcmul(gates, gates, gates, value=-1.0)
         enter_slope, forget_slope, _, leave_slope = slopes.chunk(4, -1)
-        to_cell = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
         candidate_slope = torch.addcmul(one, candidates, candidates, value=-1.0)
-        to_gates = torch.stack(
-            [candidates * enter_slope, cells * forget_slope, enter * candidate_slope], 2
+        to_gates = torch.cat(
+            [
+                candidates * enter_slope,
+                cells * forget_slope,
+                enter * candidate_slope,
+                squashed * leave_slope,
+            ],
+            -1,
         )
-        to_leave = squashed * leave_slope
-        gates_gradient = gates.new_empty(steps, batch, 4, size)
-        interface_gradient = gates.new_empty(steps, batch, len(interface_weight))
-        feature_gradients = features_gradient.unbind(1)
-        feature_gradient = feature_gradients[-1]
-        for now in reversed(range(steps)):
-            hidden_gradient, vectors_gradient = feature_gradient.tensor_split((size,), 1)
-            interface_gradient[now], state_gradient = ctx.kernel.backward(
-                saved[now * count : (now + 1) * count],
-                vectors_gradient.view(ctx.vectors_shape),
-                state_gradient,
+        to_cell = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
+        factors = zip(*(part.unbind(0) for part in (to_gates, to_cell, forget)), strict=True)
+        gates_gradients, interface_gradients = [], []
+        *feature_gradients, feature_gradient = features_gradient.unbind(1)
+        feature_gradients.insert(0, torch.zeros_like(feature_gradient))
+        for to_gate, to_cell, forget in reversed(list(factors)):
+            hidden_gradient, vectors_gradient = feature_gradient.split_with_sizes(
+                (size, feature_gradient.shape[1] - size), 1
             )
-            hidden_gradient = hidden_gradient.addmm(interface_gradient[now], interface_weight)
-            cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell[now])
-            gate_gradient = gates_gradient[now]
-            torch.mul(to_gates[now], cell_gradient.unsqueeze(1), out=gate_gradient[:, :3])
-            torch.mul(to_leave[now], hidden_gradient, out=gate_gradient[:, 3])
-            cell_gradient.mul_(forget[now])
-            feature_gradient = torch.mm(gate_gradient.view(batch, -1), from_feature)
-            if now:
-                feature_gradient += feature_gradients[now - 1]
+            saved, kept = saved[:-per_step], saved[-per_step:]
+            interface_gradient, state_gradient = ctx.kernel.backward(
+                kept, vectors_gradient.view(ctx.vectors_shape), state_gradient
+            )
+            hidden_gradient = torch.addmm(hidden_gradient, interface_gradient, interface_weight)
+            cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell)
+            gate_gradient = torch.cat([*[cell_gradient] * 3, hidden_gradient], 1).mul_(to_gate)
+            cell_gradient.mul_(forget)
+            feature_gradient = torch.addmm(feature_gradients.pop(), gate_gradient, from_feature)
+            gates_gradients.append(gate_gradient)
+            interface_gradients.append(interface_gradient)
 
+        gates_gradient = torch.cat(gates_gradients[::-1])
+        interface_gradient = torch.cat(interface_gradients[::-1])
         width = inputs.shape[1]
-        gates_gradient = gates_gradient.view(steps * batch, -1)
-        interface_gradient = interface_gradient.view(steps * batch, -1)
         hidden = features[1:].view(steps * batch, -1)[:, :size]
         before = features[:-1].view(steps * batch, -1)
         bias_gradient = gates_gradient.sum(0)

@@ -21,6 +21,7 @@ from memnets.kernels.parts import (
     key_gradients,
     pointed_keys,
     products_of_others,
+    slot_scales,
     softmax_gradient,
 )
 
@@ -64,7 +65,7 @@ class DNCKernel(NamedTuple):
     """A :class:`~memnets.kernels.steps.StepKernel`: write, then read (Graves et al. 2016).
 
     The state is M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``, L ``[B, N, N]``, w^w ``[B, N]`` and
-    w^r ``[B, R, N]``.
+    w^r ``[B, R, N]``; a step adds 1 / |M|, which the next one needs too.
 
     Attributes:
         layout: how the interface is laid out.
@@ -81,7 +82,7 @@ class DNCKernel(NamedTuple):
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (reads, width), cosine_epsilon, usage_epsilon = self
-        memory, usage, precedence, link, written, weights = state
+        memory, usage, precedence, link, written, weights, *known = state
         batch, _ = usage.shape
         one = constant(1.0, usage.dtype, usage.device)
         raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
@@ -110,7 +111,8 @@ class DNCKernel(NamedTuple):
         allocated = before - after
         allocation = ordered.scatter_(-1, order, allocated)
         # Write: M = M + w (v - e M).
-        sought = content(write_key, memory, cosine_epsilon)
+        scale = known[0] if known else slot_scales(memory, cosine_epsilon)
+        sought = content(write_key, memory, scale)
         chosen = torch.lerp(sought.weights.squeeze(1), allocation, allocation_gate)
         next_written = write_gate * chosen
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
@@ -122,7 +124,7 @@ class DNCKernel(NamedTuple):
         rest = one - next_written.sum(-1, keepdim=True)
         next_precedence = torch.addcmul(next_written, rest, precedence)
         # Read.
-        found = content(read_keys, next_memory, cosine_epsilon)
+        found = content(read_keys, next_memory, slot_scales(next_memory, cosine_epsilon))
         backward, forward = torch.bmm(weights, next_link), torch.bmm(weights, next_link.mT)
         sources = torch.stack([backward, found.weights, forward], 2)
         next_weights = (modes.unsqueeze(-1) * sources).sum(2)
@@ -130,6 +132,7 @@ class DNCKernel(NamedTuple):
 
         next_state = (
             next_memory, next_usage, next_precedence, next_link, next_written, next_weights,
+            found.slot_scale,
         )  # fmt: skip
         saved = (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,

@@ -20,6 +20,7 @@ from memnets.kernels.parts import (
     key_gradients,
     pointed_keys,
     products_of_others,
+    slot_scales,
     softmax_gradient,
 )
 
@@ -99,7 +100,7 @@ class NTMKernel(NamedTuple):
 
         # Content, interpolate, shift.
         keys = pointed_keys(raw_keys.view(batch, heads, width), strength, epsilon)
-        addressed = content(keys.pointed, memory, epsilon)
+        addressed = content(keys.pointed, memory, slot_scales(memory, epsilon))
         gated = torch.lerp(previous, addressed.weights, gate)
         index = _windows(slots, size, -1, gated.device)
         windows = gated.index_select(-1, index).view(batch * heads, slots, size)

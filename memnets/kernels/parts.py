@@ -19,6 +19,7 @@ __all__ = [
     "key_gradients",
     "pointed_keys",
     "products_of_others",
+    "slot_scales",
     "softmax_gradient",
     "unrecorded",
 ]
@@ -104,15 +105,19 @@ class Content(NamedTuple):
     slot_scale: Tensor
 
 
-def content(pointed: Tensor, memory: Tensor, epsilon: float) -> Content:
+def slot_scales(memory: Tensor, epsilon: float) -> Tensor:
+    """``1 / |M|``, ``[B, N, W] -> [B, 1, N]``, with ``epsilon`` inside the root."""
+    return inverse_norms(memory, epsilon).unsqueeze(1)
+
+
+def content(pointed: Tensor, memory: Tensor, slot_scale: Tensor) -> Content:
     """Address by content.
 
     Args:
         pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
-        epsilon: inside the root of the cosine.
+        slot_scale: what :func:`slot_scales` returned.
     """
-    slot_scale = inverse_norms(memory, epsilon).unsqueeze(1)
     scores = torch.bmm(pointed, memory.mT).mul_(slot_scale)
     return Content(scores.softmax(-1), scores, slot_scale)
 

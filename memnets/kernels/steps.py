@@ -31,8 +31,8 @@ class StepKernel(Protocol):
             state: of the step before.
 
         Returns:
-            What was read, ``[B, R, W]``; the next state; what :meth:`backward` needs, of which
-            there is as much in each step.
+            What was read, ``[B, R, W]``; the next state, and behind it whatever a next step would
+            compute again; what :meth:`backward` needs, as many tensors in each step.
         """
 
     def backward(
@@ -117,7 +117,7 @@ class _Step(torch.autograd.Function):
         vectors, next_state, saved = kernel.forward(interface, state)
         ctx.kernel = kernel
         ctx.save_for_backward(*saved)
-        return vectors, *next_state
+        return vectors, *next_state[: len(state)]
 
     @staticmethod
     @once_differentiable
@@ -149,6 +149,7 @@ class _Run(torch.autograd.Function):
         *state: Tensor,
     ) -> Tensors:
         batch, steps, width = inputs.shape
+        parts = len(state)
         # Gates are those of x, and those of [h, r], which are the feature of the step before.
         inputs = inputs.transpose(0, 1).reshape(steps * batch, width)
         from_feature = torch.cat([from_hidden, from_input[:, width:]], 1)
@@ -182,7 +183,7 @@ class _Run(torch.autograd.Function):
             torch.stack(cells[:-1]), torch.stack(gates), torch.stack(candidates),
             torch.stack(squashed), *saved,
         )  # fmt: skip
-        return all_features[1:].transpose(0, 1).contiguous(), cell, *state
+        return all_features[1:].transpose(0, 1).contiguous(), cell, *state[:parts]
 
     @staticmethod
     @once_differentiable

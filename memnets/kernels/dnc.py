@@ -151,9 +151,9 @@ class DNCKernel(NamedTuple):
         (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
             allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
-            weights, next_memory, next_link, next_written, next_weights, *others,
+            weights, next_memory, next_link, next_written, next_weights, *parts,
         ) = saved  # fmt: skip
-        keys, sought, found = PointedKeys(*others[:3]), Content(*others[3:6]), Content(*others[6:])
+        keys, sought, found = PointedKeys(*parts[:3]), Content(*parts[3:6]), Content(*parts[6:])
         (
             memory_gradient, usage_gradient, precedence_gradient, link_gradient, written_gradient,
             weights_gradient,

@@ -134,9 +134,9 @@ class NTMKernel(NamedTuple):
         """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            weights, erased, memory, previous, *others,
+            weights, erased, memory, previous, *parts,
         ) = saved  # fmt: skip
-        keys, addressed = PointedKeys(*others[:3]), Content(*others[3:])
+        keys, addressed = PointedKeys(*parts[:3]), Content(*parts[3:])
         memory_gradient, weights_gradient = state_gradient
         reads, writes, _, size, _ = self.layout
         batch, heads, slots = previous.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,10 @@ __all__ = [
     "unrecorded",
 ]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def unrecorded(function: Function) -> Function:
     """Of an ``autograd.Function``: its operations skip the layer that would record them.
 
     They are not recorded anyway; to find that out takes a sixth of the time of a small operation.
@@ -36,7 +38,7 @@ def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
         with torch._C._AutoDispatchBelowAutograd():
             return function(*arguments)
 
-    return skipping
+    return skipping  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from memnets.kernels.parts import constant, unrecorded
@@ -58,7 +58,7 @@ def step(kernel: StepKernel, interface: Tensor, state: Tensors) -> tuple[Tensor,
     Returns:
         What was read, ``[B, R, W]``, and the next state.
     """
-    vectors, *state = _Step.apply(kernel, interface, *state)  # type: ignore[no-untyped-call, assignment]
+    vectors, *state = _Step.apply(kernel, interface, *state)  # type: ignore[no-untyped-call]
     return vectors, tuple(state)
 
 
@@ -81,7 +81,7 @@ class LSTMWeights(NamedTuple):
 def run(
     kernel: StepKernel,
     weights: LSTMWeights,
-    interface: tuple[Tensor, Tensor],
+    interface: nn.Linear,
     inputs: Tensor,
     feature: Tensor,
     cell: Tensor,
@@ -94,7 +94,7 @@ def run(
     Args:
         kernel: takes the steps of the memory.
         weights: of the LSTM.
-        interface: U, ``[interface_size, hidden_size]``, and a, ``[interface_size]``.
+        interface: the layer of U and a.
         inputs: x, ``[B, T, I]``.
         feature: ``[h_0, r_0]``, ``[B, hidden_size + read_size]``.
         cell: c_0, ``[B, hidden_size]``.
@@ -104,8 +104,10 @@ def run(
         ``[h_t, r_t]`` of all steps, ``[B, T, hidden_size + read_size]``; c_T; the last state of the
         memory.
     """
-    features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call, assignment]
-        kernel, *weights, *interface, inputs, feature, cell, *state
+    recorded = torch.is_grad_enabled()  # which nothing within a node can tell
+    layer = interface.weight, interface.bias
+    features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call]
+        kernel, recorded, *weights, *layer, inputs, feature, cell, *state
     )
     return features, cell, tuple(state)
 
@@ -137,6 +139,7 @@ class _Run(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernel: StepKernel,
+        recorded: bool,
         from_input: Tensor,
         from_hidden: Tensor,
         input_bias: Tensor,
@@ -149,41 +152,39 @@ class _Run(torch.autograd.Function):
         *state: Tensor,
     ) -> Tensors:
         batch, steps, width = inputs.shape
-        parts = len(state)
-        # Gates are those of x, and those of [h, r], which are the feature of the step before.
+        state_size = len(state)
+        # The gates' input is x, known for all steps, and [h, r], the feature of the step before.
         inputs = inputs.transpose(0, 1).reshape(steps * batch, width)
-        from_feature = torch.cat([from_hidden, from_input[:, width:]], 1)
-        of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_input[:, :width].t())
-        from_feature_transposed, to_interface = from_feature.t(), interface_weight.t()
-        features, cells, gates, candidates, squashed, saved = [feature], [cell], [], [], [], []
-        for gate in of_inputs.view(steps, batch, -1).unbind(0):
-            gate = torch.addmm(gate, feature, from_feature_transposed)
-            enter, forget, candidate, leave = gate.chunk(4, 1)
+        from_x, from_read = from_input.tensor_split((width,), 1)
+        from_feature = torch.cat([from_hidden, from_read], 1)
+        of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_x.t())
+        to_gates, to_interface = from_feature.t(), interface_weight.t()
+        features, cells = [feature], []
+        saved: list[Tensor] = []
+        for gates in of_inputs.view(steps, batch, -1).unbind(0):
+            gates = torch.addmm(gates, feature, to_gates)
+            enter, forget, candidate, leave = gates.chunk(4, 1)
             candidate = candidate.tanh()
-            gate.sigmoid_()  # the candidate's quarter is of no use any more
-            cell = torch.addcmul(enter * candidate, forget, cell)
-            squash = cell.tanh()
-            hidden = leave * squash
-            vectors, state, kept = kernel.forward(
-                torch.addmm(interface_bias, hidden, to_interface), state
-            )
+            gates.sigmoid_()  # the candidate's quarter is of no use any more
+            next_cell = torch.addcmul(enter * candidate, forget, cell)
+            squashed = next_cell.tanh()
+            hidden = leave * squashed
+            interface = torch.addmm(interface_bias, hidden, to_interface)
+            vectors, state, needed = kernel.forward(interface, state)
             feature = torch.cat([hidden, vectors.view(batch, -1)], 1)
             features.append(feature)
-            cells.append(cell)
-            gates.append(gate)
-            candidates.append(candidate)
-            squashed.append(squash)
-            saved.extend(kept)
+            if recorded:
+                cells.append((gates, candidate, cell, squashed))
+                saved.extend(needed)
+            cell = next_cell
 
-        ctx.kernel = kernel
-        ctx.vectors_shape = vectors.shape
+        ctx.kernel, ctx.vectors_shape = kernel, vectors.shape
         all_features = torch.stack(features)
         ctx.save_for_backward(
-            from_input, from_feature, interface_weight, inputs, all_features,
-            torch.stack(cells[:-1]), torch.stack(gates), torch.stack(candidates),
-            torch.stack(squashed), *saved,
+            from_x, from_feature, interface_weight, inputs, all_features,
+            *(torch.stack(part) for part in zip(*cells, strict=True)), *saved,
         )  # fmt: skip
-        return all_features[1:].transpose(0, 1).contiguous(), cell, *state[:parts]
+        return all_features[1:].transpose(0, 1).contiguous(), cell, *state[:state_size]
 
     @staticmethod
     @once_differentiable
@@ -192,68 +193,58 @@ class _Run(torch.autograd.Function):
         ctx: Any, features_gradient: Tensor, cell_gradient: Tensor, *state_gradient: Tensor
     ) -> Any:
         (
-            from_input, from_feature, interface_weight, inputs, features, cells, gates, candidates,
+            from_x, from_feature, interface_weight, inputs, features, gates, candidates, cells,
             squashed, *saved,
         ) = ctx.saved_tensors  # fmt: skip
         steps, batch, size = cells.shape
-        per_step = len(saved) // steps
+        needed = len(saved) // steps
         one = constant(1.0, cells.dtype, cells.device)
         # c = f c + i g and h = o tanh(c): what each gradient is multiplied with on its way.
         enter, forget, _, leave = gates.chunk(4, -1)
         slopes = torch.addcmul(gates, gates, gates, value=-1.0)
         enter_slope, forget_slope, _, leave_slope = slopes.chunk(4, -1)
         candidate_slope = torch.addcmul(one, candidates, candidates, value=-1.0)
-        to_gates = torch.cat(
-            [
-                candidates * enter_slope,
-                cells * forget_slope,
-                enter * candidate_slope,
-                squashed * leave_slope,
-            ],
-            -1,
-        )
-        to_cell = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
-        factors = zip(*(part.unbind(0) for part in (to_gates, to_cell, forget)), strict=True)
+        to_gates = [
+            candidates * enter_slope,
+            cells * forget_slope,
+            enter * candidate_slope,
+            squashed * leave_slope,
+        ]
+        to_cells = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
+        factors = [part.unbind(0) for part in (torch.cat(to_gates, -1), to_cells, forget)]
         gates_gradients, interface_gradients = [], []
         *feature_gradients, feature_gradient = features_gradient.unbind(1)
         feature_gradients.insert(0, torch.zeros_like(feature_gradient))
-        for to_gate, to_cell, forget in reversed(list(factors)):
-            hidden_gradient, vectors_gradient = feature_gradient.split_with_sizes(
-                (size, feature_gradient.shape[1] - size), 1
-            )
-            saved, kept = saved[:-per_step], saved[-per_step:]
+        for to_gate, to_cell, to_cell_before in reversed(list(zip(*factors, strict=True))):
+            hidden_gradient, vectors_gradient = feature_gradient.tensor_split((size,), 1)
             interface_gradient, state_gradient = ctx.kernel.backward(
-                kept, vectors_gradient.view(ctx.vectors_shape), state_gradient
+                saved[-needed:], vectors_gradient.view(ctx.vectors_shape), state_gradient
             )
+            del saved[-needed:]
             hidden_gradient = torch.addmm(hidden_gradient, interface_gradient, interface_weight)
             cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell)
             gate_gradient = torch.cat([*[cell_gradient] * 3, hidden_gradient], 1).mul_(to_gate)
-            cell_gradient.mul_(forget)
+            cell_gradient.mul_(to_cell_before)
             feature_gradient = torch.addmm(feature_gradients.pop(), gate_gradient, from_feature)
             gates_gradients.append(gate_gradient)
             interface_gradients.append(interface_gradient)
 
         gates_gradient = torch.cat(gates_gradients[::-1])
         interface_gradient = torch.cat(interface_gradients[::-1])
-        width = inputs.shape[1]
-        hidden = features[1:].view(steps * batch, -1)[:, :size]
-        before = features[:-1].view(steps * batch, -1)
-        bias_gradient = gates_gradient.sum(0)
-        from_hidden_gradient, from_read_gradient = torch.mm(
-            gates_gradient.t(), before
-        ).tensor_split((size,), 1)
+        before, after = features[:-1].flatten(0, 1), features[1:].flatten(0, 1)
+        from_feature_gradient = torch.mm(gates_gradient.t(), before)
+        from_hidden_gradient, from_read_gradient = from_feature_gradient.tensor_split((size,), 1)
         from_x_gradient = torch.mm(gates_gradient.t(), inputs)
-        inputs_gradient = None
-        if ctx.needs_input_grad[7]:
-            inputs_gradient = torch.mm(gates_gradient, from_input[:, :width])
-            inputs_gradient = inputs_gradient.view(steps, batch, width).transpose(0, 1)
+        bias_gradient = gates_gradient.sum(0)
+        inputs_gradient = torch.mm(gates_gradient, from_x).view(steps, batch, -1).transpose(0, 1)
         return (
+            None,
             None,
             torch.cat([from_x_gradient, from_read_gradient], 1),
             from_hidden_gradient,
             bias_gradient,
             bias_gradient.clone(),
-            torch.mm(interface_gradient.t(), hidden),
+            torch.mm(interface_gradient.t(), after[:, :size]),
             interface_gradient.sum(0),
             inputs_gradient,
             feature_gradient,

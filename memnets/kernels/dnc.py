@@ -160,6 +160,7 @@ class DNCKernel(NamedTuple):
         ) = state_gradient  # fmt: skip
         (reads, width), _, usage_epsilon = self
         batch, slots = usage.shape
+        one = constant(1.0, usage.dtype, usage.device)
         read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
             (reads, 1, 1, width), -1
@@ -190,8 +191,7 @@ class DNCKernel(NamedTuple):
         gradient.unsqueeze(1).baddbmm_(precedence.unsqueeze(1), link_gradient.mT)
         previous_precedence_gradient = rest * precedence_gradient
         previous_precedence_gradient.unsqueeze(1).baddbmm_(column, link_gradient)
-        previous_link_gradient = torch.addcmul(link_gradient, link_gradient, row, value=-1.0)
-        previous_link_gradient.addcmul_(link_gradient, column, value=-1.0)
+        previous_link_gradient = ((one - row) - column).mul_(link_gradient)
         product = link_gradient.mul_(link)
         gradient.sub_(product.sum(-1)).sub_(product.sum(-2))
         # Precedence: p = (1 - sum w) p + w.

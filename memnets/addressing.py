@@ -274,8 +274,9 @@ class _ByKey(Addressing[Query, State]):
             ``None`` for a subclass, which may compute something else, and with another score or
             normalizer.
         """
-        plain = (type(self), type(self.score), type(self.normalizer)) == (kind, Cosine, Softmax)
-        return self.score.epsilon if plain and isinstance(self.score, Cosine) else None
+        score = self.score
+        plain = (type(self), type(score), type(self.normalizer)) == (kind, Cosine, Softmax)
+        return score.epsilon if plain and isinstance(score, Cosine) else None
 
 
 class SharpQuery(NamedTuple):

@@ -342,6 +342,15 @@ class MemoryAccess(nn.Module, ABC, Generic[State]):
         """
         return None
 
+    def kernel(self) -> Any:
+        """What takes the steps of :meth:`forward` faster, for machines that run many at once.
+
+        Returns:
+            A :class:`memnets.kernels.steps.StepKernel`; ``None``, if a subclass does not say
+            otherwise, and for a subclass of one that does, which may take other steps.
+        """
+        return None
+
     @abstractmethod
     def forward(self, interface: Tensor, state: State) -> tuple[Tensor, State]:
         """One step.

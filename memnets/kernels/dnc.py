@@ -1,33 +1,31 @@
-"""A step of the DNC's memory as one node of the autograd graph.
+"""A step of the DNC's memory, forward and backward.
 
-Its naive twin is :meth:`memnets.memories.DNC.forward` within :func:`memnets.kernels.naive`. As with
-the NTM, eager PyTorch spends most of a small step between its operations; of a great one, the links
-take most, through which the plain definition goes many more times than there is need.
+Its naive twin is :meth:`memnets.memories.DNC.forward` within :func:`memnets.kernels.naive`. A small
+step takes as long as it has operations, whatever they do; of a great one, the links take most.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.linalg import vecdot
 
 from memnets.kernels.parts import (
     Content,
     PointedKeys,
+    constant,
     content,
     content_gradient,
     key_gradients,
     pointed_keys,
     products_of_others,
+    slot_scales,
     softmax_gradient,
-    unrecorded,
 )
 
-__all__ = ["DNCLayout", "step"]
+__all__ = ["DNCKernel", "DNCLayout"]
 
 
 class DNCLayout(NamedTuple):
@@ -57,59 +55,38 @@ class DNCLayout(NamedTuple):
         )
 
 
-def step(
-    interface: Tensor,
-    state: tuple[Tensor, ...],
-    layout: DNCLayout,
-    cosine_epsilon: float,
-    usage_epsilon: float = 1e-6,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Write, then read.
-
-    Args:
-        interface: ``[B, sum(layout.sizes)]``.
-        state: M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``, L ``[B, N, N]``, w^w ``[B, N]`` and w^r
-            ``[B, R, N]``, of the step before.
-        layout: how the interface is laid out.
-        cosine_epsilon: inside the roots of the cosine.
-        usage_epsilon: see :func:`memnets.functional.allocation`.
-
-    Returns:
-        What was read, ``[B, R, W]``, and the next state.
-    """
-    vectors, *state = _Step.apply(interface, *state, layout, cosine_epsilon, usage_epsilon)  # type: ignore[no-untyped-call]
-    return vectors, tuple(state)
-
-
 @lru_cache(maxsize=64)
 def _later(slots: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``x @ _later`` is, for each slot, the sum of x over all slots that come later: ``[N, N]``."""
     return torch.ones(slots, slots, dtype=dtype, device=device).tril(-1)
 
 
-class _Step(torch.autograd.Function):
-    """Letters as in Graves et al. 2016."""
+class DNCKernel(NamedTuple):
+    """A :class:`~memnets.kernels.steps.StepKernel`: write, then read (Graves et al. 2016).
 
-    @staticmethod
-    @unrecorded
+    The state is M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``, L ``[B, N, N]``, w^w ``[B, N]`` and
+    w^r ``[B, R, N]``; a step adds 1 / |M|, which the next one needs too.
+
+    Attributes:
+        layout: how the interface is laid out.
+        cosine_epsilon: inside the roots of the cosine.
+        usage_epsilon: see :func:`memnets.functional.allocation`.
+    """
+
+    layout: DNCLayout
+    cosine_epsilon: float
+    usage_epsilon: float = 1e-6
+
     def forward(
-        ctx: Any,
-        interface: Tensor,
-        memory: Tensor,
-        usage: Tensor,
-        precedence: Tensor,
-        link: Tensor,
-        written: Tensor,
-        weights: Tensor,
-        layout: DNCLayout,
-        cosine_epsilon: float,
-        usage_epsilon: float,
-    ) -> tuple[Tensor, ...]:
-        reads, width = layout
-        batch = len(interface)
-        one = interface.new_ones(())  # of a number, PyTorch makes a tensor each time
+        self, interface: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
+        (reads, width), cosine_epsilon, usage_epsilon = self
+        memory, usage, precedence, link, written, weights, *known = state
+        batch, _ = usage.shape
+        one = constant(1.0, usage.dtype, usage.device)
         raw_keys, raw_strengths, raw_unit, raw_modes, add = interface.split_with_sizes(
-            layout.sizes, -1
+            self.layout.sizes, -1
         )
         raw_strengths = raw_strengths.unsqueeze(-1)
         strengths = torch.nn.functional.softplus(raw_strengths).add_(one)
@@ -134,7 +111,8 @@ class _Step(torch.autograd.Function):
         allocated = before - after
         allocation = ordered.scatter_(-1, order, allocated)
         # Write: M = M + w (v - e M).
-        sought = content(write_key, memory, cosine_epsilon)
+        scale = known[0] if known else slot_scales(memory, cosine_epsilon)
+        sought = content(write_key, memory, scale)
         chosen = torch.lerp(sought.weights.squeeze(1), allocation, allocation_gate)
         next_written = write_gate * chosen
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
@@ -146,43 +124,43 @@ class _Step(torch.autograd.Function):
         rest = one - next_written.sum(-1, keepdim=True)
         next_precedence = torch.addcmul(next_written, rest, precedence)
         # Read.
-        found = content(read_keys, next_memory, cosine_epsilon)
+        found = content(read_keys, next_memory, slot_scales(next_memory, cosine_epsilon))
         backward, forward = torch.bmm(weights, next_link), torch.bmm(weights, next_link.mT)
         sources = torch.stack([backward, found.weights, forward], 2)
         next_weights = (modes.unsqueeze(-1) * sources).sum(2)
         vectors = torch.bmm(next_weights, next_memory)
 
-        ctx.reads, ctx.usage_epsilon = reads, usage_epsilon
-        ctx.save_for_backward(
+        next_state = (
+            next_memory, next_usage, next_precedence, next_link, next_written, next_weights,
+            found.slot_scale,
+        )  # fmt: skip
+        saved = (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
             allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
             weights, next_memory, next_link, next_written, next_weights, *keys, *sought, *found,
         )  # fmt: skip
-        return (
-            vectors, next_memory, next_usage, next_precedence, next_link, next_written, next_weights
-        )  # fmt: skip
+        return vectors, next_state, saved
 
-    @staticmethod
-    @once_differentiable
-    @unrecorded
     def backward(
-        ctx: Any,
+        self,
+        saved: tuple[Tensor, ...],
         vectors_gradient: Tensor,
-        memory_gradient: Tensor,
-        usage_gradient: Tensor,
-        precedence_gradient: Tensor,
-        link_gradient: Tensor,
-        written_gradient: Tensor,
-        weights_gradient: Tensor,
-    ) -> tuple[Tensor | None, ...]:
+        state_gradient: tuple[Tensor, ...],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
             allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
-            weights, next_memory, next_link, next_written, next_weights, *others,
-        ) = ctx.saved_tensors  # fmt: skip
-        keys, sought, found = PointedKeys(*others[:3]), Content(*others[3:6]), Content(*others[6:])
-        reads, width = ctx.reads, memory.shape[-1]
+            weights, next_memory, next_link, next_written, next_weights, *parts,
+        ) = saved  # fmt: skip
+        keys, sought, found = PointedKeys(*parts[:3]), Content(*parts[3:6]), Content(*parts[6:])
+        (
+            memory_gradient, usage_gradient, precedence_gradient, link_gradient, written_gradient,
+            weights_gradient,
+        ) = state_gradient  # fmt: skip
+        (reads, width), _, usage_epsilon = self
         batch, slots = usage.shape
+        one = constant(1.0, usage.dtype, usage.device)
         read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
             (reads, 1, 1, width), -1
@@ -192,7 +170,7 @@ class _Step(torch.autograd.Function):
         # Read.
         gradient = torch.baddbmm(weights_gradient, vectors_gradient, next_memory.mT).unsqueeze(2)
         memory_gradient = torch.baddbmm(memory_gradient, next_weights.mT, vectors_gradient)
-        modes_gradient = softmax_gradient(vecdot(sources, gradient), modes)
+        modes_gradient = softmax_gradient((sources * gradient).sum(-1), modes)
         backward_gradient, found_gradient, forward_gradient = gradient.mul(
             modes.unsqueeze(-1)
         ).unbind(2)
@@ -201,30 +179,29 @@ class _Step(torch.autograd.Function):
         )
 
         # Links. They are what takes time in a great batch: each line goes through them once.
+        previous_weights_gradient = torch.bmm(backward_gradient, next_link.mT)
+        previous_weights_gradient.baddbmm_(forward_gradient, next_link)
         link_gradient = torch.baddbmm(
             link_gradient,
             torch.cat([weights, forward_gradient], 1).mT,
             torch.cat([backward_gradient, weights], 1),
         )
         link_gradient.diagonal(dim1=-2, dim2=-1).zero_()
-        previous_weights_gradient = torch.bmm(backward_gradient, next_link.mT)
-        previous_weights_gradient.baddbmm_(forward_gradient, next_link)
         gradient = written_gradient + precedence_gradient
         gradient.unsqueeze(1).baddbmm_(precedence.unsqueeze(1), link_gradient.mT)
         previous_precedence_gradient = rest * precedence_gradient
         previous_precedence_gradient.unsqueeze(1).baddbmm_(column, link_gradient)
-        buffer = link_gradient * link
-        gradient.sub_(buffer.sum(-1)).sub_(buffer.sum(-2))
-        torch.addcmul(link_gradient, link_gradient, row, value=-1.0, out=buffer)
-        link_gradient = buffer.addcmul_(link_gradient, column, value=-1.0)
+        previous_link_gradient = ((one - row) - column).mul_(link_gradient)
+        product = link_gradient.mul_(link)
+        gradient.sub_(product.sum(-1)).sub_(product.sum(-2))
         # Precedence: p = (1 - sum w) p + w.
         gradient.sub_((precedence_gradient * precedence).sum(-1, keepdim=True))
 
         # Write.
         change_gradient = row * memory_gradient
-        gradient.add_(vecdot(memory_gradient, change))
+        gradient.add_((memory_gradient * change).sum(-1))
         add_gradient = change_gradient.sum(1)
-        erase_gradient = vecdot(change_gradient, memory, dim=1)
+        erase_gradient = (change_gradient * memory).sum(1)
         memory_gradient.addcmul_(erase.unsqueeze(1), change_gradient, value=-1.0)
         write_gate_gradient = (gradient * chosen).sum(-1, keepdim=True)
         gradient.mul_(write_gate)
@@ -243,14 +220,14 @@ class _Step(torch.autograd.Function):
         ordered_gradient.mul_(before).addcdiv_(later, used, value=-1.0)
         free_gradient = later.scatter_(-1, order, ordered_gradient)
         # Usage.
-        gradient = torch.sub(usage_gradient, free_gradient, alpha=1 - ctx.usage_epsilon)
+        gradient = torch.sub(usage_gradient, free_gradient, alpha=1 - usage_epsilon)
         kept_gradient = (gradient * filled).unsqueeze(1)
         gradient.mul_(retention)
         previous_usage_gradient = torch.addcmul(gradient, gradient, written, value=-1.0)
         previous_written_gradient = torch.addcmul(gradient, gradient, usage, value=-1.0)
         if reads > 1:
             kept_gradient = products_of_others(kept).mul_(kept_gradient)
-        free_gates_gradient = vecdot(kept_gradient, weights)
+        free_gates_gradient = (kept_gradient * weights).sum(-1)
         previous_weights_gradient.addcmul_(kept_gradient, free_gates.unsqueeze(-1), value=-1.0)
 
         key_gradient, strengths_gradient = key_gradients(
@@ -269,14 +246,13 @@ class _Step(torch.autograd.Function):
             [
                 key_gradient.view(batch, -1),
                 strengths_gradient.mul_(raw_strengths.sigmoid()).squeeze(-1),
-                torch.ops.aten.sigmoid_backward(unit_gradient, unit),
+                unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0)),
                 modes_gradient.view(batch, -1),
                 add_gradient,
             ],
             -1,
         )
-        return (
-            interface_gradient, memory_gradient, previous_usage_gradient,
-            previous_precedence_gradient, link_gradient, previous_written_gradient,
-            previous_weights_gradient, None, None, None,
+        return interface_gradient, (
+            memory_gradient, previous_usage_gradient, previous_precedence_gradient,
+            previous_link_gradient, previous_written_gradient, previous_weights_gradient,
         )  # fmt: skip

@@ -1,19 +1,16 @@
-"""A step of the NTM's memory as one node of the autograd graph.
+"""A step of the NTM's memory, forward and backward.
 
-Its naive twin is :meth:`memnets.memories.NTM.forward` within :func:`memnets.kernels.naive`. A step
-there is some forty small operations, and as many nodes for the engine; eager PyTorch spends most
-of its time between them. Here the forward pass records nothing, and the backward pass is written
-out, so that the memory's gradient is summed in place.
+Its naive twin is :meth:`memnets.memories.NTM.forward` within :func:`memnets.kernels.naive`. Here
+the memory's gradient is summed in place.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from memnets.kernels.parts import (
     Content,
@@ -23,11 +20,11 @@ from memnets.kernels.parts import (
     key_gradients,
     pointed_keys,
     products_of_others,
+    slot_scales,
     softmax_gradient,
-    unrecorded,
 )
 
-__all__ = ["HeadLayout", "step"]
+__all__ = ["HeadLayout", "NTMKernel"]
 
 
 class HeadLayout(NamedTuple):
@@ -60,25 +57,6 @@ class HeadLayout(NamedTuple):
         )
 
 
-def step(
-    interface: Tensor, memory: Tensor, weights: Tensor, layout: HeadLayout, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Address with all heads, read, then write.
-
-    Args:
-        interface: ``[B, sum(layout.sizes)]``.
-        memory: M_{t-1}, ``[B, N, W]``.
-        weights: w_{t-1}, ``[B, H, N]``.
-        layout: how the interface is laid out.
-        epsilon: inside the roots of the cosine.
-
-    Returns:
-        What was read, ``[B, R, W]``; M_t; w_t.
-    """
-    vectors, memory, weights = _Step.apply(interface, memory, weights, layout, epsilon)  # type: ignore[no-untyped-call]
-    return vectors, memory, weights
-
-
 @lru_cache(maxsize=64)
 def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
     """Slots ``i + sign (j - size // 2)`` on the circle, for all i and all j: ``[N * S]``."""
@@ -86,22 +64,31 @@ def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
     return ((torch.arange(slots, device=device).unsqueeze(1) + move) % slots).flatten()
 
 
-class _Step(torch.autograd.Function):
-    """Letters as in Graves et al. 2014."""
+class NTMKernel(NamedTuple):
+    """A :class:`~memnets.kernels.steps.StepKernel`: address, read, then write (Graves et al. 2014).
 
-    @staticmethod
-    @unrecorded
+    The state is M ``[B, N, W]`` and w ``[B, H, N]``.
+
+    Attributes:
+        layout: how the interface is laid out.
+        epsilon: inside the roots of the cosine.
+        noise: standard deviation of Gaussian noise on the interface.
+    """
+
+    layout: HeadLayout
+    epsilon: float
+    noise: float = 0.0
+
     def forward(
-        ctx: Any,
-        interface: Tensor,
-        memory: Tensor,
-        previous: Tensor,
-        layout: HeadLayout,
-        epsilon: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        reads, writes, width, size, least_sharpness = layout
+        self, interface: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
+        (reads, writes, width, size, least_sharpness), epsilon, noise = self
+        memory, previous = state
         batch, heads, slots = previous.shape
-        raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(layout.sizes, -1)
+        if noise:
+            interface = interface + noise * torch.randn_like(interface)
+        raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(self.layout.sizes, -1)
         positive = torch.nn.functional.softplus(raw_positive)
         strength, sharpness = positive.view(batch, 2, heads, 1).unbind(1)
         sharpness = sharpness + least_sharpness
@@ -113,7 +100,7 @@ class _Step(torch.autograd.Function):
 
         # Content, interpolate, shift.
         keys = pointed_keys(raw_keys.view(batch, heads, width), strength, epsilon)
-        addressed = content(keys.pointed, memory, epsilon)
+        addressed = content(keys.pointed, memory, slot_scales(memory, epsilon))
         gated = torch.lerp(previous, addressed.weights, gate)
         index = _windows(slots, size, -1, gated.device)
         windows = gated.index_select(-1, index).view(batch * heads, slots, size)
@@ -132,24 +119,26 @@ class _Step(torch.autograd.Function):
         next_memory = torch.addcmul(memory, memory, erased, value=-1.0)
         next_memory.baddbmm_(writing.mT, add)
 
-        ctx.layout = layout
-        ctx.save_for_backward(
+        saved = (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
             weights, erased, memory, previous, *keys, *addressed,
         )  # fmt: skip
-        return vectors, next_memory, weights
+        return vectors, (next_memory, weights), saved
 
-    @staticmethod
-    @once_differentiable
-    @unrecorded
     def backward(
-        ctx: Any, vectors_gradient: Tensor, memory_gradient: Tensor, weights_gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        reads, writes, _, size, _ = ctx.layout
+        self,
+        saved: tuple[Tensor, ...],
+        vectors_gradient: Tensor,
+        state_gradient: tuple[Tensor, ...],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            weights, erased, memory, previous, *found,
-        ) = ctx.saved_tensors  # fmt: skip
+            weights, erased, memory, previous, *parts,
+        ) = saved  # fmt: skip
+        keys, addressed = PointedKeys(*parts[:3]), Content(*parts[3:])
+        memory_gradient, weights_gradient = state_gradient
+        reads, writes, _, size, _ = self.layout
         batch, heads, slots = previous.shape
         reading, writing = weights.split((reads, writes), 1)
 
@@ -185,7 +174,6 @@ class _Step(torch.autograd.Function):
         gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(weights)
 
         # Interpolate, content.
-        keys, addressed = PointedKeys(*found[:3]), Content(*found[3:])
         gate_gradient = (gradient * (addressed.weights - previous)).sum(-1)
         looked_gradient = gradient * gate
         previous_gradient = gradient.sub_(looked_gradient)
@@ -208,4 +196,4 @@ class _Step(torch.autograd.Function):
             ],
             -1,
         )
-        return interface_gradient, memory_gradient, previous_gradient, None, None
+        return interface_gradient, (memory_gradient, previous_gradient)

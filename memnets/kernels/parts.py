@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, NamedTuple
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,18 +12,22 @@ from torch import Tensor
 __all__ = [
     "Content",
     "PointedKeys",
+    "constant",
     "content",
     "content_gradient",
     "inverse_norms",
     "key_gradients",
     "pointed_keys",
     "products_of_others",
+    "slot_scales",
     "softmax_gradient",
     "unrecorded",
 ]
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def unrecorded(function: Function) -> Function:
     """Of an ``autograd.Function``: its operations skip the layer that would record them.
 
     They are not recorded anyway; to find that out takes a sixth of the time of a small operation.
@@ -34,7 +38,13 @@ def unrecorded(function: Callable[..., Any]) -> Callable[..., Any]:
         with torch._C._AutoDispatchBelowAutograd():
             return function(*arguments)
 
-    return skipping
+    return skipping  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor ``[]``, which PyTorch would make of it anew for each operation."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 class PointedKeys(NamedTuple):
@@ -53,7 +63,8 @@ class PointedKeys(NamedTuple):
 
 def inverse_norms(vectors: Tensor, epsilon: float) -> Tensor:
     """``1 / |v|``, ``[*B, W] -> [*B]``, with ``epsilon`` inside the root."""
-    return torch.linalg.vecdot(vectors, vectors).add_(epsilon).rsqrt_()
+    share = constant(epsilon / vectors.shape[-1], vectors.dtype, vectors.device)
+    return torch.addcmul(share, vectors, vectors).sum(-1).rsqrt_()
 
 
 def pointed_keys(keys: Tensor, strength: Tensor, epsilon: float) -> PointedKeys:
@@ -77,7 +88,7 @@ def key_gradients(pointed_gradient: Tensor, keys: PointedKeys) -> tuple[Tensor, 
         keys: what :func:`pointed_keys` returned.
     """
     _, unit, scale = keys
-    strength_gradient = torch.linalg.vecdot(pointed_gradient, unit).unsqueeze(-1)
+    strength_gradient = (pointed_gradient * unit).sum(-1, keepdim=True)
     pointed_gradient.addcmul_(unit, strength_gradient, value=-1.0).mul_(scale)
     return pointed_gradient, strength_gradient
 
@@ -96,15 +107,19 @@ class Content(NamedTuple):
     slot_scale: Tensor
 
 
-def content(pointed: Tensor, memory: Tensor, epsilon: float) -> Content:
+def slot_scales(memory: Tensor, epsilon: float) -> Tensor:
+    """``1 / |M|``, ``[B, N, W] -> [B, 1, N]``, with ``epsilon`` inside the root."""
+    return inverse_norms(memory, epsilon).unsqueeze(1)
+
+
+def content(pointed: Tensor, memory: Tensor, slot_scale: Tensor) -> Content:
     """Address by content.
 
     Args:
         pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
-        epsilon: inside the root of the cosine.
+        slot_scale: what :func:`slot_scales` returned.
     """
-    slot_scale = inverse_norms(memory, epsilon).unsqueeze(1)
     scores = torch.bmm(pointed, memory.mT).mul_(slot_scale)
     return Content(scores.softmax(-1), scores, slot_scale)
 

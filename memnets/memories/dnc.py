@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from memnets import functional, kernels
 from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
 from memnets.core import Memory, MemoryAccess, Score, check_positive
-from memnets.kernels.dnc import DNCLayout, step
+from memnets.kernels.dnc import DNCKernel, DNCLayout
+from memnets.kernels.steps import step
 
 __all__ = ["DNC", "DNCQueries", "DNCState"]
 
@@ -146,12 +147,19 @@ class DNC(MemoryAccess[DNCState]):
             add=add.unsqueeze(-2),
         )
 
-    def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
-        """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+    def kernel(self) -> DNCKernel | None:
+        """The fast twin of a step, if both addressings are as they come."""
         epsilon = self.writing.cosine_epsilon(Allocating)
         same = epsilon == self.reading.cosine_epsilon(Linked)
-        if epsilon is not None and same and kernels.applies(interface, *state):
-            vectors, next_state = step(interface, state, self.layout, epsilon)
+        if epsilon is None or not same or type(self) is not DNC:
+            return None
+        return DNCKernel(self.layout, epsilon)
+
+    def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
+        """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+        kernel = self.kernel()
+        if kernel is not None and kernels.applies(interface, *state):
+            vectors, next_state = step(kernel, interface, state)
             return vectors.flatten(1), DNCState(*next_state)
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from memnets import functional, kernels
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Memory, MemoryAccess, Score, check_positive
-from memnets.kernels.ntm import HeadLayout, step
+from memnets.kernels.ntm import HeadLayout, NTMKernel
+from memnets.kernels.steps import step
 
 __all__ = ["NTM", "NTMState"]
 
@@ -181,15 +182,22 @@ class NTM(MemoryAccess[NTMState]):
         erase = unit[..., heads:].unflatten(-1, (self.write_heads, self.width))
         return query, erase, add.unflatten(-1, (self.write_heads, self.width))
 
+    def kernel(self) -> NTMKernel | None:
+        """The fast twin of a step, if the addressing is as it comes."""
+        epsilon = self.addressing.cosine_epsilon(NTMAddressing)
+        if epsilon is None or type(self) is not NTM:
+            return None
+        return NTMKernel(self.layout, epsilon, self.noise if self.training else 0.0)
+
     def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
+        kernel = self.kernel()
+        if kernel is not None and kernels.applies(interface, *state):
+            vectors, next_state = step(kernel, interface, state)
+            return vectors.flatten(1), NTMState(*next_state)
         memory, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
-        epsilon = self.addressing.cosine_epsilon(NTMAddressing)
-        if epsilon is not None and kernels.applies(interface, memory, previous):
-            vectors, memory, weights = step(interface, memory, previous, self.layout, epsilon)
-            return vectors.flatten(1), NTMState(memory, weights)
         query, erase, add = self.queries(interface)
         weights, _ = self.addressing(query, Memory(memory, memory), previous)
         vectors = functional.read(weights[:, : self.read_heads], memory)

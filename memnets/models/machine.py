@@ -9,7 +9,10 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from memnets import kernels
+from memnets.controllers import LSTM, LSTMState
 from memnets.core import Batch, Controller, MemoryAccess, check_positive, choose_state, map_state
+from memnets.kernels.steps import LSTMWeights, run
 from memnets.models.base import Model
 from memnets.objectives import Objective
 
@@ -171,6 +174,8 @@ class MemoryMachine(Model[MachineState]):
         if self.access is None and mask is None:
             hidden, controller = self.controller.unroll(inputs, state.controller)
             return hidden, MachineState(controller)
+        if mask is None and (whole := self._run_as_one(inputs, state)) is not None:
+            return whole
         # Steps that no sequence skips need no choice between the old state and the new.
         skipped = [False] * inputs.shape[1] if mask is None else (~mask.all(0)).tolist()
         features = []
@@ -181,6 +186,36 @@ class MemoryMachine(Model[MachineState]):
             features.append(feature)
             state = next_state
         return torch.stack(features, 1), state
+
+    def _run_as_one(
+        self, inputs: Tensor, state: MachineState
+    ) -> tuple[Tensor, MachineState] | None:
+        """All steps as one node of the graph: the fast twin of :meth:`_step` for each.
+
+        ``None`` where there is none: it is for an LSTM of one layer on a memory with a kernel.
+        """
+        controller, access = self.controller, self.access
+        if type(controller) is not LSTM or controller.lstm.num_layers > 1:
+            return None
+        if access is None or state.read is None:
+            return None
+        kernel = access.kernel()
+        if kernel is None or not kernels.applies(inputs, *state.access):
+            return None
+        (hidden,), (cell,) = state.controller
+        features, cell, access_state = run(
+            kernel,
+            LSTMWeights(*controller.lstm.all_weights[0]),
+            self.interface,
+            inputs,
+            torch.cat([hidden, state.read], -1),
+            cell,
+            state.access,
+        )
+        hidden, read = features[:, -1].tensor_split((controller.hidden_size,), -1)
+        return features, MachineState(
+            LSTMState((hidden,), (cell,)), type(state.access)(*access_state), read
+        )
 
     def _step(self, inputs: Tensor, state: MachineState) -> tuple[Tensor, MachineState]:
         """One step: ``[B, I] -> [B, hidden_size + read_size]``."""

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch.autograd import gradcheck
 
 from memnets import functional, testing
-from memnets.kernels.dnc import DNCLayout
-from memnets.kernels.dnc import step as dnc_step
-from memnets.kernels.ntm import HeadLayout, step
+from memnets.kernels.dnc import DNCKernel, DNCLayout
+from memnets.kernels.ntm import HeadLayout, NTMKernel
+from memnets.kernels.steps import step
 
 counts = st.integers(1, 3)
 
@@ -542,9 +542,12 @@ def test_ntm_kernel_gradient(layout):
     interface = random(2, sum(layout.sizes)).requires_grad_()
     memory = random(2, slots, layout.width, seed=1).requires_grad_()
     weights = random(2, heads, slots, seed=2).softmax(-1).requires_grad_()
-    assert gradcheck(
-        lambda *tensors: step(*tensors, layout, 1e-6), (interface, memory, weights), nondet_tol=0.0
-    )
+
+    def run(interface, *state):
+        vectors, state = step(NTMKernel(layout, 1e-6), interface, state)
+        return vectors, *state
+
+    assert gradcheck(run, (interface, memory, weights), nondet_tol=0.0)
 
 
 # -- the kernel of the DNC ------------------------------------------------------------------------
@@ -572,7 +575,7 @@ def test_dnc_kernel_gradient(layout):
     state = dnc_state(4, *layout)
 
     def run(interface, *state):
-        vectors, state = dnc_step(interface, state, layout, 1e-6)
+        vectors, state = step(DNCKernel(layout, 1e-6), interface, state)
         return vectors, *state
 
     assert gradcheck(run, (interface, *state), nondet_tol=0.0)
@@ -584,7 +587,7 @@ def test_dnc_kernel_gradient_in_single_precision_where_nothing_is_used():
         interface = random(2, sum(layout.sizes)).to(dtype).requires_grad_()
         state = [0 * tensor for tensor in dnc_state(30, *layout, dtype=dtype)]
         state[1] = (state[1] + 1e-6 * torch.arange(30)).detach().requires_grad_()
-        _, (memory, *_) = dnc_step(interface, state, layout, 1e-6)
+        _, (memory, *_) = step(DNCKernel(layout, 1e-6), interface, state)
         gradients.append(torch.autograd.grad(memory[:, 1].sum(), (interface, state[1])))
     for double, single in zip(*gradients, strict=True):
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)

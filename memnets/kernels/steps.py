@@ -1,0 +1,253 @@
+"""Steps of a memory as nodes of the autograd graph: one by one, or all of a sequence as one node.
+
+Eager PyTorch spends most of a small step between its operations, and the engine as much again on
+the way back. Inside a node nothing is recorded, and the backward pass is written out: for a memory,
+in the kernel of its step; for the LSTM that drives it, here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from memnets.kernels.parts import constant, unrecorded
+
+__all__ = ["LSTMWeights", "StepKernel", "run", "step"]
+
+Tensors = tuple[Tensor, ...]
+
+
+class StepKernel(Protocol):
+    """A step of a memory, forward and backward, in operations that nobody records."""
+
+    def forward(self, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors, Tensors]:
+        """One step.
+
+        Args:
+            interface: ``[B, interface_size]``.
+            state: of the step before.
+
+        Returns:
+            What was read, ``[B, R, W]``; the next state, and behind it whatever a next step would
+            compute again; what :meth:`backward` needs, as many tensors in each step.
+        """
+
+    def backward(
+        self, saved: Tensors, vectors_gradient: Tensor, state_gradient: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """Gradients of the interface and of the state before; none of the arguments is changed.
+
+        Args:
+            saved: what :meth:`forward` returned.
+            vectors_gradient: of what was read.
+            state_gradient: of the next state.
+        """
+
+
+def step(kernel: StepKernel, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+    """One step of a memory.
+
+    Args:
+        kernel: takes the step.
+        interface: ``[B, interface_size]``.
+        state: of the step before.
+
+    Returns:
+        What was read, ``[B, R, W]``, and the next state.
+    """
+    vectors, *state = _Step.apply(kernel, interface, *state)  # type: ignore[no-untyped-call]
+    return vectors, tuple(state)
+
+
+class LSTMWeights(NamedTuple):
+    """Weights of an LSTM of one layer whose input is ``[x, r]``, as those of ``torch.nn.LSTM``.
+
+    Attributes:
+        from_input: ``[4 hidden_size, I + read_size]``.
+        from_hidden: ``[4 hidden_size, hidden_size]``.
+        input_bias: ``[4 hidden_size]``.
+        hidden_bias: ``[4 hidden_size]``.
+    """
+
+    from_input: Tensor
+    from_hidden: Tensor
+    input_bias: Tensor
+    hidden_bias: Tensor
+
+
+def run(
+    kernel: StepKernel,
+    weights: LSTMWeights,
+    interface: nn.Linear,
+    inputs: Tensor,
+    feature: Tensor,
+    cell: Tensor,
+    state: Tensors,
+) -> tuple[Tensor, Tensor, Tensors]:
+    """All steps of an LSTM that reads and writes a memory.
+
+    ``h_t, c_t = lstm([x_t, r_{t-1}], h_{t-1}, c_{t-1})``, ``r_t = step(U h_t + a)``.
+
+    Args:
+        kernel: takes the steps of the memory.
+        weights: of the LSTM.
+        interface: the layer of U and a.
+        inputs: x, ``[B, T, I]``.
+        feature: ``[h_0, r_0]``, ``[B, hidden_size + read_size]``.
+        cell: c_0, ``[B, hidden_size]``.
+        state: of the memory.
+
+    Returns:
+        ``[h_t, r_t]`` of all steps, ``[B, T, hidden_size + read_size]``; c_T; the last state of the
+        memory.
+    """
+    recorded = torch.is_grad_enabled()  # which nothing within a node can tell
+    layer = interface.weight, interface.bias
+    features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call]
+        kernel, recorded, *weights, *layer, inputs, feature, cell, *state
+    )
+    return features, cell, tuple(state)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    @unrecorded
+    def forward(ctx: Any, kernel: StepKernel, interface: Tensor, *state: Tensor) -> Tensors:
+        vectors, next_state, saved = kernel.forward(interface, state)
+        ctx.kernel = kernel
+        ctx.save_for_backward(*saved)
+        return vectors, *next_state[: len(state)]
+
+    @staticmethod
+    @once_differentiable
+    @unrecorded
+    def backward(ctx: Any, vectors_gradient: Tensor, *state_gradient: Tensor) -> Any:
+        interface_gradient, state_gradient = ctx.kernel.backward(
+            ctx.saved_tensors, vectors_gradient, state_gradient
+        )
+        return None, interface_gradient, *state_gradient
+
+
+class _Run(torch.autograd.Function):
+    """What does not wait for the step before is done for all steps at once."""
+
+    @staticmethod
+    @unrecorded
+    def forward(
+        ctx: Any,
+        kernel: StepKernel,
+        recorded: bool,
+        from_input: Tensor,
+        from_hidden: Tensor,
+        input_bias: Tensor,
+        hidden_bias: Tensor,
+        interface_weight: Tensor,
+        interface_bias: Tensor,
+        inputs: Tensor,
+        feature: Tensor,
+        cell: Tensor,
+        *state: Tensor,
+    ) -> Tensors:
+        batch, steps, width = inputs.shape
+        state_size = len(state)
+        # The gates' input is x, known for all steps, and [h, r], the feature of the step before.
+        inputs = inputs.transpose(0, 1).reshape(steps * batch, width)
+        from_x, from_read = from_input.tensor_split((width,), 1)
+        from_feature = torch.cat([from_hidden, from_read], 1)
+        of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_x.t())
+        to_gates, to_interface = from_feature.t(), interface_weight.t()
+        features, cells = [feature], []
+        saved: list[Tensor] = []
+        for gates in of_inputs.view(steps, batch, -1).unbind(0):
+            gates = torch.addmm(gates, feature, to_gates)
+            enter, forget, candidate, leave = gates.chunk(4, 1)
+            candidate = candidate.tanh()
+            gates.sigmoid_()  # the candidate's quarter is of no use any more
+            next_cell = torch.addcmul(enter * candidate, forget, cell)
+            squashed = next_cell.tanh()
+            hidden = leave * squashed
+            interface = torch.addmm(interface_bias, hidden, to_interface)
+            vectors, state, needed = kernel.forward(interface, state)
+            feature = torch.cat([hidden, vectors.view(batch, -1)], 1)
+            features.append(feature)
+            if recorded:
+                cells.append((gates, candidate, cell, squashed))
+                saved.extend(needed)
+            cell = next_cell
+
+        ctx.kernel, ctx.vectors_shape = kernel, vectors.shape
+        all_features = torch.stack(features)
+        ctx.save_for_backward(
+            from_x, from_feature, interface_weight, inputs, all_features,
+            *(torch.stack(part) for part in zip(*cells, strict=True)), *saved,
+        )  # fmt: skip
+        return all_features[1:].transpose(0, 1).contiguous(), cell, *state[:state_size]
+
+    @staticmethod
+    @once_differentiable
+    @unrecorded
+    def backward(
+        ctx: Any, features_gradient: Tensor, cell_gradient: Tensor, *state_gradient: Tensor
+    ) -> Any:
+        (
+            from_x, from_feature, interface_weight, inputs, features, gates, candidates, cells,
+            squashed, *saved,
+        ) = ctx.saved_tensors  # fmt: skip
+        steps, batch, size = cells.shape
+        needed = len(saved) // steps
+        one = constant(1.0, cells.dtype, cells.device)
+        # c = f c + i g and h = o tanh(c): what each gradient is multiplied with on its way.
+        enter, forget, _, leave = gates.chunk(4, -1)
+        slopes = torch.addcmul(gates, gates, gates, value=-1.0)
+        enter_slope, forget_slope, _, leave_slope = slopes.chunk(4, -1)
+        candidate_slope = torch.addcmul(one, candidates, candidates, value=-1.0)
+        to_gates = [
+            candidates * enter_slope,
+            cells * forget_slope,
+            enter * candidate_slope,
+            squashed * leave_slope,
+        ]
+        to_cells = leave * torch.addcmul(one, squashed, squashed, value=-1.0)
+        factors = [part.unbind(0) for part in (torch.cat(to_gates, -1), to_cells, forget)]
+        gates_gradients, interface_gradients = [], []
+        *feature_gradients, feature_gradient = features_gradient.unbind(1)
+        feature_gradients.insert(0, torch.zeros_like(feature_gradient))
+        for to_gate, to_cell, to_cell_before in reversed(list(zip(*factors, strict=True))):
+            hidden_gradient, vectors_gradient = feature_gradient.tensor_split((size,), 1)
+            interface_gradient, state_gradient = ctx.kernel.backward(
+                saved[-needed:], vectors_gradient.view(ctx.vectors_shape), state_gradient
+            )
+            del saved[-needed:]
+            hidden_gradient = torch.addmm(hidden_gradient, interface_gradient, interface_weight)
+            cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell)
+            gate_gradient = torch.cat([*[cell_gradient] * 3, hidden_gradient], 1).mul_(to_gate)
+            cell_gradient.mul_(to_cell_before)
+            feature_gradient = torch.addmm(feature_gradients.pop(), gate_gradient, from_feature)
+            gates_gradients.append(gate_gradient)
+            interface_gradients.append(interface_gradient)
+
+        gates_gradient = torch.cat(gates_gradients[::-1])
+        interface_gradient = torch.cat(interface_gradients[::-1])
+        before, after = features[:-1].flatten(0, 1), features[1:].flatten(0, 1)
+        from_feature_gradient = torch.mm(gates_gradient.t(), before)
+        from_hidden_gradient, from_read_gradient = from_feature_gradient.tensor_split((size,), 1)
+        from_x_gradient = torch.mm(gates_gradient.t(), inputs)
+        bias_gradient = gates_gradient.sum(0)
+        inputs_gradient = torch.mm(gates_gradient, from_x).view(steps, batch, -1).transpose(0, 1)
+        return (
+            None,
+            None,
+            torch.cat([from_x_gradient, from_read_gradient], 1),
+            from_hidden_gradient,
+            bias_gradient,
+            bias_gradient.clone(),
+            torch.mm(interface_gradient.t(), after[:, :size]),
+            interface_gradient.sum(0),
+            inputs_gradient,
+            feature_gradient,
+            cell_gradient,
+            *state_gradient,
+        )

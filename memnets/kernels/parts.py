@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,9 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: A guard that PyTorch documents for C++ alone; without it kernels are right, and slower.
+_unrecorded = getattr(torch._C, "_AutoDispatchBelowAutograd", nullcontext)
+
 
 def unrecorded(function: Function) -> Function:
     """Of an ``autograd.Function``: its operations skip the layer that would record them.
@@ -35,7 +39,7 @@ def unrecorded(function: Function) -> Function:
 
     @wraps(function)
     def skipping(*arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
+        with _unrecorded():
             return function(*arguments)
 
     return skipping  # type: ignore[return-value]

@@ -116,7 +116,8 @@ class DNCKernel(NamedTuple):
         chosen = torch.lerp(sought.weights.squeeze(1), allocation, allocation_gate)
         next_written = write_gate * chosen
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
-        change = torch.addcmul(add.unsqueeze(1), erase.unsqueeze(1), memory, value=-1.0)
+        add, erase = add.unsqueeze(1), erase.unsqueeze(1)
+        change = torch.addcmul(add, erase, memory, value=-1.0)
         next_memory = torch.addcmul(memory, row, change)
         # Links: L(i, j) = (1 - w(i) - w(j)) L(i, j) + w(i) p(j).
         next_link = torch.lerp(link, precedence.unsqueeze(1), row)
@@ -136,7 +137,7 @@ class DNCKernel(NamedTuple):
         )  # fmt: skip
         saved = (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
-            allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
+            allocation, chosen, add, erase, rest, sources, memory, usage, precedence, link, written,
             weights, next_memory, next_link, next_written, next_weights, *keys, *sought, *found,
         )  # fmt: skip
         return vectors, next_state, saved
@@ -150,7 +151,7 @@ class DNCKernel(NamedTuple):
         """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_strengths, unit, modes, kept, retention, filled, order, used, before, allocated,
-            allocation, chosen, change, rest, sources, memory, usage, precedence, link, written,
+            allocation, chosen, add, erase, rest, sources, memory, usage, precedence, link, written,
             weights, next_memory, next_link, next_written, next_weights, *parts,
         ) = saved  # fmt: skip
         keys, sought, found = PointedKeys(*parts[:3]), Content(*parts[3:6]), Content(*parts[6:])
@@ -162,9 +163,7 @@ class DNCKernel(NamedTuple):
         batch, slots = usage.shape
         one = constant(1.0, usage.dtype, usage.device)
         read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
-        free_gates, allocation_gate, write_gate, erase = unit.split_with_sizes(
-            (reads, 1, 1, width), -1
-        )
+        free_gates, allocation_gate, write_gate, _ = unit.split_with_sizes((reads, 1, 1, width), -1)
         row, column = next_written.unsqueeze(-1), next_written.unsqueeze(1)
 
         # Read.
@@ -198,11 +197,13 @@ class DNCKernel(NamedTuple):
         gradient.sub_((precedence_gradient * precedence).sum(-1, keepdim=True))
 
         # Write.
-        change_gradient = row * memory_gradient
-        gradient.add_((memory_gradient * change).sum(-1))
-        add_gradient = change_gradient.sum(1)
-        erase_gradient = (change_gradient * memory).sum(1)
-        memory_gradient.addcmul_(erase.unsqueeze(1), change_gradient, value=-1.0)
+        product = memory_gradient * memory
+        add_gradient = torch.bmm(column, memory_gradient)
+        erase_gradient = torch.bmm(column, product)
+        gradient = gradient.unsqueeze(1).baddbmm_(add, memory_gradient.mT)
+        gradient = gradient.baddbmm_(erase, product.mT, alpha=-1.0).squeeze(1)
+        erased = torch.mul(row, memory_gradient, out=product)
+        memory_gradient.addcmul_(erase, erased, value=-1.0)
         write_gate_gradient = (gradient * chosen).sum(-1, keepdim=True)
         gradient.mul_(write_gate)
         allocation_gate_gradient = allocation.sub(sought.weights.squeeze(1)).mul_(gradient)
@@ -238,7 +239,7 @@ class DNCKernel(NamedTuple):
                 free_gates_gradient.neg_(),
                 allocation_gate_gradient,
                 write_gate_gradient,
-                erase_gradient.neg_(),
+                erase_gradient.squeeze(1).neg_(),
             ],
             -1,
         )
@@ -248,7 +249,7 @@ class DNCKernel(NamedTuple):
                 strengths_gradient.mul_(raw_strengths.sigmoid()).squeeze(-1),
                 unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0)),
                 modes_gradient.view(batch, -1),
-                add_gradient,
+                add_gradient.squeeze(1),
             ],
             -1,
         )

@@ -151,6 +151,93 @@ def _copy_weights(theirs, ours: MemoryMachine) -> None:
         ours.controller.lstm.load_state_dict(theirs.ntm.controller.lstm.state_dict())
 
 
+def answers_and_gradients(model, inputs, state):
+    """What a machine makes of a sequence in two halves, and every gradient of it."""
+    sources = [inputs, *model.parameters()]
+    map_state(lambda part: sources.append(part), state)
+    first, between = model(inputs[:, :2], state)
+    second, last = model(inputs[:, 2:], between)
+    results = [first, second]
+    map_state(lambda part: results.append(part), last)
+    torch.manual_seed(1)
+    total = sum((torch.randn_like(result) * result).sum() for result in results)
+    return results, torch.autograd.grad(total, sources)
+
+
+def random_state(model):
+    """A state of the machine after a few steps, of which gradients may be asked."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        _, state = model(torch.randn(3, 4, 4, dtype=torch.float64))
+    return map_state(lambda part: part.clone().requires_grad_(), state)
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        DNC(slots=6, width=3),
+        DNC(slots=5, width=3, read_heads=2),
+        NTM(slots=6, width=3),
+        NTM(slots=7, width=3, read_heads=2, write_heads=3, shift_range=5),
+    ],
+)
+def test_a_run_as_one_node_is_its_steps(access) -> None:
+    model = machine(access)
+    inputs = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
+    state = random_state(model)
+    fast = answers_and_gradients(model, inputs, state)
+    with kernels.naive():
+        plain = answers_and_gradients(model, inputs, state)
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
+    _, last = model(inputs)
+    assert last.access.memory.grad_fn.name() == "_RunBackward"
+    with torch.no_grad():
+        logits, _ = model(inputs[:, :2], state)
+    assert logits.grad_fn is None
+    assert torch.equal(logits, fast[0][0])
+
+
+class Louder(DNC):
+    """Not the steps of a DNC, though it inherits them."""
+
+    def forward(self, interface, state):
+        vectors, state = super().forward(interface, state)
+        return 2 * vectors, state
+
+
+@pytest.mark.parametrize(
+    ("access", "controller"),
+    [
+        (Louder(slots=5, width=3), LSTM),
+        (DNC(slots=5, width=3), partial(LSTM, layers=2)),
+        (DNC(slots=5, width=3), GRU),
+        (LRUA(slots=5, width=3, heads=1), LSTM),
+    ],
+)
+def test_machines_of_other_parts_take_the_steps_of_these(access, controller) -> None:
+    model = machine(access, controller)
+    inputs = torch.randn(2, 3, 4, dtype=torch.float64)
+    outputs, _ = model(inputs)
+    state = model.initial_state(2)
+    for step, expected in zip(inputs.unbind(1), outputs.unbind(1), strict=True):
+        hidden, controlled = model.controller(torch.cat([step, state.read], -1), state.controller)
+        read, accessed = model.access(model.interface(hidden), state.access)
+        state = MachineState(controlled, accessed, read)
+        torch.testing.assert_close(model.output(torch.cat([hidden, read], -1)), expected)
+
+
+def test_noise_of_an_ntm_is_the_same_in_a_run_and_in_its_steps() -> None:
+    model = machine(NTM(slots=5, width=3, noise=0.3))
+    inputs = torch.randn(2, 4, 4, dtype=torch.float64)
+    torch.manual_seed(3)
+    noisy, _ = model(inputs)
+    torch.manual_seed(3)
+    with kernels.naive():
+        plain, _ = model(inputs)
+    torch.testing.assert_close(noisy, plain)
+    assert not torch.allclose(noisy, model.eval()(inputs)[0])
+
+
 @pytest.mark.parametrize("tbptt_steps", [1, 3, 4, 100])
 def test_truncation_detaches_every_so_many_steps_and_no_more(tbptt_steps: int) -> None:
     batch = mixed_batch()

@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from memnets import functional, testing
 from memnets.kernels.dnc import DNCKernel, DNCLayout
 from memnets.kernels.ntm import HeadLayout, NTMKernel
-from memnets.kernels.steps import step
+from memnets.kernels.steps import LSTMWeights, run, step
 
 counts = st.integers(1, 3)
 
@@ -579,6 +579,24 @@ def test_dnc_kernel_gradient(layout):
         return vectors, *state
 
     assert gradcheck(run, (interface, *state), nondet_tol=0.0)
+
+
+def test_gradient_of_a_run_as_one_node():
+    layout, size, width = DNCLayout(2, 2), 3, 2
+    state = dnc_state(4, *layout)
+    interface = torch.nn.Linear(size, sum(layout.sizes), dtype=torch.float64)
+    read_size = layout.read_heads * layout.width
+    shapes = [(4 * size, width + read_size), (4 * size, size), (4 * size,), (4 * size,)]
+    shapes += [(2, 3, width), (2, size + read_size), (2, size)]
+    tensors = [random(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
+
+    def whole(*tensors):
+        weights, (inputs, feature, cell, *state) = LSTMWeights(*tensors[:4]), tensors[4:]
+        kernel = DNCKernel(layout, 1e-6)
+        features, cell, state = run(kernel, weights, interface, inputs, feature, cell, state)
+        return features, cell, *state
+
+    assert gradcheck(whole, (*tensors, *state), nondet_tol=0.0, fast_mode=True)
 
 
 def test_dnc_kernel_gradient_in_single_precision_where_nothing_is_used():

@@ -38,6 +38,9 @@ class MemoryMachine(Model[MachineState]):
 
     ``h_t = controller([x_t, r_{t-1}])``, ``r_t = access(U h_t + a)``, ``y_t = V [h_t, r_t] + b``.
 
+    Without a mask, an LSTM of one layer on a memory with a kernel (NTM, DNC) takes all its steps as
+    one node of the graph; within :func:`memnets.kernels.naive` every module is called at each step.
+
     Args:
         input_size: width of the input, at least 1.
         output_size: width of the output, at least 1.

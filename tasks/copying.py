@@ -78,9 +78,10 @@ class RepeatCopying(SizedTask):
         max_repeats: most repeats of training and validation.
         mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
             the batch. Validation always mixes; test sets never do.
-        curriculum_batches: training batches over which the greatest length and the most repeats
-            grow evenly from the least to those of training, at least 0.
-        full_share: share of these batches that are drawn from the whole range all the same, in
+        curriculum_batches: training batches over which the most repeats grow evenly from the least
+            to those of training, at least 0. Lengths are of the whole range from the start: what
+            is short, a controller keeps in its own state, and a memory is not learnt.
+        full_share: share of these batches that have any number of repeats all the same, in
             ``[0, 1]``.
         test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
         settings: see :class:`~tasks.Task`.
@@ -128,14 +129,13 @@ class RepeatCopying(SizedTask):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
-        longest, most = self.max_length, self.max_repeats
+        most = self.max_repeats
         learning = split == "train" and index < self.curriculum_batches
         if learning and random.random() >= self.full_share:
             done = index / self.curriculum_batches
-            longest = self.min_length + int(done * (longest + 1 - self.min_length))
             most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
         lengths, repeats = self.sizes(
-            random, split, (self.min_length, longest), (self.min_repeats, most)
+            random, split, (self.min_length, self.max_length), (self.min_repeats, most)
         )
         size = len(lengths)
         bits = random_bits(random, lengths, self.width)

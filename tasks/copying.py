@@ -78,11 +78,10 @@ class RepeatCopying(SizedTask):
         max_repeats: most repeats of training and validation.
         mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
             the batch. Validation always mixes; test sets never do.
-        curriculum_batches: training batches over which the most repeats grow evenly from the least
-            to those of training, at least 0. Lengths are of the whole range from the start: what
-            is short, a controller keeps in its own state, and a memory is not learnt.
-        full_share: share of these batches that have any number of repeats all the same, in
-            ``[0, 1]``.
+        curriculum_batches: two numbers of training batches: before the first, sequences have the
+            fewest repeats, and until the second the most repeats grow evenly to those of training.
+            Lengths are of the whole range from the start: what is short, a controller keeps in its
+            own state, and a memory is not learnt.
         test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
         settings: see :class:`~tasks.Task`.
     """
@@ -95,8 +94,7 @@ class RepeatCopying(SizedTask):
         min_repeats: int = 1,
         max_repeats: int = 10,
         mixed_lengths: bool = False,
-        curriculum_batches: int = 0,
-        full_share: float = 0.2,
+        curriculum_batches: tuple[int, int] = (0, 0),
         test_sets: Sequence[tuple[int, int, int]] = (
             (10, 10, 100),
             (20, 10, 100),
@@ -112,17 +110,18 @@ class RepeatCopying(SizedTask):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
-        if curriculum_batches < 0:
-            raise ValueError(f"curriculum_batches must be at least 0; got {curriculum_batches}")
-        if not 0 <= full_share <= 1:
-            raise ValueError(f"full_share must be in [0, 1]; got {full_share}")
+        start, end = curriculum_batches
+        if not 0 <= start <= end:
+            raise ValueError(
+                f"curriculum_batches must be two numbers of batches, 0 <= start <= end; "
+                f"got {start} and {end}"
+            )
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
         self.min_repeats = min_repeats
         self.max_repeats = max_repeats
         self.curriculum_batches = curriculum_batches
-        self.full_share = full_share
         self.input_size = width + 2
         self.output_size = width + 1
 
@@ -130,9 +129,9 @@ class RepeatCopying(SizedTask):
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
         most = self.max_repeats
-        learning = split == "train" and index < self.curriculum_batches
-        if learning and random.random() >= self.full_share:
-            done = index / self.curriculum_batches
+        start, end = self.curriculum_batches
+        if split == "train" and index < end:
+            done = max(0, index - start) / max(1, end - start)
             most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
         lengths, repeats = self.sizes(
             random, split, (self.min_length, self.max_length), (self.min_repeats, most)

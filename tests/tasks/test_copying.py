@@ -117,7 +117,7 @@ def test_test_sets_have_their_length_and_size() -> None:
 
 
 def test_a_curriculum_grows_to_the_whole_range_by_the_number_of_the_batch() -> None:
-    task = RepeatCopying(curriculum_batches=100, full_share=0.0, batch_size=2)
+    task = RepeatCopying(curriculum_batches=(20, 120), batch_size=2)
     whole = RepeatCopying(batch_size=2)
 
     def sizes(task: RepeatCopying, split: str, index: int) -> tuple[int, int]:
@@ -125,16 +125,14 @@ def test_a_curriculum_grows_to_the_whole_range_by_the_number_of_the_batch() -> N
         length = batch.source.shape[1] - 1
         return length, (batch.targets.shape[1] - 1) // length
 
-    lengths, repeats = zip(*(sizes(task, "train", index) for index in range(100)), strict=True)
-    # One more repeat every ten batches, and all of them at the end; any length from the start.
-    assert all(most <= 1 + index // 10 for index, most in enumerate(repeats))
-    assert set(repeats[:10]) == {1}
-    assert max(repeats[90:]) in {9, 10}
-    assert max(lengths[:10]) > 5
-    for split, index in (("train", 100), ("val", 0), ("length_10_repeats_10", 0)):
+    lengths, repeats = zip(*(sizes(task, "train", index) for index in range(120)), strict=True)
+    assert max(lengths[:20]) > 5
+    assert set(repeats[:30]) == {1}
+    # One more every ten batches, and all of them at the end.
+    assert all(most <= index // 10 - 1 for index, most in enumerate(repeats) if index >= 20)
+    assert max(repeats[110:]) in {9, 10}
+    for split, index in (("train", 120), ("val", 0), ("length_10_repeats_10", 0)):
         assert torch.equal(task.batch(split, index).source, whole.batch(split, index).source)
-    task.full_share = 1.0
-    assert max(sizes(task, "train", index)[1] for index in range(10)) > 5
 
 
 def test_the_number_of_repeats_has_mean_0_and_variance_1() -> None:
@@ -167,8 +165,8 @@ def test_loaders_give_the_batches_by_index(workers: int) -> None:
         (Copying, {"workers": -1}, "at least 0; got -1"),
         (RepeatCopying, {"min_repeats": 0}, "1 <= min_repeats <= max_repeats; got 0 and 10"),
         (RepeatCopying, {"test_sets": [(1, 0, 1)]}, "test_repeats must be .* got 0"),
-        (RepeatCopying, {"curriculum_batches": -1}, "at least 0; got -1"),
-        (RepeatCopying, {"full_share": 1.5}, r"full_share must be in \[0, 1\]; got 1.5"),
+        (RepeatCopying, {"curriculum_batches": (-1, 5)}, "got -1 and 5"),
+        (RepeatCopying, {"curriculum_batches": (7, 6)}, "got 7 and 6"),
     ],
 )
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:

@@ -306,7 +306,9 @@ class Pictures(lightning.Callback):
                 if task.images(alone, 0) is not None:
                     self.draw_episode(pl_module, task, alone, file)
                     continue
-                answer = pl_module.generate(alone.source.to(pl_module.device)).cpu()
+                with torch.no_grad():  # as in the test, to the same greatest length
+                    moved = map_state(lambda part: part.to(pl_module.device), alone)
+                    answer = pl_module.predict_step(moved, number).cpu()
                 self.draw_tokens(pl_module, task, alone, answer, file)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:

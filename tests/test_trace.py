@@ -24,11 +24,12 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.objectives import Labels, Numbers
+from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Additive, Dot
 from tasks import (
     ConvexHull,
     CopyingTokens,
+    Delaunay,
     FewShot,
     Sinusoids,
     Task,
@@ -225,9 +226,15 @@ class Answers(Task):
     ],
 )
 def test_pictures_of_answers_in_tokens(name, drawn, tmp_path) -> None:
-    draw(MODELS[name](), CopyingTokens(2, 1, 3, [], 2), tmp_path, sequences=1)
+    draw(in_tokens(name), CopyingTokens(2, 1, 3, [], 2), tmp_path, sequences=1)
     expected = [f"test_{drawn}_1.png"] if drawn else []
     assert [path.name for path in tmp_path.iterdir()] == expected
+
+
+def in_tokens(name):
+    model = MODELS[name]()
+    model.objective = Tokens()
+    return model
 
 
 def draw(model, task, folder, **settings) -> None:
@@ -239,7 +246,7 @@ def draw(model, task, folder, **settings) -> None:
 
 
 def test_pictures_of_each_test_set_as_many_as_it_has(tmp_path) -> None:
-    draw(MODELS["Bahdanau"](), CopyingTokens(2, 1, 3, [(2, 1)], 3), tmp_path, sequences=2)
+    draw(in_tokens("Bahdanau"), CopyingTokens(2, 1, 3, [(2, 1)], 3), tmp_path, sequences=2)
     assert {path.name for path in tmp_path.iterdir()} == {
         "test_alignment_1.png",
         "test_alignment_2.png",
@@ -248,12 +255,12 @@ def test_pictures_of_each_test_set_as_many_as_it_has(tmp_path) -> None:
 
 
 def test_pictures_of_a_task_without_words(tmp_path) -> None:
-    draw(MODELS["causal"](), Answers(), tmp_path, sequences=1)
+    draw(in_tokens("causal"), Answers(), tmp_path, sequences=1)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_sequences_that_are_too_long_are_not_drawn(tmp_path) -> None:
-    draw(MODELS["Bahdanau"](), CopyingTokens(2, 3, 3, [], 2), tmp_path, longest=3)
+    draw(in_tokens("Bahdanau"), CopyingTokens(2, 3, 3, [], 2), tmp_path, longest=3)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"sequences must be .* got 0"):
         callbacks.Pictures(tmp_path, sequences=0)
@@ -271,13 +278,29 @@ class InOrder(Model):
         return torch.nn.functional.one_hot(tokens, 40).float(), state
 
 
+class Endless(InOrder):
+    """Points at the first point for ever."""
+
+    def decode(self, inputs, state):
+        return torch.nn.functional.one_hot(torch.full_like(inputs, END + 1), 40).float(), state
+
+
 def test_answers_in_the_plane_are_drawn_together_for_each_test_set(tmp_path) -> None:
     task = ConvexHull(4, 6, [(5, 1)], 3)
-    draw(InOrder(), task, tmp_path, sequences=2)
+    draw(InOrder(Tokens()), task, tmp_path, sequences=2)
     assert {path.name for path in tmp_path.iterdir()} == {"test_drawing.png", "n_5_drawing.png"}
     two, one = (matplotlib.image.imread(tmp_path / f"{n}_drawing.png") for n in ("test", "n_5"))
     assert two.shape[0] == one.shape[0]
     assert two.shape[1] > 1.5 * one.shape[1]
+
+
+def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "drawing", lambda drawings, path, title: drawn.extend(drawings))
+    # A point too many, so that the answer never ends: 40 tokens, where search alone stops at 20.
+    task = Delaunay(5, 5, test_sequences=1)
+    draw(Endless(Tokens(max_length=40)), task, tmp_path)
+    assert [len(drawing.answer) for drawing in drawn] == [14]
 
 
 def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:

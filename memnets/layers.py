@@ -402,17 +402,30 @@ class AttentionBlock(nn.Module):
         input_size: width of the input, at least 1.
         key_size: K, at least 1.
         value_size: V, at least 1.
+        likeness: if given, above 0: queries and keys start as one and the same turn of the input,
+            times this. A step first looks at those that are like it, the sharper the greater it is.
 
     Attributes:
         output_size: width of the output.
+
+    Raises:
+        ValueError: a size or a number is out of its range.
     """
 
-    def __init__(self, input_size: int, key_size: int, value_size: int) -> None:
+    def __init__(
+        self, input_size: int, key_size: int, value_size: int, likeness: float | None = None
+    ) -> None:
         super().__init__()
         check_positive(input_size=input_size, key_size=key_size, value_size=value_size)
         self.sizes = [key_size, key_size, value_size]
         self.output_size = input_size + value_size
         self.layer = nn.Linear(input_size, sum(self.sizes))
+        if likeness is not None:
+            if likeness <= 0:  # at 0 there would be no gradient either
+                raise ValueError(f"likeness must be more than 0; got {likeness}")
+            with torch.no_grad():
+                queries, keys, _ = self.layer.weight.split(self.sizes)
+                queries.copy_(nn.init.orthogonal_(keys, likeness))
         self.addressing = Content(ScaledDot())
 
     def forward(

@@ -1,12 +1,14 @@
 """Dense, TC and attention blocks: against torch's convolution, and strictly causal, bit for bit."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import functional, testing
+from memnets import functional, testing, trace
 from memnets.convolutions import DenseBlock, TCBlock
 from memnets.layers import AttentionBlock, Slots
 from memnets.normalizers import Softmax
@@ -192,6 +194,20 @@ def test_attention_is_that_of_torch():
     assert torch.equal(block(inputs, past)[1].keys, grown.keys)
 
 
+@pytest.mark.parametrize("likeness", [0.5, 2.0])
+def test_with_likeness_a_step_first_looks_at_those_that_are_like_it(likeness):
+    # As many keys as inputs are a turn, which keeps products.
+    block = AttentionBlock(SIZE, SIZE, 2, likeness).double()
+    nn.init.zeros_(block.layer.bias)
+    inputs = torch.randn(2, 5, SIZE, dtype=torch.double)
+    with trace.record(block) as tape:
+        block(inputs)
+    scores = likeness**2 / math.sqrt(SIZE) * inputs @ inputs.mT
+    future = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    expected = scores.masked_fill(future, -torch.inf).softmax(-1)
+    torch.testing.assert_close(tape.weights["addressing"][0], expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -201,6 +217,7 @@ def test_attention_is_that_of_torch():
         (lambda: DenseBlock(3, 2, 1, 0), "kernel_size must be .* got 0"),
         (lambda: TCBlock(3, 1, 2), "length must be at least 2; got 1"),
         (lambda: AttentionBlock(3, 0, 2), "key_size must be .* got 0"),
+        (lambda: AttentionBlock(3, 4, 2, 0.0), "likeness must be more than 0; got 0.0"),
     ],
 )
 def test_bad_sizes_are_named(call, message):

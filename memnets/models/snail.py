@@ -43,6 +43,8 @@ class SNAIL(Model[SNAILState]):
         attentions: sizes of key and value for each attention block, at least one.
         filters: of each dense block, at least 1.
         kernel_size: of each convolution, at least 1.
+        likeness: see :class:`~memnets.layers.AttentionBlock`; learning from few examples is much
+            faster with it.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -58,6 +60,7 @@ class SNAIL(Model[SNAILState]):
         attentions: Sequence[tuple[int, int]] = ((64, 32), (256, 128), (512, 256)),
         filters: int = 128,
         kernel_size: int = 2,
+        likeness: float | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -80,7 +83,7 @@ class SNAIL(Model[SNAILState]):
             if blocks:
                 blocks.append(TCBlock(size, max_length, filters, kernel_size))
                 size = blocks[-1].output_size
-            blocks.append(AttentionBlock(size, key_size, value_size))
+            blocks.append(AttentionBlock(size, key_size, value_size, likeness))
             size = blocks[-1].output_size
         self.blocks = nn.ModuleList(blocks)
         self.output = nn.Linear(size, output_size)

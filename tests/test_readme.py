@@ -23,9 +23,8 @@ def block(label: str) -> str:
     return match[1]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
     monkeypatch.syspath_prepend(tmp_path)
     text = block("my_controllers.py")
     assert len(text.strip().splitlines()) <= 25
@@ -128,8 +127,8 @@ def test_a_command_with_a_planted_fault_is_found(flag: str, message: str, parse)
         parse(f"memnets fit --config configs/copying/ntm.yaml {flag}")
 
 
-def test_the_parts_in_python(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("elsewhere")
+def test_the_parts_in_python() -> None:
     match = re.search(r"## In Python.*?```python\n(.*?)```", README, re.DOTALL)
     assert match
     names: dict[str, object] = {}

@@ -106,6 +106,10 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Descriptions as they are written."""
 
 
+#: What all parsers have in common: they raise their errors, which :func:`main` says in one line.
+_STYLE: dict[str, Any] = {"exit_on_error": False, "formatter_class": _HelpFormatter}
+
+
 class CLI(LightningCLI):
     """LightningCLI, with run folders, checkpoints that hold their config, a test after each fit.
 
@@ -114,10 +118,9 @@ class CLI(LightningCLI):
     """
 
     def __init__(self, arguments: list[str]) -> None:
-        style = {"exit_on_error": False, "formatter_class": _HelpFormatter}
         subcommands = {
             name: {
-                **style,
+                **_STYLE,
                 "description": text + "\n" + OPTIONS,
                 "usage": f"memnets {name} [options]",
             }
@@ -134,7 +137,7 @@ class CLI(LightningCLI):
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
             },
-            parser_kwargs={**style, "description": DESCRIPTION, **subcommands},
+            parser_kwargs={**_STYLE, "description": DESCRIPTION, **subcommands},
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=arguments,
@@ -359,8 +362,7 @@ def _translate_parser() -> ArgumentParser:
         prog="memnets translate",
         usage="memnets translate --checkpoint FILE [options] < input.txt",
         description=TRANSLATE_DESCRIPTION,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
+        **_STYLE,
     )
     parser.add_argument("--checkpoint", type=str, required=True, help="What memnets fit left.")
     parser.add_argument(
@@ -446,8 +448,7 @@ def _scoreboard_parser() -> ArgumentParser:
         prog="memnets scoreboard",
         usage="memnets scoreboard --config FILE [options]",
         description=SCOREBOARD,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
+        **_STYLE,
     )
     parser.add_argument("--config", action="config", help="See configs/scoreboards/.")
     parser.add_function_arguments(scoreboard, skip={"report_only", "command"})

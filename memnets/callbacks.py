@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,14 +294,15 @@ class Pictures(lightning.Callback):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
-            batch: Batch = task.batch(name, 0)
-            if batch.targets.dim() == 3:
+            few = min(task.batches(name), self.sequences)
+            batches: list[Batch] = [task.batch(name, index) for index in range(few)]
+            if batches[0].targets.dim() == 3:
                 binary = not isinstance(pl_module.objective, Numbers)
-                if binary and batch.targets.shape[1] <= self.longest:
-                    self.draw(pl_module, batch, name)
+                if binary and batches[0].targets.shape[1] <= self.longest:
+                    self.draw(pl_module, batches[0], name)
                 continue
             drawings = []
-            for number, alone in enumerate(self._first(task, name)):
+            for number, alone in enumerate(self._first(batches)):
                 file = f"{name}_{{}}_{number + 1}.png"
                 if task.images(alone, 0) is not None:
                     self.draw_episode(pl_module, task, alone, file)
@@ -318,11 +319,10 @@ class Pictures(lightning.Callback):
             if drawings:
                 plots.drawing(drawings, self.folder / f"{name}_drawing.png", title=name)
 
-    def _first(self, task: Any, name: str) -> Iterator[Batch]:
+    def _first(self, batches: Sequence[Batch]) -> Iterator[Batch]:
         """The sequences or episodes to draw, each a batch of one without padding."""
-        batches = task.batches(name)
         for number in range(self.sequences):
-            batch, row = task.batch(name, number % batches), number // batches
+            batch, row = batches[number % len(batches)], number // len(batches)
             if row >= len(batch.targets):
                 continue
             source = unpadded(batch.source, batch.source_mask, row)[None]

@@ -106,8 +106,44 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Descriptions as they are written."""
 
 
+#: What all parsers have in common: they raise their errors, which :func:`main` says in one line.
+_STYLE: dict[str, Any] = {"exit_on_error": False, "formatter_class": _HelpFormatter}
+
+
 class CLI(LightningCLI):
-    """LightningCLI, with run folders, checkpoints that hold their config, a test after each fit."""
+    """LightningCLI, with run folders, checkpoints that hold their config, a test after each fit.
+
+    Args:
+        arguments: what comes after ``memnets``.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        subcommands = {
+            name: {
+                **_STYLE,
+                "description": text + "\n" + OPTIONS,
+                "usage": f"memnets {name} [options]",
+            }
+            for name, text in SUBCOMMANDS.items()
+        }
+        super().__init__(
+            Model,
+            Task,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
+            parser_kwargs={**_STYLE, "description": DESCRIPTION, **subcommands},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=arguments,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder; link the sizes of data and model, and the seed."""
@@ -326,8 +362,7 @@ def _translate_parser() -> ArgumentParser:
         prog="memnets translate",
         usage="memnets translate --checkpoint FILE [options] < input.txt",
         description=TRANSLATE_DESCRIPTION,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
+        **_STYLE,
     )
     parser.add_argument("--checkpoint", type=str, required=True, help="What memnets fit left.")
     parser.add_argument(
@@ -413,8 +448,7 @@ def _scoreboard_parser() -> ArgumentParser:
         prog="memnets scoreboard",
         usage="memnets scoreboard --config FILE [options]",
         description=SCOREBOARD,
-        exit_on_error=False,
-        formatter_class=_HelpFormatter,
+        **_STYLE,
     )
     parser.add_argument("--config", action="config", help="See configs/scoreboards/.")
     parser.add_function_arguments(scoreboard, skip={"report_only", "command"})
@@ -478,37 +512,11 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    style = {"exit_on_error": False, "formatter_class": _HelpFormatter}
-    subcommands = {
-        name: {
-            **style,
-            "description": text + "\n" + OPTIONS,
-            "usage": f"memnets {name} [options]",
-        }
-        for name, text in SUBCOMMANDS.items()
-    }
     try:
         if arguments and arguments[0] in _OTHERS:
             return _OTHERS[arguments[0]](arguments[1:])
         with tempfile.TemporaryDirectory() as folder:
-            CLI(
-                Model,
-                Task,
-                save_config_callback=None,
-                seed_everything_default=0,
-                trainer_defaults={
-                    "max_epochs": -1,
-                    "num_sanity_val_steps": 0,
-                    "use_distributed_sampler": False,
-                    "enable_model_summary": False,
-                },
-                parser_kwargs={**style, "description": DESCRIPTION, **subcommands},
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                args=_with_config_of_checkpoint(arguments, folder),
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
+            CLI(_with_config_of_checkpoint(arguments, folder))
     except (
         ArgumentError,
         ValueError,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.core import Batch, check_positive
 
-__all__ = ["Array", "Task", "check_range"]
+__all__ = ["Array", "Task", "by_name", "check_range"]
 
 Array = np.ndarray[Any, Any]
+Sizes = TypeVar("Sizes")
 
 
 class Task(lightning.LightningDataModule, ABC):
@@ -251,6 +252,23 @@ class _Loader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def by_name(sets: Iterable[tuple[str, Sizes]]) -> dict[str, Sizes]:
+    """Test sets by their names, in their order.
+
+    Args:
+        sets: the name of each, and what sizes it has.
+
+    Raises:
+        ValueError: a name comes twice: of two sets, one would take the place of the other.
+    """
+    named: dict[str, Sizes] = {}
+    for name, sizes in sets:
+        if name in named:
+            raise ValueError(f"each test set must be given once; got {name} twice")
+        named[name] = sizes
+    return named
 
 
 def check_range(name: str, low: int, high: int, least: int) -> None:

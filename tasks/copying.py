@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memnets.core import Batch, check_positive
-from tasks.base import Array, check_range
+from tasks.base import Array, by_name, check_range
 from tasks.vectors import SizedTask, random_bits, zeros_while_answering
 
 __all__ = ["Copying", "RepeatCopying"]
@@ -40,7 +40,7 @@ class Copying(SizedTask):
         test_sets: Sequence[tuple[int, int]] = ((20, 100), (50, 100), (120, 100)),
         **settings: Any,
     ) -> None:
-        named = {f"length_{n}": (n, sequences) for n, sequences in test_sets}
+        named = by_name((f"length_{n}", (n, sequences)) for n, sequences in test_sets)
         super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width)
         check_range("length", min_length, max_length, least=1)
@@ -103,7 +103,9 @@ class RepeatCopying(SizedTask):
         ),
         **settings: Any,
     ) -> None:
-        named = {f"length_{n}_repeats_{r}": (n, r, sequences) for n, r, sequences in test_sets}
+        named = by_name(
+            (f"length_{n}_repeats_{r}", (n, r, sequences)) for n, r, sequences in test_sets
+        )
         super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width)
         check_range("length", min_length, max_length, least=1)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from memnets.core import END, Batch, check_positive, padded, unpadded
-from tasks.base import Array, Task, check_range
+from tasks.base import Array, Task, by_name, check_range
 from tasks.tokens import MARKS, answer_batch, answered_rows, said
 
 __all__ = ["Pointed", "PointingTask", "SortingNumbers", "as_batch"]
@@ -86,7 +86,7 @@ class PointingTask(Task):
         self.max_points = max_points
         self.test_sequences = test_sequences
         self.batch_points = batch_points
-        self.test_sets = {f"n_{n}": (n, sequences) for n, sequences in test_points}
+        self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_points)
         #: The largest n of any split.
         self.most_points = max([max_points, *(n for n, _ in test_points)])
         self.input_size = self.width

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memnets.core import Batch, check_positive
-from tasks.base import check_range
+from tasks.base import by_name, check_range
 from tasks.vectors import SizedTask, zeros_while_answering
 
 __all__ = ["AssociativeRecall"]
@@ -45,7 +45,7 @@ class AssociativeRecall(SizedTask):
         test_sets: Sequence[tuple[int, int]] = ((6, 100), (12, 100), (20, 100)),
         **settings: Any,
     ) -> None:
-        named = {f"items_{n}": (n, sequences) for n, sequences in test_sets}
+        named = by_name((f"items_{n}", (n, sequences)) for n, sequences in test_sets)
         super().__init__(named, mixed_lengths, **settings)
         check_positive(width=width, item_length=item_length)
         check_range("items", min_items, max_items, least=2)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, padded, unpadded
-from tasks.base import Array, Task, check_range
+from tasks.base import Array, Task, by_name, check_range
 
 __all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_rows", "said"]
 
@@ -102,7 +102,7 @@ class _TokenTask(Task):
         self.min_length = min_length
         self.max_length = max_length
         self.test_sequences = test_sequences
-        self.test_sets = {f"length_{n}": (n, sequences) for n, sequences in test_lengths}
+        self.test_sets = by_name((f"length_{n}", (n, sequences)) for n, sequences in test_lengths)
         self.input_size = self.output_size = symbols + END + 1
 
     def test_names(self) -> list[str]:

@@ -1,5 +1,6 @@
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
@@ -18,3 +19,10 @@ settings.register_profile("default", common, max_examples=10, derandomize=True)
 settings.register_profile("ci", common, max_examples=25, derandomize=True, print_blob=True)
 settings.register_profile("thorough", common, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> None:
+    """An empty folder to run commands in; and no arguments of pytest's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["memnets"])

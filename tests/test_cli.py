@@ -15,6 +15,7 @@ from memnets.core import Controller
 from memnets.models import MemoryMachine
 from memnets.runs import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = [
     "--config", str(CONFIGS / "copying" / "ntm.yaml"),
@@ -53,13 +54,6 @@ class Poisoned(Controller[None]):
             return hidden, None
         # The root of 0 has an infinite gradient, and 0 times it is none.
         return hidden + (0 * hidden).sqrt() if self.gradient else hidden * float("nan"), None
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """An empty folder to run in; and no arguments of pytest's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -257,9 +251,7 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
         assert expected in capsys.readouterr().out
 
 
-def test_a_chain_of_controllers_is_given_in_the_config(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
+def test_a_chain_of_controllers_is_given_in_the_config() -> None:
     parts = [
         {"class_path": f"memnets.controllers.{name}", "init_args": {"hidden_size": size}}
         for name, size in (("FeedForward", 5), ("GRU", 3))

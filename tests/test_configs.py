@@ -77,9 +77,8 @@ def omniglot(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_config(config: Path, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
+@pytest.mark.usefixtures("elsewhere")
+def test_config(config: Path, tmp_path) -> None:
     data = yaml.safe_load(config.read_text())["data"]
     short = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]
     main(["fit", "--config", str(config), *short, *small(data, tmp_path)])

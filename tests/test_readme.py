@@ -1,16 +1,19 @@
-"""The README's own code, run as it stands."""
+"""The README's own code, run as it stands; commands that are written down, parsed."""
 
 import ast
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentError, ArgumentParser
 
-from memnets.cli import main
+from memnets.cli import CLI, DESCRIPTION, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+FLAG = re.compile(r"""--[\w.]+=(?:'[^']*'|"[^"]*"|<[^>]*>|[^\s,;]+)""")
 
 
 def block(label: str) -> str:
@@ -20,9 +23,8 @@ def block(label: str) -> str:
     return match[1]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
     monkeypatch.syspath_prepend(tmp_path)
     text = block("my_controllers.py")
     assert len(text.strip().splitlines()) <= 25
@@ -51,8 +53,82 @@ def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> No
     assert "my_controllers.Leaky" in config
 
 
-def test_the_parts_in_python(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def commands() -> list[str]:
+    """Those of the README and of the help; and for each config, what the comment at its head says.
+
+    A head has a whole command, or the flags that another run of the config is given.
+    """
+    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    shell = re.sub(r"\s*\\\n\s*", " ", shell).replace("$seed", "0")
+    texts = [shell, DESCRIPTION]
+    for path in sorted(ROOT.glob("configs/**/*.yaml")):
+        config = str(path.relative_to(ROOT))
+        head = "".join(re.findall(r"^#.*\n", path.read_text(), re.MULTILINE))
+        flags = " ".join(FLAG.findall(head))
+        texts += [head.replace("<this file>", config)]
+        texts += [f"memnets fit --config {config} {flags}"] if flags else []
+    # A word stands for what is to be filled in; a redirection or a comment ends a command.
+    texts = [re.sub(r"<\w[^>]*>", "placeholder", text) for text in texts]
+    found = [each for text in texts for each in re.findall(r"memnets [^#<\n]*", text)]
+    return list(dict.fromkeys(map(str.strip, found)))
+
+
+class Parsed(CLI):
+    """A command that is parsed and not run."""
+
+    def instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def parser() -> ArgumentParser:
+    """The parser of the command line, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["memnets"])
+        return Parsed(["fit", "--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]).parser
+
+
+@pytest.fixture
+def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
+    """Parses a command in the folder of the README, where its controller can be imported."""
+    (tmp_path / "my_controllers.py").write_text(block("my_controllers.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(ROOT)
+
+    def parse(command: str) -> None:
+        _, name, *arguments = shlex.split(command)
+        checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
+        # The config in a checkpoint is that of its run.
+        config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
+        parser.parse_args([name, *config, *arguments])
+
+    return parse
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_names_configs_and_flags_that_there_are(command: str, parse) -> None:
+    parse(command)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config=configs/copying/nmt.yaml", "nmt.yaml"),
+        ("--data.widht=3", "'widht' is not accepted"),
+        ("--data.test_sets=[[3]]", "test_sets"),
+        ("--trainer.max_stesp=3", "max_stesp"),
+        ("--model.access.slots=many", "slots"),
+        ("--model.controller=memnets.controllers.GUR", "GUR"),
+    ],
+)
+def test_a_command_with_a_planted_fault_is_found(flag: str, message: str, parse) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        parse(f"memnets fit --config configs/copying/ntm.yaml {flag}")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_parts_in_python() -> None:
     match = re.search(r"## In Python.*?```python\n(.*?)```", README, re.DOTALL)
     assert match
     names: dict[str, object] = {}

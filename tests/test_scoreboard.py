@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from memnets.cli import main
 from memnets.runs import load_checkpoint
 from memnets.scoreboard import Entry, Score, scoreboard, summary
-from tests.test_cli import _elsewhere, fails, files  # noqa: F401
+from tests.test_cli import fails, files
 from tests.test_resume import SETTINGS, STEPS
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
 SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}

@@ -254,6 +254,24 @@ def test_pictures_of_each_test_set_as_many_as_it_has(tmp_path) -> None:
     }
 
 
+def test_pictures_make_each_batch_that_they_are_of_once(tmp_path) -> None:
+    made = []
+
+    class Watched(CopyingTokens):
+        def batch(self, split, index):
+            made.append((split, index))
+            return super().batch(split, index)
+
+        def batches(self, split):
+            return 3 if split == "test" else 1
+
+    draw(MODELS["no attention"](), Watched(2, 1, 3, [(2, 9)], 9), tmp_path, sequences=4)
+    assert made == [("test", 0), ("test", 1), ("test", 2), ("length_2", 0)]
+    made.clear()
+    draw(MODELS["no attention"](), Watched(2, 1, 3, [], 9), tmp_path, sequences=2)
+    assert made == [("test", 0), ("test", 1)]
+
+
 def test_pictures_of_a_task_without_words(tmp_path) -> None:
     draw(in_tokens("causal"), Answers(), tmp_path, sequences=1)
     assert len(list(tmp_path.iterdir())) == 1

@@ -19,6 +19,7 @@ from memnets.translator import Answer, Counts, Translator
 from memnets.vocabulary import Vocabulary
 from tasks import Translation
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 GRU = {"class_path": "memnets.controllers.GRU", "init_args": {"hidden_size": 8}}
 CONFIG = {
     "name": "translation/tiny",
@@ -89,12 +90,6 @@ def translator(checkpoint: Path) -> Translator:
     with torch.no_grad():
         translator.model.bias[END] += 2.0  # type: ignore[union-attr, operator]
     return translator
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["memnets"])
 
 
 def run(monkeypatch, capfdbinary, content: bytes, *arguments: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from memnets.core import Batch, check_positive
-from tasks.base import Array, Task
+from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
 
 __all__ = ["FewShot"]
@@ -83,7 +83,8 @@ class FewShot(Task):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.tested = [(ways, k) for k in shots]
+        self.test_sets = by_name((f"shot_{k}", (ways, k)) for k in shots)
+        self.tested = list(self.test_sets.values())
         self.training = self.tested if training is None else list(training)
         for name, entries in (("paths", paths), ("shots", shots), ("training", training)):
             if entries is not None and not entries:
@@ -132,8 +133,7 @@ class FewShot(Task):
 
     def test_names(self) -> list[str]:
         """``shot_<k>`` for each number of examples, and ``lake`` if there are its runs."""
-        names = [f"shot_{k}" for _, k in self.tested]
-        return names if self._lake is None else [*names, "lake"]
+        return [*self.test_sets, *([] if self._lake is None else ["lake"])]
 
     def score_prefix(self, name: str) -> str:
         """See :meth:`~tasks.Task.score_prefix`; that of ``lake`` is ``test/lake_``."""
@@ -141,7 +141,7 @@ class FewShot(Task):
 
     def batches(self, split: str) -> int:
         """How many batches a split has; of ``train``, how many come between two validations."""
-        if split.startswith("shot_"):
+        if split in self.test_sets:
             return -(-self.test_episodes // self.validation_batch_size)
         return super().batches(split)
 
@@ -163,7 +163,7 @@ class FewShot(Task):
         elif split == "val":
             ways, shots = self.tested[index % len(self.tested)]
         else:
-            ways, shots = next(pair for pair in self.tested if split == f"shot_{pair[1]}")
+            ways, shots = self.test_sets[split]
             size = min(size, self.test_episodes - index * size)
         pool = self._pools[split if split in self._pools else "test"]
         images = pool.draw(random, size, ways, shots + self.queries)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from memnets.core import Batch, check_positive
-from tasks.base import Task
+from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]
 
@@ -42,23 +42,20 @@ class Sinusoids(Task):
         for number in shots:
             check_positive(shots=number)
         check_positive(queries=queries, test_episodes=test_episodes)
-        self.shots = list(shots)
+        self.test_sets = by_name((f"shot_{number}", number) for number in shots)
         self.queries = queries
         self.test_episodes = test_episodes
         self.input_size, self.output_size = 2, 1
 
     def test_names(self) -> list[str]:
         """``shot_<k>`` for each number of examples."""
-        return [f"shot_{number}" for number in self.shots]
+        return list(self.test_sets)
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
         size = self.sequences(split, self.test_episodes)
-        if split in self.test_names():
-            shots = int(split.removeprefix("shot_"))
-        else:
-            shots = int(random.choice(self.shots))
+        shots = self.test_sets.get(split) or int(random.choice(list(self.test_sets.values())))
         amplitude = random.uniform(0.1, 5.0, (size, 1))
         phase = random.uniform(0.0, math.pi, (size, 1))
         x = random.uniform(-5.0, 5.0, (size, shots + self.queries))

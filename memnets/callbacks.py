@@ -19,7 +19,7 @@ from memnets.models import Model
 from memnets.objectives import Numbers
 from memnets.runs import update_metrics
 
-__all__ = ["MemorySchedule", "Pictures", "Report"]
+__all__ = ["Curriculum", "MemorySchedule", "Pictures", "Report"]
 
 
 class MemorySchedule(lightning.Callback):
@@ -120,6 +120,91 @@ class MemorySchedule(lightning.Callback):
     def prepare(self, trainer: lightning.Trainer, pl_module: Any, name: str) -> None:
         """Set N as for test set ``name``."""
         self._set(pl_module, **({"slots": self.testing[name]} if name in self.testing else {}))
+
+
+class Curriculum(lightning.Callback):
+    """Make the training harder whenever the model has become good at it.
+
+    A setting of the task takes one value after the other, the next once the loss of training is
+    low. How far it is, checkpoints keep, so that a run goes on where it stopped.
+
+    Args:
+        setting: of the task, such as ``training_repeats`` of :class:`~tasks.RepeatCopying`.
+        values: of the setting, at least one.
+        loss: what a moving average of the loss must come below, more than 0.
+        steps: that the average looks back on, and that are taken with each value at least; at
+            least 1.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(self, setting: str, values: Sequence[Any], loss: float, steps: int = 20) -> None:
+        check_positive(steps=steps)
+        if not values:
+            raise ValueError("values must have at least one for the setting; got none")
+        if loss <= 0:
+            raise ValueError(f"loss must be more than 0; got {loss}")
+        self.setting = setting
+        self.values = list(values)
+        self.loss = loss
+        self.steps = steps
+        self._stage = 0
+        self._taken = 0
+        self._average = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where a resumed run goes on from."""
+        return {"stage": self._stage, "taken": self._taken, "average": self._average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._stage, self._taken, self._average = (
+            state_dict[name] for name in ("stage", "taken", "average")
+        )
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Check that the task has the setting, and makes its batches when they are asked for.
+
+        Raises:
+            ValueError: it does not.
+        """
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(task, self.setting):
+            raise ValueError(
+                f"Curriculum needs a task that has {self.setting}; {type(task).__name__} has not"
+            )
+        if stage == "fit" and task.workers:
+            raise ValueError(
+                f"Curriculum needs a task that makes its batches when they are asked for: "
+                f"workers must be 0; got {task.workers}"
+            )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Set the value that is due."""
+        self._set(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Go on to the next value if the loss is low."""
+        loss = float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
+        self._taken += 1
+        # The mean of the first steps, and then one that forgets.
+        self._average += (loss - self._average) / min(self._taken, self.steps)
+        last = self._stage + 1 == len(self.values)
+        if not last and self._taken >= self.steps and self._average < self.loss:
+            self._stage, self._taken, self._average = self._stage + 1, 0, 0.0
+            self._set(trainer)
+
+    def _set(self, trainer: lightning.Trainer) -> None:
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        setattr(task, self.setting, self.values[self._stage])
 
 
 class Report(lightning.Callback):

@@ -228,7 +228,7 @@ class CLI(LightningCLI):
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
             if self.subcommand == "fit":
                 callbacks.append(_SaveConfig(self._parser("fit"), self.config["fit"], self.folder))
-                callbacks.append(
+                callbacks.extend(
                     _best_and_last(self.folder / "checkpoints", self.model.objective.monitor)
                 )
         if config.get("logger") is None:
@@ -309,16 +309,16 @@ class _SaveConfig(Callback):
             logger.save()
 
 
-def _best_and_last(folder: Path, monitor: str) -> ModelCheckpoint:
-    """``best.ckpt`` by validation and ``last.ckpt`` to go on from, one of each."""
-    return ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor=f"val/{monitor}",
-        save_last=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
+def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:
+    """``best.ckpt`` by validation, and ``last.ckpt`` after each, to go on from.
+
+    The ``save_last`` of one alone keeps the last of those that were the best when they were made.
+    """
+    common: dict[str, Any] = {"save_on_train_epoch_end": False, "enable_version_counter": False}
+    return [
+        ModelCheckpoint(folder, filename="best", monitor=f"val/{monitor}", **common),
+        ModelCheckpoint(folder, filename="last", **common),
+    ]
 
 
 def _folder_of(checkpoint: str) -> Path:

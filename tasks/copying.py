@@ -78,10 +78,8 @@ class RepeatCopying(SizedTask):
         max_repeats: most repeats of training and validation.
         mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
             the batch. Validation always mixes; test sets never do.
-        curriculum_batches: two numbers of training batches: before the first, sequences have the
-            fewest repeats, and until the second the most repeats grow evenly to those of training.
-            Lengths are of the whole range from the start: what is short, a controller keeps in its
-            own state, and a memory is not learnt.
+        training_repeats: most repeats of training for now, as a curriculum sets it; ``max_repeats``
+            if not given.
         test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
         settings: see :class:`~tasks.Task`.
     """
@@ -94,7 +92,7 @@ class RepeatCopying(SizedTask):
         min_repeats: int = 1,
         max_repeats: int = 10,
         mixed_lengths: bool = False,
-        curriculum_batches: tuple[int, int] = (0, 0),
+        training_repeats: int | None = None,
         test_sets: Sequence[tuple[int, int, int]] = (
             (10, 10, 100),
             (20, 10, 100),
@@ -112,31 +110,27 @@ class RepeatCopying(SizedTask):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
-        start, end = curriculum_batches
-        if not 0 <= start <= end:
+        if training_repeats is not None and not min_repeats <= training_repeats <= max_repeats:
             raise ValueError(
-                f"curriculum_batches must be two numbers of batches, 0 <= start <= end; "
-                f"got {start} and {end}"
+                f"training_repeats must be from min_repeats = {min_repeats} to max_repeats = "
+                f"{max_repeats}; got {training_repeats}"
             )
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
         self.min_repeats = min_repeats
         self.max_repeats = max_repeats
-        self.curriculum_batches = curriculum_batches
+        self.training_repeats = training_repeats
         self.input_size = width + 2
         self.output_size = width + 1
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
-        most = self.max_repeats
-        start, end = self.curriculum_batches
-        if split == "train" and index < end:
-            done = max(0, index - start) / max(1, end - start)
-            most = self.min_repeats + int(done * (most + 1 - self.min_repeats))
+        most = self.training_repeats if split == "train" else None
+        repeats_range = self.min_repeats, self.max_repeats if most is None else most
         lengths, repeats = self.sizes(
-            random, split, (self.min_length, self.max_length), (self.min_repeats, most)
+            random, split, (self.min_length, self.max_length), repeats_range
         )
         size = len(lengths)
         bits = random_bits(random, lengths, self.width)

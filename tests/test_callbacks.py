@@ -1,11 +1,13 @@
-"""Callbacks: the memory's schedule."""
+"""Callbacks: the memory's schedule, and the curriculum."""
 
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from memnets.callbacks import MemorySchedule
+from memnets.callbacks import Curriculum, MemorySchedule
 from memnets.memories import NTM
+from tasks import Copying, RepeatCopying
 
 
 def set_at(schedule: MemorySchedule, access: NTM, step: int, steps: int = 10) -> tuple[int, float]:
@@ -37,3 +39,55 @@ def test_settings_hold_from_their_share_of_the_training_on_and_lists_take_turns(
 def test_bad_schedules_are_named(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MemorySchedule(**arguments)
+
+
+def follow(curriculum: Curriculum, task: RepeatCopying, losses: list[float]) -> list[int | None]:
+    """The setting that each of the next batches is made with."""
+    strategy = SimpleNamespace(reduce=lambda loss, reduce_op: loss)
+    trainer = SimpleNamespace(datamodule=task, strategy=strategy)
+    curriculum.setup(trainer, None, "fit")
+    curriculum.on_train_start(trainer, None)
+    used = []
+    for step, loss in enumerate(losses):
+        used.append(task.training_repeats)
+        curriculum.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
+    return used
+
+
+def test_a_curriculum_goes_on_when_the_loss_is_low_and_stays_at_its_end() -> None:
+    curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2)
+    losses = [1.0, 0.4, 0.2, 0.9, 0.9, 0.0, 0.0, 0.1, 0.1]
+    #         the mean of two must be low, and those before the value do not count
+    assert follow(curriculum, RepeatCopying(), losses) == [1, 1, 1, 4, 4, 4, 9, 9, 9]
+
+
+def test_a_curriculum_goes_on_where_it_stopped() -> None:
+    losses = [1.0, 0.4, 0.2, 0.9, 0.3, 0.0, 0.3, 0.1, 0.1, 0.2, 0.0]
+    whole = follow(Curriculum("training_repeats", [1, 2, 3, 4], 0.3, 2), RepeatCopying(), losses)
+    assert set(whole) == {1, 2, 3, 4}
+    for stop in range(len(losses)):
+        first, second = (Curriculum("training_repeats", [1, 2, 3, 4], 0.3, 2) for _ in range(2))
+        used = follow(first, RepeatCopying(), losses[:stop])
+        second.load_state_dict(first.state_dict())
+        assert used + follow(second, RepeatCopying(), losses[stop:]) == whole
+
+
+def test_a_curriculum_that_does_not_fit_is_named() -> None:
+    curriculum = Curriculum("training_repeats", [1, 2], 0.1)
+    with pytest.raises(ValueError, match="a task that has training_repeats; Copying has not"):
+        follow(curriculum, Copying(), [])
+    with pytest.raises(ValueError, match="workers must be 0; got 2"):
+        follow(curriculum, RepeatCopying(workers=2), [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": []}, "at least one for the setting; got none"),
+        ({"loss": 0.0}, "loss must be more than 0; got 0.0"),
+        ({"steps": 0}, "steps must be .* at least 1; got 0"),
+    ],
+)
+def test_bad_curricula_are_named(arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Curriculum(**{"setting": "training_repeats", "values": [1], "loss": 0.1, **arguments})

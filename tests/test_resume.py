@@ -15,18 +15,27 @@ from memnets.runs import load_checkpoint
 
 STEPS = 240
 
+#: A loss that is low at once, so that there is a new value every 20 steps.
+CALLBACKS = [
+    {
+        "class_path": "memnets.callbacks.Curriculum",
+        "init_args": {"setting": "training_repeats", "values": [1, 2, 3, 4], "loss": 5.0},
+    }
+]
+
 SETTINGS = [
-    "--config", str(Path(__file__).parent.parent / "configs" / "copying" / "ntm.yaml"),
+    "--config", str(Path(__file__).parent.parent / "configs" / "repeat_copying" / "ntm.yaml"),
     "--model.controller.hidden_size", "8",
     "--model.access.slots", "10",
     "--model.access.noise", "0.3",
     "--data.max_length", "4",
+    "--data.max_repeats", "4",
     "--data.batch_size", "4",
     "--data.validation_batches", "1",
     "--data.validation_batch_size", "4",
     "--data.epoch_batches", "20",
-    "--data.test_sets", "[[4, 3]]",
-    "--trainer.callbacks", "[]",
+    "--data.test_sets", "[[4, 2, 3]]",
+    "--trainer.callbacks", json.dumps(CALLBACKS),
     "--trainer.log_every_n_steps", "7",
 ]  # fmt: skip
 
@@ -43,7 +52,7 @@ def run(folder: Path, *arguments: str) -> None:
 def run_and_kill(folder: Path, *arguments: str, after_checkpoints: int) -> None:
     """Kill the run, with no chance to clean up, once it has saved that many checkpoints."""
     process = subprocess.Popen(command(folder, *arguments), stdout=subprocess.DEVNULL)
-    last = folder / "copying" / "ntm" / "version_0" / "checkpoints" / "last.ckpt"
+    last = folder / "repeat_copying" / "ntm" / "version_0" / "checkpoints" / "last.ckpt"
     seen: set[int] = {last.stat().st_mtime_ns} if last.exists() else set()
     fresh = 0
     deadline = time.monotonic() + 120
@@ -69,8 +78,8 @@ def test_killed_twice_and_resumed_is_bit_identical(tmp_path: Path) -> None:
     run_and_kill(tmp_path / "killed", "--ckpt_path", "last", after_checkpoints=3)
     run(tmp_path / "killed", "--ckpt_path", "last")
 
-    whole = tmp_path / "whole" / "copying" / "ntm" / "version_0"
-    killed = tmp_path / "killed" / "copying" / "ntm" / "version_0"
+    whole = tmp_path / "whole" / "repeat_copying" / "ntm" / "version_0"
+    killed = tmp_path / "killed" / "repeat_copying" / "ntm" / "version_0"
     assert [path.name for path in killed.parent.iterdir()] == ["version_0"]
     for name in ("last.ckpt", "best.ckpt"):
         ours = load_checkpoint(whole / "checkpoints" / name)

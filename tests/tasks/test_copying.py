@@ -116,23 +116,22 @@ def test_test_sets_have_their_length_and_size() -> None:
     assert task.batch("length_2_repeats_5", 0).targets.shape == (4, 11, 9)
 
 
-def test_a_curriculum_grows_to_the_whole_range_by_the_number_of_the_batch() -> None:
-    task = RepeatCopying(curriculum_batches=(20, 120), batch_size=2)
+def test_training_has_at_most_as_many_repeats_as_it_is_to_have_for_now() -> None:
+    task = RepeatCopying(training_repeats=3, batch_size=2)
     whole = RepeatCopying(batch_size=2)
 
-    def sizes(task: RepeatCopying, split: str, index: int) -> tuple[int, int]:
-        batch = task.batch(split, index)
+    def sizes(index: int) -> tuple[int, int]:
+        batch = task.batch("train", index)
         length = batch.source.shape[1] - 1
         return length, (batch.targets.shape[1] - 1) // length
 
-    lengths, repeats = zip(*(sizes(task, "train", index) for index in range(120)), strict=True)
-    assert max(lengths[:20]) > 5
-    assert set(repeats[:30]) == {1}
-    # One more every ten batches, and all of them at the end.
-    assert all(most <= index // 10 - 1 for index, most in enumerate(repeats) if index >= 20)
-    assert max(repeats[110:]) in {9, 10}
-    for split, index in (("train", 120), ("val", 0), ("length_10_repeats_10", 0)):
-        assert torch.equal(task.batch(split, index).source, whole.batch(split, index).source)
+    lengths, repeats = (set(sizes) for sizes in zip(*map(sizes, range(200)), strict=True))
+    assert lengths == set(range(1, 11))
+    assert repeats == {1, 2, 3}
+    for split in ("val", "length_10_repeats_10"):
+        assert torch.equal(task.batch(split, 0).source, whole.batch(split, 0).source)
+    # The number that the model is given for so many repeats stays what it is.
+    assert task.normalise(np.array([3])) == whole.normalise(np.array([3]))
 
 
 def test_the_number_of_repeats_has_mean_0_and_variance_1() -> None:
@@ -165,8 +164,8 @@ def test_loaders_give_the_batches_by_index(workers: int) -> None:
         (Copying, {"workers": -1}, "at least 0; got -1"),
         (RepeatCopying, {"min_repeats": 0}, "1 <= min_repeats <= max_repeats; got 0 and 10"),
         (RepeatCopying, {"test_sets": [(1, 0, 1)]}, "test_repeats must be .* got 0"),
-        (RepeatCopying, {"curriculum_batches": (-1, 5)}, "got -1 and 5"),
-        (RepeatCopying, {"curriculum_batches": (7, 6)}, "got 7 and 6"),
+        (RepeatCopying, {"training_repeats": 0}, "from min_repeats = 1 .* got 0"),
+        (RepeatCopying, {"training_repeats": 11}, "to max_repeats = 10; got 11"),
     ],
 )
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:

@@ -172,7 +172,7 @@ class Curriculum(lightning.Callback):
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(task, self.setting):
             raise ValueError(
-                f"Curriculum needs a task that has {self.setting}; {type(task).__name__} has not"
+                f"Curriculum needs a task that has {self.setting!r}; {type(task).__name__} has not"
             )
         if stage == "fit" and task.workers:
             raise ValueError(

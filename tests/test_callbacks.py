@@ -74,7 +74,7 @@ def test_a_curriculum_goes_on_where_it_stopped() -> None:
 
 def test_a_curriculum_that_does_not_fit_is_named() -> None:
     curriculum = Curriculum("training_repeats", [1, 2], 0.1)
-    with pytest.raises(ValueError, match="a task that has training_repeats; Copying has not"):
+    with pytest.raises(ValueError, match="a task that has 'training_repeats'; Copying has not"):
         follow(curriculum, Copying(), [])
     with pytest.raises(ValueError, match="workers must be 0; got 2"):
         follow(curriculum, RepeatCopying(workers=2), [])

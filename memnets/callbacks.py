@@ -1,4 +1,4 @@
-"""Callbacks: the size of the memory over training, the report of a run, its pictures."""
+"""Callbacks: the memory over training, a curriculum, the report of a run, its pictures."""
 
 from __future__ import annotations
 

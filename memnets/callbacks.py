@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class Curriculum(lightning.Callback):
         setting: of the task, such as ``training_repeats`` of :class:`~tasks.RepeatCopying`.
         values: of the setting, at least one.
         loss: what a moving average of the loss must come below, more than 0.
-        steps: that the average looks back on, and that are taken with each value at least; at
+        steps: training batches that the average looks back on, and that each value has at least; at
             least 1.
 
     Raises:
@@ -153,18 +154,32 @@ class Curriculum(lightning.Callback):
         self._taken = 0
         self._average = 0.0
 
+    @property
+    def state_key(self) -> str:
+        """One for each setting."""
+        return self._generate_state_key(setting=self.setting)
+
     def state_dict(self) -> dict[str, Any]:
         """Where a resumed run goes on from."""
         return {"stage": self._stage, "taken": self._taken, "average": self._average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            ValueError: there are fewer values now.
+        """
+        if state_dict["stage"] >= len(self.values):
+            raise ValueError(
+                f"the run that goes on is at value {state_dict['stage'] + 1} of {self.setting}; "
+                f"the curriculum has {len(self.values)}"
+            )
         self._stage, self._taken, self._average = (
             state_dict[name] for name in ("stage", "taken", "average")
         )
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Check that the task has the setting, and makes its batches when they are asked for.
+        """Check that the task takes the values, and makes its batches when they are asked for.
 
         Raises:
             ValueError: it does not.
@@ -179,6 +194,10 @@ class Curriculum(lightning.Callback):
                 f"Curriculum needs a task that makes its batches when they are asked for: "
                 f"workers must be 0; got {task.workers}"
             )
+        usual = getattr(task, self.setting)
+        for value in self.values:  # one that the task refuses is an error now
+            setattr(task, self.setting, value)
+        setattr(task, self.setting, usual)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Set the value that is due."""
@@ -193,7 +212,8 @@ class Curriculum(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Go on to the next value if the loss is low."""
-        loss = float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # which divided it
+        loss = float(trainer.strategy.reduce(loss, reduce_op="mean"))
         self._taken += 1
         # The mean of the first steps, and then one that forgets.
         self._average += (loss - self._average) / min(self._taken, self.steps)
@@ -387,13 +407,13 @@ class Pictures(lightning.Callback):
                     self.draw(pl_module, batches[0], name)
                 continue
             drawings = []
-            for number, alone in enumerate(self._first(batches)):
+            for number, (whole, alone) in enumerate(self._first(batches)):
                 file = f"{name}_{{}}_{number + 1}.png"
                 if task.images(alone, 0) is not None:
                     self.draw_episode(pl_module, task, alone, file)
                     continue
-                with torch.no_grad():  # as in the test, to the same greatest length
-                    moved = map_state(lambda part: part.to(pl_module.device), alone)
+                with torch.no_grad():  # with its padding: the greatest length is that of the test
+                    moved = map_state(lambda part: part.to(pl_module.device), whole)
                     answer = pl_module.predict_step(moved, number).cpu()
                 self.draw_tokens(pl_module, task, alone, answer, file)
                 drawn = task.drawing(alone, 0, answer[0])
@@ -404,8 +424,8 @@ class Pictures(lightning.Callback):
             if drawings:
                 plots.drawing(drawings, self.folder / f"{name}_drawing.png", title=name)
 
-    def _first(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """The sequences or episodes to draw, each a batch of one without padding."""
+    def _first(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Batch]]:
+        """What to draw, each a batch of one: as it was, and without padding."""
         for number in range(self.sequences):
             batch, row = batches[number % len(batches)], number // len(batches)
             if row >= len(batch.targets):
@@ -416,7 +436,8 @@ class Pictures(lightning.Callback):
                 for side in (batch.inputs, batch.targets)
             )
             if max(source.shape[1], targets.shape[1]) <= self.longest:
-                yield Batch(source, inputs, targets)
+                one = slice(row, row + 1)
+                yield map_state(itemgetter(one), batch), Batch(source, inputs, targets)
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""

@@ -309,15 +309,19 @@ class _SaveConfig(Callback):
             logger.save()
 
 
+class _Last(ModelCheckpoint):
+    """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's."""
+
+
 def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:
     """``best.ckpt`` by validation, and ``last.ckpt`` after each, to go on from.
 
-    The ``save_last`` of one alone keeps the last of those that were the best when they were made.
+    ``save_last`` of the first will not do: it saves only when the best is saved too.
     """
     common: dict[str, Any] = {"save_on_train_epoch_end": False, "enable_version_counter": False}
     return [
         ModelCheckpoint(folder, filename="best", monitor=f"val/{monitor}", **common),
-        ModelCheckpoint(folder, filename="last", **common),
+        _Last(folder, filename="last", **common),
     ]
 
 

@@ -402,8 +402,9 @@ class AttentionBlock(nn.Module):
         input_size: width of the input, at least 1.
         key_size: K, at least 1.
         value_size: V, at least 1.
-        likeness: if given, above 0: queries and keys start as one and the same turn of the input,
-            times this. A step first looks at those that are like it, the sharper the greater it is.
+        likeness: if given, above 0: the weights of queries and keys start as one and the same
+            orthogonal matrix, times this. A step first looks at itself and at those that are like
+            it, the more sharply the greater this is.
 
     Attributes:
         output_size: width of the output.

@@ -110,11 +110,6 @@ class RepeatCopying(SizedTask):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
-        if training_repeats is not None and not min_repeats <= training_repeats <= max_repeats:
-            raise ValueError(
-                f"training_repeats must be from min_repeats = {min_repeats} to max_repeats = "
-                f"{max_repeats}; got {training_repeats}"
-            )
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
@@ -123,6 +118,20 @@ class RepeatCopying(SizedTask):
         self.training_repeats = training_repeats
         self.input_size = width + 2
         self.output_size = width + 1
+
+    @property
+    def training_repeats(self) -> int | None:
+        """Most repeats of training for now."""
+        return self._training_repeats
+
+    @training_repeats.setter
+    def training_repeats(self, most: int | None) -> None:
+        if most is not None and not self.min_repeats <= most <= self.max_repeats:
+            raise ValueError(
+                f"training_repeats must be from min_repeats = {self.min_repeats} to max_repeats = "
+                f"{self.max_repeats}; got {most}"
+            )
+        self._training_repeats = most
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""

@@ -120,11 +120,11 @@ class ConvexHull(_HullTask):
 class Delaunay(_HullTask):
     """See points, point at the corners of their Delaunay triangles (Vinyals et al. 2015, 3.2).
 
-    The answer is three indices a triangle: its leftmost corner, and the others counter-clockwise.
-    The triangles of a leftmost corner follow each other around it counter-clockwise, so that each
-    shares an edge with the one before or starts a new fan; the corners take turns from the left.
-    (The paper goes by incenters, an order that is much harder to learn: a triangle says nothing of
-    the next.) Of points on one circle, which have several triangulations, the answer is one.
+    The answer is three indices a triangle: its leftmost corner (of two one above the other, the
+    lower), and the others counter-clockwise. The triangles of a leftmost corner follow each other
+    around it counter-clockwise, so that each shares an edge with the one before; the corners take
+    turns from the left. (The paper goes by incenters, an order that is much harder to learn.) Of
+    points on one circle, which have several triangulations, the answer is one.
 
     The scores of a test set: ``exact``, the share of answers that are the right set of triangles,
     in any order; ``coverage``, the share of the right triangles that were found, the mean over

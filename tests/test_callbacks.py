@@ -41,24 +41,31 @@ def test_bad_schedules_are_named(arguments, message: str) -> None:
         MemorySchedule(**arguments)
 
 
-def follow(curriculum: Curriculum, task: RepeatCopying, losses: list[float]) -> list[int | None]:
+def follow(
+    curriculum: Curriculum, task: RepeatCopying, losses: list[float], accumulated: int = 1
+) -> list[int | None]:
     """The setting that each of the next batches is made with."""
     strategy = SimpleNamespace(reduce=lambda loss, reduce_op: loss)
-    trainer = SimpleNamespace(datamodule=task, strategy=strategy)
+    trainer = SimpleNamespace(
+        datamodule=task, strategy=strategy, accumulate_grad_batches=accumulated
+    )
     curriculum.setup(trainer, None, "fit")
     curriculum.on_train_start(trainer, None)
     used = []
     for step, loss in enumerate(losses):
         used.append(task.training_repeats)
-        curriculum.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
+        outputs = {"loss": torch.tensor(loss) / accumulated}
+        curriculum.on_train_batch_end(trainer, None, outputs, None, step)
     return used
 
 
-def test_a_curriculum_goes_on_when_the_loss_is_low_and_stays_at_its_end() -> None:
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_a_curriculum_goes_on_when_the_loss_is_low_and_stays_at_its_end(accumulated: int) -> None:
     curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2)
     losses = [1.0, 0.4, 0.2, 0.9, 0.9, 0.0, 0.0, 0.1, 0.1]
     #         the mean of two must be low, and those before the value do not count
-    assert follow(curriculum, RepeatCopying(), losses) == [1, 1, 1, 4, 4, 4, 9, 9, 9]
+    found = follow(curriculum, RepeatCopying(), losses, accumulated)
+    assert found == [1, 1, 1, 4, 4, 4, 9, 9, 9]
 
 
 def test_a_curriculum_goes_on_where_it_stopped() -> None:
@@ -78,6 +85,11 @@ def test_a_curriculum_that_does_not_fit_is_named() -> None:
         follow(curriculum, Copying(), [])
     with pytest.raises(ValueError, match="workers must be 0; got 2"):
         follow(curriculum, RepeatCopying(workers=2), [])
+    with pytest.raises(ValueError, match="max_repeats = 4; got 5"):
+        follow(Curriculum("training_repeats", [4, 5], 0.1), RepeatCopying(max_repeats=4), [])
+    further = {"stage": 2, "taken": 0, "average": 0.0}
+    with pytest.raises(ValueError, match="at value 3 of training_repeats; the curriculum has 2"):
+        curriculum.load_state_dict(further)
 
 
 @pytest.mark.parametrize(

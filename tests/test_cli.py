@@ -72,6 +72,22 @@ def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*"))
 
 
+def test_last_is_saved_after_each_validation_and_best_after_the_best() -> None:
+    main(["fit", *SMALL, "--model.optimizer.lr=0"])  # nothing becomes better than it was at first
+    steps = [
+        load_checkpoint(RUN / "checkpoints" / f"{name}.ckpt")["global_step"]
+        for name in ("best", "last")
+    ]
+    assert steps == [2, 4]
+
+
+def test_checkpoints_of_ones_own_beside_them() -> None:
+    main(
+        ["fit", *SMALL, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
+    )
+    assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (RUN / "checkpoints").iterdir()}
+
+
 def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) -> None:
     main(["fit", *SMALL])
     out = capsys.readouterr().out

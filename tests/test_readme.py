@@ -63,7 +63,7 @@ def commands() -> list[str]:
     texts = [shell, DESCRIPTION]
     for path in sorted(ROOT.glob("configs/**/*.yaml")):
         config = str(path.relative_to(ROOT))
-        head = "".join(re.findall(r"^#.*\n", path.read_text(), re.MULTILINE))
+        head = re.match(r"(?:#.*\n)*", path.read_text())[0]
         flags = " ".join(FLAG.findall(head))
         texts += [head.replace("<this file>", config)]
         texts += [f"memnets fit --config {config} {flags}"] if flags else []

@@ -15,11 +15,16 @@ from memnets.runs import load_checkpoint
 
 STEPS = 240
 
-#: A loss that is low at once, so that there is a new value every 20 steps.
+#: A loss that is low at once, so that there is a new value every 30 steps.
 CALLBACKS = [
     {
         "class_path": "memnets.callbacks.Curriculum",
-        "init_args": {"setting": "training_repeats", "values": [1, 2, 3, 4], "loss": 5.0},
+        "init_args": {
+            "setting": "training_repeats",
+            "values": [1, 2, 3, 4],
+            "loss": 5.0,
+            "steps": 30,
+        },
     }
 ]
 

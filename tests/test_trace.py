@@ -265,10 +265,10 @@ def test_pictures_make_each_batch_that_they_are_of_once(tmp_path) -> None:
         def batches(self, split):
             return 3 if split == "test" else 1
 
-    draw(MODELS["no attention"](), Watched(2, 1, 3, [(2, 9)], 9), tmp_path, sequences=4)
+    draw(in_tokens("no attention"), Watched(2, 1, 3, [(2, 9)], 9), tmp_path, sequences=4)
     assert made == [("test", 0), ("test", 1), ("test", 2), ("length_2", 0)]
     made.clear()
-    draw(MODELS["no attention"](), Watched(2, 1, 3, [], 9), tmp_path, sequences=2)
+    draw(in_tokens("no attention"), Watched(2, 1, 3, [], 9), tmp_path, sequences=2)
     assert made == [("test", 0), ("test", 1)]
 
 
@@ -319,6 +319,14 @@ def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeyp
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
     assert [len(drawing.answer) for drawing in drawn] == [14]
+    # And if nothing is said, that of the longest of its batch, padding included.
+    drawn.clear()
+    task = ConvexHull(4, 12, test_sequences=2)
+    draw(Endless(Tokens()), task, tmp_path, sequences=2)
+    sources = task.batch("test", 0).source
+    limit = 2 * sources.shape[1] + 10
+    assert [len(drawing.answer[0]) for drawing in drawn] == [limit + 1] * 2
+    assert len(drawn[0].points) != len(drawn[1].points)
 
 
 def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:

@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from memnets.cli import main
 from memnets.runs import load_checkpoint
 from memnets.scoreboard import Entry, Score, scoreboard, summary
-from tests.test_cli import fails, files
-from tests.test_resume import SETTINGS, STEPS
+from tests.test_cli import SMALL, fails, files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
+STEPS = 240
 SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}
 LAST = Path("runs/seed_0/copying/ntm/version_0/checkpoints/last.ckpt")
 METRICS = {"train/seconds": 2.0, "train/sequences": 16.0, "test/length_4/bits": 1.0}
@@ -75,7 +75,7 @@ def contents() -> dict[str, tuple[int, bytes]]:
 
 
 def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
-    flags = [*SETTINGS[2:], f"--trainer.max_steps={STEPS}"]
+    flags = [*SMALL[2:], "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
 
     with started(arguments) as process:

@@ -29,7 +29,8 @@ from tests.test_cli import SMALL, fails, files
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
-STEPS = 240
+#: Enough that a run is stopped before its end.
+STEPS = 1000
 SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}
 LAST = Path("runs/seed_0/copying/ntm/version_0/checkpoints/last.ckpt")
 METRICS = {"train/seconds": 2.0, "train/sequences": 16.0, "test/length_4/bits": 1.0}
@@ -75,7 +76,7 @@ def contents() -> dict[str, tuple[int, bytes]]:
 
 
 def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
-    flags = [*SMALL[2:], "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
+    flags = [*SMALL[2:], "--data.epoch_batches=100", f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
 
     with started(arguments) as process:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -29,8 +30,7 @@ from tests.test_cli import SMALL, fails, files
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
-#: Enough that a run is stopped before its end.
-STEPS = 1000
+STEPS = 240
 SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}
 LAST = Path("runs/seed_0/copying/ntm/version_0/checkpoints/last.ckpt")
 METRICS = {"train/seconds": 2.0, "train/sequences": 16.0, "test/length_4/bits": 1.0}
@@ -51,6 +51,8 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-m", "memnets", *arguments],
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell's background jobs, which these tests may be, ignore interrupts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 300
@@ -76,7 +78,7 @@ def contents() -> dict[str, tuple[int, bytes]]:
 
 
 def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
-    flags = [*SMALL[2:], "--data.epoch_batches=100", f"--trainer.max_steps={STEPS}"]
+    flags = [*SMALL[2:], "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
 
     with started(arguments) as process:

@@ -17,7 +17,7 @@ from torch import Tensor
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state, unpadded
 from memnets.models import Model
-from memnets.objectives import Numbers
+from memnets.objectives import Actions, Numbers
 from memnets.runs import update_metrics
 
 __all__ = ["Curriculum", "MemorySchedule", "Pictures", "Report"]
@@ -375,7 +375,7 @@ class Pictures(lightning.Callback):
     what the model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each
     layer the mean of its heads; or, for a machine, where the heads of its memory were. Where a task
     draws answers in the plane, the same few, beside the right ones. Of episodes of images, a few:
-    which examples the queries looked at.
+    which examples the queries looked at. Of numbers and actions, the curves that a task makes.
 
     Args:
         folder: where the pictures go.
@@ -401,9 +401,11 @@ class Pictures(lightning.Callback):
                     callback.prepare(trainer, pl_module, name)
             few = min(task.batches(name), self.sequences)
             batches: list[Batch] = [task.batch(name, index) for index in range(few)]
+            if isinstance(pl_module.objective, (Actions, Numbers)):
+                self.draw_curves(pl_module, task, batches[0], name)
+                continue
             if batches[0].targets.dim() == 3:
-                binary = not isinstance(pl_module.objective, Numbers)
-                if binary and batches[0].targets.shape[1] <= self.longest:
+                if batches[0].targets.shape[1] <= self.longest:
                     self.draw(pl_module, batches[0], name)
                 continue
             drawings = []
@@ -412,9 +414,8 @@ class Pictures(lightning.Callback):
                 if task.images(alone, 0) is not None:
                     self.draw_episode(pl_module, task, alone, file)
                     continue
-                with torch.no_grad():  # with its padding: the greatest length is that of the test
-                    moved = map_state(lambda part: part.to(pl_module.device), whole)
-                    answer = pl_module.predict_step(moved, number).cpu()
+                # With its padding: the greatest length is that of the test.
+                answer = _answers(pl_module, whole)
                 self.draw_tokens(pl_module, task, alone, answer, file)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
@@ -452,6 +453,19 @@ class Pictures(lightning.Callback):
         )
         if tape.weights:
             tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
+
+    def draw_curves(self, model: Model, task: Any, batch: Batch, name: str) -> None:
+        """Draw answers that are numbers or actions, ``<name>_curves.png``, where a task does.
+
+        Args:
+            model: in evaluation.
+            task: whose batch it is.
+            batch: the first of the test set.
+            name: of the test set.
+        """
+        panels = task.curves(name, _answers(model, batch), self.sequences)
+        if panels:
+            plots.curves(panels, self.folder / f"{name}_curves.png", title=name)
 
     def draw_tokens(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
         """Draw where a model looked while it gave an answer in tokens.
@@ -507,6 +521,12 @@ class Pictures(lightning.Callback):
             path,
             title=path.stem.replace("_", " "),
         )
+
+
+@torch.no_grad()
+def _answers(model: Model, batch: Batch) -> Tensor:
+    """What a model answers on its own, in the form of the targets, on the CPU."""
+    return model.predict_step(map_state(lambda part: part.to(model.device), batch), 0).cpu()
 
 
 def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:

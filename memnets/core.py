@@ -88,6 +88,7 @@ class Batch(NamedTuple):
         targets: what it should answer, ``[B, T, O]`` (or ``[B, T]``).
         source_mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
         target_mask: bool ``[B, T]``, False = padding, not scored; ``None`` = no padding.
+        rewards: what each answer would bring, ``[B, T, O]``; ``None`` = answers are right or wrong.
     """
 
     source: Tensor
@@ -95,6 +96,7 @@ class Batch(NamedTuple):
     targets: Tensor
     source_mask: Tensor | None = None
     target_mask: Tensor | None = None
+    rewards: Tensor | None = None
 
 
 def padded(

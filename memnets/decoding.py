@@ -1,18 +1,22 @@
-"""Decoding: greedy and beam search over explicit state, for every model that answers in tokens."""
+"""Decoding: models that answer on their own, over explicit state.
+
+Greedy and beam search, for every model that answers in tokens; play, for one whose answers are
+actions, of each of which it is told what it brought.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets.core import BEGIN, END, PAD, check_positive
 
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["Hypotheses", "beam_search", "check_search", "greedy"]
+__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "greedy", "play"]
 
 #: Rows that are done are taken out of the batch when they are more than this share of it.
 _IDLE_SHARE = 0.25
@@ -191,3 +195,46 @@ def beam_search(
     nothing = (found == -torch.inf).unsqueeze(-1)
     answers = best.tokens.masked_fill(nothing, PAD)
     return Hypotheses(answers[:, :count, :steps], found[:, :count].float())
+
+
+def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
+    """What a model is told of its actions: which it took, and what each brought.
+
+    Args:
+        actions: whole numbers ``[*B]``.
+        rewards: what each action would have brought, ``[*B, O]``.
+
+    Returns:
+        The action, one-hot, and its reward, ``[*B, O + 1]``.
+    """
+    taken = nn.functional.one_hot(actions, rewards.shape[-1])
+    brought = rewards.gather(-1, actions.unsqueeze(-1))
+    return torch.cat([taken.to(rewards.dtype), brought], -1)
+
+
+@torch.no_grad()
+def play(model: Model[Any], source: Tensor, rewards: Tensor, mask: Tensor | None = None) -> Tensor:
+    """At each step the likeliest action; the next input is its :func:`feedback`, at first zeros.
+
+    Args:
+        model: of which an input is an action, one-hot, and its reward.
+        source: ``[B, S, O + 1]``.
+        rewards: what each action would bring at each step, ``[B, T, O]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+
+    Returns:
+        The actions, ``[B, T]``.
+
+    Raises:
+        ValueError: there is no step to play.
+    """
+    if rewards.dim() != 3 or rewards.shape[1] == 0:
+        raise ValueError(f"rewards must be [B, T, O] with T >= 1; got {list(rewards.shape)}")
+    state = model.encode(source, mask)
+    told = rewards.new_zeros(len(rewards), rewards.shape[-1] + 1)
+    actions = []
+    for step_rewards in rewards.unbind(1):
+        logits, state = model.decode(told.unsqueeze(1), state)
+        actions.append(logits[:, -1].argmax(-1))
+        told = feedback(actions[-1], step_rewards)
+    return torch.stack(actions, 1)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from memnets.core import END, PAD, Batch
-from memnets.decoding import check_search
+from memnets.decoding import check_search, play
 
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
+__all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
 
 #: Answers, and a score a sequence by name.
@@ -156,6 +156,33 @@ class Labels(Objective):
         losses = _cross_entropy(logits.float(), targets).masked_fill(~mask, 0.0)
         right = (self.answer(logits) == targets) & mask
         return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
+
+
+class Actions(Labels):
+    """One of O actions at each step, each of which brings a reward; targets are a teacher's.
+
+    Training imitates the teacher, at the states that the task has come to. The scores are those of
+    :class:`Labels`. In a test a model plays on its own (:func:`~memnets.decoding.play`), and
+    ``reward`` is what it earns in a sequence.
+    """
+
+    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+        """The actions that a model takes by its own play.
+
+        Raises:
+            ValueError: the batch does not say what actions bring.
+        """
+        if batch.rewards is None:
+            raise ValueError(
+                "the objective Actions needs batches with rewards, such as those of tasks.Bandits; "
+                "got one without"
+            )
+        (_, known), *_ = super().examine(model, batch).values()
+        actions = play(model, batch.source, batch.rewards, batch.source_mask)
+        brought = batch.rewards.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        if batch.target_mask is not None:
+            brought = brought.masked_fill(~batch.target_mask, 0)
+        return {"": (actions, {**known, "reward": brought.sum(-1)})}
 
 
 class Tokens(Labels):

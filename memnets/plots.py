@@ -16,7 +16,17 @@ from torch import Tensor
 
 from memnets.files import write_atomically
 
-__all__ = ["Drawing", "alignment", "answer", "drawing", "episode", "scoreboard", "weights"]
+__all__ = [
+    "Curves",
+    "Drawing",
+    "alignment",
+    "answer",
+    "curves",
+    "drawing",
+    "episode",
+    "scoreboard",
+    "weights",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -241,6 +251,61 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
             panel.set_yticks([])
     for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
         panel.set_ylabel(name)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+class Curves(NamedTuple):
+    """Lines on the same axes.
+
+    Attributes:
+        lines: label -> ``[k, 2]``.
+        caption: stands above.
+        across: what the first coordinate is.
+        up: what the second is.
+        points: ``[n, 2]``, drawn as dots.
+    """
+
+    lines: Mapping[str, Array]
+    caption: str = ""
+    across: str = ""
+    up: str = ""
+    points: Array | None = None
+
+
+def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
+    """Draw lines, one panel beside the other, all on the same scale.
+
+    Args:
+        panels: at least one.
+        path: file to write; its ending says the format.
+        title: stands above.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not panels:
+        raise ValueError("expected curves to draw; got none")
+    columns = min(len(panels), _COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(max(4.6, 3.0 * columns), 0.4 + 3.0 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for panel, (lines, caption, across, up, points) in zip(grid, panels, strict=False):
+        for label, line in lines.items():
+            panel.plot(*line.T, linewidth=1.5, label=label)
+        if points is not None:
+            panel.plot(*points.T, "o", color="black", markersize=4)
+        panel.set_title(caption, fontsize=9)
+        panel.set_xlabel(across, fontsize=9)
+        panel.set_ylabel(up, fontsize=9)
+        panel.tick_params(labelsize=8)
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
+    grid[0].legend(fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return _save(figure, path)

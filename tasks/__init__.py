@@ -2,7 +2,7 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
-from tasks.fewshot import FewShot, Sinusoids
+from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
@@ -13,6 +13,7 @@ from tasks.translation import Translation
 
 __all__ = [
     "AssociativeRecall",
+    "Bandits",
     "ConvexHull",
     "Copying",
     "CopyingTokens",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.core import Batch, check_positive
+from memnets.plots import Curves
 
 __all__ = ["Array", "Task", "by_name", "check_range"]
 
@@ -152,6 +153,19 @@ class Task(lightning.LightningDataModule, ABC):
             and how good it is, in a word or two. ``None`` if answers are no drawing.
         """
         return None
+
+    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
+        """What to draw of answers that are numbers or actions, where a task draws curves.
+
+        Args:
+            split: one of :meth:`test_names`.
+            answers: to the first batch of the set, in the form of the targets.
+            count: of panels, at most.
+
+        Returns:
+            Panels; none if a task does not say otherwise.
+        """
+        return []
 
     def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor] | None:
         """What to show of an episode, where a task has images.

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from memnets.addressing import Content, Hard, Local
 from memnets.controllers import GRU, LSTM, LSTMN
 from memnets.core import BEGIN, END, PAD
-from memnets.decoding import beam_search, greedy
+from memnets.decoding import beam_search, feedback, greedy, play
 from memnets.encoders import Recurrent
 from memnets.layers import LearnedPositions
 from memnets.memories import NTM
-from memnets.models import CausalTransformer, MemoryMachine, Seq2Seq, Transformer
+from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Seq2Seq, Transformer
 from memnets.scores import Additive, Dot, General
 
 SIZE = 6
@@ -288,3 +288,51 @@ def test_bad_arguments_are_named(settings, message):
     if settings.keys() & arguments.keys():
         with pytest.raises(ValueError, match=message):
             greedy(model("Bahdanau"), **arguments)
+
+
+# Play
+
+ACTIONS = 3
+PLAYERS = {
+    "SNAIL": lambda: SNAIL(ACTIONS + 1, ACTIONS, 4, 12, [(3, 2), (3, 2)], 2),
+    "LSTM": lambda: MemoryMachine(ACTIONS + 1, ACTIONS, partial(LSTM, hidden_size=5)),
+    "NTM": lambda: MemoryMachine(
+        ACTIONS + 1, ACTIONS, partial(LSTM, hidden_size=5), NTM(slots=4, width=3)
+    ),
+}
+
+
+def player(name, seed):
+    """A model whose actions depend on what it is told: weights are four times the usual."""
+    torch.manual_seed(seed)
+    built = PLAYERS[name]().double()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.mul_(4)
+    return built
+
+
+@pytest.mark.parametrize("name", PLAYERS)
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 3), st.integers(0, 2**16))
+@settings(max_examples=20)
+def test_play_takes_the_likeliest_action_given_what_the_last_ones_brought(
+    name, size, steps, read, seed
+):
+    built = player(name, seed)
+    source = torch.randn(size, read, ACTIONS + 1, dtype=torch.float64)
+    rewards = 3 * torch.randn(size, steps, ACTIONS, dtype=torch.float64)
+    actions = play(built, source, rewards)
+    told = torch.zeros(size, steps, ACTIONS + 1, dtype=torch.float64)
+    for row, step in itertools.product(range(size), range(1, steps)):
+        action = actions[row, step - 1]
+        told[row, step, action] = 1
+        told[row, step, -1] = rewards[row, step - 1, action]
+    torch.testing.assert_close(feedback(actions, rewards)[:, :-1], told[:, 1:])
+    logits, _ = built.decode(told, built.encode(source))
+    assert torch.equal(actions, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("shape", [(2, 0, ACTIONS), (2, ACTIONS)])
+def test_no_step_to_play_is_an_error(shape):
+    with pytest.raises(ValueError, match=r"rewards must be .* T >= 1; got"):
+        play(PLAYERS["LSTM"](), torch.zeros(2, 1, ACTIONS + 1), torch.zeros(shape))

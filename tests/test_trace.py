@@ -24,9 +24,10 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.objectives import Labels, Numbers, Tokens
+from memnets.objectives import Actions, Labels, Numbers, Tokens
 from memnets.scores import Additive, Dot
 from tasks import (
+    Bandits,
     ConvexHull,
     CopyingTokens,
     Delaunay,
@@ -388,9 +389,32 @@ def test_pictures_of_episodes_are_files(tmp_path) -> None:
 def test_no_pictures_where_nothing_is_looked_at_or_shown(tmp_path) -> None:
     task = FewShot(ways=2, shots=[1], test_episodes=1)
     draw(Prototypical(66, 2, objective=Labels()), task, tmp_path, sequences=1)
-    sines = Sinusoids([2], test_episodes=1)
-    draw(MetaLearner(2, 1, SNAIL_LEARNER, objective=Numbers()), sines, tmp_path, sequences=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_curves(tmp_path, monkeypatch) -> None:
+    drawn = []
+    curves = plots.curves
+    monkeypatch.setattr(
+        plots, "curves", lambda panels, *rest, **more: (drawn.extend(panels), curves(panels, *rest))
+    )
+    sines = Sinusoids([2, 3], test_queries=6, test_episodes=5)
+    learner = MetaLearner(2, 1, SNAIL_LEARNER, objective=Numbers())
+    draw(learner, sines, tmp_path, sequences=2)
+    answers = learner.logits(sines.batch("shot_3", 0))
+    assert drawn[3].lines["answer"][:, 1] == pytest.approx(answers[1, :, 0].detach().numpy())
+    arms = Bandits(3, 7, test_episodes=5)
+    draw(SNAIL(4, 3, 4, attentions=[(3, 2)], objective=Actions()), arms, tmp_path)
+    assert drawn[4].lines["model"].shape == (7, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "shot_2_curves.png", "shot_3_curves.png", "test_curves.png"
+    }  # fmt: skip
+    assert all(path.stat().st_size > 0 for path in tmp_path.iterdir())
+
+
+def test_curves_without_panels_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected curves to draw; got none"):
+        plots.curves([], tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(

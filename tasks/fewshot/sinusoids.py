@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from memnets.core import Batch, check_positive
+from memnets.plots import Curves
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]
@@ -20,11 +22,13 @@ class Sinusoids(Task):
 
     ``y = a sin(x - b)``, with an amplitude a in ``[0.1, 5]`` and a phase b in ``[0, pi]`` of its
     own for each episode, and x in ``[-5, 5]``. The source is the points (x, y), ``[B, K, 2]``; the
-    inputs are (x, 0), ``[B, queries, 2]``, and the targets y, ``[B, queries, 1]``.
+    inputs are (x, 0), ``[B, queries, 2]``, and the targets y, ``[B, queries, 1]``. The places that
+    a test asks for are evenly spaced.
 
     Args:
         shots: K; a training batch draws one of them, and each is a test set, ``shot_<k>``.
-        queries: points that are asked for, at least 1.
+        queries: points that are asked for in training and validation, at least 1.
+        test_queries: points that a test asks for, at least 1.
         test_episodes: in each test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
@@ -33,6 +37,7 @@ class Sinusoids(Task):
         self,
         shots: Sequence[int] = (5, 10, 20),
         queries: int = 10,
+        test_queries: int = 50,
         test_episodes: int = 1000,
         **settings: Any,
     ) -> None:
@@ -41,9 +46,10 @@ class Sinusoids(Task):
             raise ValueError("shots must name at least one number of examples; got none")
         for number in shots:
             check_positive(shots=number)
-        check_positive(queries=queries, test_episodes=test_episodes)
+        check_positive(queries=queries, test_queries=test_queries, test_episodes=test_episodes)
         self.test_sets = by_name((f"shot_{number}", number) for number in shots)
         self.queries = queries
+        self.test_queries = test_queries
         self.test_episodes = test_episodes
         self.input_size, self.output_size = 2, 1
 
@@ -58,8 +64,32 @@ class Sinusoids(Task):
         shots = self.test_sets.get(split) or int(random.choice(list(self.test_sets.values())))
         amplitude = random.uniform(0.1, 5.0, (size, 1))
         phase = random.uniform(0.0, math.pi, (size, 1))
-        x = random.uniform(-5.0, 5.0, (size, shots + self.queries))
+        shown = random.uniform(-5.0, 5.0, (size, shots))
+        if split in self.test_sets:
+            asked = np.broadcast_to(
+                np.linspace(-5.0, 5.0, self.test_queries), (size, self.test_queries)
+            )
+        else:
+            asked = random.uniform(-5.0, 5.0, (size, self.queries))
+        x = np.concatenate([shown, asked], 1)
         points = np.stack([x, amplitude * np.sin(x - phase)], -1).astype(np.float32)
-        source, asked = torch.from_numpy(points).split([shots, self.queries], 1)
-        hidden = asked * torch.tensor([1.0, 0.0])
-        return Batch(source, hidden, asked[..., 1:])
+        source, whole = torch.from_numpy(points).split([shots, asked.shape[1]], 1)
+        return Batch(source, whole * torch.tensor([1.0, 0.0]), whole[..., 1:])
+
+    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
+        """Some episodes: the points that were seen, the sine, and the answer."""
+        batch = self.batch(split, 0)
+        asked = batch.inputs[..., :1]
+        sides = {
+            "sine": torch.cat([asked, batch.targets], -1).numpy(),
+            "answer": torch.cat([asked, answers], -1).numpy(),
+        }
+        errors = (answers - batch.targets).square().mean((1, 2))
+        return [
+            Curves(
+                {name: lines[row] for name, lines in sides.items()},
+                f"squared error {errors[row]:.2g}",
+                points=batch.source[row].numpy(),
+            )
+            for row in range(min(count, len(answers)))
+        ]

@@ -247,6 +247,11 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (lambda m: NTM(shift_range=4), ValueError, "shift_range must be odd.*got 4"),
         (lambda m: NTM(read_heads=0), ValueError, "read_heads must be .* at least 1; got 0"),
         (lambda m: NTM(write_heads=-1), ValueError, "write_heads must be .* at least 1; got -1"),
+        (
+            lambda m: NTM(initial_spread=-0.5),
+            ValueError,
+            "initial_spread must be at least 0; got -0.5",
+        ),
         (lambda m: NTM(noise=-1.0), ValueError, "noise must be at least 0; got -1.0"),
         (lambda m: NTM(least_sharpness=0.5), ValueError, "at least 1; got 0.5"),
         (lambda m: setattr(m.access, "slots", 1), ValueError, "slots must be at least"),

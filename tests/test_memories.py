@@ -124,6 +124,7 @@ def lrua_oracle(interface, state: LRUAState, access: LRUA):
         (NTM(9, 4), ntm_oracle),
         (NTM(9, 4, read_heads=2, write_heads=3, shift_range=5, least_sharpness=1.5), ntm_oracle),
         (NTM(9, 4, read_heads=3, shift_range=1, least_sharpness=2.0), ntm_oracle),
+        (NTM(9, 4, initial_spread=0.5), ntm_oracle),
         (DNC(slots=7, width=4), dnc_oracle),
         (DNC(slots=5, width=3, read_heads=3), dnc_oracle),
         (LRUA(slots=7, width=4, heads=1), lrua_oracle),
@@ -206,6 +207,38 @@ def test_an_lrua_writes_where_it_read_or_to_the_slot_used_least() -> None:
     # The first head writes to where it read, the second to the second in usage; both are emptied.
     expected = [[8, 9], [3, 4], [7, 7], [0, 0], [7, 7]]
     torch.testing.assert_close(after.memory[0], torch.tensor(expected).double())
+
+
+def test_the_first_rows_of_an_ntm_are_the_same_for_every_size() -> None:
+    access = NTM(slots=40, width=20, initial_value=0.3, initial_spread=0.5).double()
+    rows = access.initial_state(2).memory
+    assert rows.mean().item() == pytest.approx(0.3, abs=0.05)
+    assert rows.std().item() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(rows[0], rows[1])
+    for slots in (7, 100, 40):
+        access.slots = slots
+        other = access.initial_state(1).memory[0]
+        assert other.shape == (slots, 20)
+        torch.testing.assert_close(other[:40], rows[0, :slots])
+    fresh = NTM(slots=3, width=20, initial_value=0.3, initial_spread=0.5)
+    torch.testing.assert_close(fresh.initial_state(1).memory[0], rows[0, :3].float())
+    # No checkpoint holds them: they follow from the settings.
+    assert not access.state_dict()
+
+
+def test_a_head_finds_a_first_row_by_content() -> None:
+    access = NTM(slots=30, width=20, shift_range=1, initial_spread=0.5)
+    state = access.initial_state(1)
+    interface = torch.zeros(1, access.interface_size)
+    keys, positive, unit, *_ = interface.split(access.layout.sizes, -1)
+    keys[:, :20] = state.memory[0, 17]
+    positive[:, 0], unit[:, 0] = SURE, SURE
+    _, after = access(interface, state)
+    weights = after.weights[0, 0]
+    assert int(weights.argmax()) == 17
+    plain = NTM(slots=30, width=20, shift_range=1)
+    _, after = plain(interface, plain.initial_state(1))
+    assert after.weights[0, 0].max() < 0.05
 
 
 @pytest.mark.parametrize(

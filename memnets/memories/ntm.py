@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,9 @@ class NTM(MemoryAccess[NTMState]):
         shift_range: size of the shift kernel, odd: 3 moves by -1, 0 or 1.
         score: the measure of similarity; cosine if not given.
         initial_value: what every cell holds at first.
+        initial_spread: standard deviation, about that, of rows that differ at first, at least 0.
+            They are the same in every run, and the first N of them for any N: addresses that a
+            head can find by content before anything was written.
         least_sharpness: gamma of a head that asks for none, at least 1. Above 1 every step undoes
             some blur, so that a head which waits or walks for long does not lose its place.
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
@@ -71,6 +75,7 @@ class NTM(MemoryAccess[NTMState]):
         shift_range: int = 3,
         score: Score | None = None,
         initial_value: float = 1e-6,
+        initial_spread: float = 0.0,
         least_sharpness: float = 1.0,
         noise: float = 0.0,
         strength_bias: float = 0.0,
@@ -88,6 +93,8 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
+        if not initial_spread >= 0:
+            raise ValueError(f"initial_spread must be at least 0; got {initial_spread}")
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
@@ -98,14 +105,16 @@ class NTM(MemoryAccess[NTMState]):
         self.read_heads = read_heads
         self.write_heads = write_heads
         self.shift_range = shift_range
+        self.initial_value = initial_value
+        self.initial_spread = initial_spread
+        self.first_rows: Tensor
+        self.register_buffer("first_rows", torch.empty(0, width), persistent=False)
         self.slots = slots
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
         self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
         self.least_sharpness = least_sharpness
         self.interface_size = sum(self.layout.sizes)
-        self.first_row: Tensor
-        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
 
     @property
     def slots(self) -> int:
@@ -119,6 +128,10 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"slots must be at least shift_range = {self.shift_range}; got {slots}"
             )
+        if slots > len(self.first_rows):
+            drawn = np.random.default_rng(0).standard_normal((slots, self.width))
+            rows = self.initial_value + self.initial_spread * torch.from_numpy(drawn)
+            self.first_rows = rows.to(self.first_rows)
         self._slots = slots
 
     @property
@@ -139,19 +152,19 @@ class NTM(MemoryAccess[NTMState]):
         return {"addressing": reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
-        """Constant memory, and all heads on the first slot.
+        """Memory of the first rows, and all heads on the first slot.
 
         Equal slots *and* equal weights would give every slot the same gradient; a machine that
         starts so hardly learns.
         """
-        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        memory = self.first_rows[: self.slots].expand(batch_size, -1, -1)
         first = self.addressing.initial_state(Memory(memory, memory))
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
         """``strength_bias``, ``gate_bias``, ``stay_bias`` for the shifts by 0, else 0."""
         heads = self.read_heads + self.write_heads
-        bias = self.first_row.new_zeros(self.interface_size)
+        bias = self.first_rows.new_zeros(self.interface_size)
         _, positive, unit, shift, _ = bias.split(self.layout.sizes)
         positive[:heads] = self.strength_bias
         unit[:heads] = self.gate_bias

@@ -28,6 +28,9 @@ class PrioritySort(Task):
         width: bits of a vector, at least 1.
         length: n, vectors of a sequence, at least 1.
         answers: how many to say, at least 1 and at most ``length``.
+        training_length: vectors of a sequence of training for now, as a curriculum sets it, at
+            least 1 and at most ``length``, which it is if not given; of fewer vectors, the same
+            share is to be said, rounded up.
         test_sequences: sequences of the test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
@@ -37,6 +40,7 @@ class PrioritySort(Task):
         width: int = 8,
         length: int = 20,
         answers: int = 16,
+        training_length: int | None = None,
         test_sequences: int = 500,
         **settings: Any,
     ) -> None:
@@ -47,9 +51,23 @@ class PrioritySort(Task):
         self.width = width
         self.length = length
         self.answers = answers
+        self.training_length = training_length
         self.test_sequences = test_sequences
         self.input_size = width + 2
         self.output_size = width
+
+    @property
+    def training_length(self) -> int | None:
+        """Vectors of a sequence of training for now."""
+        return self._training_length
+
+    @training_length.setter
+    def training_length(self, length: int | None) -> None:
+        if length is not None and not 1 <= length <= self.length:
+            raise ValueError(
+                f"training_length must be from 1 to length = {self.length}; got {length}"
+            )
+        self._training_length = length
 
     def test_names(self) -> list[str]:
         """``test``."""
@@ -59,13 +77,15 @@ class PrioritySort(Task):
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         random = self.random(split, index)
         size = self.sequences(split, self.test_sequences)
-        source = np.zeros((size, self.length + 1, self.input_size), np.float32)
-        bits = random.integers(0, 2, (size, self.length, self.width)).astype(np.float32)
-        priorities = random.uniform(-1, 1, (size, self.length)).astype(np.float32)
+        length = (self.training_length if split == "train" else None) or self.length
+        answers = -(-self.answers * length // self.length)  # rounded up
+        source = np.zeros((size, length + 1, self.input_size), np.float32)
+        bits = random.integers(0, 2, (size, length, self.width)).astype(np.float32)
+        priorities = random.uniform(-1, 1, (size, length)).astype(np.float32)
         source[:, :-1, : self.width] = bits
         source[:, :-1, -2] = priorities
         source[:, -1, -1] = 1
-        order = np.argsort(-priorities, axis=1, kind="stable")[:, : self.answers]
+        order = np.argsort(-priorities, axis=1, kind="stable")[:, :answers]
         targets = np.take_along_axis(bits, order[..., None], 1)
-        steps, answers = (np.full(size, number) for number in (self.length + 1, self.answers))
-        return zeros_while_answering(source, targets, steps, answers)
+        steps, said = (np.full(size, number) for number in (length + 1, answers))
+        return zeros_while_answering(source, targets, steps, said)

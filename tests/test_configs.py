@@ -30,7 +30,7 @@ SMALL = {
     "AssociativeRecall": SETS,
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],
-    "PrioritySort": [*ONE_SET, "--data.length=5", "--data.answers=4"],
+    "PrioritySort": ONE_SET,
     "SortingNumbers": POINTING,
     "ConvexHull": POINTING,
     "Delaunay": POINTING,

@@ -141,6 +141,23 @@ def test_a_law_of_ngrams_holds_for_its_sequence() -> None:
     assert shares.var() == pytest.approx(0.125, abs=0.03)
 
 
+@given(st.integers(1, 8), st.data())
+def test_a_priority_sort_may_train_on_fewer_vectors(length: int, data) -> None:
+    said, now = (data.draw(st.integers(1, length)) for _ in range(2))
+    task = PrioritySort(3, length, said, test_sequences=4, **SMALL)
+    task.training_length = now
+    batch = task.batch("train", 0)
+    assert batch.source.shape[1] == now + 1
+    assert batch.targets.shape[1] == math.ceil(said * now / length)
+    for split in ("val", "test"):
+        assert task.batch(split, 0).source.shape[1] == length + 1
+        assert task.batch(split, 0).targets.shape[1] == said
+    # As if it were a task of that length.
+    other = PrioritySort(3, now, batch.targets.shape[1], **SMALL).batch("train", 0)
+    assert torch.equal(batch.source, other.source)
+    assert torch.equal(batch.targets, other.targets)
+
+
 @pytest.mark.parametrize("make", [AssociativeRecall, DynamicNGrams, PrioritySort])
 def test_a_batch_is_a_pure_function_of_seed_split_and_index(make) -> None:
     def bits(seed: int, split: str, index: int) -> bytes:
@@ -162,6 +179,8 @@ def test_a_batch_is_a_pure_function_of_seed_split_and_index(make) -> None:
         (DynamicNGrams, {"length": 0}, "length must be .* at least 1; got 0"),
         (PrioritySort, {"answers": 0}, "answers must be .* at least 1; got 0"),
         (PrioritySort, {"length": 5, "answers": 6}, "at most length = 5; got 6"),
+        (PrioritySort, {"training_length": 21}, "from 1 to length = 20; got 21"),
+        (PrioritySort, {"training_length": 0}, "from 1 to length = 20; got 0"),
     ],
 )
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from memnets import plots, trace
 from memnets.core import BEGIN, Batch, check_positive, map_state, unpadded
 from memnets.models import Model
-from memnets.objectives import Actions, Numbers
+from memnets.objectives import Bits
 from memnets.runs import update_metrics
 
 __all__ = ["Curriculum", "MemorySchedule", "Pictures", "Report"]
@@ -371,17 +372,18 @@ class Report(lightning.Callback):
 class Pictures(lightning.Callback):
     """After a test, draw what a model answered to each test set, and where it looked.
 
-    Of binary vectors, the first sequence: the answer, and where the heads were. Of tokens, a few:
-    what the model looked at while it gave its own answer (Bahdanau et al. 2015, figure 3), for each
-    layer the mean of its heads; or, for a machine, where the heads of its memory were. Where a task
-    draws answers in the plane, the same few, beside the right ones. Of episodes of images, a few:
-    which examples the queries looked at. Of numbers and actions, the curves that a task makes.
+    Where a task draws curves, these. Of binary vectors, the first sequence: the answer, and where
+    the heads were. Of tokens, a few: what the model looked at while it gave its own answer
+    (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; or, for a machine, where
+    the heads of its memory were. Where a task draws answers in the plane, the same few, beside the
+    right ones. Of episodes of images, a few: which examples the queries looked at.
 
     Args:
         folder: where the pictures go.
-        longest: sequences and episodes whose source or target is longer are left out.
+        longest: sequences and episodes whose source or target is longer are left out, but of
+            curves.
         sequences: of tokens or images, how many sequences of a test set are drawn, the first of
-            each of its batches before the second of any; at least 1.
+            each of its batches before the second of any; of curves, how many panels; at least 1.
     """
 
     def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
@@ -401,11 +403,13 @@ class Pictures(lightning.Callback):
                     callback.prepare(trainer, pl_module, name)
             few = min(task.batches(name), self.sequences)
             batches: list[Batch] = [task.batch(name, index) for index in range(few)]
-            if isinstance(pl_module.objective, (Actions, Numbers)):
-                self.draw_curves(pl_module, task, batches[0], name)
+            panels = task.curves(name, partial(_answers, pl_module, batches[0]), self.sequences)
+            if panels:
+                plots.curves(panels, self.folder / f"{name}_curves.png", title=name)
                 continue
             if batches[0].targets.dim() == 3:
-                if batches[0].targets.shape[1] <= self.longest:
+                binary = isinstance(pl_module.objective, Bits)
+                if binary and batches[0].targets.shape[1] <= self.longest:
                     self.draw(pl_module, batches[0], name)
                 continue
             drawings = []
@@ -442,7 +446,7 @@ class Pictures(lightning.Callback):
 
     def draw(self, model: Model, batch: Batch, name: str) -> None:
         """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
-        first = map_state(lambda part: part[:1].to(model.device), batch)
+        first = _moved(map_state(lambda part: part[:1], batch), model)
         with torch.no_grad(), trace.record(model) as tape:
             probabilities = model.logits(first)[0].sigmoid()
         plots.answer(
@@ -453,19 +457,6 @@ class Pictures(lightning.Callback):
         )
         if tape.weights:
             tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
-
-    def draw_curves(self, model: Model, task: Any, batch: Batch, name: str) -> None:
-        """Draw answers that are numbers or actions, ``<name>_curves.png``, where a task does.
-
-        Args:
-            model: in evaluation.
-            task: whose batch it is.
-            batch: the first of the test set.
-            name: of the test set.
-        """
-        panels = task.curves(name, _answers(model, batch), self.sequences)
-        if panels:
-            plots.curves(panels, self.folder / f"{name}_curves.png", title=name)
 
     def draw_tokens(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
         """Draw where a model looked while it gave an answer in tokens.
@@ -483,7 +474,7 @@ class Pictures(lightning.Callback):
         inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
         alone = batch._replace(inputs=inputs, targets=answer)
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(map_state(lambda part: part.to(model.device), alone))
+            model.logits(_moved(alone, model))
         if not names:
             tape.plot(self.folder / name.format("weights"), split=batch.source.shape[1])
             return
@@ -506,7 +497,7 @@ class Pictures(lightning.Callback):
         if not names:
             return
         with torch.no_grad(), trace.record(model) as tape:
-            logits = model.logits(map_state(lambda part: part.to(model.device), batch))
+            logits = model.logits(_moved(batch, model))
         answers = model.objective.answer(logits)[0].tolist()
         labels, targets = task.labels(batch, 0)
         examples, queries = task.images(batch, 0)
@@ -526,7 +517,15 @@ class Pictures(lightning.Callback):
 @torch.no_grad()
 def _answers(model: Model, batch: Batch) -> Tensor:
     """What a model answers on its own, in the form of the targets, on the CPU."""
-    return model.predict_step(map_state(lambda part: part.to(model.device), batch), 0).cpu()
+    answers = model.predict_step(_moved(batch, model), 0).cpu()
+    return answers.float() if answers.is_floating_point() else answers
+
+
+def _moved(batch: Batch, model: Model) -> Batch:
+    """A batch where the model is, and in its precision."""
+    return map_state(
+        lambda part: part.to(model.device, model.dtype if part.is_floating_point() else None), batch
+    )
 
 
 def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:

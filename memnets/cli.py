@@ -274,6 +274,9 @@ class CLI(LightningCLI):
             batches = [self.datamodule.batch(name, index) for index in range(len(group))]
             arrays[f"{name}/source"] = _joined([batch.source for batch in batches])
             arrays[f"{name}/targets"] = _joined([batch.targets for batch in batches])
+            rewards = [batch.rewards for batch in batches if batch.rewards is not None]
+            if rewards:
+                arrays[f"{name}/rewards"] = _joined(rewards)
             arrays[f"{name}/answers"] = _joined([answer.cpu() for answer in group])
             rows += self.datamodule.texts(name, group)
         path, table = self.folder / "predictions.npz", self.folder / "predictions.tsv"

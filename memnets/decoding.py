@@ -226,7 +226,7 @@ def play(model: Model[Any], source: Tensor, rewards: Tensor, mask: Tensor | None
         The actions, ``[B, T]``.
 
     Raises:
-        ValueError: there is no step to play.
+        ValueError: there is no step to play, or the model has other than O actions.
     """
     if rewards.dim() != 3 or rewards.shape[1] == 0:
         raise ValueError(f"rewards must be [B, T, O] with T >= 1; got {list(rewards.shape)}")
@@ -235,6 +235,11 @@ def play(model: Model[Any], source: Tensor, rewards: Tensor, mask: Tensor | None
     actions = []
     for step_rewards in rewards.unbind(1):
         logits, state = model.decode(told.unsqueeze(1), state)
+        if logits.shape[-1] != rewards.shape[-1]:
+            raise ValueError(
+                f"rewards say what each of {rewards.shape[-1]} actions brings; "
+                f"the model has {logits.shape[-1]}"
+            )
         actions.append(logits[:, -1].argmax(-1))
         told = feedback(actions[-1], step_rewards)
     return torch.stack(actions, 1)

@@ -32,6 +32,18 @@ class Objective(ABC):
 
     monitor: ClassVar[str]
 
+    def check(self, batch: Batch) -> None:
+        """Check that a task's batch is one that this objective is for.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if batch.rewards is not None:
+            raise ValueError(
+                f"a task whose answers bring rewards needs the objective Actions; "
+                f"got {type(self).__name__}"
+            )
+
     @abstractmethod
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each step.
@@ -161,10 +173,27 @@ class Labels(Objective):
 class Actions(Labels):
     """One of O actions at each step, each of which brings a reward; targets are a teacher's.
 
-    Training imitates the teacher, at the states that the task has come to. The scores are those of
-    :class:`Labels`. In a test a model plays on its own (:func:`~memnets.decoding.play`), and
-    ``reward`` is what it earns in a sequence.
+    Training imitates the teacher, at the states that the task has come to. In a test the scores of
+    :class:`Labels` are of those states too, but a model also plays on its own
+    (:func:`~memnets.decoding.play`), and ``reward`` is what it earns in a sequence.
     """
+
+    def check(self, batch: Batch) -> None:
+        """Check that a batch says what each action brings.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if batch.rewards is None:
+            raise ValueError(
+                "the objective Actions needs a task with rewards, such as tasks.Bandits; "
+                "got a batch without"
+            )
+        if batch.rewards.shape[:-1] != batch.targets.shape:
+            raise ValueError(
+                f"rewards must be [B, T, O] with [B, T] = {list(batch.targets.shape)}, as the "
+                f"targets; got {list(batch.rewards.shape)}"
+            )
 
     def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
         """The actions that a model takes by its own play.
@@ -172,14 +201,11 @@ class Actions(Labels):
         Raises:
             ValueError: the batch does not say what actions bring.
         """
-        if batch.rewards is None:
-            raise ValueError(
-                "the objective Actions needs batches with rewards, such as those of tasks.Bandits; "
-                "got one without"
-            )
+        self.check(batch)
+        assert batch.rewards is not None
         (_, known), *_ = super().examine(model, batch).values()
         actions = play(model, batch.source, batch.rewards, batch.source_mask)
-        brought = batch.rewards.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        brought = batch.rewards.float().gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         if batch.target_mask is not None:
             brought = brought.masked_fill(~batch.target_mask, 0)
         return {"": (actions, {**known, "reward": brought.sum(-1)})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -154,12 +154,13 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return None
 
-    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
-        """What to draw of answers that are numbers or actions, where a task draws curves.
+    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
+        """What to draw of answers, where a task draws curves.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: to the first batch of the set, in the form of the targets.
+            answer: gives what a model answers to the first batch of the set, in the form of the
+                targets.
             count: of panels, at most.
 
         Returns:

@@ -63,10 +63,12 @@ class PrioritySort(Task):
 
     @training_length.setter
     def training_length(self, length: int | None) -> None:
-        if length is not None and not 1 <= length <= self.length:
-            raise ValueError(
-                f"training_length must be from 1 to length = {self.length}; got {length}"
-            )
+        if length is not None:
+            check_positive(training_length=length)
+            if length > self.length:
+                raise ValueError(
+                    f"training_length must be at most length = {self.length}; got {length}"
+                )
         self._training_length = length
 
     def test_names(self) -> list[str]:

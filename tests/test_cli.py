@@ -201,6 +201,42 @@ def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) ->
     assert files() == []
 
 
+@pytest.mark.parametrize(
+    ("config", "objective", "expected"),
+    [
+        ("bandits_lstm", "Labels", "needs the objective Actions; got Labels"),
+        ("lstm", "Actions", "the objective Actions needs a task with rewards"),
+    ],
+)
+def test_a_task_that_does_not_fit_its_objective_is_refused_before_a_step(
+    capsys, config, objective, expected
+) -> None:
+    path = Path(__file__).parent.parent / "configs" / "fewshot" / f"{config}.yaml"
+    flags = [f"--model.objective=memnets.objectives.{objective}", "--trainer.max_steps=2"]
+    assert expected in fails(capsys, "fit", f"--config={path}", *flags)
+    assert not list(Path().glob("**/*.ckpt"))
+
+
+def test_answers_of_a_bandit_are_written_with_what_they_bring() -> None:
+    path = Path(__file__).parent.parent / "configs" / "fewshot" / "bandits_lstm.yaml"
+    flags = ["--trainer.max_steps=1", "--data.pulls=6", "--data.test_episodes=5"]
+    main(["fit", f"--config={path}", *flags])
+    run = Path("runs/fewshot/bandits_lstm/version_0")
+    main(["predict", f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"])
+    (path,) = Path().glob("**/predictions.npz")
+    with np.load(path) as written:
+        assert written["test/answers"].shape == (5, 6)
+        assert written["test/rewards"].shape == (5, 6, 5)
+
+
+def test_pictures_are_drawn_in_the_precision_of_the_model() -> None:
+    path = Path(__file__).parent.parent / "configs" / "fewshot" / "sinusoids_snail.yaml"
+    short = ["--trainer.max_steps=1", "--data.test_episodes=2", "--data.epoch_batches=1"]
+    main(["fit", f"--config={path}", *short, "--trainer.precision=bf16-true"])
+    pictures = Path("runs/fewshot/sinusoids_snail/version_0/pictures")
+    assert (pictures / "shot_5_curves.png").is_file()
+
+
 def test_commands_without_what_they_need_say_so(capsys) -> None:
     assert "start from a config: memnets fit --config" in fails(capsys, "fit")
     assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")

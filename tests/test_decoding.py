@@ -303,12 +303,13 @@ PLAYERS = {
 
 
 def player(name, seed):
-    """A model whose actions depend on what it is told: weights are four times the usual."""
+    """A model whose actions depend on what it is told, not on the bias of its output."""
     torch.manual_seed(seed)
     built = PLAYERS[name]().double()
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.mul_(4)
+        built.output.bias.zero_()
     return built
 
 
@@ -330,6 +331,23 @@ def test_play_takes_the_likeliest_action_given_what_the_last_ones_brought(
     torch.testing.assert_close(feedback(actions, rewards)[:, :-1], told[:, 1:])
     logits, _ = built.decode(told, built.encode(source))
     assert torch.equal(actions, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("name", PLAYERS)
+def test_play_knows_which_steps_of_the_source_are_padding(name):
+    built = player(name, 0)
+    source = torch.randn(60, 4, ACTIONS + 1, dtype=torch.float64)
+    rewards = torch.randn(60, 5, ACTIONS, dtype=torch.float64)
+    mask = torch.tensor([True, True, False, False]).expand(60, -1)
+    masked = play(built, source, rewards, mask)
+    assert torch.equal(masked, play(built, source[:, :2], rewards))
+    assert not torch.equal(masked, play(built, source, rewards))
+
+
+def test_a_model_with_other_actions_cannot_play():
+    rewards = torch.zeros(2, 3, ACTIONS + 1)
+    with pytest.raises(ValueError, match="each of 4 actions brings; the model has 3"):
+        play(MemoryMachine(5, 3, partial(LSTM, hidden_size=4)), torch.zeros(2, 1, 5), rewards)
 
 
 @pytest.mark.parametrize("shape", [(2, 0, ACTIONS), (2, ACTIONS)])

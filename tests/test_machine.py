@@ -250,7 +250,7 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (
             lambda m: NTM(initial_spread=-0.5),
             ValueError,
-            "initial_spread must be at least 0; got -0.5",
+            "initial_spread must be at least 0 and finite; got -0.5",
         ),
         (lambda m: NTM(noise=-1.0), ValueError, "noise must be at least 0; got -1.0"),
         (lambda m: NTM(least_sharpness=0.5), ValueError, "at least 1; got 0.5"),

@@ -222,8 +222,17 @@ def test_the_first_rows_of_an_ntm_are_the_same_for_every_size() -> None:
         torch.testing.assert_close(other[:40], rows[0, :slots])
     fresh = NTM(slots=3, width=20, initial_value=0.3, initial_spread=0.5)
     torch.testing.assert_close(fresh.initial_state(1).memory[0], rows[0, :3].float())
-    # No checkpoint holds them: they follow from the settings.
+    # No checkpoint holds them, they follow from the settings; and an average of weights can be
+    # taken over any N, since no buffer has it in its shape.
     assert not access.state_dict()
+    assert [buffer.shape for buffer in access.buffers()] == [(20,)]
+    with torch.inference_mode():
+        access.slots = 200
+        access.initial_state(1)
+    interface = torch.randn(1, access.interface_size, dtype=torch.float64, requires_grad=True)
+    read, _ = access(interface, access.initial_state(1))
+    read.sum().backward()
+    assert interface.grad.any()
 
 
 def test_a_head_finds_a_first_row_by_content() -> None:

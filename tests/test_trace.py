@@ -395,9 +395,12 @@ def test_no_pictures_where_nothing_is_looked_at_or_shown(tmp_path) -> None:
 def test_pictures_of_curves(tmp_path, monkeypatch) -> None:
     drawn = []
     curves = plots.curves
-    monkeypatch.setattr(
-        plots, "curves", lambda panels, *rest, **more: (drawn.extend(panels), curves(panels, *rest))
-    )
+
+    def draw_and_keep(panels, path, title):
+        drawn.extend(panels)
+        return curves(panels, path, title)
+
+    monkeypatch.setattr(plots, "curves", draw_and_keep)
     sines = Sinusoids([2, 3], test_queries=6, test_episodes=5)
     learner = MetaLearner(2, 1, SNAIL_LEARNER, objective=Numbers())
     draw(learner, sines, tmp_path, sequences=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +17,12 @@ from memnets.kernels.ntm import HeadLayout, NTMKernel
 from memnets.kernels.steps import step
 
 __all__ = ["NTM", "NTMState"]
+
+
+@lru_cache(maxsize=16)
+def _normal_rows(slots: int, width: int) -> np.ndarray[Any, Any]:
+    """Rows of normal numbers, ``[N, W]``: those of a greater N begin with those of a smaller."""
+    return np.random.default_rng(0).standard_normal((slots, width))
 
 
 class NTMState(NamedTuple):
@@ -93,8 +101,8 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
-        if not initial_spread >= 0:
-            raise ValueError(f"initial_spread must be at least 0; got {initial_spread}")
+        if not 0 <= initial_spread < math.inf:
+            raise ValueError(f"initial_spread must be at least 0 and finite; got {initial_spread}")
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
@@ -105,16 +113,15 @@ class NTM(MemoryAccess[NTMState]):
         self.read_heads = read_heads
         self.write_heads = write_heads
         self.shift_range = shift_range
-        self.initial_value = initial_value
         self.initial_spread = initial_spread
-        self.first_rows: Tensor
-        self.register_buffer("first_rows", torch.empty(0, width), persistent=False)
         self.slots = slots
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
         self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
         self.least_sharpness = least_sharpness
         self.interface_size = sum(self.layout.sizes)
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
 
     @property
     def slots(self) -> int:
@@ -128,10 +135,6 @@ class NTM(MemoryAccess[NTMState]):
             raise ValueError(
                 f"slots must be at least shift_range = {self.shift_range}; got {slots}"
             )
-        if slots > len(self.first_rows):
-            drawn = np.random.default_rng(0).standard_normal((slots, self.width))
-            rows = self.initial_value + self.initial_spread * torch.from_numpy(drawn)
-            self.first_rows = rows.to(self.first_rows)
         self._slots = slots
 
     @property
@@ -152,19 +155,22 @@ class NTM(MemoryAccess[NTMState]):
         return {"addressing": reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
-        """Memory of the first rows, and all heads on the first slot.
+        """Rows that are equal or, with a spread, fixed ones, and all heads on the first slot.
 
         Equal slots *and* equal weights would give every slot the same gradient; a machine that
         starts so hardly learns.
         """
-        memory = self.first_rows[: self.slots].expand(batch_size, -1, -1)
+        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        if self.initial_spread:
+            rows = torch.from_numpy(_normal_rows(self.slots, self.width)).to(memory)
+            memory = memory + self.initial_spread * rows
         first = self.addressing.initial_state(Memory(memory, memory))
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
         """``strength_bias``, ``gate_bias``, ``stay_bias`` for the shifts by 0, else 0."""
         heads = self.read_heads + self.write_heads
-        bias = self.first_rows.new_zeros(self.interface_size)
+        bias = self.first_row.new_zeros(self.interface_size)
         _, positive, unit, shift, _ = bias.split(self.layout.sizes)
         positive[:heads] = self.strength_bias
         unit[:heads] = self.gate_bias

@@ -146,6 +146,15 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Check that the batch is one for the objective.
+
+        Raises:
+            ValueError: it is not.
+        """
+        self.objective.check(batch)
+        return batch
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch.
 

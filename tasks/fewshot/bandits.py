@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -15,10 +16,22 @@ from memnets.decoding import feedback
 from memnets.plots import Curves
 from tasks.base import Array, Task
 
-__all__ = ["Bandits", "gittins_indices"]
+__all__ = [
+    "Bandits",
+    "Policy",
+    "chance",
+    "follow",
+    "gittins",
+    "gittins_indices",
+    "thompson",
+    "ucb",
+]
 
-#: Indices are whole multiples of this, so that arms which hardly differ tie.
+#: What indices are told apart to: arms that differ by less tie.
 _RESOLUTION = 1e-3
+
+#: The teacher of a longer game would take too long.
+_MOST_PULLS = 500
 
 #: Prices are gone through in so many blocks, each of which fits into a cache.
 _BLOCKS = 50
@@ -32,14 +45,16 @@ class Bandits(Task):
     """Pull arms, of which each pays 1 with a probability of its own or nothing; earn the most.
 
     The setting of Duan et al. 2016 (section 3.1) and Mishra et al. 2018 (section 5.2): an episode
-    has K arms, with probabilities uniform in ``[0, 1]``, and so many pulls. The model is trained by
-    imitation of the best index (Gittins 1979), at whatever state of the game a teacher that
-    sometimes wanders has come to; in a test it plays on its own.
+    has K arms, with probabilities uniform in ``[0, 1]``, and so many pulls. Both papers train by
+    reinforcement; here a model imitates a teacher, the Gittins index, which is nearly the best
+    play, at the states that this teacher, who sometimes wanders, comes to. In a test it plays on
+    its own.
 
     A step is the arm that was pulled before, one-hot, and what it paid, ``[B, T, K + 1]``, zeros at
     first; the source is one step of zeros. Targets are the arms of the teacher, ``[B, T]``, and
     rewards what each arm would have paid at each pull, ``[B, T, K]``. For
-    :class:`~memnets.objectives.Actions`.
+    :class:`~memnets.objectives.Actions`, and models of sequences; not for a
+    :class:`~memnets.models.MetaLearner`, where no step sees another.
 
     The test set is named ``test``. Beside the ``reward`` of the model, a test says what others earn
     with the same arms: ``gittins_reward`` (:func:`gittins_indices`), ``ucb_reward`` (UCB1, Auer et
@@ -47,7 +62,8 @@ class Bandits(Task):
 
     Args:
         arms: K, at least 2.
-        pulls: of an episode, at least 1.
+        pulls: of an episode, from 1 to 500: the teacher needs 2 seconds for 100, some 4 minutes
+            for 500, once a process.
         wander: share of the pulls in training and validation that are random, in ``[0, 1]``.
         ucb_factor: of the width of UCB1's bound, at least 0; 1 is the paper's, which explores too
             much for games as short as these.
@@ -70,8 +86,10 @@ class Bandits(Task):
             raise ValueError(f"arms must be at least 2, or there is nothing to choose; got {arms}")
         if not 0 <= wander <= 1:
             raise ValueError(f"wander must be in [0, 1]; got {wander}")
-        if not ucb_factor >= 0:
-            raise ValueError(f"ucb_factor must be at least 0; got {ucb_factor}")
+        if pulls > _MOST_PULLS:
+            raise ValueError(f"pulls must be at most {_MOST_PULLS}; got {pulls}")
+        if not 0 <= ucb_factor < math.inf:
+            raise ValueError(f"ucb_factor must be at least 0 and finite; got {ucb_factor}")
         self.arms = arms
         self.pulls = pulls
         self.wander = wander
@@ -83,8 +101,19 @@ class Bandits(Task):
         """``test``."""
         return ["test"]
 
+    def setup(self, stage: str) -> None:
+        """Get the teacher ready, once for all workers."""
+        self.teacher()
+
+    def teacher(self) -> Policy:
+        """Whom a model imitates. Override it for another."""
+        return gittins(self.pulls)
+
     def policies(self) -> dict[str, Policy]:
-        """Name -> how good each arm looks to those that a model is compared with."""
+        """Those that a model is compared with: the score is ``<name>_reward``.
+
+        Override it to add one: ``{**super().policies(), "greedy": my_policy}``.
+        """
         return {
             "gittins": gittins(self.pulls),
             "ucb": ucb(self.ucb_factor),
@@ -97,7 +126,7 @@ class Bandits(Task):
         _, rewards = self._games(split, index)
         wander = 0.0 if split in self.test_names() else self.wander
         random = self.random(f"teacher {split}", index)
-        pulled, taught = follow(gittins(self.pulls), rewards, random, wander)
+        pulled, taught = follow(self.teacher(), rewards, random, wander)
         paid = torch.from_numpy(rewards)
         told = feedback(torch.from_numpy(pulled), paid)
         start = torch.zeros_like(told[:, :1])
@@ -112,9 +141,10 @@ class Bandits(Task):
             for name, pulled in self._others(split).items()
         }
 
-    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
+    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
         """What pulls so far have cost, against the best arm's, by the model and by each policy."""
         chances, _ = self._games(split, 0)
+        answers = answer()
         lost = chances.max(2, keepdims=True) - chances
         every = np.arange(1, self.pulls + 1)
         lines = {
@@ -217,8 +247,7 @@ def gittins_indices(pulls: int) -> tuple[Array, ...]:
     2)``, and ``V_0 = 0``.
 
     Args:
-        pulls: of the whole game, at least 1. Time and memory grow with the third power:
-            100 take some two seconds, 400 two minutes.
+        pulls: of the whole game, at least 1. Time and memory grow with the third power.
 
     Returns:
         For each number of pulls t that were made, the indices by s and f, ``[t + 1, t + 1]``, with
@@ -238,4 +267,7 @@ def gittins_indices(pulls: int) -> tuple[Array, ...]:
             # The value falls with the price, down to 0: count the prices at which it is above.
             worth[made] += np.count_nonzero(begin > 0, axis=0)
             value = np.maximum(begin, 0, out=begin)
-    return tuple((count - 0.5) * _RESOLUTION for count in worth)
+    indices = tuple((count - 0.5) * _RESOLUTION for count in worth)
+    for index in indices:
+        index.setflags(write=False)
+    return indices

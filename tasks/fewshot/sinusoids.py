@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,9 @@ class Sinusoids(Task):
         source, whole = torch.from_numpy(points).split([shots, asked.shape[1]], 1)
         return Batch(source, whole * torch.tensor([1.0, 0.0]), whole[..., 1:])
 
-    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
+    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
         """Some episodes: the points that were seen, the sine, and the answer."""
-        batch = self.batch(split, 0)
+        batch, answers = self.batch(split, 0), answer()
         asked = batch.inputs[..., :1]
         sides = {
             "sine": torch.cat([asked, batch.targets], -1).numpy(),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.core import Batch
-from memnets.objectives import Actions
+from memnets.objectives import Actions, Labels
 from tasks import Bandits
 from tasks.fewshot import bandits
 from tasks.fewshot.bandits import follow, gittins_indices
@@ -180,6 +180,34 @@ def test_an_episode_tells_what_was_pulled_and_paid_and_asks_for_the_best_index(
             assert batch.targets[row, step] == int(np.argmax(index))
 
 
+def test_the_teacher_wanders_in_training_alone() -> None:
+    task = Bandits(4, 50, wander=0.4, batch_size=50, validation_batch_size=50, test_episodes=50)
+    for split, share in {"train": 0.3, "val": 0.3, "test": 0.0}.items():
+        batch = task.batch(split, 0)
+        pulled = batch.inputs[:, 1:, :-1].argmax(-1)
+        strayed = (pulled != batch.targets[:, :-1]).float().mean()
+        assert strayed == pytest.approx(share, abs=0.05)
+
+
+def test_a_batch_is_a_pure_function_of_seed_split_and_index() -> None:
+    def bits(seed: int, split: str, index: int) -> bytes:
+        batch = Bandits(3, 9, seed=seed).batch(split, index)
+        return b"".join(part.numpy().tobytes() for part in (batch.inputs, batch.rewards))
+
+    assert bits(1, "train", 5) == bits(1, "train", 5)
+    different = {bits(1, "train", 5), bits(2, "train", 5), bits(1, "val", 5), bits(1, "train", 6)}
+    assert len(different) == 4
+
+
+def test_what_policies_draw_has_nothing_to_do_with_what_arms_pay() -> None:
+    task = Bandits(2, 200, test_episodes=200, ucb_factor=3.0)
+    rewards = task.measure("test", [])
+    # With the generator of the games, chance would pull the arms that pay, or that do not.
+    assert rewards["random_reward"] == pytest.approx(100, abs=8)
+    # So wide a bound explores for ever.
+    assert rewards["ucb_reward"] < rewards["thompson_reward"] - 5
+
+
 def test_rewards_are_those_of_arms_with_uniform_probabilities() -> None:
     rewards = Bandits(3, 100, test_episodes=500).batch("test", 0).rewards
     means = rewards.mean(1).flatten().numpy()
@@ -204,7 +232,7 @@ def test_the_policies_are_measured_in_the_games_of_the_test() -> None:
 def test_curves_are_regrets_that_only_grow() -> None:
     task = Bandits(3, 20, test_episodes=50)
     best = task.batch("test", 0).rewards.sum(1).argmax(1)
-    (panel,) = task.curves("test", best.unsqueeze(1).expand(-1, 20), 4)
+    (panel,) = task.curves("test", lambda: best.unsqueeze(1).expand(-1, 20), 4)
     assert list(panel.lines) == ["model", "gittins", "ucb", "thompson", "random"]
     for line in panel.lines.values():
         assert line[:, 0].tolist() == list(range(1, 21))
@@ -222,7 +250,9 @@ def test_curves_are_regrets_that_only_grow() -> None:
         ({"pulls": 0}, "pulls must be .* got 0"),
         ({"wander": 1.5}, r"wander must be in \[0, 1\]; got 1.5"),
         ({"wander": float("nan")}, r"wander must be in \[0, 1\]; got nan"),
-        ({"ucb_factor": -1.0}, "ucb_factor must be at least 0; got -1.0"),
+        ({"ucb_factor": -1.0}, "ucb_factor must be at least 0 and finite; got -1.0"),
+        ({"ucb_factor": float("inf")}, "ucb_factor must be .* got inf"),
+        ({"pulls": 501}, "pulls must be at most 500; got 501"),
         ({"test_episodes": 0}, "test_episodes must be .* got 0"),
     ],
 )
@@ -279,7 +309,49 @@ def test_padding_earns_nothing() -> None:
     assert torch.equal(scores["reward"], first)
 
 
-def test_a_batch_without_rewards_cannot_be_played() -> None:
-    batch = Bandits(2, 3, test_episodes=4).batch("test", 0)._replace(rewards=None)
-    with pytest.raises(ValueError, match="needs batches with rewards"):
-        Actions().examine(Index(2, 3), batch)
+def test_a_model_earns_by_its_own_actions() -> None:
+    task = Bandits(3, 9, test_episodes=6)
+    batch = task.batch("test", 0)
+    # It plays as if the game were shorter.
+    ((actions, scores),) = Actions().examine(Index(3, 30), batch).values()
+    assert not torch.equal(actions, batch.targets)
+    for row in range(6):
+        paid = [batch.rewards[row, step, arm].item() for step, arm in enumerate(actions[row])]
+        assert scores["reward"][row] == sum(paid)
+
+
+def test_rewards_are_summed_in_single_precision() -> None:
+    batch = Bandits(2, 300, test_episodes=1).batch("test", 0)
+    batch = batch._replace(rewards=torch.ones_like(batch.rewards, dtype=torch.bfloat16))
+    ((_, scores),) = Actions().examine(Index(2, 300), batch).values()
+    assert scores["reward"].item() == 300
+
+
+def test_a_task_and_its_objective_must_fit() -> None:
+    batch = Bandits(2, 3, test_episodes=4).batch("test", 0)
+    Actions().check(batch)
+    with pytest.raises(ValueError, match="needs the objective Actions; got Labels"):
+        Labels().check(batch)
+    with pytest.raises(ValueError, match="needs a task with rewards"):
+        Actions().check(batch._replace(rewards=None))
+    with pytest.raises(ValueError, match=r"\[B, T\] = \[4, 3\], .* got \[4, 2, 2\]"):
+        Actions().check(batch._replace(rewards=batch.rewards[:, 1:]))
+
+
+def test_a_policy_and_a_teacher_of_ones_own() -> None:
+    class Mine(Bandits):
+        def teacher(self):
+            return lambda wins, losses, step, random: -wins
+
+        def policies(self):
+            return {**super().policies(), "greedy": lambda wins, losses, *_: wins - losses}
+
+    task = Mine(3, 5, test_episodes=50)
+    rewards = task.measure("test", [])
+    assert list(rewards)[-1] == "greedy_reward"
+    assert rewards["greedy_reward"] > rewards["random_reward"]
+    batch = task.batch("test", 0)
+    assert (batch.targets[:, 0] == 0).all()
+    won = batch.rewards[:, 0, 0] == 1
+    assert (batch.targets[won, 1] == 1).all()
+    assert (batch.targets[~won, 1] == 0).all()

@@ -262,7 +262,6 @@ def test_the_runs_are_a_test_set_of_their_own(tmp_path, folder, name) -> None:
         ({"training": [(2, 0)]}, "shots must be .* got 0"),
         ({"training": []}, "training must have at least one entry; got none"),
         ({"queries": 0}, "queries must be .* got 0"),
-        ({"test_queries": 0}, "test_queries must be .* got 0"),
         ({"test_episodes": 0}, "test_episodes must be .* got 0"),
         ({"side": 0}, "side must be .* got 0"),
         ({"variants": -1}, "variants must be at least 0; got -1"),
@@ -407,13 +406,13 @@ def test_sines_of_each_number_of_points() -> None:
 def test_curves_of_sines_are_what_was_asked_for_and_what_came() -> None:
     task = Sinusoids([5], test_queries=9, test_episodes=3)
     batch = task.batch("shot_5", 0)
-    first, second = task.curves("shot_5", batch.targets + 0.5, 2)
+    first, second = task.curves("shot_5", lambda: batch.targets + 0.5, 2)
     assert [panel.caption for panel in (first, second)] == ["squared error 0.25"] * 2
     assert second.points.tolist() == batch.source[1].tolist()
     for name, shift in (("sine", 0), ("answer", 0.5)):
         assert second.lines[name][:, 0] == pytest.approx(batch.inputs[1, :, 0])
         assert second.lines[name][:, 1] == pytest.approx(batch.targets[1, :, 0] + shift)
-    assert len(task.curves("shot_5", batch.targets, 9)) == 3
+    assert len(task.curves("shot_5", lambda: batch.targets, 9)) == 3
 
 
 @pytest.mark.parametrize(
@@ -421,8 +420,8 @@ def test_curves_of_sines_are_what_was_asked_for_and_what_came() -> None:
     [
         ({"shots": []}, "got none"),
         ({"shots": [5, 0]}, "shots must be .* got 0"),
-        ({"queries": 0}, "queries must be .* got 0"),
         ({"test_queries": 0}, "test_queries must be .* got 0"),
+        ({"queries": 0}, "queries must be .* got 0"),
         ({"test_episodes": 0}, "test_episodes must be .* got 0"),
     ],
 )

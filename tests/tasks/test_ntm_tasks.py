@@ -179,8 +179,9 @@ def test_a_batch_is_a_pure_function_of_seed_split_and_index(make) -> None:
         (DynamicNGrams, {"length": 0}, "length must be .* at least 1; got 0"),
         (PrioritySort, {"answers": 0}, "answers must be .* at least 1; got 0"),
         (PrioritySort, {"length": 5, "answers": 6}, "at most length = 5; got 6"),
-        (PrioritySort, {"training_length": 21}, "from 1 to length = 20; got 21"),
-        (PrioritySort, {"training_length": 0}, "from 1 to length = 20; got 0"),
+        (PrioritySort, {"training_length": 21}, "at most length = 20; got 21"),
+        (PrioritySort, {"training_length": 0}, "training_length must be .* got 0"),
+        (PrioritySort, {"training_length": 5.5}, "training_length must be a whole .* got 5.5"),
     ],
 )
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:

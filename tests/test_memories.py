@@ -1,5 +1,7 @@
 """The memories against oracles in NumPy, and what their heads can be told to do."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -209,10 +211,14 @@ def test_an_lrua_writes_where_it_read_or_to_the_slot_used_least() -> None:
     torch.testing.assert_close(after.memory[0], torch.tensor(expected).double())
 
 
-def test_the_first_rows_of_an_ntm_are_the_same_for_every_size() -> None:
-    access = NTM(slots=40, width=20, initial_value=0.3, initial_spread=0.5).double()
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [(partial(NTM, initial_value=0.3), 0.3), (partial(LRUA, initial_value=0.3), 0.3), (DNC, 0)],
+)
+def test_first_rows_that_differ_are_the_same_for_every_size(make, value) -> None:
+    access = make(slots=40, width=20, initial_spread=0.5).double()
     rows = access.initial_state(2).memory
-    assert rows.mean().item() == pytest.approx(0.3, abs=0.05)
+    assert rows.mean().item() == pytest.approx(value, abs=0.05)
     assert rows.std().item() == pytest.approx(0.5, abs=0.05)
     assert torch.equal(rows[0], rows[1])
     for slots in (7, 100, 40):
@@ -220,8 +226,8 @@ def test_the_first_rows_of_an_ntm_are_the_same_for_every_size() -> None:
         other = access.initial_state(1).memory[0]
         assert other.shape == (slots, 20)
         torch.testing.assert_close(other[:40], rows[0, :slots])
-    fresh = NTM(slots=3, width=20, initial_value=0.3, initial_spread=0.5)
-    torch.testing.assert_close(fresh.initial_state(1).memory[0], rows[0, :3].float())
+    fresh = make(slots=4, width=20, initial_spread=0.5)
+    torch.testing.assert_close(fresh.initial_state(1).memory[0], rows[0, :4].float())
     # No checkpoint holds them, they follow from the settings; and an average of weights can be
     # taken over any N, since no buffer has it in its shape.
     assert not access.state_dict()

@@ -3,6 +3,7 @@
 from memnets.memories.dnc import DNC, DNCQueries, DNCState
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.slotted import Slotted
 from memnets.memories.tape import Tape, TapeState
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DNCState",
     "LRUAState",
     "NTMState",
+    "Slotted",
     "Tape",
     "TapeState",
 ]

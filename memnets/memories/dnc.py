@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from memnets import functional, kernels
 from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
-from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.core import Memory, Score, check_positive
 from memnets.kernels.dnc import DNCKernel, DNCLayout
 from memnets.kernels.steps import step
+from memnets.memories.slotted import Slotted
 
 __all__ = ["DNC", "DNCQueries", "DNCState"]
 
@@ -54,15 +54,14 @@ class DNCQueries(NamedTuple):
     add: Tensor
 
 
-class DNC(MemoryAccess[DNCState]):
+class DNC(Slotted[DNCState]):
     """N x W memory that knows what is free and what was written when (Graves et al. 2016, Methods).
 
     A step writes, with one head, to what it finds by content or to slots that are free; then any
     number of read heads read what they find by content, or what was written before or after what
     they read last. What is written can be read in the same step.
 
-    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
-    :meth:`initial_state` on. The links take N^2 numbers a sequence.
+    ``slots`` may be changed at any time. The links take N^2 numbers a sequence.
 
     The gradient goes through everything but the order of the slots by usage; DeepMind's code also
     cuts it between the weights of a write and the usage.
@@ -72,36 +71,28 @@ class DNC(MemoryAccess[DNCState]):
         width: W, at least 1.
         read_heads: R, at least 1.
         score: the measure of similarity; cosine if not given.
+        initial_spread: see :class:`~memnets.memories.slotted.Slotted`.
 
     Raises:
         ValueError: a size is out of its range.
     """
 
     def __init__(
-        self, slots: int = 128, width: int = 20, read_heads: int = 1, score: Score | None = None
+        self,
+        slots: int = 128,
+        width: int = 20,
+        read_heads: int = 1,
+        score: Score | None = None,
+        initial_spread: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_positive(width=width, read_heads=read_heads)
-        self.width = width
+        super().__init__(slots, width, initial_spread=initial_spread)
+        check_positive(read_heads=read_heads)
         self.read_heads = read_heads
-        self.slots = slots
         self.read_size = read_heads * width
         self.writing = Allocating(score)
         self.reading = Linked(score)
         self.layout = DNCLayout(read_heads, width)
         self.interface_size = sum(self.layout.sizes)
-        self.first_row: Tensor
-        self.register_buffer("first_row", torch.zeros(width), persistent=False)
-
-    @property
-    def slots(self) -> int:
-        """N, the number of slots of the next initial state."""
-        return self._slots
-
-    @slots.setter
-    def slots(self, slots: int) -> None:
-        check_positive(slots=slots)
-        self._slots = slots
 
     def head_names(self) -> dict[str, list[str]]:
         """A name for each row of the weights."""
@@ -109,8 +100,8 @@ class DNC(MemoryAccess[DNCState]):
         return {"writing": ["write"], "reading": reads}
 
     def initial_state(self, batch_size: int) -> DNCState:
-        """All zeros: nothing was written or read, and every slot is free."""
-        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        """Zeros, but for a spread: nothing was written or read, and every slot is free."""
+        memory = self.first_memory(batch_size)
         unused = self.writing.initial_state(Memory(memory, memory))
         link, weights = self.reading.initial_state(Memory(memory, memory))
         weights = weights.expand(-1, self.read_heads, -1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.core import Memory, Score, check_positive
+from memnets.memories.slotted import Slotted
 
 __all__ = ["LRUA", "LRUAState"]
 
@@ -28,7 +28,7 @@ class LRUAState(NamedTuple):
     weights: Tensor
 
 
-class LRUA(MemoryAccess[LRUAState]):
+class LRUA(Slotted[LRUAState]):
     """N x W memory that is written to where it was read last, or used least.
 
     Santoro et al. 2016, section 3.2. Each head writes its key k_t, then reads by it. The n-th head
@@ -37,8 +37,7 @@ class LRUA(MemoryAccess[LRUAState]):
     is read and written (equations 5 to 8). A read looks for the key by cosine, with a strength as
     in the NTM; the paper has none, which is a strength of 1.
 
-    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
-    :meth:`initial_state` on.
+    ``slots`` may be changed at any time.
 
     Args:
         slots: N, at least ``heads``.
@@ -46,7 +45,8 @@ class LRUA(MemoryAccess[LRUAState]):
         heads: H, each of which writes and reads, at least 1.
         decay: gamma of the usage, in ``[0, 1]``.
         score: the measure of similarity; cosine if not given.
-        initial_value: what every cell holds at first.
+        initial_value: see :class:`~memnets.memories.slotted.Slotted`.
+        initial_spread: see there.
 
     Raises:
         ValueError: a number is out of its range.
@@ -60,33 +60,18 @@ class LRUA(MemoryAccess[LRUAState]):
         decay: float = 0.99,
         score: Score | None = None,
         initial_value: float = 1e-6,
+        initial_spread: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_positive(width=width, heads=heads)
+        super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
+        check_positive(heads=heads)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1]; got {decay}")
-        self.width = width
         self.heads = heads
-        self.slots = slots
         self.decay = decay
         self.read_size = heads * width
         self.writing = LeastUsed()
         self.reading = Sharp(score)
         self.interface_size = heads * (width + 2)
-        self.first_row: Tensor
-        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
-
-    @property
-    def slots(self) -> int:
-        """N, the number of slots of the next initial state."""
-        return self._slots
-
-    @slots.setter
-    def slots(self, slots: int) -> None:
-        check_positive(slots=slots)
-        if slots < self.heads:
-            raise ValueError(f"slots must be at least heads = {self.heads}; got {slots}")
-        self._slots = slots
 
     def head_names(self) -> dict[str, list[str]]:
         """A name for each row of the weights."""
@@ -96,8 +81,8 @@ class LRUA(MemoryAccess[LRUAState]):
         }
 
     def initial_state(self, batch_size: int) -> LRUAState:
-        """Constant memory of which nothing is used, and all heads on the first slot."""
-        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        """Memory of which nothing is used, and all heads on the first slot."""
+        memory = self.first_memory(batch_size)
         first = self.writing.initial_state(Memory(memory, memory)).read
         unused = memory.new_zeros(batch_size, self.slots)
         return LRUAState(memory, unused, first.expand(-1, self.heads, -1))

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memnets import functional, kernels
 from memnets.addressing import NTMAddressing, NTMQuery
-from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.core import Memory, Score, check_positive
 from memnets.kernels.ntm import HeadLayout, NTMKernel
 from memnets.kernels.steps import step
+from memnets.memories.slotted import Slotted
 
 __all__ = ["NTM", "NTMState"]
-
-
-@lru_cache(maxsize=16)
-def _normal_rows(slots: int, width: int) -> np.ndarray[Any, Any]:
-    """Rows of normal numbers, ``[N, W]``: those of a greater N begin with those of a smaller."""
-    return np.random.default_rng(0).standard_normal((slots, width))
 
 
 class NTMState(NamedTuple):
@@ -37,15 +29,14 @@ class NTMState(NamedTuple):
     weights: Tensor
 
 
-class NTM(MemoryAccess[NTMState]):
+class NTM(Slotted[NTMState]):
     """N x W memory with any number of read and write heads (Graves et al. 2014, section 3).
 
     A step addresses the memory as the step before left it, with all heads at once; the read heads
     read it; then the write heads write (all erase, then all add). What is written is read one step
     later at the earliest. This is the order of pytorch-ntm; the DNC writes first.
 
-    No parameter depends on N: ``slots`` may be changed at any time, and holds from the next
-    :meth:`initial_state` on. ``least_sharpness`` and ``noise`` may be changed too.
+    ``slots``, ``least_sharpness`` and ``noise`` may be changed at any time.
 
     Args:
         slots: N, at least ``shift_range``.
@@ -54,10 +45,8 @@ class NTM(MemoryAccess[NTMState]):
         write_heads: at least 1.
         shift_range: size of the shift kernel, odd: 3 moves by -1, 0 or 1.
         score: the measure of similarity; cosine if not given.
-        initial_value: what every cell holds at first.
-        initial_spread: standard deviation, about that, of rows that differ at first, at least 0.
-            They are the same in every run, and the first N of them for any N: addresses that a
-            head can find by content before anything was written.
+        initial_value: see :class:`~memnets.memories.slotted.Slotted`.
+        initial_spread: see there.
         least_sharpness: gamma of a head that asks for none, at least 1. Above 1 every step undoes
             some blur, so that a head which waits or walks for long does not lose its place.
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
@@ -90,52 +79,26 @@ class NTM(MemoryAccess[NTMState]):
         gate_bias: float = 0.0,
         stay_bias: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_positive(
-            width=width,
-            read_heads=read_heads,
-            write_heads=write_heads,
-            shift_range=shift_range,
-        )
+        super().__init__(slots, width, {"shift_range": shift_range}, initial_value, initial_spread)
+        check_positive(read_heads=read_heads, write_heads=write_heads, shift_range=shift_range)
         if shift_range % 2 == 0:
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
-        if not 0 <= initial_spread < math.inf:
-            raise ValueError(f"initial_spread must be at least 0 and finite; got {initial_spread}")
         if noise < 0:
             raise ValueError(f"noise must be at least 0; got {noise}")
         self.noise = noise
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.stay_bias = stay_bias
-        self.width = width
         self.read_heads = read_heads
         self.write_heads = write_heads
         self.shift_range = shift_range
-        self.initial_spread = initial_spread
-        self.slots = slots
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
         self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
         self.least_sharpness = least_sharpness
         self.interface_size = sum(self.layout.sizes)
-        self.first_row: Tensor
-        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
-
-    @property
-    def slots(self) -> int:
-        """N, the number of slots of the next initial state."""
-        return self._slots
-
-    @slots.setter
-    def slots(self, slots: int) -> None:
-        check_positive(slots=slots)
-        if slots < self.shift_range:
-            raise ValueError(
-                f"slots must be at least shift_range = {self.shift_range}; got {slots}"
-            )
-        self._slots = slots
 
     @property
     def least_sharpness(self) -> float:
@@ -160,10 +123,7 @@ class NTM(MemoryAccess[NTMState]):
         Equal slots *and* equal weights would give every slot the same gradient; a machine that
         starts so hardly learns.
         """
-        memory = self.first_row.expand(batch_size, self.slots, self.width)
-        if self.initial_spread:
-            rows = torch.from_numpy(_normal_rows(self.slots, self.width)).to(memory)
-            memory = memory + self.initial_spread * rows
+        memory = self.first_memory(batch_size)
         first = self.addressing.initial_state(Memory(memory, memory))
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 

@@ -464,11 +464,11 @@ class SlotsLearnt(SmallNTM):
     @slots.setter
     def slots(self, slots):
         self._slots = slots
-        self.first_memory = nn.Parameter(torch.full((slots, 2), 0.1, dtype=torch.float64))
+        self.learnt = nn.Parameter(torch.full((slots, 2), 0.1, dtype=torch.float64))
 
     def initial_state(self, batch_size):
         memory, weights = super().initial_state(batch_size)
-        return NTMState(memory + self.first_memory.to(memory.dtype), weights)
+        return NTMState(memory + self.learnt.to(memory.dtype), weights)
 
 
 ACCESSES = [

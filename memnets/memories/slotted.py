@@ -1,0 +1,80 @@
+"""What memories with a number of slots share."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memnets.core import MemoryAccess, State, check_positive
+
+__all__ = ["Slotted"]
+
+
+class Slotted(MemoryAccess[State]):
+    """N slots of width W, and no parameter that depends on N.
+
+    ``slots`` may be changed at any time, and holds from the next :meth:`initial_state` on.
+
+    Args:
+        slots: N, at least 1 and at least ``least_slots``.
+        width: W, at least 1.
+        least_slots: name -> a number that N is not less than.
+        initial_value: what every cell holds at first.
+        initial_spread: standard deviation, about that, of rows that differ at first, at least 0.
+            They are the same in every run, and the first N of them for any N: addresses that a
+            head can find by content before anything was written.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        width: int,
+        least_slots: dict[str, int] | None = None,
+        initial_value: float = 0.0,
+        initial_spread: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_positive(width=width)
+        if not 0 <= initial_spread < math.inf:
+            raise ValueError(f"initial_spread must be at least 0 and finite; got {initial_spread}")
+        self.width = width
+        self.initial_spread = initial_spread
+        self._least_slots = least_slots or {}
+        self.slots = slots
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
+
+    @property
+    def slots(self) -> int:
+        """N, the number of slots of the next initial state."""
+        return self._slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        check_positive(slots=slots)
+        for name, least in self._least_slots.items():
+            if slots < least:
+                raise ValueError(f"slots must be at least {name} = {least}; got {slots}")
+        self._slots = slots
+
+    def first_memory(self, batch_size: int) -> Tensor:
+        """Memory before the first step, ``[B, N, W]``."""
+        memory = self.first_row.expand(batch_size, self.slots, self.width)
+        if self.initial_spread:
+            rows = torch.from_numpy(_normal_rows(self.slots, self.width)).to(memory)
+            memory = memory + self.initial_spread * rows
+        return memory
+
+
+@lru_cache(maxsize=16)
+def _normal_rows(slots: int, width: int) -> np.ndarray[Any, Any]:
+    """Rows of normal numbers, ``[N, W]``: those of a greater N begin with those of a smaller."""
+    return np.random.default_rng(0).standard_normal((slots, width))

@@ -142,14 +142,18 @@ class Bandits(Task):
         }
 
     def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
-        """What pulls so far have cost, against the best arm's, by the model and by each policy."""
+        """What pulls so far have cost, against the best arm's, by the model and by each policy.
+
+        But for chance, beside which the others would look alike.
+        """
         chances, _ = self._games(split, 0)
         answers = answer()
         lost = chances.max(2, keepdims=True) - chances
         every = np.arange(1, self.pulls + 1)
         lines = {
             name: np.stack([every, _taken(lost, pulled).mean(0).cumsum()], 1)
-            for name, pulled in {"model": answers.numpy(), **self._others(split)}.items()
+            for name, pulled in {**self._others(split), "model": answers.numpy()}.items()
+            if name != "random"
         }
         caption = f"{self.arms} arms, mean of {len(answers)} episodes"
         return [Curves(lines, caption, "pulls", "regret")]

@@ -200,12 +200,12 @@ def test_a_batch_is_a_pure_function_of_seed_split_and_index() -> None:
 
 
 def test_what_policies_draw_has_nothing_to_do_with_what_arms_pay() -> None:
-    task = Bandits(2, 200, test_episodes=200, ucb_factor=3.0)
+    task = Bandits(2, 100, test_episodes=400, ucb_factor=3.0)
     rewards = task.measure("test", [])
     # With the generator of the games, chance would pull the arms that pay, or that do not.
-    assert rewards["random_reward"] == pytest.approx(100, abs=8)
+    assert rewards["random_reward"] == pytest.approx(50, abs=3)
     # So wide a bound explores for ever.
-    assert rewards["ucb_reward"] < rewards["thompson_reward"] - 5
+    assert rewards["ucb_reward"] < rewards["thompson_reward"] - 4
 
 
 def test_rewards_are_those_of_arms_with_uniform_probabilities() -> None:
@@ -233,13 +233,15 @@ def test_curves_are_regrets_that_only_grow() -> None:
     task = Bandits(3, 20, test_episodes=50)
     best = task.batch("test", 0).rewards.sum(1).argmax(1)
     (panel,) = task.curves("test", lambda: best.unsqueeze(1).expand(-1, 20), 4)
-    assert list(panel.lines) == ["model", "gittins", "ucb", "thompson", "random"]
+    assert list(panel.lines) == ["gittins", "ucb", "thompson", "model"]
     for line in panel.lines.values():
         assert line[:, 0].tolist() == list(range(1, 21))
         assert (np.diff(line[:, 1]) >= 0).all()
     lost = {name: line[-1, 1] for name, line in panel.lines.items()}
-    assert lost["model"] < lost["gittins"] < lost["random"]
-    assert lost["random"] == pytest.approx(20 * (3 / 4 - 1 / 2), abs=0.8)
+    # One who knew the best arm would lose nothing; one who stays with an arm, 1/4 a pull.
+    assert lost["model"] < lost["gittins"] < lost["thompson"]
+    (panel,) = task.curves("test", lambda: torch.zeros(50, 20, dtype=torch.long), 4)
+    assert panel.lines["model"][-1, 1] == pytest.approx(20 * (3 / 4 - 1 / 2), abs=1.2)
 
 
 @pytest.mark.parametrize(
@@ -321,10 +323,14 @@ def test_a_model_earns_by_its_own_actions() -> None:
 
 
 def test_rewards_are_summed_in_single_precision() -> None:
-    batch = Bandits(2, 300, test_episodes=1).batch("test", 0)
-    batch = batch._replace(rewards=torch.ones_like(batch.rewards, dtype=torch.bfloat16))
-    ((_, scores),) = Actions().examine(Index(2, 300), batch).values()
-    assert scores["reward"].item() == 300
+    class Still(Index):
+        def decode(self, inputs, state):
+            return torch.zeros(*inputs.shape[:2], self.arms), state
+
+    batch = Bandits(2, 61, test_episodes=1).batch("test", 0)
+    batch = batch._replace(rewards=torch.full_like(batch.rewards, 9, dtype=torch.bfloat16))
+    ((_, scores),) = Actions().examine(Still(2, 61), batch).values()
+    assert scores["reward"].item() == 549
 
 
 def test_a_task_and_its_objective_must_fit() -> None:

@@ -1,0 +1,53 @@
+"""Validation scores against training sequences, a line a run, from their metrics.csv alone.
+
+memnets fit --config configs/ngrams/ntm.yaml
+python benchmarks/learning_curve.py runs/ngrams/ntm/version_0 --least test/bayes_bits
+
+The picture is learning_curve.png, if --picture names no other. --least: a metric of the first run,
+drawn as what no model can do better than.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from memnets import plots
+
+
+def curve(run: Path, score: str) -> np.ndarray:
+    """Sequences and score, ``[k, 2]``."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    size = config["data"]["init_args"].get("batch_size", 16)
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get(score)]
+    return np.array([[size * (int(row["step"]) + 1), float(row[score])] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.csv")
+    parser.add_argument("--score", default="val/bits", help="val/bits if not given")
+    parser.add_argument("--least", help="a metric that bounds the score")
+    parser.add_argument("--picture", type=Path, default=Path("learning_curve.png"))
+    arguments = parser.parse_args()
+    lines = {
+        "/".join(run.resolve().parts[-4:-1]): curve(run, arguments.score) for run in arguments.runs
+    }
+    empty = [name for name, line in lines.items() if not len(line)]
+    if empty:
+        parser.error(f"expected {arguments.score} in metrics.csv; none in {', '.join(empty)}")
+    if arguments.least:
+        metrics = json.loads((arguments.runs[0] / "metrics.json").read_text())
+        ends = np.array([line[[0, -1], 0] for line in lines.values()])
+        sides = [ends.min(), ends.max()]
+        lines[arguments.least] = np.stack([sides, [metrics[arguments.least]] * 2], 1)
+    panel = plots.Curves(lines, across="sequences", up=arguments.score)
+    print(plots.curves([panel], arguments.picture))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,10 @@
 """Validation scores against training sequences, a line a run, from their metrics.csv alone.
 
 memnets fit --config configs/ngrams/ntm.yaml
-python benchmarks/learning_curve.py runs/ngrams/ntm/version_0 --least test/bayes_bits
+python benchmarks/learning_curve.py runs/ngrams/ntm/version_0
 
-The picture is learning_curve.png, if --picture names no other. --least: a metric of the first run,
-drawn as what no model can do better than.
+The picture is learning_curve.png, if --picture names no other. --least: a metric of the first run
+that bounds the score, such as test/bayes_bits where --score is of the same test set.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from memnets import plots
 def curve(run: Path, score: str) -> np.ndarray:
     """Sequences and score, ``[k, 2]``."""
     config = yaml.safe_load((run / "config.yaml").read_text())
-    size = config["data"]["init_args"].get("batch_size", 16)
+    size = config["data"]["init_args"]["batch_size"]
     with (run / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get(score)]
     return np.array([[size * (int(row["step"]) + 1), float(row[score])] for row in rows])
@@ -42,6 +42,8 @@ def main() -> None:
         parser.error(f"expected {arguments.score} in metrics.csv; none in {', '.join(empty)}")
     if arguments.least:
         metrics = json.loads((arguments.runs[0] / "metrics.json").read_text())
+        if arguments.least not in metrics:
+            parser.error(f"expected --least to be one of {sorted(metrics)}; got {arguments.least}")
         ends = np.array([line[[0, -1], 0] for line in lines.values()])
         sides = [ends.min(), ends.max()]
         lines[arguments.least] = np.stack([sides, [metrics[arguments.least]] * 2], 1)

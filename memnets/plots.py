@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -48,6 +49,21 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _rows_columns(panels: int, columns: int = _COLUMNS) -> tuple[int, int]:
+    """Of the smallest grid for so many panels, with at most so many columns."""
+    columns = min(panels, columns)
+    return math.ceil(panels / columns), columns
+
+
+def _grid(figure: Figure, rows: int, columns: int, panels: int, **shared: bool) -> list[Axes]:
+    """So many panels, row by row; the places that are left over stay empty."""
+    axes: Any = figure.subplots(rows, columns, squeeze=False, **shared)  # type: ignore[call-overload]
+    grid: list[Axes] = list(axes.flatten())
+    for panel in grid[panels:]:
+        panel.set_axis_off()
+    return grid[:panels]
+
+
 def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str = "") -> Path:
     """Draw target, output and error of one sequence, time from left to right.
 
@@ -80,9 +96,7 @@ def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str 
         panel.set_yticks([])
         figure.colorbar(drawn, ax=panel, pad=0.01, fraction=0.03)
     panels[-1].set_xlabel("step of the answer")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return _save(figure, path, title)
 
 
 def weights(
@@ -118,9 +132,7 @@ def weights(
             panel.axvline(split - 0.5, color="white", linewidth=0.8, linestyle="--")
         figure.colorbar(drawn, ax=panel, pad=0.01, fraction=0.03)
     axes[-1].set_xlabel("step" + (" (dashed: the source ends, the answer starts)" if split else ""))
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return _save(figure, path, title)
 
 
 def alignment(
@@ -160,8 +172,7 @@ def alignment(
                 f"weights must be [T, S] = {expected}, as the labels are; "
                 f"got {list(image.shape)}{f' for {name!r}' if name else ''}"
             )
-    columns = min(len(panels), columns or _COLUMNS)
-    rows = math.ceil(len(panels) / columns)
+    rows, columns = _rows_columns(len(panels), columns or _COLUMNS)
     families, missing = _fonts([*source_labels, *target_labels, *panels, title])
     boxes = str.maketrans(dict.fromkeys(missing, _BOX))
     source_labels, target_labels = (
@@ -178,8 +189,8 @@ def alignment(
     )
     whole_width = columns * (width + 0.1) + beside + 0.2
     figure = _figure(max(whole_width, 0.09 * len(title) + 0.3), rows * (height + 0.4) + above + 0.2)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=False)):
+    grid = _grid(figure, rows, columns, len(panels))
+    for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=True)):
         panel.imshow(
             image.float().cpu().numpy(),
             aspect="auto", interpolation="nearest", cmap="gray", vmin=0, vmax=1,
@@ -196,11 +207,7 @@ def alignment(
         panel.tick_params(axis="x", labelrotation=90)
         if name:
             panel.set_xlabel(name.translate(boxes), **style)
-    for panel in grid[len(panels) :]:
-        panel.set_axis_off()
-    if title:
-        figure.suptitle(title.translate(boxes), **{**style, "fontsize": 10})
-    return _save(figure, path)
+    return _save(figure, path, title.translate(boxes), **style)
 
 
 class Drawing(NamedTuple):
@@ -251,9 +258,7 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
             panel.set_yticks([])
     for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
         panel.set_ylabel(name)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return _save(figure, path, title)
 
 
 class Curves(NamedTuple):
@@ -290,11 +295,10 @@ def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
     """
     if not panels:
         raise ValueError("expected curves to draw; got none")
-    columns = min(len(panels), _COLUMNS)
-    rows = math.ceil(len(panels) / columns)
+    rows, columns = _rows_columns(len(panels))
     figure = _figure(max(4.6, 3.0 * columns), 0.4 + 3.0 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for panel, (lines, caption, across, up, points) in zip(grid, panels, strict=False):
+    grid = _grid(figure, rows, columns, len(panels), sharex=True, sharey=True)
+    for panel, (lines, caption, across, up, points) in zip(grid, panels, strict=True):
         for label, line in lines.items():
             panel.plot(*line.T, linewidth=1.5, label=label)
         if points is not None:
@@ -303,12 +307,8 @@ def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
         panel.set_xlabel(across, fontsize=9)
         panel.set_ylabel(up, fontsize=9)
         panel.tick_params(labelsize=8)
-    for panel in grid[len(panels) :]:
-        panel.set_axis_off()
     grid[0].legend(fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return _save(figure, path, title)
 
 
 def episode(
@@ -377,9 +377,7 @@ def episode(
         panel.set_ylabel(name, fontsize=9)
         for spine in panel.spines.values():
             spine.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    return _save(figure, path, title)
 
 
 def scoreboard(
@@ -402,11 +400,10 @@ def scoreboard(
     """
     if not panels:
         raise ValueError("expected scores to draw; got none")
-    columns = min(len(panels), _COLUMNS)
-    rows = math.ceil(len(panels) / columns)
+    rows, columns = _rows_columns(len(panels))
     figure = _figure(3.4 * columns, 2.8 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel, (title, models) in zip(grid, panels.items(), strict=False):
+    grid = _grid(figure, rows, columns, len(panels))
+    for panel, (title, models) in zip(grid, panels.items(), strict=True):
         for place, (values, published) in enumerate(models.values()):
             spread = place + 0.12 * (np.arange(len(values)) - (len(values) - 1) / 2)
             panel.plot(spread, values, "o", color="tab:blue", markersize=5)
@@ -419,10 +416,7 @@ def scoreboard(
         panel.set_xticks(range(len(models)), list(models), fontsize=8)
         panel.tick_params(axis="y", labelsize=8)
         panel.set_title(title, fontsize=9)
-    for panel in grid[len(panels) :]:
-        panel.set_axis_off()
-    figure.suptitle("a point a seed; dashed: published", fontsize=9)
-    return _save(figure, path)
+    return _save(figure, path, "a point a seed; dashed: published")
 
 
 def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
@@ -445,7 +439,9 @@ def _missing(characters: set[str], font: str) -> set[str]:
     return {character for character in characters if ord(character) not in has}
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def _save(figure: Figure, path: str | Path, title: str = "", **style: Any) -> Path:
+    if title:
+        figure.suptitle(title, **{**style, "fontsize": 10})
     path = Path(path)
     form = path.suffix.removeprefix(".") or None
     write_atomically(path, lambda file: figure.savefig(file, format=form, dpi=110))

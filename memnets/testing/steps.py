@@ -456,8 +456,8 @@ def check_model(
         model: a class, or a function that makes the model.
         steps: from B and T to a strategy for what the model reads, ``[B, T, ...]``; tensors
             ``[B, T, input_size]`` if not given, for a model with an attribute ``input_size``.
-        overfit_steps: steps of Adam, at the rate 0.01, in which the loss of one small batch must
-            fall to a fifth; 0 leaves the law out.
+        overfit_steps: steps of Adam, at the rate 0.01, in which the cost of the answers to one
+            small batch must fall to a fifth; 0 leaves the law out.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``model``.

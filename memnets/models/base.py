@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Generic, Literal
 
@@ -188,7 +189,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         Raises:
             TrainingDiverged: the norm of the gradient is not finite.
         """
-        norm = nn.utils.get_total_norm(
+        norm = total_norm(
             [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         )
         if not torch.isfinite(norm):
@@ -287,6 +288,18 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the values where ``mask`` is True, a scalar; of all if it is ``None``."""
     return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all of them, a scalar; right too where the squares overflow.
+
+    The gradient of a long chain may be as great: its direction still serves, once it is clipped.
+    """
+    norm = nn.utils.get_total_norm(gradients)
+    if norm.isinf():
+        greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+        norm = greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
+    return norm
 
 
 def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:

@@ -77,7 +77,8 @@ class MemorySchedule(lightning.Callback):
             raise ValueError(
                 f"MemorySchedule needs a model whose access has {', '.join(sorted(names))}; "
                 f"{type(pl_module).__name__} with access {type(access).__name__} lacks "
-                f"{', '.join(missing)}"
+                f"{', '.join(missing)}; leave them out of its settings, or the callback out, as "
+                "--trainer.callbacks=[] does"
             )
         if not hasattr(self, "usual"):
             self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
@@ -231,6 +232,7 @@ class Curriculum(lightning.Callback):
 class Report(lightning.Callback):
     """Write ``metrics.json`` and sum up; say how training goes where there is no progress bar.
 
+    ``val/...`` is of the last validation, ``test/...`` of the best checkpoint.
     ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
     with scores that the objective calls solved; it is absent from a run that never came there.
     ``train/tokens_per_second`` counts the tokens of the answers, where answers are tokens, and the
@@ -247,6 +249,7 @@ class Report(lightning.Callback):
         self.seconds = 0.0
         self.validating = 0.0
         self.solved: int | None = None
+        self.validation: dict[str, float] = {}
         self._console = Console(soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,6 +260,7 @@ class Report(lightning.Callback):
             "validating": self.validating,
             "seconds": self.seconds + self._since_start(),
             "solved": self.solved,
+            "validation": self.validation,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -266,6 +270,7 @@ class Report(lightning.Callback):
         self.validating = state_dict["validating"]
         self.seconds = state_dict["seconds"]
         self.solved = state_dict["solved"]
+        self.validation = state_dict["validation"]
 
     def _since_start(self) -> float:
         return time.monotonic() - self._start if hasattr(self, "_start") else 0.0
@@ -296,6 +301,7 @@ class Report(lightning.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self.validating += time.monotonic() - self._validation_start
+        self.validation = metrics
         plain = {name.removeprefix("val/"): value for name, value in metrics.items()}
         if self.solved is None and pl_module.objective.solved(plain):
             self.solved = self.sequences
@@ -318,7 +324,7 @@ class Report(lightning.Callback):
             metrics["train/tokens_per_second"] = self.tokens / (self.seconds - self.validating)
         if self.solved is not None:
             metrics["train/sequences_to_solve"] = float(self.solved)
-        metrics.update(_starting_with(trainer.callback_metrics, "val/"))
+        metrics.update(self.validation)
         update_metrics(self.folder, metrics)
         solved = "" if self.solved is None else f"; solved after {self.solved} sequences"
         self._console.print(

@@ -10,18 +10,22 @@ import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -29,7 +33,7 @@ from torch import Tensor
 from memnets.callbacks import Pictures, Report
 from memnets.core import PAD, check_positive
 from memnets.decoding import check_search
-from memnets.files import write_atomically
+from memnets.files import only_writer, write_atomically
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
@@ -55,8 +59,11 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.controllers.GRU
       the same with another part; any part can be swapped for one of your own by its class path
 
+  memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt
+      go on exactly where that run stopped, with the settings that it had
+
   memnets fit --config configs/copying/ntm.yaml --ckpt_path last
-      go on with the newest run of that config, exactly where it stopped
+      go on with the newest run of that config; flags that it was given are to be given again
 
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
@@ -126,24 +133,26 @@ class CLI(LightningCLI):
             }
             for name, text in SUBCOMMANDS.items()
         }
-        super().__init__(
-            Model,
-            Task,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults={
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            parser_kwargs={**_STYLE, "description": DESCRIPTION, **subcommands},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            args=arguments,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        self.held = ExitStack()
+        with self.held:
+            super().__init__(
+                Model,
+                Task,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults={
+                    "max_epochs": -1,
+                    "num_sanity_val_steps": 0,
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                parser_kwargs={**_STYLE, "description": DESCRIPTION, **subcommands},
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                args=arguments,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder; link the sizes of data and model, and the seed."""
@@ -194,6 +203,7 @@ class CLI(LightningCLI):
         checkpoint = self._get(self.config, "ckpt_path")
         self.resumed_step: int | None = None
         self.folder: Path | None = None
+        self.config_before: str | None = None
         root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
         if self.subcommand == "fit":
             if checkpoint == "last":
@@ -207,8 +217,19 @@ class CLI(LightningCLI):
         loaded = None if checkpoint is None else load_checkpoint(checkpoint)
         if loaded is not None and self.subcommand == "fit":
             self.resumed_step = loaded["global_step"]
+            if self.folder is not None:
+                self._hold()
+                self.config_before = loaded.get("config")
         self.loaded = loaded
         super().instantiate_classes()
+
+    @rank_zero_only
+    def _hold(self) -> None:
+        """Be the only one who trains in the folder, and clear away what a killed run left."""
+        assert self.folder is not None
+        self.held.enter_context(only_writer(self.folder))
+        for part in self.folder.rglob(".*.part"):
+            part.unlink()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: loggers, checkpoints, report, pictures."""
@@ -223,11 +244,17 @@ class CLI(LightningCLI):
             # Only now, when every part of the run was made without error.
             root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
             self.folder = next_version(root)
+            if self.subcommand == "fit":
+                self._hold()
         callbacks: list[Callback] = []
         if self.folder is not None and not dry:
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
             if self.subcommand == "fit":
-                callbacks.append(_SaveConfig(self._parser("fit"), self.config["fit"], self.folder))
+                config_now = _SaveConfig(self._parser("fit"), self.config["fit"], self.folder)
+                callbacks.append(config_now)
+                if self.config_before is not None:
+                    for change in changes(self.config_before, config_now.text):
+                        print(f"Changed since the run began: {change}")
                 callbacks.extend(
                     _best_and_last(self.folder / "checkpoints", self.model.objective.monitor)
                 )
@@ -314,6 +341,26 @@ class _SaveConfig(Callback):
 
 class _Last(ModelCheckpoint):
     """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's."""
+
+
+def changes(before: str, now: str) -> list[str]:
+    """Settings that differ between two configs, a line each; those of one alone are left out."""
+    old, new = (dict(_settings(yaml.safe_load(text))) for text in (before, now))
+    # An optimizer goes on with the settings that it was saved with.
+    return [
+        f"{name} {old[name]} -> {new[name]}" + " (without effect)" * (".optimizer." in name)
+        for name in old
+        if name in new and old[name] != new[name]
+    ]
+
+
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a config, by their whole names."""
+    if not isinstance(config, (dict, list)):
+        yield prefix, config
+        return
+    for name, value in config.items() if isinstance(config, dict) else enumerate(config):
+        yield from _settings(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:
@@ -468,7 +515,10 @@ def _scoreboard_parser() -> ArgumentParser:
 def _scoreboard(arguments: list[str]) -> None:
     """Train and report: see ``memnets scoreboard --help``."""
     parser = _scoreboard_parser()
-    asked = parser.instantiate(parser.parse_args(arguments))
+    try:
+        asked = parser.instantiate(parser.parse_args(arguments))
+    except ArgumentError as error:
+        raise ValueError(f"{error}; see configs/scoreboards/ for what a board holds") from error
     asked.pop("config")
     again = [argument for argument in arguments if argument != "--report_only"]
     scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))
@@ -486,8 +536,12 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
         if argument.split("=")[0] == "--ckpt_path"
     ]
     asked = {"-h", "--help"} & set(arguments)
-    if asked or not arguments or arguments[0] not in ("validate", "test", "predict"):
+    if asked or not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
+    if arguments[0] == "fit":
+        own = any(argument.split("=")[0] in ("--config", "-c") for argument in arguments)
+        if own or not paths or paths[-1] == "last":
+            return arguments
     if not paths:
         raise CheckpointError(
             f"memnets {arguments[0]} needs --ckpt_path=<file>; "
@@ -515,7 +569,7 @@ def _one_line(message: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of a user's making are one line, with no traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.path.insert(0, os.getcwd())  # parts of the user's own lie beside the config
+    sys.path.insert(0, os.getcwd())  # parts of the user's own
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -334,7 +334,17 @@ class MemoryAccess(nn.Module, ABC, Generic[State]):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """State before the first step: memory, weights, and whatever else is carried on."""
+        """State before the first step: memory, weights, and whatever else is carried on.
+
+        Of the device and precision of a parameter or a buffer, as by its ``new_zeros``.
+        """
+
+    def head_names(self) -> dict[str, list[str]]:
+        """For pictures: attribute of an :class:`Addressing` -> a name for each head it addresses.
+
+        What is not there is drawn as one head; what is no ``Addressing`` is not drawn.
+        """
+        return {}
 
     def interface_bias(self) -> Tensor | None:
         """What a machine adds to the first bias of the layer that makes the interface.

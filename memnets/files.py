@@ -4,14 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["cached", "write_atomically"]
+__all__ = ["FolderInUse", "cached", "only_writer", "write_atomically"]
 
 #: Bytes of a checksum, with which a file begins.
 _CHECKSUM = hashlib.sha256().digest_size
+
+
+class FolderInUse(ValueError):
+    """Another process writes to a folder."""
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder, where the system has such locks.
+
+    The system frees the lock when the process ends, however that is.
+
+    Raises:
+        FolderInUse: another one has the lock.
+    """
+    try:
+        import fcntl  # not on every system
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another training writes to {folder}; wait for it, or stop it"
+            raise FolderInUse(message) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

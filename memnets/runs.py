@@ -110,15 +110,13 @@ def next_version(root: Path) -> Path:
 
 
 def last_version(root: Path) -> Path:
-    """The newest folder under ``root`` that holds a checkpoint to go on from, made tidy.
+    """The newest folder under ``root`` that holds a checkpoint to go on from.
 
     Raises:
         CheckpointError: there is none.
     """
     for folder in reversed(versions(root)):
         if (folder / "checkpoints" / "last.ckpt").is_file():
-            for part in folder.rglob(".*.part"):  # what a killed run was writing
-                part.unlink()
             return folder
     raise CheckpointError(
         f"expected a run to go on with, {root}/version_<n>/checkpoints/last.ckpt; there is none"
@@ -132,7 +130,7 @@ def read_metrics(folder: Path) -> dict[str, float]:
         ValueError: the file is no flat JSON object, name -> number.
     """
     path = folder / "metrics.json"
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
         metrics = json.loads(path.read_text())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -115,14 +117,17 @@ class Run(NamedTuple):
     def resumable(self) -> bool:
         """Whether its newest version, which is not finished, has a checkpoint to go on from.
 
-        A version that was stopped before its first checkpoint has not; it is left as it is, and
+        A version that was stopped before it saved ``last.ckpt`` has not; it is left as it is, and
         another one is begun.
 
         Raises:
             ScoreboardError: it had one, and now that or the config is missing or damaged.
         """
         folder = next(reversed(versions(self.root)), None)
-        if folder is None or not [*folder.glob("checkpoints/*.ckpt"), *folder.glob("metrics.json")]:
+        if folder is None or not [
+            *folder.glob("checkpoints/last.ckpt"),
+            *folder.glob("metrics.json"),
+        ]:
             return False
         if not (folder / "config.yaml").is_file():
             raise _damaged(folder, "it has no config.yaml")
@@ -195,22 +200,33 @@ def scoreboard(
         command: what the table says it was made by.
 
     Raises:
-        ValueError: a setting is out of its range, or a config is missing.
-        ScoreboardError: a run is damaged or failed, or another scoreboard trains in this folder.
+        ValueError: a setting is out of its range, or a config is missing or damaged.
+        ScoreboardError: another scoreboard trains in this folder; or runs are damaged, failed or
+            lack a score: all others were trained, and the table was written.
     """
     processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
     check_positive(processes=processes, threads=threads)
-    board = _board(entries, Path(runs), threads)
+    folder, table = Path(runs), Path(results)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"runs must be a folder; {runs} is a file")
+    if table.is_dir() or table.suffix == ".png":
+        raise ValueError(
+            f"results must be a file that is no .png, which is the picture; got {results}"
+        )
+    board = _board(entries, folder, threads)
+    problems: list[str] = []
     if report_only:
-        return _report(board, Path(results), command)
-    with _locked(Path(runs)) as lock:
-        unfinished = [run for _, group in board for run in group if run.finished() is None]
-        todo = [(run, run.resumable()) for run in unfinished]
-        print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
-        try:
-            _train(todo, processes, lock)
-        finally:
-            _report(board, Path(results), command)
+        problems += _report(board, table, command)
+    else:
+        with _locked(folder) as lock:
+            todo, problems = _unfinished([run for _, group in board for run in group])
+            print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
+            try:
+                problems += _train(todo, processes, lock)
+            finally:
+                problems += _report(board, table, command)
+    if problems:
+        raise ScoreboardError("; ".join(dict.fromkeys(problems)))
 
 
 def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[Entry, list[Run]]]:
@@ -221,10 +237,8 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        if not Path(entry.config).is_file():
-            raise ValueError(f"expected a config at {entry.config}; there is no such file")
-        name = entry.name or (yaml.safe_load(Path(entry.config).read_text()) or {}).get("name")
-        if not isinstance(name, str) or len(Path(name).parts) != 2 or ".." in Path(name).parts:
+        name = entry.name or _settings(entry.config).get("name")
+        if not isinstance(name, str) or not re.fullmatch(r"\w[^/\s]*/\w[^/\s]*", name):
             raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
         if name in board:
             raise ValueError(f"each entry needs a name of its own; {name} is there twice")
@@ -245,6 +259,37 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
     return sorted(board.values(), key=lambda pair: _task(pair[1]))
+
+
+def _settings(config: str) -> dict[str, Any]:
+    """What a config holds.
+
+    Raises:
+        ValueError: it cannot be read, or is none.
+    """
+    if not Path(config).is_file():
+        raise ValueError(f"expected a config at {config}; there is no such file")
+    try:
+        settings = yaml.safe_load(Path(config).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"expected a config at {config}; it is no YAML ({reason})") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"expected a config at {config}; it holds no settings, name: value")
+    return settings
+
+
+def _unfinished(runs: Sequence[Run]) -> tuple[list[tuple[Run, bool]], list[str]]:
+    """The runs to train, with whether each goes on from a checkpoint; what is wrong with others."""
+    todo: list[tuple[Run, bool]] = []
+    problems: list[str] = []
+    for run in runs:
+        try:
+            if run.finished() is None:
+                todo.append((run, run.resumable()))
+        except ScoreboardError as error:
+            problems.append(str(error))
+    return todo, problems
 
 
 def _task(group: Sequence[Run]) -> str:
@@ -279,12 +324,8 @@ def _locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> None:
-    """Train runs, so many at once, of which some go on from a checkpoint.
-
-    Raises:
-        ScoreboardError: runs failed; all others were trained.
-    """
+def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> list[str]:
+    """Train runs, so many at once, of which some go on from a checkpoint; says which failed."""
     failed: list[str] = []
     waiting = deque(todo)
     working: dict[subprocess.Popen[bytes], Run] = {}
@@ -305,13 +346,17 @@ def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> None:
                     console.print(f"{run}: {'finished' if ended else 'failed'}")
                     bar.advance(everything)
                     if not ended:
-                        log = run.root / "fit.log"
-                        lines = log.read_text(errors="replace").strip().splitlines()
-                        failed.append(f"{log} ({lines[-1] if lines else 'empty'})")
+                        failed.append(_failure(run.root / "fit.log", process.returncode))
         finally:
             _stop(working)
-    if failed:
-        raise ScoreboardError(f"runs failed: {len(failed)}; see {', '.join(failed)}")
+    return [f"runs failed: {len(failed)}; see {', '.join(failed)}"] if failed else []
+
+
+def _failure(log: Path, code: int) -> str:
+    """Where a failed training says why, and its last line or the signal that ended it."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["empty"]
+    reason = lines[-1] if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    return f"{log} ({reason})"
 
 
 def _start(run: Run, resumed: bool, lock: int) -> subprocess.Popen[bytes]:
@@ -340,39 +385,54 @@ def _stop(working: Iterable[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> None:
+def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> list[str]:
     """Write the table and the picture, from the ``metrics.json`` of finished runs alone.
 
-    Raises:
-        ScoreboardError: a run is damaged, or lacks a score that its entry shows.
+    Returns:
+        Which runs are damaged, or lack a score that their entry shows; they are left out.
     """
+    problems: list[str] = []
     picture = path.with_suffix(".png")
     lines: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
     panels: dict[str, dict[str, tuple[list[float], float | None]]] = {}
     for entry, group in board:
         task, model = Path(group[0].name).parts
-        runs = {run.seed: ended for run in group if (ended := run.finished()) is not None}
+        runs: dict[int, tuple[Path, dict[str, float]]] = {}
+        for run in group:
+            try:
+                ended = run.finished()
+            except ScoreboardError as error:
+                problems.append(str(error))
+            else:
+                runs |= {} if ended is None else {run.seed: ended}
         for score in entry.scores:
             values = {}
             for seed, (folder, metrics) in runs.items():
-                if score.metric not in metrics:
-                    raise ScoreboardError(
+                if score.metric in metrics:
+                    values[seed] = metrics[score.metric]
+                else:
+                    problems.append(
                         f"expected {score.metric} in {folder / 'metrics.json'}; "
                         f"got {', '.join(metrics)}"
                     )
-                values[seed] = metrics[score.metric]
             cells = [model, f"`{score.metric}`", f"{len(values)} of {len(group)}"]
             cells += _scores(values, score)
             for name in ("train/sequences", "train/sequences_to_solve", "train/seconds"):
                 cells.append(_mean([m[name] for _, m in runs.values() if name in m], len(runs)))
             lines.setdefault(task, []).append(_row(cells))
-            if values:
+            if values or score.published is not None:
                 panel = panels.setdefault(f"{task}\n{score.metric}", {})
                 panel[model] = list(values.values()), score.published
         commands.setdefault(task, []).append(shlex.join(["memnets", *group[0].command]))
     text = ["# Results", "", f"From the `metrics.json` of each finished run, by `{command}`, which"]
-    text += ["trains what is missing. Sequences and seconds are means of the finished seeds."]
+    text += ["trains what is missing. `val/...` is of the last validation, `test/...` of the best"]
+    text += ["checkpoint; sequences and seconds are means of the finished seeds."]
+    panels = {
+        title: models
+        for title, models in panels.items()
+        if any(seen for seen, _ in models.values())
+    }
     if panels:
         plots.scoreboard(panels, picture)
         text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
@@ -381,6 +441,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         text += ["", "The first seed of each:", "", "```sh", *commands[task], "```"]
     write_atomically(path, lambda file: file.write(("\n".join(text) + "\n").encode()))
     print(f"The table is in {path}")
+    return problems
 
 
 _COLUMNS = [

@@ -180,7 +180,8 @@ def record(model: nn.Module) -> Iterator[Tape]:
                 if isinstance(module, Content):
                     watch_scores(name, module)
                 owner, _, attribute = name.rpartition(".")
-                if hasattr(modules[owner], "head_names"):
-                    tape.heads[name] = modules[owner].head_names()[attribute]
+                heads: dict[str, list[str]] = getattr(modules[owner], "head_names", dict)()
+                if attribute in heads:
+                    tape.heads[name] = heads[attribute]
         stack.enter_context(kernels.naive())
         yield tape

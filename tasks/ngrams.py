@@ -14,6 +14,10 @@ from tasks.base import Array, Task
 __all__ = ["DynamicNGrams", "bayes_probabilities"]
 
 
+#: Greatest order.
+MOST = 20
+
+
 class DynamicNGrams(Task):
     """Predict each bit of a sequence from those before it, by a law that changes with the sequence.
 
@@ -26,8 +30,8 @@ class DynamicNGrams(Task):
     (equation 10): no other pays less on average.
 
     Args:
-        order: n, at least 1; 6 predicts from the last 5 bits.
-        length: bits of a sequence, at least 1.
+        order: n, from 1 to 20; 6 predicts from the last 5 bits.
+        length: bits of a sequence, at least ``order``.
         test_sequences: sequences of the test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
@@ -37,6 +41,11 @@ class DynamicNGrams(Task):
     ) -> None:
         super().__init__(**settings)
         check_positive(order=order, length=length, test_sequences=test_sequences)
+        if order > min(length, MOST):
+            raise ValueError(
+                f"order must be at most length = {length}, and at most {MOST}, since a sequence has "
+                f"a table of 2^(order - 1) numbers; got {order}"
+            )
         self.order = order
         self.length = length
         self.test_sequences = test_sequences

@@ -12,6 +12,7 @@ from torch import nn
 
 from memnets.cli import main
 from memnets.core import Controller
+from memnets.files import only_writer
 from memnets.models import MemoryMachine
 from memnets.runs import load_checkpoint
 
@@ -272,6 +273,42 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
         assert "[36, 29]; got [32, 29]" in message
     assert files() == before
     assert checkpoint.read_bytes() == whole
+
+
+def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys) -> None:
+    own = ["--data.batch_size=3", "--model.optimizer.lr=0.01"]
+    main(["fit", *SMALL, *own, "--trainer.max_steps=2"])
+    last = RUN / "checkpoints" / "last.ckpt"
+    assert "Changed" not in capsys.readouterr().out
+
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=4"])
+    assert "Changed since the run began: trainer.max_steps 2 -> 4" in capsys.readouterr().out
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert config["data"]["init_args"]["batch_size"] == 3
+    assert json.loads((RUN / "metrics.json").read_text())["train/sequences"] == 12
+
+    main(["fit", *SMALL, "--trainer.max_steps=6", "--ckpt_path=last"])
+    said = [line for line in capsys.readouterr().out.splitlines() if "Changed" in line]
+    assert [line.partition(": ")[2] for line in said] == [
+        "trainer.max_steps 4 -> 6",
+        "model.init_args.optimizer.init_args.lr 0.01 -> 0.005 (without effect)",
+        "data.init_args.batch_size 3 -> 4",
+    ]
+    kept = load_checkpoint(last)["optimizer_states"][0]["param_groups"][0]
+    assert kept["initial_lr"] == 0.01
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(capsys) -> None:
+    main(["fit", *SMALL])
+    part = RUN / ".metrics.json.1.part"
+    part.touch()
+    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
+    with only_writer(RUN):
+        message = fails(capsys, "fit", *SMALL, "--ckpt_path=last", "--trainer.max_steps=6")
+    assert f"another training writes to {RUN}; wait for it, or stop it" in message
+    assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+    main(["fit", *SMALL, "--ckpt_path=last", "--trainer.max_steps=6"])
+    assert not part.exists()
 
 
 @pytest.mark.parametrize("what", ["the loss", "the norm of the gradient"])

@@ -116,8 +116,14 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
     path.unlink()
     main(arguments)
     again = json.loads(path.read_text())
-    assert again["train/sequences"] == metrics["train/sequences"]
-    assert again["test/length_4/bits"] == metrics["test/length_4/bits"]
+    for name in ("train/sequences", "val/bits", "test/length_4/bits"):
+        assert again[name] == metrics[name]
+
+
+def test_a_run_that_is_killed_is_named_with_the_signal(capfd) -> None:
+    Path("killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    message = fails(capfd, *board(flags=["--model.controller=killer.Controller"]))
+    assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (killed by SIGKILL)" in message
 
 
 def test_a_run_that_fails_is_named_with_its_log(capfd) -> None:
@@ -156,7 +162,42 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
     assert expected in message
     assert "move it away" in message
     assert contents() == before
-    assert not Path("RESULTS.md").exists()
+    assert "| 0 of 1 |" in Path("RESULTS.md").read_text()
+
+
+def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> None:
+    for seed, value in enumerate((1.0, 2.0, 4.0)):
+        made(Path("runs"), "copying/ntm", seed, **{"test/length_4/bits": value})
+    Path("runs/seed_0/copying/ntm/version_0/metrics.json").write_text("{")
+    Path("runs/seed_1/copying/ntm/version_0/metrics.json").write_text('{"train/x": 1, "test/x": 1}')
+    before = contents()
+    message = fails(capfd, *board(seeds=[0, 1, 2]))
+    assert "runs/seed_0/copying/ntm/version_0 is damaged" in message
+    assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
+    assert "| 1 of 3 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
+    assert contents() == before
+
+
+def test_a_run_that_was_stopped_before_its_last_checkpoint_is_begun_anew() -> None:
+    folder = LAST.parent.parent
+    LAST.parent.mkdir(parents=True)
+    (LAST.parent / "best.ckpt").write_text("whole")
+    main(board(flags=SMALL[2:]))
+    assert (LAST.parent / "best.ckpt").read_text() == "whole"
+    assert (folder.with_name("version_1") / "metrics.json").is_file()
+
+
+def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> None:
+    made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 2.0})
+    drawn: list[dict[str, object]] = []
+    monkeypatch.setattr("memnets.plots.scoreboard", lambda panels, path: drawn.append(panels))
+    scores = (Score("test/length_4/bits", published=3.0), Score("test/other", published=1.0))
+    known, unknown = (
+        Entry(CONFIG, scores[:1], (0,)),
+        Entry(CONFIG, scores, (1,), name="copying/x"),
+    )
+    scoreboard((known, unknown), report_only=True)
+    assert drawn == [{"copying\ntest/length_4/bits": {"ntm": ([2.0], 3.0), "x": ([], 3.0)}}]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +206,9 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
         ({"config": "missing.yaml"}, [], "expected a config at missing.yaml; there is no such"),
         ({"name": "copying"}, [], "needs a name, <task>/<model>; got 'copying'"),
         ({"name": "../copying"}, [], "needs a name, <task>/<model>; got '../copying'"),
+        ({"name": "/copying"}, [], "needs a name, <task>/<model>; got '/copying'"),
+        ({"name": "copying/./ntm"}, [], "needs a name, <task>/<model>; got 'copying/./ntm'"),
+        ({"name": "copying/"}, [], "needs a name, <task>/<model>; got 'copying/'"),
         ({"scores": []}, [], "copying/ntm needs at least one score to show; got none"),
         ({"seeds": []}, [], "seeds of copying/ntm must be different"),
         ({"seeds": [1, 1]}, [], "at least 0, one or more; got [1, 1]"),
@@ -172,12 +216,36 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
         ({}, ["--processes=0"], "processes must be a whole number of at least 1; got 0"),
         ({}, ["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         ({}, ["--entries=[]"], "a scoreboard needs at least one entry; got none"),
+        ({}, ["--results=board.png"], "results must be a file that is no .png"),
+        (
+            {},
+            ["--results=."],
+            "results must be a file that is no .png, which is the picture; got .",
+        ),
+        ({}, ["--runs=board.yaml"], "runs must be a folder; board.yaml is a file"),
         ({"sedes": [1]}, [], "sedes"),
+        ({"sedes": [1]}, [], "see configs/scoreboards/ for what a board holds"),
     ],
 )
 def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expected) -> None:
     assert expected in fails(capfd, *board(**settings), *flags)
     assert files() == ["board.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"name: [copying/ntm", "it is no YAML (while parsing a flow sequence"),
+        (b"name: \xff", "it is no YAML ('utf-8' codec can't decode"),
+        (b"- name: copying/ntm", "it holds no settings, name: value"),
+        (b"", "it holds no settings, name: value"),
+    ],
+)
+def test_a_config_that_is_none_is_named(capfd, content, expected) -> None:
+    Path("mine.yaml").write_bytes(content)
+    message = fails(capfd, *board(config="mine.yaml"))
+    assert f"expected a config at mine.yaml; {expected}" in message
+    assert files() == ["board.yaml", "mine.yaml"]
 
 
 def test_two_entries_of_one_name_are_an_error() -> None:
@@ -247,6 +315,7 @@ def test_the_newest_finished_version_counts(capfd) -> None:
     message = fails(capfd, *board(scores=scores, seeds=[1]), "--report_only")
     assert "expected test/length_5/bits in runs/seed_1/copying/ntm/version_0/metrics" in message
     assert "test/length_4/bits" in message
+    assert "| `test/length_5/bits` | 0 of 1 | - | - | - |" in Path("RESULTS.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)

@@ -305,6 +305,21 @@ def write_weighting(
     return write_gate * interpolate(allocation, content, allocation_gate)
 
 
+def decayed_usage(previous: Tensor, read: Tensor, written: Tensor, decay: float) -> Tensor:
+    """``w_t^u = gamma w_{t-1}^u + w_t^r + w_t^w``, of all heads (Santoro et al. 2016, equation 5).
+
+    Args:
+        previous: w_{t-1}^u >= 0, ``[*B, N]``.
+        read: w_t^r, ``[*B, H, N]``.
+        written: w_t^w, ``[*B, H, N]``.
+        decay: gamma in ``[0, 1]``.
+
+    Returns:
+        ``[*B, N]``, >= 0.
+    """
+    return decay * previous + (read + written).sum(-2)
+
+
 def least_used(usage: Tensor, count: int) -> Tensor:
     """The slots that were used least: ``w^lu`` (Santoro et al. 2016, equation 6), one a row.
 
@@ -436,6 +451,23 @@ def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Te
     else:
         kept = memory * (1 - weights.unsqueeze(-1) * erase.unsqueeze(-2)).prod(-3)
     return kept + weights.mT @ add
+
+
+def empty_add(memory: Tensor, emptied: Tensor, weights: Tensor, add: Tensor) -> Tensor:
+    """Empty slots, then write with several heads at once (Santoro et al. 2016, equation 8).
+
+    ``M(i) <- M(i) (1 - sum_h e_h(i)) + sum_h w_h(i) a_h``.
+
+    Args:
+        memory: ``[*B, N, W]``.
+        emptied: e, ``[*B, H, N]``, one-hot rows, no two alike.
+        weights: ``[*B, H, N]``.
+        add: a, ``[*B, H, W]``.
+
+    Returns:
+        ``[*B, N, W]``; slots that are not emptied and of weight 0 keep their bits.
+    """
+    return memory * (1 - emptied.sum(-2).unsqueeze(-1)) + weights.mT @ add
 
 
 def append(memory: Tensor, row: Tensor) -> Tensor:

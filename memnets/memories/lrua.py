@@ -33,9 +33,10 @@ class LRUA(Slotted[LRUAState]):
 
     Santoro et al. 2016, section 3.2. Each head writes its key k_t, then reads by it. The n-th head
     writes between the slot that it read in the step before and the slot that is n-th in the order
-    of usage, least first; the slots used least are emptied before. Usage decays, and grows by what
-    is read and written (equations 5 to 8). A read looks for the key by cosine, with a strength as
-    in the NTM; the paper has none, which is a strength of 1.
+    of usage, least first (in the paper each head writes to all n of these, which for n = 1 is the
+    same); the slots used least are emptied before. Usage decays, and grows by what is read and
+    written (equations 5 to 8). A read looks for the key by cosine, with a strength as in the NTM;
+    the paper has none, which is a strength of 1.
 
     ``slots`` may be changed at any time.
 
@@ -100,10 +101,9 @@ class LRUA(Slotted[LRUAState]):
             Memory(memory, memory),
             LeastUsedState(least_used, weights),
         )
-        emptied = least_used.sum(-2).unsqueeze(-1)
-        memory = memory * (1 - emptied) + written.mT @ keys
+        memory = functional.empty_add(memory, least_used, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
         weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory))
         # Usage chooses slots and has no gradient.
-        usage = self.decay * usage + (weights + written).sum(-2).detach()
+        usage = functional.decayed_usage(usage, weights, written, self.decay).detach()
         return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)

@@ -335,6 +335,33 @@ def test_least_used_slots_are_those_of_least_usage(data):
     assert_equal((chosen * usage.unsqueeze(-2)).sum(-1), least)
 
 
+@given(st.data(), counts, st.floats(0, 1))
+def test_a_slot_of_an_lrua_is_used_by_each_head_that_reads_or_writes(data, heads, decay):
+    previous = data.draw(usages())
+    shape = (*previous.shape[:-1], heads, previous.shape[-1])
+    read, written = (data.draw(testing.weights(shape)) for _ in "ab")
+    nothing = torch.zeros_like(read)
+    assert_equal(functional.decayed_usage(previous, nothing, nothing, decay), decay * previous)
+    usage = functional.decayed_usage(previous, read, written, decay)
+    expected = decay * previous
+    for head in range(heads):
+        expected = expected + read[..., head, :] + written[..., head, :]
+    assert_close(usage, expected)
+
+
+@given(st.data(), counts)
+def test_emptied_slots_hold_what_is_written_alone(data, heads):
+    slots, width = data.draw(st.integers(heads, heads + 3)), data.draw(st.integers(1, 3))
+    memory = data.draw(testing.tensors((2, slots, width), special=False))
+    add = data.draw(testing.tensors((2, heads, width), special=False))
+    usage = data.draw(testing.tensors((2, slots), low=0.0, high=1.0))
+    emptied = functional.least_used(usage, heads)
+    found = functional.empty_add(memory, emptied, emptied, add)
+    assert_equal(found.gather(1, emptied.argmax(-1, keepdim=True).expand(-1, -1, width)), add)
+    others = emptied.sum(-2) == 0
+    assert_equal(found[others], memory[others])
+
+
 # -- addressing by the order of writing -----------------------------------------------------------
 
 

@@ -151,7 +151,25 @@ class _Chunked(_Recurrent):
             assert_close(gradients(result, sources), expected, f"gradient {name}")
 
 
-class _ControllerSubject(_Chunked):
+class _Started(_Recurrent):
+    """A kind of part whose first state comes of nothing."""
+
+    def start(self, part: Any, source: Tensor) -> Any:
+        return part.initial_state(len(source))
+
+    @law("a first state has the precision and the device of its part")
+    def placement(self, draw: Draw) -> None:
+        batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(LOW_PRECISION))
+        for device in ("cpu", "meta"):
+            # A copy, since a part of the part may be that of the caller, and nothing comes back.
+            part = copy.deepcopy(self.build(dtype)).to(device)
+            for tensor in tensors_of(part.initial_state(batch)):
+                assert tensor.device.type == device, f"{tensor.device}, expected {device}"
+                expected = dtype if tensor.is_floating_point() else tensor.dtype
+                assert tensor.dtype == expected, f"{tensor.dtype}, expected {expected}"
+
+
+class _ControllerSubject(_Started, _Chunked):
     input_size = 3
 
     def build(self, dtype: torch.dtype = torch.float64, training: bool = False) -> Any:
@@ -161,9 +179,6 @@ class _ControllerSubject(_Chunked):
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
         tensor: Tensor = draw(strategies.tensors((batch, time, self.input_size), special=False))
         return tensor
-
-    def start(self, part: Controller, source: Tensor) -> Any:
-        return part.initial_state(len(source))
 
     def advance(self, part: Controller, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
         return part.unroll(steps, state)
@@ -190,8 +205,9 @@ def check_controller(
     """Check that a controller keeps every law of controllers.
 
     Shapes; all steps at once, one by one and in any chunks give the same numbers, gradients too;
-    batch neighbours never change a result; the batch comes first in the state; the gradient reaches
-    every parameter; nothing is kept on self or modified in place.
+    batch neighbours never change a result; the batch comes first in the state, and a first one has
+    the precision and the device of the controller; the gradient reaches every parameter; nothing is
+    kept on self or modified in place.
 
     Args:
         controller: a class, or a function that makes the controller, from the width of its input.
@@ -208,7 +224,7 @@ def check_controller(
     _ControllerSubject(controller, arguments).hold(max_examples)
 
 
-class _AccessSubject(_Recurrent):
+class _AccessSubject(_Started):
     """The width of the interface is known when the part is built: a part is built to ask for it."""
 
     def __init__(self, factory: Callable[..., MemoryAccess], arguments: dict[str, Any]) -> None:
@@ -231,9 +247,6 @@ class _AccessSubject(_Recurrent):
         shape = (batch, time, self.interface_size)
         interfaces: Tensor = draw(strategies.tensors(shape, dtype, low, high, special))
         return interfaces
-
-    def start(self, part: MemoryAccess, source: Tensor) -> Any:
-        return part.initial_state(len(source))
 
     def advance(self, part: MemoryAccess, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
         outputs = []
@@ -311,8 +324,9 @@ def check_access(
 ) -> None:
     """Check that a memory access keeps every law of accesses.
 
-    Shapes; batch neighbours never change a result; the batch comes first in the state; finite
-    numbers and gradients for extreme interfaces in float32, bfloat16 and float16; the gradient
+    Shapes; batch neighbours never change a result; the batch comes first in the state, and a first
+    one has the precision and the device of the access; finite numbers and gradients for extreme
+    interfaces in float32, bfloat16 and float16; the gradient
     reaches every parameter and every part of the interface; the fast path and the plain one agree,
     gradients too; no parameter depends on the number of slots (for an access with an attribute
     ``slots``); nothing is kept on self or modified in place.

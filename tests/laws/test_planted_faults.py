@@ -36,6 +36,7 @@ FULL_MASK = "a mask that leaves every slot is no mask"
 HEADS = "a head among the queries is a head of the batch"
 STATE_IN_PLACE = "a state is never modified in place"
 BATCH_FIRST = "the batch comes first in a state"
+PLACEMENT = "a first state has the precision and the device of its part"
 PARAMETERS = "the gradient reaches every parameter"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 
@@ -372,6 +373,11 @@ def unroll_that_cuts_the_gradient(self, inputs, state):
     return torch.stack(outputs, 1), state
 
 
+@faulty(Recurrent, "initial_state")
+def first_state_of_single_precision(self, batch_size):
+    return Recurrent.initial_state(self, batch_size).float()
+
+
 CONTROLLERS = [
     (KEPT, remembers(Recurrent)),
     (KEPT, state_kept_on_self),
@@ -383,6 +389,7 @@ CONTROLLERS = [
     (CHUNKS, unroll_that_starts_anew),
     (CHUNKS, unroll_that_cuts_the_gradient),
     ("a step gives [B, hidden_size]", output_too_narrow),
+    (PLACEMENT, first_state_of_single_precision),
 ]
 
 
@@ -471,6 +478,12 @@ class SlotsLearnt(SmallNTM):
         return NTMState(memory + self.learnt.to(memory.dtype), weights)
 
 
+@faulty(SmallNTM, "initial_state")
+def first_state_on_the_cpu(self, batch_size):
+    state = SmallNTM.initial_state(self, batch_size)
+    return map_state(lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype), state)
+
+
 ACCESSES = [
     (KEPT, remembers(SmallNTM)),
     (KEPT, memory_kept_on_self),
@@ -485,6 +498,7 @@ ACCESSES = [
     ("the fast path and the plain one agree", fast_path_with_another_number),
     ("the fast path and the plain one agree", fast_path_with_another_gradient),
     ("no parameter depends on the number of slots", SlotsLearnt),
+    (PLACEMENT, first_state_on_the_cpu),
 ]
 
 

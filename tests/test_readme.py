@@ -1,15 +1,19 @@
 """The README's own code, run as it stands; commands that are written down, parsed."""
 
 import ast
+import importlib
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
+from memnets import testing
 from memnets.cli import CLI, DESCRIPTION, main
+from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,6 +25,41 @@ def block(label: str) -> str:
     match = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert match, f"README.md has no code labelled {label}"
     return match[1]
+
+
+#: What makes a command short.
+SHORT = [
+    "--trainer.max_steps=2",
+    "--data.epoch_batches=1",
+    "--data.validation_batch_size=2",
+    "--data.test_sets=[[3, 2]]",
+    "--trainer.callbacks=[]",
+]
+
+
+def in_short(command: str) -> None:
+    """Run a command of the README, made short."""
+    name, *arguments = shlex.split(command.replace("\\\n", " "))
+    assert name == "memnets"
+    place = arguments.index("--config") + 1
+    main([*arguments[:place], str(ROOT / arguments[place]), *arguments[place + 1 :], *SHORT])
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_parts.py").write_text(block("my_parts.py"))
+    parts = importlib.import_module("my_parts")
+    testing.check_access(parts.Stack, slots=5, width=3)
+    for split in ("train", "val"):
+        copied, reversed_ = (
+            make(width=2, max_length=5).batch(split, 0) for make in (Copying, parts.Reversing)
+        )
+        for row, vectors in enumerate(copied.targets):
+            length = len(vectors) if copied.target_mask is None else copied.target_mask[row].sum()
+            assert torch.equal(reversed_.targets[row, :length], vectors[:length].flip(0))
+    in_short(block("shell of my_parts.py"))
+    assert Path("runs/reversing/stack/version_0/metrics.json").is_file()
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -36,19 +75,7 @@ def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> No
     assert callable(check)
     check()
     # ... and used by the very command, made short.
-    command, *arguments = shlex.split(block("shell"))
-    assert command == "memnets"
-    arguments[arguments.index("--config") + 1] = str(ROOT / "configs" / "copying" / "ntm.yaml")
-    main(
-        [
-            *arguments,
-            "--trainer.max_steps=2",
-            "--data.epoch_batches=1",
-            "--data.validation_batch_size=2",
-            "--data.test_sets=[[3, 2]]",
-            "--trainer.callbacks=[]",
-        ]
-    )
+    in_short(block("shell"))
     config = Path("runs/copying/ntm/version_0/config.yaml").read_text()
     assert "my_controllers.Leaky" in config
 
@@ -91,8 +118,9 @@ def parser() -> ArgumentParser:
 
 @pytest.fixture
 def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
-    """Parses a command in the folder of the README, where its controller can be imported."""
-    (tmp_path / "my_controllers.py").write_text(block("my_controllers.py"))
+    """Parses a command in the folder of the README, where its parts can be imported."""
+    for name in ("my_controllers.py", "my_parts.py"):
+        (tmp_path / name).write_text(block(name))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(ROOT)
 

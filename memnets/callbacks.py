@@ -234,7 +234,8 @@ class Report(lightning.Callback):
 
     ``val/...`` is of the last validation, ``test/...`` of the best checkpoint.
     ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
-    with scores that the objective calls solved; it is absent from a run that never came there.
+    with scores that the objective calls solved; it is absent from a run that never came there, and
+    so where nobody can, as on n-grams.
     ``train/tokens_per_second`` counts the tokens of the answers, where answers are tokens, and the
     time of training alone.
 

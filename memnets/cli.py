@@ -6,13 +6,15 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,18 @@ class CLI(LightningCLI):
         for part in self.folder.rglob(".*.part"):
             part.unlink()
 
+    def _clear_away(self, error: type[BaseException] | None, *_: Any) -> None:
+        """Leave no folder of a run that failed before its first step."""
+        trainer: Trainer | None = getattr(self, "trainer", None)
+        if error is None or (trainer is not None and trainer.global_step > 0):
+            return
+        assert self.folder is not None
+        shutil.rmtree(self.folder)
+        outside = Path(self._get(self.config, "runs")).parent
+        with suppress(OSError):  # other runs, which stay
+            for folder in takewhile(lambda folder: folder != outside, self.folder.parents):
+                folder.rmdir()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: loggers, checkpoints, report, pictures."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
@@ -244,8 +258,8 @@ class CLI(LightningCLI):
             # Only now, when every part of the run was made without error.
             root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
             self.folder = next_version(root)
-            if self.subcommand == "fit":
-                self._hold()
+            self.held.push(self._clear_away)
+            self._hold()
         callbacks: list[Callback] = []
         if self.folder is not None and not dry:
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]

@@ -195,6 +195,13 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--config=missing.yaml"], "missing.yaml"),
         (["--ckpt_path=missing.ckpt"], "expected a checkpoint at missing.ckpt; there is no such"),
         (["--ckpt_path=last"], "expected a run to go on with"),
+        (
+            [
+                "--trainer.callbacks=memnets.callbacks.MemorySchedule",
+                "--trainer.callbacks.training={0.0: {slot: 10}}",
+            ],
+            "lacks slot; leave them out of its settings, or the callback out",
+        ),
     ],
 )
 def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) -> None:

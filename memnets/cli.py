@@ -11,7 +11,6 @@ import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
@@ -41,6 +40,7 @@ from memnets.runs import (
     AtomicCheckpointIO,
     CheckpointError,
     CSVTable,
+    changes,
     check_same_model,
     last_version,
     load_checkpoint,
@@ -267,8 +267,11 @@ class CLI(LightningCLI):
                 config_now = _SaveConfig(self._parser("fit"), self.config["fit"], self.folder)
                 callbacks.append(config_now)
                 if self.config_before is not None:
-                    for change in changes(self.config_before, config_now.text):
-                        print(f"Changed since the run began: {change}")
+                    configs = (self.config_before, config_now.text)
+                    for name, before, now in changes(*map(yaml.safe_load, configs)):
+                        # An optimizer goes on with the settings that it was saved with.
+                        note = " (without effect)" if ".optimizer." in name else ""
+                        print(f"Changed since the run began: {name} {before} -> {now}{note}")
                 callbacks.extend(
                     _best_and_last(self.folder / "checkpoints", self.model.objective.monitor)
                 )
@@ -355,26 +358,6 @@ class _SaveConfig(Callback):
 
 class _Last(ModelCheckpoint):
     """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's."""
-
-
-def changes(before: str, now: str) -> list[str]:
-    """Settings that differ between two configs, a line each; those of one alone are left out."""
-    old, new = (dict(_settings(yaml.safe_load(text))) for text in (before, now))
-    # An optimizer goes on with the settings that it was saved with.
-    return [
-        f"{name} {old[name]} -> {new[name]}" + " (without effect)" * (".optimizer." in name)
-        for name in old
-        if name in new and old[name] != new[name]
-    ]
-
-
-def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a config, by their whole names."""
-    if not isinstance(config, (dict, list)):
-        yield prefix, config
-        return
-    for name, value in config.items() if isinstance(config, dict) else enumerate(config):
-        yield from _settings(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "CSVTable",
     "CheckpointError",
+    "changes",
     "check_same_model",
     "last_version",
     "load_checkpoint",
@@ -88,6 +89,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: there is no such file, or it is damaged.
         """
         return load_checkpoint(path, map_location)
+
+
+def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
+    """The whole name, the old and the new value of each setting that two configs differ in.
+
+    What only one of them has is left out, so that either may leave settings at their defaults.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    common = [name for name in old if name in new]
+    return [(name, old[name], new[name]) for name in common if not _same(old[name], new[name])]
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(config, (dict, list)):
+        yield prefix, config
+        return
+    for name, value in config.items() if isinstance(config, dict) else enumerate(config):
+        yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one; a class may be named with its module and without."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one.rpartition(".")[2] == other.rpartition(".")[2]
+    return bool(one == other)
 
 
 def versions(root: Path) -> list[Path]:

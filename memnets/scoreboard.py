@@ -24,7 +24,7 @@ from rich.progress import Progress
 from memnets import plots
 from memnets.core import check_positive
 from memnets.files import write_atomically
-from memnets.runs import load_checkpoint, read_metrics, versions
+from memnets.runs import changes, load_checkpoint, read_metrics, versions
 
 __all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
 
@@ -186,7 +186,8 @@ def scoreboard(
 
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed, also
-    where settings of its entry have changed since: those need another name. One that was stopped
+    where settings of its entry have changed since, which the table says: those need another name.
+    One that was stopped
     goes on from its last checkpoint.
 
     Args:
@@ -392,6 +393,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         Which runs are damaged, or lack a score that their entry shows; they are left out.
     """
     problems: list[str] = []
+    changed: dict[str, list[str]] = {}
     picture = path.with_suffix(".png")
     lines: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
@@ -406,6 +408,11 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
                 problems.append(str(error))
             else:
                 runs |= {} if ended is None else {run.seed: ended}
+        changed.setdefault(task, []).extend(
+            f"{model}, seed {seed}: {change}"
+            for seed, (folder, _) in runs.items()
+            for change in _changes(entry, folder)
+        )
         for score in entry.scores:
             values = {}
             for seed, (folder, metrics) in runs.items():
@@ -438,10 +445,27 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
     for task, rows in lines.items():
         text += ["", f"## {task}", "", _row(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows]
+        if changed[task]:
+            text += ["", "Settings that have changed since these were trained:", ""]
+            text += [f"- {change}" for change in changed[task]]
         text += ["", "The first seed of each:", "", "```sh", *commands[task], "```"]
     write_atomically(path, lambda file: file.write(("\n".join(text) + "\n").encode()))
     print(f"The table is in {path}")
     return problems
+
+
+def _changes(entry: Entry, folder: Path) -> list[str]:
+    """Settings of the config of an entry that a run of it did not have; flags are left out."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
+    return [
+        f"{name} was {before}, now {now}"
+        for name, before, now in changes(yaml.safe_load(path.read_text()), _settings(entry.config))
+        if name != "name"
+        and not any(f"{name}.".replace(".init_args.", ".").startswith(f"{flag}.") for flag in flags)
+    ]
 
 
 _COLUMNS = [

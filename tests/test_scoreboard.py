@@ -187,6 +187,35 @@ def test_a_run_that_was_stopped_before_its_last_checkpoint_is_begun_anew() -> No
     assert (folder.with_name("version_1") / "metrics.json").is_file()
 
 
+def test_the_table_says_which_settings_have_changed_since() -> None:
+    made(Path("runs"), "copying/ntm", 0)
+    config = yaml.safe_load(Path(CONFIG).read_text())
+    arguments = [*board(flags=["--data.batch_size=3", "--model.controller=X"]), "--report_only"]
+    path = Path("runs/seed_0/copying/ntm/version_0/config.yaml")
+
+    def says(change: str = "") -> bool:
+        path.write_text(yaml.safe_dump(config))
+        main(arguments)
+        text = Path("RESULTS.md").read_text()
+        assert ("Settings that have changed" in text) == bool(change)
+        return f"\n- ntm, seed 0: {change}\n" in text if change else True
+
+    config["name"] = "another/name"
+    config["trainer"]["more"] = 3
+    assert says()
+    # What a flag has set is no change.
+    config["data"]["init_args"]["batch_size"] = 3
+    config["model"]["init_args"]["controller"] = {"class_path": "X", "init_args": {"a": 1}}
+    assert says()
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.25
+    assert says("model.init_args.optimizer.init_args.lr was 0.25, now 0.005")
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.005
+    config["model"]["init_args"]["access"]["class_path"] = "memnets.memories.DNC"
+    assert says(
+        "model.init_args.access.class_path was memnets.memories.DNC, now memnets.memories.NTM"
+    )
+
+
 def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> None:
     made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 2.0})
     drawn: list[dict[str, object]] = []

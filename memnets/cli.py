@@ -357,7 +357,17 @@ class _SaveConfig(Callback):
 
 
 class _Last(ModelCheckpoint):
-    """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's."""
+    """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's.
+
+    The last step of a training is validated, and so saved, also where an epoch goes on after it.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True
 
 
 def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:

@@ -82,6 +82,20 @@ def test_last_is_saved_after_each_validation_and_best_after_the_best() -> None:
     assert steps == [2, 4]
 
 
+@pytest.mark.parametrize(("steps", "validated"), [(1, [0]), (4, [1, 3]), (5, [1, 3, 4])])
+def test_the_last_step_is_validated_and_saved(steps: int, validated: list[int]) -> None:
+    main(["fit", *SMALL, f"--trainer.max_steps={steps}"])
+    with (RUN / "metrics.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["val/bits"]] == validated
+    last = RUN / "checkpoints" / "last.ckpt"
+    assert load_checkpoint(last)["global_step"] == steps
+    assert "val/bits" in json.loads((RUN / "metrics.json").read_text())
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=8"])
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert metrics["train/steps"] == 8
+    assert metrics["train/sequences"] == 32
+
+
 def test_checkpoints_of_ones_own_beside_them() -> None:
     main(
         ["fit", *SMALL, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]

@@ -43,8 +43,8 @@ class DynamicNGrams(Task):
         check_positive(order=order, length=length, test_sequences=test_sequences)
         if order > min(length, MOST):
             raise ValueError(
-                f"order must be at most length = {length}, and at most {MOST}, since a sequence has "
-                f"a table of 2^(order - 1) numbers; got {order}"
+                f"order must be at most length = {length}, and at most {MOST}, since a sequence "
+                f"has a table of 2^(order - 1) numbers; got {order}"
             )
         self.order = order
         self.length = length

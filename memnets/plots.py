@@ -412,6 +412,13 @@ def scoreboard(
         drawn = np.abs([v for values, other in models.values() for v in (*values, other or 0)])
         if drawn.max() > 100 * drawn[drawn > 0].min(initial=np.inf):
             panel.set_yscale("symlog", linthresh=drawn.max() / 1e4)
+        else:
+            # Scores that are nearly the same look so.
+            low, high = panel.get_ylim()
+            greatest = float(drawn[np.isfinite(drawn)].max(initial=0))
+            margin = max(0.0, 0.02 * greatest - (high - low)) / 2
+            panel.set_ylim(low - margin, high + margin)
+            panel.ticklabel_format(axis="y", useOffset=False)
         panel.set_xlim(-0.6, len(models) - 0.4)
         panel.set_xticks(range(len(models)), list(models), fontsize=8)
         panel.tick_params(axis="y", labelsize=8)

@@ -112,7 +112,7 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _same(one: Any, other: Any) -> bool:
     """Whether two values are one; a class may be named with its module and without."""
     if isinstance(one, str) and isinstance(other, str):
-        return one.rpartition(".")[2] == other.rpartition(".")[2]
+        return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")
     return bool(one == other)
 
 

@@ -124,10 +124,8 @@ class Run(NamedTuple):
             ScoreboardError: it had one, and now that or the config is missing or damaged.
         """
         folder = next(reversed(versions(self.root)), None)
-        if folder is None or not [
-            *folder.glob("checkpoints/last.ckpt"),
-            *folder.glob("metrics.json"),
-        ]:
+        signs = ("checkpoints/last.ckpt", "metrics.json")
+        if folder is None or not any((folder / sign).exists() for sign in signs):
             return False
         if not (folder / "config.yaml").is_file():
             raise _damaged(folder, "it has no config.yaml")
@@ -187,8 +185,7 @@ def scoreboard(
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed, also
     where settings of its entry have changed since, which the table says: those need another name.
-    One that was stopped
-    goes on from its last checkpoint.
+    One that was stopped goes on from its last checkpoint.
 
     Args:
         entries: the board.
@@ -404,15 +401,12 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         for run in group:
             try:
                 ended = run.finished()
-            except ScoreboardError as error:
+                if ended is not None:
+                    notes = [f"{model}, seed {run.seed}: {c}" for c in _changes(entry, ended[0])]
+                    changed.setdefault(task, []).extend(notes)
+                    runs[run.seed] = ended
+            except ValueError as error:
                 problems.append(str(error))
-            else:
-                runs |= {} if ended is None else {run.seed: ended}
-        changed.setdefault(task, []).extend(
-            f"{model}, seed {seed}: {change}"
-            for seed, (folder, _) in runs.items()
-            for change in _changes(entry, folder)
-        )
         for score in entry.scores:
             values = {}
             for seed, (folder, metrics) in runs.items():
@@ -445,7 +439,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
     for task, rows in lines.items():
         text += ["", f"## {task}", "", _row(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows]
-        if changed[task]:
+        if changed.get(task):
             text += ["", "Settings that have changed since these were trained:", ""]
             text += [f"- {change}" for change in changed[task]]
         text += ["", "The first seed of each:", "", "```sh", *commands[task], "```"]
@@ -455,14 +449,19 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
 
 
 def _changes(entry: Entry, folder: Path) -> list[str]:
-    """Settings of the config of an entry that a run of it did not have; flags are left out."""
+    """Settings of the config of an entry that a run of it did not have; flags are left out.
+
+    Raises:
+        ValueError: the config of the run is damaged.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         return []
+    before_all, now_all = (_settings(str(config)) for config in (path, entry.config))
     flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
     return [
         f"{name} was {before}, now {now}"
-        for name, before, now in changes(yaml.safe_load(path.read_text()), _settings(entry.config))
+        for name, before, now in changes(before_all, now_all)
         if name != "name"
         and not any(f"{name}.".replace(".init_args.", ".").startswith(f"{flag}.") for flag in flags)
     ]

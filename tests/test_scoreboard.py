@@ -166,15 +166,17 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
 
 
 def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> None:
-    for seed, value in enumerate((1.0, 2.0, 4.0)):
+    for seed, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         made(Path("runs"), "copying/ntm", seed, **{"test/length_4/bits": value})
     Path("runs/seed_0/copying/ntm/version_0/metrics.json").write_text("{")
     Path("runs/seed_1/copying/ntm/version_0/metrics.json").write_text('{"train/x": 1, "test/x": 1}')
+    Path("runs/seed_3/copying/ntm/version_0/config.yaml").write_text("{")
     before = contents()
-    message = fails(capfd, *board(seeds=[0, 1, 2]))
+    message = fails(capfd, *board(seeds=[0, 1, 2, 3]))
+    assert "expected a config at runs/seed_3/copying/ntm/version_0/config.yaml; it is" in message
     assert "runs/seed_0/copying/ntm/version_0 is damaged" in message
     assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
-    assert "| 1 of 3 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
+    assert "| 1 of 4 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
     assert contents() == before
 
 
@@ -210,6 +212,10 @@ def test_the_table_says_which_settings_have_changed_since() -> None:
     config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.25
     assert says("model.init_args.optimizer.init_args.lr was 0.25, now 0.005")
     config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.005
+    config["model"]["init_args"]["access"]["class_path"] = "NTM"
+    assert says()
+    config["model"]["init_args"]["access"]["class_path"] = "another.NTM"
+    assert says("model.init_args.access.class_path was another.NTM, now memnets.memories.NTM")
     config["model"]["init_args"]["access"]["class_path"] = "memnets.memories.DNC"
     assert says(
         "model.init_args.access.class_path was memnets.memories.DNC, now memnets.memories.NTM"

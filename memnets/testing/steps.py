@@ -326,10 +326,10 @@ def check_access(
 
     Shapes; batch neighbours never change a result; the batch comes first in the state, and a first
     one has the precision and the device of the access; finite numbers and gradients for extreme
-    interfaces in float32, bfloat16 and float16; the gradient
-    reaches every parameter and every part of the interface; the fast path and the plain one agree,
-    gradients too; no parameter depends on the number of slots (for an access with an attribute
-    ``slots``); nothing is kept on self or modified in place.
+    interfaces in float32, bfloat16 and float16; the gradient reaches every parameter and every part
+    of the interface; the fast path and the plain one agree, gradients too; no parameter depends on
+    the number of slots (for an access with an attribute ``slots``); nothing is kept on self or
+    modified in place.
 
     Args:
         access: a class, or a function that makes the access.

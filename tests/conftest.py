@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 # Tensors are tiny here: threads only get in each other's way.
 torch.set_num_threads(1)
 
-# How hard to look: HYPOTHESIS_PROFILE=thorough pytest
+# How hard to look: HYPOTHESIS_PROFILE=quick, default, ci or thorough.
 common = settings(
     deadline=None,
     report_multiple_bugs=False,
@@ -15,6 +15,7 @@ common = settings(
     # An explanation by the lines that ran costs much and shows the insides of torch.
     phases=[phase for phase in Phase if phase is not Phase.explain],
 )
+settings.register_profile("quick", common, max_examples=3, derandomize=True)
 settings.register_profile("default", common, max_examples=10, derandomize=True)
 settings.register_profile("ci", common, max_examples=25, derandomize=True, print_blob=True)
 settings.register_profile("thorough", common, max_examples=200)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,11 +17,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.core import Batch, check_positive
 from memnets.plots import Curves
+from tasks.limits import check_room
 
-__all__ = ["Array", "Task", "by_name", "check_range"]
+__all__ = ["Array", "Task", "by_name", "check_range", "renamed"]
+
+logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 Sizes = TypeVar("Sizes")
+
+#: More batches than anybody waits for, and more processes than any machine has processors.
+MOST_BATCHES = 10**9
+MOST_WORKERS = 1024
+#: Seeds of torch end here.
+SEEDS = 2**64
 
 
 class Task(lightning.LightningDataModule, ABC):
@@ -34,8 +44,12 @@ class Task(lightning.LightningDataModule, ABC):
         epoch_batches: training batches between two validations, at least 1.
         validation_batches: batches in the validation set, at least 1.
         validation_batch_size: sequences in a validation batch, at least 1.
-        workers: processes that make batches ahead of time, at least 0.
+        workers: processes that make batches ahead of time, from 0 to 1024.
         seed: chooses the data; from the command line it follows ``seed_everything``.
+
+    Raises:
+        ValueError: a number is out of its range, or a batch would be larger than
+            :func:`tasks.limits.limit`.
     """
 
     #: Width of an input vector; for tokens, how many there are.
@@ -61,12 +75,38 @@ class Task(lightning.LightningDataModule, ABC):
         )
         if workers < 0 or seed < 0:
             raise ValueError(f"workers and seed must be at least 0; got {workers} and {seed}")
+        if workers > MOST_WORKERS or seed >= SEEDS:
+            raise ValueError(
+                f"workers must be at most {MOST_WORKERS} and seed below 2^64; "
+                f"got {workers} and {seed}"
+            )
+        for name, batches in (
+            ("epoch_batches", epoch_batches),
+            ("validation_batches", validation_batches),
+        ):
+            if batches > MOST_BATCHES:
+                raise ValueError(f"{name} must be at most {MOST_BATCHES:,}; got {batches:,}")
         self.batch_size = batch_size
         self.epoch_batches = epoch_batches
         self.validation_batches = validation_batches
         self.validation_batch_size = validation_batch_size
         self.workers = workers
         self.seed = seed
+
+    def check_room(self, *sizes: int, tested: Sequence[tuple[int, ...]] = ()) -> None:
+        """Check that no batch is larger than :func:`tasks.limits.limit`.
+
+        Args:
+            sizes: of the largest array of a sequence of training or validation.
+            tested: the same for each test set, after how many sequences a batch of it has.
+
+        Raises:
+            ValueError: one is.
+        """
+        check_room("a training batch", self.batch_size, *sizes)
+        check_room("a validation batch", self.validation_batch_size, *sizes)
+        for each in tested:
+            check_room("a batch of a test set", *each)
 
     @abstractmethod
     def batch(self, split: str, index: int) -> Batch:
@@ -284,6 +324,26 @@ def by_name(sets: Iterable[tuple[str, Sizes]]) -> dict[str, Sizes]:
             raise ValueError(f"each test set must be given once; got {name} twice")
         named[name] = sizes
     return named
+
+
+def renamed(old: str, given: Any, new: str, value: Any, usual: Any) -> Any:
+    """The value of a setting that had another name before.
+
+    Args:
+        old: the name that it had.
+        given: what was given under that name; ``None`` = nothing.
+        new: the name that it has.
+        value: what it is under that name.
+        usual: what it is there if nobody gives it.
+
+    Returns:
+        What was given under the old name, with a warning, unless the new one has a value that is
+        not the usual one.
+    """
+    if given is None:
+        return value
+    logger.warning("%s is now called %s; the old name will go", old, new)
+    return given if list(map(list, value)) == list(map(list, usual)) else value
 
 
 def check_range(name: str, low: int, high: int, least: int) -> None:

@@ -46,6 +46,9 @@ class Copying(SizedTask):
         check_range("length", min_length, max_length, least=1)
         for length, sequences in test_sets:
             check_positive(test_length=length, test_sequences=sequences)
+        self.check_room(
+            max_length + 1, width + 1, tested=[(size, n + 1, width + 1) for n, size in test_sets]
+        )
         self.width = width
         self.min_length = min_length
         self.max_length = max_length
@@ -110,6 +113,11 @@ class RepeatCopying(SizedTask):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
+        self.check_room(
+            max_length * max_repeats + 1,
+            width + 2,
+            tested=[(size, n * r + 1, width + 2) for n, r, size in test_sets],
+        )
         self.width = width
         self.min_length = min_length
         self.max_length = max_length

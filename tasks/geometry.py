@@ -88,7 +88,7 @@ class ConvexHull(_HullTask):
     Args:
         min_points: fewest points of a sequence, at least 3.
         max_points: most points of training, validation and the test set ``test``.
-        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
@@ -134,7 +134,7 @@ class Delaunay(_HullTask):
     Args:
         min_points: fewest points of a sequence, at least 3.
         max_points: most points of training, validation and the test set ``test``.
-        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
@@ -195,7 +195,7 @@ class TravellingSalesman(_PlaneTask):
     Args:
         min_points: fewest points of a sequence, at least 3.
         max_points: most points of training, validation and the test set ``test``.
-        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
@@ -214,7 +214,7 @@ class TravellingSalesman(_PlaneTask):
         self,
         min_points: int = 5,
         max_points: int = 20,
-        test_points: Sequence[tuple[int, int]] = (),
+        test_sets: Sequence[tuple[int, int]] = (),
         test_sequences: int = 1000,
         batch_points: int | None = None,
         pool_batches: int = 1000,
@@ -222,7 +222,7 @@ class TravellingSalesman(_PlaneTask):
         **settings: Any,
     ) -> None:
         super().__init__(
-            min_points, max_points, test_points, test_sequences, batch_points, **settings
+            min_points, max_points, test_sets, test_sequences, batch_points, **settings
         )
         check_positive(pool_batches=pool_batches)
         if self.most_points > EXACT_POINTS:

@@ -46,6 +46,8 @@ class DynamicNGrams(Task):
                 f"order must be at most length = {length}, and at most {MOST}, since a sequence "
                 f"has a table of 2^(order - 1) numbers; got {order}"
             )
+        numbers = max(length, 2 ** (order - 1))
+        self.check_room(numbers, tested=[(test_sequences, numbers)])
         self.order = order
         self.length = length
         self.test_sequences = test_sequences

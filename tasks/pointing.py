@@ -48,7 +48,7 @@ class PointingTask(Task):
     Args:
         min_points: fewest points of a sequence.
         max_points: most points of training, validation and the test set ``test``.
-        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
         batch_points: points in a training batch, at least ``max_points``. All its sequences then
             have one n, drawn for the batch, and there are as many as fit; ``batch_size`` is not
@@ -65,7 +65,7 @@ class PointingTask(Task):
         self,
         min_points: int = 5,
         max_points: int = 20,
-        test_points: Sequence[tuple[int, int]] = (),
+        test_sets: Sequence[tuple[int, int]] = (),
         test_sequences: int = 1000,
         batch_points: int | None = None,
         **settings: Any,
@@ -73,10 +73,10 @@ class PointingTask(Task):
         super().__init__(**settings)
         check_positive(test_sequences=test_sequences)
         check_range("points", min_points, max_points, least=self.fewest)
-        for n, sequences in test_points:
+        for n, sequences in test_sets:
             check_positive(test_sequences=sequences)
             if n < self.fewest:
-                raise ValueError(f"test_points must be of at least {self.fewest} points; got {n}")
+                raise ValueError(f"test_sets must be of at least {self.fewest} points; got {n}")
         if batch_points is not None and batch_points < max_points:
             raise ValueError(
                 "batch_points must be at least max_points, so that a batch holds a sequence; "
@@ -86,9 +86,9 @@ class PointingTask(Task):
         self.max_points = max_points
         self.test_sequences = test_sequences
         self.batch_points = batch_points
-        self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_points)
+        self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_sets)
         #: The largest n of any split.
-        self.most_points = max([max_points, *(n for n, _ in test_points)])
+        self.most_points = max([max_points, *(n for n, _ in test_sets)])
         self.input_size = self.width
         self.output_size = END + 1 + self.most_points
 
@@ -267,7 +267,7 @@ class SortingNumbers(PointingTask):
     Args:
         min_points: fewest numbers of a sequence, at least 1.
         max_points: most numbers of training, validation and the test set ``test``.
-        test_points: pairs (n, sequences): further test sets, named ``n_<n>``.
+        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many numbers as in training, at least 1.
         batch_points: numbers in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.

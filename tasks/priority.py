@@ -46,6 +46,7 @@ class PrioritySort(Task):
     ) -> None:
         super().__init__(**settings)
         check_positive(width=width, length=length, answers=answers, test_sequences=test_sequences)
+        self.check_room(length + 1, width + 2, tested=[(test_sequences, length + 1, width + 2)])
         if answers > length:
             raise ValueError(f"answers must be at most length = {length}; got {answers}")
         self.width = width

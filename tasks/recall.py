@@ -53,6 +53,10 @@ class AssociativeRecall(SizedTask):
             check_positive(test_sequences=sequences)
             if items < 2:
                 raise ValueError(f"a test set must have at least 2 items; got {items}")
+        step = (item_length + 1) * (width + 2)
+        self.check_room(
+            max_items + 2, step, tested=[(size, items + 2, step) for items, size in test_sets]
+        )
         self.width = width
         self.item_length = item_length
         self.min_items = min_items

@@ -10,12 +10,14 @@ import numpy as np
 from torch import Tensor
 
 from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, padded, unpadded
-from tasks.base import Array, Task, by_name, check_range
+from tasks.base import Array, Task, by_name, check_range, renamed
+from tasks.limits import check_room
 
 __all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_rows", "said"]
 
 #: Exactness is also given for sequences of so many lengths at a time.
 LENGTHS = 5
+TEST_SETS = ((30, 200), (40, 200))
 MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
@@ -77,8 +79,9 @@ class _TokenTask(Task):
         symbols: how many symbols there are, at least 2; their tokens come after the four marks.
         min_length: shortest sequence, at least 1.
         max_length: longest sequence of training, validation and the test set ``test``.
-        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
         test_sequences: in ``test``, as long as those of training, at least 1.
+        test_lengths: the old name of ``test_sets``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -87,22 +90,29 @@ class _TokenTask(Task):
         symbols: int = 26,
         min_length: int = 1,
         max_length: int = 20,
-        test_lengths: Sequence[tuple[int, int]] = ((30, 200), (40, 200)),
+        test_sets: Sequence[tuple[int, int]] = TEST_SETS,
         test_sequences: int = 1000,
+        test_lengths: Sequence[tuple[int, int]] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        test_sets = renamed("test_lengths", test_lengths, "test_sets", test_sets, TEST_SETS)
         check_positive(test_sequences=test_sequences)
         if symbols < 2:
             raise ValueError(f"symbols must be at least 2; got {symbols}")
         check_range("length", min_length, max_length, least=1)
-        for length, sequences in test_lengths:
+        for length, sequences in test_sets:
             check_positive(test_length=length, test_sequences=sequences)
+        check_room("an embedding", symbols)
+        self.check_room(
+            max_length + 1,
+            tested=[(test_sequences, max_length + 1), *((size, n + 1) for n, size in test_sets)],
+        )
         self.symbols = symbols
         self.min_length = min_length
         self.max_length = max_length
         self.test_sequences = test_sequences
-        self.test_sets = by_name((f"length_{n}", (n, sequences)) for n, sequences in test_lengths)
+        self.test_sets = by_name((f"length_{n}", (n, sequences)) for n, sequences in test_sets)
         self.input_size = self.output_size = symbols + END + 1
 
     def test_names(self) -> list[str]:
@@ -175,8 +185,9 @@ class CopyingTokens(_TokenTask):
         symbols: how many symbols there are, at least 2; their tokens come after the four marks.
         min_length: shortest sequence, at least 1.
         max_length: longest sequence of training, validation and the test set ``test``.
-        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
         test_sequences: in ``test``, as long as those of training, at least 1.
+        test_lengths: the old name of ``test_sets``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -192,8 +203,9 @@ class SortingTokens(_TokenTask):
         symbols: how many symbols there are, at least 2; their tokens come after the four marks.
         min_length: shortest sequence, at least 1.
         max_length: longest sequence of training, validation and the test set ``test``.
-        test_lengths: pairs (length, sequences): further test sets, named ``length_<n>``.
+        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
         test_sequences: in ``test``, as long as those of training, at least 1.
+        test_lengths: the old name of ``test_sets``.
         settings: see :class:`~tasks.Task`.
     """
 

@@ -16,11 +16,11 @@ CONFIGS = sorted(
 # Most of the time goes into pictures, of which each sequence of a small test set has one.
 BATCHES = ["--data.batch_size=4", "--data.validation_batch_size=4"]
 ONE_SET = [*BATCHES, "--data.test_sequences=2"]
-TOKENS = [*ONE_SET, "--data.test_lengths=[[3, 1]]"]
+TOKENS = [*ONE_SET, "--data.test_sets=[[3, 1]]"]
 SETS = [*BATCHES, "--data.test_sets=[[3, 2]]"]
 POINTING = [
     *("--data.min_points=3", "--data.max_points=4", "--data.batch_points=8"),
-    *(*ONE_SET, "--data.test_points=[[5, 1]]"),
+    *(*ONE_SET, "--data.test_sets=[[5, 1]]"),
 ]
 EPISODES = ["--data.test_episodes=1", "--data.validation_batch_size=2", "--data.batch_size=2"]
 SMALL = {

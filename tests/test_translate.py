@@ -59,7 +59,7 @@ COPYING = {
     "name": "copying/tiny",
     "data": {
         "class_path": "tasks.CopyingTokens",
-        "init_args": {"test_lengths": [[3, 2]], "test_sequences": 2, "epoch_batches": 1},
+        "init_args": {"test_sets": [[3, 2]], "test_sequences": 2, "epoch_batches": 1},
     },
 }
 LINES = ["497 %", "", "in 2 years", "January 5, 2031", "5", " \t", "Ω 7", "a " * 40 + "b", "5"]

@@ -90,6 +90,7 @@ class Bandits(Task):
             raise ValueError(f"pulls must be at most {_MOST_PULLS}; got {pulls}")
         if not 0 <= ucb_factor < math.inf:
             raise ValueError(f"ucb_factor must be at least 0 and finite; got {ucb_factor}")
+        self.check_room(pulls, arms + 1, tested=[(test_episodes, pulls, arms + 1)])
         self.arms = arms
         self.pulls = pulls
         self.wander = wander

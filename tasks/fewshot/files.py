@@ -1,22 +1,44 @@
-"""Images in class folders: in a folder, or in a zip file."""
+"""Images in class folders: in a folder, or in a zip file.
+
+Of a file, the first picture is read, turned as its EXIF orientation says, in grey: colours by
+their brightness, greys of 16 bits divided by 257. What is transparent shows white paper, as any
+viewer does; or black paper, if on white there would be nothing to see. Numbers that no file says
+the white of (floating point, and 32 bits) are taken for shares of 1, of 255 or of 65535, whichever
+is the least that holds all those of the data set.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
+import os
+import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.base import Array
+from tasks.limits import advice, limit, read_at_most
 
 __all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+#: Nothing else is tried, whatever a file is called: some formats are programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+#: Whites of greys that have none of their own.
+WHITES = (1.0, 255.0, 65535.0)
+#: On white paper, ink that is not darker by this is not seen.
+FAINT = 26
+#: An image may have one pixel for so many bytes of a file.
+BYTES_OF_A_PIXEL = 8
 
 
 class ClassImages(NamedTuple):
@@ -25,62 +47,77 @@ class ClassImages(NamedTuple):
     Attributes:
         name: where they are, for messages.
         folders: the folder that they are in and those that it is in, the innermost last.
-        images: uint8 ``[n, height, width]``, of grey.
+        images: n of uint8 ``[height, width]``, of grey: one array, or a list where sizes differ.
     """
 
     name: str
     folders: tuple[str, ...]
-    images: Array
+    images: Array | list[Array]
 
 
-def read_classes(paths: Sequence[str]) -> tuple[list[ClassImages], int]:
+def read_classes(paths: Sequence[str], one_size: bool = True) -> tuple[list[ClassImages], int]:
     """Read all images; those of a folder are a class.
 
     An image whose content came before, in whatever class and file, is left out, and so is a class
-    of which no image is left: Omniglot's archives share some alphabets.
+    of which no image is left: Omniglot's archives share some alphabets. Links to folders are
+    followed; a link to a folder that it lies in is not, and no folder is read twice.
 
     Args:
         paths: folders or zip files, at least one.
+        one_size: whether all images must have the size of the first.
 
     Returns:
         The classes, in the order of the paths and of the names in each, and how many images were
         left out.
 
     Raises:
-        ValueError: a path is missing, is no zip file or has no image, or an image cannot be read or
-            has another size than the first.
+        ValueError: a path is missing, is no zip file or has no image; an image cannot be read or
+            has another size than the first; or the images are more than
+            :func:`tasks.limits.limit`.
     """
     classes: dict[str, list[Array]] = {}
     folders: dict[str, tuple[str, ...]] = {}
     known: set[bytes] = set()
-    duplicates, first = 0, ""
+    duplicates, first, pixels, most = 0, "", 0, limit()
     for path in paths:
         found = False
-        for member, content in _members(path):
-            # Hidden files are no images: a Mac leaves some in the zip files that it makes.
-            if member.suffix.lower() not in ENDINGS or member.name.startswith("."):
-                continue
-            found = True
-            image = _decoded(content, _where(path, member))
-            if not known:
-                first, shape = _where(path, member), image.shape
-            if image.shape != shape:
-                raise ValueError(
-                    f"{_where(path, member)}: expected an image of {_size(shape)}, as that of "
-                    f"{first}; got {_size(image.shape)}"
-                )
-            if (pixels := image.tobytes()) in known:
-                duplicates += 1
-                continue
-            known.add(pixels)
-            name = _where(path, member.parent)
-            classes.setdefault(name, []).append(image)
-            folders[name] = (Path(path).stem, *member.parent.parts)
+        with _files(path) as files:
+            for member, read in files.items():
+                # Hidden files are no images: a Mac leaves some in the zip files that it makes.
+                if member.suffix.lower() not in ENDINGS or member.name.startswith("."):
+                    continue
+                found = True
+                image = _decoded(read(), _where(path, member))
+                if not known:
+                    first, shape = _where(path, member), image.shape
+                if one_size and image.shape != shape:
+                    raise ValueError(
+                        f"{_where(path, member)}: expected an image of {_size(shape)}, as that of "
+                        f"{first}; got {_size(image.shape)}"
+                    )
+                content = f"{image.shape} {image.dtype}".encode() + image.tobytes()
+                if (digest := hashlib.sha256(content).digest()) in known:
+                    duplicates += 1
+                    continue
+                pixels += image.size
+                if pixels > most:
+                    raise ValueError(
+                        f"{_where(path, member)}: expected images of at most {most:,} pixels in "
+                        f"all; got more; {advice()}"
+                    )
+                known.add(digest)
+                name = _where(path, member.parent)
+                classes.setdefault(name, []).append(image)
+                folders[name] = (Path(path).stem, *member.parent.parts)
         if not found:
             raise ValueError(f"expected images in folders, one for each class, in {path}; got none")
-    return [
-        ClassImages(name, folders[name], np.stack(images)) for name, images in classes.items()
-    ], duplicates
+    white = _white(image for images in classes.values() for image in images)
+    read_in = []
+    for name, images in classes.items():
+        greys = [_grey(image, white) for image in images]
+        together = one_size or len({image.shape for image in greys}) == 1
+        read_in.append(ClassImages(name, folders[name], np.stack(greys) if together else greys))
+    return read_in, duplicates
 
 
 def read_runs(path: str) -> tuple[Array, Array, Array]:
@@ -101,7 +138,13 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
         ValueError: the path is missing, is no zip file or has no run; a line names no image that is
             there; the runs have different numbers of images, or images of different sizes.
     """
-    members = dict(_members(path))
+    with _files(path) as members:
+        return _runs(path, members)
+
+
+def _runs(
+    path: str, members: Mapping[PurePosixPath, Callable[[], bytes]]
+) -> tuple[Array, Array, Array]:
     lists = [member for member in members if member.name == "class_labels.txt"]
     if not lists:
         raise ValueError(f"expected runs, folders with a class_labels.txt, in {path}; got none")
@@ -110,7 +153,7 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
         # Names in the lists begin with the folder of the run.
         root = labels.parent.parent
         pairs = []
-        for number, line in enumerate(members[labels].decode().splitlines(), 1):
+        for number, line in enumerate(_text(members[labels](), _where(path, labels)), 1):
             names = line.split()
             missing = [name for name in names if root / name not in members]
             if len(names) != 2 or missing:
@@ -126,9 +169,11 @@ def read_runs(path: str) -> tuple[Array, Array, Array]:
             )
         known = sorted({example for _, example in pairs})
         images = {
-            name: _decoded(members[name], _where(path, name))
+            name: _decoded(members[name](), _where(path, name))
             for name in [*known, *(item for item, _ in pairs)]
         }
+        white = _white(images.values())
+        images = {name: _grey(image, white) for name, image in images.items()}
         shapes = {image.shape for image in images.values()}
         if len(shapes) != 1:
             raise ValueError(
@@ -168,32 +213,206 @@ def read_digits() -> list[ClassImages]:
     ]
 
 
-def _members(path: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Names and contents of the files in a folder or a zip file, in the order of their names."""
+@contextmanager
+def _files(path: str) -> Iterator[dict[PurePosixPath, Callable[[], bytes]]]:
+    """The files in a folder or a zip file, in the order of their names.
+
+    Yields:
+        The name of each, and what reads it.
+
+    Raises:
+        ValueError: there is no such folder or zip file; a file cannot be read.
+    """
     if Path(path).is_dir():
-        for file in sorted(Path(path).rglob("*")):
-            if file.is_file():
-                yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes()
+        yield {
+            PurePosixPath(file.relative_to(path).as_posix()): _reader(file)
+            for file in sorted(_walk(Path(path)))
+        }
         return
     if not Path(path).is_file():
         raise ValueError(f"expected a folder or a zip file at {path}; there is none")
+    damaged = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
+
+    def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+        where = f"{path}/{info.filename}"
+        if info.file_size > limit():
+            raise ValueError(
+                f"{where}: expected at most {limit():,} bytes; got {info.file_size:,}; "
+                f"{advice(info.file_size)}"
+            )
+        try:
+            with archive.open(info) as file:
+                return read_at_most(file, where)
+        except damaged as error:
+            raise ValueError(
+                f"expected {path} to be a zip file; it cannot be read ({error})"
+            ) from error
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if not name.endswith("/"):
-                    yield PurePosixPath(name), archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        archive = zipfile.ZipFile(path)
+    except damaged as error:
         raise ValueError(
             f"expected {path} to be a zip file; it cannot be read ({error})"
         ) from error
+    with archive:
+        infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        yield {
+            PurePosixPath(name): functools.partial(member, archive, infos[name])
+            for name in sorted(infos)
+        }
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """The files in a folder, in those within and in those that are linked to, each folder once."""
+    seen = {os.path.realpath(root)}
+    # What is there goes before what is linked to, so that a folder is found by its own name.
+    found = [root]
+    while found:
+        links = []
+        for start in found:
+            for folder, inside, names in os.walk(start, onerror=_refuse):
+                yield from (file for name in names if _is_file(file := Path(folder, name)))
+                for name in list(inside):
+                    within = Path(folder, name)
+                    if within.is_symlink():
+                        links.append(within)
+                    elif (place := os.path.realpath(within)) in seen:
+                        inside.remove(name)
+                    else:
+                        seen.add(place)
+        found = []
+        for link in sorted(links):
+            place = os.path.realpath(link)
+            above = os.path.realpath(link.parent)
+            if place not in seen and os.path.commonpath([place, above]) != place:
+                seen.add(place)
+                found.append(link)
+
+
+def _is_file(file: Path) -> bool:
+    """Whether a file is one to read.
+
+    Raises:
+        ValueError: it is an image by its name, and a link to nothing.
+    """
+    if file.suffix.lower() in ENDINGS and file.is_symlink() and not file.exists():
+        raise ValueError(f"{file}: expected an image; it is a link to nothing")
+    return file.is_file()
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename}: expected a folder that can be read ({error.strerror})")
+
+
+def _reader(file: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            with file.open("rb") as opened:
+                return read_at_most(opened, str(file))
+        except OSError as error:
+            raise ValueError(
+                f"{file}: expected a file that can be read ({error.strerror})"
+            ) from error
+
+    return read
+
+
+def _text(content: bytes, where: str) -> list[str]:
+    """Lines of a text in UTF-8.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: expected UTF-8; got another") from error
 
 
 def _decoded(content: bytes, where: str) -> Array:
-    """Grey, uint8 ``[height, width]``."""
+    """Greys ``[height, width]``: uint8, or float64 if the image does not say what its white is.
+
+    Raises:
+        ValueError: it is no image, is damaged, or has too many pixels.
+    """
+    most = limit() // BYTES_OF_A_PIXEL
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            # Pillow warns of more pixels than its bound, and refuses twice as many.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with _pillow_bound(most // 2):
+                image = Image.open(io.BytesIO(content), formats=FORMATS)
+                return _greys(ImageOps.exif_transpose(image), image.format == "PNG")
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{where}: expected an image of at most {most:,} pixels; got more; {advice()}"
+        ) from error
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, ArithmeticError,
+        LookupError, struct.error, zlib.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"{where}: expected an image; it cannot be read ({error})") from error
+
+
+@contextmanager
+def _pillow_bound(pixels: int) -> Iterator[None]:
+    """Set the bound of Pillow, which is a number of its module."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _greys(image: Image.Image, png: bool) -> Array:
+    """See :func:`_decoded`; whole numbers of a PNG have 16 bits, whatever Pillow calls them."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and png):
+        greys = np.asarray(image).astype(np.float64) / 257
+        clear = image.info.get("transparency")
+        seen = np.ones(greys.shape) if clear is None else (np.asarray(image) != clear)
+        return _on_paper(np.round(greys), seen.astype(np.float64))
+    if image.mode in ("I", "F"):
+        numbers = np.asarray(image).astype(np.float64)
+        least, top = numbers.min(), numbers.max()
+        if not 0 <= least <= top <= WHITES[-1]:  # a NaN is not either
+            raise ValueError(
+                f"greys must be from 0 to at most {WHITES[-1]:.0f}; got {least:g} to {top:g}: "
+                "save it with 8 or 16 bits"
+            )
+        return numbers
+    palette = "" if image.palette is None else image.palette.mode
+    if not ("A" in image.getbands() or "transparency" in image.info or palette.endswith("A")):
+        return np.asarray(image.convert("L"))
+    whole = image.convert("RGBA")
+    seen = np.asarray(whole.getchannel("A")).astype(np.float64) / 255
+    return _on_paper(np.asarray(whole.convert("RGB").convert("L")).astype(np.float64), seen)
+
+
+def _on_paper(greys: Array, seen: Array) -> Array:
+    """Greys on white paper; on black, if there is something to see that white hides.
+
+    Args:
+        greys: ``[height, width]``, in ``[0, 255]``.
+        seen: how much of each hides the paper, ``[height, width]``, in ``[0, 1]``.
+
+    Returns:
+        uint8 ``[height, width]``.
+    """
+    on_white = 255 - (255 - greys) * seen
+    on_black = greys * seen
+    hidden = seen.min() < 1 and on_white.min() > 255 - FAINT and on_black.max() >= FAINT
+    return np.round(on_black if hidden else on_white).astype(np.uint8)
+
+
+def _white(images: Iterable[Array]) -> float:
+    """What white is to those images that do not say."""
+    top = max((image.max() for image in images if image.dtype != np.uint8), default=0.0)
+    return next(white for white in WHITES if top <= white)
+
+
+def _grey(image: Array, white: float) -> Array:
+    """uint8 ``[height, width]``."""
+    return image if image.dtype == np.uint8 else np.round(image * (255 / white)).astype(np.uint8)
 
 
 def _where(path: str, member: PurePosixPath) -> str:

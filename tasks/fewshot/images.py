@@ -15,6 +15,7 @@ from torch import Tensor
 from memnets.core import Batch, check_positive
 from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
+from tasks.limits import check_room
 
 __all__ = ["FewShot"]
 
@@ -47,7 +48,9 @@ class FewShot(Task):
         training: pairs (N, K), of which each training batch draws one; those of validation if not
             given.
         queries: of each class in an episode, at least 1.
-        side: images are resized to so many pixels a side; as they are if not given.
+        side: images are resized to so many pixels a side, and may be of different sizes: each
+            keeps its proportions, in the middle of a square of paper. If not given, all must be
+            squares of one size, and stay as they are.
         dark_ink: whether images are dark on white.
         rotations: whether turns of the classes of training by 90, 180 and 270 degrees are classes
             of training as well (Santoro et al. 2016).
@@ -94,27 +97,34 @@ class FewShot(Task):
             if n < 2:
                 raise ValueError(f"ways must be at least 2; got {n}")
         check_positive(queries=queries, test_episodes=test_episodes)
-        if side is not None:
-            check_positive(side=side)
-        if variants < 0:
-            raise ValueError(f"variants must be at least 0; got {variants}")
         self.queries = queries
         self.test_episodes = test_episodes
+        if side is not None:
+            check_positive(side=side)
+            self._check_room(side)
+        if variants < 0:
+            raise ValueError(f"variants must be at least 0; got {variants}")
 
         self.duplicates = 0
         if paths is None:
             classes, where = read_digits(), "the digits"
         else:
             files = [str(Path(folder, path)) for path in paths]
-            classes, self.duplicates = read_classes(files)
+            classes, self.duplicates = read_classes(files, one_size=side is None)
             where = " and ".join(files)
         self.side = _side(classes[0]) if side is None else side
+        self._check_room(self.side)
         random = self.random("variants", 0)
         self._pools = {}
         for split, members in _split(classes, held_out, validation, ways, where).items():
             copies, turns = (variants, 4 if rotations else 1) if split == "train" else (0, 1)
             for n, k in self.training if split == "train" else self.tested:
                 _check_enough(members, turns, n, k + queries, f"{split} in {where}")
+            pictures = sum(len(one.images) for one in members)
+            check_room(
+                f"the images of {split} with their variants",
+                pictures, turns, 1 + copies, self.side, self.side,
+            )  # fmt: skip
             images = [_prepared(one.images, self.side, dark_ink, copies, random) for one in members]
             self._pools[split] = _Pool(
                 [np.rot90(stack, turn, (-2, -1)) for stack in images for turn in range(turns)]
@@ -130,6 +140,14 @@ class FewShot(Task):
             self._lake = examples, items, answers
             self.output_size = max(self.output_size, examples.shape[1])
         self.input_size = self.side**2 + self.output_size
+
+    def _check_room(self, side: int) -> None:
+        """Check that no batch of images with such a side is too large."""
+        tested, most = (
+            max(n * (k + self.queries) for n, k in pairs) for pairs in (self.tested, self.training)
+        )
+        check_room("a training batch", self.batch_size, most, side, side)
+        check_room("a validation batch", self.validation_batch_size, tested, side, side)
 
     def test_names(self) -> list[str]:
         """``shot_<k>`` for each number of examples, and ``lake`` if there are its runs."""
@@ -238,7 +256,7 @@ def _side(first: ClassImages) -> int:
     Raises:
         ValueError: they are not square.
     """
-    height, width = first.images.shape[1:]
+    height, width = first.images[0].shape
     if height != width:
         raise ValueError(
             f"images that are not square must be resized to a side; "
@@ -297,16 +315,21 @@ def _check_enough(
 
 
 def _prepared(
-    images: Array, side: int, dark_ink: bool, copies: int, random: np.random.Generator
+    images: Array | list[Array], side: int, dark_ink: bool, copies: int, random: np.random.Generator
 ) -> Array:
-    """Ink on nothing, and variants of it: uint8 ``[n, h, w] -> [n, 1 + copies, side, side]``."""
-    ink = 255 - images if dark_ink else images
+    """Ink on nothing, and variants of it: n of uint8 ``[h, w] -> [n, 1 + copies, side, side]``."""
     prepared = []
-    for pixels in ink:
-        image = Image.fromarray(pixels)
+    for pixels in images:
+        image = Image.fromarray(_squared(255 - pixels if dark_ink else pixels))
         variants = [image, *(_moved(image, random) for _ in range(copies))]
         prepared.append([np.asarray(one.resize((side, side), BILINEAR)) for one in variants])
     return np.array(prepared)
+
+
+def _squared(ink: Array) -> Array:
+    """A square with the image ``[h, w]`` in its middle, and no ink around it."""
+    missing = [max(ink.shape) - length for length in ink.shape]
+    return np.pad(ink, [(space // 2, space - space // 2) for space in missing])
 
 
 def _moved(image: Image.Image, random: np.random.Generator) -> Image.Image:

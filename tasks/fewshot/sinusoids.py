@@ -47,6 +47,9 @@ class Sinusoids(Task):
         for number in shots:
             check_positive(shots=number)
         check_positive(queries=queries, test_queries=test_queries, test_episodes=test_episodes)
+        self.check_room(
+            max(shots) + queries, 2, tested=[(test_episodes, max(shots) + test_queries, 2)]
+        )
         self.test_sets = by_name((f"shot_{number}", number) for number in shots)
         self.queries = queries
         self.test_queries = test_queries

@@ -28,8 +28,8 @@ TEST_SETS = {
         "length_{}_repeats_7",
     ),
     "recall": (lambda numbers: AssociativeRecall(test_sets=sized(numbers)), "items_{}"),
-    "tokens": (lambda numbers: SortingTokens(test_lengths=sized(numbers)), "length_{}"),
-    "pointing": (lambda numbers: ConvexHull(test_points=sized(numbers)), "n_{}"),
+    "tokens": (lambda numbers: SortingTokens(test_sets=sized(numbers)), "length_{}"),
+    "pointing": (lambda numbers: ConvexHull(test_sets=sized(numbers)), "n_{}"),
     "few examples": (lambda numbers: FewShot(shots=numbers), "shot_{}"),
     "sines": (lambda numbers: Sinusoids(shots=numbers), "shot_{}"),
 }

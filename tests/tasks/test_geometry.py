@@ -368,7 +368,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path) -> None:
 def test_elkai_is_asked_for_where_it_is_needed(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "elkai", None)
     assert TravellingSalesman(max_points=12).batch("train", 0).source.shape[0] == 16
-    for settings in ({"max_points": 13}, {"max_points": 12, "test_points": [(13, 1)]}):
+    for settings in ({"max_points": 13}, {"max_points": 12, "test_sets": [(13, 1)]}):
         with pytest.raises(ValueError, match="more than 12 points need the package elkai"):
             TravellingSalesman(**settings)
 
@@ -435,7 +435,7 @@ def test_scores_are_means_over_the_answers_that_have_them() -> None:
         ([[0.1, 0.0], [0.2, 0.0], [0.7, 0.0]], "not lie on one line; all 3 do, or nearly, from"),
     ],
 )
-def test_points_without_a_hull_are_named(make, points, message: str) -> None:
+def test_sets_without_a_hull_are_named(make, points, message: str) -> None:
     with pytest.raises(ValueError, match="sequence 1: expected .*" + message):
         make().batch_of([SQUARE, points])
 

@@ -131,7 +131,7 @@ def test_a_batch_of_ones_own_points_is_that_of_the_task(make, seed) -> None:
         assert ours is theirs is None or torch.equal(ours, theirs)
 
 
-def test_points_beyond_those_of_training_and_python_lists_may_be_given() -> None:
+def test_sets_beyond_those_of_training_and_python_lists_may_be_given() -> None:
     batch = SortingNumbers(max_points=5).batch_of([[[i / 50] for i in range(50)], [[3.0]]])
     assert [answer for _, answer in pointed(batch)] == [list(range(50)), [0]]
 
@@ -149,8 +149,8 @@ def test_labels_are_numbers_from_1_and_the_names_of_marks() -> None:
     [
         ({"min_points": 2}, "3 <= min_points <= max_points; got 2 and 20"),
         ({"min_points": 6, "max_points": 5}, "got 6 and 5"),
-        ({"test_points": [(2, 1)]}, "test_points must be of at least 3 points; got 2"),
-        ({"test_points": [(3, 0)]}, "test_sequences must be .* got 0"),
+        ({"test_sets": [(2, 1)]}, "test_sets must be of at least 3 points; got 2"),
+        ({"test_sets": [(3, 0)]}, "test_sequences must be .* got 0"),
         ({"test_sequences": 0}, "test_sequences must be .* got 0"),
         ({"batch_points": 19}, "batch_points must be at least max_points, .* got 19 and 20"),
         ({"batch_size": 0}, "batch_size must be .* got 0"),
@@ -180,6 +180,6 @@ def test_one_number_can_be_sorted_but_not_none() -> None:
         ([[["one"]]], "sequence 0: could not convert"),
     ],
 )
-def test_points_that_are_none_are_named(points, message: str) -> None:
+def test_sets_that_are_none_are_named(points, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SortingNumbers().batch_of(points)

@@ -77,7 +77,7 @@ def test_every_symbol_and_every_length_comes() -> None:
 
 
 def test_test_sets_have_their_length_and_size() -> None:
-    task = SortingTokens(test_lengths=[(7, 3), (9, 2)], test_sequences=5)
+    task = SortingTokens(test_sets=[(7, 3), (9, 2)], test_sequences=5)
     assert task.test_names() == ["test", "length_7", "length_9"]
     assert task.batch("length_9", 0).targets.shape == (2, 10)
     assert [len(loader) for loader in task.test_dataloader()] == [1, 1, 1]
@@ -108,7 +108,7 @@ def test_what_is_exact_is_measured_by_length(make, seed, low, more, ask) -> None
 
 
 def test_answers_that_are_short_or_without_an_end_are_not_exact() -> None:
-    task = CopyingTokens(max_length=5, test_lengths=[(3, 4)], test_sequences=4)
+    task = CopyingTokens(max_length=5, test_sets=[(3, 4)], test_sequences=4)
     targets = task.batch("test", 0).targets
     assert task.measure("test", [targets]) == {"exact_length_1-5": 1.0}
     assert task.measure("test", [targets.masked_fill(targets == END, PAD)]) == {
@@ -137,8 +137,8 @@ def test_labels_are_symbols_and_the_names_of_marks() -> None:
         ({"symbols": 1}, "symbols must be at least 2; got 1"),
         ({"min_length": 0}, "1 <= min_length <= max_length; got 0 and 20"),
         ({"min_length": 5, "max_length": 4}, "got 5 and 4"),
-        ({"test_lengths": [(0, 1)]}, "test_length must be .* got 0"),
-        ({"test_lengths": [(3, 0)]}, "test_sequences must be .* got 0"),
+        ({"test_sets": [(0, 1)]}, "test_length must be .* got 0"),
+        ({"test_sets": [(3, 0)]}, "test_sequences must be .* got 0"),
         ({"test_sequences": 0}, "test_sequences must be .* got 0"),
         ({"batch_size": 0}, "batch_size must be .* got 0"),
     ],

@@ -19,7 +19,8 @@ from scipy import spatial
 from memnets.core import Batch, check_positive
 from memnets.files import cached
 from tasks.base import Array
-from tasks.pointing import Pointed, PointingTask, as_batch
+from tasks.limits import check_room
+from tasks.pointing import Pointed, PointingTask, as_batch, in_unit_square
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 
@@ -44,6 +45,17 @@ class _PlaneTask(PointingTask):
         """Uniform in the unit square, ``[n, 2]``."""
         return random.random((n, 2), np.float32)
 
+    def seen(self, points: Array) -> Array:
+        """Points that are not all in the unit square are moved and scaled into it.
+
+        Both axes are scaled alike, so that no answer changes.
+        """
+        return in_unit_square(points)
+
+    def solve(self, points: Sequence[Array]) -> Sequence[Sequence[int] | Array]:
+        """See :meth:`~tasks.PointingTask.solve`; far from the origin digits would be lost."""
+        return self.answers([in_unit_square(rows) for rows in points])
+
     @abstractmethod
     def lines(self, points: Array, answer: list[int]) -> list[Array]:
         """Lines ``[k, 2]`` that draw an answer."""
@@ -66,7 +78,7 @@ class _HullTask(_PlaneTask):
                 f"and as point {again}"
             )
         try:
-            self.answer(points)
+            self.solve([points])
         except spatial.QhullError as error:
             raise ValueError(
                 f"expected points that do not lie on one line; all {len(points)} do, or nearly, "
@@ -90,6 +102,9 @@ class ConvexHull(_HullTask):
         max_points: most points of training, validation and the test set ``test``.
         test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
+        test_files: files of points, each a further test set; see
+            :func:`tasks.points.read_points`.
+        test_points: the old name of ``test_sets``.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
         settings: see :class:`~tasks.Task`.
@@ -136,6 +151,9 @@ class Delaunay(_HullTask):
         max_points: most points of training, validation and the test set ``test``.
         test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
+        test_files: files of points, each a further test set; see
+            :func:`tasks.points.read_points`.
+        test_points: the old name of ``test_sets``.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
         settings: see :class:`~tasks.Task`.
@@ -197,6 +215,9 @@ class TravellingSalesman(_PlaneTask):
         max_points: most points of training, validation and the test set ``test``.
         test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
+        test_files: files of points, each a further test set; see
+            :func:`tasks.points.read_points`.
+        test_points: the old name of ``test_sets``.
         batch_points: points in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
         pool_batches: training batches that differ in more than their guise, where ``max_points`` is
@@ -227,6 +248,8 @@ class TravellingSalesman(_PlaneTask):
         check_positive(pool_batches=pool_batches)
         if self.most_points > EXACT_POINTS:
             _elkai()
+            # Eight bytes each.
+            check_room("the distances of a tour", 8, self.most_points, self.most_points)
         self.pool_batches = pool_batches
         usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         self.cache = Path(usual, "memnets") if cache is None else Path(cache)

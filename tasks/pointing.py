@@ -7,8 +7,11 @@ as any other.
 
 from __future__ import annotations
 
+import logging
+import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,10 +19,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from memnets.core import END, Batch, check_positive, padded, unpadded
-from tasks.base import Array, Task, by_name, check_range
+from tasks.base import Array, Task, by_name, check_range, renamed
+from tasks.limits import check_room
+from tasks.points import read_points
 from tasks.tokens import MARKS, answer_batch, answered_rows, said
 
-__all__ = ["Pointed", "PointingTask", "SortingNumbers", "as_batch"]
+__all__ = ["Pointed", "PointingTask", "SortingNumbers", "as_batch", "in_unit_square"]
+
+logger = logging.getLogger(__name__)
+
+#: Whole numbers beyond are not all numbers of float64.
+EXACT = 2**53
 
 
 class Pointed(NamedTuple):
@@ -45,11 +55,18 @@ class PointingTask(Task):
     The source is float32 ``[B, S, width]``, padded with zeros behind a mask where sequences differ
     in n. Targets are tokens ``[B, T]``.
 
+    Points of one's own come from files, each a further test set, or from Python
+    (:meth:`batch_of`). They are answered as they are given, in float64; a model is given what
+    :meth:`seen` makes of them, in float32. Scores and predictions are in their own coordinates.
+
     Args:
         min_points: fewest points of a sequence.
         max_points: most points of training, validation and the test set ``test``.
         test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many points as in training, at least 1.
+        test_files: further test sets, each named as its file without the ending: ``.tsp`` of
+            TSPLIB, or a table with a point a line (:func:`tasks.points.read_points`).
+        test_points: the old name of ``test_sets``.
         batch_points: points in a training batch, at least ``max_points``. All its sequences then
             have one n, drawn for the batch, and there are as many as fit; ``batch_size`` is not
             used. If not given, n is drawn for each sequence.
@@ -68,9 +85,12 @@ class PointingTask(Task):
         test_sets: Sequence[tuple[int, int]] = (),
         test_sequences: int = 1000,
         batch_points: int | None = None,
+        test_files: Sequence[str] = (),
+        test_points: Sequence[tuple[int, int]] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        test_sets = renamed("test_points", test_points, "test_sets", test_sets, ())
         check_positive(test_sequences=test_sequences)
         check_range("points", min_points, max_points, least=self.fewest)
         for n, sequences in test_sets:
@@ -86,9 +106,23 @@ class PointingTask(Task):
         self.max_points = max_points
         self.test_sequences = test_sequences
         self.batch_points = batch_points
+        self.check_room(
+            max_points,
+            self.width,
+            tested=[
+                (size, n, self.width) for n, size in [(max_points, test_sequences), *test_sets]
+            ],
+        )
+        check_room("a training batch", batch_points or 0, self.width)
         self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_sets)
+        read = [(_set_name(path), self._read_file(path)) for path in test_files]
+        by_name([("test", None), *self.test_sets.items(), *read])
+        #: Sequences of points from files, by the names of their test sets.
+        self.own = dict(read)
+        self._own_batches: dict[str, Batch] = {}
+        own = [len(points) for several in self.own.values() for points in several]
         #: The largest n of any split.
-        self.most_points = max([max_points, *(n for n, _ in test_sets)])
+        self.most_points = max([max_points, *(n for n, _ in test_sets), *own])
         self.input_size = self.width
         self.output_size = END + 1 + self.most_points
 
@@ -104,8 +138,23 @@ class PointingTask(Task):
         """An answer to each of many; override it where many at once are faster."""
         return [self.answer(rows) for rows in points]
 
+    def seen(self, points: Array) -> Array:
+        """What a model is given of anybody's points; rounded to float32 after.
+
+        As they are if not overridden. Override it where the answer stays the same when points are
+        moved or scaled, so that they come to lie where a model has seen others in training.
+
+        Args:
+            points: ``[n, width]``, finite.
+        """
+        return points
+
+    def solve(self, points: Sequence[Array]) -> Sequence[Sequence[int] | Array]:
+        """An answer to each of anybody's sequences of points, ``[n, width]``, finite."""
+        return self.answers(points)
+
     def check(self, points: Array) -> None:
-        """Check that points, float32 ``[n, width]`` and finite, have an answer.
+        """Check that points, ``[n, width]`` and finite, have an answer.
 
         Raises:
             ValueError: they have none.
@@ -128,11 +177,15 @@ class PointingTask(Task):
         return None
 
     def test_names(self) -> list[str]:
-        """``test``, and ``n_<n>`` for each further number of points."""
-        return ["test", *self.test_sets]
+        """``test``, ``n_<n>`` for each further number of points, and the names of files."""
+        return ["test", *self.test_sets, *self.own]
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
+        if split in self.own:
+            if split not in self._own_batches:
+                self._own_batches[split] = self.batch_of(self.own[split])
+            return self._own_batches[split]
         points = self.drawn(split, index)
         return as_batch(points, self.answers(points))
 
@@ -153,13 +206,17 @@ class PointingTask(Task):
     def batch_of(self, points: Sequence[ArrayLike]) -> Batch:
         """A batch of anybody's points, with their answers.
 
+        The answers are those to the numbers as they are given, in float64 (whole numbers beyond
+        2^53 are taken from the least first). A model is given what :meth:`seen` makes of them, in
+        float32; where points differ that are then the same, a warning says so.
+
         Args:
             points: B sequences ``[n, width]``, at least one, each of an n of its own.
 
         Raises:
-            ValueError: a sequence has too few points, of another width, that are not finite in
-                float32, or that have no answer; the message names the sequence and the points, both
-                counted from 0.
+            ValueError: a sequence has too few points, of another width, that are not finite, or
+                that have no answer; the message names the sequence and the points, both counted
+                from 0.
         """
         if not len(points):
             raise ValueError("expected sequences of points; got none")
@@ -169,20 +226,46 @@ class PointingTask(Task):
                 checked.append(self._checked(rows))
             except ValueError as error:
                 raise ValueError(f"sequence {number}: {error}") from None
-        return as_batch(checked, self.answers(checked))
+        answers, seen = self.solve(checked), [self.seen(rows) for rows in checked]
+        with np.errstate(over="ignore", under="ignore"):
+            batch = as_batch(seen, answers)
+        if not batch.source.isfinite().all():
+            raise ValueError("expected points that are finite in float32; got greater ones")
+        for number, rows in enumerate(checked):
+            given = unpadded(batch.source, batch.source_mask, number).numpy()
+            distinct, left = (len(np.unique(each, axis=0)) for each in (rows, given))
+            if left < distinct:
+                logger.warning(
+                    "sequence %d: of %d different points a model sees %d, in float32",
+                    number,
+                    distinct,
+                    left,
+                )
+        return batch
+
+    def _read_file(self, path: str) -> list[Array]:
+        sequences = read_points(path, self.width)
+        for number, points in enumerate(sequences, start=1):
+            try:
+                self._checked(points)
+            except ValueError as error:
+                raise ValueError(f"{path}, sequence {number}: {error}") from None
+        return sequences
 
     def _checked(self, rows: ArrayLike) -> Array:
-        with np.errstate(over="ignore"):
-            points: Array = np.asarray(rows, np.float32)
+        """Points in float64; in float32 if they are of it, as those are that a task draws."""
+        points = _wide(rows)
         if points.ndim != 2 or points.shape[1] != self.width:
             raise ValueError(f"expected points [n, {self.width}]; got {list(points.shape)}")
         if len(points) < self.fewest:
             raise ValueError(f"expected at least {self.fewest} points; got {len(points)}")
         for index in np.flatnonzero(~np.isfinite(points).all(1))[:1]:
             raise ValueError(
-                f"expected numbers that are finite in float32; "
-                f"got {points[index].tolist()} as point {index}"
+                f"expected numbers that are finite; got {points[index].tolist()} as point {index}"
             )
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = points.astype(np.float32)
+        points = narrow if (narrow == points).all() else points
         self.check(points)
         return points
 
@@ -201,14 +284,46 @@ class PointingTask(Task):
             ValueError: there is not an answer for each sequence.
         """
         judged = [
-            self.judge(_read(batch, row, tokens))
-            for batch, row, tokens in answered_rows(self, split, answers)
+            self.judge(pointed)
+            for pointed in self._pointed(split, answered_rows(self, split, answers))
         ]
         names = dict.fromkeys(name for scores in judged for name in scores)
         return {
             name: float(np.mean([scores[name] for scores in judged if name in scores]))
             for name in names
         }
+
+    def _pointed(
+        self, split: str, answered: list[tuple[Batch, int, list[int]]]
+    ) -> Iterator[Pointed]:
+        """Answers to a test set, with the points as they were given."""
+        for number, (batch, row, tokens) in enumerate(answered):
+            pointed = _read(batch, row, tokens)
+            yield pointed._replace(points=self.own[split][number]) if split in self.own else pointed
+
+    def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
+        """Of a test set from a file the points, the right answer and the one that came.
+
+        The points are in their own coordinates, ``x,y x,y ...``, in the order in which they are
+        pointed at; ``?`` is no point.
+        """
+        if split not in self.own:
+            return []
+
+        def written(points: Array, indices: list[int]) -> str:
+            return " ".join(
+                ",".join(map(repr, points[index].tolist())) if 0 <= index < len(points) else "?"
+                for index in indices
+            )
+
+        return [
+            (
+                written(each.points, list(range(len(each.points)))),
+                written(each.points, each.target),
+                written(each.points, each.answer),
+            )
+            for each in self._pointed(split, answered_rows(self, split, answers))
+        ]
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Points by their number, from 1; marks by their names."""
@@ -247,6 +362,53 @@ def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) 
     )
 
 
+def in_unit_square(points: Array) -> Array:
+    """Points, moved and scaled into the unit square (or line, or cube) if they are not in it.
+
+    The least of each axis becomes 0, and the longest extent 1.
+
+    Args:
+        points: ``[n, width]``, finite.
+
+    Returns:
+        The same points if all are in ``[0, 1]``, else float64 ``[n, width]``.
+    """
+    if points.min() >= 0 and points.max() <= 1:
+        return points
+    # Halves, since the extent of finite numbers need not be one.
+    wide = points.astype(np.float64) / 2
+    moved: Array = wide - wide.min(0)
+    return moved / (moved.max() or 1.0)
+
+
+def _wide(rows: ArrayLike) -> Array:
+    """Numbers in float64; whole ones beyond :data:`EXACT`, from the least of their axis.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    try:
+        given = np.asarray(rows)
+        if given.dtype.kind == "c":
+            raise ValueError("expected real numbers; got complex ones")
+        whole = given.dtype.kind in "iu" or (
+            given.dtype.kind == "O" and all(isinstance(each, int) for each in given.flat)
+        )
+        if whole and given.ndim == 2 and given.size:
+            exact = given.astype(object)
+            if max(abs(exact.min()), abs(exact.max())) > EXACT:
+                given = exact - exact.min(0)
+        return given.astype(np.float64)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"expected numbers; got others ({error})") from error
+
+
+def _set_name(path: str) -> str:
+    """The name of a file without its ending, in the letters of a name."""
+    stem = Path(path.removesuffix(".gz")).stem
+    return re.sub(r"[^\w.-]", "_", stem)
+
+
 def _read(batch: Batch, row: int, tokens: list[int]) -> Pointed:
     """An answer, up to its end mark, to one sequence of a batch."""
     points = unpadded(batch.source, batch.source_mask, row).double().numpy()
@@ -269,6 +431,9 @@ class SortingNumbers(PointingTask):
         max_points: most numbers of training, validation and the test set ``test``.
         test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
         test_sequences: in ``test``, with as many numbers as in training, at least 1.
+        test_files: files of numbers, each a further test set; see
+            :func:`tasks.points.read_points`.
+        test_points: the old name of ``test_sets``.
         batch_points: numbers in a training batch, at least ``max_points``; see
             :class:`~tasks.pointing.PointingTask`.
         settings: see :class:`~tasks.Task`.
@@ -280,6 +445,10 @@ class SortingNumbers(PointingTask):
     def points(self, random: np.random.Generator, n: int) -> Array:
         """Uniform in ``[0, 1)``, ``[n, 1]``."""
         return random.random((n, 1), np.float32)
+
+    def seen(self, points: Array) -> Array:
+        """Numbers that are not all in ``[0, 1]`` are moved and scaled to go from 0 to 1."""
+        return in_unit_square(points)
 
     def answer(self, points: Array) -> Array:
         """Where the numbers are, from the least to the greatest."""

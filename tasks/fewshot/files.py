@@ -342,7 +342,8 @@ def _decoded(content: bytes, where: str) -> Array:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with _pillow_bound(most // 2):
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
-                return _greys(ImageOps.exif_transpose(image), image.format == "PNG")
+                ImageOps.exif_transpose(image, in_place=True)
+                return _greys(image)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{where}: expected an image of at most {most:,} pixels; got more; {advice()}"
@@ -364,9 +365,9 @@ def _pillow_bound(pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _greys(image: Image.Image, png: bool) -> Array:
+def _greys(image: Image.Image) -> Array:
     """See :func:`_decoded`; whole numbers of a PNG have 16 bits, whatever Pillow calls them."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and png):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         greys = np.asarray(image).astype(np.float64) / 257
         clear = image.info.get("transparency")
         seen = np.ones(greys.shape) if clear is None else (np.asarray(image) != clear)

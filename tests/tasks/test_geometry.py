@@ -446,7 +446,7 @@ def test_fewer_points_than_three_are_named(make) -> None:
         make().batch_of([[[0.0, 0.0], [1.0, 0.0]]])
     with pytest.raises(ValueError, match=r"expected points \[n, 2\]; got \[3, 1\]"):
         make().batch_of([[[0.0], [1.0], [2.0]]])
-    with pytest.raises(ValueError, match=r"finite in float32; got \[0.0, inf\] as point 2"):
+    with pytest.raises(ValueError, match=r"are finite; got \[0.0, inf\] as point 2"):
         make().batch_of([[[0.0, 0.0], [1.0, 0.0], [0.0, math.inf]]])
 
 

@@ -60,15 +60,22 @@ class Translator:
 
     Args:
         model: answers in tokens of the vocabulary; it is set to evaluate.
-        vocabulary: of sentences and translations.
+        vocabulary: of sentences, and of translations if they have none of their own.
+        target_vocabulary: of translations.
 
     Attributes:
         counts: of the last call.
     """
 
-    def __init__(self, model: Model[Any], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        model: Model[Any],
+        vocabulary: Vocabulary,
+        target_vocabulary: Vocabulary | None = None,
+    ) -> None:
         self.model = model.eval()
         self.vocabulary = vocabulary
+        self.target_vocabulary = target_vocabulary or vocabulary
         self.counts = Counts()
 
     @classmethod
@@ -95,12 +102,14 @@ class Translator:
             )
         try:
             vocabulary = Vocabulary.from_tensor(kept["vocabulary"])
-            model = _model(settings, len(vocabulary))
+            target = kept.get("target_vocabulary")
+            target = vocabulary if target is None else Vocabulary.from_tensor(target)
+            model = _model(settings, len(vocabulary), len(target))
         except (ArgumentError, TypeError, ValueError) as error:
             raise CheckpointError(f"{checkpoint_path} cannot be used: {error}") from error
         check_same_model(model, checkpoint, str(checkpoint_path))
         model.load_state_dict(checkpoint["state_dict"])
-        return cls(model, vocabulary)
+        return cls(model, vocabulary, target)
 
     def __call__(
         self,
@@ -193,7 +202,9 @@ class Translator:
             ):
                 there = [i for i, score in enumerate(scores) if score > -torch.inf]
                 cut += sum(END not in answers[i] for i in there)
-                found[row] = [Answer(self.vocabulary.decode(answers[i]), scores[i]) for i in there]
+                found[row] = [
+                    Answer(self.target_vocabulary.decode(answers[i]), scores[i]) for i in there
+                ]
             if progress is not None:
                 progress(len(rows))
         self.counts = Counts(
@@ -234,9 +245,9 @@ class Translator:
             raise
 
 
-def _model(settings: dict[str, Any], size: int) -> Model[Any]:
-    """The model of a config, for a vocabulary of so many tokens."""
-    sizes = {"input_size": size, "output_size": size}
+def _model(settings: dict[str, Any], size: int, target_size: int) -> Model[Any]:
+    """The model of a config, for vocabularies of so many tokens."""
+    sizes = {"input_size": size, "output_size": target_size}
     settings = {**settings, "init_args": {**settings.get("init_args", {}), **sizes}}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Model, "model", fail_untyped=False, required=True)

@@ -16,15 +16,24 @@ from memnets.core import BEGIN, END, PAD, UNKNOWN
 
 __all__ = ["Vocabulary"]
 
+#: How a piece writes a space, and what sentencepiece keeps for itself.
+_SPACE, _RESERVED = "▁", "▅"
+_MARKS = {PAD: "<pad>", UNKNOWN: "<unk>", BEGIN: "<s>", END: "</s>"}
+#: What would be taken for a mark: its "<" and ">" would go unseen.
+_LIKE_MARKS = re.compile("<(?=(?:pad|unk|s|/s)>)")
+
 
 class Vocabulary:
     """Tokens for text: :data:`~memnets.core.PAD`, ``UNKNOWN``, ``BEGIN``, ``END``, then sub-words.
 
     Text is kept as it is, but for spaces: those at its ends are dropped, several in a row are one.
-    ``decode(encode(text))`` is the text where all its characters were in the training text.
+    ``decode(encode(text))`` is the text where all its characters were in the training text. Three
+    characters cannot be in a sub-word, and are ``UNKNOWN``: the null character, ``▁`` and ``▅``.
 
     Args:
-        model: a serialized sentencepiece model whose marks have the numbers above.
+        model: a serialized sentencepiece model. Its marks may have other numbers than those above,
+            or be missing but for the unknown one: here the marks come first, and then its other
+            pieces in their order.
 
     Raises:
         ValueError: it is damaged or of another kind.
@@ -39,18 +48,33 @@ class Vocabulary:
             raise ValueError(
                 f"expected a sentencepiece model; got {len(model)} bytes that are not one"
             ) from error
-        marks = (
-            self._processor.pad_id(),
-            self._processor.unk_id(),
-            self._processor.bos_id(),
-            self._processor.eos_id(),
-        )
-        if marks != (PAD, UNKNOWN, BEGIN, END):
-            raise ValueError(
-                "expected a sentencepiece model whose padding, unknown, begin and end have the "
-                f"numbers {PAD}, {UNKNOWN}, {BEGIN} and {END}; got {', '.join(map(str, marks))}"
-            )
+        marks = {
+            PAD: self._processor.pad_id(),
+            UNKNOWN: self._processor.unk_id(),
+            BEGIN: self._processor.bos_id(),
+            END: self._processor.eos_id(),
+        }
+        rest = [i for i in range(self._processor.get_piece_size()) if i not in marks.values()]
+        #: The number in the model of each token, and the token of each number there.
+        self._numbers = [*(marks[mark] for mark in sorted(marks)), *rest]
+        self._tokens = {number: token for token, number in enumerate(self._numbers)}
         self.model = model
+
+    @classmethod
+    def load(cls, content: bytes, name: str) -> Vocabulary:
+        """The vocabulary of a file that sentencepiece wrote.
+
+        Args:
+            content: of the file.
+            name: what an error calls it.
+
+        Raises:
+            ValueError: it is damaged or of another kind.
+        """
+        try:
+            return cls(content)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def __reduce__(self) -> tuple[type[Vocabulary], tuple[bytes]]:
         return Vocabulary, (self.model,)
@@ -65,7 +89,7 @@ class Vocabulary:
         """Learn sub-words from text; the same text gives the same sub-words.
 
         Args:
-            sentences: the text; every character in it will be known.
+            sentences: the text; every character in it will be known but those three.
             size: how many tokens, the four marks included.
             kind: byte-pair encoding (Sennrich et al. 2016), a unigram language model (Kudo 2018),
                 or single characters; for these ``size`` must be how many there are.
@@ -84,7 +108,7 @@ class Vocabulary:
                 f"its marks; got {size}"
             )
         model = io.BytesIO()
-        lines = [sentence for sentence in sentences if sentence.strip(" ")]
+        lines = [text for text in map(_trainable, sentences) if text.strip(" ")]
         if not lines:
             raise ValueError("a vocabulary needs text to be trained on; got none")
         try:
@@ -117,11 +141,13 @@ class Vocabulary:
         return vocabulary
 
     def __len__(self) -> int:
-        return int(self._processor.get_piece_size())
+        return len(self._numbers)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, with no mark at its begin or end."""
-        return list(self._processor.encode(text))
+        # A piece writes a space so, and would be read as one.
+        numbers = self._processor.encode(text.replace(_SPACE, _RESERVED))
+        return [self._tokens[number] for number in numbers]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens, up to the first ``END``; ``UNKNOWN`` shows as ``⁇``.
@@ -129,7 +155,7 @@ class Vocabulary:
         Raises:
             ValueError: a token is out of range.
         """
-        return str(self._processor.decode(list(self._words(tokens))))
+        return str(self._processor.decode([self._numbers[token] for token in self._words(tokens)]))
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
         """The written form of each token; ``▁`` stands for the space before a word.
@@ -137,7 +163,12 @@ class Vocabulary:
         Raises:
             ValueError: a token is out of range.
         """
-        return [str(self._processor.id_to_piece(token)) for token in self._checked(tokens)]
+        numbers = [(token, self._numbers[token]) for token in self._checked(tokens)]
+        return [
+            # Of a model of one's own some marks are missing.
+            str(self._processor.id_to_piece(number)) if number >= 0 else _MARKS[token]
+            for token, number in numbers
+        ]
 
     def unknown(self, text: str) -> int:
         """How many tokens of a text are ``UNKNOWN``."""
@@ -171,6 +202,13 @@ class Vocabulary:
             if not 0 <= token < len(self):
                 raise ValueError(f"a token must be in [0, {len(self)}); got {token}")
             yield token
+
+
+def _trainable(text: str) -> str:
+    """Text without what sentencepiece would drop a line for, or take for a mark of its own."""
+    if _RESERVED in text or _SPACE in text or "\0" in text:
+        text = re.sub(f"[{_RESERVED}{_SPACE}\0]", " ", text)
+    return _LIKE_MARKS.sub("< ", text)
 
 
 def _reason(message: str, size: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
-from babel.messages.pofile import PoFileError, read_po
+from babel.messages.pofile import PoFileError, PoFileParser
 
 from tasks.translation.files import Pairs, read_bytes
 
@@ -28,13 +30,44 @@ _AFTER: Final = {
 }
 
 
+#: The header of a .po file: the translation of nothing.
+_HEADER: Final = re.compile(rb'^msgid\s+""\s*\nmsgstr((?:\s*"[^\n]*"\s*$)+)', re.MULTILINE)
+_CHARSET: Final = re.compile(rb'charset\s*=[\s\\"]*([a-z0-9][\w:.+-]*)', re.IGNORECASE)
+#: The first 4 bytes of a .mo file whose numbers begin with the lowest byte.
+_LITTLE: Final = b"\xde\x12\x04\x95"
+
+
+class _Catalogue(Catalog):
+    """A catalogue that takes from its header what is needed to read messages, and no more.
+
+    Dates, names and versions may be empty or nonsense, as some programs leave them.
+    """
+
+    def _take(self, headers: Iterable[tuple[str, str]]) -> None:
+        needed = []
+        for name, value in headers:
+            kind = name.lower()
+            known = kind != "plural-forms" or ("nplurals" in value and "INTEGER" not in value)
+            if kind in ("content-type", "plural-forms") and known:
+                needed.append((name, value))
+            elif kind == "language":
+                try:
+                    self._set_locale(value.replace("-", "_") or None)
+                except (ValueError, TypeError):  # no language, such as "German (Austria)"
+                    self._set_locale(None)
+        self._set_mime_headers(needed)
+
+    mime_headers = property(Catalog._get_mime_headers, _take)
+
+
 def read_catalogue(path: str) -> Pairs:
     """Pair the messages of a catalogue with their translations.
 
     Of a message with plural forms, the singular is paired with the first form and the plural with
     the last. What is fuzzy (in a ``.po``; a ``.mo`` holds none) or not translated is left out and
     counted; obsolete messages and the header are no messages. A line break within a message
-    becomes a space.
+    becomes a space. Of the header, which may be missing, only the charset, the language and the
+    number of plural forms matter.
 
     Args:
         path: a compiled catalogue if its name ends in ``.mo``.
@@ -75,7 +108,7 @@ def _forms(text: object) -> list[str]:
 def _read_mo(path: str) -> Catalog:
     content = read_bytes(path)
     try:
-        return read_mo(io.BytesIO(content))
+        return read_mo(io.BytesIO(_without_header(content)))
     except Exception as error:  # what Babel raises depends on where the damage is
         raise ValueError(
             f"expected a compiled gettext catalogue (.mo) at {path}; the file is damaged or of "
@@ -85,24 +118,41 @@ def _read_mo(path: str) -> Catalog:
 
 def _read_po(path: str) -> Catalog:
     content = read_bytes(path)
-    charset = re.search(rb"charset=([\w-]+)", content)
+    header = _HEADER.search(content)
+    charset = header and _CHARSET.search(header[1])
     name = charset[1].decode() if charset else "utf-8"
     if name.lower() in ("utf-8", "utf8", "charset"):  # CHARSET stands in templates
         name = "utf-8-sig"
     try:
         text = content.decode(name)
-    except LookupError as error:
-        raise ValueError(f"{path}: expected a charset that Python knows; got {name}") from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: expected {error.encoding}; got another") from error
+    except (LookupError, UnicodeError) as error:
+        raise ValueError(f"{path}: expected a charset that Python knows; got {name}") from error
     _check_lines(path, text)
     try:
-        return read_po(io.StringIO(text), abort_invalid=True)
+        catalogue = _Catalogue()
+        PoFileParser(catalogue, abort_invalid=True).parse(io.StringIO(text))
+        return catalogue
     except PoFileError as error:
         raise ValueError(f"{path}, line {error.lineno + 1}: {_first_line(error)}") from error
-    except Exception as error:  # such as a date or a plural rule in the header
+    except Exception as error:  # such as a plural rule in the header
         raise ValueError(f"{path}: expected a gettext catalogue; {_first_line(error)}") from error
+
+
+def _without_header(content: bytes) -> bytes:
+    """A compiled catalogue that says nothing in its header but the charset."""
+    order = "<" if content[:4] == _LITTLE else ">"
+    messages, translations = struct.unpack(order + "2I", content[12:20])
+    (first,) = struct.unpack(order + "I", content[messages : messages + 4])
+    length, start = struct.unpack(order + "2I", content[translations : translations + 8])
+    # A header comes first, since the messages are sorted.
+    if first or start + length > len(content):
+        return content
+    told = re.search(rb"content-type:[^\n]*", content[start : start + length], re.IGNORECASE)
+    header = (told[0] if told else b"").ljust(length)
+    return content[:start] + header + content[start + length :]
 
 
 def _check_lines(path: str, text: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+from tasks.limits import read_file
 
 __all__ = ["Pairs", "lines_of", "read_bytes", "read_columns", "read_lines", "read_two_files"]
 
@@ -28,18 +27,9 @@ def read_bytes(path: str) -> bytes:
     """What is in a file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        ValueError: it is missing, empty, or damaged.
+        ValueError: it is missing, empty, damaged, or larger than :func:`tasks.limits.limit`.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"expected a file at {path}; there is none")
-    content = Path(path).read_bytes()
-    if path.endswith(".gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(
-                f"expected {path} to be a gzip file; it is damaged ({error})"
-            ) from error
+    content = read_file(path)
     if not content.strip():
         raise ValueError(f"expected sentences in {path}; the file is empty")
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from memnets.core import BEGIN, END, PAD, Batch, check_positive, padded, unpadded
 from memnets.vocabulary import Vocabulary
 from tasks.base import Array, Task
+from tasks.limits import read_file
 from tasks.translation.catalogues import read_catalogue
 from tasks.translation.cldr import locale_of, phrases
 from tasks.translation.files import read_columns, read_two_files
@@ -29,6 +31,15 @@ LEAST_SENTENCES = 20
 #: Where no file is given, one source in this many is held out, and no more than the next number.
 HELD_OUT = 20
 MOST_HELD_OUT = 1000
+#: Pairs of ``cldr``: there are hardly more.
+MOST_PHRASES = 1_000_000
+#: No vocabulary of sub-words is larger.
+MOST_TOKENS = 10_000_000
+#: Letters of languages that put no spaces between words: Thai to Burmese, kana, Chinese.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+#: Under what names a checkpoint keeps the vocabularies; the second if the target has its own.
+VOCABULARIES = ("vocabulary", "target_vocabulary")
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +50,9 @@ class Translation(Task):
     The source is tokens ``[B, S]``, each row ended by :data:`~memnets.core.END`. Targets are the
     tokens of the translation and the end mark, ``[B, T]``; while it answers, the model is given
     ``BEGIN`` and then the targets before. ``PAD`` fills up the rows. Both languages share one
-    vocabulary of sub-words, trained on the training pairs alone and kept in checkpoints: a task
-    whose state is restored needs no training data to read text.
+    vocabulary of sub-words, or each has its own; they are trained on the training pairs alone, or
+    read from files, and kept in checkpoints: a task whose state is restored needs no training data
+    to read text.
 
     ``cldr`` is localised phrases, such as dates, units and lists of countries, drawn by rule
     (:mod:`tasks.translation.cldr`), and no natural corpus. ``files`` are sentences, one a line in
@@ -63,7 +75,12 @@ class Translation(Task):
         test: the same.
         columns: which columns of a file, from 0.
         reverse: translate from the second language, file, column or form into the first.
-        vocabulary_size: tokens of both languages together, the marks included.
+        vocabulary_size: tokens of both languages together, the marks included; or a pair, tokens of
+            a vocabulary of the source and of one of the target. Of two that have the same size, the
+            ``tied`` models here share the embeddings.
+        vocabulary_files: sentencepiece models to use instead of training some: one for both
+            languages, or one for the source and one for the target. They say their size
+            (``vocabulary_size`` is not used), and may have their marks anywhere.
         vocabulary_kind: see :meth:`~memnets.vocabulary.Vocabulary.train`.
         batch_tokens: at most so many tokens in a batch, source and targets, padding included; a
             pair of the validation or test that has more is a batch alone.
@@ -71,6 +88,11 @@ class Translation(Task):
             and counted.
         epoch_batches: training batches between two validations; a pass over the data if not given.
         validation_batches: validate on so many batches; all if not given.
+        bleu_tokenizer: how sacrebleu cuts text into the words of BLEU: ``13a`` for languages that
+            put spaces between words, ``zh`` for Chinese, ``char`` for single characters, ``intl``
+            for more kinds of punctuation, ``none`` for text that is cut already; and ``ja-mecab``,
+            ``ko-mecab``, ``spm``, ``flores101``, ``flores200``, which need packages or a model that
+            sacrebleu downloads.
         workers: processes that make batches ahead of time, at least 0.
         seed: chooses the phrases of ``cldr`` and the order of the training data; from the command
             line it follows ``seed_everything``.
@@ -94,7 +116,7 @@ class Translation(Task):
         test: list[str] | str | None = None,
         columns: tuple[int, int] = (0, 1),
         reverse: bool = False,
-        vocabulary_size: int = 2000,
+        vocabulary_size: int | tuple[int, int] = 2000,
         vocabulary_kind: Literal["bpe", "unigram", "char"] = "bpe",
         batch_tokens: int = 4096,
         max_tokens: int = 256,
@@ -102,6 +124,8 @@ class Translation(Task):
         validation_batches: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        vocabulary_files: list[str] | str | None = None,
+        bleu_tokenizer: str = "13a",
     ) -> None:
         super().__init__(
             epoch_batches=1 if epoch_batches is None else epoch_batches,
@@ -109,9 +133,19 @@ class Translation(Task):
             workers=workers,
             seed=seed,
         )
-        check_positive(
-            vocabulary_size=vocabulary_size, batch_tokens=batch_tokens, max_tokens=max_tokens
+        check_positive(batch_tokens=batch_tokens, max_tokens=max_tokens)
+        sizes_of_both = (
+            [vocabulary_size] if isinstance(vocabulary_size, int) else list(vocabulary_size)
         )
+        for size in sizes_of_both:
+            check_positive(vocabulary_size=size)
+            if size > MOST_TOKENS:
+                raise ValueError(f"vocabulary_size must be at most {MOST_TOKENS:,}; got {size:,}")
+        if len(sizes_of_both) > 2:
+            raise ValueError(
+                "vocabulary_size must be a number, or two: of the source and of the target; "
+                f"got {len(sizes_of_both)}"
+            )
         if source not in ("cldr", "files", "gettext"):
             raise ValueError(f"source must be 'cldr', 'files' or 'gettext'; got {source!r}")
         if batch_tokens < 2 * max_tokens:
@@ -128,8 +162,23 @@ class Translation(Task):
         self.max_tokens = max_tokens
         self.whole_pass = epoch_batches is None
         self.whole_validation = validation_batches is None
-        self.input_size = vocabulary_size
-        self.output_size = vocabulary_size
+        self.bleu_tokenizer = bleu_tokenizer
+        if bleu_tokenizer != "13a":  # which is slow to load
+            self._bleu()
+        #: One for both languages, or one for the source and one for the target.
+        self._vocabularies: list[Vocabulary] | None = None
+        if vocabulary_files:
+            files = [vocabulary_files] if isinstance(vocabulary_files, str) else vocabulary_files
+            if len(files) > 2:
+                raise ValueError(
+                    "vocabulary_files must be one file, or two: of the source and of the target; "
+                    f"got {len(files)}"
+                )
+            paths = [str(Path(folder, file)) for file in files]
+            self._vocabularies = [Vocabulary.load(read_file(path), path) for path in paths]
+            sizes_of_both = [len(vocabulary) for vocabulary in self._vocabularies]
+        self.vocabulary_sizes = sizes_of_both
+        self.input_size, self.output_size = sizes_of_both[0], sizes_of_both[-1]
         self.sizes = dict(zip(("train", "val", "test"), sizes, strict=True))
         self.paths = {
             split: [
@@ -141,7 +190,6 @@ class Translation(Task):
         self.skipped: dict[str, int] = {}
         self.signatures: dict[str, str] = {}
         self._check_source()
-        self._vocabulary: Vocabulary | None = None
         self._pairs: dict[str, list[tuple[str, str]]] = {}
         self._encoded: dict[str, _Encoded] = {}
         self._pass: tuple[int, Array, Array] | None = None
@@ -149,6 +197,11 @@ class Translation(Task):
     def _check_source(self) -> None:
         if self.source == "cldr":
             check_positive(**{f"sizes_{split}": size for split, size in self.sizes.items()})
+            if max(self.sizes.values()) > MOST_PHRASES:
+                raise ValueError(
+                    f"sizes must be at most {MOST_PHRASES:,}: CLDR has hardly more phrases; "
+                    f"got {max(self.sizes.values()):,}"
+                )
             if any(self.paths.values()):
                 raise ValueError("source=cldr reads no files; got train, val or test")
             if locale_of(self.languages[0]) == locale_of(self.languages[1]):
@@ -230,35 +283,60 @@ class Translation(Task):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokens of both languages: those of a checkpoint, else trained on the training pairs.
+        """The tokens of the source, and of the target too if they share a vocabulary.
+
+        They are those of a checkpoint or of a file, else trained on the training pairs.
 
         Raises:
             ValueError: the training text is too small or too large for ``vocabulary_size``.
         """
-        if self._vocabulary is None:
-            sentences = (sentence for pair in self.pairs("train") for sentence in pair)
-            self._vocabulary = Vocabulary.train(sentences, self.input_size, self.vocabulary_kind)
-        return self._vocabulary
+        return self._both()[0]
+
+    @property
+    def target_vocabulary(self) -> Vocabulary:
+        """The tokens of the target; see :attr:`vocabulary`."""
+        return self._both()[-1]
+
+    def _both(self) -> list[Vocabulary]:
+        if self._vocabularies is None:
+            pairs, kind = self.pairs("train"), self.vocabulary_kind
+            if len(self.vocabulary_sizes) == 1:
+                texts = [[sentence for pair in pairs for sentence in pair]]
+            else:
+                texts = [[pair[side] for pair in pairs] for side in (0, 1)]
+            self._vocabularies = [
+                Vocabulary.train(text, size, kind)
+                for text, size in zip(texts, self.vocabulary_sizes, strict=True)
+            ]
+        return self._vocabularies
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the vocabulary."""
-        return {"vocabulary": self.vocabulary.to_tensor()}
+        """What a checkpoint keeps: the vocabulary, and that of the target if it has its own."""
+        return {
+            name: vocabulary.to_tensor()
+            for name, vocabulary in zip(VOCABULARIES, self._both(), strict=False)
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the vocabulary of a checkpoint.
+        """Take the vocabularies of a checkpoint.
 
         Raises:
-            ValueError: there is none, it is damaged, or it has another size.
+            ValueError: there are none, one is damaged, or has another size.
         """
+        kept = [state_dict[name] for name in VOCABULARIES if name in state_dict]
         if "vocabulary" not in state_dict:
             raise ValueError("expected a checkpoint with the vocabulary of a translation; got none")
-        vocabulary = Vocabulary.from_tensor(state_dict["vocabulary"])
-        if len(vocabulary) != self.input_size:
-            raise ValueError(
-                f"expected a checkpoint with a vocabulary of vocabulary_size={self.input_size} "
-                f"tokens; got {len(vocabulary)}"
+        vocabularies = [Vocabulary.from_tensor(tensor) for tensor in kept]
+        sizes = [len(vocabulary) for vocabulary in vocabularies]
+        if sizes != self.vocabulary_sizes:
+            expected, got = (
+                " and ".join(map(str, each)) for each in (self.vocabulary_sizes, sizes)
             )
-        self._vocabulary = vocabulary
+            raise ValueError(
+                f"expected a checkpoint with a vocabulary of vocabulary_size={expected} "
+                f"tokens; got {got}"
+            )
+        self._vocabularies = vocabularies
         self._encoded.clear()
         self._pass = None
 
@@ -319,7 +397,12 @@ class Translation(Task):
         """The tokens of a split, made when they are first asked for."""
         if split not in self._encoded:
             limit = self.max_tokens if split == "train" else None
-            encoded = _Encoded(self.pairs(split), self.vocabulary, self.batch_tokens, limit)
+            encoded = _Encoded(
+                self.pairs(split),
+                (self.vocabulary, self.target_vocabulary),
+                self.batch_tokens,
+                limit,
+            )
             if encoded.skipped:
                 self._skip(f"more than {limit} tokens in {split}", encoded.skipped)
             if not len(encoded.kept):
@@ -367,13 +450,19 @@ class Translation(Task):
 
     def text(self, tokens: Tensor | Iterable[int]) -> str:
         """The sentence that tokens spell, up to the first end mark."""
-        return self.vocabulary.decode(tokens.tolist() if isinstance(tokens, Tensor) else tokens)
+        return self.target_vocabulary.decode(
+            tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        )
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Sub-words of the source and of the targets, end marks included."""
-        sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
+        sides = (
+            (self.vocabulary, batch.source, batch.source_mask),
+            (self.target_vocabulary, batch.targets, batch.target_mask),
+        )
         source, targets = (
-            self.vocabulary.pieces(unpadded(side, mask, row).tolist()) for side, mask in sides
+            vocabulary.pieces(unpadded(side, mask, row).tolist())
+            for vocabulary, side, mask in sides
         )
         return source, targets
 
@@ -383,8 +472,38 @@ class Translation(Task):
         return list(zip(self.sources(split), self.references(split), texts, strict=True))
 
     def notes(self) -> list[str]:
-        """The signatures of the scores, after :meth:`measure`."""
-        return [f"{name}: {signature}" for name, signature in self.signatures.items()]
+        """The signatures of the scores, after :meth:`measure`, and whether BLEU fits the text."""
+        notes = [f"{name}: {signature}" for name, signature in self.signatures.items()]
+        if self.signatures and self.bleu_tokenizer == "13a":
+            text = "".join(self.references("test")).replace(" ", "")
+            if 2 * len(UNSPACED.findall(text)) > len(text):
+                notes.append(
+                    "bleu: 13a cuts text at its spaces, and this has few; "
+                    "see --data.bleu_tokenizer, such as zh or char"
+                )
+        return notes
+
+    def _bleu(self) -> Any:
+        """The metric BLEU.
+
+        Raises:
+            ValueError: sacrebleu has no such tokenizer, or lacks what it needs.
+        """
+        # Slow to load, and of no use before the end.
+        from sacrebleu.metrics.bleu import BLEU
+
+        if self.bleu_tokenizer not in BLEU.TOKENIZERS:
+            raise ValueError(
+                f"bleu_tokenizer must be one of {', '.join(BLEU.TOKENIZERS)}; "
+                f"got {self.bleu_tokenizer!r}"
+            )
+        try:
+            return BLEU(tokenize=self.bleu_tokenizer)
+        except (Exception, SystemExit) as error:  # it may want a package, or the network
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(
+                f"bleu_tokenizer={self.bleu_tokenizer} cannot be used: {reason}"
+            ) from error
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Score translations of a whole split against the references as they were read.
@@ -395,8 +514,7 @@ class Translation(Task):
                 read, and there need be none.
 
         Returns:
-            ``bleu`` (Papineni et al. 2002; cased, tokenized as 13a, which suits languages that put
-            spaces between words) and ``chrf`` (Popović 2015) of the whole split by sacrebleu, in
+            ``bleu`` (Papineni et al. 2002; cased, tokenized by ``bleu_tokenizer``) and ``chrf`` (Popović 2015) of the whole split by sacrebleu, in
             ``[0, 100]``; ``exact``, the share of sentences that are the reference but for spaces;
             ``bleu_words_1-5`` and so on, BLEU of the sources of so many words, where there are at
             least 20.
@@ -405,7 +523,6 @@ class Translation(Task):
             ValueError: there is not an answer for each sentence.
         """
         # Slow to load, and of no use before the end.
-        from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
 
         sources, references = self.sources(split), self.references(split)
@@ -417,7 +534,7 @@ class Translation(Task):
                 f"{len(expected)} batches; got {sum(got)} in {len(got)}"
             )
         texts = [self.text(row) for answer in answers for row in answer]
-        bleu, chrf = BLEU(), CHRF()
+        bleu, chrf = self._bleu(), CHRF()
         exact = [a.split() == b.split() for a, b in zip(texts, references, strict=True)]
         scores = {
             "bleu": bleu.corpus_score(texts, [references]).score,
@@ -464,7 +581,7 @@ class _Encoded:
 
     Args:
         pairs: at least one.
-        vocabulary: what makes them tokens.
+        vocabularies: what makes them tokens, of the source and of the target.
         budget: tokens of a batch.
         limit: tokens of the longer side of a pair that is kept.
 
@@ -477,11 +594,17 @@ class _Encoded:
     def __init__(
         self,
         pairs: Sequence[tuple[str, str]],
-        vocabulary: Vocabulary,
+        vocabularies: tuple[Vocabulary, Vocabulary],
         budget: int,
         limit: int | None,
     ) -> None:
-        tokens = [[[*vocabulary.encode(text), END] for text in pair] for pair in pairs]
+        tokens = [
+            [
+                [*vocabulary.encode(text), END]
+                for vocabulary, text in zip(vocabularies, pair, strict=True)
+            ]
+            for pair in pairs
+        ]
         longest = np.array([max(map(len, sides)) for sides in tokens])
         self.kept = np.arange(len(pairs)) if limit is None else np.flatnonzero(longest <= limit)
         self.skipped = len(pairs) - len(self.kept)

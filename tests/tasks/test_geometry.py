@@ -435,7 +435,7 @@ def test_scores_are_means_over_the_answers_that_have_them() -> None:
         ([[0.1, 0.0], [0.2, 0.0], [0.7, 0.0]], "not lie on one line; all 3 do, or nearly, from"),
     ],
 )
-def test_sets_without_a_hull_are_named(make, points, message: str) -> None:
+def test_points_without_a_hull_are_named(make, points, message: str) -> None:
     with pytest.raises(ValueError, match="sequence 1: expected .*" + message):
         make().batch_of([SQUARE, points])
 

@@ -141,7 +141,7 @@ class Translation(Task):
             check_positive(vocabulary_size=size)
             if size > MOST_TOKENS:
                 raise ValueError(f"vocabulary_size must be at most {MOST_TOKENS:,}; got {size:,}")
-        if len(sizes_of_both) > 2:
+        if len(sizes_of_both) not in (1, 2):
             raise ValueError(
                 "vocabulary_size must be a number, or two: of the source and of the target; "
                 f"got {len(sizes_of_both)}"
@@ -514,10 +514,10 @@ class Translation(Task):
                 read, and there need be none.
 
         Returns:
-            ``bleu`` (Papineni et al. 2002; cased, tokenized by ``bleu_tokenizer``) and ``chrf`` (Popović 2015) of the whole split by sacrebleu, in
-            ``[0, 100]``; ``exact``, the share of sentences that are the reference but for spaces;
-            ``bleu_words_1-5`` and so on, BLEU of the sources of so many words, where there are at
-            least 20.
+            ``bleu`` (Papineni et al. 2002; cased, tokenized by ``bleu_tokenizer``) and ``chrf``
+            (Popović 2015) of the whole split by sacrebleu, in ``[0, 100]``; ``exact``, the share of
+            sentences that are the reference but for spaces; ``bleu_words_1-5`` and so on, BLEU of
+            the sources of so many words, where there are at least 20.
 
         Raises:
             ValueError: there is not an answer for each sentence.

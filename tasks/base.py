@@ -26,8 +26,10 @@ logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 Sizes = TypeVar("Sizes")
 
-#: More batches than anybody waits for, and more processes than any machine has processors.
+#: More batches than anybody waits for, in training and in validation, and more processes than any
+#: machine has processors.
 MOST_BATCHES = 10**9
+MOST_VALIDATED = 10**6
 MOST_WORKERS = 1024
 #: Seeds of torch end here.
 SEEDS = 2**64
@@ -80,12 +82,12 @@ class Task(lightning.LightningDataModule, ABC):
                 f"workers must be at most {MOST_WORKERS} and seed below 2^64; "
                 f"got {workers} and {seed}"
             )
-        for name, batches in (
-            ("epoch_batches", epoch_batches),
-            ("validation_batches", validation_batches),
+        for name, batches, most in (
+            ("epoch_batches", epoch_batches, MOST_BATCHES),
+            ("validation_batches", validation_batches, MOST_VALIDATED),
         ):
-            if batches > MOST_BATCHES:
-                raise ValueError(f"{name} must be at most {MOST_BATCHES:,}; got {batches:,}")
+            if batches > most:
+                raise ValueError(f"{name} must be at most {most:,}; got {batches:,}")
         self.batch_size = batch_size
         self.epoch_batches = epoch_batches
         self.validation_batches = validation_batches

@@ -41,7 +41,7 @@ def limit() -> int:
 
 def advice(needed: int | None = None) -> str:
     """How to raise the bound, for the end of a message."""
-    return f"set {VARIABLE}={'<number>' if needed is None else needed} to allow more"
+    return f"to allow more, set {VARIABLE}={'<number>' if needed is None else needed}"
 
 
 def check_room(what: str, *sizes: int) -> None:

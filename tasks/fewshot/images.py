@@ -22,6 +22,8 @@ __all__ = ["FewShot"]
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 #: If no class is held out by name, one in this many is.
 HELD_OUT = 5
+#: More than anybody waits for.
+MOST_EPISODES = 10**7
 
 
 class FewShot(Task):
@@ -97,6 +99,10 @@ class FewShot(Task):
             if n < 2:
                 raise ValueError(f"ways must be at least 2; got {n}")
         check_positive(queries=queries, test_episodes=test_episodes)
+        if test_episodes > MOST_EPISODES:
+            raise ValueError(
+                f"test_episodes must be at most {MOST_EPISODES:,}; got {test_episodes:,}"
+            )
         self.queries = queries
         self.test_episodes = test_episodes
         if side is not None:

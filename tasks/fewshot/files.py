@@ -338,8 +338,9 @@ def _decoded(content: bytes, where: str) -> Array:
     most = limit() // BYTES_OF_A_PIXEL
     try:
         with warnings.catch_warnings():
-            # Pillow warns of more pixels than its bound, and refuses twice as many.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow refuses twice as many pixels as its bound, and warns of more than that, and of
+            # notes in a file that are damaged: what matters is the picture.
+            warnings.simplefilter("ignore")
             with _pillow_bound(most // 2):
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
                 ImageOps.exif_transpose(image, in_place=True)
@@ -352,7 +353,8 @@ def _decoded(content: bytes, where: str) -> Array:
         UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, ArithmeticError,
         LookupError, struct.error, zlib.error,
     ) as error:  # fmt: skip
-        raise ValueError(f"{where}: expected an image; it cannot be read ({error})") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{where}: expected an image; it cannot be read ({reason})") from error
 
 
 @contextmanager

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Whole numbers beyond are not all numbers of float64.
 EXACT = 2**53
+#: Of points that are seen as they are.
+LEAST_EXTENT = 1e-6
 
 
 class Pointed(NamedTuple):
@@ -365,18 +367,22 @@ def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) 
 def in_unit_square(points: Array) -> Array:
     """Points, moved and scaled into the unit square (or line, or cube) if they are not in it.
 
-    The least of each axis becomes 0, and the longest extent 1.
+    The least of each axis becomes 0, and the longest extent 1. Points in the square that lie within
+    a millionth of it are not told apart well by float32, and are moved and scaled as well.
 
     Args:
         points: ``[n, width]``, finite.
 
     Returns:
-        The same points if all are in ``[0, 1]``, else float64 ``[n, width]``.
+        The same points, or float64 ``[n, width]``.
     """
     if points.min() >= 0 and points.max() <= 1:
-        return points
-    # Halves, since the extent of finite numbers need not be one.
-    wide = points.astype(np.float64) / 2
+        extent = np.ptp(points, axis=0).max()
+        if extent >= LEAST_EXTENT or extent == 0:
+            return points
+    wide = points.astype(np.float64)
+    if abs(wide).max() > 1:  # the extent of finite numbers need not be finite
+        wide /= 2
     moved: Array = wide - wide.min(0)
     return moved / (moved.max() or 1.0)
 
@@ -447,7 +453,7 @@ class SortingNumbers(PointingTask):
         return random.random((n, 1), np.float32)
 
     def seen(self, points: Array) -> Array:
-        """Numbers that are not all in ``[0, 1]`` are moved and scaled to go from 0 to 1."""
+        """Numbers that are not all in ``[0, 1]`` are moved and scaled into it."""
         return in_unit_square(points)
 
     def answer(self, points: Array) -> Array:

@@ -50,6 +50,17 @@ def test_recall_agrees_with_the_oracle(seed, index, split, low, more, mixed) -> 
         assert not batch.source[~batch.source_mask].any()
 
 
+def test_a_test_set_may_have_the_fewest_items() -> None:
+    task = AssociativeRecall(min_items=2, max_items=2, test_sets=[(2, 50)])
+    batch = task.batch("items_2", 0)
+    assert len(batch.source) == 50
+    # Of two items only the first has one after it.
+    item, step = task.item_length, task.item_length + 1
+    second = batch.source[:, step + 1 : 2 * step, : task.width]
+    assert torch.equal(batch.targets, second)
+    assert batch.targets.shape[1] == item
+
+
 def test_recall_asks_for_every_item_but_the_last() -> None:
     batch = AssociativeRecall(test_sets=[(3, 200)]).batch("items_3", 0)
     places = set()

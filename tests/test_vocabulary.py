@@ -1,8 +1,11 @@
 """Sub-words: nothing is lost on the way to tokens and back, and bad text is named."""
 
+import io
 import pickle
+import re
 
 import pytest
+import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +59,69 @@ def test_characters_never_seen_are_counted_and_stay_visible() -> None:
     assert "⁇" in vocabulary.decode(vocabulary.encode("the 猫 sat"))
     assert vocabulary.encode("") == []
     assert vocabulary.decode([]) == ""
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char"])
+@pytest.mark.parametrize(
+    "odd", ["<s>", "</s>", "<unk>", "<pad>", "\t", "⁇", "\u200b", "😀", "\x01"]
+)
+def test_text_with_odd_characters_is_kept(kind: str, odd: str) -> None:
+    vocabulary = trained([*TEXT, f"q{odd}z qz{odd} and x{odd}"], kind)
+    assert vocabulary.unknown(f"q{odd}z q") == 0
+    assert vocabulary.decode(vocabulary.encode(f"q{odd}z q")) == f"q{odd}z q"
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char"])
+@pytest.mark.parametrize("odd", ["\0", "▁", "▅"])
+def test_what_can_be_in_no_sub_word_is_unknown_and_the_rest_of_its_line_is_not(kind, odd) -> None:
+    vocabulary = trained([*TEXT, f"q{odd}z qz{odd} and x{odd}"], kind)
+    assert vocabulary.unknown("qz x") == 0
+    assert vocabulary.unknown(f"q{odd}z q") == 1
+    assert "⁇" in vocabulary.decode(vocabulary.encode(f"q{odd}z q"))
+
+
+def trained(text: list[str], kind: str) -> Vocabulary:
+    """A small vocabulary of any kind."""
+    if kind != "char":
+        return Vocabulary.train(text, 80 if kind == "bpe" else 54, kind)
+    with pytest.raises(ValueError, match="must have the size") as caught:
+        Vocabulary.train(text, 5, kind)
+    size = re.search(r"must have the size (\d+)", str(caught.value))
+    assert size
+    return Vocabulary.train(text, int(size[1]), kind)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},  # unknown 0, begin 1, end 2, no padding
+        {"pad_id": 3},
+        {"bos_id": -1, "eos_id": -1},
+        {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        {"pad_id": PAD, "unk_id": UNKNOWN, "bos_id": BEGIN, "eos_id": END},
+        {"user_defined_symbols": "[sep]"},
+    ],
+)
+def test_a_model_of_ones_own_may_have_its_marks_anywhere(settings) -> None:
+    content = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=content, vocab_size=60, minloglevel=2,
+        hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity",
+        **settings,
+    )  # fmt: skip
+    vocabulary = Vocabulary(content.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=content.getvalue())
+    marks = {processor.unk_id(), processor.pad_id(), processor.bos_id(), processor.eos_id()}
+    assert len(vocabulary) == END + 1 + processor.get_piece_size() - len(marks - {-1})
+    for text in TEXT:
+        tokens = vocabulary.encode(text)
+        assert all(END < token < len(vocabulary) for token in tokens)
+        assert vocabulary.pieces(tokens) == processor.encode(text, out_type=str)
+        assert vocabulary.decode([BEGIN, *tokens, END, 9, PAD]) == text
+    assert vocabulary.unknown("the 猫") == 1
+    assert len(vocabulary.pieces(range(END + 1))) == END + 1
+    again = Vocabulary.from_tensor(vocabulary.to_tensor())
+    assert again.encode(TEXT[0]) == vocabulary.encode(TEXT[0])
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)

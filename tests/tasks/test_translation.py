@@ -6,11 +6,13 @@ import itertools
 import logging
 import pickle
 import random
+import struct
 from functools import cache
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as lightning
+import sentencepiece
 import torch
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
@@ -162,7 +164,8 @@ def shown(task: Translation, split: str = "test") -> list[torch.Tensor]:
 
 def known(task: Translation, split: str = "test") -> float:
     """The share of references that the vocabulary can spell."""
-    unknown = [task.vocabulary.unknown(reference) for reference in task.references(split)]
+    vocabulary = task.target_vocabulary
+    unknown = [vocabulary.unknown(reference) for reference in task.references(split)]
     return unknown.count(0) / len(unknown)
 
 
@@ -306,6 +309,134 @@ def test_a_checkpoint_without_a_vocabulary_is_named() -> None:
 def test_a_task_goes_to_another_process() -> None:
     task = pickle.loads(pickle.dumps(small()))
     assert content(task.batch("train", 7)) == content(small().batch("train", 7))
+
+
+def model(size: int, text: list[str], **settings) -> bytes:
+    """A vocabulary of one's own, with its marks wherever they are by default."""
+    content = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=content, vocab_size=size,
+        character_coverage=1.0, minloglevel=2, model_type="bpe", **settings,
+    )  # fmt: skip
+    return content.getvalue()
+
+
+def sides() -> tuple[list[str], list[str]]:
+    pairs = small().pairs("train")
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def assert_reads(task: Translation) -> None:
+    """Batches are of tokens of the vocabularies, and come back as text."""
+    batch = task.batch("test", 0)
+    source, target = task.labels(batch, 0)
+    assert "".join(source[:-1]).replace("▁", " ").strip() == task.sources("test")[0]
+    assert "".join(target[:-1]).replace("▁", " ").strip() == task.references("test")[0]
+    assert batch.source.max() < task.input_size
+    assert batch.targets.max() < task.output_size
+    assert task.measure("test", shown(task))["exact"] == pytest.approx(known(task))
+    again = Translation(**{**SMALL, "vocabulary_size": tuple(task.vocabulary_sizes)})
+    if len(task.vocabulary_sizes) == 1:
+        again = Translation(**{**SMALL, "vocabulary_size": task.input_size})
+    again.load_state_dict(task.state_dict())
+    assert content(again.batch("test", 0)) == content(batch)
+
+
+def test_each_language_may_have_a_vocabulary_of_its_own() -> None:
+    task = small(vocabulary_size=(300, 350))
+    assert (task.input_size, task.output_size) == (300, 350)
+    assert (len(task.vocabulary), len(task.target_vocabulary)) == (300, 350)
+    assert task.vocabulary.model != task.target_vocabulary.model
+    assert_reads(task)
+    assert set(task.state_dict()) == {"vocabulary", "target_vocabulary"}
+    turned = small(vocabulary_size=(350, 300), reverse=True)
+    assert turned.vocabulary.model == task.target_vocabulary.model
+
+
+@pytest.mark.parametrize("settings", [{}, {"pad_id": 3}, {"bos_id": -1, "eos_id": -1}])
+def test_vocabularies_may_come_from_files(tmp_path, settings) -> None:
+    english, french = sides()
+    one = write(tmp_path / "both.model", model(320, [*english, *french], **settings))
+    task = Translation(**SMALL, vocabulary_files=one)
+    assert task.input_size == task.output_size == len(task.vocabulary)
+    assert task.vocabulary is task.target_vocabulary
+    assert_reads(task)
+    write(tmp_path / "en.model", model(280, english, **settings))
+    write(tmp_path / "fr.model", model(300, french, **settings))
+    two = Translation(**SMALL, folder=str(tmp_path), vocabulary_files=["en.model", "fr.model"])
+    assert two.input_size < two.output_size
+    assert_reads(two)
+
+
+def test_vocabularies_that_cannot_be_used_are_named(tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected a file at nowhere; there is none"):
+        Translation(vocabulary_files="nowhere")
+    bad = write(tmp_path / "a.model", "a word list\n")
+    with pytest.raises(ValueError, match=r"a\.model: expected a sentencepiece model; got 12 bytes"):
+        Translation(vocabulary_files=[bad])
+    with pytest.raises(ValueError, match=r"vocabulary_files must be one file, or two: .* got 3"):
+        Translation(vocabulary_files=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"vocabulary_size must be a number, or two: .* got 3"):
+        Translation(vocabulary_size=(9, 9, 9))
+    separate = small(vocabulary_size=(300, 350))
+    with pytest.raises(ValueError, match="vocabulary_size=300 and 350 tokens; got 400"):
+        separate.load_state_dict(small().state_dict())
+    with pytest.raises(ValueError, match="vocabulary_size=400 tokens; got 300 and 350"):
+        small().load_state_dict(separate.state_dict())
+
+
+# BLEU
+
+
+def chinese(tmp_path: Path, **settings) -> Translation:
+    pairs = [(f"sentence {i}", f"我们第{i}次去北京的图书馆看书。") for i in range(40)]
+    test = two_files(tmp_path, pairs, "test")
+    return files(two_files(tmp_path, pairs), val=test, test=test, vocabulary_size=70, **settings)
+
+
+@pytest.mark.parametrize("tokenizer", ["13a", "zh", "char", "intl", "none"])
+def test_bleu_is_computed_with_the_tokenizer_that_is_asked_for(tmp_path, tokenizer: str) -> None:
+    from sacrebleu import corpus_bleu
+
+    task = chinese(tmp_path, bleu_tokenizer=tokenizer)
+    # The first word is missing: of a sentence that is one word, nothing is right.
+    answers = [batch[:, 2:] for batch in shown(task)]
+    texts = [task.text(row) for answer in answers for row in answer]
+    references = task.references("test")
+    expected = corpus_bleu(texts, [references], tokenize=tokenizer).score
+    scores = task.measure("test", answers)
+    assert scores["bleu"] == pytest.approx(expected)
+    assert (scores["bleu"] > 20) == (tokenizer in ("zh", "char"))
+    assert f"tok:{tokenizer}" in task.notes()[0]
+    hint = [note for note in task.notes() if "see --data.bleu_tokenizer" in note]
+    assert bool(hint) == (tokenizer == "13a")
+
+
+def test_languages_with_spaces_get_no_hint() -> None:
+    task = small()
+    task.measure("test", shown(task))
+    assert len(task.notes()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "bleu_tokenizer must be one of .*13a.*; got 'nonsense'"),
+        ("", "bleu_tokenizer must be one of .*; got ''"),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_named(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Translation(bleu_tokenizer=name)
+
+
+def test_a_tokenizer_that_needs_a_package_is_named(monkeypatch) -> None:
+    def missing(*_, **__):
+        raise RuntimeError("needs extra\ndependencies")
+
+    monkeypatch.setattr("sacrebleu.metrics.bleu.BLEU.__init__", missing)
+    with pytest.raises(ValueError, match="bleu_tokenizer=ja-mecab cannot be used: needs extra dep"):
+        Translation(bleu_tokenizer="ja-mecab")
 
 
 # CLDR
@@ -528,6 +659,107 @@ def test_a_header_that_says_nonsense_is_named(tmp_path) -> None:
     rule = HEADER.replace("UTF-8\\n", "UTF-8\\nPlural-Forms: nplurals=x; plural=0;\\n")
     with pytest.raises(ValueError, match="expected a gettext catalogue; invalid literal"):
         gettext(write(tmp_path / "a.po", rule + 'msgid "a"\nmsgstr "b"\n')).pairs("train")
+
+
+ODD_HEADERS = {
+    "an empty date": "PO-Revision-Date: \\n",
+    "empty dates": "POT-Creation-Date: \\nPO-Revision-Date:\\n",
+    "no date": "PO-Revision-Date: yesterday\\n",
+    "a date of no calendar": "POT-Creation-Date: 2024-13-45 99:99+9999\\n",
+    "the date of a template": "PO-Revision-Date: YEAR-MO-DA HO:MI+ZONE\\n",
+    "no language": "Language: \\n",
+    "a language by its name": "Language: German (Austria)\\n",
+    "a language nobody knows": "Language: xx-YY-zz\\n",
+    "the plurals of a template": "Plural-Forms: nplurals=INTEGER; plural=EXPRESSION;\\n",
+    "empty plurals": "Plural-Forms: \\n",
+    "no version": "Project-Id-Version:\\nX-Generator\\n",
+}
+MESSAGES = """
+msgid "Open"
+msgstr "Öffnen"
+
+#, fuzzy
+msgid "guess"
+msgstr "raten"
+
+msgid "day"
+msgid_plural "days"
+msgstr[0] "Tag"
+msgstr[1] "Tage"
+
+#~ msgid "old"
+#~ msgstr "alt"
+"""
+TRANSLATED = [("Open", "Öffnen"), ("day", "Tag"), ("days", "Tage")]
+
+
+def header(lines: str) -> str:
+    return f'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n"{lines}"\n'
+
+
+@pytest.mark.parametrize("name", ODD_HEADERS)
+def test_what_a_header_says_of_other_things_does_not_matter(tmp_path, name: str) -> None:
+    text = header(ODD_HEADERS[name]) + MESSAGES
+    assert gettext(write(tmp_path / "a.po", text)).pairs("train") == TRANSLATED
+    # Compiled by hand: programs that write such files correct some of this.
+    told = f"Content-Type: text/plain; charset=UTF-8\\n{ODD_HEADERS[name]}".replace("\\n", "\n")
+    path = write(tmp_path / "a.mo", compiled([("", told), ("Open", "Öffnen")]))
+    assert gettext(path).pairs("train") == TRANSLATED[:1]
+
+
+def compiled(messages: list[tuple[str, str]], order: str = "<") -> bytes:
+    """A .mo file, as the manual of gettext describes it."""
+    texts = [text.encode() for side in (0, 1) for text in [pair[side] for pair in messages]]
+    starts = 28 + 8 * len(texts)
+    table, data = b"", b""
+    for text in texts:
+        table += struct.pack(order + "2I", len(text), starts + len(data))
+        data += text + b"\0"
+    number = len(messages)
+    head = struct.pack(order + "7I", 0x950412DE, 0, number, 28, 28 + 8 * number, 0, 0)
+    return head + table + data + b"\0"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_compiled_catalogue_may_have_either_order_and_no_header(tmp_path, order: str) -> None:
+    path = write(tmp_path / "a.mo", compiled([("Open", "Öffnen")], order))
+    assert gettext(path).pairs("train") == TRANSLATED[:1]
+    told = "PO-Revision-Date: \nContent-Type: text/plain; charset=latin-1\n"
+    content = compiled([("", told), ("Open", "Öffnen")], order)
+    # Whatever the header says: the bytes are those of UTF-8, which latin-1 reads as two letters.
+    assert gettext(write(tmp_path / "b.mo", content)).pairs("train") == [
+        ("Open", "Öffnen".encode().decode("latin-1"))
+    ]
+
+
+def test_a_catalogue_without_a_header_is_utf_8(tmp_path) -> None:
+    assert gettext(write(tmp_path / "a.po", MESSAGES)).pairs("train") == TRANSLATED
+    path = write(tmp_path / "b.po", MESSAGES.encode("latin-1"))
+    with pytest.raises(ValueError, match="line 3: expected utf-8; got another"):
+        gettext(path).pairs("train")
+
+
+@pytest.mark.parametrize(
+    "charset", ["ISO-8859-1", "cp1252", "windows-1252", "UTF-8", "utf8", "latin1", "mac-roman"]
+)
+def test_a_catalogue_is_read_in_its_charset(tmp_path, charset: str) -> None:
+    text = header("").replace("UTF-8", charset) + MESSAGES
+    path = write(tmp_path / "a.po", text.encode(charset))
+    assert gettext(path).pairs("train") == TRANSLATED
+
+
+@pytest.mark.parametrize("charset", ["nonsense", "rot13", "hex", "undefined", "CP99999"])
+def test_a_charset_that_is_none_is_named(tmp_path, charset: str) -> None:
+    path = write(tmp_path / "a.po", header("").replace("UTF-8", charset) + MESSAGES)
+    with pytest.raises(ValueError, match=f"a charset that Python knows; got {charset}"):
+        gettext(path).pairs("train")
+
+
+def test_a_message_about_charsets_is_no_header(tmp_path) -> None:
+    text = 'msgid "charset=latin-1"\nmsgstr "Zeichensatz=ö"\n'
+    for before in ("", header("")):
+        path = write(tmp_path / "a.po", before + text)
+        assert gettext(path).pairs("train") == [("charset=latin-1", "Zeichensatz=ö")]
 
 
 @given(st.integers(0, 10**6))

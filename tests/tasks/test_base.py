@@ -1,5 +1,7 @@
 """What all tasks share."""
 
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,10 +10,14 @@ from tasks import (
     AssociativeRecall,
     ConvexHull,
     Copying,
+    CopyingTokens,
+    Delaunay,
     FewShot,
     RepeatCopying,
     Sinusoids,
+    SortingNumbers,
     SortingTokens,
+    TravellingSalesman,
 )
 
 
@@ -45,3 +51,21 @@ def test_a_test_set_that_is_given_twice_is_named(make, name: str, numbers: list[
         twice = next(n for place, n in enumerate(numbers) if n in numbers[:place])
         with pytest.raises(ValueError, match=f"must be given once; got {name.format(twice)} twice"):
             make(numbers)
+
+
+OLD_NAMES = {
+    **dict.fromkeys([CopyingTokens, SortingTokens], "test_lengths"),
+    **dict.fromkeys([SortingNumbers, ConvexHull, Delaunay, TravellingSalesman], "test_points"),
+}
+
+
+@pytest.mark.parametrize(("make", "old"), OLD_NAMES.items())
+def test_test_sets_had_other_names_before(make, old: str, caplog) -> None:
+    new = make(test_sets=[(4, 2), (3, 1)])
+    assert not caplog.messages
+    with caplog.at_level(logging.WARNING):
+        assert make(**{old: [[4, 2], [3, 1]]}).test_names() == new.test_names()
+    assert caplog.messages == [f"{old} is now called test_sets; the old name will go"]
+    # As when a config of before is given new test sets on the command line.
+    assert make(**{old: [[9, 9]]}, test_sets=[(4, 2), (3, 1)]).test_names() == new.test_names()
+    assert make(**{old: []}).test_names() == ["test"]

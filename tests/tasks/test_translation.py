@@ -3,6 +3,7 @@
 import gzip
 import io
 import itertools
+import json
 import logging
 import pickle
 import random
@@ -14,6 +15,7 @@ import pytest
 import pytorch_lightning as lightning
 import sentencepiece
 import torch
+import yaml
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import write_po
@@ -21,8 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch
+from memnets.translator import Translator
 from tasks import Translation
 from tasks.translation.cldr import phrases
+from tests.test_translate import CONFIG, train
 
 MULTI30K = Path(__file__).parents[3] / "shared" / "data" / "multi30k"
 SIZES = (600, 40, 60)
@@ -383,6 +387,34 @@ def test_vocabularies_that_cannot_be_used_are_named(tmp_path) -> None:
         separate.load_state_dict(small().state_dict())
     with pytest.raises(ValueError, match="vocabulary_size=400 tokens; got 300 and 350"):
         small().load_state_dict(separate.state_dict())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_checkpoint_translates_with_vocabularies_of_any_kind(tmp_path) -> None:
+    english, french = sides()
+    write(tmp_path / "en.model", model(280, english))
+    write(tmp_path / "fr.model", model(300, french, pad_id=3))
+    settings = {**CONFIG["data"]["init_args"], "sizes": SIZES, "folder": str(tmp_path)}
+    del settings["vocabulary_size"]
+    for own in ({"vocabulary_size": (300, 350)}, {"vocabulary_files": ["en.model", "fr.model"]}):
+        folder = tmp_path / next(iter(own))
+        folder.mkdir()
+        data = yaml.safe_load(json.dumps({**settings, **own}))
+        config = {**CONFIG, "data": {"class_path": "tasks.Translation", "init_args": data}}
+        checkpoint = train(folder, config)
+        task = Translation(**settings, **own)
+        if "vocabulary_files" in own:  # which a checkpoint does not need
+            (tmp_path / "en.model").unlink()
+        translator = Translator.load(checkpoint)
+        assert translator.vocabulary.model == task.vocabulary.model
+        assert translator.target_vocabulary.model == task.target_vocabulary.model
+        sentences = task.sources("test")[:3]
+        answers = [
+            translator.model.generate(*task.source_batch([sentence]), 1, 1.0, 20)
+            for sentence in sentences
+        ]
+        expected = [task.text(answer[0]) for answer in answers]
+        assert translator(sentences, beam=1, max_length=20) == expected
 
 
 # BLEU

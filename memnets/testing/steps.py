@@ -239,9 +239,8 @@ class _ControllerSubject(_Started, _Chunked):
     kind = Controller
     input_size = 3
 
-    def build(self, dtype: torch.dtype = torch.float64, training: bool = False) -> Any:
-        part = self.factory(self.input_size, **copy.deepcopy(self.arguments))
-        return part.to(dtype).train(training)
+    def make(self, arguments: dict[str, Any]) -> Any:
+        return self.factory(self.input_size, **arguments)
 
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
         tensor: Tensor = draw(strategies.tensors((batch, time, self.input_size), special=False))

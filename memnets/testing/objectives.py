@@ -51,7 +51,9 @@ class _ObjectiveSubject(Laws):
         batch, steps = draw(strategies.sizes(3, 4)), draw(strategies.sizes(4, 5))
         shape = (batch, steps, self.width)
         logits = draw(strategies.tensors(shape, special=False))
-        others = torch.randn(shape, dtype=logits.dtype)
+        # Other ones in any case, also where Hypothesis draws the same seed twice.
+        generator = torch.Generator().manual_seed(draw(strategies.seeds()) + 1)
+        others = torch.randn(shape, generator=generator, dtype=logits.dtype)
         return _Answered(logits, objective.answer(others), lengths_mask(draw, batch, steps))
 
     @law("it can be made, and judges once", examples=1)

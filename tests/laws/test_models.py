@@ -72,8 +72,10 @@ SEQ2SEQ = {
 }
 
 
-@pytest.mark.parametrize("settings", SEQ2SEQ.values(), ids=SEQ2SEQ.keys())
-def test_seq2seq(settings):
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_seq2seq(name):
+    # A draw is one-hot, and has the gradient of a softmax.
+    leave_out = ["finite_differences"] if name == "straight-through Gumbel" else []
     testing.check_model(
         Seq2Seq,
         input_size=SIZE,
@@ -81,7 +83,8 @@ def test_seq2seq(settings):
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         max_examples=3,
-        **settings,
+        leave_out=leave_out,
+        **SEQ2SEQ[name],
     )
 
 

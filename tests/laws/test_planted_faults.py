@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import torch
 from hypothesis import Phase, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
@@ -18,10 +19,13 @@ from memnets.memories import NTM, Tape
 from memnets.memories.ntm import NTMState
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
-from memnets.objectives import Tokens
+from memnets.objectives import Labels, Tokens
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
-from memnets.testing import addressing, steps
+from memnets.testing import addressing, objectives, steps
+from memnets.testing import encoders as around
+from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
+from tasks import Copying
 from tests.laws import test_functional as laws_of_functions
 
 KEPT = "what a call keeps on self never changes a later one"
@@ -501,7 +505,8 @@ def unroll_that_cuts_the_gradient(self, inputs, state):
 
 @faulty(Recurrent, "initial_state")
 def first_state_of_single_precision(self, batch_size):
-    return Recurrent.initial_state(self, batch_size).float()
+    state = Recurrent.initial_state(self, batch_size)
+    return state if state.dtype == torch.float64 else state.float()
 
 
 @faulty(Recurrent)
@@ -976,7 +981,328 @@ MODELS = [
     ("padding never changes a result", with_dense_block(dense_block_without_mask)),
 ]
 
+# -- encoders -------------------------------------------------------------------------------------
+
+
+class SmallEncoder(encoders.Process):
+    """Of a set of vectors."""
+
+    def __init__(self, input_size):
+        super().__init__(input_size, steps=1)
+
+
+@faulty(SmallEncoder)
+def summary_too_narrow(self, inputs, mask=None):
+    vectors, summary = SmallEncoder.forward(self, inputs, mask)
+    return vectors, summary[:, 1:]
+
+
+@faulty(SmallEncoder)
+def encoder_without_the_mask(self, inputs, mask=None):
+    return SmallEncoder.forward(self, inputs)
+
+
+@faulty(SmallEncoder)
+def encoder_softer_with_a_mask(self, inputs, mask=None):
+    return SmallEncoder.forward(self, inputs if mask is None else inputs / 2, mask)
+
+
+@faulty(SmallEncoder)
+def encoder_by_place(self, inputs, mask=None):
+    return SmallEncoder.forward(self, inputs * torch.arange(1, inputs.shape[1] + 1)[:, None], mask)
+
+
+@faulty(SmallEncoder)
+def summary_of_the_first_step(self, inputs, mask=None):
+    vectors, _ = SmallEncoder.forward(self, inputs, mask)
+    return vectors, vectors[:, 0].repeat(1, 2)
+
+
+ENCODERS = [
+    *general(SmallEncoder),
+    (IN_PLACE, overwrites(SmallEncoder)),
+    (NEIGHBOURS, centres(SmallEncoder, example_dims=2)),
+    (PARAMETERS, idles(SmallEncoder)),
+    ("a source gives [B, S, output_size] and [B, summary_size]", summary_too_narrow),
+    ("padding never changes a result", encoder_without_the_mask),
+    ("a mask that leaves every step is no mask", encoder_softer_with_a_mask),
+    (
+        "a permutation of the source permutes the vectors, and leaves the summary",
+        encoder_by_place,
+    ),
+    ("the summary has a gradient to every step", summary_of_the_first_step),
+]
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+class Answering(MemoryMachine):
+    """A machine of tokens."""
+
+    def __init__(self):
+        super().__init__(5, 5, Recurrent)
+
+
+@faulty(Answering, "generate")
+def answers_with_the_second_best(self, *arguments, **named):
+    with mock.patch.object(Answering, "decode", lambda *a: changed(MemoryMachine.decode(*a), neg)):
+        return Answering.generate(self, *arguments, **named)
+
+
+def neg(logits):
+    return -logits
+
+
+@faulty(Answering, "reorder")
+def answers_without_reordering(self, state, index, same_source=False):
+    return map_state(lambda tensor: tensor[: len(index)], state)
+
+
+@faulty(Answering, "reorder")
+def beams_that_mix(self, state, index, same_source=False):
+    return Answering.reorder(self, state, index.flip(0) if same_source else index)
+
+
+@faulty(Answering, "reorder")
+def beams_that_start_anew(self, state, index, same_source=False):
+    state = Answering.reorder(self, state, index)
+    return map_state(lambda tensor: 0 * tensor, state) if same_source else state
+
+
+@faulty(Answering, "encode")
+def neighbours_while_encoding(self, source, mask=None):
+    state = Answering.encode(self, source, mask)
+    return map_state(lambda tensor: tensor - 2 * tensor.mean(0, keepdim=True), state)
+
+
+@faulty(Answering, "generate")
+def an_answer_of_the_mood(self, *arguments, **named):
+    answers = Answering.generate(self, *arguments, **named)
+    self.mood = getattr(self, "mood", 0) + 1
+    return answers + self.mood
+
+
+DECODING = [
+    ("greedy takes the likeliest token at each step", answers_with_the_second_best),
+    ("a beam of 1 is greedy", beams_that_start_anew),
+    (
+        "scores of a beam are log probabilities, the best first, whole ones before cut ones",
+        beams_that_mix,
+    ),
+    ("batch neighbours never change an answer", neighbours_while_encoding),
+    (REORDER, answers_without_reordering),
+    (REORDER, beams_that_mix),
+    ("the same source gives the same answer", an_answer_of_the_mood),
+]
+
+
+# -- objectives -----------------------------------------------------------------------------------
+
+
+@faulty(Labels, "losses")
+def losses_over_all_steps(self, logits, targets):
+    losses = Labels.losses(self, logits, targets)
+    return losses + losses.mean(1, keepdim=True)
+
+
+@faulty(Labels, "losses")
+def losses_of_nothing(self, logits, targets):
+    return 0 * logits.sum(-1)
+
+
+@faulty(Labels, "scores", monitor="perplexity")
+def no_score_is_monitored(self, logits, targets, mask):
+    return Labels.scores(self, logits, targets, mask)
+
+
+@faulty(Labels, "scores")
+def scores_without_the_mask(self, logits, targets, mask):
+    return Labels.scores(self, logits, targets, None)
+
+
+@faulty(Labels, "scores", monitor="accuracy")
+def the_higher_the_better(self, logits, targets, mask):
+    return Labels.scores(self, logits, targets, mask)
+
+
+@faulty(Labels, "scores")
+def scores_in_place(self, logits, targets, mask):
+    return Labels.scores(self, logits.mul_(2), targets, mask)
+
+
+class AnswersOfFloats(Labels):
+    """What it takes is no answer."""
+
+    def answer(self, logits):
+        return super().answer(logits) if logits.sum() > 0 else super().answer(logits).float()
+
+
+OBJECTIVES = [
+    (
+        "a loss is a number a step, with a gradient to the logits of that step alone",
+        losses_over_all_steps,
+    ),
+    ("a step down the gradient makes the loss less", losses_of_nothing),
+    ("an answer has the form of the targets", AnswersOfFloats),
+    ("scores are a finite number a sequence, the monitored one among them", no_score_is_monitored),
+    ("padding is never scored", scores_without_the_mask),
+    ("the monitored score is the lower the better", the_higher_the_better),
+    (IN_PLACE, scores_in_place),
+]
+
+
+# -- tasks ----------------------------------------------------------------------------------------
+
+
+class SmallTask(Copying):
+    """Short sequences."""
+
+    def __init__(self, seed=0):
+        super().__init__(
+            width=2,
+            max_length=3,
+            test_sets=[(3, 2)],
+            batch_size=2,
+            validation_batch_size=2,
+            epoch_batches=2,
+            validation_batches=2,
+            seed=seed,
+        )
+
+
+@faulty(SmallTask, "batch")
+def goes_on_with_every_call(self, split, index):
+    self.calls = getattr(self, "calls", 0) + 1
+    return SmallTask.batch(self, split, index + self.calls)
+
+
+@faulty(SmallTask, "batch")
+def always_the_same(self, split, index):
+    return SmallTask.batch(self, split, 0)
+
+
+@faulty(SmallTask, "batch")
+def draws_from_torch(self, split, index):
+    torch.rand(1)
+    return SmallTask.batch(self, split, index)
+
+
+@faulty(SmallTask, "batch")
+def targets_too_wide(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(targets=torch.cat([batch.targets, batch.targets], -1))
+
+
+@faulty(SmallTask, "batch")
+def a_mask_of_padding_alone(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(target_mask=torch.zeros(batch.targets.shape[:2], dtype=torch.bool))
+
+
+@faulty(SmallTask, "test_names")
+def a_test_set_called_train(self):
+    return ["train"]
+
+
+@faulty(SmallTask, "val_dataloader")
+def the_other_loader(self):
+    return self.train_dataloader()
+
+
+@faulty(SmallTask, "__init__")
+def nothing_to_send(self, seed=0):
+    SmallTask.__init__(self, seed)
+    self.draw = lambda: 0
+
+
+TASKS = [
+    ("a batch is a pure function of seed, split and index", goes_on_with_every_call),
+    ("other seeds, splits and indices give other batches", always_the_same),
+    ("no batch draws from the random generators of others", draws_from_torch),
+    ("batches are of the shapes, types and ranges that tasks have", targets_too_wide),
+    ("batches are of the shapes, types and ranges that tasks have", a_mask_of_padding_alone),
+    ("test sets have names of their own, and a loader each", a_test_set_called_train),
+    ("loaders give the batches by their index", the_other_loader),
+    ("a worker makes the same batches", nothing_to_send),
+]
+
+
+# -- kernels --------------------------------------------------------------------------------------
+
+
+def plain_kernel(first, second):
+    """A function of two tensors, the plain definition."""
+    return (first * second).tanh()
+
+
+class Twice(torch.autograd.Function):
+    """Its gradient is right, and the gradient of its gradient is not."""
+
+    @staticmethod
+    def forward(ctx, first, second):
+        result = plain_kernel(first, second)
+        ctx.save_for_backward(first, second)
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            first, second = (each.detach().requires_grad_() for each in ctx.saved_tensors)
+            result = plain_kernel(first, second)
+        return tuple(gradient * each for each in torch.autograd.grad(result.sum(), (first, second)))
+
+
+def another_value(first, second):
+    return 1.01 * plain_kernel(first, second)
+
+
+def another_gradient(first, second):
+    return WrongBackward.apply(plain_kernel(first, second))
+
+
+def another_value_without_gradients(first, second):
+    return plain_kernel(first, second) * (1 if torch.is_grad_enabled() else 1.01)
+
+
+def a_kernel_that_counts(first, second):
+    a_kernel_that_counts.calls += 1
+    return plain_kernel(first, second) * a_kernel_that_counts.calls
+
+
+a_kernel_that_counts.calls = 0
+
+
+def another_type(first, second):
+    return plain_kernel(first, second).float()
+
+
+KERNELS = [
+    ("the fast path and the plain one agree", another_value),
+    ("their gradients agree", another_gradient),
+    ("without gradients the numbers are the same", another_value_without_gradients),
+    ("second derivatives agree, or are refused", Twice.apply),
+    ("a second call gives the same numbers, and the first keeps its own", a_kernel_that_counts),
+    ("results have the types of the plain path", another_type),
+]
+
+PAIR = st.tuples(testing.tensors((2, 3), special=False), testing.tensors((2, 3), special=False))
+
+
+def check_kernel(fast, **settings):
+    testing.check_kernel(fast, plain_kernel, PAIR, **settings)
+
+
+check_encoder = partial(testing.check_encoder, symmetry="permutation")
+check_decoding = partial(testing.check_decoding, source=testing.tokens(5))
+
+
 FAULTS = {
+    check_encoder: ENCODERS,
+    check_decoding: DECODING,
+    testing.check_objective: OBJECTIVES,
+    testing.check_task: TASKS,
+    check_kernel: KERNELS,
     testing.check_score: SCORES,
     testing.check_normalizer: NORMALIZERS,
     testing.check_addressing: ADDRESSINGS,
@@ -986,6 +1312,11 @@ FAULTS = {
     testing.check_pointer: POINTERS,
 }
 KINDS = {
+    check_encoder: around._EncoderSubject,
+    check_decoding: around._DecodingSubject,
+    testing.check_objective: objectives._ObjectiveSubject,
+    testing.check_task: task_laws._TaskSubject,
+    check_kernel: objectives._KernelSubject,
     testing.check_score: addressing._ScoreSubject,
     testing.check_normalizer: addressing._NormalizerSubject,
     testing.check_addressing: addressing._AddressingSubject,

@@ -37,8 +37,8 @@ Draw = Callable[..., Any]
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 # What reaches a part from a loss is small: a mean over steps, sequences and entries.
 _GRADIENT_SCALE = 1 / 64
-#: Of a finite difference: so small that no kink of a function is likely to lie within. The second is
-#: for functions that bend within the first.
+#: Of a finite difference: so small that no kink of a function is likely to lie within. The second
+#: is for functions that bend within the first.
 _DIFFERENCES = (1e-6, 1e-7)
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -327,25 +327,15 @@ class Subject(Laws):
                 for gradient, move in zip(analytic[name], moves[name], strict=True)
             ]
             kept = [copied(tensor) for tensor in tensors]
-
-            def moved(
-                step: float, tensors: Any = tensors, kept: Any = kept, name: str = name
-            ) -> None:
-                with torch.no_grad():
-                    for tensor, first, move in zip(tensors, kept, moves[name], strict=True):
-                        tensor.copy_(first + step * move)
-
-            def difference(step: float, moved: Any = moved) -> float:
-                moved(step)
-                above = value().item()
-                moved(-step)
-                below = value().item()
-                moved(0.0)
-                return (above - below) / (2 * step)
-
             found = float(sum(along))
             for step in _DIFFERENCES:
-                expected = difference(step)
+                values = []
+                for signed in (step, -step, 0.0):
+                    with torch.no_grad():
+                        for tensor, first, move in zip(tensors, kept, moves[name], strict=True):
+                            tensor.copy_(first + signed * move)
+                    values.append(value().item() if signed else 0.0)
+                expected = (values[0] - values[1]) / (2 * step)
                 close = abs(found - expected) <= 1e-8 * (1 + greatest) + 1e-4 * abs(expected)
                 if close:
                     break

@@ -204,6 +204,8 @@ def episodes(batch, time):
     "model", [Prototypical, partial(MetaLearner, learner=LEARNERS["SNAIL"], prototypical=0.5)]
 )
 def test_learners_of_images(model):
+    # A class of one example lies on the kink of a mean over at least one.
+    leave_out = ["finite_differences"] if model is Prototypical else []
     testing.check_model(
         model,
         input_size=18,
@@ -211,6 +213,7 @@ def test_learners_of_images(model):
         features=partial(ImageFeatures, filters=(2, 2)),
         objective=Labels(),
         steps=episodes,
+        leave_out=leave_out,
         overfit_steps=0,
         max_examples=3,
     )

@@ -121,7 +121,11 @@ def centred_in_training(part, method="forward"):
 
 
 def in_single_precision(part, method="forward"):
-    return outputs(part, method, lambda self, output: output.float())
+    return outputs(
+        part,
+        method,
+        lambda self, output: output if output.dtype == torch.float64 else output.float(),
+    )
 
 
 class WrongBackward(torch.autograd.Function):
@@ -316,9 +320,9 @@ def softmax_without_a_gradient(self, scores):
     return scores.detach().softmax(-1)
 
 
-@faulty(Softmax, "normalize")
-def softmax_that_loses_mass_in_half_precision(self, scores):
-    return scores.softmax(-1) * (0.97 if scores.dtype == torch.bfloat16 else 1)
+@faulty(Softmax)
+def softmax_that_loses_mass_in_half_precision(self, scores, mask=None):
+    return Softmax.forward(self, scores, mask) * (0.97 if scores.dtype == torch.bfloat16 else 1)
 
 
 NORMALIZERS = [

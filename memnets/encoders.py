@@ -149,7 +149,8 @@ class SelfAttention(Encoder):
         steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
         if self.place is not None:
             length = inputs.shape[1] if mask is None else mask.sum(1, keepdim=True)
-            inputs = inputs + (steps / length).unsqueeze(-1) * self.place
+            share = (steps / length).unsqueeze(-1).to(self.place.dtype)
+            inputs = inputs + share * self.place
         if self.positions is not None:
             inputs = inputs + self.positions(steps)
         vectors, _ = self.stack(inputs, None, None if mask is None else mask[:, None, None])

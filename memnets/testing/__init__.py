@@ -11,6 +11,8 @@ Needs Hypothesis: ``pip install memnets[testing]``.
 """
 
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
+from memnets.testing.encoders import check_decoding, check_encoder
+from memnets.testing.objectives import check_kernel, check_objective
 from memnets.testing.steps import (
     check_access,
     check_controller,
@@ -34,16 +36,22 @@ from memnets.testing.strategies import (
     tokens,
     weights,
 )
+from memnets.testing.tasks import check_task
 
 __all__ = [
     "allocating_queries",
     "check_access",
     "check_addressing",
     "check_controller",
+    "check_decoding",
+    "check_encoder",
+    "check_kernel",
     "check_model",
     "check_normalizer",
+    "check_objective",
     "check_pointer",
     "check_score",
+    "check_task",
     "linked_queries",
     "magnitude",
     "masks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -45,10 +45,16 @@ class _ScoreInputs(NamedTuple):
 
 
 class _ScoreSubject(Pointwise):
+    check = "check_score"
+
     def __init__(
-        self, factory: Callable[..., Score], arguments: dict[str, Any], width: int
+        self,
+        factory: Callable[..., Score],
+        arguments: dict[str, Any],
+        width: int,
+        dtypes: Iterable[torch.dtype],
     ) -> None:
-        super().__init__(factory, arguments)
+        super().__init__(factory, arguments, dtypes)
         self.width = width
 
     def inputs(
@@ -83,7 +89,7 @@ class _ScoreSubject(Pointwise):
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from(LOW_PRECISION))
+        dtype = draw(st.sampled_from(self.dtypes))
         part = self.build(dtype, training=draw(st.booleans()))
         inputs = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
         scores = self.run(part, inputs)
@@ -119,12 +125,24 @@ class _ScoreSubject(Pointwise):
         part = self.build()
         assert_reached(part, self.run(part, self.inputs(draw)))
 
+    @law("the gradient reaches query and keys", examples=3)
+    def reached(self, draw: Draw) -> None:
+        query, keys = (
+            differentiable(draw(strategies.tensors((4, count, self.width), special=False)))
+            for count in (2, 3)
+        )
+        scores = self.run(self.build(), _ScoreInputs(query, keys))
+        for name, gradient in zip(("query", "keys"), gradients(scores, [query, keys]), strict=True):
+            assert gradient.any(), f"no gradient for {name}"
+
 
 def check_score(
     score: Callable[..., Score],
     *,
     width: int = 4,
     symmetry: Literal["permutation"] | None = "permutation",
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
@@ -138,19 +156,23 @@ def check_score(
         score: a class, or a function that makes the score.
         width: K, the width of query and keys that the score will be given.
         symmetry: ``None`` if the score depends on the place of a slot, not on its key alone.
+        dtypes: the types of less than double precision that the score is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``score``. Where one has the name of an argument of this check, give a
             function as ``score``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_score(Additive, size=4)``
     """
-    leave_out = () if symmetry == "permutation" else ("permutation",)
-    _ScoreSubject(score, arguments, width).hold(max_examples, leave_out)
+    not_meant = () if symmetry == "permutation" else ("permutation",)
+    _ScoreSubject(score, arguments, width, dtypes).hold(max_examples, leave_out, not_meant)
 
 
 # -- normalizers -----------------------------------------------------------------------------------
@@ -162,6 +184,18 @@ class _NormalizerInputs(NamedTuple):
 
 
 class _NormalizerSubject(Pointwise):
+    check = "check_normalizer"
+
+    def __init__(
+        self,
+        factory: Callable[..., Normalizer],
+        arguments: dict[str, Any],
+        masked: bool,
+        dtypes: Iterable[torch.dtype],
+    ) -> None:
+        super().__init__(factory, arguments, dtypes)
+        self.masked = masked
+
     def inputs(
         self,
         draw: Draw,
@@ -176,7 +210,7 @@ class _NormalizerSubject(Pointwise):
         low, high = (None, None) if end is None else (-end, end)
         shape = (*batch, count, slots)
         scores = draw(strategies.tensors(shape, dtype, low, high, special=special))
-        if not (draw(st.booleans()) if masked is None else masked):
+        if not self.masked or not (draw(st.booleans()) if masked is None else masked):
             return _NormalizerInputs(scores, None)
         rows = draw(st.sampled_from([1, count]))
         return _NormalizerInputs(scores, draw(strategies.masks((*batch, rows, slots))))
@@ -187,7 +221,7 @@ class _NormalizerSubject(Pointwise):
 
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
     def simplex(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from((torch.float64, *LOW_PRECISION)))
+        dtype = draw(st.sampled_from((torch.float64, *self.dtypes)))
         part = self.build(dtype, training=draw(st.booleans()))
         inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
         weights = self.run(part, inputs)
@@ -206,12 +240,18 @@ class _NormalizerSubject(Pointwise):
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from(LOW_PRECISION))
+        dtype = draw(st.sampled_from(self.dtypes))
         part = self.build(dtype, training=draw(st.booleans()))
         scores, mask = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
         weights = self.run(part, _NormalizerInputs(scores, mask))
         assert_finite(weights, "weights")
         assert_finite(gradients(weights, [scores, *part.parameters()]), "gradient")
+
+    @law("the gradient reaches the scores", examples=3)
+    def reached(self, draw: Draw) -> None:
+        scores = differentiable(draw(strategies.tensors((8, 2, 4), special=False)))
+        (gradient,) = gradients(self.run(self.build(), _NormalizerInputs(scores, None)), [scores])
+        assert gradient.any(), "no gradient for the scores"
 
     @law("weights go with their slots under permutation")
     def permutation(self, draw: Draw) -> None:
@@ -249,7 +289,13 @@ class _NormalizerSubject(Pointwise):
 
 
 def check_normalizer(
-    normalizer: Callable[..., Normalizer], *, max_examples: int | None = None, **arguments: Any
+    normalizer: Callable[..., Normalizer],
+    *,
+    masked: bool = True,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
 ) -> None:
     """Check that a normalizer keeps every law of normalizers.
 
@@ -260,22 +306,31 @@ def check_normalizer(
 
     Args:
         normalizer: a class, or a function that makes the normalizer.
+        masked: whether the normalizer knows masks; ``False`` leaves the laws of masks out.
+        dtypes: the types of less than double precision that the normalizer is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``normalizer``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_normalizer(TopK, count=2)``
     """
-    _NormalizerSubject(normalizer, arguments).hold(max_examples)
+    not_meant = () if masked else ("masked_slots", "padding", "full_mask")
+    _NormalizerSubject(normalizer, arguments, masked, dtypes).hold(
+        max_examples, leave_out, not_meant
+    )
 
 
 # -- addressing ------------------------------------------------------------------------------------
 
 _STEPS = 2
+_MOST_SLOTS = 6
 
 
 class _AddressingInputs(NamedTuple):
@@ -286,6 +341,8 @@ class _AddressingInputs(NamedTuple):
 class _AddressingSubject(Pointwise):
     """Inputs are a memory and a query for each step; the memory stays as it is."""
 
+    check = "check_addressing"
+
     def __init__(
         self,
         factory: Callable[..., Addressing],
@@ -293,8 +350,15 @@ class _AddressingSubject(Pointwise):
         query: Callable[[Memory, int, bool], SearchStrategy[Any]],
         width: int,
         whole: bool,
+        masked: bool,
+        least_slots: int,
+        dtypes: Iterable[torch.dtype],
     ) -> None:
-        super().__init__(factory, arguments)
+        super().__init__(factory, arguments, dtypes)
+        if not 1 <= least_slots <= _MOST_SLOTS:
+            raise ValueError(f"least_slots must be 1 to {_MOST_SLOTS}; got {least_slots}")
+        self.masked = masked
+        self.least_slots = least_slots
         self.query = query
         self.width = width
         self.whole = whole
@@ -307,9 +371,15 @@ class _AddressingSubject(Pointwise):
         masked: bool | None = None,
     ) -> _AddressingInputs:
         count = draw(strategies.sizes(2, 3))
+        sizes = strategies.sizes(max(3, self.least_slots), _MOST_SLOTS)
         memory = draw(
             strategies.memories(
-                width=self.width, queries=count, masked=masked, dtype=dtype, special=special
+                slots=draw(sizes.filter(lambda slots: slots >= self.least_slots)),
+                width=self.width,
+                queries=count,
+                masked=masked if self.masked else False,
+                dtype=dtype,
+                special=special,
             )
         )
         queries = tuple(draw(self.query(memory, count, special)) for _ in range(_STEPS))
@@ -335,7 +405,7 @@ class _AddressingSubject(Pointwise):
 
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
     def simplex(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from((torch.float64, *LOW_PRECISION)))
+        dtype = draw(st.sampled_from((torch.float64, *self.dtypes)))
         part = self.build(dtype, training=draw(st.booleans()))
         inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
         memory = inputs.memory
@@ -370,7 +440,7 @@ class _AddressingSubject(Pointwise):
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from(LOW_PRECISION))
+        dtype = draw(st.sampled_from(self.dtypes))
         part = self.build(dtype, training=draw(st.booleans()))
         inputs = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
         state = part.initial_state(inputs.memory)
@@ -385,6 +455,31 @@ class _AddressingSubject(Pointwise):
             for outputs in (weights, vectors):
                 assert_finite(gradients(outputs, [*sources, *part.parameters()]), "gradient")
             state = next_state
+
+    @law("the gradient reaches keys, values and every part of a query", examples=3)
+    def reached(self, draw: Draw) -> None:
+        part = self.build()
+        slots = max(4, self.least_slots)
+        drawn = strategies.memories((8,), slots, self.width, masked=False, special=False)
+        memory = map_state(differentiable, draw(drawn))
+        queries = [
+            map_state(differentiable, draw(self.query(memory, 2, False))) for _ in range(_STEPS)
+        ]
+        weights, vectors = (
+            read(part, _AddressingInputs(memory, tuple(queries)))
+            for read in (self.weights, self.vectors)
+        )
+        (gradient,) = gradients(vectors, [memory.values])
+        assert gradient.any(), "no gradient from what is read to the values"
+        fields = range(len(tensors_of(queries[0])))
+        sources = {"the keys": [memory.keys]} | {
+            f"part {field} of the query": [tensors_of(query)[field] for query in queries]
+            for field in fields
+        }
+        for outputs, what in ((weights, "the weights"), (vectors, "what is read")):
+            for name, tensors in sources.items():
+                reached = any(gradient.any() for gradient in gradients(outputs, tensors))
+                assert reached, f"no gradient from {what} to {name}"
 
     @law("weights go with their slots under permutation")
     def permutation(self, draw: Draw) -> None:
@@ -517,6 +612,10 @@ def check_addressing(
     width: int = 4,
     symmetry: Symmetry | None = "permutation",
     whole: bool = True,
+    masked: bool = True,
+    least_slots: int = 1,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
@@ -539,20 +638,30 @@ def check_addressing(
             of padding slots is left out); ``None`` (no slot is like another). The last dimension of
             a state's tensors is taken to be the slots.
         whole: whether weights sum to 1 wherever a slot may be addressed; ``False``: to at most 1.
+        masked: whether the addressing knows masks; ``False`` leaves the laws of masks out.
+        least_slots: how many slots it needs, 1 to 6, for instance for a shift kernel of a set size.
+        dtypes: the types of less than double precision that the addressing is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``addressing``. Where one has the name of an argument of this check, give a
             function as ``addressing``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_addressing(Content, score=Dot())``
     """
-    leave_out = {
+    not_meant = {
         "permutation": ("rotation",),
         "rotation": ("permutation", "padding"),
         None: ("permutation", "rotation"),
     }[symmetry]
-    _AddressingSubject(addressing, arguments, query, width, whole).hold(max_examples, leave_out)
+    if not masked:
+        not_meant = (*not_meant, "masked_slots", "padding", "full_mask")
+    _AddressingSubject(
+        addressing, arguments, query, width, whole, masked, least_slots, dtypes
+    ).hold(max_examples, leave_out, not_meant)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from unittest import mock
 
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from memnets import kernels
-from memnets.core import BEGIN, END, Batch, Controller, MemoryAccess, map_state
+from memnets import functional, kernels
+from memnets.core import (
+    BEGIN,
+    END,
+    Addressing,
+    Batch,
+    Controller,
+    MemoryAccess,
+    Normalizer,
+    map_state,
+)
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,
@@ -25,6 +38,7 @@ from memnets.testing.laws import (
     assert_reached,
     assert_shape,
     assert_unchanged,
+    assert_weights,
     copied,
     differentiable,
     differentiated,
@@ -81,6 +95,30 @@ class _Recurrent(Subject):
     def run(self, part: Any, inputs: _Sequences) -> Tensor:
         """Outputs alone: what holds for states has laws of its own."""
         return self.advance(part, inputs.steps, self.start(part, inputs.source))[0]
+
+    def results(self, part: Any, inputs: _Sequences) -> Any:
+        return self.advance(part, inputs.steps, self.start(part, inputs.source))
+
+    def interrupted(self, part: Any, inputs: _Sequences, interlude: Callable[[], None]) -> Any:
+        half = inputs.steps.shape[1] // 2
+        state, outputs = self.start(part, inputs.source), None
+        if half:
+            outputs, state = self.advance(part, inputs.steps[:, :half], state)
+        interlude()
+        return outputs, self.advance(part, inputs.steps[:, half:], state)[0]
+
+    @law("a late output has a gradient to the state before it", examples=3)
+    def through_time(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        _, state = self.advance(part, steps[:, :2], self.start(part, source))
+        state = map_state(differentiable, state)
+        sources = differentiated(state)
+        if not sources:  # it has no past
+            return
+        late = self.advance(part, steps[:, 2:], state)[0][:, -1]
+        reached = [gradient.flatten(1).any(1) for gradient in gradients(late, sources)]
+        assert torch.stack(reached).any(0).all(), "no gradient from the last step to the second"
 
     @law("a state is never modified in place")
     def state_unmodified(self, draw: Draw) -> None:
@@ -157,9 +195,36 @@ class _Started(_Recurrent):
     def start(self, part: Any, source: Tensor) -> Any:
         return part.initial_state(len(source))
 
+    @law("a late output has a gradient to what an early step was given", examples=3)
+    def early_steps(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw, batch=2, time=4))
+        outputs, state = self.advance(part, steps, self.start(part, source))
+        if not tensors_of(state):  # it has no past
+            return
+        (gradient,) = gradients(outputs[:, -1], [steps])
+        reached = gradient.flatten(2).any(2)
+        missed = (~reached.all(0)).nonzero().flatten().tolist()
+        assert not missed, f"no gradient from step 3 to steps {missed}"
+
+    @law("a sequence that skips a step goes on from the state before it")
+    def choose(self, draw: Draw) -> None:
+        part = self.build()
+        batch = draw(strategies.sizes(3, 4))
+        source, steps = self.inputs(draw, batch=batch, time=4)
+        taken = torch.tensor(draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+        _, before = self.advance(part, steps[:, :1], self.start(part, source))
+        _, after = self.advance(part, steps[:, 1:2], before)
+        chosen = part.choose(taken, after, before)
+        result, stayed, went = (
+            self.advance(part, steps[:, 2:], state)[0] for state in (chosen, before, after)
+        )
+        expected = torch.where(taken.view(-1, 1, 1), went, stayed)
+        assert_close(result, expected, f"outputs after a step that {taken.tolist()} took")
+
     @law("a first state has the precision and the device of its part")
     def placement(self, draw: Draw) -> None:
-        batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(LOW_PRECISION))
+        batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(self.dtypes))
         for device in ("cpu", "meta"):
             # A copy, since a part of the part may be that of the caller, and nothing comes back.
             part = copy.deepcopy(self.build(dtype)).to(device)
@@ -170,11 +235,12 @@ class _Started(_Recurrent):
 
 
 class _ControllerSubject(_Started, _Chunked):
+    check = "check_controller"
+    kind = Controller
     input_size = 3
 
-    def build(self, dtype: torch.dtype = torch.float64, training: bool = False) -> Any:
-        part = self.factory(self.input_size, **copy.deepcopy(self.arguments))
-        return part.to(dtype).train(training)
+    def make(self, arguments: dict[str, Any]) -> Any:
+        return self.factory(self.input_size, **arguments)
 
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
         tensor: Tensor = draw(strategies.tensors((batch, time, self.input_size), special=False))
@@ -190,7 +256,6 @@ class _ControllerSubject(_Started, _Chunked):
     @law("a step gives [B, hidden_size]")
     def shape(self, draw: Draw) -> None:
         part = self.build(training=draw(st.booleans()))
-        assert isinstance(part, Controller), f"got a {type(part).__name__}, which is no Controller"
         assert part.input_size == self.input_size, f"input_size is {part.input_size}"
         source, steps = self.inputs(draw)
         hidden, _ = part(steps[:, 0], self.start(part, source))
@@ -200,7 +265,12 @@ class _ControllerSubject(_Started, _Chunked):
 
 
 def check_controller(
-    controller: Callable[..., Controller], *, max_examples: int | None = None, **arguments: Any
+    controller: Callable[..., Controller],
+    *,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
 ) -> None:
     """Check that a controller keeps every law of controllers.
 
@@ -211,26 +281,34 @@ def check_controller(
 
     Args:
         controller: a class, or a function that makes the controller, from the width of its input.
+        dtypes: the types of less than double precision that the controller is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``controller``, besides the width of the input.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_controller(LSTM, hidden_size=8)``
     """
-    _ControllerSubject(controller, arguments).hold(max_examples)
+    _ControllerSubject(controller, arguments, dtypes).hold(max_examples, leave_out)
 
 
 class _AccessSubject(_Started):
     """The width of the interface is known when the part is built: a part is built to ask for it."""
 
-    def __init__(self, factory: Callable[..., MemoryAccess], arguments: dict[str, Any]) -> None:
-        super().__init__(factory, arguments)
+    check = "check_access"
+    kind = MemoryAccess
+
+    @functools.cached_property
+    def interface_size(self) -> int:
         with torch.random.fork_rng(devices=[]):
-            self.interface_size = self.build().interface_size
+            size: int = self.build().interface_size
+        return size
 
     def sequence(
         self,
@@ -258,16 +336,13 @@ class _AccessSubject(_Started):
     @law("a step gives [B, read_size]")
     def shape(self, draw: Draw) -> None:
         part = self.build(training=draw(st.booleans()))
-        assert isinstance(part, MemoryAccess), (
-            f"got a {type(part).__name__}, which is no MemoryAccess"
-        )
         source, steps = self.inputs(draw)
         vectors, _ = part(steps[:, 0], self.start(part, source))
         assert_shape(vectors, (len(steps), part.read_size), steps)
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from(LOW_PRECISION))
+        dtype = draw(st.sampled_from(self.dtypes))
         part = self.build(dtype, training=draw(st.booleans()))
         batch = draw(strategies.sizes(2, 2))
         steps = self.sequence(draw, batch, draw(strategies.sizes(2, 3)), dtype, special=True)
@@ -302,11 +377,56 @@ class _AccessSubject(_Started):
         assert_close(fast, plain, "outputs and state")
         assert_close(gradients(fast, sources), gradients(plain, sources), "gradient")
 
+    @law("steps change every part of the state", examples=3)
+    def writes(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=3)
+        before = self.start(part, source)
+        _, after = self.advance(part, steps, before)
+        for number, (old, new) in enumerate(
+            zip(tensors_of(before), tensors_of(after), strict=True)
+        ):
+            same = old.shape == new.shape and bool((old == new).all())
+            assert not same, f"tensor {number} of the state, {list(old.shape)}, is as at the start"
+
+    @law("weights inside are rows >= 0 that sum to at most 1", examples=4)
+    def weights_inside(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        source, steps = self.inputs(draw)
+        state = self.start(part, source)
+        with kernels.naive(), _weights_inside(part) as found:
+            for step in range(steps.shape[1]):
+                _, state = self.advance(part, steps[:, step : step + 1], state)
+                fields = state._asdict() if hasattr(state, "_asdict") else {}
+                found += [
+                    (f"{name} of the state", tensor)
+                    for name, value in fields.items()
+                    if name.endswith("weights")
+                    for tensor in tensors_of(value)
+                ]
+        for name, weights in found:
+            try:
+                assert_weights(weights, None, whole=False)
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from None
+
     @law("no parameter depends on the number of slots")
     def slots(self, draw: Draw) -> None:
         part = self.build()
-        if not isinstance(getattr(part, "slots", None), int):
-            return
+        settable = isinstance(getattr(part, "slots", None), int)
+        if settable:
+            self._more_slots(draw, part)
+        function, named = _by_name(self.factory, self.arguments)
+        numbers = [name for name, value in named.items() if type(value) is int]
+        growing = [name for name in numbers if _grows_with(part, function, named, name)]
+        if not settable and not growing:
+            self.skip(
+                "slots",
+                "it has no number `slots`, and no argument was found of which the state alone "
+                f"grows; looked at: {', '.join(numbers) or 'none'}",
+            )
+
+    def _more_slots(self, draw: Draw, part: Any) -> None:
         before = {name: value.clone() for name, value in part.state_dict().items()}
         shapes = [tensor.shape for tensor in tensors_of(part.initial_state(1))]
         part.slots = part.slots + draw(st.integers(1, 3))
@@ -319,8 +439,94 @@ class _AccessSubject(_Started):
         assert more != shapes, f"the state has the same shapes {shapes} with more slots"
 
 
+def _by_name(
+    factory: Callable[..., Any], arguments: dict[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What is called in the end, and all its arguments by name; none, if some have no name."""
+    given: tuple[Any, ...] = ()
+    if isinstance(factory, functools.partial):
+        given, arguments = factory.args, {**factory.keywords, **arguments}
+        factory = factory.func
+    try:
+        bound = inspect.signature(factory).bind(*given, **arguments)
+    except (TypeError, ValueError):
+        return factory, {}
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named.update(bound.arguments[name])
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            if bound.arguments[name] != ():
+                return factory, {}
+        else:
+            named[name] = bound.arguments[name]
+    return factory, named
+
+
+def _grows_with(
+    part: MemoryAccess, function: Callable[..., Any], named: dict[str, Any], name: str
+) -> bool:
+    """Whether an argument is a number of slots: with it the state grows, but no width.
+
+    Raises:
+        AssertionError: a parameter grows too.
+    """
+    try:
+        other = function(**copy.deepcopy({**named, name: named[name] + 1}))
+        widths = (other.interface_size, other.read_size)
+        state = [tensor.shape for tensor in tensors_of(other.initial_state(1))]
+    except Exception:  # there may be no such part
+        return False
+    first = [tensor.shape for tensor in tensors_of(part.initial_state(1))]
+    if widths != (part.interface_size, part.read_size) or state == first:
+        return False
+    shapes, more = (
+        {key: value.shape for key, value in each.state_dict().items()} for each in (part, other)
+    )
+    grown = sorted(key for key in {*shapes, *more} if shapes.get(key) != more.get(key))
+    assert not grown, f"{', '.join(grown)} grows with {name}, as the slots of the state do"
+    return True
+
+
+@contextmanager
+def _weights_inside(part: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """All weights that a part makes within the block, and where."""
+    found: list[tuple[str, Tensor]] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, arguments: Any, outputs: Any) -> None:
+            weights = outputs[0] if isinstance(module, Addressing) else outputs
+            found.append((f"weights of {name}", weights.detach()))
+
+        return hook
+
+    def watched(name: str, place: int) -> Callable[..., Tensor]:
+        function = getattr(functional, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            weights = named["weights"] if "weights" in named else arguments[place]
+            found.append((f"weights of functional.{name}", weights.detach()))
+            return function(*arguments, **named)
+
+        return call
+
+    with ExitStack() as stack:
+        for name, module in part.named_modules():
+            if isinstance(module, (Addressing, Normalizer)):
+                stack.callback(module.register_forward_hook(watch(name)).remove)
+        for name, place in (("read", 0), ("erase_add", 1)):
+            stack.enter_context(mock.patch.object(functional, name, watched(name, place)))
+        yield found
+
+
 def check_access(
-    access: Callable[..., MemoryAccess], *, max_examples: int | None = None, **arguments: Any
+    access: Callable[..., MemoryAccess],
+    *,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
 ) -> None:
     """Check that a memory access keeps every law of accesses.
 
@@ -333,37 +539,45 @@ def check_access(
 
     Args:
         access: a class, or a function that makes the access.
+        dtypes: the types of less than double precision that the access is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``access``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_access(NTM, slots=8, width=4)``
     """
-    _AccessSubject(access, arguments).hold(max_examples)
+    _AccessSubject(access, arguments, dtypes).hold(max_examples, leave_out)
 
 
 class _ModelSubject(_Chunked):
+    check = "check_model"
+
     def __init__(
         self,
         factory: Callable[..., Model],
         arguments: dict[str, Any],
         steps: Callable[[int, int], SearchStrategy[Tensor]] | None,
         overfit_steps: int,
+        dtypes: Iterable[torch.dtype],
     ) -> None:
-        super().__init__(factory, arguments)
+        super().__init__(factory, arguments, dtypes)
         self.overfit_steps = overfit_steps
-        if steps is None:
-            with torch.random.fork_rng(devices=[]):
-                size = self.build().input_size
+        self.given_steps = steps
 
-            def steps(batch: int, time: int) -> SearchStrategy[Tensor]:
-                return strategies.tensors((batch, time, size), special=False)
-
-        self.steps = steps
+    @functools.cached_property
+    def steps(self) -> Callable[[int, int], SearchStrategy[Tensor]]:
+        if self.given_steps is not None:
+            return self.given_steps
+        with torch.random.fork_rng(devices=[]):
+            size = self.build().input_size
+        return lambda batch, time: strategies.tensors((batch, time, size), special=False)
 
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
         tensor: Tensor = draw(self.steps(batch, time))
@@ -417,6 +631,47 @@ class _ModelSubject(_Chunked):
             logits = self.run(part, sequences)
         return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
 
+    @law("padding of the answer is never scored", examples=4)
+    def scored(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        targets = self._targets(part, _Sequences(source, steps))
+        length = draw(st.integers(1, 3))
+        mask = (torch.arange(4) < length).expand(2, -1)
+        other_steps = self.following(draw, source, 4)
+        other_targets = self._targets(part, _Sequences(source, other_steps))
+
+        def mixed(inside: Tensor, outside: Tensor) -> Tensor:
+            return torch.cat([inside[:, :length], outside[:, length:]], 1)
+
+        def loss(steps: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+            torch.manual_seed(0)
+            return part.loss(Batch(source, steps, targets, None, mask))
+
+        expected = loss(steps[:, :length], targets[:, :length], None)
+        assert_close(loss(steps, targets, mask), expected, "loss with padding and without")
+        changed = loss(mixed(steps, other_steps), mixed(targets, other_targets), mask)
+        assert_close(changed, expected, "loss with other padding and without")
+
+    @law("a state is reordered as a search wants it", examples=4)
+    def reorder(self, draw: Draw) -> None:
+        part = self.build()
+        rows = 4
+        source, steps = self.inputs(draw, batch=rows)
+        rest = self.following(draw, source, 2)
+        for same_source in (False, True):
+            # Beams of a source stand side by side.
+            read = source[torch.arange(rows) // 2] if same_source else source
+            least = [row // 2 * 2 if same_source else 0 for row in range(rows)]
+            most = [first + 1 if same_source else rows - 1 for first in least]
+            chosen = [draw(st.integers(*ends)) for ends in zip(least, most, strict=True)]
+            index = torch.tensor(chosen)
+            _, state = self.advance(part, steps, self.start(part, read))
+            expected = self.advance(part, rest, state)[0][index]
+            moved = part.reorder(state, index, same_source=same_source)
+            result, _ = self.advance(part, rest[index], moved)
+            assert_close(result, expected, f"outputs of rows {chosen}, same_source={same_source}")
+
     @law("the same seed gives the same numbers")
     def seed(self, draw: Draw) -> None:
         inputs = self.inputs(draw)
@@ -456,6 +711,9 @@ def check_model(
     *,
     steps: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
     overfit_steps: int = 300,
+    masked: bool = True,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
@@ -472,22 +730,34 @@ def check_model(
             ``[B, T, input_size]`` if not given, for a model with an attribute ``input_size``.
         overfit_steps: steps of Adam, at the rate 0.01, in which the cost of the answers to one
             small batch must fall to a fifth; 0 leaves the law out.
+        masked: whether the model knows padding of its source; ``False`` leaves the law out.
+        dtypes: the types of less than double precision that the model is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``model``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_model(MemoryMachine, input_size=3, output_size=2, controller=LSTM)``
     """
-    leave_out = () if overfit_steps else ("overfit",)
-    _ModelSubject(model, arguments, steps, overfit_steps).hold(max_examples, leave_out)
+    subject = _ModelSubject(model, arguments, steps, overfit_steps, dtypes)
+    subject.hold(max_examples, leave_out, _not_meant(overfit_steps, masked))
+
+
+def _not_meant(overfit_steps: int, masked: bool) -> list[str]:
+    """Laws that are not meant for a model."""
+    return ["overfit"] * (not overfit_steps) + ["padding"] * (not masked)
 
 
 class _PointerSubject(_ModelSubject):
     """A model that answers with steps of its source: the tokens from ``END + 1`` on."""
+
+    check = "check_pointer"
 
     def __init__(
         self,
@@ -496,8 +766,9 @@ class _PointerSubject(_ModelSubject):
         steps: Callable[[int, int], SearchStrategy[Tensor]] | None,
         overfit_steps: int,
         revisit: bool,
+        dtypes: Iterable[torch.dtype],
     ) -> None:
-        super().__init__(factory, arguments, steps, overfit_steps)
+        super().__init__(factory, arguments, steps, overfit_steps, dtypes)
         self.revisit = revisit
 
     def following(self, draw: Draw, source: Tensor, time: int) -> Tensor:
@@ -548,6 +819,9 @@ def check_pointer(
     revisit: bool = False,
     steps: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
     overfit_steps: int = 300,
+    masked: bool = True,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
@@ -563,16 +837,21 @@ def check_pointer(
         revisit: whether a step may be pointed at again; goes to ``model`` too.
         steps: from B and S to a strategy for what the model reads, as in :func:`check_model`.
         overfit_steps: see :func:`check_model`.
+        masked: whether the model knows padding of its source; ``False`` leaves the law out.
+        dtypes: the types of less than double precision that the model is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
         max_examples: how many examples each law is tested on; the Hypothesis profile says if not
             given.
         **arguments: for ``model``.
 
     Raises:
-        AssertionError: a law broke; the message names every law that did.
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
 
     Example:
         ``check_pointer(PointerNetwork, input_size=2, encoder=..., decoder=LSTM, attention=...)``
     """
     kind = _PointerSubject if symmetry is None else _SetPointerSubject
-    subject = kind(model, {**arguments, "revisit": revisit}, steps, overfit_steps, revisit)
-    subject.hold(max_examples, () if overfit_steps else ("overfit",))
+    subject = kind(model, {**arguments, "revisit": revisit}, steps, overfit_steps, revisit, dtypes)
+    subject.hold(max_examples, leave_out, _not_meant(overfit_steps, masked))

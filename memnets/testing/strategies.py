@@ -275,7 +275,9 @@ def linked_queries(
 
 
 @st.composite
-def ntm_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = True) -> NTMQuery:
+def ntm_queries(
+    draw: DrawFn, memory: Memory, count: int = 1, special: bool = True, kernel: int | None = None
+) -> NTMQuery:
     """What heads of a Neural Turing Machine emit; the shift kernel has a size of at most N.
 
     Args:
@@ -283,10 +285,22 @@ def ntm_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = Tr
         memory: what they will be asked of.
         count: Q.
         special: whether special numbers may come, in each part the ends of its range.
+        kernel: size of the shift kernel, odd and at most N, for an addressing that takes but one:
+            ``check_addressing(..., query=partial(ntm_queries, kernel=3), least_slots=3)``; drawn if
+            not given.
+
+    Raises:
+        ValueError: the kernel is even or greater than N.
     """
     *batch, slots, _ = memory.keys.shape
     dtype = memory.keys.dtype
-    size = draw(st.sampled_from([size for size in (3, 1, 5) if size <= slots]))
+    if kernel is None:
+        kernel = draw(st.sampled_from([size for size in (3, 1, 5) if size <= slots]))
+    elif not (0 < kernel <= slots and kernel % 2):
+        raise ValueError(
+            f"kernel must be odd and at most the number of slots, {slots}; got {kernel} "
+            f"(check_addressing takes least_slots={kernel})"
+        )
 
     def part(low: float, high: float) -> Any:
         return draw(tensors((*batch, count, 1), dtype, low, high, special))
@@ -298,7 +312,7 @@ def ntm_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = Tr
         key=key,
         strength=strength,
         gate=part(0.0, 1.0),
-        shift=draw(shift_kernels((*batch, count, size), dtype)),
+        shift=draw(shift_kernels((*batch, count, kernel), dtype)),
         sharpness=part(1.0, 1.0 + great),
     )
 

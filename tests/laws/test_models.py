@@ -72,8 +72,10 @@ SEQ2SEQ = {
 }
 
 
-@pytest.mark.parametrize("settings", SEQ2SEQ.values(), ids=SEQ2SEQ.keys())
-def test_seq2seq(settings):
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_seq2seq(name):
+    # A draw is one-hot, and has the gradient of a softmax.
+    leave_out = ["finite_differences"] if name == "straight-through Gumbel" else []
     testing.check_model(
         Seq2Seq,
         input_size=SIZE,
@@ -81,7 +83,8 @@ def test_seq2seq(settings):
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         max_examples=3,
-        **settings,
+        leave_out=leave_out,
+        **SEQ2SEQ[name],
     )
 
 
@@ -201,6 +204,8 @@ def episodes(batch, time):
     "model", [Prototypical, partial(MetaLearner, learner=LEARNERS["SNAIL"], prototypical=0.5)]
 )
 def test_learners_of_images(model):
+    # A class of one example lies on the kink of a mean over at least one.
+    leave_out = ["finite_differences"] if model is Prototypical else []
     testing.check_model(
         model,
         input_size=18,
@@ -208,6 +213,7 @@ def test_learners_of_images(model):
         features=partial(ImageFeatures, filters=(2, 2)),
         objective=Labels(),
         steps=episodes,
+        leave_out=leave_out,
         overfit_steps=0,
         max_examples=3,
     )

@@ -1,0 +1,348 @@
+"""Checks of what stands around a memory: encoders, and the decoding of models that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from torch import Tensor
+
+from memnets import decoding
+from memnets.core import BEGIN, END, PAD, Encoder, map_state
+from memnets.testing import strategies
+from memnets.testing.laws import (
+    LOW_PRECISION,
+    Draw,
+    Laws,
+    Subject,
+    assert_close,
+    assert_equal,
+    assert_reached,
+    assert_shape,
+    differentiable,
+    gradients,
+    law,
+)
+
+if TYPE_CHECKING:
+    from memnets.models import Model
+
+__all__ = ["check_decoding", "check_encoder"]
+
+
+def lengths_mask(draw: Draw, batch: int, steps: int) -> Tensor:
+    """Of sequences of 1 to ``steps`` steps: bool ``[B, T]``, False = padding, at the end."""
+    lengths = draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
+    return torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
+
+
+# -- encoders --------------------------------------------------------------------------------------
+
+
+class _EncoderInputs(NamedTuple):
+    source: Tensor
+    mask: Tensor | None = None
+
+
+class _EncoderSubject(Subject):
+    check = "check_encoder"
+    kind = Encoder
+
+    def __init__(
+        self,
+        factory: Callable[..., Encoder],
+        arguments: dict[str, Any],
+        width: int,
+        dtypes: Iterable[torch.dtype],
+    ) -> None:
+        super().__init__(factory, arguments, dtypes)
+        self.width = width
+
+    def make(self, arguments: dict[str, Any]) -> Any:
+        return self.factory(self.width, **arguments)
+
+    def inputs(
+        self, draw: Draw, special: bool = False, batch: int | None = None, steps: int | None = None
+    ) -> _EncoderInputs:
+        batch = draw(strategies.sizes(2, 3)) if batch is None else batch
+        steps = draw(strategies.sizes(3, 5)) if steps is None else steps
+        shape = (batch, steps, self.width)
+        return _EncoderInputs(draw(strategies.tensors(shape, special=special)))
+
+    def run(self, part: Encoder, inputs: _EncoderInputs) -> Any:
+        """The vectors of the steps, and the summary."""
+        return part(*inputs)
+
+    @law("a source gives [B, S, output_size] and [B, summary_size]", examples=4)
+    def shape(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        assert part.input_size == self.width, f"input_size is {part.input_size}"
+        source, _ = self.inputs(draw)
+        vectors, summary = self.run(part, _EncoderInputs(source))
+        assert_shape(vectors, (*source.shape[:2], part.output_size), source)
+        assert_shape(summary, (len(source), part.summary_size), source)
+
+    @law("padding never changes a result")
+    def padding(self, draw: Draw) -> None:
+        part = self.build()
+        source, _ = self.inputs(draw)
+        mask = lengths_mask(draw, *source.shape[:2])
+        vectors, summary = self.run(part, _EncoderInputs(source, mask))
+        for row, length in enumerate(mask.sum(1).tolist()):
+            alone = self.run(part, _EncoderInputs(source[row : row + 1, :length]))
+            padded = vectors[row : row + 1, :length], summary[row : row + 1]
+            assert_close(padded, alone, f"{length} steps of {source.shape[1]}")
+
+    @law("a mask that leaves every step is no mask", examples=4)
+    def full_mask(self, draw: Draw) -> None:
+        part = self.build()
+        source, _ = self.inputs(draw)
+        full = torch.ones(source.shape[:2], dtype=torch.bool)
+        result = self.run(part, _EncoderInputs(source, full))
+        assert_close(result, self.run(part, _EncoderInputs(source)), "vectors and summary")
+
+    @law("a permutation of the source permutes the vectors, and leaves the summary", examples=4)
+    def permutation(self, draw: Draw) -> None:
+        part = self.build()
+        source, _ = self.inputs(draw)
+        order = torch.tensor(draw(st.permutations(range(source.shape[1]))))
+        vectors, summary = self.run(part, _EncoderInputs(source))
+        moved = self.run(part, _EncoderInputs(source[:, order]))
+        assert_close(moved, (vectors[:, order], summary), f"after permutation {order.tolist()}")
+
+    @law("the gradient reaches every parameter", examples=4)
+    def parameters(self, draw: Draw) -> None:
+        part = self.build()
+        assert_reached(part, self.run(part, self.inputs(draw, batch=4, steps=4)))
+
+    @law("the summary has a gradient to every step", examples=3)
+    def reached(self, draw: Draw) -> None:
+        part = self.build()
+        source, _ = map_state(differentiable, self.inputs(draw, batch=2, steps=4))
+        _, summary = self.run(part, _EncoderInputs(source))
+        (gradient,) = gradients(summary, [source])
+        missed = (~gradient.flatten(2).any(2).any(0)).nonzero().flatten().tolist()
+        assert not missed, f"no gradient to steps {missed}"
+
+
+def check_encoder(
+    encoder: Callable[..., Encoder],
+    *,
+    width: int = 4,
+    masked: bool = True,
+    symmetry: Literal["permutation"] | None = None,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that an encoder keeps every law of encoders.
+
+    Shapes; padding and batch neighbours that never change a vector of a step or the summary; a
+    gradient from the summary to every step, and to every parameter; and the laws of all parts
+    (:mod:`memnets.testing`).
+
+    Args:
+        encoder: a class, or a function that makes the encoder, from the width of its input.
+        width: of the input.
+        masked: whether the encoder knows padding; ``False`` leaves the laws of masks out.
+        symmetry: ``"permutation"`` for an encoder of sets: a permutation of the source permutes
+            the vectors of the steps, and leaves the summary as it is.
+        dtypes: the types of less than double precision that the encoder is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``encoder``, besides the width of the input.
+
+    Raises:
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the encoder is an encoder.
+        ValueError: ``leave_out`` names a law that there is not.
+
+    Example:
+        ``check_encoder(Recurrent, controller=partial(GRU, hidden_size=8))``
+    """
+    not_meant = [] if masked else ["padding", "full_mask"]
+    not_meant += ["permutation"] if symmetry is None else []
+    _EncoderSubject(encoder, arguments, width, dtypes).hold(max_examples, leave_out, not_meant)
+
+
+# -- decoding --------------------------------------------------------------------------------------
+
+
+class _DecodingSubject(Laws):
+    """The searches over a model that answers in tokens, against definitions without any cache."""
+
+    check = "check_decoding"
+
+    def __init__(
+        self,
+        factory: Callable[..., Model[Any]],
+        arguments: dict[str, Any],
+        source: Callable[[int, int], SearchStrategy[Tensor]],
+        max_length: int,
+        masked: bool,
+    ) -> None:
+        super().__init__(factory, arguments)
+        self.source = source
+        self.max_length = max_length
+        self.masked = masked
+
+    def build(self) -> Any:
+        part = super().build().double().eval()
+        with torch.no_grad():
+            # As it is made, a model likes all tokens about alike: what a search must choose between
+            # is to differ, and an answer to end now and then.
+            for parameter in part.parameters():
+                parameter.mul_(2)
+        return part
+
+    def inputs(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
+        batch, steps = draw(strategies.sizes(3, 4)), draw(strategies.sizes(3, 4))
+        source: Tensor = draw(self.source(batch, steps))
+        mask = lengths_mask(draw, batch, steps) if self.masked and draw(st.booleans()) else None
+        return source, mask
+
+    def row(self, source: Tensor, mask: Tensor | None, row: int) -> Tensor:
+        """One source of a batch, as a batch of 1 without padding."""
+        return source[row : row + 1] if mask is None else source[row : row + 1, mask[row]]
+
+    @torch.no_grad()
+    def logs(self, part: Any, source: Tensor, tokens: list[int]) -> Tensor:
+        """Log probabilities of each next token after BEGIN and these, ``[t + 1, O]``."""
+        inputs = torch.tensor([[BEGIN, *tokens]])
+        logits, _ = part.decode(inputs, part.encode(source))
+        logs: Tensor = logits[0].float().log_softmax(-1)
+        return logs
+
+    def ended(self, tokens: Tensor) -> list[int]:
+        """An answer up to its end mark."""
+        row: list[int] = tokens.tolist()
+        return row[: row.index(END) + 1] if END in row else row
+
+    @law("it can be made, and answers once", examples=1)
+    def smoke(self, draw: Draw) -> None:
+        source, mask = self.inputs(draw)
+        answers = self.build().generate(source, mask, max_length=self.max_length)
+        assert answers.dim() == 2, f"answers are tokens [B, T]; got {list(answers.shape)}"
+
+    @law("greedy takes the likeliest token at each step")
+    def greedy(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        answers = part.generate(source, mask, max_length=self.max_length)
+        for row, answer in enumerate(answers):
+            expected: list[int] = []
+            while len(expected) < self.max_length and END not in expected:
+                logs = self.logs(part, self.row(source, mask, row), expected)
+                expected.append(int(logs[-1].argmax()))
+            assert self.ended(answer) == expected, f"{self.ended(answer)}, expected {expected}"
+            rest = answer[len(expected) :]
+            assert (rest == PAD).all(), f"not padding after the end mark: {answer.tolist()}"
+
+    @law("a beam of 1 is greedy", examples=4)
+    def beam_of_1(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        greedy = decoding.greedy(part, source, mask, self.max_length)
+        found = decoding.beam_search(part, source, mask, 1, 0.0, 1, self.max_length)
+        for ours, theirs in zip(found.tokens[:, 0], greedy, strict=True):
+            assert self.ended(ours) == self.ended(theirs), f"{ours.tolist()}, {theirs.tolist()}"
+
+    @law("scores of a beam are log probabilities, the best first, whole ones before cut ones")
+    def scores(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        found = decoding.beam_search(part, source, mask, 3, 0.0, 3, self.max_length)
+        # Answers that were cut come after the whole ones, whatever their scores.
+        ranks = found.scores - 1e6 * ~(found.tokens == END).any(-1)
+        assert not (ranks.diff(dim=1) > 0).any(), f"not the best first: {found}"
+        for row, (answers, scores) in enumerate(zip(*found, strict=True)):
+            for answer, score in zip(answers, scores, strict=True):
+                if score == -torch.inf:
+                    continue
+                tokens = self.ended(answer)
+                logs = self.logs(part, self.row(source, mask, row), tokens[:-1])
+                expected = logs[torch.arange(len(tokens)), torch.tensor(tokens)].sum()
+                assert (score - expected).abs() < 1e-4, f"{tokens}: {score}, expected {expected}"
+
+    @law("batch neighbours never change an answer", examples=4)
+    def batch_neighbours(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        for beam in (1, 2):
+            answers = part.generate(source, mask, beam, max_length=self.max_length)
+            for row, answer in enumerate(answers):
+                one = self.row(source, mask, row)
+                (alone,) = part.generate(one, None, beam, max_length=self.max_length)
+                expected = self.ended(alone)
+                assert self.ended(answer) == expected, f"{self.ended(answer)}, alone {expected}"
+
+    @law("a state is reordered as a search wants it")
+    def reorder(self, draw: Draw) -> None:
+        part = self.build()
+        source = draw(self.source(2, 3)).repeat_interleave(2, 0)
+        for same_source in (True, False):
+            least = [0, 0, 2, 2] if same_source else [0] * 4
+            most = [1, 1, 3, 3] if same_source else [3] * 4
+            chosen = [draw(st.integers(*ends)) for ends in zip(least, most, strict=True)]
+            with torch.no_grad():
+                first = torch.tensor([[BEGIN, END + 1], [BEGIN, END], [BEGIN, BEGIN], [BEGIN, PAD]])
+                _, state = part.decode(first, part.encode(source))
+                token = torch.full((4, 1), END)
+                index = torch.tensor(chosen)
+                expected = part.decode(token, state)[0][index]
+                moved = part.reorder(state, index, same_source=same_source)
+                result, _ = part.decode(token, moved)
+            assert_close(result, expected, f"rows {chosen}, same_source={same_source}")
+
+    @law("the same source gives the same answer", examples=2)
+    def again(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        kept = source.clone()
+        first, second = (
+            part.generate(source, mask, 2, max_length=self.max_length) for _ in range(2)
+        )
+        assert_equal(second, first, "a second search")
+        assert_equal(source, kept, "the source after a search")
+
+
+def check_decoding(
+    model: Callable[..., Model[Any]],
+    *,
+    source: Callable[[int, int], SearchStrategy[Tensor]],
+    max_length: int = 5,
+    masked: bool = True,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that greedy and beam search over a model are what they are by definition.
+
+    The definitions encode the source and decode the whole answer anew for every token: caches,
+    ``reorder`` and rows that leave the batch must not change an answer. It says nothing of the
+    model as such: that is for :func:`check_model`, whose laws it is to keep.
+
+    Args:
+        model: a class, or a function that makes the model, which answers in tokens.
+        source: from B and S to a strategy for sources, such as :func:`~memnets.testing.tokens`.
+        max_length: of an answer, at least 1.
+        masked: whether the model knows padding of its source.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``model``.
+
+    Raises:
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the model is a model.
+        ValueError: ``leave_out`` names a law that there is not.
+
+    Example:
+        ``check_decoding(Transformer, source=tokens(7), input_size=7, output_size=7, width=8)``
+    """
+    _DecodingSubject(model, arguments, source, max_length, masked).hold(max_examples, leave_out)

@@ -1,0 +1,231 @@
+"""Checks of tasks: batches as pure functions of seed, split and index, and their loaders."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from memnets.core import Batch
+from memnets.testing.laws import Draw, Laws, law
+
+__all__ = ["check_task"]
+
+_INDICES = st.sampled_from([1, 0, 2, 7, 100])
+
+
+def _assert_same(one: Batch, other: Batch, what: str) -> None:
+    for name, first, second in zip(Batch._fields, one, other, strict=True):
+        if first is None or second is None:
+            same = first is second
+        else:
+            # Bit-equal; where a number is NaN, it is for another law.
+            same = first.dtype == second.dtype and torch.equal(
+                first.nan_to_num(), second.nan_to_num()
+            )
+        assert same, f"{name} of {what} differ"
+
+
+def _differ(one: Batch, other: Batch) -> bool:
+    try:
+        _assert_same(one, other, "")
+    except AssertionError:
+        return True
+    return False
+
+
+def _numpy_state() -> str:
+    return str(np.random.get_state())  # noqa: NPY002 -- the old generator is the global one
+
+
+class _TaskSubject(Laws):
+    check = "check_task"
+
+    def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        super().__init__(factory, arguments)
+        self._ready: dict[int, Any] = {}
+
+    def seeded(self, seed: int = 0) -> Any:
+        """A new task, ready as the trainer would make it."""
+        task = self.make(copy.deepcopy({**self.arguments, "seed": seed}))
+        task.prepare_data()
+        task.setup("fit")
+        task.setup("test")
+        return task
+
+    def task(self, seed: int = 0) -> Any:
+        """One for all laws that need no new one, since to make it may take long."""
+        if seed not in self._ready:
+            self._ready[seed] = self.seeded(seed)
+        return self._ready[seed]
+
+    def splits(self) -> list[str]:
+        return ["train", "val", *self.task().test_names()]
+
+    @law("it can be made, from a seed too, and has batches", examples=1)
+    def smoke(self, draw: Draw) -> None:
+        for split in self.splits():
+            batch = self.task().batch(split, 0)
+            assert isinstance(batch, Batch), f"got a {type(batch).__name__}, which is no Batch"
+
+    @law("a batch is a pure function of seed, split and index", examples=4)
+    def pure(self, draw: Draw) -> None:
+        split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
+        if split not in ("train", "val"):
+            index = 0
+        first = self.task().batch(split, index)
+        for other in self.splits():
+            self.task().batch(other, 0)
+        _assert_same(self.task().batch(split, index), first, f"batch {index} of {split}, again")
+        new = self.seeded().batch(split, index)
+        _assert_same(new, first, f"batch {index} of {split}, of a task made anew")
+
+    @law("other seeds, splits and indices give other batches", examples=2)
+    def different(self, draw: Draw) -> None:
+        index = draw(_INDICES)
+        batch = self.task().batch("train", index)
+        assert _differ(self.task(1).batch("train", index), batch), "two seeds, the same batch"
+        assert _differ(self.task().batch("train", index + 1), batch), "two indices, the same batch"
+        assert _differ(self.task().batch("val", index), batch), "training and validation, the same"
+
+    @law("no batch draws from the random generators of others", examples=2)
+    def generators(self, draw: Draw) -> None:
+        split = draw(st.sampled_from(self.splits()))
+        task = self.seeded()
+        states = torch.get_rng_state(), _numpy_state(), random.getstate()
+        task.batch(split, 0)
+        assert torch.equal(torch.get_rng_state(), states[0]), "torch's generator moved"
+        assert _numpy_state() == states[1], "numpy's global generator moved"
+        assert random.getstate() == states[2], "random's global generator moved"
+
+    @law("batches are of the shapes, types and ranges that tasks have", examples=6)
+    def shapes(self, draw: Draw) -> None:
+        split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
+        task = self.task()
+        batch = task.batch(split, index if split in ("train", "val") else 0)
+        rows = len(batch.source)
+        expected = {"train": task.batch_size, "val": task.validation_batch_size}
+        assert split not in expected or rows == expected[split], (
+            f"{split} has {rows} sequences, expected {expected[split]}"
+        )
+        assert batch.targets.shape[:2] == batch.inputs.shape[:2], (
+            f"inputs {list(batch.inputs.shape)} and targets {list(batch.targets.shape)} must "
+            f"have the same [B, T]"
+        )
+        assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
+        sizes = {"source": task.input_size, "inputs": task.input_size, "targets": task.output_size}
+        for name, size in sizes.items():
+            self._check_steps(name, getattr(batch, name), size, batch.source.dim() == 2)
+        self._check_mask("source_mask", batch.source_mask, batch.source)
+        self._check_mask("target_mask", batch.target_mask, batch.targets)
+        if batch.rewards is not None:
+            shape = (*batch.targets.shape[:2], task.output_size)
+            assert batch.rewards.shape == shape, (
+                f"rewards {list(batch.rewards.shape)}, expected {list(shape)}"
+            )
+
+    def _check_steps(self, name: str, tensor: Tensor, size: int, of_tokens: bool) -> None:
+        shape = list(tensor.shape)
+        if not tensor.is_floating_point():
+            assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
+            assert tensor.dim() == 2, f"{name} are whole numbers {shape}, expected [B, T]"
+            assert (tensor >= 0).all(), f"{name} below 0"
+            # Tokens for vectors are steps of a source, of which there may be any number.
+            assert not of_tokens or (tensor < size).all(), (
+                f"{name} has token {tensor.max()}, but there are {size}"
+            )
+        else:
+            assert tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected float32"
+            assert tensor.dim() == 3, f"{name} {shape}, expected [B, T, {size}]"
+            assert tensor.shape[2] == size, f"{name} {shape}, expected [B, T, {size}]"
+            assert torch.isfinite(tensor).all(), f"{name} are not all finite"
+
+    def _check_mask(self, name: str, mask: Tensor | None, steps: Tensor) -> None:
+        if mask is None:
+            return
+        assert mask.dtype == torch.bool, f"{name} is {mask.dtype}, expected bool"
+        assert mask.shape == steps.shape[:2], (
+            f"{name} {list(mask.shape)}, expected {list(steps.shape[:2])}"
+        )
+        assert mask.any(1).all(), f"{name}: a sequence is padding alone"
+        if name == "source_mask":
+            assert (mask.long().diff(dim=1) <= 0).all(), f"{name}: padding before the last step"
+
+    @law("test sets have names of their own, and a loader each", examples=1)
+    def test_sets(self, draw: Draw) -> None:
+        task = self.task()
+        names = task.test_names()
+        assert names, "no test set"
+        assert all(isinstance(name, str) and name for name in names), f"names {names}"
+        assert len({*names, "train", "val"}) == len(names) + 2, f"a name comes twice: {names}"
+        prefixes = [task.score_prefix(name) for name in names]
+        assert len(set(prefixes)) == len(names), f"a prefix of scores comes twice: {prefixes}"
+        loaders = task.test_dataloader()
+        assert len(loaders) == len(names), f"{len(loaders)} loaders for the test sets {names}"
+        for name, loader in zip(names, loaders, strict=True):
+            count = task.batches(name)
+            assert len(loader) == count, f"{name}: {len(loader)} batches, expected {count}"
+            _assert_same(next(iter(loader)), task.batch(name, 0), f"the first batch of {name}")
+
+    @law("loaders give the batches by their index", examples=1)
+    def loaders(self, draw: Draw) -> None:
+        task = self.task()
+        training, validation = task.train_dataloader(), task.val_dataloader()
+        assert len(training) == task.epoch_batches, f"{len(training)} batches between validations"
+        assert len(validation) == task.batches("val"), f"{len(validation)} batches of validation"
+        for split, loader in (("train", training), ("val", validation)):
+            for index, batch in zip(range(2), loader, strict=False):
+                _assert_same(batch, task.batch(split, index), f"batch {index} of {split}")
+
+    @law("a worker makes the same batches", examples=1)
+    def workers(self, draw: Draw) -> None:
+        task = self.task()
+        there = pickle.loads(pickle.dumps(task))
+        for split in self.splits():
+            _assert_same(there.batch(split, 0), task.batch(split, 0), f"{split}, after pickling")
+        before, task.workers = task.workers, 1
+        try:
+            batches = iter(task.val_dataloader())
+            _assert_same(next(batches), task.batch("val", 0), "the first batch of a worker")
+        finally:
+            task.workers = before
+
+
+def check_task(
+    task: Callable[..., Any],
+    *,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that a task keeps every law of tasks.
+
+    A batch is a pure function of seed, split and index, and draws from no generator of others;
+    shapes, types, ranges and masks; names of test sets, and their loaders; the same batches in a
+    worker.
+
+    It takes as long as some 50 batches of each split: give small ones.
+
+    Args:
+        task: a class, or a function that makes the task, from ``seed`` among other things.
+        leave_out: names of laws to leave out, such as ``different`` for a task that has but one
+            batch; a name that there is not gets a list of those.
+        max_examples: how many examples each law is tested on, at most; there are few anyway.
+        **arguments: for ``task``, besides ``seed``.
+
+    Raises:
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the task can't be called.
+        ValueError: ``leave_out`` names a law that there is not.
+
+    Example:
+        ``check_task(Copying, width=3, max_length=5, validation_batch_size=4)``
+    """
+    _TaskSubject(task, arguments).hold(max_examples, leave_out)

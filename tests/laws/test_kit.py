@@ -1,0 +1,197 @@
+"""The checks as a product: what a stranger's part meets that is no fault of it."""
+
+import time
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import find, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from memnets import testing
+from memnets.addressing import NTMAddressing
+from memnets.core import Memory
+from memnets.encoders import Process
+from memnets.memories import NTM, Tape
+from memnets.normalizers import Softmax
+from memnets.objectives import Bits
+from memnets.scores import Dot, General
+from memnets.testing.laws import Draw, Laws, hold_law, law
+from tasks import Copying
+from tests.laws.test_planted_faults import DotContent, Machine, Recurrent
+
+CHECKS = {
+    testing.check_score: Dot,
+    testing.check_normalizer: Softmax,
+    testing.check_addressing: DotContent,
+    testing.check_controller: Recurrent,
+    testing.check_access: partial(NTM, slots=4, width=2),
+    testing.check_model: Machine,
+    testing.check_pointer: Machine,
+    testing.check_encoder: Process,
+    partial(testing.check_decoding, source=testing.tokens(3)): Machine,
+    testing.check_objective: Bits,
+    testing.check_task: Copying,
+}
+every_check = pytest.mark.parametrize(
+    "check", CHECKS, ids=lambda check: getattr(check, "func", check).__name__
+)
+
+
+@every_check
+def test_a_part_that_cannot_be_made_breaks_one_law(check):
+    def broken(*arguments, **named):
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(AssertionError) as error:
+        check(broken)
+    message = str(error.value)
+    assert message.count("law '") == 1
+    assert message.startswith("law 'it can be made")
+    assert "no such thing" in message
+
+
+@every_check
+def test_a_law_that_there_is_not_is_named_with_those_that_there_are(check):
+    with pytest.raises(ValueError, match=r"leave_out names laws of check_\w+: .*; got no_such_law"):
+        check(CHECKS[check], leave_out=["no_such_law"])
+
+
+@every_check
+def test_a_part_that_is_made_already_is_said_to_be_one(check):
+    with pytest.raises(TypeError, match=r"give the class and its arguments, check_\w+\(Linear, "):
+        check(nn.Linear(3, 4))
+
+
+def test_a_part_of_another_kind_is_named():
+    with pytest.raises(AssertionError, match="got a Dot, which is no MemoryAccess"):
+        testing.check_access(Dot)
+
+
+class Frozen(General):
+    """A score that is not trained, but for a factor."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.requires_grad_(False)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, query, keys):
+        return super().forward(query, keys) * self.factor
+
+
+def test_a_frozen_parameter_is_no_fault():
+    testing.check_score(Frozen, max_examples=3)
+
+
+class Scratch(Dot):
+    """Keeps a counter, a list and what it gave, none of which it looks at."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.seen = 0, {}
+
+    def forward(self, query, keys):
+        self.calls += 1
+        self.seen[query.shape] = self.last = super().forward(query, keys).detach()
+        return super().forward(query, keys)
+
+
+def test_scratch_on_self_is_no_fault():
+    testing.check_score(Scratch, max_examples=3)
+
+
+class OnlySingle(Dot):
+    def forward(self, query, keys):
+        assert query.dtype != torch.float16, "no half precision"
+        return super().forward(query, keys)
+
+
+def test_types_may_be_named():
+    testing.check_score(OnlySingle, dtypes=[torch.float32, torch.bfloat16], max_examples=5)
+    with pytest.raises(AssertionError, match="no half precision"):
+        testing.check_score(OnlySingle, dtypes=[torch.float16], max_examples=5)
+    with pytest.raises(ValueError, match="dtypes must be floating-point types"):
+        testing.check_score(OnlySingle, dtypes=[torch.int64])
+
+
+class WithoutMasks(Softmax):
+    def forward(self, scores, mask=None):
+        assert mask is None, "no masks"
+        return scores.softmax(-1)
+
+
+def test_masks_may_be_unknown():
+    testing.check_normalizer(WithoutMasks, masked=False, max_examples=5)
+    with pytest.raises(AssertionError, match="no masks"):
+        testing.check_normalizer(WithoutMasks, max_examples=5)
+
+
+def test_an_encoder_and_a_model_may_know_no_padding():
+    class NoMask(Process):
+        def forward(self, inputs, mask=None):
+            assert mask is None, "no masks"
+            return super().forward(inputs)
+
+    testing.check_encoder(NoMask, masked=False, max_examples=2, steps=1)
+
+    class NoSourceMask(Machine):
+        def encode(self, source, mask=None):
+            assert mask is None, "no masks"
+            return super().encode(source)
+
+    testing.check_model(NoSourceMask, masked=False, max_examples=2, overfit_steps=0)
+
+
+def test_a_law_that_is_left_out_breaks_nothing():
+    class ByPlace(Dot):
+        def forward(self, query, keys):
+            return super().forward(query, keys) + torch.arange(keys.shape[-2])
+
+    testing.check_score(ByPlace, leave_out=["permutation"], max_examples=3)
+    testing.check_score(ByPlace, leave_out="permutation", max_examples=3)
+
+
+def test_what_was_not_tested_is_said():
+    with pytest.warns(UserWarning, match="did not test the law 'no parameter depends on the nu.*"):
+        testing.check_access(Tape, width=3, max_examples=2)
+    testing.check_access(Tape, width=3, max_examples=2, leave_out=["slots"])
+
+
+def test_a_kernel_of_one_size_needs_slots():
+    class Three(NTMAddressing):
+        def forward(self, query, memory, state):
+            assert query.shift.shape[-1] == 3, "a kernel of 3"
+            return super().forward(query, memory, state)
+
+    queries = partial(testing.ntm_queries, kernel=3)
+    testing.check_addressing(
+        Three, query=queries, symmetry="rotation", least_slots=3, max_examples=5
+    )
+    rows = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match="check_addressing takes least_slots=5"):
+        find(testing.ntm_queries(Memory(rows, rows), kernel=5), lambda query: True)
+    with pytest.raises(ValueError, match="least_slots must be 1 to 6; got 7"):
+        testing.check_addressing(Three, query=queries, least_slots=7)
+
+
+def test_a_slow_machine_breaks_no_law():
+    class Slow(Laws):
+        check = "check_slow"
+
+        def smoke(self, draw: Draw) -> None:
+            pass
+
+        @law("it takes its time")
+        def slow(self, draw: Draw) -> None:
+            draw(st.integers().map(lambda number: time.sleep(0.15)))
+
+    before = settings()
+    settings.register_profile("strict", max_examples=10, suppress_health_check=[], deadline=100)
+    settings.load_profile("strict")
+    try:
+        hold_law(Slow(dict, {}).slow, None)
+    finally:
+        settings.register_profile("before strict", before)
+        settings.load_profile("before strict")

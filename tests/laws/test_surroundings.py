@@ -1,0 +1,158 @@
+"""Encoders, searches, objectives, kernels and tasks under the laws of their kinds."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from memnets import functional, kernels, testing
+from memnets.addressing import Content
+from memnets.controllers import GRU, LSTM
+from memnets.encoders import Process, Recurrent, SelfAttention
+from memnets.layers import SinusoidalPositions
+from memnets.memories import NTM
+from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.objectives import Actions, Bits, Labels, Numbers, Tokens
+from memnets.scores import Additive, ScaledDot
+from tasks import (
+    AssociativeRecall,
+    Bandits,
+    ConvexHull,
+    Copying,
+    CopyingTokens,
+    DynamicNGrams,
+    PrioritySort,
+    RepeatCopying,
+    Sinusoids,
+    SortingNumbers,
+    SortingTokens,
+)
+
+ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "symmetry"),
+    [
+        (partial(Recurrent, controller=partial(GRU, hidden_size=3)), None),
+        (
+            partial(
+                Recurrent,
+                controller=partial(LSTM, hidden_size=3),
+                layers=2,
+                bidirectional=False,
+                dropout=0.1,
+            ),
+            None,
+        ),
+        (partial(ATTENTION, ordered=True), None),
+        (partial(ATTENTION, positions=SinusoidalPositions(4)), None),
+        (ATTENTION, "permutation"),
+        (partial(Process, steps=2), "permutation"),
+    ],
+    ids=["both directions", "one direction", "share", "count", "set", "process"],
+)
+def test_encoder(encoder, symmetry):
+    testing.check_encoder(encoder, symmetry=symmetry, max_examples=4)
+
+
+SIZE = 7
+SMALL = {"width": 4, "heads": 2, "layers": 1, "hidden_size": 8, "dropout": 0.0}
+ANSWERING = {
+    "sequences": partial(
+        Seq2Seq,
+        encoder=partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+        decoder=partial(GRU, hidden_size=5),
+        width=6,
+        attention=Content(Additive(3)),
+        key_size=3,
+    ),
+    "Transformer": partial(Transformer, **SMALL),
+    "causal Transformer": partial(CausalTransformer, **SMALL),
+    "NTM": partial(
+        MemoryMachine, controller=partial(LSTM, hidden_size=5), access=NTM(slots=4, width=3)
+    ),
+}
+
+
+@pytest.mark.parametrize("model", ANSWERING.values(), ids=ANSWERING.keys())
+def test_decoding(model):
+    testing.check_decoding(
+        model, source=testing.tokens(SIZE), input_size=SIZE, output_size=SIZE, max_examples=3
+    )
+
+
+def test_decoding_of_a_pointer():
+    def points(batch, steps):
+        return testing.tensors((batch, steps, 2), special=False)
+
+    # The tokens that the law of reordering gives it are no steps of its source.
+    testing.check_decoding(
+        PointerNetwork,
+        source=points,
+        input_size=2,
+        encoder=ATTENTION,
+        decoder=partial(LSTM, hidden_size=8),
+        attention=Content(ScaledDot()),
+        width=4,
+        max_examples=3,
+    )
+
+
+@pytest.mark.parametrize(
+    "objective", [Bits, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+)
+def test_objective(objective):
+    testing.check_objective(objective)
+
+
+def naive(function):
+    """The same function, by its plain definition."""
+
+    def plain(*arguments):
+        with kernels.naive():
+            return function(*arguments)
+
+    return plain
+
+
+def test_kernel_of_the_additive_score():
+    score = Additive(4).double()
+    inputs = st.tuples(testing.tensors((2, 3, 4)), testing.tensors((2, 5, 4)))
+    testing.check_kernel(score, naive(score), inputs, leave_out=["second_derivatives"])
+
+
+def test_kernel_of_a_fused_read():
+    def fused(query, keys, values):
+        return torch.nn.functional.scaled_dot_product_attention(query, keys, values, scale=1.0)
+
+    def plain(query, keys, values):
+        return functional.read((query @ keys.mT).softmax(-1), values)
+
+    shapes = ((2, 3, 4), (2, 5, 4), (2, 5, 3))
+    inputs = st.tuples(*(testing.tensors(shape, special=False) for shape in shapes))
+    testing.check_kernel(fused, plain, inputs)
+
+
+SETTINGS = {"batch_size": 3, "validation_batch_size": 4, "validation_batches": 2}
+SETS = {"test_sets": [(4, 2), (5, 3)]}
+TASKS = {
+    "copying": partial(Copying, width=3, max_length=5, **SETS),
+    "copying, mixed": partial(Copying, width=3, max_length=5, mixed_lengths=True, **SETS),
+    "repeat copying": partial(RepeatCopying, width=3, max_length=4, test_sets=[(3, 2, 2)]),
+    "recall": partial(AssociativeRecall, width=3, max_items=3, **SETS),
+    "priority sort": partial(PrioritySort, width=3, length=5, answers=4, test_sequences=3),
+    "n-grams": partial(DynamicNGrams, order=3, length=8, test_sequences=3),
+    "copying tokens": partial(CopyingTokens, symbols=5, max_length=5, test_sequences=3),
+    "sorting tokens": partial(SortingTokens, symbols=5, max_length=5, test_sequences=3),
+    "sorting numbers": partial(SortingNumbers, test_sequences=3),
+    "hull": partial(ConvexHull, max_points=7, test_sequences=3),
+    "bandits": Bandits,
+    "sines": Sinusoids,
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_task(task):
+    testing.check_task(task, **SETTINGS)

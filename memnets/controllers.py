@@ -95,7 +95,7 @@ class LSTM(Controller[LSTMState]):
 
     def unroll(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
-        if kernels.transformed():
+        if not _fused(inputs):
             return super().unroll(inputs, state)
         outputs, (hidden, cell) = self.lstm(
             inputs, (torch.stack(state.hidden), torch.stack(state.cell))
@@ -140,7 +140,7 @@ class GRU(Controller[tuple[Tensor, ...]]):
         self, inputs: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
-        if kernels.transformed():
+        if not _fused(inputs):
             return super().unroll(inputs, state)
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
@@ -277,6 +277,17 @@ class Chain(Controller[tuple[Any, ...]]):
     def _all(self) -> list[Controller]:
         controllers: list[Any] = list(self.controllers)
         return controllers
+
+
+def _fused(inputs: Tensor) -> bool:
+    """Whether PyTorch's kernels for whole sequences serve.
+
+    They have no rules for ``torch.func``, and those of a processor no float16.
+    """
+    if kernels.transformed():
+        return False
+    half = torch.get_autocast_dtype("cpu") == torch.float16
+    return not (half and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
 
 
 # PyTorch's cells write into what is made of the state alone, which under vmap may be shared by all.

@@ -344,7 +344,9 @@ class MemoryAccess(_Precise, ABC, Generic[State]):
     """A memory with its heads: one step reads from it and writes to it.
 
     A step is computed in float32 where 16 bits are given; under autocast all that it hands back is
-    float32, so that a memory keeps its precision however long the sequence.
+    float32, so that a memory keeps its precision however long the sequence. A machine all in
+    float16 keeps its state in that: over many steps the gradient of a state may exceed 65504 and
+    become NaN, even where that of the inputs does not. Mixed precision has no such limit.
 
     Heads are driven by an *interface* vector, raw real numbers that a machine makes from its
     controller's output with a linear layer; what they mean, and in which order the heads read and

@@ -60,6 +60,10 @@ def differentiable(backward: Function) -> Function:
 
     @wraps(backward)
     def choosing(ctx: Any, *gradients: Tensor) -> Any:
+        device = gradients[0].device.type
+        if torch.is_autocast_enabled(device):  # backward may be called under it, forward was not
+            with torch.autocast(device, enabled=False):
+                return choosing(ctx, *gradients)
         if not torch.is_grad_enabled():
             return fast(ctx, *gradients)
         # A tensor may have been given twice: each copy has a gradient of its own.

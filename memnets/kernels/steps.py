@@ -140,9 +140,9 @@ def _plain_step(
     noise = bool(getattr(kernel, "noise", False))
     if access is None or noise or access.kernel() != kernel:
         raise RuntimeError(
-            "a gradient with create_graph=True needs the memory's steps again, which here had noise, "
-            "or settings that changed since, or a memory that is not known; take the steps within "
-            "memnets.kernels.naive()"
+            "a gradient with create_graph=True needs the memory's steps again, which here had "
+            "noise, or settings that changed since, or a memory that is not known; take the steps "
+            "within memnets.kernels.naive()"
         )
     vectors, next_state = access.forward(interface, state)
     return vectors, *next_state

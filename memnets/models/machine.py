@@ -144,7 +144,7 @@ class MemoryMachine(Model[MachineState]):
         count = scored if batch.target_mask is None else batch.target_mask.sum()
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
-        total = inputs.new_zeros(())
+        total = self.output.weight.new_zeros(())
         state = None
         for start in range(0, inputs.shape[1], self.tbptt_steps):
             stretch = slice(start, start + self.tbptt_steps)

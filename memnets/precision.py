@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any, TypeVar
@@ -31,12 +31,11 @@ def full_precision(function: Function) -> Function:
 
     @wraps(function)
     def precise(*arguments: Any, **named: Any) -> Any:
-        device, half = _placed(arguments)
-        if named:
-            other_device, other_half = _placed(tuple(named.values()))
-            device, half = device or other_device, half or other_half
+        if not (_any_autocast() or _any_half(arguments) or named):
+            return function(*arguments)  # the usual case, and as short as may be
+        device = _device((*arguments, *named.values()))
         autocast = _autocast(device)
-        if not (half or autocast):
+        if not (autocast or _any_half((*arguments, *named.values()))):
             return function(*arguments, **named)
         types = {tensor.dtype for tensor in _numbers((arguments, named))}
         outside = torch.autocast(device, enabled=False) if autocast and device else nullcontext()
@@ -60,11 +59,29 @@ def full_precision_state(function: Function) -> Function:
     @wraps(function)
     def keeping(*arguments: Any, **named: Any) -> Any:
         outputs, state = function(*arguments, **named)
-        if _autocast(_placed((*arguments, *named.values()))[0]):
+        if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
             state = _mapped(state, _widened)
         return outputs, state
 
     return keeping  # type: ignore[return-value]
+
+
+#: Whether autocast is on for any kind of device; where PyTorch has no such name, each is asked.
+_any_autocast: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+
+
+def _any_half(values: Sequence[Any]) -> bool:
+    """Whether a tensor is of 16 bits."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.dtype in _HALF:
+                return True
+        elif isinstance(value, (tuple, list)):
+            if _any_half(value):
+                return True
+        elif isinstance(value, dict) and _any_half(tuple(value.values())):
+            return True
+    return False
 
 
 def _autocast(device: str | None) -> bool:
@@ -72,21 +89,10 @@ def _autocast(device: str | None) -> bool:
     return device is not None and device != "meta" and torch.is_autocast_enabled(device)
 
 
-def _placed(values: tuple[Any, ...]) -> tuple[str | None, bool]:
-    """Kind of the device of the first tensor, and whether any tensor is of 16 bits."""
-    device, half = None, False
-    for value in values:
-        if isinstance(value, Tensor):
-            if device is None:
-                device = value.device.type
-            half = half or value.dtype in _HALF
-        elif isinstance(value, (tuple, list)):
-            inner, inner_half = _placed(tuple(value))
-            device, half = device or inner, half or inner_half
-        elif isinstance(value, dict):
-            inner, inner_half = _placed(tuple(value.values()))
-            device, half = device or inner, half or inner_half
-    return device, half
+def _device(value: Any) -> str | None:
+    """Kind of the device of the first tensor of real numbers."""
+    first = next(_numbers(value), None)
+    return None if first is None else first.device.type
 
 
 def _numbers(value: Any) -> Iterator[Tensor]:

@@ -141,6 +141,28 @@ class Subject(ABC):
         alone = self.run(part, map_state(select, inputs))
         assert_close(map_state(select, outputs), alone, "in the batch and alone")
 
+    @law("under autocast a part runs, forward and backward, and a state keeps its precision")
+    def autocast(self, draw: Draw) -> None:
+        part = self.build(torch.float32, training=draw(st.booleans()))
+        half = draw(st.sampled_from((torch.bfloat16, torch.float16)))
+        given = draw(st.sampled_from((half, torch.float32)))  # of a linear layer, or of a state
+
+        def like_autocast(tensor: Tensor) -> Tensor:
+            return differentiable(tensor.to(given) if tensor.is_floating_point() else tensor)
+
+        inputs = map_state(like_autocast, self.inputs(draw))
+        with torch.autocast("cpu", half):
+            outputs, states = self.run(part, inputs), self.states(part, inputs)
+        sources = [*differentiated(inputs), *part.parameters()]
+        assert_finite(gradients(outputs, sources), f"gradient under autocast to {half}")
+        first, *others = [[part.dtype for part in tensors_of(state)] for state in states] or [[]]
+        for dtypes in others:
+            assert dtypes == first, f"a state of {first} became one of {dtypes} under {half}"
+
+    def states(self, part: Any, inputs: Any) -> list[Any]:
+        """The first state, and those after some steps; none of a kind that has none."""
+        return []
+
     def batch_shape(self, inputs: Any) -> tuple[int, ...]:
         """Leading dims ``*B`` of the inputs."""
         return (len(tensors_of(inputs)[0]),)

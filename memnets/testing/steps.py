@@ -82,6 +82,12 @@ class _Recurrent(Subject):
         """Outputs alone: what holds for states has laws of its own."""
         return self.advance(part, inputs.steps, self.start(part, inputs.source))[0]
 
+    def states(self, part: Any, inputs: _Sequences) -> list[Any]:
+        states = [self.start(part, inputs.source)]
+        for steps in inputs.steps.split(1, 1):
+            states.append(self.advance(part, steps, states[-1])[1])
+        return states
+
     @law("a state is never modified in place")
     def state_unmodified(self, draw: Draw) -> None:
         part = self.build()

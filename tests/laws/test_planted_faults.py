@@ -38,6 +38,7 @@ STATE_IN_PLACE = "a state is never modified in place"
 BATCH_FIRST = "the batch comes first in a state"
 PLACEMENT = "a first state has the precision and the device of its part"
 PARAMETERS = "the gradient reaches every parameter"
+AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 
 
@@ -109,6 +110,18 @@ def idles(part):
     return idling
 
 
+def mixes(part, method="__call__"):
+    """Mixes what autocast makes coarse with what it leaves exact."""
+
+    @faulty(part, method)
+    def mixing(self, *arguments):
+        exact = torch.ones(1, 1)
+        torch.lerp(exact, exact @ exact, 0.5)
+        return getattr(part, method)(self, *arguments)
+
+    return mixing
+
+
 # -- scores ---------------------------------------------------------------------------------------
 
 
@@ -138,6 +151,7 @@ def fast_score_with_another_number(self, query, keys):
 
 
 SCORES = [
+    (AUTOCAST, mixes(Dot)),
     ("the fast path and the plain one agree", fast_score_with_another_number),
     (KEPT, remembers(Dot)),
     (IN_PLACE, overwrites(Dot)),
@@ -206,6 +220,7 @@ def softer_with_a_mask(self, scores, mask=None):
 
 
 NORMALIZERS = [
+    (AUTOCAST, mixes(Softmax)),
     (KEPT, remembers(Softmax)),
     (IN_PLACE, overwrites(Softmax)),
     (NEIGHBOURS, centres(Softmax, example_dims=2)),
@@ -288,6 +303,7 @@ def a_shift_that_starts_at_slot_0(self, query, memory, state):
 
 
 ADDRESSINGS = [
+    (AUTOCAST, mixes(DotContent)),
     (KEPT, remembers(DotContent)),
     (IN_PLACE, overwrites(DotContent)),
     (NEIGHBOURS, centres(DotContent, example_dims=2)),
@@ -379,6 +395,7 @@ def first_state_of_single_precision(self, batch_size):
 
 
 CONTROLLERS = [
+    (AUTOCAST, mixes(Recurrent, "forward")),
     (KEPT, remembers(Recurrent)),
     (KEPT, state_kept_on_self),
     (IN_PLACE, overwrites(Recurrent)),
@@ -485,6 +502,7 @@ def first_state_on_the_cpu(self, batch_size):
 
 
 ACCESSES = [
+    (AUTOCAST, mixes(SmallNTM)),
     (KEPT, remembers(SmallNTM)),
     (KEPT, memory_kept_on_self),
     (IN_PLACE, overwrites(SmallNTM)),
@@ -548,6 +566,12 @@ def parameters_from_elsewhere(self):
 @faulty(Machine, "loss")
 def a_loss_turned_round(self, batch):
     return 1 / Machine.loss(self, batch)
+
+
+@faulty(Machine, "decode")
+def state_that_autocast_makes_coarse(self, inputs, state):
+    logits, state = Machine.decode(self, inputs, state)
+    return logits, state @ torch.eye(state.shape[-1], dtype=state.dtype)
 
 
 class SmallTransformer(Transformer):
@@ -669,6 +693,7 @@ POINTERS = [
 ]
 
 MODELS = [
+    (AUTOCAST, state_that_autocast_makes_coarse),
     (KEPT, remembers(Machine, "decode")),
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),

@@ -28,8 +28,8 @@ from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from tasks import CopyingTokens
 
-# Lightning's own warnings, such as of a loader without workers.
-pytestmark = pytest.mark.filterwarnings("ignore")
+# Lightning's own, such as of a loader without workers.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
 HALF = [torch.bfloat16, torch.float16]
 SIZES = {"hidden_size": 6}

@@ -141,7 +141,10 @@ class Subject(ABC):
         alone = self.run(part, map_state(select, inputs))
         assert_close(map_state(select, outputs), alone, "in the batch and alone")
 
-    @law("under autocast a part runs, forward and backward, and a state keeps its precision")
+    @law(
+        "under autocast a part runs, forward and backward, and a state keeps its precision",
+        examples=5,
+    )
     def autocast(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=draw(st.booleans()))
         half = draw(st.sampled_from((torch.bfloat16, torch.float16)))

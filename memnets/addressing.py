@@ -85,7 +85,11 @@ class Content(Addressing[Tensor, None]):
         return self.normalizer(self.score(query, memory.keys), memory.mask), None
 
     def read(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
-        """Vectors ``[*B, Q, V]``; a fused kernel does the dot-product scores under softmax."""
+        """Vectors ``[*B, Q, V]``; a fused kernel does the dot-product scores under softmax.
+
+        The kernel has no second derivatives on most devices, and says so where they are asked for:
+        :func:`memnets.kernels.naive` has them.
+        """
         fused = type(self.score) in (Dot, ScaledDot) and (
             type(self.normalizer) in (Softmax, ScalableSoftmax)
         )
@@ -118,7 +122,7 @@ class Local(Addressing[Tensor, Tensor]):
     a Gaussian around p with a standard deviation of half the window's reach (equations 9 and 10);
     they then sum to less than 1. A window beyond the last slot stays at the last slot.
 
-    The state counts the steps, ``[*B, 1]``. All queries of a call are of one step.
+    The state counts the steps, whole numbers ``[*B, 1]``. All queries of a call are of one step.
 
     Args:
         score: how well a key answers a query.
@@ -147,8 +151,8 @@ class Local(Addressing[Tensor, Tensor]):
             )
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """No step yet: zeros ``[*B, 1]``."""
-        return memory.keys.new_zeros(*memory.keys.shape[:-2], 1)
+        """No step yet: whole numbers 0, ``[*B, 1]``."""
+        return memory.keys.new_zeros(*memory.keys.shape[:-2], 1, dtype=torch.long)
 
     def forward(self, query: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the count of steps.

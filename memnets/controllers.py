@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import functional, kernels
 from memnets.addressing import Content
 from memnets.core import Controller, Memory, Normalizer, check_positive
 from memnets.scores import Additive
@@ -88,13 +88,15 @@ class LSTM(Controller[LSTMState]):
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
         for weights, *past in zip(_weights(self.lstm), *state, strict=True):
-            inputs, cell = torch.lstm_cell(inputs, past, *weights)
+            inputs, cell = _lstm_cell(inputs, *past, *weights)
             hiddens.append(inputs)
             cells.append(cell)
         return inputs, LSTMState(tuple(hiddens), tuple(cells))
 
     def unroll(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
+        if not _fused(inputs):
+            return super().unroll(inputs, state)
         outputs, (hidden, cell) = self.lstm(
             inputs, (torch.stack(state.hidden), torch.stack(state.cell))
         )
@@ -130,7 +132,7 @@ class GRU(Controller[tuple[Tensor, ...]]):
         """``[B, input_size] -> [B, hidden_size]``."""
         hiddens = []
         for weights, hidden in zip(_weights(self.gru), state, strict=True):
-            inputs = torch.gru_cell(inputs, hidden, *weights)
+            inputs = _gru_cell(inputs, hidden, *weights)
             hiddens.append(inputs)
         return inputs, tuple(hiddens)
 
@@ -138,6 +140,8 @@ class GRU(Controller[tuple[Tensor, ...]]):
         self, inputs: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
+        if not _fused(inputs):
+            return super().unroll(inputs, state)
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
 
@@ -203,9 +207,10 @@ class LSTMN(Controller[LSTMNState]):
         """``[B, input_size] -> [B, hidden_size]``."""
         keys, values, summary, mask = state
         query = self.query(torch.cat([inputs, summary], -1)).unsqueeze(1)
-        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)))
+        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)), None)
         summary, cell = vectors.squeeze(1).chunk(2, -1)
-        hidden, cell = self.cell(inputs, (summary, cell))
+        weights = self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh
+        hidden, cell = _lstm_cell(inputs, summary, cell, *weights)
         return hidden, LSTMNState(
             keys=functional.append(keys, self.key(hidden).unsqueeze(1)),
             values=functional.append(values, torch.cat([hidden, cell], -1).unsqueeze(1)),
@@ -272,6 +277,45 @@ class Chain(Controller[tuple[Any, ...]]):
     def _all(self) -> list[Controller]:
         controllers: list[Any] = list(self.controllers)
         return controllers
+
+
+def _fused(inputs: Tensor) -> bool:
+    """Whether PyTorch's kernels for whole sequences serve.
+
+    They have no rules for ``torch.func``, and those of a processor no float16.
+    """
+    if kernels.transformed():
+        return False
+    half = torch.get_autocast_dtype("cpu") == torch.float16
+    return not (half and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
+
+
+# PyTorch's cells write into what is made of the state alone, which under vmap may be shared by all.
+
+
+def _lstm_cell(
+    inputs: Tensor, hidden: Tensor, cell: Tensor, into: Tensor, across: Tensor, *biases: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM; the weights and biases are those of ``torch.lstm_cell``."""
+    if not kernels.transformed():
+        return torch.lstm_cell(inputs, (hidden, cell), into, across, *biases)
+    gates = nn.functional.linear(inputs, into, biases[0])
+    gates = gates + nn.functional.linear(hidden, across, biases[1])
+    enter, forget, candidate, leave = gates.chunk(4, -1)
+    cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+    return leave.sigmoid() * cell.tanh(), cell
+
+
+def _gru_cell(
+    inputs: Tensor, hidden: Tensor, into: Tensor, across: Tensor, *biases: Tensor
+) -> Tensor:
+    """One step of a GRU; the weights and biases are those of ``torch.gru_cell``."""
+    if not kernels.transformed():
+        return torch.gru_cell(inputs, hidden, into, across, *biases)
+    reset, update, new = nn.functional.linear(inputs, into, biases[0]).chunk(3, -1)
+    old = nn.functional.linear(hidden, across, biases[1]).chunk(3, -1)
+    reset, update = (reset + old[0]).sigmoid(), (update + old[1]).sigmoid()
+    return update * hidden + (1 - update) * (new + reset * old[2]).tanh()
 
 
 def _weights(network: nn.RNNBase) -> list[list[Tensor]]:

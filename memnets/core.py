@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from memnets import functional
+from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
     "BEGIN",
@@ -242,8 +243,26 @@ def check_memory(query: Tensor, memory: Memory) -> None:
         )
 
 
-class Score(nn.Module, ABC):
-    """How well each key answers each query."""
+class _Precise(nn.Module):
+    """A part that computes in float32, under autocast and where it is given 16 bits.
+
+    Weights are sums, products and exponentials that 16 bits are too coarse for, or too short of
+    range; see :func:`~memnets.precision.full_precision`.
+    """
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for method in ("initial_state", "forward"):
+            if method in vars(cls):
+                setattr(cls, method, full_precision(vars(cls)[method]))
+
+
+class Score(_Precise, ABC):
+    """How well each key answers each query.
+
+    It is computed in float32. Under autocast it stays so; a module in float16 hands back float16,
+    in which scores must lie below 65504.
+    """
 
     @abstractmethod
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
@@ -258,8 +277,8 @@ class Score(nn.Module, ABC):
         """
 
 
-class Normalizer(nn.Module, ABC):
-    """From scores to weights: rows on the simplex."""
+class Normalizer(_Precise, ABC):
+    """From scores to weights: rows on the simplex, computed in float32 where 16 bits are given."""
 
     def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise the scores of the slots that may be addressed.
@@ -287,8 +306,12 @@ class Normalizer(nn.Module, ABC):
         """
 
 
-class Addressing(nn.Module, ABC, Generic[Query, State]):
-    """Where to read or write: from a query to weights over the slots."""
+class Addressing(_Precise, ABC, Generic[Query, State]):
+    """Where to read or write: from a query to weights over the slots.
+
+    Weights and state are computed in float32 where 16 bits are given; under autocast they are
+    float32.
+    """
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -317,8 +340,13 @@ class Addressing(nn.Module, ABC, Generic[Query, State]):
         return functional.read(weights, memory.values), state
 
 
-class MemoryAccess(nn.Module, ABC, Generic[State]):
+class MemoryAccess(_Precise, ABC, Generic[State]):
     """A memory with its heads: one step reads from it and writes to it.
+
+    A step is computed in float32 where 16 bits are given; under autocast all that it hands back is
+    float32, so that a memory keeps its precision however long the sequence. A machine all in
+    float16 keeps its state in that: over many steps the gradient of a state may exceed 65504 and
+    become NaN, even where that of the inputs does not. Mixed precision has no such limit.
 
     Heads are driven by an *interface* vector, raw real numbers that a machine makes from its
     controller's output with a linear layer; what they mean, and in which order the heads read and
@@ -391,7 +419,8 @@ class MemoryAccess(nn.Module, ABC, Generic[State]):
 class Controller(nn.Module, ABC, Generic[State]):
     """The network between the input and the memory. It does not know the memory.
 
-    A subclass takes ``input_size`` as its first argument.
+    A subclass takes ``input_size`` as its first argument. Under autocast the state is handed on in
+    float32.
 
     Attributes:
         input_size: width of the input.
@@ -400,6 +429,12 @@ class Controller(nn.Module, ABC, Generic[State]):
 
     input_size: int
     hidden_size: int
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for method in ("forward", "unroll"):
+            if method in vars(cls):
+                setattr(cls, method, full_precision_state(vars(cls)[method]))
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:

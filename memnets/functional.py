@@ -2,6 +2,9 @@
 
 Shapes: ``*B`` any leading dimensions, ``Q`` queries (or heads), ``N`` slots, ``W`` slot width,
 ``S`` shift kernel. Weights are ``[*B, Q, N]`` with rows that are non-negative and sum to at most 1.
+
+What 16 bits are too coarse for, or too short of range, is computed in float32; under autocast it
+stays so, and numbers of several types may come together.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from memnets.precision import full_precision
 
 __all__ = [
     "allocation",
@@ -37,11 +42,6 @@ __all__ = [
 ]
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """``tensor`` in float32 if its type is a 16-bit one, whose range or precision is too small."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 # -- from scores to weights -----------------------------------------------------------------------
 
 
@@ -57,6 +57,7 @@ def softmax(scores: Tensor) -> Tensor:
     return scores.softmax(-1)
 
 
+@full_precision
 def sparsemax(scores: Tensor) -> Tensor:
     """Euclidean projection of the scores on the simplex: most weights are exactly 0.
 
@@ -70,22 +71,24 @@ def sparsemax(scores: Tensor) -> Tensor:
     """
     # The threshold is at least max - 1, so what lies lower has weight 0 and may be clamped: no
     # infinity is left that a cumulative sum could turn into NaN.
-    shifted = _wide(scores)
-    shifted = (shifted - shifted.amax(-1, keepdim=True).detach()).clamp_min(-2.0)
+    shifted = (scores - scores.amax(-1, keepdim=True).detach()).clamp_min(-2.0)
     ordered = shifted.sort(-1, descending=True).values
     rank = torch.arange(1, scores.shape[-1] + 1, dtype=shifted.dtype, device=scores.device)
     total = ordered.cumsum(-1)
-    support = (1 + rank * ordered > total).sum(-1, keepdim=True)
+    # Of NaN, to which +inf leads too, nothing is greater: NaN is what becomes of the row.
+    support = (1 + rank * ordered > total).sum(-1, keepdim=True).clamp_min(1)
     threshold = (total.gather(-1, support - 1) - 1) / support
-    return (shifted - threshold).clamp_min(0.0).to(scores.dtype)
+    return (shifted - threshold).clamp_min(0.0)
 
 
 class _Entmax15(torch.autograd.Function):
     """The gradient needs the weights alone; that of the sort has roots of 0."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
-        half = _wide(scores) / 2
+    def forward(scores: Tensor) -> Tensor:
+        half = scores / 2
         half = (half - half.amax(-1, keepdim=True)).clamp_min(-2.0)
         ordered = half.sort(-1, descending=True).values
         rank = torch.arange(1, scores.shape[-1] + 1, dtype=half.dtype, device=scores.device)
@@ -93,21 +96,37 @@ class _Entmax15(torch.autograd.Function):
         mean_of_squares = ordered.square().cumsum(-1) / rank
         deviation = rank * (mean_of_squares - mean.square())
         threshold = mean - ((1 - deviation) / rank).clamp_min(0.0).sqrt()
-        support = (threshold <= ordered).sum(-1, keepdim=True)
+        # As in sparsemax, a row with NaN becomes NaN.
+        support = (threshold <= ordered).sum(-1, keepdim=True).clamp_min(1)
         weights = (half - threshold.gather(-1, support - 1)).clamp_min(0.0).square()
-        weights = (weights / weights.sum(-1, keepdim=True)).to(scores.dtype)
-        ctx.save_for_backward(weights)
-        return weights
+        return weights / weights.sum(-1, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def _product(ctx: Any, direction: Tensor) -> Tensor:
+        """The Jacobian, which is symmetric, times a direction."""
+        weights: Tensor = ctx.saved_tensors[0]
+        # The root of 0 has no derivative, which a second one would ask for.
+        outside = weights == 0
+        root = weights.masked_fill(outside, 1.0).sqrt().masked_fill(outside, 0.0)
+        scaled = direction * root
+        mean = scaled.sum(-1, keepdim=True) / root.sum(-1, keepdim=True)
+        return scaled - mean * root
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (weights,) = ctx.saved_tensors
-        root = _wide(weights).sqrt()
-        scaled = _wide(gradient) * root
-        mean = scaled.sum(-1, keepdim=True) / root.sum(-1, keepdim=True)
-        return (scaled - mean * root).to(gradient.dtype)
+        return _Entmax15._product(ctx, gradient)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return _Entmax15._product(ctx, tangent)
 
 
+@full_precision
 def entmax15(scores: Tensor) -> Tensor:
     """1.5-entmax, halfway between softmax and sparsemax: sparse, with a smooth boundary.
 
@@ -149,6 +168,7 @@ def masked(
 # -- scores ---------------------------------------------------------------------------------------
 
 
+@full_precision
 def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Tensor:
     """Cosine of the angle between each query and each key (Graves et al. 2014, equation 6).
 
@@ -161,16 +181,15 @@ def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Ten
     Returns:
         ``[*B, Q, N]`` in ``[-1, 1]``.
     """
-    wide_query, wide_keys = _wide(query), _wide(keys)
-    query_length = (wide_query.square().sum(-1, keepdim=True) + epsilon).rsqrt()
-    key_length = (wide_keys.square().sum(-1) + epsilon).rsqrt()
-    similarity = (wide_query * query_length) @ wide_keys.mT * key_length.unsqueeze(-2)
-    return similarity.to(query.dtype)
+    query_length = (query.square().sum(-1, keepdim=True) + epsilon).rsqrt()
+    key_length = (keys.square().sum(-1) + epsilon).rsqrt()
+    return (query * query_length) @ keys.mT * key_length.unsqueeze(-2)
 
 
 # -- addressing by location -----------------------------------------------------------------------
 
 
+@full_precision
 def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
     """``g_t w^c_t + (1 - g_t) w_{t-1}`` (Graves et al. 2014, equation 7).
 
@@ -185,6 +204,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
     return torch.lerp(previous, content, gate)
 
 
+@full_precision
 def shift(weights: Tensor, kernel: Tensor) -> Tensor:
     """Circular convolution ``w(i) <- sum_j w(i - j) s(j)`` (Graves et al. 2014, equation 8).
 
@@ -213,6 +233,7 @@ def shift(weights: Tensor, kernel: Tensor) -> Tensor:
     return (padded.unfold(-1, size, 1) @ kernel.flip(-1).unsqueeze(-1)).squeeze(-1)
 
 
+@full_precision
 def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> Tensor:
     """``w(i)^gamma / sum_j w(j)^gamma`` (Graves et al. 2014, equation 9).
 
@@ -227,16 +248,16 @@ def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> T
     Returns:
         ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
     """
-    wide = _wide(weights)
-    tiny = torch.finfo(wide.dtype).tiny
+    tiny = torch.finfo(weights.dtype).tiny
     # Behind a mask all the mass may lie on closed slots: then there is no gradient, not 1 / tiny.
-    logarithm = (wide + tiny if mask is None else wide.clamp_min(tiny)).log()
-    return masked(sharpness * logarithm, mask).to(weights.dtype)
+    logarithm = (weights + tiny if mask is None else weights.clamp_min(tiny)).log()
+    return masked(sharpness * logarithm, mask)
 
 
 # -- addressing by usage --------------------------------------------------------------------------
 
 
+@full_precision
 def retention(weights: Tensor, free_gates: Tensor) -> Tensor:
     """How much of each slot is not freed: ``psi_t = prod_i (1 - f_t^i w_{t-1}^{r,i})``.
 
@@ -266,6 +287,7 @@ def usage(previous: Tensor, written: Tensor, retention: Tensor) -> Tensor:
     return (previous + (1 - previous) * written) * retention
 
 
+@full_precision
 def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
     """Weights of free slots: ``a_t(phi_j) = (1 - u_t(phi_j)) prod_{i < j} u_t(phi_i)``.
 
@@ -280,12 +302,12 @@ def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
     Returns:
         ``[..., N]``, >= 0; a row sums to ``1 - prod_i u(i)``.
     """
-    ordered, order = _wide(usage).sort(dim=-1, stable=True)
+    ordered, order = usage.sort(dim=-1, stable=True)
     # From 1 - u, so that a slot of usage 1 has weight exactly 0.
     free = (1 - epsilon) * (1 - ordered)
     product = (1 - free).cumprod(-1)
     before = torch.cat([torch.ones_like(product[..., :1]), product[..., :-1]], -1)
-    return torch.zeros_like(free).scatter(-1, order, free * before).to(usage.dtype)
+    return torch.zeros_like(free).scatter(-1, order, free * before)
 
 
 def write_weighting(
@@ -332,7 +354,8 @@ def least_used(usage: Tensor, count: int) -> Tensor:
         comes first. There is no gradient.
     """
     order = usage.argsort(dim=-1, stable=True)[..., :count]
-    return torch.nn.functional.one_hot(order, usage.shape[-1]).to(usage.dtype)
+    rows = usage.new_zeros(*order.shape, usage.shape[-1])
+    return rows.scatter(-1, order.unsqueeze(-1), 1.0)
 
 
 # -- addressing by the order of writing -----------------------------------------------------------
@@ -372,6 +395,7 @@ def link(previous: Tensor, precedence: Tensor, written: Tensor) -> Tensor:
     return linked.masked_fill(itself, 0.0)
 
 
+@full_precision
 def forward_weighting(link: Tensor, weights: Tensor) -> Tensor:
     """One step on in the order of writing: ``f_t = L_t w_{t-1}^r``.
 
@@ -385,6 +409,7 @@ def forward_weighting(link: Tensor, weights: Tensor) -> Tensor:
     return weights @ link.mT
 
 
+@full_precision
 def backward_weighting(link: Tensor, weights: Tensor) -> Tensor:
     """One step back in the order of writing: ``b_t = L_t^T w_{t-1}^r``.
 
@@ -430,6 +455,7 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
     return weights @ values
 
 
+@full_precision
 def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
     """Write with several heads at once (Graves et al. 2014, equations 3 and 4).
 
@@ -453,6 +479,7 @@ def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Te
     return kept + weights.mT @ add
 
 
+@full_precision
 def empty_add(memory: Tensor, emptied: Tensor, weights: Tensor, add: Tensor) -> Tensor:
     """Empty slots, then write with several heads at once (Santoro et al. 2016, equation 8).
 

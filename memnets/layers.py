@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from memnets import functional
 from memnets.addressing import Content
 from memnets.core import Controller, Memory, Normalizer, State, check_positive, map_state
+from memnets.precision import full_precision
 from memnets.scores import ScaledDot
 
 __all__ = [
@@ -144,8 +145,12 @@ class Bridge(nn.Linear):
         super().__init__(summary_size, sum(sizes))
         self.sizes = sizes
 
+    @full_precision
     def first_state(self, summary: Tensor, controller: Controller[State]) -> tuple[Tensor, State]:
-        """``[B, summary_size] ->`` the extra vector ``[B, extra_size]``, and the state."""
+        """``[B, summary_size] ->`` the extra vector ``[B, extra_size]``, and the state.
+
+        Under autocast both are float32, as a controller's states are.
+        """
         extra, *parts = self(summary).tanh().split(self.sizes, -1)
         rest = iter(parts)
         zeros = controller.initial_state(len(summary))

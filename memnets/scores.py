@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memnets import functional, kernels
 from memnets.core import Score, check_positive
-from memnets.kernels.additive import additive
+from memnets.kernels.additive import additive, plain_additive
 
 __all__ = [
     "Additive",
@@ -116,7 +116,7 @@ def _additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
     pairs = query.shape[:-2] == keys.shape[:-2] and query.shape[-2] > 1 and keys.numel() > 0
     if pairs and query.device.type == "cpu" and kernels.applies(query, keys, direction):
         return additive(query, keys, direction)
-    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
+    return plain_additive(query, keys, direction)
 
 
 class Cosine(Score):

@@ -32,7 +32,7 @@ def memory(lengths, generator):
 @given(lengths.filter(any), st.sampled_from([Dot, ScaledDot]), st.integers(0, 1000))
 def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> None:
     generator = torch.Generator().manual_seed(seed)
-    content = Content(score(), ScalableSoftmax(0.7)).double()
+    content = Content(score(), ScalableSoftmax(0.75)).double()
     slots = memory([max(length, 1) for length in lengths], generator)
     shape = (len(lengths), 2, WIDTH)
     query = torch.randn(shape, generator=generator, dtype=torch.double, requires_grad=True)
@@ -48,7 +48,7 @@ def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> No
     scores = content.scores(query, slots).detach().numpy()
     for row, length in enumerate(lengths):
         count = max(length, 1)
-        powers = float(count) ** (0.7 * scores[row, :, :count])
+        powers = float(count) ** (0.75 * scores[row, :, :count])
         expected = powers / powers.sum(-1, keepdims=True) @ slots.values[row, :count].numpy()
         np.testing.assert_allclose(fused[0][row].detach().numpy(), expected)
 

@@ -1,11 +1,24 @@
 """Fast twins at the sizes where they change their ways; the laws try small ones."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
+from torch.autograd import forward_ad
 
-from memnets import kernels
+from memnets import functional, kernels, scores
+from memnets.addressing import Content
+from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.core import Batch, Memory
 from memnets.kernels import additive
-from memnets.scores import Additive, Concat
+from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.models import MemoryMachine
+from memnets.normalizers import Entmax15
+from memnets.scores import Additive, Concat, Dot
+
+# PyTorch's own, of its forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 @pytest.mark.parametrize(
@@ -47,3 +60,215 @@ def test_blocks_cover_every_pair_once():
         for row, column in additive._blocks(rows, queries, pairs):
             seen[row, column] += 1
         assert (seen == 1).all()
+
+
+def test_the_additive_score_of_several_queries_takes_its_twin(monkeypatch):
+    taken = []
+
+    def watched(*tensors):
+        taken.append(tensors[0].shape[-2])
+        return additive.additive(*tensors)
+
+    monkeypatch.setattr(scores, "additive", watched)
+    for count in (1, 2, 3):
+        Additive(4)(torch.randn(2, count, 4), torch.randn(2, 5, 4))
+        Concat(4)(torch.randn(2, count, 4), torch.randn(2, 5, 4))
+    assert taken == [2, 2, 3, 3]
+
+
+# -- gradients that are differentiated again, and transforms of functions ------------------------
+
+MEMORIES = {
+    "NTM": partial(NTM, 5, 3),
+    "NTM of two heads": partial(NTM, 5, 3, 2, 2),
+    "DNC": partial(DNC, 5, 3, 2),
+    "LRUA": partial(LRUA, 5, 3, 2),
+    "Tape": partial(Tape, 3),
+    "no memory": lambda: None,
+}
+CONTROLLERS = {
+    "LSTM": partial(LSTM, hidden_size=4),
+    "GRU": partial(GRU, hidden_size=4),
+    "LSTMN": partial(LSTMN, hidden_size=4),
+    "FeedForward": partial(FeedForward, hidden_size=4),
+    "Chain": partial(Chain, controllers=[FeedForward, partial(LSTM, hidden_size=4)]),
+}
+
+
+def machine(controller="LSTM", memory="NTM", **settings):
+    torch.manual_seed(0)
+    return MemoryMachine(3, 2, CONTROLLERS[controller], MEMORIES[memory](), **settings).double()
+
+
+def numbers(*shape):
+    return torch.randn(shape, dtype=torch.double, requires_grad=True)
+
+
+def steps_of(memory):
+    """Steps of a memory alone, from an interface and a memory."""
+    access = MEMORIES[memory]().double()
+
+    def run(interfaces, contents):
+        state = access.initial_state(2)
+        state = state._replace(memory=contents)
+        total = 0
+        for interface in interfaces.unbind(1):
+            vectors, state = access(interface, state)
+            total = total + vectors.sum()  # a gradient that depends on nothing
+        return total
+
+    return run, (numbers(2, 3, access.interface_size), numbers(2, 5, 3))
+
+
+def whole_run(memory):
+    model = machine(memory=memory)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+
+    def run(inputs, *parameters):
+        named = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(model, named, (inputs,))[0].sum()
+
+    return run, (numbers(2, 4, 3), *parameters)
+
+
+def pairs(score):
+    score = score(4).double()
+    return lambda query, keys: score(query, keys).sum(), (numbers(2, 3, 4), numbers(2, 5, 4))
+
+
+KERNELS = {
+    **{f"steps of a {name}": partial(steps_of, name) for name in list(MEMORIES)[:3]},
+    **{f"a whole run of a {name}": partial(whole_run, name) for name in list(MEMORIES)[:3]},
+    "additive": partial(pairs, Additive),
+    "concat": partial(pairs, Concat),
+}
+
+
+def second(function, sources):
+    first = torch.autograd.grad(function(*sources), sources, create_graph=True, allow_unused=True)
+    penalty = sum(part.square().sum() for part in first if part is not None)
+    again = torch.autograd.grad(penalty, sources, allow_unused=True)
+    return [
+        torch.zeros_like(source) if part is None else part
+        for part, source in zip((*first, *again), (*sources, *sources), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_second_derivatives_are_those_of_the_plain_definitions(name):
+    torch.manual_seed(0)
+    function, sources = KERNELS[name]()
+    fast = second(function, sources)
+    with kernels.naive():
+        plain = second(function, sources)
+    assert any(part.any() for part in plain[len(sources) :])
+    torch.testing.assert_close(fast, plain, rtol=1e-8, atol=1e-10)
+
+
+def test_second_derivatives_go_through_a_tensor_that_is_given_twice():
+    # A first state holds one tensor of zeros for usage, precedence and weights alike.
+    access = DNC(4, 2).double()
+    state = access.initial_state(1)
+    zeros = torch.rand(1, 4, dtype=torch.double, requires_grad=True)
+    state = state._replace(usage=zeros, precedence=zeros, written=zeros)
+    interface = numbers(1, access.interface_size)
+    found = second(lambda *_: access(interface, state)[0].sum(), (interface, zeros))
+    with kernels.naive():
+        plain = second(lambda *_: access(interface, state)[0].sum(), (interface, zeros))
+    torch.testing.assert_close(found, plain, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", [functional.entmax15, functional.sparsemax])
+def test_sparse_weights_have_derivatives_of_every_kind(function):
+    torch.manual_seed(0)
+    rows = numbers(3, 6)
+    assert (function(rows) == 0).any()
+    assert torch.autograd.gradcheck(function, (rows,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, (rows,))
+
+    def cost(row):
+        return function(row).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(cost))(rows)
+    torch.testing.assert_close(each, torch.autograd.grad(cost(rows), rows)[0])
+
+
+def test_a_step_that_cannot_be_taken_again_says_so():
+    access = NTM(5, 3, noise=0.1).double()
+    interface = numbers(2, access.interface_size)
+    with pytest.raises(
+        RuntimeError, match=r"had noise.*take the steps within memnets.kernels.naive"
+    ):
+        second(lambda x: access(x, access.initial_state(2))[0].sum(), (interface,))
+    access = NTM(5, 3).double()
+    read = access(interface, access.initial_state(2))[0].sum()
+    access.least_sharpness = 2.0
+    with pytest.raises(RuntimeError, match="settings that changed since"):
+        torch.autograd.grad(read, interface, create_graph=True)
+
+
+def test_truncated_gradients_cannot_be_differentiated_again():
+    model = machine(tbptt_steps=2)
+    batch = Batch(*(torch.rand(2, 3, size, dtype=torch.double) for size in (3, 3, 2)))
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(model.loss(batch), parameters, create_graph=True)
+    with pytest.raises(RuntimeError, match="set tbptt_steps=None"):
+        sum(part.square().sum() for part in gradients).backward()
+
+    def loss(*parameters):
+        named = dict(zip(dict(model.named_parameters()), parameters, strict=True))
+        calling = nn.Module()
+        calling.model, calling.forward = model, lambda: model.loss(batch)
+        named = {f"model.{name}": value for name, value in named.items()}
+        return torch.func.functional_call(calling, named, ())
+
+    with pytest.raises(RuntimeError, match=r"torch.func cannot see; set tbptt_steps=None"):
+        torch.func.grad(loss)(*parameters)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_transforms_of_functions_take_the_plain_definitions(controller, memory):
+    model = machine(controller, memory)
+    inputs = numbers(2, 3, 3)
+
+    def total(inputs):
+        return model(inputs)[0].sum()
+
+    (expected,) = torch.autograd.grad(total(inputs), inputs)
+    torch.testing.assert_close(torch.func.grad(total)(inputs), expected)
+    each = torch.func.vmap(torch.func.grad(lambda one: total(one.unsqueeze(0))))(inputs)
+    torch.testing.assert_close(each, expected)
+    direction = torch.randn_like(inputs)
+    _, along = torch.func.jvp(total, (inputs,), (direction,))
+    torch.testing.assert_close(along, (expected * direction).sum())
+    with forward_ad.dual_level():
+        dual = total(forward_ad.make_dual(inputs.detach(), direction))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along.detach())
+
+
+def test_fused_attention_is_plain_under_transforms():
+    content, keys, query = Content(Dot()), numbers(2, 5, 4), numbers(2, 3, 4)
+
+    def total(query):
+        return content.read(query, Memory(keys, keys), None)[0].square().sum()
+
+    def hessian(of):
+        return torch.autograd.functional.hessian(of, query)
+
+    with kernels.naive():
+        expected = hessian(total)
+    torch.testing.assert_close(torch.func.hessian(total)(query), expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize("memory", ["NTM", "DNC"])
+def test_a_machine_can_be_exported(memory):
+    model, inputs = machine(memory=memory), torch.randn(2, 3, 3, dtype=torch.double)
+    exported = torch.export.export(model, (inputs,)).module()
+    torch.testing.assert_close(exported(inputs)[0], model(inputs)[0])
+    sparse = nn.Sequential(Entmax15())
+    scores = torch.randn(2, 3, 4)
+    exported = torch.export.export(sparse, (scores,)).module()
+    torch.testing.assert_close(exported(scores), sparse(scores))

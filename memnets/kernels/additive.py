@@ -1,6 +1,6 @@
 """The additive score, a block at a time: ``v . tanh(q + k)`` for every query and key.
 
-Its naive twin is :meth:`memnets.scores.Additive.forward` within :func:`memnets.kernels.naive`. The
+Its naive twin is :func:`plain_additive`, which is taken within :func:`memnets.kernels.naive`. The
 sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
 is a wait for the main memory. Here they are made a block at a time, in the processor's cache, in
 the forward pass and again in the backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``:
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-__all__ = ["additive"]
+from memnets.kernels.parts import differentiable
+
+__all__ = ["additive", "plain_additive"]
 
 #: Numbers in a block: two fit into a cache of 4 MiB, and Python's share of the time is small.
 _BLOCK = 1 << 19
@@ -40,6 +41,11 @@ def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         direction,
     )
     return scores.view(shape)
+
+
+def plain_additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
+    """The definition: ``[*B, Q, K], [*B, N, K], [K] -> [*B, Q, N]``."""
+    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 
 
 def _blocks(rows: int, queries: int, pairs: int) -> Iterator[tuple[slice, slice]]:
@@ -67,6 +73,7 @@ class _Additive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
+        ctx.given, ctx.plain = 3, lambda *given: (plain_additive(*given),)
         query, keys = 2 * query, 2 * keys
         (rows, queries, width), slots = query.shape, keys.shape[1]
         scores = query.new_empty(rows, queries, slots)
@@ -77,7 +84,7 @@ class _Additive(torch.autograd.Function):
         return scores.mul_(2).sub_(direction.sum())
 
     @staticmethod
-    @once_differentiable
+    @differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, direction = ctx.saved_tensors
         query, keys = 2 * query, 2 * keys

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from memnets import kernels
+
 __all__ = [
     "Content",
     "PointedKeys",
     "constant",
     "content",
     "content_gradient",
+    "differentiable",
     "inverse_norms",
     "key_gradients",
     "pointed_keys",
@@ -43,6 +46,47 @@ def unrecorded(function: Function) -> Function:
             return function(*arguments)
 
     return skipping  # type: ignore[return-value]
+
+
+def differentiable(backward: Function) -> Function:
+    """Of an ``autograd.Function``: a ``backward`` that can be differentiated again.
+
+    Where a graph of the gradient is asked for (``create_graph=True``), the gradient is that of the
+    plain definitions. ``forward`` has left ``ctx.plain``, which takes what has a gradient and
+    returns what ``forward`` does, and ``ctx.given``, how many tensors that takes: the first that
+    were saved. The gradients that ``backward`` returns end with theirs.
+    """
+    fast = unrecorded(backward)
+
+    @wraps(backward)
+    def choosing(ctx: Any, *gradients: Tensor) -> Any:
+        device = gradients[0].device.type
+        if torch.is_autocast_enabled(device):  # backward may be called under it, forward was not
+            with torch.autocast(device, enabled=False):
+                return choosing(ctx, *gradients)
+        if not torch.is_grad_enabled():
+            return fast(ctx, *gradients)
+        # A tensor may have been given twice: each copy has a gradient of its own.
+        copies = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[: ctx.given]]
+        with kernels.naive():
+            outputs = ctx.plain(*copies)
+        reached = [
+            (out, by) for out, by in zip(outputs, gradients, strict=True) if out.requires_grad
+        ]
+        wanted = [copy for copy in copies if copy.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [out for out, _ in reached],
+                wanted,
+                [by for _, by in reached],
+                create_graph=True,
+                allow_unused=True,
+            )
+        )
+        others = len(ctx.needs_input_grad) - len(copies)
+        return *[None] * others, *(next(found) if copy.requires_grad else None for copy in copies)
+
+    return choosing  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)

@@ -7,15 +7,15 @@ in the kernel of its step; for the LSTM that drives it, here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from memnets.kernels.parts import constant, unrecorded
+from memnets.kernels.parts import constant, differentiable, unrecorded
 
-__all__ = ["LSTMWeights", "StepKernel", "run", "step"]
+__all__ = ["LSTMWeights", "StepKernel", "Stepper", "run", "step"]
 
 Tensors = tuple[Tensor, ...]
 
@@ -47,18 +47,32 @@ class StepKernel(Protocol):
         """
 
 
-def step(kernel: StepKernel, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
+class Stepper(Protocol):
+    """A memory that has a kernel: a :class:`~memnets.core.MemoryAccess`."""
+
+    def kernel(self) -> Any:
+        """What takes its steps, as it is set now."""
+
+    def forward(self, interface: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One step, by the plain definitions within :func:`memnets.kernels.naive`."""
+
+
+def step(
+    kernel: StepKernel, interface: Tensor, state: Tensors, access: Stepper | None = None
+) -> tuple[Tensor, Tensors]:
     """One step of a memory.
 
     Args:
         kernel: takes the step.
         interface: ``[B, interface_size]``.
         state: of the step before.
+        access: whose step it is, for a gradient that is differentiated again; ``None`` = it cannot
+            be.
 
     Returns:
         What was read, ``[B, R, W]``, and the next state.
     """
-    vectors, *state = _Step.apply(kernel, interface, *state)  # type: ignore[no-untyped-call]
+    vectors, *state = _Step.apply(access, kernel, interface, *state)  # type: ignore[no-untyped-call]
     return vectors, tuple(state)
 
 
@@ -86,6 +100,7 @@ def run(
     feature: Tensor,
     cell: Tensor,
     state: Tensors,
+    access: Stepper | None = None,
 ) -> tuple[Tensor, Tensor, Tensors]:
     """All steps of an LSTM that reads and writes a memory.
 
@@ -99,6 +114,8 @@ def run(
         feature: ``[h_0, r_0]``, ``[B, hidden_size + read_size]``.
         cell: c_0, ``[B, hidden_size]``.
         state: of the memory.
+        access: whose memory it is, for a gradient that is differentiated again; ``None`` = it
+            cannot be.
 
     Returns:
         ``[h_t, r_t]`` of all steps, ``[B, T, hidden_size + read_size]``; c_T; the last state of the
@@ -107,28 +124,84 @@ def run(
     recorded = torch.is_grad_enabled()  # which nothing within a node can tell
     layer = interface.weight, interface.bias
     features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call]
-        kernel, recorded, *weights, *layer, inputs, feature, cell, *state
+        access, kernel, recorded, *weights, *layer, inputs, feature, cell, *state
     )
     return features, cell, tuple(state)
+
+
+def _plain_step(
+    access: Stepper | None, kernel: StepKernel, interface: Tensor, *state: Tensor
+) -> Tensors:
+    """One step by the plain definitions: what was read, ``[B, R * W]``, and the next state.
+
+    Raises:
+        RuntimeError: they would give other numbers than the kernel has.
+    """
+    noise = bool(getattr(kernel, "noise", False))
+    if access is None or noise or access.kernel() != kernel:
+        raise RuntimeError(
+            "a gradient with create_graph=True needs the memory's steps again, which here had "
+            "noise, or settings that changed since, or a memory that is not known; take the steps "
+            "within memnets.kernels.naive()"
+        )
+    vectors, next_state = access.forward(interface, state)
+    return vectors, *next_state
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
     @unrecorded
-    def forward(ctx: Any, kernel: StepKernel, interface: Tensor, *state: Tensor) -> Tensors:
+    def forward(
+        ctx: Any, access: Stepper | None, kernel: StepKernel, interface: Tensor, *state: Tensor
+    ) -> Tensors:
         vectors, next_state, saved = kernel.forward(interface, state)
-        ctx.kernel = kernel
-        ctx.save_for_backward(*saved)
+        shape = vectors.shape
+
+        def plain(interface: Tensor, *state: Tensor) -> Tensors:
+            read, *next_state = _plain_step(access, kernel, interface, *state)
+            return read.view(shape), *next_state
+
+        ctx.kernel, ctx.plain, ctx.given = kernel, plain, 1 + len(state)
+        ctx.save_for_backward(interface, *state, *saved)
         return vectors, *next_state[: len(state)]
 
     @staticmethod
-    @once_differentiable
-    @unrecorded
+    @differentiable
     def backward(ctx: Any, vectors_gradient: Tensor, *state_gradient: Tensor) -> Any:
         interface_gradient, state_gradient = ctx.kernel.backward(
-            ctx.saved_tensors, vectors_gradient, state_gradient
+            ctx.saved_tensors[ctx.given :], vectors_gradient, state_gradient
         )
-        return None, interface_gradient, *state_gradient
+        return None, None, interface_gradient, *state_gradient
+
+
+def _plain_run(
+    access: Stepper | None,
+    kernel: StepKernel,
+    from_input: Tensor,
+    from_hidden: Tensor,
+    input_bias: Tensor,
+    hidden_bias: Tensor,
+    interface_weight: Tensor,
+    interface_bias: Tensor,
+    inputs: Tensor,
+    feature: Tensor,
+    cell: Tensor,
+    *state: Tensor,
+) -> Tensors:
+    """All steps by the plain definitions; see :class:`_Run`."""
+    size = from_hidden.shape[1]
+    features = []
+    for given in inputs.unbind(1):
+        hidden, read = feature.tensor_split((size,), 1)
+        hidden, cell = torch.lstm_cell(
+            torch.cat([given, read], 1), (hidden, cell), from_input, from_hidden, input_bias,
+            hidden_bias,
+        )  # fmt: skip
+        interface = nn.functional.linear(hidden, interface_weight, interface_bias)
+        read, *state = _plain_step(access, kernel, interface, *state)  # type: ignore[assignment]
+        feature = torch.cat([hidden, read], 1)
+        features.append(feature)
+    return torch.stack(features, 1), cell, *state
 
 
 class _Run(torch.autograd.Function):
@@ -138,6 +211,7 @@ class _Run(torch.autograd.Function):
     @unrecorded
     def forward(
         ctx: Any,
+        access: Stepper | None,
         kernel: StepKernel,
         recorded: bool,
         from_input: Tensor,
@@ -151,6 +225,10 @@ class _Run(torch.autograd.Function):
         cell: Tensor,
         *state: Tensor,
     ) -> Tensors:
+        given = (
+            from_input, from_hidden, input_bias, hidden_bias, interface_weight, interface_bias,
+            inputs, feature, cell, *state,
+        )  # fmt: skip
         batch, steps, width = inputs.shape
         state_size = len(state)
         # The gates' input is x, known for all steps, and [h, r], the feature of the step before.
@@ -179,23 +257,23 @@ class _Run(torch.autograd.Function):
             cell = next_cell
 
         ctx.kernel, ctx.vectors_shape = kernel, vectors.shape
+        ctx.plain, ctx.given = partial(_plain_run, access, kernel), len(given)
         all_features = torch.stack(features)
         ctx.save_for_backward(
-            from_x, from_feature, interface_weight, inputs, all_features,
+            *given, from_x, from_feature, interface_weight, inputs, all_features,
             *(torch.stack(part) for part in zip(*cells, strict=True)), *saved,
         )  # fmt: skip
         return all_features[1:].transpose(0, 1).contiguous(), cell, *state[:state_size]
 
     @staticmethod
-    @once_differentiable
-    @unrecorded
+    @differentiable
     def backward(
         ctx: Any, features_gradient: Tensor, cell_gradient: Tensor, *state_gradient: Tensor
     ) -> Any:
         (
             from_x, from_feature, interface_weight, inputs, features, gates, candidates, cells,
             squashed, *saved,
-        ) = ctx.saved_tensors  # fmt: skip
+        ) = ctx.saved_tensors[ctx.given :]  # fmt: skip
         steps, batch, size = cells.shape
         needed = len(saved) // steps
         one = constant(1.0, cells.dtype, cells.device)
@@ -238,6 +316,7 @@ class _Run(torch.autograd.Function):
         bias_gradient = gates_gradient.sum(0)
         inputs_gradient = torch.mm(gates_gradient, from_x).view(steps, batch, -1).transpose(0, 1)
         return (
+            None,
             None,
             None,
             torch.cat([from_x_gradient, from_read_gradient], 1),

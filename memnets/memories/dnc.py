@@ -150,7 +150,7 @@ class DNC(Slotted[DNCState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         kernel = self.kernel()
         if kernel is not None and kernels.applies(interface, *state):
-            vectors, next_state = step(kernel, interface, state)
+            vectors, next_state = step(kernel, interface, state, self)
             return vectors.flatten(1), DNCState(*next_state)
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)

@@ -103,7 +103,7 @@ class LRUA(Slotted[LRUAState]):
         )
         memory = functional.empty_add(memory, least_used, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
-        weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory))
+        weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
         # Usage chooses slots and has no gradient.
         usage = functional.decayed_usage(usage, weights, written, self.decay).detach()
         return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)

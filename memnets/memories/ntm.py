@@ -172,7 +172,7 @@ class NTM(Slotted[NTMState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         kernel = self.kernel()
         if kernel is not None and kernels.applies(interface, *state):
-            vectors, next_state = step(kernel, interface, state)
+            vectors, next_state = step(kernel, interface, state, self)
             return vectors.flatten(1), NTMState(*next_state)
         memory, previous = state
         if self.training and self.noise:

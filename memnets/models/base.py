@@ -20,6 +20,10 @@ from memnets.objectives import Bits, Examined, Objective
 __all__ = ["Model", "TrainingDiverged"]
 
 
+#: A loss scaler that has come below this has not met overflows of its own making.
+_LEAST_SCALE = 2.0**-16
+
+
 class TrainingDiverged(ArithmeticError):
     """The loss or the gradient is no longer finite; the weights were not touched."""
 
@@ -186,13 +190,19 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     ) -> None:
         """Clip as the trainer is told, and stop at a gradient that is not finite.
 
+        With a loss scaler (``precision="16-mixed"``) such a gradient is the scaler's way to find
+        its scale: it skips the step and takes a smaller one. Only a scale below 2^-16, at which no
+        gradient in float16 can still be the scale's doing, ends the training.
+
         Raises:
-            TrainingDiverged: the norm of the gradient is not finite.
+            TrainingDiverged: the norm of the gradient is not finite, and no scaler mends it.
         """
         norm = total_norm(
             [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         )
         if not torch.isfinite(norm):
+            if self._scaled_too_much():
+                return
             raise TrainingDiverged(
                 f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
                 "the weights are those of the step before"
@@ -203,6 +213,11 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _scaled_too_much(self) -> bool:
+        """Whether a gradient that is not finite may be so because the loss was scaled up."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler is not None and scaler.is_enabled() and scaler.get_scale() >= _LEAST_SCALE
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean of each score as ``val/<score>``."""

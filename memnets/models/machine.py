@@ -129,6 +129,11 @@ class MemoryMachine(Model[MachineState]):
         """Mean loss over all steps but padding; its gradient is cut every ``tbptt_steps``."""
         if self.tbptt_steps is None or not torch.is_grad_enabled():
             return super().loss(batch)
+        if kernels.transformed():
+            raise RuntimeError(
+                "a loss with tbptt_steps takes gradients as it goes, which torch.func cannot see; "
+                "set tbptt_steps=None"
+            )
         # Source and answer are one sequence: a cut falls every so many steps, wherever it is.
         source_steps = batch.source.shape[1]
         inputs = torch.cat([batch.source, batch.inputs], 1)
@@ -139,7 +144,7 @@ class MemoryMachine(Model[MachineState]):
         count = scored if batch.target_mask is None else batch.target_mask.sum()
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
-        total = inputs.new_zeros(())
+        total = self.output.weight.new_zeros(())
         state = None
         for start in range(0, inputs.shape[1], self.tbptt_steps):
             stretch = slice(start, start + self.tbptt_steps)
@@ -214,6 +219,7 @@ class MemoryMachine(Model[MachineState]):
             torch.cat([hidden, state.read], -1),
             cell,
             state.access,
+            access,
         )
         hidden, read = features[:, -1].tensor_split((controller.hidden_size,), -1)
         return features, MachineState(
@@ -256,13 +262,32 @@ class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
         ctx.count = count
-        ctx.save_for_backward(*tensors[count:])
+        ctx.save_for_backward(*tensors)
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        gradients = (gradient * known for known in ctx.saved_tensors)
+        parameters, known = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        gradients = [gradient * part for part in known]
+        if torch.is_grad_enabled():
+            pairs = zip(gradients, parameters, strict=True)
+            gradients = [_OnlyOnce.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call]
         return None, None, *gradients, *[None] * ctx.count
+
+
+class _OnlyOnce(torch.autograd.Function):
+    """What is known as a number has no derivative that is right."""
+
+    @staticmethod
+    def forward(ctx: Any, known: Tensor, parameter: Tensor) -> Tensor:
+        return known.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        raise RuntimeError(
+            "the gradient of a loss with tbptt_steps was taken a stretch at a time and cannot be "
+            "differentiated again; set tbptt_steps=None"
+        )
 
 
 def _with_gradients(

@@ -254,6 +254,6 @@ class _Glimpse(nn.Module):
 
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         """``[B, T, hidden_size] -> [B, T, hidden_size]``."""
-        vectors, _ = self.attention.read(self.query(hidden), memory)
+        vectors, _ = self.attention.read(self.query(hidden), memory, None)
         output: Tensor = self.output(vectors)
         return output

@@ -151,7 +151,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         embedded = self.dropout(self.source_embedding(source))
         vectors, summary = self.encoder(embedded, mask)
         hidden, controller = self.bridge.first_state(summary, self.decoder)
-        fed = summary.new_zeros(len(source), self.features.out_features)
+        fed = hidden.new_zeros(len(source), self.features.out_features)
         state = Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
         if self.attention is None:
             return state
@@ -176,9 +176,9 @@ class Seq2Seq(Model[Seq2SeqState]):
             assert state.fed is not None
             seen, state = self._step(torch.cat([step, state.fed], -1), state)
             seen = torch.cat([seen, step], -1) if self.before else seen
-            state = state._replace(fed=self._features(seen))
-            features.append(state.fed)
-        return torch.stack(features, 1), state  # type: ignore[arg-type]
+            features.append(self._features(seen))
+            state = state._replace(fed=features[-1].to(state.hidden.dtype))
+        return torch.stack(features, 1), state
 
     def _without_feeding(
         self, embedded: Tensor, state: Seq2SeqState
@@ -191,7 +191,8 @@ class Seq2Seq(Model[Seq2SeqState]):
             if self.attention is not None:
                 assert state.memory is not None
                 seen.append(self.attention.read(self.query(hidden), state.memory, None)[0])
-            state = state._replace(controller=controller, hidden=hidden[:, -1])
+            last = hidden[:, -1].to(state.hidden.dtype)
+            state = state._replace(controller=controller, hidden=last)
         else:
             steps = []
             for step in embedded.unbind(1):
@@ -209,7 +210,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         hidden, controller = self.decoder(torch.cat([inputs, *context], -1), state.controller)
         if not self.before:
             context, addressing = self._look(hidden, state)
-        state = Seq2SeqState(state.memory, controller, hidden, addressing, state.fed)
+        last = hidden.to(state.hidden.dtype)
+        state = Seq2SeqState(state.memory, controller, last, addressing, state.fed)
         return torch.cat([hidden, *context], -1), state
 
     def _look(self, hidden: Tensor, state: Seq2SeqState) -> tuple[list[Tensor], Any]:

@@ -395,6 +395,9 @@ class _AddressingSubject(Pointwise):
             outputs.append((weights, vectors))
         return outputs, state
 
+    def states(self, part: Addressing, inputs: _AddressingInputs) -> list[Any]:
+        return [part.initial_state(inputs.memory), self.run(part, inputs)[1]]
+
     def weights(self, part: Addressing, inputs: _AddressingInputs) -> list[Tensor]:
         """Weights of each step."""
         return [weights for weights, _ in self.run(part, inputs)[0]]

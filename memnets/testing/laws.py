@@ -359,6 +359,30 @@ class Subject(Laws):
                 value.add_(1) if value.is_floating_point() else None
         other.load_state_dict(torch.load(file, weights_only=True))
         assert_equal(self._seeded_run(other, inputs), expected, "after loading and before saving")
+    @law(
+        "under autocast a part runs, forward and backward, and a state keeps its precision",
+        examples=5,
+    )
+    def autocast(self, draw: Draw) -> None:
+        part = self.build(torch.float32, training=draw(st.booleans()))
+        half = draw(st.sampled_from((torch.bfloat16, torch.float16)))
+        given = draw(st.sampled_from((half, torch.float32)))  # of a linear layer, or of a state
+
+        def like_autocast(tensor: Tensor) -> Tensor:
+            return differentiable(tensor.to(given) if tensor.is_floating_point() else tensor)
+
+        inputs = map_state(like_autocast, self.inputs(draw))
+        with torch.autocast("cpu", half):
+            outputs, states = self.run(part, inputs), self.states(part, inputs)
+        sources = [*differentiated(inputs), *part.parameters()]
+        assert_finite(gradients(outputs, sources), f"gradient under autocast to {half}")
+        first, *others = [[part.dtype for part in tensors_of(state)] for state in states] or [[]]
+        for dtypes in others:
+            assert dtypes == first, f"a state of {first} became one of {dtypes} under {half}"
+
+    def states(self, part: Any, inputs: Any) -> list[Any]:
+        """The first state, and those after some steps; none of a kind that has none."""
+        return []
 
     def batch_shape(self, inputs: Any) -> tuple[int, ...]:
         """Leading dims ``*B`` of the inputs."""

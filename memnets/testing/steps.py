@@ -119,6 +119,11 @@ class _Recurrent(Subject):
         late = self.advance(part, steps[:, 2:], state)[0][:, -1]
         reached = [gradient.flatten(1).any(1) for gradient in gradients(late, sources)]
         assert torch.stack(reached).any(0).all(), "no gradient from the last step to the second"
+    def states(self, part: Any, inputs: _Sequences) -> list[Any]:
+        states = [self.start(part, inputs.source)]
+        for steps in inputs.steps.split(1, 1):
+            states.append(self.advance(part, steps, states[-1])[1])
+        return states
 
     @law("a state is never modified in place")
     def state_unmodified(self, draw: Draw) -> None:
@@ -646,7 +651,8 @@ class _ModelSubject(_Chunked):
 
         def loss(steps: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
             torch.manual_seed(0)
-            return part.loss(Batch(source, steps, targets, None, mask))
+            result: Tensor = part.loss(Batch(source, steps, targets, None, mask))
+            return result
 
         expected = loss(steps[:, :length], targets[:, :length], None)
         assert_close(loss(steps, targets, mask), expected, "loss with padding and without")

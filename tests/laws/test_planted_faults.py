@@ -54,6 +54,7 @@ INSIDE = "weights inside are rows >= 0 that sum to at most 1"
 SLOTS = "no parameter depends on the number of slots"
 REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
+AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 
 
@@ -207,6 +208,18 @@ def idles(part):
     return idling
 
 
+def mixes(part, method="__call__"):
+    """Mixes what autocast makes coarse with what it leaves exact."""
+
+    @faulty(part, method)
+    def mixing(self, *arguments):
+        exact = torch.ones(1, 1)
+        torch.lerp(exact, exact @ exact, 0.5)
+        return getattr(part, method)(self, *arguments)
+
+    return mixing
+
+
 # -- scores ---------------------------------------------------------------------------------------
 
 
@@ -248,6 +261,7 @@ def score_without_a_gradient_to_keys(self, query, keys):
 SCORES = [
     ("the gradient reaches query and keys", score_without_a_gradient_to_queries),
     ("the gradient reaches query and keys", score_without_a_gradient_to_keys),
+    (AUTOCAST, mixes(Dot)),
     ("the fast path and the plain one agree", fast_score_with_another_number),
     *general(Dot),
     (IN_PLACE, overwrites(Dot)),
@@ -329,6 +343,7 @@ NORMALIZERS = [
     ("the gradient reaches the scores", softmax_without_a_gradient),
     (SIMPLEX, softmax_that_loses_mass_in_half_precision),
     *general(Softmax),
+    (AUTOCAST, mixes(Softmax)),
     (IN_PLACE, overwrites(Softmax)),
     (NEIGHBOURS, centres(Softmax, example_dims=2)),
     (SIMPLEX, softmax_over_queries),
@@ -423,6 +438,7 @@ ADDRESSINGS = [
     ("the gradient reaches keys, values and every part of a query", query_detached),
     ("the gradient reaches keys, values and every part of a query", keys_detached),
     *general(DotContent),
+    (AUTOCAST, mixes(DotContent)),
     (IN_PLACE, overwrites(DotContent)),
     (NEIGHBOURS, centres(DotContent, example_dims=2)),
     (SIMPLEX, content_with(softmax_over_queries)),
@@ -547,6 +563,7 @@ CONTROLLERS = [
     (CHOOSE, the_other_state),
     (CHOOSE, Growing),
     *general(Recurrent),
+    (AUTOCAST, mixes(Recurrent, "forward")),
     (KEPT, state_kept_on_self),
     (IN_PLACE, overwrites(Recurrent)),
     (NEIGHBOURS, centres(Recurrent)),
@@ -750,6 +767,7 @@ ACCESSES = [
     (INSIDE, ReadAtOnce),
     (SLOTS, RowsLearnt),
     *general(SmallNTM),
+    (AUTOCAST, mixes(SmallNTM)),
     (KEPT, memory_kept_on_self),
     (IN_PLACE, overwrites(SmallNTM)),
     (NEIGHBOURS, centres(SmallNTM)),
@@ -812,6 +830,12 @@ def parameters_from_elsewhere(self):
 @faulty(Machine, "loss")
 def a_loss_turned_round(self, batch):
     return 1 / Machine.loss(self, batch)
+
+
+@faulty(Machine, "decode")
+def state_that_autocast_makes_coarse(self, inputs, state):
+    logits, state = Machine.decode(self, inputs, state)
+    return logits, state @ torch.eye(state.shape[-1], dtype=state.dtype)
 
 
 class SmallTransformer(Transformer):
@@ -967,6 +991,7 @@ MODELS = [
     (DIFFERENCES, partial(Machine, controller_that_detaches)),
     (DIFFERENCES, source_detached),
     *general(Machine, "decode"),
+    (AUTOCAST, state_that_autocast_makes_coarse),
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),
     (STATE_IN_PLACE, partial(Machine, controller_in_place)),

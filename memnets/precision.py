@@ -1,0 +1,151 @@
+"""Numbers of 16 bits: what they are too coarse for, or too short of range, is done in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["full_precision", "full_precision_state"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def full_precision(function: Function) -> Function:
+    """Let a function, or a method of a module, compute in float32 what it is given in 16 bits.
+
+    Without autocast, results come back in the 16-bit type of what was given, or stay float32 where
+    some of that was. Under autocast the function runs outside of it, and its results are float32,
+    as those of PyTorch's own functions that need the range. Of a module, parameters and buffers are
+    taken as float32 too. Where nothing is of 16 bits, the function runs as it is.
+
+    Args:
+        function: takes and returns tensors, and tuples, lists and dicts of them.
+    """
+
+    @wraps(function)
+    def precise(*arguments: Any, **named: Any) -> Any:
+        if not (_any_autocast() or _any_half(arguments) or named):
+            return function(*arguments)  # the usual case, and as short as may be
+        device = _device((*arguments, *named.values()))
+        autocast = _autocast(device)
+        if not (autocast or _any_half((*arguments, *named.values()))):
+            return function(*arguments, **named)
+        types = {tensor.dtype for tensor in _numbers((arguments, named))}
+        outside = torch.autocast(device, enabled=False) if autocast and device else nullcontext()
+        with outside:
+            result = _call(function, *_mapped((arguments, named), _widened))
+        if autocast or len(types) > 1:
+            return result
+        (given,) = types
+        return _mapped(result, lambda tensor: tensor.to(given))
+
+    return precise  # type: ignore[return-value]
+
+
+def full_precision_state(function: Function) -> Function:
+    """Let a step under autocast hand back its state in float32, whatever it was computed in.
+
+    Args:
+        function: a method that takes inputs and a state, and returns outputs and the next state.
+    """
+
+    @wraps(function)
+    def keeping(*arguments: Any, **named: Any) -> Any:
+        outputs, state = function(*arguments, **named)
+        if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
+            state = _mapped(state, _widened)
+        return outputs, state
+
+    return keeping  # type: ignore[return-value]
+
+
+#: Whether autocast is on for any kind of device; where PyTorch has no such name, each is asked.
+_any_autocast: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+
+
+def _any_half(values: Sequence[Any]) -> bool:
+    """Whether a tensor is of 16 bits."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.dtype in _HALF:
+                return True
+        elif isinstance(value, (tuple, list)):
+            if _any_half(value):
+                return True
+        elif isinstance(value, dict) and _any_half(tuple(value.values())):
+            return True
+    return False
+
+
+def _autocast(device: str | None) -> bool:
+    """Whether autocast is on for a kind of device; there are some that it does not know."""
+    return device is not None and device != "meta" and torch.is_autocast_enabled(device)
+
+
+def _device(value: Any) -> str | None:
+    """Kind of the device of the first tensor of real numbers."""
+    first = next(_numbers(value), None)
+    return None if first is None else first.device.type
+
+
+def _numbers(value: Any) -> Iterator[Tensor]:
+    """All tensors of real numbers."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, dict):
+        yield from _numbers(tuple(value.values()))
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``function`` to all tensors of real numbers; what is no tensor stays as it is."""
+    if isinstance(value, Tensor):
+        return function(value) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        parts = [_mapped(part, function) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: _mapped(part, function) for key, part in value.items()}
+    return value
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Call a function; a method of a module, with the module's tensors in float32."""
+    module = arguments[0] if arguments else None
+    if not isinstance(module, nn.Module):
+        return function(*arguments, **named)
+    held = {
+        f"module.{name}": tensor.float()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        if tensor.dtype in _HALF
+    }
+    if not held:
+        return function(*arguments, **named)
+    call = _Call(module, partial(function, *arguments, **named))
+    return torch.func.functional_call(call, held, ())
+
+
+class _Call(nn.Module):
+    """A method of a module, as a module that holds it: the module's own hooks do not run again."""
+
+    def __init__(self, module: nn.Module, method: Callable[[], Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self) -> Any:
+        return self.method()

@@ -1,0 +1,329 @@
+"""Numbers of 16 bits: mixed precision, loss scaling, and parts that are of 16 bits themselves."""
+
+import math
+from functools import partial
+
+import pytest
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.plugins import MixedPrecision
+from torch import nn
+
+from memnets import encoders, functional
+from memnets.addressing import Content, Hard, Local
+from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.core import Batch, Memory, MemoryAccess
+from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.models import (
+    SNAIL,
+    CausalTransformer,
+    MemoryMachine,
+    Seq2Seq,
+    TrainingDiverged,
+    Transformer,
+)
+from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
+from memnets.objectives import Tokens
+from memnets.precision import full_precision
+from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
+from tasks import CopyingTokens
+
+# Lightning's own, such as of a loader without workers.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+HALF = [torch.bfloat16, torch.float16]
+SIZES = {"hidden_size": 6}
+CONTROLLERS = {
+    "LSTM": partial(LSTM, **SIZES),
+    "two layers": partial(LSTM, layers=2, **SIZES),
+    "GRU": partial(GRU, **SIZES),
+    "LSTMN": partial(LSTMN, **SIZES),
+    "FeedForward": partial(FeedForward, **SIZES),
+    "Chain": partial(Chain, controllers=[partial(FeedForward, **SIZES), partial(LSTM, **SIZES)]),
+}
+MEMORIES = {
+    "NTM": partial(NTM, 5, 3),
+    "DNC": partial(DNC, 5, 3),
+    "LRUA": partial(LRUA, 5, 3, 2),
+    "Tape": partial(Tape, 3),
+    "none": lambda: None,
+}
+ATTENTIONS = {
+    "none": lambda: None,
+    "additive": lambda: Content(Additive(12)),
+    "dot": lambda: Content(Dot(), ScalableSoftmax()),
+    "entmax": lambda: Content(General(12), Entmax15()),
+    "hard": lambda: Hard(Dot()),
+    "local": lambda: Local(General(12), size=12, reach=2),
+}
+
+
+class Copying(CopyingTokens):
+    """Very few batches."""
+
+    def __init__(self):
+        super().__init__(
+            symbols=8, max_length=4, batch_size=4, epoch_batches=9, validation_batches=1,
+            test_lengths=[],
+        )  # fmt: skip
+
+
+def seq2seq(attention, attend="before"):
+    encoder = partial(encoders.Recurrent, controller=partial(LSTM, hidden_size=6))
+    decoder = partial(LSTM, hidden_size=12)
+    return Seq2Seq(
+        12, 12, encoder, decoder, attention(), width=8, attend=attend, input_feeding=True,
+        objective=Tokens(),
+    )  # fmt: skip
+
+
+def machine(controller="LSTM", memory="NTM", **settings):
+    torch.manual_seed(0)
+    access = MEMORIES[memory]()
+    return MemoryMachine(12, 12, CONTROLLERS[controller], access, objective=Tokens(), **settings)
+
+
+MODELS = {
+    **{f"{memory} machine": partial(machine, memory=memory) for memory in MEMORIES},
+    **{f"seq2seq {name}": partial(seq2seq, make) for name, make in ATTENTIONS.items()},
+    "truncated": partial(machine, memory="DNC", tbptt_steps=3),
+    "seq2seq after": partial(seq2seq, lambda: Content(ScaledDot()), "after"),
+    "transformer": lambda: Transformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
+    "causal": lambda: CausalTransformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
+    "SNAIL": lambda: SNAIL(
+        12, 12, 8, 20, attentions=[(4, 4), (4, 4)], filters=4, objective=Tokens()
+    ),
+}
+
+
+def fit(model, steps=3, **settings):
+    trainer = lightning.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        use_distributed_sampler=False, gradient_clip_val=1.0, **settings,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=Copying())
+    return trainer
+
+
+def scaled(scale):
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+
+
+def weights(model):
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_in_every_precision(name, precision):
+    model = MODELS[name]()
+    before = weights(model)
+    settings = scaled(64.0) if precision == "16-mixed" else {"precision": precision}
+    trainer = fit(model, **settings)
+    assert trainer.global_step == 3
+    after = weights(model.float())
+    assert all(part.isfinite().all() for part in after)
+    assert any((one != other).any() for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("half", HALF)
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_a_machine_under_autocast_has_the_loss_of_single_precision(controller, memory, half):
+    model = machine(controller, memory).eval()
+    tokens = torch.randint(3, 12, (3, 6))
+    batch = Batch(tokens, tokens, tokens)
+    single = model.loss(batch)
+    with torch.autocast("cpu", half):
+        loss = model.loss(batch)
+        loss.backward()  # under autocast too, as many write it
+    assert abs(loss.item() - single.item()) < 0.02
+    mixed = [part.grad for part in model.parameters() if part.grad is not None]
+    named = [part for part in model.parameters() if part.grad is not None]
+    for one, other in zip(mixed, torch.autograd.grad(single, named), strict=True):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.1)
+
+
+class Lerping(MemoryAccess):
+    """Somebody's own memory, which knows nothing of autocast."""
+
+    interface_size = read_size = 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def initial_state(self, batch_size):
+        return self.layer.weight.new_zeros(batch_size, 4)
+
+    def forward(self, interface, state):
+        state = torch.lerp(state, self.layer(interface), 0.1)
+        return state, state
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_a_memory_of_ones_own_needs_to_know_nothing_of_autocast(half):
+    model = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), Lerping())
+    with torch.autocast("cpu", half):
+        outputs, state = model(torch.randn(2, 4, 3))
+    assert state.access.dtype == state.read.dtype == torch.float32
+    outputs.sum().backward()
+    access = Lerping().to(half)
+    vectors, state = access(torch.randn(2, 4, dtype=half), access.initial_state(2))
+    assert vectors.dtype == state.dtype == half
+    vectors.sum().backward()
+    assert access.layer.weight.grad.dtype == half
+
+
+# -- loss scaling ----------------------------------------------------------------------------------
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_skipped():
+    model = MODELS["transformer"]()
+    before = weights(model)
+    settings = scaled(2.0**40)
+    fit(model, **settings)
+    assert settings["plugins"][0].scaler.get_scale() == 2.0**37
+    for one, other in zip(before, weights(model), strict=True):
+        assert (one == other).all()
+
+
+class Broken(Transformer):
+    """A finite loss, whose gradient is not."""
+
+    def loss(self, batch):
+        loss = super().loss(batch)
+        return loss + (self.bias.sum() * 0).sqrt()
+
+
+def broken(**settings):
+    model = Broken(12, 12, 8, 2, 1, 8, objective=Tokens())
+    return partial(fit, model, **settings)
+
+
+def test_without_a_scaler_a_gradient_that_is_not_finite_ends_the_training():
+    with pytest.raises(TrainingDiverged, match="the norm of the gradient became nan at step 0"):
+        broken()()
+    with pytest.raises(TrainingDiverged, match="the norm of the gradient became nan at step 0"):
+        broken(precision="bf16-mixed")()
+
+
+def test_a_gradient_that_no_scale_mends_ends_the_training():
+    with pytest.raises(TrainingDiverged, match="the norm of the gradient became nan at step 4"):
+        broken(**scaled(2.0**-13), steps=9)()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_a_scaler_too():
+    model = MODELS["transformer"]()
+    with torch.no_grad():
+        model.bias[:] = math.nan
+    with pytest.raises(TrainingDiverged, match="the loss became nan"):
+        fit(model, **scaled(64.0))
+
+
+# -- parts of 16 bits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", [Dot, ScaledDot, SquaredDistance, Cosine, partial(General, 4)])
+@pytest.mark.parametrize("half", HALF)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_scores_beyond_the_range_of_16_bits_are_told_apart(score, half, autocast):
+    score = score()
+    if isinstance(score, General):
+        with torch.no_grad():
+            score.projection.weight.copy_(torch.eye(4))
+    content = Content(score)
+    query = torch.full((1, 2, 4), 320.0, dtype=half)
+    keys = torch.tensor([[[320.0] * 4, [200.0] * 4]], dtype=half)
+    if not autocast:
+        content = content.to(half)
+    with torch.autocast("cpu", half, enabled=autocast):
+        found, _ = content(query, Memory(keys, keys))
+        vectors, _ = content.read(query, Memory(keys, keys), None)
+    assert found.dtype == (torch.float32 if autocast else half)
+    best = [0.5, 0.5] if isinstance(score, Cosine) else [1.0, 0.0]
+    torch.testing.assert_close(found[0].float(), torch.tensor([best, best]))
+    assert vectors.isfinite().all()
+
+
+def test_a_window_goes_on_beyond_what_16_bits_can_count():
+    local = Local(Dot(), reach=1).bfloat16()
+    keys = torch.zeros(1, 300, 2, dtype=torch.bfloat16)
+    query = torch.zeros(1, 1, 2, dtype=torch.bfloat16)
+    state = local.initial_state(Memory(keys, keys))
+    for _ in range(290):
+        found, state = local(query, Memory(keys, keys), state)
+    assert found[0, 0].nonzero().flatten().tolist() == [288, 289, 290]
+
+
+def test_results_come_back_in_the_type_that_was_given():
+    double = full_precision(lambda *tensors: tuple(2 * tensor for tensor in tensors))
+    half, single = torch.ones(2).half(), torch.ones(2)
+    assert [part.dtype for part in double(half, half)] == [torch.float16] * 2
+    assert [part.dtype for part in double(half, single)] == [torch.float32] * 2
+    assert [part.dtype for part in double(half.bfloat16(), half)] == [torch.float32] * 2
+    assert double(half, torch.ones(2, dtype=torch.long))[1].dtype == torch.long
+    assert double(single, single.double())[1].dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        product, number = full_precision(lambda one, other: (one @ other, one))(half, single)
+    assert product.dtype == number.dtype == torch.float32
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_functions_take_what_autocast_mixes(half):
+    torch.manual_seed(0)
+    row, gate = torch.rand(2, 1, 5).softmax(-1), torch.rand(2, 1, 1)
+    memory, add = torch.randn(2, 5, 3), torch.randn(2, 1, 3)
+    calls = {
+        "interpolate": (row.to(half), row, gate.to(half)),
+        "write_weighting": (row.to(half), row, gate.to(half), gate),
+        "shift": (row, gate.expand(-1, -1, 3).softmax(-1).to(half)),
+        "sharpen": (row, 1 + gate.to(half)),
+        "cosine_similarity": (add.to(half), memory),
+        "erase_add": (memory, row, add.sigmoid().to(half), add.to(half)),
+        "retention": (row, gate.to(half)),
+        "allocation": (row.to(half),),
+        "link": (torch.zeros(2, 5, 5), row[:, 0], row[:, 0].to(half)),
+        "forward_weighting": (torch.rand(2, 5, 5), row.to(half)),
+        "sparsemax": (row.to(half),),
+        "entmax15": (row.to(half),),
+    }
+    for name, arguments in calls.items():
+        function = getattr(functional, name)
+        expected = function(*(argument.to(half).float() for argument in arguments))
+        with torch.autocast("cpu", half):
+            result = function(*arguments)
+        assert result.dtype == torch.float32, name
+        torch.testing.assert_close(result, expected, atol=0.02, rtol=0.02)
+
+
+# -- what is no number -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "normalizer",
+    [Softmax, ScalableSoftmax, Sparsemax, Entmax15, GumbelHard, partial(TopK, 2)],
+)
+def test_scores_that_are_no_numbers_leave_nan(normalizer, value):
+    for training in (False, True):
+        part = normalizer().train(training)
+        scores = torch.tensor([[[value, 0.0, 1.0], [0.0, 1.0, 2.0]]], requires_grad=True)
+        mask = torch.tensor([[[True, True, False], [True, True, True]]])
+        for result in (part(scores), part(scores, mask)):
+            assert result[0, 0].isnan().any()
+            assert result[0, 1].isfinite().all()
+            result.sum().backward()
+        hidden = part(scores, torch.tensor([[[False, True, True]]]))
+        assert hidden.isfinite().all()
+
+
+@pytest.mark.parametrize("attention", [Sparsemax, Entmax15, Softmax, GumbelHard])
+def test_weights_that_are_no_numbers_end_the_training(attention):
+    model = seq2seq(lambda: Content(Additive(12), attention()))
+    with torch.no_grad():
+        model.attention.score.direction[0] = math.nan
+    with pytest.raises(TrainingDiverged, match="the loss became nan at step 0"):
+        fit(model)

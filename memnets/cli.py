@@ -34,7 +34,13 @@ from torch import Tensor
 from memnets.callbacks import Pictures, Report
 from memnets.core import PAD, check_positive, check_threads
 from memnets.decoding import check_search
-from memnets.files import only_writer, read_settings, target_of, write_atomically
+from memnets.files import (
+    load_yaml,
+    only_writer,
+    read_settings,
+    target_of,
+    write_atomically,
+)
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
@@ -50,7 +56,13 @@ from memnets.runs import (
 )
 from memnets.scoreboard import scoreboard
 from memnets.translator import BATCH_TOKENS, Translator
-from memnets.trust import check_parts, checked_config, config_of, strict_parsing
+from memnets.trust import (
+    check_classes,
+    check_parts,
+    checked_config,
+    config_of,
+    strict_parsing,
+)
 from tasks import Task
 from tasks.translation.files import lines_of
 
@@ -201,6 +213,18 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line.
+
+        Raises:
+            ValueError: a function is named for a part; or whatever the parser raises.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except (ArgumentError, ValueError, TypeError) as error:
+            check_classes(_class_paths(args))
+            raise error
+
     def _parse_ckpt_path(self) -> None:
         # The config in the checkpoint was read before the arguments were parsed, see main().
         pass
@@ -215,7 +239,7 @@ class CLI(LightningCLI):
         checkpoint = self._get(self.config, "ckpt_path")
         self.resumed_step: int | None = None
         self.folder: Path | None = None
-        self.config_before: str | None = None
+        self.config_before: dict[str, Any] | None = None
         root = Path(self._get(self.config, "runs")) / name
         if self.subcommand == "fit":
             if checkpoint == "last":
@@ -231,7 +255,7 @@ class CLI(LightningCLI):
             self.resumed_step = loaded["global_step"]
             if self.folder is not None:
                 self._hold()
-                self.config_before = loaded.get("config")
+                self.config_before = config_of(loaded, checkpoint) if "config" in loaded else None
         self.loaded = loaded
         super().instantiate_classes()
 
@@ -279,8 +303,8 @@ class CLI(LightningCLI):
                 config_now = _SaveConfig(self._parser("fit"), self.config["fit"], self.folder)
                 callbacks.append(config_now)
                 if self.config_before is not None:
-                    configs = (self.config_before, config_now.text)
-                    for name, before, now in changes(*map(yaml.safe_load, configs)):
+                    now_all = load_yaml(config_now.text)
+                    for name, before, now in changes(self.config_before, now_all):
                         # An optimizer goes on with the settings that it was saved with.
                         note = " (without effect)" if ".optimizer." in name else ""
                         print(f"Changed since the run began: {name} {before} -> {now}{note}")
@@ -570,6 +594,13 @@ def _check_configs(arguments: list[str]) -> None:
     for config in _values(arguments, "--config", "-c"):
         if not config.lstrip().startswith("{"):  # settings themselves
             read_settings(config)
+    parts = [argument.split("=")[0] for argument in arguments]
+    parts = [
+        flag for flag in parts if re.match(r"--(model|data|trainer)$|--(model|trainer)\.", flag)
+    ]
+    for value in _values(arguments, *parts):  # which may be files of settings
+        if "\n" not in value and len(value) < 1000 and Path(value).is_fifo():
+            read_settings(value)
 
 
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
@@ -605,21 +636,25 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
 
 
 def _class_paths(arguments: list[str]) -> set[str]:
-    """What the user names, in flags and in configs: names of classes among others."""
-    typed = [argument.partition("=")[2] or argument for argument in arguments[1:]]
+    """What the user names for parts, in flags and in configs: class paths among others."""
+    parts = {
+        argument.split("=")[0]
+        for argument in arguments
+        if re.match(r"--(model|data|trainer)[.=+]|--(model|data|trainer)$", argument)
+    }
+    typed = _values(arguments, *parts)
     typed += [
-        yaml.safe_dump(read_settings(config))
+        config if config.lstrip().startswith("{") else yaml.safe_dump(read_settings(config))
         for config in _values(arguments, "--config", "-c")
-        if not config.lstrip().startswith("{")
     ]
-    words = re.findall(r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])", "\n".join(typed))
-    return set(words)
+    name = r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])"
+    return set(re.findall(name, "\n".join(typed)))
 
 
 def _runs_of(checkpoint: str, config: dict[str, Any]) -> str:
     """The folder of all runs that a checkpoint lies in; its config does not say where to write."""
     usual, kept = "runs", config.get("runs")
-    name = Path(config.get("name") or "unnamed/unnamed").parts
+    name = Path(check_name(config.get("name") or "unnamed/unnamed")).parts
     folder = Path(checkpoint).absolute().parent.parent.parent
     if folder.parts[-len(name) :] != name:
         return usual
@@ -637,7 +672,7 @@ def _one_line(message: str) -> str:
     text = " ".join(line for line in lines if line and not noise.match(line))
     if "required: fit.data, fit.model" in text:
         text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
-    return text
+    return text if len(text) <= 1000 else text[:997] + "..."
 
 
 def main(arguments: list[str] | None = None) -> None:

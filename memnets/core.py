@@ -38,6 +38,7 @@ from memnets import functional
 __all__ = [
     "BEGIN",
     "END",
+    "MOST_THREADS",
     "PAD",
     "UNKNOWN",
     "Addressing",

@@ -13,6 +13,7 @@ is to be trusted. Three checks stand in a row:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -42,7 +43,14 @@ from memnets.models import Model
 from memnets.runs import AtomicCheckpointIO, CheckpointError
 from tasks import Task
 
-__all__ = ["check_parts", "checked_config", "checked_model", "config_of", "strict_parsing"]
+__all__ = [
+    "check_classes",
+    "check_parts",
+    "checked_config",
+    "checked_model",
+    "config_of",
+    "strict_parsing",
+]
 
 #: Where a class that a checkpoint names is defined, and by which names it is known.
 _KNOWN = ("memnets", "tasks", "torch.optim", "torch.nn", "pytorch_lightning")
@@ -138,7 +146,7 @@ def _slot(hint: Any) -> _Slot:
         elif origin in (Callable, typing.Callable, type):
             made = _slot(arguments[-1]).classes if arguments else ()
             slot = slot._replace(classes=slot.classes + made, function=slot.function or not made)
-        elif not inspect.isclass(origin):
+        elif part is _Unknown or not inspect.isclass(origin):
             continue
         elif issubclass(origin, _PLAIN) or origin is object:
             texts = issubclass(origin, (str, os.PathLike, Enum, timedelta, torch.device))
@@ -247,7 +255,7 @@ class _Walk:
         if not slot.classes:
             if slot.function and not self.source:
                 return
-            self.refuse(where, name)
+            self.refuse(where, _shown(name))
             return  # data like any other: see strict_parsing
         part = self._find(name, slot, where)
         if not inspect.isclass(part):
@@ -264,7 +272,7 @@ class _Walk:
             if not isinstance(extra, dict) or not all(
                 isinstance(one, (int, float, NoneType)) for one in extra.values()
             ):
-                self.refuse(where, f"{name} with dict_kwargs")
+                self.refuse(where, f"{_shown(name)} with dict_kwargs")
         self.settings(arguments, _settings_of(part), where)
 
     def _find(self, name: str, slot: _Slot, where: str) -> Any:
@@ -289,12 +297,14 @@ class _Walk:
             settings = {one for one in _settings_of(part) if _PLACE.search(one)}
             ours = part.__module__.partition(".")[0] in _OURS and not settings
             if part not in harmless and not ours:
-                self.refuse(where, f"{name}, which may write files elsewhere or start programs")
+                self.refuse(
+                    where, f"{_shown(name)}, which may write files elsewhere or start programs"
+                )
             for setting in settings & set(arguments if isinstance(arguments, dict) else ()):
                 value = arguments[setting]
                 inside = setting == "filename" and isinstance(value, str) and _stays(value)
                 if value not in (None, {}) and not inside:
-                    self.refuse(where, f"{name} with {setting} = {_shown(value)}")
+                    self.refuse(where, f"{_shown(name)} with {setting} = {_shown(value)}")
 
     def refuse(self, where: str, what: str, slot: _Slot | None = None) -> None:
         """Say what a checkpoint may not name; in a config of the user's it is allowed."""
@@ -418,7 +428,7 @@ def checked_config(
     Raises:
         CheckpointError: it names something that it may not name.
     """
-    config = dict(config)
+    config = copy.deepcopy(dict(config))
     for name in sorted(set(config) - set(_TOP), key=str):
         if config.pop(name) is not None and not trusted and name not in ("trust", "verbose"):
             raise CheckpointError(f"the config in {path} is damaged: it has a setting {name!r}")
@@ -478,9 +488,26 @@ def check_parts(config: Mapping[str, Any]) -> None:
     walk.settings(config.get("trainer") or {}, _settings_of(lightning.Trainer), "trainer")
 
 
+def check_classes(names: Iterable[str]) -> None:
+    """Check that class paths are none of functions, as far as what they name is imported.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name in sorted(names):
+        module, _, attribute = name.rpartition(".")
+        found = getattr(sys.modules.get(module), attribute, None)
+        if callable(found) and not inspect.isclass(found):
+            raise ValueError(f"a part must be a class; got {name}, a function")
+
+
 def strict_parsing() -> None:
     """Set the parser up: YAML within bounds, and nothing is built where anything may stand."""
     set_parsing_settings(instantiate_subclass_spec_in_any=False)
+    # Lightning's Timer has one as the default of a text, and a config is to be written.
+    yaml.SafeDumper.add_multi_representer(
+        Enum, lambda dumper, value: dumper.represent_data(value.value)
+    )
     load = get_loader("yaml")
     if getattr(load, "bounded", False):
         return

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from memnets.core import Batch, check_positive
+from memnets.core import MOST_THREADS, Batch, check_positive
 from memnets.plots import Curves
 
 __all__ = ["Array", "Task", "by_name", "check_range"]
@@ -34,7 +34,7 @@ class Task(lightning.LightningDataModule, ABC):
         epoch_batches: training batches between two validations, at least 1.
         validation_batches: batches in the validation set, at least 1.
         validation_batch_size: sequences in a validation batch, at least 1.
-        workers: processes that make batches ahead of time, at least 0.
+        workers: processes that make batches ahead of time, 0 to 256.
         seed: chooses the data; from the command line it follows ``seed_everything``.
     """
 
@@ -61,6 +61,8 @@ class Task(lightning.LightningDataModule, ABC):
         )
         if workers < 0 or seed < 0:
             raise ValueError(f"workers and seed must be at least 0; got {workers} and {seed}")
+        if workers > MOST_THREADS:
+            raise ValueError(f"workers must be at most {MOST_THREADS}; got {workers}")
         self.batch_size = batch_size
         self.epoch_batches = epoch_batches
         self.validation_batches = validation_batches

@@ -21,6 +21,8 @@ __all__ = ["FewShot"]
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 #: If no class is held out by name, one in this many is.
 HELD_OUT = 5
+#: Variants of an image, and bytes of all images of a task.
+MOST_VARIANTS, MOST_BYTES = 1000, 2**34
 
 
 class FewShot(Task):
@@ -52,7 +54,7 @@ class FewShot(Task):
         rotations: whether turns of the classes of training by 90, 180 and 270 degrees are classes
             of training as well (Santoro et al. 2016).
         variants: how many copies of each image of training there are beside it, slightly turned,
-            scaled, sheared and moved.
+            scaled, sheared and moved; 0 to 1000.
         test_episodes: in each of the test sets but ``lake``, at least 1.
         settings: see :class:`~tasks.Task`; a batch is of episodes.
 
@@ -96,8 +98,8 @@ class FewShot(Task):
         check_positive(queries=queries, test_episodes=test_episodes)
         if side is not None:
             check_positive(side=side)
-        if variants < 0:
-            raise ValueError(f"variants must be at least 0; got {variants}")
+        if not 0 <= variants <= MOST_VARIANTS:
+            raise ValueError(f"variants must be 0 to {MOST_VARIANTS}; got {variants}")
         self.queries = queries
         self.test_episodes = test_episodes
 
@@ -109,6 +111,13 @@ class FewShot(Task):
             classes, self.duplicates = read_classes(files)
             where = " and ".join(files)
         self.side = _side(classes[0]) if side is None else side
+        count = sum(len(one.images) for one in classes)
+        needed = count * (1 + variants) * (4 if rotations else 1) * self.side**2
+        if needed > MOST_BYTES:
+            raise ValueError(
+                f"{count} images in {where}, of side {self.side}, with {variants} variants each "
+                f"would take {needed / 2**30:.0f} GiB; expected at most {MOST_BYTES // 2**30}"
+            )
         random = self.random("variants", 0)
         self._pools = {}
         for split, members in _split(classes, held_out, validation, ways, where).items():

@@ -71,7 +71,7 @@ class Translation(Task):
             and counted.
         epoch_batches: training batches between two validations; a pass over the data if not given.
         validation_batches: validate on so many batches; all if not given.
-        workers: processes that make batches ahead of time, at least 0.
+        workers: processes that make batches ahead of time, 0 to 256.
         seed: chooses the phrases of ``cldr`` and the order of the training data; from the command
             line it follows ``seed_everything``.
 

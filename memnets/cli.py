@@ -672,7 +672,7 @@ def _one_line(message: str) -> str:
     text = " ".join(line for line in lines if line and not noise.match(line))
     if "required: fit.data, fit.model" in text:
         text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
-    return text if len(text) <= 1000 else text[:997] + "..."
+    return text if len(text) <= 4000 else text[:3997] + "..."
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -428,15 +428,15 @@ def checked_config(
     Raises:
         CheckpointError: it names something that it may not name.
     """
-    config = copy.deepcopy(dict(config))
-    for name in sorted(set(config) - set(_TOP), key=str):
-        if config.pop(name) is not None and not trusted and name not in ("trust", "verbose"):
+    checked = copy.deepcopy(dict(config))
+    for name in sorted(set(checked) - set(_TOP), key=str):
+        if checked.pop(name) is not None and not trusted and name not in ("trust", "verbose"):
             raise CheckpointError(f"the config in {path} is damaged: it has a setting {name!r}")
     if trusted:
-        return config, []
+        return checked, []
     walk, left_out = _Walk(str(path), named), []
     for part, places in (("trainer", _TRAINER_PLACES), ("data", ("cache",))):
-        settings = config.get(part) or {}
+        settings = checked.get(part) or {}
         arguments = (
             settings.get("init_args") if part == "data" and isinstance(settings, dict) else settings
         )
@@ -446,20 +446,20 @@ def checked_config(
                 left_out.append(
                     f"{part}.{place} = {_shown(value)} of {path} is not used; see --trust"
                 )
-    walk.value(config.get("model"), Model, "model")
-    walk.value(config.get("data"), Task, "data")
-    trainer = config.get("trainer") or {}
+    walk.value(checked.get("model"), Model, "model")
+    walk.value(checked.get("data"), Task, "data")
+    trainer = checked.get("trainer") or {}
     for name, value in trainer.items() if isinstance(trainer, dict) else ():
         refused = name == "profiler" and value not in _PROFILERS
         if isinstance(value, str) and (refused or os.sep in value):
             walk.refuse(f"trainer.{name}", _shown(value))
     walk.settings(trainer, _settings_of(lightning.Trainer), "trainer")
     for name, kinds in (("name", str), ("runs", str), ("seed_everything", int), ("threads", int)):
-        if not isinstance(config.get(name), (kinds, NoneType)):
+        if not isinstance(checked.get(name), (kinds, NoneType)):
             raise CheckpointError(
-                f"the config in {path} is damaged: {name} is {_shown(config[name])}"
+                f"the config in {path} is damaged: {name} is {_shown(checked[name])}"
             )
-    return config, left_out
+    return checked, left_out
 
 
 def checked_model(settings: Any, path: str | Path, trusted: bool = False) -> None:

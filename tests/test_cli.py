@@ -314,7 +314,11 @@ DAMAGE = [
     ("optimizer_states", [3], "optimizer_states must be a list"),
     ("optimizer_states", [], "holds no state of an optimizer"),
     ("optimizer_states.0.state", [], "optimizer_states must be a list"),
-    ("optimizer_states.0.state.0", {}, "Adam cannot use the state of the optimizer"),
+    (
+        "optimizer_states.0.state.0",
+        {"step": torch.ones(())},
+        "Adam cannot use the state of the optimizer",
+    ),
     ("optimizer_states.0.state.0.exp_avg", "none", "Adam cannot use the state"),
     ("optimizer_states.0.state.0.exp_avg", torch.ones(2, 9), "Adam cannot use the state"),
     ("optimizer_states.0.param_groups", [], "Adam cannot use the state"),

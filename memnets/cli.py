@@ -32,15 +32,23 @@ from rich.progress import Progress
 from torch import Tensor
 
 from memnets.callbacks import Pictures, Report
-from memnets.core import PAD, check_positive
+from memnets.core import PAD, check_positive, check_threads
 from memnets.decoding import check_search
-from memnets.files import only_writer, write_atomically
+from memnets.files import (
+    load_yaml,
+    only_writer,
+    read_settings,
+    target_of,
+    write_atomically,
+)
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
     CheckpointError,
     CSVTable,
     changes,
+    check_name,
+    check_optimizer_state,
     check_same_model,
     last_version,
     load_checkpoint,
@@ -48,6 +56,13 @@ from memnets.runs import (
 )
 from memnets.scoreboard import scoreboard
 from memnets.translator import BATCH_TOKENS, Translator
+from memnets.trust import (
+    check_classes,
+    check_parts,
+    checked_config,
+    config_of,
+    strict_parsing,
+)
 from tasks import Task
 from tasks.translation.files import lines_of
 
@@ -95,6 +110,10 @@ is log probability over length penalty, and the translation, with tabs between t
 """
 
 SCOREBOARD = "Train a list of tasks and models with several seeds, and write a table of them."
+
+TRUST = (
+    "Take parts that only the checkpoint names, such as classes of your own; they run as programs."
+)
 
 OPTIONS = """
 What you will need most:
@@ -171,6 +190,7 @@ class CLI(LightningCLI):
             default=1,
             help="Threads of PyTorch on the CPU; small models are fastest with one.",
         )
+        parser.add_argument("--trust", action="store_true", help=TRUST)
         for size in ("input_size", "output_size"):
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -193,20 +213,34 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line.
+
+        Raises:
+            ValueError: a function is named for a part; or whatever the parser raises.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except (ArgumentError, ValueError, TypeError) as error:
+            check_classes(_class_paths(args))
+            raise error
+
     def _parse_ckpt_path(self) -> None:
         # The config in the checkpoint was read before the arguments were parsed, see main().
         pass
 
     def instantiate_classes(self) -> None:
         """Find the run's folder, then make model, data and trainer."""
+        check_parts(self.config[self.subcommand].as_dict())
+        name = check_name(self._get(self.config, "name"))
         threads = self._get(self.config, "threads")
-        check_positive(threads=threads)
+        check_threads(threads)
         torch.set_num_threads(threads)
         checkpoint = self._get(self.config, "ckpt_path")
         self.resumed_step: int | None = None
         self.folder: Path | None = None
-        self.config_before: str | None = None
-        root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
+        self.config_before: dict[str, Any] | None = None
+        root = Path(self._get(self.config, "runs")) / name
         if self.subcommand == "fit":
             if checkpoint == "last":
                 self.folder = last_version(root)
@@ -221,7 +255,7 @@ class CLI(LightningCLI):
             self.resumed_step = loaded["global_step"]
             if self.folder is not None:
                 self._hold()
-                self.config_before = loaded.get("config")
+                self.config_before = config_of(loaded, checkpoint) if "config" in loaded else None
         self.loaded = loaded
         super().instantiate_classes()
 
@@ -252,6 +286,8 @@ class CLI(LightningCLI):
         if self.loaded is not None:
             path = self._get(self.config, "ckpt_path")
             check_same_model(self.model, self.loaded, path)
+            if self.subcommand == "fit":
+                check_optimizer_state(self.model.optimizer, self.model, self.loaded, path)
             _restore_task(self.datamodule, self.loaded, path)
             self.loaded = None  # the trainer reads it again; two copies need not be kept
         if self.folder is None and not dry:
@@ -267,8 +303,8 @@ class CLI(LightningCLI):
                 config_now = _SaveConfig(self._parser("fit"), self.config["fit"], self.folder)
                 callbacks.append(config_now)
                 if self.config_before is not None:
-                    configs = (self.config_before, config_now.text)
-                    for name, before, now in changes(*map(yaml.safe_load, configs)):
+                    now_all = load_yaml(config_now.text)
+                    for name, before, now in changes(self.config_before, now_all):
                         # An optimizer goes on with the settings that it was saved with.
                         note = " (without effect)" if ".optimizer." in name else ""
                         print(f"Changed since the run began: {name} {before} -> {now}{note}")
@@ -284,6 +320,8 @@ class CLI(LightningCLI):
             callbacks.append(TQDMProgressBar(refresh_rate=20))
         if config.get("plugins") is None:
             config["plugins"] = [AtomicCheckpointIO()]
+        if config.get("default_root_dir") is None and self.folder is not None:
+            config["default_root_dir"] = self.folder  # of whatever writes and has no other place
         return self._instantiate_trainer(config, callbacks)
 
     def _loggers(self) -> list[Any]:
@@ -339,6 +377,7 @@ class _SaveConfig(Callback):
     def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
         config = config.clone()
         config.pop("ckpt_path", None)
+        config.pop("trust", None)  # which is said, never kept
         self.text: str = parser.dump(config)
         self.folder = folder
 
@@ -450,6 +489,7 @@ def _translate_parser() -> ArgumentParser:
         "--batch_tokens", type=int, default=BATCH_TOKENS, help="Tokens of a batch, times the beam."
     )
     parser.add_argument("--threads", type=int, default=1, help="Threads of PyTorch on the CPU.")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     return parser
 
 
@@ -462,16 +502,17 @@ def translate(arguments: list[str]) -> None:
         CheckpointError: the checkpoint cannot be used.
     """
     asked = _translate_parser().parse_args(arguments)
-    check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens, threads=asked.threads)
+    check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens)
+    check_threads(asked.threads)
     check_search(asked.beam, asked.length_penalty, max_length=asked.max_length)
     if asked.n_best > asked.beam:
         raise ValueError(f"n_best must be at most beam = {asked.beam}; got {asked.n_best}")
     if asked.input is not None and not Path(asked.input).exists():
         raise ValueError(f"expected a file at {asked.input}; there is none")
-    if asked.output is not None and Path(asked.output).exists() > Path(asked.output).is_file():
-        raise ValueError(f"expected a file to write at {asked.output}; it is no plain file")
+    if asked.output is not None:
+        target_of(asked.output)
     torch.set_num_threads(asked.threads)
-    translator = Translator.load(asked.checkpoint)
+    translator = Translator.load(asked.checkpoint, trust=asked.trust)
 
     content = sys.stdin.buffer.read() if asked.input is None else Path(asked.input).read_bytes()
     sentences = lines_of(content, asked.input or "standard input")
@@ -535,18 +576,42 @@ def _scoreboard(arguments: list[str]) -> None:
 _OTHERS = {"translate": translate, "scoreboard": _scoreboard}
 
 
+def _values(arguments: list[str], *flags: str) -> list[str]:
+    """What the arguments give for a flag."""
+    return [
+        following if argument in flags else argument.partition("=")[2]
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        if argument.split("=")[0] in flags
+    ]
+
+
+def _check_configs(arguments: list[str]) -> None:
+    """Check that the configs that are given can be read.
+
+    Raises:
+        ValueError: one cannot, or holds no settings.
+    """
+    for config in _values(arguments, "--config", "-c"):
+        if not config.lstrip().startswith("{"):  # settings themselves
+            read_settings(config)
+    parts = [argument.split("=")[0] for argument in arguments]
+    parts = [
+        flag for flag in parts if re.match(r"--(model|data|trainer)$|--(model|trainer)\.", flag)
+    ]
+    for value in _values(arguments, *parts):  # which may be files of settings
+        if "\n" not in value and len(value) < 1000 and Path(value).is_fifo():
+            read_settings(value)
+
+
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     """Put the config that a checkpoint holds before the other arguments, which may change it."""
-    paths = [
-        following if argument == "--ckpt_path" else argument.partition("=")[2]
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-        if argument.split("=")[0] == "--ckpt_path"
-    ]
+    paths = _values(arguments, "--ckpt_path")
     asked = {"-h", "--help"} & set(arguments)
     if asked or not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
+    _check_configs(arguments)
     if arguments[0] == "fit":
-        own = any(argument.split("=")[0] in ("--config", "-c") for argument in arguments)
+        own = bool(_values(arguments, "--config", "-c"))
         if own or not paths or paths[-1] == "last":
             return arguments
     if not paths:
@@ -555,11 +620,48 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"
         )
     checkpoint = load_checkpoint(paths[-1])
-    if "config" not in checkpoint:
-        raise CheckpointError(f"{paths[-1]} holds no config: memnets fit did not write it")
+    config, notes = checked_config(
+        config_of(checkpoint, paths[-1]),
+        paths[-1],
+        trusted="--trust" in arguments,
+        named=_class_paths(arguments),
+    )
+    for note in notes:
+        print(f"memnets: {note}", file=sys.stderr)
+    if "--trust" not in arguments:
+        config["runs"] = _runs_of(paths[-1], config)
     path = Path(folder) / "config.yaml"
-    path.write_text(checkpoint["config"])
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     return [arguments[0], "--config", str(path), *arguments[1:]]
+
+
+def _class_paths(arguments: list[str]) -> set[str]:
+    """What the user names for parts, in flags and in configs: class paths among others."""
+    parts = {
+        argument.split("=")[0]
+        for argument in arguments
+        if re.match(r"--(model|data|trainer)[.=+]|--(model|data|trainer)$", argument)
+    }
+    typed = _values(arguments, *parts)
+    typed += [
+        config if config.lstrip().startswith("{") else yaml.safe_dump(read_settings(config))
+        for config in _values(arguments, "--config", "-c")
+    ]
+    name = r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])"
+    return set(re.findall(name, "\n".join(typed)))
+
+
+def _runs_of(checkpoint: str, config: dict[str, Any]) -> str:
+    """The folder of all runs that a checkpoint lies in; its config does not say where to write."""
+    usual, kept = "runs", config.get("runs")
+    name = Path(check_name(config.get("name") or "unnamed/unnamed")).parts
+    folder = Path(checkpoint).absolute().parent.parent.parent
+    if folder.parts[-len(name) :] != name:
+        return usual
+    here = folder.parents[len(name) - 1]
+    if kept is not None and Path(kept).absolute() == here:
+        return str(kept)
+    return os.path.relpath(here)
 
 
 def _one_line(message: str) -> str:
@@ -570,7 +672,7 @@ def _one_line(message: str) -> str:
     text = " ".join(line for line in lines if line and not noise.match(line))
     if "required: fit.data, fit.model" in text:
         text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
-    return text
+    return text if len(text) <= 4000 else text[:3997] + "..."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -581,7 +683,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        strict_parsing()
         if arguments and arguments[0] in _OTHERS:
+            _check_configs(arguments)
             return _OTHERS[arguments[0]](arguments[1:])
         with tempfile.TemporaryDirectory() as folder:
             CLI(_with_config_of_checkpoint(arguments, folder))

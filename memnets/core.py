@@ -39,6 +39,7 @@ from memnets.precision import full_precision, full_precision_state
 __all__ = [
     "BEGIN",
     "END",
+    "MOST_THREADS",
     "PAD",
     "UNKNOWN",
     "Addressing",
@@ -51,6 +52,7 @@ __all__ = [
     "Score",
     "check_memory",
     "check_positive",
+    "check_threads",
     "choose_state",
     "map_state",
     "padded",
@@ -64,6 +66,10 @@ State = TypeVar("State", default=Any)
 #: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
 #: that begin and end an answer.
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+
+
+#: Threads that PyTorch may be asked for; more than a machine has make it slower, many more end it.
+MOST_THREADS = 256
 
 
 class Memory(NamedTuple):
@@ -200,6 +206,17 @@ def check_positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
+
+
+def check_threads(threads: int) -> None:
+    """Check how many threads are asked for: 1 to 256.
+
+    Raises:
+        ValueError: it is another number.
+    """
+    check_positive(threads=threads)
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}; got {threads}")
 
 
 def check_memory(query: Tensor, memory: Memory) -> None:

@@ -1,18 +1,42 @@
-"""Files that are never half-written, and results that are kept in them."""
+"""Files that are never half-written, results kept in them, and YAML within bounds."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["FolderInUse", "cached", "only_writer", "write_atomically"]
+import yaml
+
+__all__ = [
+    "FolderInUse",
+    "NoPlainFile",
+    "cached",
+    "check_yaml",
+    "load_yaml",
+    "only_writer",
+    "read_settings",
+    "read_text",
+    "target_of",
+    "write_atomically",
+]
 
 #: Bytes of a checksum, with which a file begins.
 _CHECKSUM = hashlib.sha256().digest_size
+
+#: Bounds of a config: bytes, levels of nesting, and values once every alias is written out.
+_MOST_BYTES, _MOST_LEVELS, _MOST_VALUES = 2**20, 50, 100_000
+
+#: The safe loader, in C where PyYAML has it.
+_YAMLLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class NoPlainFile(OSError, ValueError):
+    """A path leads to a folder, a device, a pipe or a socket, where a file was expected."""
 
 
 class FolderInUse(ValueError):
@@ -45,13 +69,152 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def target_of(path: str | Path) -> Path:
+    """The file that is written when a path is: links are followed, so that they stay links.
+
+    Every file that this project writes is found by this function. The file need not exist yet.
+
+    Raises:
+        NoPlainFile: the path leads to something that is no file, such as a folder or a device.
+    """
+    target = Path(os.path.realpath(path))
+    _check_plain(path, target, "to write")
+    return target
+
+
+def _check_plain(path: str | Path, target: Path, purpose: str) -> None:
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        "a folder": stat.S_ISDIR,
+        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+        "a pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a link that leads back to itself": stat.S_ISLNK,
+    }
+    kind = next((name for name, is_kind in kinds.items() if is_kind(mode)), "something else")
+    raise NoPlainFile(f"expected a file {purpose} at {path}; it is no plain file but {kind}")
+
+
+def read_text(path: str | Path, most: int = _MOST_BYTES, what: str = "a file") -> str:
+    """The text of a file, UTF-8.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+        what: is expected, for an error.
+
+    Raises:
+        ValueError: there is no such file, it is no plain file, is too large, or is no text.
+    """
+    if not os.path.lexists(path):
+        raise ValueError(f"expected {what} at {path}; there is no such file")
+    target = Path(os.path.realpath(path))
+    _check_plain(path, target, "to read")
+    with target.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"expected {what} of at most {most} bytes at {path}; it is larger")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected {what} at {path}; it is no text in UTF-8") from error
+
+
+def check_yaml(text: str) -> None:
+    """Check that YAML is within bounds before anything is made of it.
+
+    Few letters may stand for more values than any memory holds, or for one that holds itself.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, is nested too deeply, has too many values, or refers to a
+            value from within itself.
+    """
+    if len(text) > _MOST_BYTES:
+        raise yaml.YAMLError(f"expected at most {_MOST_BYTES} letters; got {len(text)}")
+    # How many values an anchor stands for; None while it is still open.
+    sizes: dict[str, int | None] = {}
+    open_nodes: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, Loader=_YAMLLoader):
+        anchor: str | None = getattr(event, "anchor", None)
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(open_nodes) == _MOST_LEVELS:
+                raise yaml.YAMLError(f"expected at most {_MOST_LEVELS} levels of nesting; got more")
+            open_nodes.append((anchor, 1))
+            if anchor is not None:
+                sizes[anchor] = None
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            known = sizes.get(anchor or "")
+            if known is None:
+                raise yaml.YAMLError(f"expected a value that was whole before *{anchor}; got none")
+            size = known
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1
+            if anchor is not None:
+                sizes[anchor] = size
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = size
+        else:
+            continue
+        if open_nodes:
+            outer, count = open_nodes[-1]
+            if count + size > _MOST_VALUES:
+                raise yaml.YAMLError(f"expected at most {_MOST_VALUES} values; got more")
+            open_nodes[-1] = outer, count + size
+
+
+def load_yaml(text: str) -> Any:
+    """Plain values of YAML, within the bounds of :func:`check_yaml`.
+
+    Raises:
+        yaml.YAMLError: see there; or a value cannot be read.
+    """
+    check_yaml(text)
+    try:
+        return yaml.load(text, Loader=_YAMLLoader)
+    except (ValueError, TypeError, AttributeError) as error:  # a number of too many digits, a key
+        raise yaml.YAMLError(str(error)) from error
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings of a config, name -> value.
+
+    Raises:
+        ValueError: it cannot be read, or is none.
+    """
+    text = read_text(path, what="a config")
+    try:
+        settings = load_yaml(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"expected a config at {path}; it is no YAML ({reason})") from error
+    if settings is None:
+        raise ValueError(f"expected a config at {path}; it is empty")
+    if not isinstance(settings, dict):
+        raise ValueError(f"expected a config at {path}; it holds no settings, name: value")
+    return settings
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file such that at every moment the old or the new content is there, whole.
+
+    A link stays one: the file that it leads to is written.
 
     Args:
         path: its folder is made if need be.
         write: is given the open file.
+
+    Raises:
+        NoPlainFile: there is something that is no file, such as a folder or a device.
     """
+    path = target_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

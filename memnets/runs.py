@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.loggers.logger import Logger
-from torch import nn
+from torch import Tensor, nn
 
-from memnets.files import write_atomically
+from memnets.files import read_text, write_atomically
 
 __all__ = [
     "AtomicCheckpointIO",
     "CSVTable",
     "CheckpointError",
     "changes",
+    "check_name",
+    "check_optimizer_state",
     "check_same_model",
     "last_version",
     "load_checkpoint",
@@ -29,6 +32,10 @@ __all__ = [
     "update_metrics",
     "versions",
 ]
+
+
+#: Bytes of a table of metrics.
+_MOST_METRICS = 2**24
 
 
 class CheckpointError(ValueError):
@@ -52,7 +59,50 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"expected a checkpoint at {path}; the file holds no state_dict")
+    for name, fits, expected in _CHECKPOINT:
+        if name in checkpoint and not fits(checkpoint[name]):
+            raise CheckpointError(
+                f"expected a checkpoint at {path}; it is damaged: {name} must be {expected}"
+            )
     return checkpoint
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _named_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+def _optimizer_states(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("state"), dict)
+        and all(isinstance(state, dict) for state in one["state"].values())
+        and isinstance(one.get("param_groups"), list)
+        and all(isinstance(group, dict) and "params" in group for group in one["param_groups"])
+        for one in value
+    )
+
+
+def _generators(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("cpu"), Tensor)
+
+
+#: Entries of a checkpoint, whether one is sound, and what it must be.
+_CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("state_dict", _named_tensors, "tensors by their names"),
+    ("optimizer_states", _optimizer_states, "a list of states of optimizers"),
+    ("lr_schedulers", lambda value: isinstance(value, list), "a list"),
+    ("callbacks", lambda value: isinstance(value, dict), "states of callbacks by their names"),
+    ("loops", lambda value: isinstance(value, dict), "states of loops by their names"),
+    ("generators", _generators, "states of random generators by their names"),
+    ("global_step", _whole, "a whole number of at least 0"),
+    ("epoch", _whole, "a whole number of at least 0"),
+)
 
 
 def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
@@ -69,6 +119,52 @@ def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) ->
                 f"{path} is a checkpoint of another model: expected {name} of shape "
                 f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
             )
+
+
+def check_optimizer_state(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    path: str,
+) -> None:
+    """Check that the optimizer of a run can go on from a checkpoint, by a step on copies.
+
+    Args:
+        make: the optimizer of the model, from parameters.
+        model: is left as it is.
+        checkpoint: that of a run of the same model.
+        path: of the checkpoint.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    states = checkpoint.get("optimizer_states")
+    if not states:
+        raise CheckpointError(f"{path} holds no state of an optimizer to go on from")
+
+    def copies() -> list[nn.Parameter]:
+        made = []
+        for parameter in model.parameters():
+            one = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            one.grad = torch.zeros_like(one) if one.requires_grad else None
+            made.append(one)
+        return made
+
+    fresh, restored = make(copies()), make(copies())
+    with torch.random.fork_rng(devices=[]):
+        try:
+            fresh.step()
+        except Exception:  # one that needs more than gradients, such as a closure
+            return
+        try:
+            restored.load_state_dict(copy.deepcopy(states[0]))
+            restored.step()
+        except Exception as error:  # what an optimizer raises depends on where the damage is
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CheckpointError(
+                f"{path} cannot be gone on from: {type(restored).__name__} cannot use the state "
+                f"of the optimizer there ({reason[:200]})"
+            ) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -116,6 +212,26 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def check_name(name: Any) -> str:
+    """Check the name of a run, ``<task>/<model>``, which is the name of a folder too.
+
+    Each part begins with a letter, a digit or an underscore, so that none leads out of the folder
+    of all runs, and has no space, control character, slash or backslash.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    fine = [part.isprintable() and re.fullmatch(r"\w[^\s\\]{0,99}", part) for part in parts]
+    if not parts or not all(fine):
+        shown = repr(name) if len(repr(name)) <= 80 else repr(name)[:77] + "..."
+        raise ValueError(
+            "name must be <task>/<model>, each of letters, digits and signs but no space and at "
+            f"most 100 long; got {shown}"
+        )
+    return str(name)
+
+
 def versions(root: Path) -> list[Path]:
     """The folders ``version_<n>`` under ``root``, the newest last."""
     matches = [re.fullmatch(r"version_(\d+)", path.name) for path in root.glob("version_*")]
@@ -159,12 +275,18 @@ def read_metrics(folder: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(read_text(path, _MOST_METRICS))
+        if not isinstance(metrics, dict) or any(
+            type(v) not in (int, float) for v in metrics.values()
+        ):
+            raise ValueError("expected one JSON object, name -> number")
+        return {name: float(value) for name, value in metrics.items()}
+    except OverflowError as error:
+        raise ValueError(f"{path} is damaged: a number is too large") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(metrics, dict) or not all(type(v) in (int, float) for v in metrics.values()):
-        raise ValueError(f"{path} is damaged: expected one JSON object, name -> number")
-    return metrics
 
 
 def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -15,16 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 
 from memnets import plots
-from memnets.core import check_positive
-from memnets.files import write_atomically
-from memnets.runs import changes, load_checkpoint, read_metrics, versions
+from memnets.core import check_positive, check_threads
+from memnets.files import read_settings, target_of, write_atomically
+from memnets.runs import changes, check_name, load_checkpoint, read_metrics, versions
 
 __all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
 
@@ -203,7 +201,8 @@ def scoreboard(
             lack a score: all others were trained, and the table was written.
     """
     processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
-    check_positive(processes=processes, threads=threads)
+    check_positive(processes=processes)
+    check_threads(threads)
     folder, table = Path(runs), Path(results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"runs must be a folder; {runs} is a file")
@@ -211,6 +210,8 @@ def scoreboard(
         raise ValueError(
             f"results must be a file that is no .png, which is the picture; got {results}"
         )
+    for path in (table, table.with_suffix(".png")):
+        target_of(path)
     board = _board(entries, folder, threads)
     problems: list[str] = []
     if report_only:
@@ -235,9 +236,13 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        name = entry.name or _settings(entry.config).get("name")
-        if not isinstance(name, str) or not re.fullmatch(r"\w[^/\s]*/\w[^/\s]*", name):
+        name = entry.name or read_settings(entry.config).get("name")
+        if not isinstance(name, str) or name.count("/") != 1:
             raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{entry.config} needs another name: {error}") from error
         if name in board:
             raise ValueError(f"each entry needs a name of its own; {name} is there twice")
         if not entry.scores:
@@ -257,24 +262,6 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
     return sorted(board.values(), key=lambda pair: _task(pair[1]))
-
-
-def _settings(config: str) -> dict[str, Any]:
-    """What a config holds.
-
-    Raises:
-        ValueError: it cannot be read, or is none.
-    """
-    if not Path(config).is_file():
-        raise ValueError(f"expected a config at {config}; there is no such file")
-    try:
-        settings = yaml.safe_load(Path(config).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"expected a config at {config}; it is no YAML ({reason})") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"expected a config at {config}; it holds no settings, name: value")
-    return settings
 
 
 def _unfinished(runs: Sequence[Run]) -> tuple[list[tuple[Run, bool]], list[str]]:
@@ -307,7 +294,7 @@ def _locked(folder: Path) -> Iterator[int]:
     import fcntl  # not on every system, and the rest of the package does without
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".scoreboard.lock").open("a+") as file:
+    with target_of(folder / ".scoreboard.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -361,7 +348,7 @@ def _start(run: Run, resumed: bool, lock: int) -> subprocess.Popen[bytes]:
     """Start a training; what it prints is added to ``fit.log``."""
     run.root.mkdir(parents=True, exist_ok=True)
     more = ("--ckpt_path=last",) if resumed else ()
-    with (run.root / "fit.log").open("ab") as log:
+    with target_of(run.root / "fit.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "memnets", *run.command, *more],
             stdin=subprocess.DEVNULL,
@@ -457,7 +444,7 @@ def _changes(entry: Entry, folder: Path) -> list[str]:
     path = folder / "config.yaml"
     if not path.is_file():
         return []
-    before_all, now_all = (_settings(str(config)) for config in (path, entry.config))
+    before_all, now_all = (read_settings(config) for config in (path, entry.config))
     flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
     return [
         f"{name} was {before}, now {now}"

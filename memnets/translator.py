@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from memnets.core import END, UNKNOWN, check_positive, padded
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
 from memnets.runs import CheckpointError, check_same_model, load_checkpoint
+from memnets.trust import check_parts, checked_model, config_of, strict_parsing
 from memnets.vocabulary import Vocabulary
 
 __all__ = ["Answer", "Counts", "Translator"]
@@ -79,23 +79,26 @@ class Translator:
         self.counts = Counts()
 
     @classmethod
-    def load(cls, checkpoint_path: str | Path) -> Translator:
+    def load(cls, checkpoint_path: str | Path, trust: bool = False) -> Translator:
         """The model and the vocabulary of a checkpoint that ``memnets fit`` wrote.
 
+        Args:
+            checkpoint_path: a file.
+            trust: also build parts that are not of this library or of PyTorch, such as a model of
+                your own; whoever wrote the checkpoint chose them, and they run as programs.
+
         Raises:
-            CheckpointError: the checkpoint is missing, damaged, or holds no vocabulary.
+            CheckpointError: the checkpoint is missing, damaged, holds no vocabulary, or names parts
+                that it may not name.
         """
         checkpoint = load_checkpoint(checkpoint_path)
-        try:
-            config = yaml.safe_load(checkpoint["config"])
-            settings, task = config["model"], str(config["data"]["class_path"])
-        except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise CheckpointError(
-                f"{checkpoint_path} holds no config: memnets fit did not write it"
-            ) from error
+        config = config_of(checkpoint, checkpoint_path)
+        settings, data = config["model"], config.get("data")
+        checked_model(settings, checkpoint_path, trust)
+        task = str(data.get("class_path")) if isinstance(data, dict) else "no task"
         # Lightning keeps the state of a task under the name of its class.
         kept = checkpoint.get(task.rpartition(".")[2], {})
-        if "vocabulary" not in kept:
+        if not isinstance(kept, dict) or "vocabulary" not in kept:
             raise CheckpointError(
                 f"expected a checkpoint with the vocabulary of a translation; "
                 f"{checkpoint_path}, of {task}, holds none"
@@ -248,10 +251,12 @@ class Translator:
 def _model(settings: dict[str, Any], size: int, target_size: int) -> Model[Any]:
     """The model of a config, for vocabularies of so many tokens."""
     sizes = {"input_size": size, "output_size": target_size}
-    settings = {**settings, "init_args": {**settings.get("init_args", {}), **sizes}}
+    settings = {**settings, "init_args": {**(settings.get("init_args") or {}), **sizes}}
+    strict_parsing()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Model, "model", fail_untyped=False, required=True)
     config = parser.parse_object({"model": settings})
+    check_parts(config.as_dict())
     model: Model[Any] = parser.instantiate_classes(config).model
     return model
 

@@ -206,7 +206,16 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--model.controller=memnets.controllers.Missing"], "Missing"),
         (["--model.schedule=steep"], "steep"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
+        (["--threads=1000000"], "threads must be at most 256; got 1000000"),
+        (["--data.workers=1000000"], "workers must be at most 256; got 1000000"),
+        (["--name=../../x"], "name must be <task>/<model>"),
+        (["--name=/x/y"], "name must be <task>/<model>"),
+        (["--name="], "name must be <task>/<model>"),
+        (["--name=a\nb/c"], "name must be <task>/<model>"),
+        (["--name=a/\x1b[1mb"], "name must be <task>/<model>"),
+        (["--name=" + "a" * 101], "name must be <task>/<model>"),
         (["--config=missing.yaml"], "missing.yaml"),
+        (["--config=/dev/zero"], "it is no plain file but a device"),
         (["--ckpt_path=missing.ckpt"], "expected a checkpoint at missing.ckpt; there is no such"),
         (["--ckpt_path=last"], "expected a run to go on with"),
         (
@@ -294,6 +303,50 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
         assert "[36, 29]; got [32, 29]" in message
     assert files() == before
     assert checkpoint.read_bytes() == whole
+
+
+#: Where a checkpoint is damaged, what stands there, and what the error says.
+DAMAGE = [
+    ("state_dict", [], "it is damaged: state_dict must be tensors by their names"),
+    ("state_dict.controller.linear", "no tensor", "state_dict must be tensors"),
+    ("state_dict.more", torch.ones(1), "is a checkpoint of another model"),
+    ("optimizer_states", {}, "optimizer_states must be a list"),
+    ("optimizer_states", [3], "optimizer_states must be a list"),
+    ("optimizer_states", [], "holds no state of an optimizer"),
+    ("optimizer_states.0.state", [], "optimizer_states must be a list"),
+    (
+        "optimizer_states.0.state.0",
+        {"step": torch.ones(())},
+        "Adam cannot use the state of the optimizer",
+    ),
+    ("optimizer_states.0.state.0.exp_avg", "none", "Adam cannot use the state"),
+    ("optimizer_states.0.state.0.exp_avg", torch.ones(2, 9), "Adam cannot use the state"),
+    ("optimizer_states.0.param_groups", [], "Adam cannot use the state"),
+    ("optimizer_states.0.param_groups.0", {"params": 1}, "Adam cannot use the state"),
+    ("lr_schedulers", 3, "lr_schedulers must be a list"),
+    ("callbacks", [], "callbacks must be states of callbacks"),
+    ("loops", [], "loops must be states of loops"),
+    ("generators", {}, "generators must be states"),
+    ("global_step", "many", "global_step must be a whole number"),
+    ("config", 3, "holds no config"),
+    ("config", "[" * 10_000, "the config in damaged.ckpt is damaged"),
+    ("config", "a: &a [*a]", "the config in damaged.ckpt is damaged"),
+]
+
+
+def test_a_checkpoint_with_a_damaged_part_is_one_line(capsys) -> None:
+    main(["fit", *SMALL])
+    before = [*files(), "damaged.ckpt"]
+    for where, value, expected in DAMAGE:
+        checkpoint = load_checkpoint(RUN / "checkpoints" / "last.ckpt")
+        part, (*outer, last) = checkpoint, where.split(".", 1 if "state_dict" in where else -1)
+        for name in outer:
+            part = part[int(name) if name.isdigit() else name]
+        part[int(last) if last.isdigit() else last] = value
+        torch.save(checkpoint, "damaged.ckpt")
+        message = fails(capsys, "fit", "--ckpt_path=damaged.ckpt", "--trainer.max_steps=6")
+        assert expected in message, where
+        assert files() == sorted(before)
 
 
 def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys) -> None:

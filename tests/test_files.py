@@ -1,14 +1,18 @@
-"""Results that are kept in files: whole, checked, and found by all that they depend on."""
+"""Files: results that are kept, what is written where, and YAML within bounds."""
 
+import itertools
+import os
+import socket
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.files import cached
+from memnets.files import NoPlainFile, cached, load_yaml, read_settings, write_atomically
 
 
 def ask(folder: Path, key: bytes, result: bytes) -> tuple[bytes, bool]:
@@ -67,3 +71,115 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         ask(tmp_path / "file", b"key", b"result")
+
+
+def no_file(folder: Path, kind: str) -> Path:
+    """A path that leads to something that is no file."""
+    path = folder / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(os.path.relpath(path))
+    elif kind == "device":
+        return Path("/dev/null")
+    else:
+        path.symlink_to(path)
+    return path
+
+
+KINDS = ["folder", "pipe", "socket", "device", "link that leads back"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_but_a_file_is_replaced_or_read(tmp_path, kind, linked) -> None:
+    path = no_file(tmp_path, kind)
+    before = os.lstat(path)
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+        path = tmp_path / "link"
+    with pytest.raises(NoPlainFile, match=f"no plain file but a {kind}"):
+        write_atomically(path, lambda file: file.write(b"new"))
+    with pytest.raises(ValueError, match=f"no plain file but a {kind}"):
+        read_settings(path)
+    after = os.lstat(no_file(tmp_path, kind) if kind == "device" else tmp_path / kind)
+    assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_stays_one_and_the_file_it_leads_to_is_written(tmp_path, there) -> None:
+    target = tmp_path / "folder" / "file"
+    if there:
+        target.parent.mkdir()
+        target.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    write_atomically(link, lambda file: file.write(b"new"))
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def bomb(letters: str) -> str:
+    """YAML of a few lines that stands for 9 values to the power of its lines."""
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for before, name in itertools.pairwise(letters):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (bomb("abcdefghijkl"), "at most 100000 values"),
+        ("a: &a [*a]", "whole before"),
+        ("a: &a {b: {c: *a}}", "whole before"),
+        ("a: &a {<<: *a}", "whole before"),
+        ("a: *b", "whole before"),
+        ("[" * 100_000, "levels of nesting"),
+        ("{a: " * 1000 + "1" + "}" * 1000, "levels of nesting"),
+        ("\n".join(" " * i + "a:" for i in range(1000)), "levels of nesting"),
+        ("a: " + "9" * 5000, "4300"),
+        ("a: '" + "x" * 2**20 + "'", "letters"),
+        ("a: [1", "expected"),
+        ("? [1]\n: 2", "unhashable"),
+        ("a: !!python/object/apply:os.system [true]", "constructor"),
+    ],
+)
+def test_yaml_beyond_all_bounds_is_an_error_at_once(text, expected) -> None:
+    with pytest.raises(yaml.YAMLError, match=expected):
+        load_yaml(text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text("ab:*&[{- "),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text("ab"), inner, max_size=4)
+        ),
+    )
+)
+def test_yaml_within_bounds_is_read_as_it_is(value) -> None:
+    assert load_yaml(yaml.safe_dump(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "it is empty"),
+        (b"# nothing", "it is empty"),
+        (b"[1, 2]", "no settings"),
+        (b"a word", "no settings"),
+        (b"\x80\xff\x00", "no text in UTF-8"),
+        (b"a: [", "no YAML"),
+        (b" " * (2**20 + 1), "it is larger"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, content, expected) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^[^\n]*{expected}[^\n]*$"):
+        read_settings(path)

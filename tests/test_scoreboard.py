@@ -139,6 +139,11 @@ def test_a_run_that_fails_is_named_with_its_log(capfd) -> None:
         ({"metrics.json": '{"test/bi'}, "metrics.json is damaged"),
         ({"metrics.json": "[1, 2]"}, "expected one JSON object, name -> number"),
         ({"metrics.json": '{"test/bits": "low"}'}, "expected one JSON object, name -> number"),
+        ({"metrics.json": '{"test/bits": ' + "9" * 400 + "}"}, "a number is too large"),
+        ({"metrics.json": '{"test/bits": ' + "9" * 5000 + "}"}, "metrics.json is damaged"),
+        ({"metrics.json": "[" * 100_000}, "it is nested too deeply"),
+        ({"metrics.json": '{"a": ' * 100_000}, "it is nested too deeply"),
+        ({"metrics.json": "\0"}, "metrics.json is damaged"),
         ({"config.yaml": None}, "it has no config.yaml"),
         ({"checkpoints/last.ckpt": None}, "last.ckpt; there is no such file"),
         ({"checkpoints/last.ckpt": "no checkpoint"}, "the file is damaged or of another kind"),
@@ -171,12 +176,17 @@ def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> Non
     Path("runs/seed_0/copying/ntm/version_0/metrics.json").write_text("{")
     Path("runs/seed_1/copying/ntm/version_0/metrics.json").write_text('{"train/x": 1, "test/x": 1}')
     Path("runs/seed_3/copying/ntm/version_0/config.yaml").write_text("{")
+    for seed, damage in enumerate(("[" * 10_000, "a: &a [*a]", "a: " + "9" * 5000), start=4):
+        made(Path("runs"), "copying/ntm", seed, **{"test/length_4/bits": 1.0})
+        Path(f"runs/seed_{seed}/copying/ntm/version_0/config.yaml").write_text(damage)
     before = contents()
-    message = fails(capfd, *board(seeds=[0, 1, 2, 3]))
+    message = fails(capfd, *board(seeds=list(range(7))))
+    for seed in (4, 5, 6):
+        assert f"at runs/seed_{seed}/copying/ntm/version_0/config.yaml; it is no YAML" in message
     assert "expected a config at runs/seed_3/copying/ntm/version_0/config.yaml; it is" in message
     assert "runs/seed_0/copying/ntm/version_0 is damaged" in message
     assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
-    assert "| 1 of 4 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
+    assert "| 1 of 7 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
     assert contents() == before
 
 
@@ -240,16 +250,21 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
     [
         ({"config": "missing.yaml"}, [], "expected a config at missing.yaml; there is no such"),
         ({"name": "copying"}, [], "needs a name, <task>/<model>; got 'copying'"),
-        ({"name": "../copying"}, [], "needs a name, <task>/<model>; got '../copying'"),
-        ({"name": "/copying"}, [], "needs a name, <task>/<model>; got '/copying'"),
+        ({"name": "../copying"}, [], "each of letters, digits and signs but no space"),
+        ({"name": "/copying"}, [], "name must be <task>/<model>"),
         ({"name": "copying/./ntm"}, [], "needs a name, <task>/<model>; got 'copying/./ntm'"),
-        ({"name": "copying/"}, [], "needs a name, <task>/<model>; got 'copying/'"),
+        ({"name": "copying/"}, [], "name must be <task>/<model>"),
+        ({"name": "copying/a\nb"}, [], "name must be <task>/<model>"),
+        ({"name": "copying/a\x07"}, [], "name must be <task>/<model>"),
+        ({"name": "copying/.."}, [], "name must be <task>/<model>"),
         ({"scores": []}, [], "copying/ntm needs at least one score to show; got none"),
         ({"seeds": []}, [], "seeds of copying/ntm must be different"),
         ({"seeds": [1, 1]}, [], "at least 0, one or more; got [1, 1]"),
         ({"seeds": [-1]}, [], "at least 0, one or more; got [-1]"),
         ({}, ["--processes=0"], "processes must be a whole number of at least 1; got 0"),
         ({}, ["--threads=0"], "threads must be a whole number of at least 1; got 0"),
+        ({}, ["--threads=1000000"], "threads must be at most 256; got 1000000"),
+        ({}, ["--results=/dev/null"], "it is no plain file but a device"),
         ({}, ["--entries=[]"], "a scoreboard needs at least one entry; got none"),
         ({}, ["--results=board.png"], "results must be a file that is no .png"),
         (
@@ -271,9 +286,9 @@ def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expec
     ("content", "expected"),
     [
         (b"name: [copying/ntm", "it is no YAML (while parsing a flow sequence"),
-        (b"name: \xff", "it is no YAML ('utf-8' codec can't decode"),
+        (b"name: \xff", "it is no text in UTF-8"),
         (b"- name: copying/ntm", "it holds no settings, name: value"),
-        (b"", "it holds no settings, name: value"),
+        (b"", "it is empty"),
     ],
 )
 def test_a_config_that_is_none_is_named(capfd, content, expected) -> None:
@@ -281,6 +296,17 @@ def test_a_config_that_is_none_is_named(capfd, content, expected) -> None:
     message = fails(capfd, *board(config="mine.yaml"))
     assert f"expected a config at mine.yaml; {expected}" in message
     assert files() == ["board.yaml", "mine.yaml"]
+
+
+@pytest.mark.parametrize("name", ["RESULTS.md", "RESULTS.png", "runs/.scoreboard.lock"])
+def test_a_board_replaces_no_pipe(capfd, name) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    os.mkfifo(name)
+    made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 1.0})
+    before = contents()
+    assert f"{name}; it is no plain file but a pipe" in fails(capfd, *board(seeds=[0]))
+    assert Path(name).is_fifo()
+    assert contents() == before
 
 
 def test_two_entries_of_one_name_are_an_error() -> None:

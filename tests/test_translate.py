@@ -233,7 +233,7 @@ def test_checkpoints_that_cannot_translate_are_named(checkpoint: Path, capsys, t
         (damaged_vocabulary, "expected a sentencepiece model; got 99 bytes"),
         (another_model, "is a checkpoint of another model: expected bias of shape [120]"),
         (no_config, "holds no config: memnets fit did not write it"),
-        (missing_class, "altered.ckpt cannot be used"),
+        (missing_class, "altered.ckpt names 'memnets.models.Missing' for model"),
     ):
         path = altered(checkpoint, change)
         assert expected in fails(capsys, "translate", "--checkpoint", path)

@@ -57,7 +57,7 @@ class FewShot(Task):
         rotations: whether turns of the classes of training by 90, 180 and 270 degrees are classes
             of training as well (Santoro et al. 2016).
         variants: how many copies of each image of training there are beside it, slightly turned,
-            scaled, sheared and moved.
+            scaled, sheared and moved, at least 0.
         test_episodes: in each of the test sets but ``lake``, at least 1.
         settings: see :class:`~tasks.Task`; a batch is of episodes.
 

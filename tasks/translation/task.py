@@ -93,7 +93,7 @@ class Translation(Task):
             for more kinds of punctuation, ``none`` for text that is cut already; and ``ja-mecab``,
             ``ko-mecab``, ``spm``, ``flores101``, ``flores200``, which need packages or a model that
             sacrebleu downloads.
-        workers: processes that make batches ahead of time, at least 0.
+        workers: processes that make batches ahead of time, from 0 to 1024.
         seed: chooses the phrases of ``cldr`` and the order of the training data; from the command
             line it follows ``seed_everything``.
 

@@ -336,12 +336,15 @@ class CLI(LightningCLI):
             return
         try:
             super()._run_subcommand(subcommand)
-        except BaseException as error:
+        except BaseException as last:
             _end(getattr(self.trainer.strategy.launcher, "procs", []))
+            error = self.watching.error or last  # what the trainer does after one may fail too
             stopped = Stopped.behind(error)
-            if stopped is not None and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if stopped is not None:
                 raise Stopped(stopped.signum, self._left()) from error
-            raise
+            if error is last:
+                raise
+            raise error from None
 
     def _left(self) -> str:
         """What a run that was stopped leaves, and how to go on."""
@@ -402,7 +405,8 @@ class CLI(LightningCLI):
         if self.new and not self._dry:
             # Only now, when every part of the run was made without error.
             self._make_folder()
-        callbacks: list[Callback] = [_Listening()]
+        self.watching = _Watching()
+        callbacks: list[Callback] = [self.watching]
         if self.folder is not None:
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
         if fitting and self.folder is not None:
@@ -544,8 +548,18 @@ class _Asked(Callback):
                 group["lr"] *= factor(scheduler.last_epoch)
 
 
-class _Listening(Callback):
-    """Signals end each of several processes alone; the trainer's handler waits for the others."""
+class _Watching(Callback):
+    """Note the error that ends a run; and listen to signals, where the trainer would do otherwise.
+
+    Of several processes, each ends alone: the trainer's handler would wait for the others.
+    """
+
+    error: BaseException | None = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.error = exception
 
     def _listen(self, trainer: Trainer, pl_module: LightningModule) -> None:
         restore_handlers()
@@ -628,6 +642,9 @@ def _check_trainer(trainer: Any) -> None:
     batches = trainer.get("accumulate_grad_batches")
     if batches is not None and batches < 1:
         raise ValueError(f"trainer.accumulate_grad_batches must be at least 1; got {batches}")
+    epochs = trainer.get("check_val_every_n_epoch")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"trainer.check_val_every_n_epoch must be at least 1; got {epochs}")
     every = trainer.get("val_check_interval")
     if isinstance(every, (int, float)) and every <= 0:
         raise ValueError(
@@ -835,10 +852,11 @@ _OTHERS = {"translate": translate, "scoreboard": _scoreboard}
 
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     """Put the config that a checkpoint holds before the other arguments, which may change it."""
+    options = ("--ckpt_path", "--init_from") if arguments[:1] == ["fit"] else ("--ckpt_path",)
     paths = [
-        following if argument == "--ckpt_path" else argument.partition("=")[2]
+        following if argument in options else argument.partition("=")[2]
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-        if argument.split("=")[0] == "--ckpt_path"
+        if argument.split("=")[0] in options
     ]
     asked = {"-h", "--help"} & set(arguments)
     if asked or not arguments or arguments[0] not in SUBCOMMANDS:

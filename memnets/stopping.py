@@ -75,7 +75,7 @@ def stoppable() -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = Stopped.behind(error)
-        if stopped is None or not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if stopped is None:
             raise
         if str(stopped):
             print(f"memnets: {stopped}", file=sys.stderr)

@@ -272,7 +272,9 @@ class _Indices(SequentialSampler):
         trainer: Any = self.task.trainer
         done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
         if trainer is not None and trainer.overfit_batches > 0:
-            done %= int(trainer.num_training_batches)  # the same ones in each epoch
+            # The same ones in each epoch; a share of them, or so many.
+            few = trainer.overfit_batches
+            done %= max(1, int(few * len(self)) if isinstance(few, float) else min(few, len(self)))
         return itertools.count(done * processes + rank, processes)
 
 

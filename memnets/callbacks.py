@@ -251,6 +251,7 @@ class Report(lightning.Callback):
         self.validating = 0.0
         self.solved: int | None = None
         self.validation: dict[str, float] = {}
+        self.trained = False
         self._console = Console(soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -284,6 +285,7 @@ class Report(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count."""
+        self.trained = True
         self.sequences += len(batch.targets) * trainer.world_size
         if not batch.targets.is_floating_point():
             mask = batch.target_mask
@@ -327,6 +329,9 @@ class Report(lightning.Callback):
             metrics["train/sequences_to_solve"] = float(self.solved)
         metrics.update(self.validation)
         update_metrics(self.folder, metrics)
+        if not self.trained:
+            self._console.print(f"Nothing was left to train: it is at step {trainer.global_step}.")
+            return
         solved = "" if self.solved is None else f"; solved after {self.solved} sequences"
         self._console.print(
             f"Trained on {self.sequences} sequences in {self.seconds:.0f} s{solved}."

@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
@@ -21,9 +23,10 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -53,8 +56,10 @@ from memnets.runs import (
     last_version,
     load_checkpoint,
     next_version,
+    read_metrics,
 )
 from memnets.scoreboard import scoreboard
+from memnets.stopping import Stopped, restore_handlers, stoppable
 from memnets.translator import BATCH_TOKENS, Translator
 from memnets.trust import (
     check_classes,
@@ -134,8 +139,27 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Descriptions as they are written."""
 
 
+#: Configs name devices, as those of Lightning's callbacks that average weights.
+register_type(torch.device)
+
+#: Print on the first of several processes alone.
+_say = rank_zero_only(print)
+
+
+def _rank() -> int:
+    """Which of several processes this is, also before there is a trainer."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
+
+
 #: What all parsers have in common: they raise their errors, which :func:`main` says in one line.
 _STYLE: dict[str, Any] = {"exit_on_error": False, "formatter_class": _HelpFormatter}
+
+
+#: Settings that make another run: those of the trainer say how far it goes.
+_OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
+
+#: Where a config has the optimizer.
+_OPTIMIZER = "model.init_args.optimizer"
 
 
 class CLI(LightningCLI):
@@ -175,6 +199,36 @@ class CLI(LightningCLI):
                 load_from_checkpoint_support=False,
             )
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed."""
+        parser.add_argument(
+            "--seed_everything",
+            type=bool | int,
+            default=0,
+            help="Seed of the weights and of the data; true draws one, and says which.",
+        )
+
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if seed is False:
+            raise ValueError("seed_everything must be a whole number, or true for one of chance")
+        if seed is True:
+            if _rank() or os.environ.get("WORLD_SIZE", "1") != "1":
+                if "PL_GLOBAL_SEED" not in os.environ:  # where the first process has put it
+                    raise ValueError(
+                        "seed_everything=true would draw a seed for each process; give a number"
+                    )
+                seed = int(os.environ["PL_GLOBAL_SEED"])
+            else:
+                seed = int.from_bytes(os.urandom(4), "big")
+            _say(f"The seed is {seed}")
+            config = self.config[str(self.subcommand)]
+            config["seed_everything"] = seed
+            config["data"]["init_args"]["seed"] = seed
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed_everything must be in [0, 2^32); got {seed}")
+        seed_everything(seed, workers=True)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder; link the sizes of data and model, and the seed."""
         parser.add_argument(
@@ -191,9 +245,14 @@ class CLI(LightningCLI):
             help="Threads of PyTorch on the CPU; small models are fastest with one.",
         )
         parser.add_argument("--trust", action="store_true", help=TRUST)
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            help="A checkpoint whose weights a training begins with; all else is new.",
+        )
         for size in ("input_size", "output_size"):
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -232,32 +291,115 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Find the run's folder, then make model, data and trainer."""
         check_parts(self.config[self.subcommand].as_dict())
-        name = check_name(self._get(self.config, "name"))
+        check_name(self._get(self.config, "name"))
         threads = self._get(self.config, "threads")
         check_threads(threads)
         torch.set_num_threads(threads)
-        checkpoint = self._get(self.config, "ckpt_path")
+        _check_trainer(self._get(self.config, "trainer"))
         self.resumed_step: int | None = None
         self.folder: Path | None = None
-        self.config_before: dict[str, Any] | None = None
-        root = Path(self._get(self.config, "runs")) / name
-        if self.subcommand == "fit":
-            if checkpoint == "last":
-                self.folder = last_version(root)
-                checkpoint = str(self.folder / "checkpoints" / "last.ckpt")
-                self.config["fit"]["ckpt_path"] = checkpoint
-            elif checkpoint is not None and Path(checkpoint).name == "last.ckpt":
-                self.folder = _folder_of(checkpoint)
-        else:
-            self.folder = _folder_of(checkpoint)
-        loaded = None if checkpoint is None else load_checkpoint(checkpoint)
-        if loaded is not None and self.subcommand == "fit":
-            self.resumed_step = loaded["global_step"]
-            if self.folder is not None:
-                self._hold()
-                self.config_before = config_of(loaded, checkpoint) if "config" in loaded else None
-        self.loaded = loaded
-        super().instantiate_classes()
+        self.best: ModelCheckpoint | None = None
+        self.changed: list[tuple[str, Any, Any]] = []
+        #: Why there is nothing to do.
+        self.finished: str | None = None
+        self.loaded: dict[str, Any] | None = None
+        path = self._get(self.config, "ckpt_path")
+        if self.subcommand != "fit":
+            self.folder = _folder_of(path)
+            self.loaded = load_checkpoint(path)
+        elif path is not None:
+            if path == "last":
+                path = str(last_version(self._root) / "checkpoints" / "last.ckpt")
+                self.config["fit"]["ckpt_path"] = path
+            self._go_on(path)
+        if self.finished is None:
+            super().instantiate_classes()
+
+    @property
+    def _root(self) -> Path:
+        return Path(self._get(self.config, "runs"), self._get(self.config, "name"))
+
+    @property
+    def _dry(self) -> bool:
+        return bool(self._get(self.config, "trainer").get("fast_dev_run"))
+
+    def _config_text(self) -> str:
+        """The whole config, but for where a run goes on from."""
+        config = self.config["fit"].clone()
+        config.pop("ckpt_path", None)
+        config.pop("trust", None)  # which is said, never kept
+        text: str = self._parser("fit").dump(config)
+        return text
+
+    def _go_on(self, path: str) -> None:
+        """Go on from a checkpoint: in its run's folder, if it is the last of this very run.
+
+        With other settings, of more than the trainer, it is another run, and has a folder of its
+        own: the results of the first stay what they are.
+
+        Raises:
+            CheckpointError: the optimizer cannot go on with what the checkpoint holds.
+        """
+        self.loaded = load_checkpoint(path)
+        self.resumed_step = self.loaded["global_step"]
+        if "config" in self.loaded:
+            before = config_of(self.loaded, path)
+            self.changed = changes(before, load_yaml(self._config_text()))
+        for name, before, now in self.changed:
+            if name == f"{_OPTIMIZER}.class_path":
+                raise CheckpointError(
+                    f"{path} holds the state of {before}, with which {now} cannot go on; keep the "
+                    f"optimizer, or start anew from the weights alone: --init_from={path}"
+                )
+        other = any(re.match(_OF_RESULTS, name) for name, *_ in self.changed)
+        if Path(path).name != "last.ckpt" or other or self._dry:
+            return
+        self.folder = _folder_of(path)
+        self._hold()
+        limit = _reached(self.loaded, self._get(self.config, "trainer"))
+        tested = any(name.startswith("test/") for name in read_metrics(self.folder))
+        if limit is not None and tested:
+            self.finished = (
+                f"{self.folder} is finished: it is at step {self.resumed_step}, and {limit}; "
+                "nothing was changed"
+            )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; when it is stopped, say what is left, and leave no process behind."""
+        if self.finished is not None:
+            _say(self.finished)
+            return
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as last:
+            _end(getattr(self.trainer.strategy.launcher, "procs", []))
+            error = self.watching.error or last  # what the trainer does after one may fail too
+            stopped = Stopped.behind(error)
+            if stopped is not None:
+                raise Stopped(stopped.signum, self._left()) from error
+            if error is last:
+                raise
+            raise error from None
+
+    def _left(self) -> str:
+        """What a run that was stopped leaves, and how to go on."""
+        if _rank():
+            return ""
+        if self.subcommand != "fit" or self.folder is None:
+            return "stopped"
+        last = self.folder / "checkpoints" / "last.ckpt"
+        step = self.trainer.global_step
+        if last.is_file():
+            again = shlex.join(["memnets", "fit", "--ckpt_path", str(last)])
+            return f"stopped at step {step}; the run is in {self.folder}; to go on: {again}"
+        if self._began():
+            return f"stopped at step {step}, before the first checkpoint; see {self.folder}"
+        return "stopped before the first step; nothing is left"
+
+    def _began(self) -> bool:
+        """Whether a step was taken."""
+        trainer: Trainer | None = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > (self.resumed_step or 0)
 
     @rank_zero_only
     def _hold(self) -> None:
@@ -269,10 +411,9 @@ class CLI(LightningCLI):
 
     def _clear_away(self, error: type[BaseException] | None, *_: Any) -> None:
         """Leave no folder of a run that failed before its first step."""
-        trainer: Trainer | None = getattr(self, "trainer", None)
-        if error is None or (trainer is not None and trainer.global_step > 0):
-            return
         assert self.folder is not None
+        if error is None or self._began() or any(self.folder.glob("checkpoints/*.ckpt")):
+            return
         shutil.rmtree(self.folder)
         outside = Path(self._get(self.config, "runs")).parent
         with suppress(OSError):  # other runs, which stay
@@ -282,7 +423,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: loggers, checkpoints, report, pictures."""
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
-        dry = bool(config.get("fast_dev_run"))
+        fitting = self.subcommand == "fit"
+        start = self._get(self.config, "init_from")
         if self.loaded is not None:
             path = self._get(self.config, "ckpt_path")
             check_same_model(self.model, self.loaded, path)
@@ -290,39 +432,55 @@ class CLI(LightningCLI):
                 check_optimizer_state(self.model.optimizer, self.model, self.loaded, path)
             _restore_task(self.datamodule, self.loaded, path)
             self.loaded = None  # the trainer reads it again; two copies need not be kept
-        if self.folder is None and not dry:
+            if fitting:
+                for name, before, now in self.changed:
+                    _say(f"Changed since the run began: {name} {before} -> {now}")
+                _say(f"Going on from step {self.resumed_step} of {path}")
+        elif fitting and start is not None:
+            _say(_start_from(self.model, self.datamodule, load_checkpoint(start), start))
+        self.new = self.folder is None
+        if self.new and not self._dry:
             # Only now, when every part of the run was made without error.
-            root = Path(self._get(self.config, "runs")) / self._get(self.config, "name")
-            self.folder = next_version(root)
-            self.held.push(self._clear_away)
-            self._hold()
-        callbacks: list[Callback] = []
-        if self.folder is not None and not dry:
+            self._make_folder()
+        self.watching = _Watching()
+        callbacks: list[Callback] = [self.watching]
+        if self.folder is not None:
             callbacks += [Report(self.folder), Pictures(self.folder / "pictures")]
-            if self.subcommand == "fit":
-                config_now = _SaveConfig(self._parser("fit"), self.config["fit"], self.folder)
-                callbacks.append(config_now)
-                if self.config_before is not None:
-                    now_all = load_yaml(config_now.text)
-                    for name, before, now in changes(self.config_before, now_all):
-                        # An optimizer goes on with the settings that it was saved with.
-                        note = " (without effect)" if ".optimizer." in name else ""
-                        print(f"Changed since the run began: {name} {before} -> {now}{note}")
-                callbacks.extend(
-                    _best_and_last(self.folder / "checkpoints", self.model.objective.monitor)
-                )
-        if config.get("logger") is None:
-            fitting = self.subcommand == "fit" and self.folder is not None
-            config["logger"] = self._loggers() if fitting else False
+        if fitting and self.folder is not None:
+            self.saved = _SaveConfig(self._config_text(), self.folder)
+            callbacks += [self.saved, _Asked([name for name, *_ in self.changed])]
+            if config.get("enable_checkpointing") is not False:
+                monitor = self.model.objective.monitor
+                goes_on = self.resumed_step is not None and not self.new
+                self.best, last = _best_and_last(self.folder / "checkpoints", monitor, goes_on)
+                callbacks += [self.best, last]
+        if config.get("logger") in (None, True):
+            writes = fitting and self.folder is not None and not _rank()
+            config["logger"] = self._loggers() if writes else False
+        given = config.get("callbacks") or []
+        own_bar = any(
+            isinstance(callback, ProgressBar)
+            for callback in (given if isinstance(given, list) else [given])
+        )
         if config.get("enable_progress_bar") is None:
-            config["enable_progress_bar"] = sys.stderr.isatty()
-        if config["enable_progress_bar"]:
+            config["enable_progress_bar"] = own_bar or sys.stderr.isatty()
+        if config["enable_progress_bar"] and not own_bar:
             callbacks.append(TQDMProgressBar(refresh_rate=20))
         if config.get("plugins") is None:
             config["plugins"] = [AtomicCheckpointIO()]
         if config.get("default_root_dir") is None and self.folder is not None:
             config["default_root_dir"] = self.folder  # of whatever writes and has no other place
         return self._instantiate_trainer(config, callbacks)
+
+    def _make_folder(self) -> None:
+        """Make the next folder; the first of several processes does, and alone writes there."""
+        self.folder = self._root
+        if not _rank():
+            self.folder = next_version(self._root)
+            self.held.push(self._clear_away)
+            self._hold()
+            if self.resumed_step is not None:
+                print(f"What comes now is in {self.folder}; the run that it began with stays")
 
     def _loggers(self) -> list[Any]:
         assert self.folder is not None
@@ -335,17 +493,19 @@ class CLI(LightningCLI):
         """Test the best checkpoint; the weights as they are, if training was too short for one."""
         if self.folder is None or self.trainer.interrupted:
             return
-        checkpoints = self.trainer.checkpoint_callback
-        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.best_model_path:
+        if self.best is not None and self.best.best_model_path:
             # Not by the trainer: after a training with averaged weights it would load the others.
-            self.model.load_state_dict(load_checkpoint(checkpoints.best_model_path)["state_dict"])
-        else:
+            self.model.load_state_dict(load_checkpoint(self.best.best_model_path)["state_dict"])
+        elif self.best is not None:
             self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        self.saved.write(self.trainer)
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Answer the test sets; write ``predictions.npz``, and words to ``predictions.tsv``."""
         answers = self.trainer.predict(model, **kwargs)
+        if not self.trainer.is_global_zero:
+            return
         assert answers is not None
         assert self.folder is not None
         names = self.datamodule.test_names()
@@ -374,15 +534,16 @@ class CLI(LightningCLI):
 class _SaveConfig(Callback):
     """The whole config goes into the run's folder, and into every checkpoint."""
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, folder: Path) -> None:
-        config = config.clone()
-        config.pop("ckpt_path", None)
-        config.pop("trust", None)  # which is said, never kept
-        self.text: str = parser.dump(config)
+    def __init__(self, text: str, folder: Path) -> None:
+        self.text = text
         self.folder = folder
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and stage == "fit":
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not before: a run that cannot go on keeps the config that it had.
+        self.write(trainer)
+
+    def write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
             path = self.folder / "config.yaml"
             write_atomically(path, lambda file: file.write(self.text.encode()))
 
@@ -393,6 +554,80 @@ class _SaveConfig(Callback):
         # What was logged up to here must outlive a kill, as the checkpoint does.
         for logger in trainer.loggers:
             logger.save()
+
+
+class _Asked(Callback):
+    """A run that goes on takes the settings of its optimizer that were changed, not those saved.
+
+    Args:
+        changed: whole names of settings.
+    """
+
+    def __init__(self, changed: Sequence[str]) -> None:
+        prefix = f"{_OPTIMIZER}.init_args."
+        names = (name.removeprefix(prefix) for name in changed if name.startswith(prefix))
+        self.names = {name.partition(".")[0] for name in names}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            for name in self.names & set(optimizer.defaults):
+                for group in optimizer.param_groups:
+                    group[name] = optimizer.defaults[name]
+        if "lr" not in self.names:
+            return
+        for config in trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+                continue
+            # The rate that was asked for is that before the schedule.
+            groups = scheduler.optimizer.param_groups
+            scheduler.base_lrs = [group["lr"] for group in groups]
+            for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+                group["initial_lr"] = group["lr"]
+                group["lr"] *= factor(scheduler.last_epoch)
+
+
+class _Watching(Callback):
+    """Note the error that ends a run; and listen to signals, where the trainer would do otherwise.
+
+    Of several processes, each ends alone: the trainer's handler would wait for the others.
+    """
+
+    error: BaseException | None = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.error = exception
+
+    def _listen(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        restore_handlers()
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = _listen
+
+
+class _Best(ModelCheckpoint):
+    """``best.ckpt``; a class of its own, so that its state is not taken for that of a user's.
+
+    A run that goes on knows how good it was, wherever its folder is now; another run that begins
+    with its checkpoint does not.
+    """
+
+    goes_on = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self.goes_on:
+            return
+        assert self.dirpath is not None
+        here = Path(self.dirpath)
+        best = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
+        paths = {
+            name: str(here / Path(state_dict[name]).name) if state_dict[name] else ""
+            for name in ("best_model_path", "kth_best_model_path", "last_model_path")
+        }
+        super().load_state_dict(
+            {**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath}
+        )
 
 
 class _Last(ModelCheckpoint):
@@ -408,17 +643,97 @@ class _Last(ModelCheckpoint):
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: it saves whatever comes."""
 
-def _best_and_last(folder: Path, monitor: str) -> list[ModelCheckpoint]:
+
+def _best_and_last(folder: Path, monitor: str, goes_on: bool) -> tuple[_Best, _Last]:
     """``best.ckpt`` by validation, and ``last.ckpt`` after each, to go on from.
 
     ``save_last`` of the first will not do: it saves only when the best is saved too.
     """
     common: dict[str, Any] = {"save_on_train_epoch_end": False, "enable_version_counter": False}
-    return [
-        ModelCheckpoint(folder, filename="best", monitor=f"val/{monitor}", **common),
-        _Last(folder, filename="last", **common),
+    best = _Best(folder, filename="best", monitor=f"val/{monitor}", **common)
+    best.goes_on = goes_on
+    return best, _Last(folder, filename="last", **common)
+
+
+def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
+    """Which limit of a trainer a checkpoint has reached, in words; ``None`` = it may go on."""
+    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", -1)
+    if steps is not None and 0 <= steps <= checkpoint["global_step"]:
+        return f"trainer.max_steps is {steps}"
+    loop = checkpoint["loops"]["fit_loop"]
+    # At the validation that ends an epoch, when checkpoints are saved, it does not count yet.
+    at_end = loop["epoch_loop.batch_progress"]["is_last_batch"]
+    done = loop["epoch_progress"]["current"]["processed"] + int(at_end)
+    if epochs is not None and 0 <= epochs <= done:
+        return f"trainer.max_epochs is {epochs}"
+    return None
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Check settings that the trainer takes, and fails with later.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+    batches = trainer.get("accumulate_grad_batches")
+    if batches is not None and batches < 1:
+        raise ValueError(f"trainer.accumulate_grad_batches must be at least 1; got {batches}")
+    epochs = trainer.get("check_val_every_n_epoch")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"trainer.check_val_every_n_epoch must be at least 1; got {epochs}")
+    every = trainer.get("val_check_interval")
+    if isinstance(every, (int, float)) and every <= 0:
+        raise ValueError(
+            f"trainer.val_check_interval must be more than 0; got {every}; "
+            "to train without validation, give trainer.limit_val_batches=0"
+        )
+    if trainer.get("barebones"):
+        raise ValueError(
+            "trainer.barebones leaves out the log, by which runs are scored and checkpoints "
+            "chosen; for a quick try, give trainer.fast_dev_run=true"
+        )
+
+
+def _start_from(model: Model[Any], task: Task, checkpoint: dict[str, Any], path: str) -> str:
+    """Begin with the weights of a checkpoint, and with what its task has learned, if it has that.
+
+    Returns:
+        What was taken and what was not, in one line.
+
+    Raises:
+        CheckpointError: nothing of it fits.
+    """
+    theirs, ours = checkpoint["state_dict"], model.state_dict()
+    fitting = [name for name in ours if name in theirs and theirs[name].shape == ours[name].shape]
+    if not fitting:
+        raise CheckpointError(f"no weights of {path} have a name and a shape as those of the model")
+    if type(task).__qualname__ in checkpoint:
+        _restore_task(task, checkpoint, path)
+    model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
+    if len(fitting) == len(ours) == len(theirs):
+        return f"All {len(ours)} weights are from {path}: {', '.join(fitting)}"
+    new = [
+        f"{name} {list(value.shape)}"
+        + (f" (there {list(theirs[name].shape)})" if name in theirs else "")
+        for name, value in ours.items()
+        if name not in fitting
     ]
+    unused = [name for name in theirs if name not in ours]
+    parts = (("new", new), ("left there", unused))
+    return f"{len(fitting)} of {len(ours)} weights are from {path}: {', '.join(fitting)}" + "".join(
+        f"; {label}: {', '.join(names)}" for label, names in parts if names
+    )
+
+
+def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """End the processes that a trainer has launched; they may first say why they ended."""
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
 
 
 def _folder_of(checkpoint: str) -> Path:
@@ -605,7 +920,8 @@ def _check_configs(arguments: list[str]) -> None:
 
 def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     """Put the config that a checkpoint holds before the other arguments, which may change it."""
-    paths = _values(arguments, "--ckpt_path")
+    options = ("--ckpt_path", "--init_from") if arguments[:1] == ["fit"] else ("--ckpt_path",)
+    paths = _values(arguments, *options)
     asked = {"-h", "--help"} & set(arguments)
     if asked or not arguments or arguments[0] not in SUBCOMMANDS:
         return arguments
@@ -675,32 +991,65 @@ def _one_line(message: str) -> str:
     return text if len(text) <= 4000 else text[:3997] + "..."
 
 
+def _lost(error: BaseException) -> bool:
+    """Whether an error says no more than that another process has gone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def _in_words(error: Exception) -> str:
+    """An error in one line, with its kind where the message alone says little."""
+    if _lost(error):
+        return "another process of this run has ended; it says why, if it was not killed"
+    message = _one_line(str(error))
+    plain = (ValueError, TypeError, OSError, ArgumentError, MisconfigurationException)
+    if not isinstance(error, (*plain, TrainingDiverged)) or not message:
+        message = f"{type(error).__name__}: {message}".removesuffix(": ")
+    if isinstance(error, ArgumentError):
+        return message
+    return f"{message} ({_TRACEBACK}=1 shows where)"
+
+
+#: Set in the environment, errors come with their whole traceback.
+_TRACEBACK = "MEMNETS_TRACEBACK"
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors of a user's making are one line, with no traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line; an error is one line, and Ctrl-C and SIGTERM say what is left.
+
+    Raises:
+        SystemExit: with exit code 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.path.insert(0, os.getcwd())  # parts of the user's own
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if _rank():
+        logging.getLogger("tasks").setLevel(logging.ERROR)  # the first process says it
     try:
-        strict_parsing()
-        if arguments and arguments[0] in _OTHERS:
-            _check_configs(arguments)
-            return _OTHERS[arguments[0]](arguments[1:])
-        with tempfile.TemporaryDirectory() as folder:
-            CLI(_with_config_of_checkpoint(arguments, folder))
-    except (
-        ArgumentError,
-        ValueError,
-        TypeError,
-        OSError,
-        MisconfigurationException,
-        TrainingDiverged,
-    ) as error:
-        if os.environ.get("MEMNETS_TRACEBACK"):
-            raise
-        print(f"memnets: error: {_one_line(str(error))}", file=sys.stderr)
+        with stoppable():
+            _run(arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on. Python would try once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("memnets: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        # Of several processes, those that lost another, and those that were not yet together, when
+        # all meet the same errors, leave it to the first to say so.
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not _rank() or (together and not _lost(error)):
+            print(f"memnets: error: {_in_words(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(arguments: list[str]) -> None:
+    strict_parsing()
+    if arguments[0] in _OTHERS:
+        _check_configs(arguments)
+        return _OTHERS[arguments[0]](arguments[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        CLI(_with_config_of_checkpoint(arguments, folder))
+    return None

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = [
     "FolderInUse",
@@ -43,18 +47,21 @@ class FolderInUse(ValueError):
     """Another process writes to a folder."""
 
 
+#: Descriptors of the folders that this process has locked.
+_locked: set[int] = set()
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder, where the system has such locks.
 
-    The system frees the lock when the process ends, however that is.
+    The system frees the lock when the process ends, however that is; a process that it forked, such
+    as a worker that makes batches, does not hold the lock any longer.
 
     Raises:
         FolderInUse: another one has the lock.
     """
-    try:
-        import fcntl  # not on every system
-    except ImportError:
+    if sys.platform == "win32":
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -64,9 +71,26 @@ def only_writer(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             message = f"another training writes to {folder}; wait for it, or stop it"
             raise FolderInUse(message) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _locked.add(descriptor)
+    try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _locked:  # not so in a forked process
+            _locked.remove(descriptor)
+            os.close(descriptor)
+
+
+def _leave_locks_to_parent() -> None:
+    """Close what a forked process has inherited; its parent's lock lives as long as the parent."""
+    while _locked:
+        os.close(_locked.pop())
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 def target_of(path: str | Path) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from memnets.core import Batch, check_positive
 from memnets.plots import Curves
@@ -143,7 +143,8 @@ class Task(lightning.LightningDataModule, ABC):
 
         Args:
             split: one of :meth:`test_names`.
-            answers: what a model answered to each batch of the set, in the form of the targets.
+            answers: what a model answered to each batch of the set, or to the first of them alone,
+                in the form of the targets.
 
         Returns:
             Name -> score; none if a task does not say otherwise.
@@ -159,7 +160,8 @@ class Task(lightning.LightningDataModule, ABC):
 
         Args:
             split: one of :meth:`test_names`.
-            answers: what a model answered to each batch of the set, in the form of the targets.
+            answers: what a model answered to each batch of the set, or to the first of them alone,
+                in the form of the targets.
 
         Returns:
             (source, reference, answer) for each sequence, in the order of the batches; nothing if
@@ -254,9 +256,10 @@ class Task(lightning.LightningDataModule, ABC):
         return self.test_dataloader()
 
     def _loader(self, split: str) -> DataLoader[Batch]:
+        batches = _Batches(self, split)
         return _Loader(
-            _Batches(self, split),
-            sampler=_Indices(self, self.batches(split), endless=split == "train"),
+            batches,
+            sampler=_Indices(batches, endless=split == "train"),
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -270,34 +273,50 @@ class _Batches(Dataset[Batch]):
         self.task = task
         self.split = split
 
+    def __len__(self) -> int:
+        return self.task.batches(self.split)
+
     def __getitem__(self, index: int) -> Batch:
         return self.task.batch(self.split, index)
 
 
-class _Indices(Sampler[int]):
-    """Which batches this process is to have, of a set or of the endless training data."""
+class _Indices(SequentialSampler):
+    """Which batches this process is to have, of a set or of the endless training data.
 
-    def __init__(self, task: Task, batches: int, endless: bool) -> None:
-        self.task = task
-        self.batches = batches
+    Processes share out the training data. A set they all have whole: scores, and what a task
+    measures of all answers together, are then those of one process on each of them, however many
+    batches there are.
+    """
+
+    def __init__(self, batches: _Batches, endless: bool) -> None:
+        super().__init__(batches)
+        self.task = batches.task
+        self.batches = len(batches)
         self.endless = endless
 
     def _share(self) -> tuple[int, int]:
         trainer = self.task.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if trainer is None or not self.endless:
+            return 0, 1
+        return trainer.global_rank, trainer.world_size
 
     def __len__(self) -> int:
-        rank, processes = self._share()
-        return len(range(rank, self.batches, processes))
+        # As many for each: one that had more would wait for the others for ever.
+        _, processes = self._share()
+        return -(-self.batches // processes)
 
     def __iter__(self) -> Iterator[int]:
         rank, processes = self._share()
         if not self.endless:
-            return iter(range(rank, self.batches, processes))
+            return iter(range(self.batches))
         # Where training stands is the trainer's to say, after a resume too. The trainer counts
         # until an epoch is full.
-        trainer = self.task.trainer
+        trainer: Any = self.task.trainer
         done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        if trainer is not None and trainer.overfit_batches > 0:
+            # The same ones in each epoch; a share of them, or so many.
+            few = trainer.overfit_batches
+            done %= max(1, int(few * len(self)) if isinstance(few, float) else min(few, len(self)))
         return itertools.count(done * processes + rank, processes)
 
 

@@ -54,7 +54,8 @@ def answered_rows(
     Args:
         task: whose answers are tokens.
         split: one of its test sets.
-        answers: tokens ``[B, T]`` for each batch of the set; what follows an end mark is not read.
+        answers: tokens ``[B, T]`` for each batch of the set, or for the first of them alone; what
+            follows an end mark is not read.
 
     Returns:
         For each sequence its batch, its row there, and the answer up to its end mark.
@@ -62,7 +63,7 @@ def answered_rows(
     Raises:
         ValueError: there is not an answer for each sequence.
     """
-    batches = [task.batch(split, index) for index in range(task.batches(split))]
+    batches = [task.batch(split, index) for index in range(min(len(answers), task.batches(split)))]
     rows = [(batch, row) for batch in batches for row in range(len(batch.targets))]
     given = [said(row) for answer in answers for row in answer]
     if len(given) != len(rows):

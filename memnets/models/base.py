@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -180,7 +181,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
     @property
     def _log_interval(self) -> int:
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return interval
+        return interval or sys.maxsize  # 0 is never
 
     def configure_gradient_clipping(
         self,

@@ -359,6 +359,7 @@ class Subject(Laws):
                 value.add_(1) if value.is_floating_point() else None
         other.load_state_dict(torch.load(file, weights_only=True))
         assert_equal(self._seeded_run(other, inputs), expected, "after loading and before saving")
+
     @law(
         "under autocast a part runs, forward and backward, and a state keeps its precision",
         examples=5,

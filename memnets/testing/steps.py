@@ -119,6 +119,7 @@ class _Recurrent(Subject):
         late = self.advance(part, steps[:, 2:], state)[0][:, -1]
         reached = [gradient.flatten(1).any(1) for gradient in gradients(late, sources)]
         assert torch.stack(reached).any(0).all(), "no gradient from the last step to the second"
+
     def states(self, part: Any, inputs: _Sequences) -> list[Any]:
         states = [self.start(part, inputs.source)]
         for steps in inputs.steps.split(1, 1):

@@ -377,19 +377,19 @@ class Translation(Task):
         """
         return [int(row) for row in self._tokens(split).kept[self._rows(split, index)]]
 
-    def sources(self, split: str) -> list[str]:
-        """Sentences to translate, in the order of the batches."""
-        return self._texts(split, 0)
+    def sources(self, split: str, batches: int | None = None) -> list[str]:
+        """Sentences to translate, in the order of the batches; of the first few, or of all."""
+        return self._texts(split, 0, batches)
 
-    def references(self, split: str) -> list[str]:
-        """Their translations, as they were read, in the order of the batches."""
-        return self._texts(split, 1)
+    def references(self, split: str, batches: int | None = None) -> list[str]:
+        """Their translations, as they were read, in the order of the batches; see above."""
+        return self._texts(split, 1, batches)
 
-    def _texts(self, split: str, side: int) -> list[str]:
+    def _texts(self, split: str, side: int, batches: int | None) -> list[str]:
         pairs = self.pairs(split)
         return [
             pairs[row][side]
-            for index in range(self.batches(split))
+            for index in range(self.batches(split) if batches is None else batches)
             for row in self.rows(split, index)
         ]
 
@@ -469,7 +469,10 @@ class Translation(Task):
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Sentence, reference and translation, in the order of the batches."""
         texts = [self.text(row) for answer in answers for row in answer]
-        return list(zip(self.sources(split), self.references(split), texts, strict=True))
+        sources, references = (
+            side(split, len(answers)) for side in (self.sources, self.references)
+        )
+        return list(zip(sources, references, texts, strict=True))
 
     def notes(self) -> list[str]:
         """The signatures of the scores, after :meth:`measure`, and whether BLEU fits the text."""
@@ -510,8 +513,8 @@ class Translation(Task):
 
         Args:
             split: ``val`` or ``test``.
-            answers: tokens ``[B, T]`` for each batch, in order; what follows an end mark is not
-                read, and there need be none.
+            answers: tokens ``[B, T]`` for each batch, or for the first of them alone, in order;
+                what follows an end mark is not read, and there need be none.
 
         Returns:
             ``bleu`` (Papineni et al. 2002; cased, tokenized by ``bleu_tokenizer``) and ``chrf``
@@ -525,10 +528,11 @@ class Translation(Task):
         # Slow to load, and of no use before the end.
         from sacrebleu.metrics.chrf import CHRF
 
-        sources, references = self.sources(split), self.references(split)
-        expected = [len(self.rows(split, index)) for index in range(self.batches(split))]
+        batches = min(len(answers), self.batches(split))
+        sources, references = self.sources(split, batches), self.references(split, batches)
+        expected = [len(self.rows(split, index)) for index in range(batches)]
         got = [len(answer) for answer in answers]
-        if got != expected:
+        if got != expected or not got:
             raise ValueError(
                 f"expected an answer to each sentence of {split}, {sum(expected)} in "
                 f"{len(expected)} batches; got {sum(got)} in {len(got)}"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from collections import Counter
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
@@ -88,10 +89,16 @@ TRANSLATE = "Translate text, a sentence a line, with nothing but a checkpoint."
 
 TRANSLATE_DESCRIPTION = f"""{TRANSLATE}
 
-Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty.
-Tokens never seen in training, empty lines and answers cut at their greatest length are counted on
-stderr. With --n_best there are up to so many lines for each: its number, from 1, the score, which
-is log probability over length penalty, and the translation, with tabs between them.
+Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty,
+as is that of a line too long for the model. Tokens never seen in training, empty lines, lines too
+long for the model, by their numbers, and answers cut at their greatest length are told on stderr.
+With --n_best there are up to so many lines for each: its number, from 1, the score, which is log
+probability over length penalty, and the translation, with tabs between them.
+
+With --stream each line is answered as soon as it is read, for a program that talks to this one.
+
+Exit status: 0 if each line has its line, also where some are empty; 1 after an error, and then
+nothing is written, with --stream nothing more.
 """
 
 SCOREBOARD = "Train a list of tasks and models with several seeds, and write a table of them."
@@ -450,36 +457,88 @@ def _translate_parser() -> ArgumentParser:
         "--batch_tokens", type=int, default=BATCH_TOKENS, help="Tokens of a batch, times the beam."
     )
     parser.add_argument("--threads", type=int, default=1, help="Threads of PyTorch on the CPU.")
+    parser.add_argument(
+        "--device", type=str, default="cpu", help="Where the model runs: cpu, cuda, cuda:1, mps."
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="Answer each line as soon as it is read."
+    )
     return parser
+
+
+def _device(name: str) -> torch.device:
+    """A device of PyTorch that is there.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name not in there:
+        raise ValueError(f"device must be one that is there, {', '.join(there)}; got {name}")
+    return torch.device(name)
 
 
 def translate(arguments: list[str]) -> None:
     """Translate lines of text: see ``memnets translate --help``.
 
     Raises:
-        ValueError: an argument is out of its range, the text is not UTF-8, or a line is too long
-            for the model.
+        ValueError: an argument is out of its range, or the text is not UTF-8.
         CheckpointError: the checkpoint cannot be used.
     """
     asked = _translate_parser().parse_args(arguments)
     check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens, threads=asked.threads)
     check_search(asked.beam, asked.length_penalty, max_length=asked.max_length)
+    device = _device(asked.device)
     if asked.n_best > asked.beam:
         raise ValueError(f"n_best must be at most beam = {asked.beam}; got {asked.n_best}")
+    if asked.stream and asked.output is not None:
+        raise ValueError("a stream goes to standard output; leave --output out, or --stream")
     if asked.input is not None and not Path(asked.input).exists():
         raise ValueError(f"expected a file at {asked.input}; there is none")
     if asked.output is not None and Path(asked.output).exists() > Path(asked.output).is_file():
         raise ValueError(f"expected a file to write at {asked.output}; it is no plain file")
     torch.set_num_threads(asked.threads)
     translator = Translator.load(asked.checkpoint)
+    translator.model.to(device)
 
-    content = sys.stdin.buffer.read() if asked.input is None else Path(asked.input).read_bytes()
-    sentences = lines_of(content, asked.input or "standard input")
+    counts: Counter[str] = Counter()
+    too_long: list[int] = []
+    source = asked.input or "standard input"
+    with ExitStack() as stack:
+        file = sys.stdin.buffer
+        if asked.input is not None:
+            file = stack.enter_context(Path(asked.input).open("rb"))
+        # All at once, or one after the other as they come.
+        parts = enumerate(file) if asked.stream else [(0, file.read())]
+        for before, content in parts:
+            sentences = lines_of(content, source, before + 1)
+            text = _translated(translator, sentences, asked, before + 1).encode()
+            counts.update(translator.counts._asdict())
+            too_long += [before + row + 1 for row in translator.too_long]
+            if asked.output is None:
+                sys.stdout.buffer.write(text)
+                sys.stdout.flush()
+            else:
+                write_atomically(Path(asked.output), lambda file, text=text: file.write(text))
+    for name, count in counts.items():
+        if count:
+            note = f" (line {_few(too_long)})" if name == "long_sentences" else ""
+            print(f"memnets: {name.replace('_', ' ')}: {count}{note}", file=sys.stderr)
+
+
+def _translated(translator: Translator, sentences: list[str], asked: Any, first: int) -> str:
+    """Lines of translations; ``first`` is the number of the first sentence."""
     settings = {
         name: asked[name] for name in ("beam", "length_penalty", "max_length", "batch_tokens")
     }
     with Progress(
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+        console=Console(stderr=True),
+        disable=asked.stream or not sys.stderr.isatty(),
+        transient=True,
     ) as bar:
         sentences_done = bar.add_task("Translating", total=len(sentences))
         settings["progress"] = partial(bar.advance, sentences_done)
@@ -489,19 +548,16 @@ def translate(arguments: list[str]) -> None:
             lines = [
                 f"{number}\t{answer.score:.4f}\t{_plain(answer.text)}"
                 for number, answers in enumerate(
-                    translator.alternatives(sentences, asked.n_best, **settings), start=1
+                    translator.alternatives(sentences, asked.n_best, **settings), start=first
                 )
                 for answer in answers
             ]
-    text = "".join(line + "\n" for line in lines).encode()
-    if asked.output is None:
-        sys.stdout.buffer.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomically(Path(asked.output), lambda file: file.write(text))
-    for name, count in translator.counts._asdict().items():
-        if count:
-            print(f"memnets: {name.replace('_', ' ')}: {count}", file=sys.stderr)
+    return "".join(line + "\n" for line in lines)
+
+
+def _few(numbers: list[int], most: int = 10) -> str:
+    """The first of some numbers, for a line that is read."""
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
 
 
 def _scoreboard_parser() -> ArgumentParser:

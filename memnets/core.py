@@ -455,11 +455,13 @@ class Encoder(nn.Module, ABC):
         input_size: width of the input.
         output_size: width of the vector of a step.
         summary_size: width of the vector for all.
+        max_length: steps of the longest source that it can read; ``None`` = any.
     """
 
     input_size: int
     output_size: int
     summary_size: int
+    max_length: int | None = None
 
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -142,6 +142,7 @@ class SelfAttention(Encoder):
         )
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
         self.positions = positions
+        self.max_length = None if positions is None else positions.max_length
         self.input_size = self.output_size = self.summary_size = input_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -78,6 +78,14 @@ class Objective(ABC):
         logits = model.logits(batch)
         scores = self.scores(logits, batch.targets, batch.target_mask)
         return {"": (self.answer(logits), scores)}
+
+    def notes(self, answers: Sequence[Tensor]) -> list[str]:
+        """What should not go unseen in the answers to a test set; nothing if it has no marks.
+
+        Args:
+            answers: to each batch of the set, in the form of the targets.
+        """
+        return []
 
     @abstractmethod
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -225,7 +233,8 @@ class Tokens(Labels):
             ``<score>_beam``.
         length_penalty: alpha of that search, at least 0.
         max_length: of an answer in a test, at least 1; if not given, see
-            :mod:`memnets.decoding`.
+            :mod:`memnets.decoding`. A longer answer is cut, as it is where the model can go on no
+            further (:meth:`~memnets.models.Model.longest_answer`).
     """
 
     def __init__(
@@ -262,6 +271,12 @@ class Tokens(Labels):
             right = right | ~mask
         exact = right.all(-1).to(torch.float32)
         return {**super().scores(logits, targets, mask), "exact": exact}
+
+    def notes(self, answers: Sequence[Tensor]) -> list[str]:
+        """How many answers have no end mark, if any: they were cut at their greatest length."""
+        cut = sum(int((~(tokens == END).any(1)).sum()) for tokens in answers)
+        count = sum(map(len, answers))
+        return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
 
     def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""

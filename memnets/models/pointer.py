@@ -232,6 +232,11 @@ class PointerNetwork(Model[PointerState]):
         )
         return state._replace(visited=visited, controller=controller)
 
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        longest = self.encoder.max_length
+        return None if longest is None or source_steps <= longest else 0
+
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: where each step points."""
         return {"pointer": "attention"}

@@ -233,6 +233,11 @@ class Seq2Seq(Model[Seq2SeqState]):
         rest = super().reorder(state._replace(memory=None), index)
         return rest._replace(memory=state.memory)
 
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        longest = self.encoder.max_length
+        return None if longest is None or source_steps <= longest else 0
+
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`."""
         return {} if self.attention is None else {"attention": "attention"}

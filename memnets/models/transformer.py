@@ -146,6 +146,11 @@ class Transformer(_Base):
             return super().reorder(state, index)  # type: ignore[no-any-return]
         return TransformerState(state.source, super().reorder(state.slots, index))
 
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: both sides have the same positions."""
+        positions = self.positions.max_length
+        return 0 if positions is not None and source_steps > positions else positions
+
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: a label for each layer of the decoder."""
         return _layers(self.decoder, "decoder", "source_attention")
@@ -204,6 +209,11 @@ class CausalTransformer(_Base):
         mask = torch.cat([state.mask, state.mask.new_ones(inputs.shape[:2])], 1)
         hidden, state = self._run(self.target_embedding, inputs, mask, state.slots)
         return self.answer(hidden), state
+
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: the positions that the source leaves."""
+        positions = self.positions.max_length
+        return None if positions is None else max(0, positions - source_steps)
 
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: a label for each layer."""

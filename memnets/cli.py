@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -523,7 +523,7 @@ def translate(arguments: list[str]) -> None:
                 sys.stdout.buffer.write(text)
                 sys.stdout.flush()
             else:
-                write_atomically(Path(asked.output), lambda file, text=text: file.write(text))
+                write_atomically(Path(asked.output), partial(_write, text))
     for name, count in counts.items():
         if count:
             note = f" (line {_few(too_long)})" if name == "long_sentences" else ""
@@ -553,6 +553,10 @@ def _translated(translator: Translator, sentences: list[str], asked: Any, first:
                 for answer in answers
             ]
     return "".join(line + "\n" for line in lines)
+
+
+def _write(text: bytes, file: IO[bytes]) -> None:
+    file.write(text)
 
 
 def _few(numbers: list[int], most: int = 10) -> str:

@@ -77,9 +77,7 @@ class Tape:
         steps = torch.cat(calls, -2)
         return steps.reshape(-1, *steps.shape[-2:])
 
-    def plot(
-        self, path: str | Path, sequence: int = 0, split: int = 0, title: str = ""
-    ) -> Path:
+    def plot(self, path: str | Path, sequence: int = 0, split: int = 0, title: str = "") -> Path:
         """Draw the weights of one sequence of the batch over time, a panel a head.
 
         Args:

@@ -53,6 +53,13 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if not isinstance(objective, Objective | None):
+            raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
+        if not callable(optimizer):
+            raise TypeError(
+                "optimizer must make one from the parameters, such as partial(Adam, lr=0.001); "
+                f"got an object, {type(optimizer).__name__}(...)"
+            )
         self.objective = Bits() if objective is None else objective
         self.optimizer = optimizer
         self.schedule = schedule

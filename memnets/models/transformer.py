@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.core import Memory, check_positive
+from memnets.core import Memory, check_made, check_positive
 from memnets.layers import Embedding, Positions, SinusoidalPositions, Slots, Stack, causal_mask
 from memnets.models.base import Model
 from memnets.models.seq2seq import check_source
@@ -60,6 +60,7 @@ class _Base(Model[Any]):
         self.target_embedding = Embedding(output_size, width)
         shared = tied and input_size == output_size
         self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
+        check_made("positions", positions, "LearnedPositions(width)")
         self.positions = SinusoidalPositions(width) if positions is None else positions
         self.dropout = nn.Dropout(dropout)
         self.bias = nn.Parameter(torch.zeros(output_size))
@@ -211,7 +212,7 @@ class CausalTransformer(_Base):
         return self.answer(hidden), state
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.models.Model.longest_answer`: the positions that the source leaves."""
+        """See :meth:`~memnets.models.Model.longest_answer`: what the source leaves."""
         positions = self.positions.max_length
         return None if positions is None else max(0, positions - source_steps)
 

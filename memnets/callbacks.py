@@ -80,6 +80,11 @@ class MemorySchedule(lightning.Callback):
                 f"{', '.join(missing)}; leave them out of its settings, or the callback out, as "
                 "--trainer.callbacks=[] does"
             )
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        unknown = sorted(set(self.testing) - set([] if task is None else task.test_names()))
+        if unknown and task is not None and trainer.is_global_zero:
+            there = ", ".join(task.test_names())
+            print(f"MemorySchedule: no test set {', '.join(unknown)}; there is {there}")
         if not hasattr(self, "usual"):
             self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
 

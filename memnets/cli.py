@@ -36,6 +36,7 @@ from memnets.callbacks import Pictures, Report
 from memnets.core import PAD, check_positive
 from memnets.decoding import check_search
 from memnets.files import only_writer, write_atomically
+from memnets.messages import one_line
 from memnets.models import Model, TrainingDiverged
 from memnets.runs import (
     AtomicCheckpointIO,
@@ -48,6 +49,7 @@ from memnets.runs import (
     next_version,
 )
 from memnets.scoreboard import scoreboard
+from memnets.swaps import check_callbacks, drop_settings, read_configs, run_name
 from memnets.translator import BATCH_TOKENS, Translator
 from tasks import Task
 from tasks.translation.files import lines_of
@@ -142,6 +144,7 @@ class CLI(LightningCLI):
             }
             for name, text in SUBCOMMANDS.items()
         }
+        self.arguments = arguments
         self.held = ExitStack()
         with self.held:
             super().__init__(
@@ -167,9 +170,10 @@ class CLI(LightningCLI):
         """Add the run's folder; link the sizes of data and model, and the seed."""
         parser.add_argument(
             "--name",
-            type=str,
-            default="unnamed/unnamed",
-            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/.",
+            type=str | None,
+            default=None,
+            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. If "
+            "not given, that of the config, with the task or model that is in place of its own.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
         parser.add_argument(
@@ -203,6 +207,21 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # The config in the checkpoint was read before the arguments were parsed, see main().
         pass
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run after what is run; see that no setting is for another task.
+
+        Raises:
+            ValueError: a schedule of a config is for a task that is no longer there.
+        """
+        config = self.config[self.subcommand]
+        files = read_configs(config.get("config") or [])
+        check_callbacks(files, config, self.arguments)
+        left_out = drop_settings(files, config, self.arguments)
+        if left_out is not None:
+            rank_zero_only(print)(left_out)
+        if not any(each.split("=")[0] == "--name" for each in self.arguments):
+            config["name"] = run_name(files, config)
 
     def instantiate_classes(self) -> None:
         """Find the run's folder, then make model, data and trainer."""
@@ -622,17 +641,6 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     return [arguments[0], "--config", str(path), *arguments[1:]]
 
 
-def _one_line(message: str) -> str:
-    """What a nested message says, without the attempts that had to fail."""
-    message = message.replace("Does not validate against any of the Union subtypes", "")
-    noise = re.compile(r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|tip: |usage: ")
-    lines = [line.strip(" -") for line in message.splitlines()]
-    text = " ".join(line for line in lines if line and not noise.match(line))
-    if "required: fit.data, fit.model" in text:
-        text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
-    return text
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of a user's making are one line, with no traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -655,7 +663,7 @@ def main(arguments: list[str] | None = None) -> None:
     ) as error:
         if os.environ.get("MEMNETS_TRACEBACK"):
             raise
-        print(f"memnets: error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"memnets: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("memnets: interrupted", file=sys.stderr)

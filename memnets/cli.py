@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter, _HelpAction
 from collections import Counter
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -24,7 +24,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -38,6 +38,7 @@ from memnets.decoding import check_search
 from memnets.files import only_writer, write_atomically
 from memnets.messages import one_line
 from memnets.models import Model, TrainingDiverged
+from memnets.progress import ProgressBar
 from memnets.runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -120,8 +121,73 @@ What you will need most:
 """
 
 
+#: Switches of Lightning's trainer that the help of a command shows.
+SWITCHES = {
+    "max_steps": "How long to train, in batches.",
+    "accelerator": "cpu, gpu, mps, or auto.",
+    "devices": "How many of them, or a list of their numbers.",
+    "precision": "32-true, bf16-mixed, 16-mixed, 64-true and so on.",
+    "gradient_clip_val": "The greatest norm of the gradient.",
+    "accumulate_grad_batches": "Batches of which the gradients are added up for a step.",
+    "callbacks": "A list of callbacks, [] for none; += adds one.",
+    "logger": "false for none; if not given, TensorBoard and metrics.csv.",
+}
+
+#: The same of other options that Lightning adds.
+OTHERS = {
+    "ckpt_path": "A checkpoint to go on from, or to score; with fit also last: the newest run.",
+    "seed_everything": "Seed of the weights and of the data; 0 if not given.",
+    "trainer": SUPPRESS,
+    "weights_only": SUPPRESS,
+}
+
+#: Lightning's titles of the groups, in the order in which they are shown, and what they are here.
+GROUPS = {
+    "A model reads a source, then answers, over explicit state": "The model",
+    "A source of batches": "The task",
+    "Runs the full optimization routine": "Checkpoints",
+    "Customize every aspect of training via flags": "How to train; --help_all shows the other "
+    "switches of Lightning's trainer",
+}
+
+
+class _HelpAll(_HelpAction):
+    """Show the help with every switch of the trainer."""
+
+    HELP = "Show this help with all switches of Lightning's trainer, and exit."
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        for action in parser._actions:
+            action.help = getattr(action, "whole", action.help)
+        parser.print_help()
+        parser.exit()
+
+
+def _shorten(parser: LightningArgumentParser) -> None:
+    """Show the parts first, and of Lightning's switches what one needs."""
+    for action in parser._actions:
+        name, whole = action.dest.removeprefix("trainer."), action.help
+        if name != action.dest:
+            action.help = SWITCHES.get(name, SUPPRESS)
+        else:
+            action.help = OTHERS.get(name, whole)
+        if action.help != whole:
+            action.whole = whole  # type: ignore[attr-defined]
+    places = {title: place for place, title in enumerate(GROUPS)}
+    groups = [group for group in parser._action_groups if group.title != "Linked arguments"]
+    groups.sort(key=lambda group: places.get(group.title or "", -1))
+    for group in groups:
+        group.title = GROUPS.get(group.title or "", group.title)
+    parser._action_groups = groups
+
+
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Descriptions as they are written."""
+    """Descriptions as they are written, and no types behind the words of :func:`_shorten`."""
+
+    def _get_help_string(self, action: Action) -> str:
+        if getattr(action, "whole", action.help) != action.help:
+            return str(action.help)
+        return super()._get_help_string(action)
 
 
 #: What all parsers have in common: they raise their errors, which :func:`main` says in one line.
@@ -200,6 +266,8 @@ class CLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        _shorten(parser)
+        parser.add_argument("--help_all", action=_HelpAll, help=_HelpAll.HELP)
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         return parser
@@ -307,14 +375,14 @@ class CLI(LightningCLI):
         if config.get("enable_progress_bar") is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))
+            callbacks.insert(0, ProgressBar())  # it ends before the report says where things are
         if config.get("plugins") is None:
             config["plugins"] = [AtomicCheckpointIO()]
         return self._instantiate_trainer(config, callbacks)
 
     def _loggers(self) -> list[Any]:
         assert self.folder is not None
-        tensorboard = TensorBoardLogger(
+        tensorboard = _TensorBoard(
             self.folder.parent, name="", version=self.folder.name, purge_step=self.resumed_step
         )
         return [tensorboard, CSVTable(self.folder, self.resumed_step)]
@@ -357,6 +425,13 @@ class CLI(LightningCLI):
             write_atomically(table, lambda file: file.write(text.encode()))
         where = f"{path} and {table}" if rows else path
         print(f"Answers to {', '.join(names)} are in {where}")
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Without ``hparams.yaml``, which would be empty: the settings are in ``config.yaml``."""
+
+    def save(self) -> None:
+        super(TensorBoardLogger, self).save()
 
 
 class _SaveConfig(Callback):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from memnets import plots
 from memnets.cli import main
 from memnets.core import Controller
 from memnets.files import only_writer
@@ -385,6 +387,65 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
             main(arguments)
         assert stop.value.code in (0, None)
         assert expected in capsys.readouterr().out
+
+
+def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:
+    shown = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", flag])
+        assert stop.value.code in (0, None)
+        shown[flag] = capsys.readouterr().out
+    lines = shown["--help"].splitlines()
+    assert len(lines) < 110
+    starts = [next(i for i, line in enumerate(lines) if part in line) for part in (
+        "--config FILE", "The model:", "The task:", "--help_all shows the other switches",
+        "--trainer.max_steps MAX_STEPS",
+    )]  # fmt: skip
+    assert starts == sorted(starts)
+    rare = "--trainer.detect_anomaly"
+    assert rare not in shown["--help"]
+    assert rare in shown["--help_all"]
+    main(["fit", *SMALL, "--trainer.detect_anomaly=true", "--trainer.fast_dev_run=1"])
+
+
+def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch) -> None:
+    titles = []
+    draw = plots.weights
+
+    def watched(panels, path, title="", split=0):
+        titles.append(title)
+        return draw(panels, path, title, split)
+
+    monkeypatch.setattr(plots, "weights", watched)
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["fit", *SMALL, "--trainer.enable_progress_bar=true"])
+    out = capsys.readouterr().out
+    assert "v_num" not in out
+    shown = [line for line in out.replace("\r", "\n").splitlines() if "Epoch" in line]
+    assert re.search(r"loss=\S+, bits=\S+, wrong_bits=\S+, exact=\S", shown[-1]), shown[-1]
+    assert out.rstrip().splitlines()[-1] == f"Everything is in {RUN}"
+    assert not list(RUN.rglob("hparams.yaml"))
+    assert list(RUN.glob("events.out.tfevents*"))
+    assert titles == ["length_4: where the heads were", "length_6: where the heads were"]
+
+
+def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:
+    config = CONFIGS / "copying" / "transformer.yaml"
+    positions = "--model.positions=memnets.layers.LearnedPositions"
+    flags = [
+        *("--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"),
+        *("--data.batch_size=2", "--data.validation_batch_size=2", "--data.test_sequences=5"),
+        *("--data.max_length=6", "--data.test_lengths=[]", "--model.width=8", "--model.heads=2"),
+        *(positions, "--model.positions.width=8", "--model.positions.max_length=8"),
+        "--model.objective.beam=2",
+    ]
+    main(["fit", "--config", str(config), *flags])
+    out = capsys.readouterr().out
+    for way in ("", ", beam"):
+        found = re.search(rf"^test{way}: (\d) of 5 answers cut at their greatest len", out, re.M)
+        assert found, out
+    assert (Path("runs/copying/transformer/version_0") / "pictures").is_dir()
 
 
 def test_a_chain_of_controllers_is_given_in_the_config() -> None:

@@ -629,13 +629,11 @@ def _translated(translator: Translator, sentences: list[str], asked: Any, first:
     settings = {
         name: asked[name] for name in ("beam", "length_penalty", "max_length", "batch_tokens")
     }
-    with Progress(
-        console=Console(stderr=True),
-        disable=asked.stream or not sys.stderr.isatty(),
-        transient=True,
-    ) as bar:
-        sentences_done = bar.add_task("Translating", total=len(sentences))
-        settings["progress"] = partial(bar.advance, sentences_done)
+    with ExitStack() as stack:
+        if sys.stderr.isatty() and not asked.stream:
+            bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+            sentences_done = bar.add_task("Translating", total=len(sentences))
+            settings["progress"] = partial(bar.advance, sentences_done)
         if asked.n_best == 1:
             lines = [_plain(text) for text in translator(sentences, **settings)]
         else:

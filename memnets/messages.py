@@ -58,6 +58,9 @@ def one_line(message: str) -> str:
     if any(not line.startswith("Parser key") for line in said):
         lines = said
     text = " ".join(lines)
+    before, found, rest = text.partition('Parser key "')
+    if found and before:  # who passes it on says where it comes from
+        return f"{before.strip()} {one_line(found + rest)}"
     keys = re.findall(r'Parser key "([^"]*)":', text)
     text = re.sub(r'Parser key "[^"]*":\s*', "", text)
     text = re.sub(r"Type [^:]* expects a function or a callable class: ", "", text)
@@ -71,13 +74,13 @@ def one_line(message: str) -> str:
 def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
     """A message with what to do about it."""
     if match := re.search(r"Option '([^']+)' is not accepted", text):
-        return match[0] + _accepted(classes[-1] if classes else "", match[1])
+        return text[: match.end()] + _accepted(classes[-1] if classes else "", match[1])
     if match := re.search(r"No module named '([^']+)'", text):
-        return f"{match[0]}; modules are looked for in this folder and on PYTHONPATH"
+        return f"{text[: match.end()]}; modules are looked for in this folder and on PYTHONPATH"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         names = [name for name, _ in _classes(match[1])]
         near = _nearest(match[2], names)
-        return match[0] + (f"; it has {near}" if near else "")
+        return text[: match.end()] + (f"; it has {near}" if near else "")
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
         known = {name: path for module in _PARTS for name, path in _classes(module)}
         near = _nearest(match[1], known, 1)

@@ -16,6 +16,7 @@ from memnets.core import (
     Query,
     Score,
     State,
+    check_made,
     check_memory,
     check_positive,
 )
@@ -54,7 +55,9 @@ class Content(Addressing[Tensor, None]):
 
     def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
         super().__init__()
+        check_made("score", score, "Dot()")
         self.score = score
+        check_made("normalizer", normalizer, "Softmax()")
         self.normalizer = Softmax() if normalizer is None else normalizer
 
     def initial_state(self, memory: Memory) -> None:
@@ -140,8 +143,10 @@ class Local(Addressing[Tensor, Tensor]):
     ) -> None:
         super().__init__()
         check_positive(reach=reach)
+        check_made("score", score, "Dot()")
         self.score = score
         self.reach = reach
+        check_made("normalizer", normalizer, "Softmax()")
         self.normalizer = Softmax() if normalizer is None else normalizer
         self.place = None
         if size is not None:
@@ -208,6 +213,7 @@ class Hard(Addressing[Tensor, HardState]):
 
     def __init__(self, score: Score) -> None:
         super().__init__()
+        check_made("score", score, "Dot()")
         self.score = score
 
     def initial_state(self, memory: Memory) -> HardState:
@@ -257,7 +263,9 @@ class _ByKey(Addressing[Query, State]):
 
     def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
         super().__init__()
+        check_made("score", score, "Dot()")
         self.score = Cosine() if score is None else score
+        check_made("normalizer", normalizer, "Softmax()")
         self.normalizer = Softmax() if normalizer is None else normalizer
 
     def content(self, key: Tensor, strength: Tensor, memory: Memory) -> Tensor:

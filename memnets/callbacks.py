@@ -80,6 +80,11 @@ class MemorySchedule(lightning.Callback):
                 f"{', '.join(missing)}; leave them out of its settings, or the callback out, as "
                 "--trainer.callbacks=[] does"
             )
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        unknown = sorted(set(self.testing) - set([] if task is None else task.test_names()))
+        if unknown and task is not None and trainer.is_global_zero:
+            there = ", ".join(task.test_names())
+            print(f"MemorySchedule: no test set {', '.join(unknown)}; there is {there}")
         if not hasattr(self, "usual"):
             self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
 
@@ -346,7 +351,7 @@ class Report(lightning.Callback):
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = {task.score_prefix(name): name for name in task.test_names()}
         self._print_table("Test", rows, metrics)
-        for note in task.notes():
+        for note in [*task.notes(), *pl_module.test_notes]:
             self._console.print(note, markup=False, highlight=False)
         self._console.print(f"Everything is in {self.folder}")
 
@@ -468,7 +473,11 @@ class Pictures(lightning.Callback):
             title=f"{name}: what was asked for, what came",
         )
         if tape.weights:
-            tape.plot(self.folder / f"{name}_weights.png", split=first.source.shape[1])
+            tape.plot(
+                self.folder / f"{name}_weights.png",
+                split=first.source.shape[1],
+                title=f"{name}: where the heads were",
+            )
 
     def draw_tokens(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
         """Draw where a model looked while it gave an answer in tokens.
@@ -481,14 +490,16 @@ class Pictures(lightning.Callback):
             name: of the file, with ``{}`` for what is in it: ``alignment`` or ``weights``.
         """
         names = model.alignments()
-        if not names and getattr(model, "access", None) is None:
+        if answer.shape[1] == 0 or (not names and getattr(model, "access", None) is None):
             return
         inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
         alone = batch._replace(inputs=inputs, targets=answer)
         with torch.no_grad(), trace.record(model) as tape:
             model.logits(_moved(alone, model))
         if not names:
-            tape.plot(self.folder / name.format("weights"), split=batch.source.shape[1])
+            path = self.folder / name.format("weights")
+            split = batch.source.shape[1]
+            tape.plot(path, split=split, title=path.stem.replace("_", " "))
             return
         source, answered = _words(task, alone)
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])

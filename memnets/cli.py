@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, RawDescriptionHelpFormatter, _HelpAction
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from jsonargparse.typing import register_type
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -44,7 +46,9 @@ from memnets.files import (
     target_of,
     write_atomically,
 )
+from memnets.messages import one_line
 from memnets.models import Model, TrainingDiverged
+from memnets.progress import ProgressBar
 from memnets.runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -60,6 +64,7 @@ from memnets.runs import (
 )
 from memnets.scoreboard import scoreboard
 from memnets.stopping import Stopped, restore_handlers, stoppable
+from memnets.swaps import check_callbacks, drop_settings, read_configs, run_name
 from memnets.translator import BATCH_TOKENS, Translator
 from memnets.trust import (
     check_classes,
@@ -108,10 +113,16 @@ TRANSLATE = "Translate text, a sentence a line, with nothing but a checkpoint."
 
 TRANSLATE_DESCRIPTION = f"""{TRANSLATE}
 
-Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty.
-Tokens never seen in training, empty lines and answers cut at their greatest length are counted on
-stderr. With --n_best there are up to so many lines for each: its number, from 1, the score, which
-is log probability over length penalty, and the translation, with tabs between them.
+Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty,
+as is that of a line too long for the model. Tokens never seen in training, empty lines, lines too
+long for the model, by their numbers, and answers cut at their greatest length are told on stderr.
+With --n_best there are up to so many lines for each: its number, from 1, the score, which is log
+probability over length penalty, and the translation, with tabs between them.
+
+With --stream each line is answered as soon as it is read, for a program that talks to this one.
+
+Exit status: 0 if each line has its line, also where some are empty; 1 after an error, and then
+nothing is written, with --stream nothing more.
 """
 
 SCOREBOARD = "Train a list of tasks and models with several seeds, and write a table of them."
@@ -135,8 +146,73 @@ What you will need most:
 """
 
 
+#: Switches of Lightning's trainer that the help of a command shows.
+SWITCHES = {
+    "max_steps": "How long to train, in batches.",
+    "accelerator": "cpu, gpu, mps, or auto.",
+    "devices": "How many of them, or a list of their numbers.",
+    "precision": "32-true, bf16-mixed, 16-mixed, 64-true and so on.",
+    "gradient_clip_val": "The greatest norm of the gradient.",
+    "accumulate_grad_batches": "Batches of which the gradients are added up for a step.",
+    "callbacks": "A list of callbacks, [] for none; += adds one.",
+    "logger": "false for none; if not given, TensorBoard and metrics.csv.",
+}
+
+#: The same of other options that Lightning adds.
+OTHERS = {
+    "ckpt_path": "A checkpoint to go on from, or to score; with fit also last: the newest run.",
+    "seed_everything": "Seed of the weights and of the data; 0 if not given.",
+    "trainer": SUPPRESS,
+    "weights_only": SUPPRESS,
+}
+
+#: Lightning's titles of the groups, in the order in which they are shown, and what they are here.
+GROUPS = {
+    "A model reads a source, then answers, over explicit state": "The model",
+    "A source of batches": "The task",
+    "Runs the full optimization routine": "Checkpoints",
+    "Customize every aspect of training via flags": "How to train; --help_all shows the other "
+    "switches of Lightning's trainer",
+}
+
+
+class _HelpAll(_HelpAction):
+    """Show the help with every switch of the trainer."""
+
+    HELP = "Show this help with all switches of Lightning's trainer, and exit."
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        for action in parser._actions:
+            action.help = getattr(action, "whole", action.help)
+        parser.print_help()
+        parser.exit()
+
+
+def _shorten(parser: LightningArgumentParser) -> None:
+    """Show the parts first, and of Lightning's switches what one needs."""
+    for action in parser._actions:
+        name, whole = action.dest.removeprefix("trainer."), action.help
+        if name != action.dest:
+            action.help = SWITCHES.get(name, SUPPRESS)
+        else:
+            action.help = OTHERS.get(name, whole)
+        if action.help != whole:
+            action.whole = whole  # type: ignore[attr-defined]
+    places = {title: place for place, title in enumerate(GROUPS)}
+    groups = [group for group in parser._action_groups if group.title != "Linked arguments"]
+    groups.sort(key=lambda group: places.get(group.title or "", -1))
+    for group in groups:
+        group.title = GROUPS.get(group.title or "", group.title)
+    parser._action_groups = groups
+
+
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Descriptions as they are written."""
+    """Descriptions as they are written, and no types behind the words of :func:`_shorten`."""
+
+    def _get_help_string(self, action: Action) -> str:
+        if getattr(action, "whole", action.help) != action.help:
+            return str(action.help)
+        return super()._get_help_string(action)
 
 
 #: Configs name devices, as those of Lightning's callbacks that average weights.
@@ -178,6 +254,7 @@ class CLI(LightningCLI):
             }
             for name, text in SUBCOMMANDS.items()
         }
+        self.arguments = arguments
         self.held = ExitStack()
         with self.held:
             super().__init__(
@@ -233,9 +310,10 @@ class CLI(LightningCLI):
         """Add the run's folder; link the sizes of data and model, and the seed."""
         parser.add_argument(
             "--name",
-            type=str,
-            default="unnamed/unnamed",
-            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/.",
+            type=str | None,
+            default=None,
+            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. If "
+            "not given, that of the config, with the task or model that is in place of its own.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
         parser.add_argument(
@@ -268,6 +346,8 @@ class CLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        _shorten(parser)
+        parser.add_argument("--help_all", action=_HelpAll, help=_HelpAll.HELP)
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         return parser
@@ -287,6 +367,21 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # The config in the checkpoint was read before the arguments were parsed, see main().
         pass
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run after what is run; see that no setting is for another task.
+
+        Raises:
+            ValueError: a schedule of a config is for a task that is no longer there.
+        """
+        config = self.config[self.subcommand]
+        files = read_configs(config.get("config") or [])
+        check_callbacks(files, config, self.arguments)
+        left_out = drop_settings(files, config, self.arguments)
+        if left_out is not None:
+            rank_zero_only(print)(left_out)
+        if not any(each.split("=")[0] == "--name" for each in self.arguments):
+            config["name"] = run_name(files, config)
 
     def instantiate_classes(self) -> None:
         """Find the run's folder, then make model, data and trainer."""
@@ -459,13 +554,13 @@ class CLI(LightningCLI):
             config["logger"] = self._loggers() if writes else False
         given = config.get("callbacks") or []
         own_bar = any(
-            isinstance(callback, ProgressBar)
+            isinstance(callback, AnyProgressBar)
             for callback in (given if isinstance(given, list) else [given])
         )
         if config.get("enable_progress_bar") is None:
             config["enable_progress_bar"] = own_bar or sys.stderr.isatty()
         if config["enable_progress_bar"] and not own_bar:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))
+            callbacks.insert(0, ProgressBar())  # it ends before the report says where things are
         if config.get("plugins") is None:
             config["plugins"] = [AtomicCheckpointIO()]
         if config.get("default_root_dir") is None and self.folder is not None:
@@ -484,7 +579,7 @@ class CLI(LightningCLI):
 
     def _loggers(self) -> list[Any]:
         assert self.folder is not None
-        tensorboard = TensorBoardLogger(
+        tensorboard = _TensorBoard(
             self.folder.parent, name="", version=self.folder.name, purge_step=self.resumed_step
         )
         return [tensorboard, CSVTable(self.folder, self.resumed_step)]
@@ -529,6 +624,13 @@ class CLI(LightningCLI):
             write_atomically(table, lambda file: file.write(text.encode()))
         where = f"{path} and {table}" if rows else path
         print(f"Answers to {', '.join(names)} are in {where}")
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Without ``hparams.yaml``, which would be empty: the settings are in ``config.yaml``."""
+
+    def save(self) -> None:
+        super(TensorBoardLogger, self).save()
 
 
 class _SaveConfig(Callback):
@@ -805,59 +907,110 @@ def _translate_parser() -> ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=1, help="Threads of PyTorch on the CPU.")
     parser.add_argument("--trust", action="store_true", help=TRUST)
+    parser.add_argument(
+        "--device", type=str, default="cpu", help="Where the model runs: cpu, cuda, cuda:1, mps."
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="Answer each line as soon as it is read."
+    )
     return parser
+
+
+def _device(name: str) -> torch.device:
+    """A device of PyTorch that is there.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name not in there:
+        raise ValueError(f"device must be one that is there, {', '.join(there)}; got {name}")
+    return torch.device(name)
 
 
 def translate(arguments: list[str]) -> None:
     """Translate lines of text: see ``memnets translate --help``.
 
     Raises:
-        ValueError: an argument is out of its range, the text is not UTF-8, or a line is too long
-            for the model.
+        ValueError: an argument is out of its range, or the text is not UTF-8.
         CheckpointError: the checkpoint cannot be used.
     """
     asked = _translate_parser().parse_args(arguments)
     check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens)
     check_threads(asked.threads)
     check_search(asked.beam, asked.length_penalty, max_length=asked.max_length)
+    device = _device(asked.device)
     if asked.n_best > asked.beam:
         raise ValueError(f"n_best must be at most beam = {asked.beam}; got {asked.n_best}")
+    if asked.stream and asked.output is not None:
+        raise ValueError("a stream goes to standard output; leave --output out, or --stream")
     if asked.input is not None and not Path(asked.input).exists():
         raise ValueError(f"expected a file at {asked.input}; there is none")
     if asked.output is not None:
         target_of(asked.output)
     torch.set_num_threads(asked.threads)
     translator = Translator.load(asked.checkpoint, trust=asked.trust)
+    translator.model.to(device)
 
-    content = sys.stdin.buffer.read() if asked.input is None else Path(asked.input).read_bytes()
-    sentences = lines_of(content, asked.input or "standard input")
+    counts: Counter[str] = Counter()
+    too_long: list[int] = []
+    source = asked.input or "standard input"
+    with ExitStack() as stack:
+        file = sys.stdin.buffer
+        if asked.input is not None:
+            file = stack.enter_context(Path(asked.input).open("rb"))
+        # All at once, or one after the other as they come.
+        parts = enumerate(file) if asked.stream else [(0, file.read())]
+        for before, content in parts:
+            sentences = lines_of(content, source, before + 1)
+            text = _translated(translator, sentences, asked, before + 1).encode()
+            counts.update(translator.counts._asdict())
+            too_long += [before + row + 1 for row in translator.too_long]
+            if asked.output is None:
+                sys.stdout.buffer.write(text)
+                sys.stdout.flush()
+            else:
+                write_atomically(Path(asked.output), partial(_write, text))
+    for name, count in counts.items():
+        if count:
+            note = f" (line {_few(too_long)})" if name == "long_sentences" else ""
+            print(f"memnets: {name.replace('_', ' ')}: {count}{note}", file=sys.stderr)
+
+
+def _translated(translator: Translator, sentences: list[str], asked: Any, first: int) -> str:
+    """Lines of translations; ``first`` is the number of the first sentence."""
     settings = {
         name: asked[name] for name in ("beam", "length_penalty", "max_length", "batch_tokens")
     }
-    with Progress(
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-    ) as bar:
-        sentences_done = bar.add_task("Translating", total=len(sentences))
-        settings["progress"] = partial(bar.advance, sentences_done)
+    with ExitStack() as stack:
+        if sys.stderr.isatty() and not asked.stream:
+            bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+            sentences_done = bar.add_task("Translating", total=len(sentences))
+            settings["progress"] = partial(bar.advance, sentences_done)
         if asked.n_best == 1:
             lines = [_plain(text) for text in translator(sentences, **settings)]
         else:
             lines = [
                 f"{number}\t{answer.score:.4f}\t{_plain(answer.text)}"
                 for number, answers in enumerate(
-                    translator.alternatives(sentences, asked.n_best, **settings), start=1
+                    translator.alternatives(sentences, asked.n_best, **settings), start=first
                 )
                 for answer in answers
             ]
-    text = "".join(line + "\n" for line in lines).encode()
-    if asked.output is None:
-        sys.stdout.buffer.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomically(Path(asked.output), lambda file: file.write(text))
-    for name, count in translator.counts._asdict().items():
-        if count:
-            print(f"memnets: {name.replace('_', ' ')}: {count}", file=sys.stderr)
+    return "".join(line + "\n" for line in lines)
+
+
+def _write(text: bytes, file: IO[bytes]) -> None:
+    file.write(text)
+
+
+def _few(numbers: list[int], most: int = 10) -> str:
+    """The first of some numbers, for a line that is read."""
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
 
 
 def _scoreboard_parser() -> ArgumentParser:
@@ -980,17 +1133,6 @@ def _runs_of(checkpoint: str, config: dict[str, Any]) -> str:
     return os.path.relpath(here)
 
 
-def _one_line(message: str) -> str:
-    """What a nested message says, without the attempts that had to fail."""
-    message = message.replace("Does not validate against any of the Union subtypes", "")
-    noise = re.compile(r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|tip: |usage: ")
-    lines = [line.strip(" -") for line in message.splitlines()]
-    text = " ".join(line for line in lines if line and not noise.match(line))
-    if "required: fit.data, fit.model" in text:
-        text += "; start from a config: memnets fit --config configs/copying/ntm.yaml"
-    return text if len(text) <= 4000 else text[:3997] + "..."
-
-
 def _lost(error: BaseException) -> bool:
     """Whether an error says no more than that another process has gone."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
@@ -1000,7 +1142,9 @@ def _in_words(error: Exception) -> str:
     """An error in one line, with its kind where the message alone says little."""
     if _lost(error):
         return "another process of this run has ended; it says why, if it was not killed"
-    message = _one_line(str(error))
+    message = one_line(str(error))
+    if len(message) > 4000:
+        message = f"{message[:3997]}..."
     plain = (ValueError, TypeError, OSError, ArgumentError, MisconfigurationException)
     if not isinstance(error, (*plain, TrainingDiverged)) or not message:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memnets import functional, kernels
 from memnets.addressing import Content
-from memnets.core import Controller, Memory, Normalizer, check_positive
+from memnets.core import Controller, Memory, Normalizer, check_positive, make
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "Chain", "FeedForward", "LSTMNState", "LSTMState"]
@@ -245,8 +245,14 @@ class Chain(Controller[tuple[Any, ...]]):
             raise ValueError("a Chain needs at least one controller; got none")
         self.input_size = self.hidden_size = input_size
         self.controllers = nn.ModuleList()
-        for make in controllers:
-            self.controllers.append(controller := make(self.hidden_size))
+        for factory in controllers:
+            controller = make(
+                "controllers",
+                factory,
+                Controller,
+                self.hidden_size,
+            )
+            self.controllers.append(controller)
             self.hidden_size = controller.hidden_size
 
     def initial_state(self, batch_size: int) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple
 
 import numpy as np
@@ -50,15 +51,18 @@ __all__ = [
     "MemoryAccess",
     "Normalizer",
     "Score",
+    "check_made",
     "check_memory",
     "check_positive",
     "check_threads",
     "choose_state",
+    "make",
     "map_state",
     "padded",
     "unpadded",
 ]
 
+Part = TypeVar("Part")
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
 
@@ -217,6 +221,64 @@ def check_threads(threads: int) -> None:
     check_positive(threads=threads)
     if threads > MOST_THREADS:
         raise ValueError(f"threads must be at most {MOST_THREADS}; got {threads}")
+
+
+#: By the kind of part, what makes one from its sizes: for errors.
+_EXAMPLES = {
+    "Controller": "partial(LSTM, hidden_size=100)",
+    "Encoder": "partial(SelfAttention, layers=3)",
+    "Features": "partial(FourierFeatures, frequencies=5)",
+    "Model": "partial(SNAIL, max_length=26)",
+}
+
+
+def check_made(name: str, part: object, example: str) -> None:
+    """Check that a part is one that is made, where a class is easily given in its place.
+
+    Args:
+        name: of the argument.
+        part: what was given; ``None`` = no such part.
+        example: what might have been given.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if part is not None and not isinstance(part, nn.Module):
+        raise TypeError(f"{name} must be an object, such as {example}; got {_named(part)}")
+
+
+def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Part:
+    """Make a part of which only its owner knows the sizes.
+
+    Args:
+        name: of the argument.
+        factory: makes the part: its class, or a partial of it.
+        kind: of part that it should make.
+        sizes: what the factory is given.
+
+    Raises:
+        TypeError: a part was given that is made already, or the factory makes one of another kind.
+    """
+    example = _EXAMPLES.get(kind.__name__, kind.__name__)
+    wanted = f"{name} must make a {kind.__name__} when it is given its sizes, such as {example}"
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise TypeError(f"{wanted}; got {_named(factory)}")
+    part = factory(*sizes)
+    known = (Score, Normalizer, Addressing, MemoryAccess, Controller, Encoder)
+    if isinstance(part, known) and not isinstance(part, kind):
+        raise TypeError(f"{wanted}; got what makes {_named(part)}")
+    return part
+
+
+def _named(part: object) -> str:
+    """What came in the place of a part, in words."""
+    if isinstance(part, type):
+        return f"the class {part.__name__}"
+    if isinstance(part, partial):
+        return f"a partial of {getattr(part.func, '__name__', part.func)}"
+    if isinstance(part, nn.Module):
+        return f"an object, {type(part).__name__}(...)"
+    return repr(part)
 
 
 def check_memory(query: Tensor, memory: Memory) -> None:
@@ -507,11 +569,13 @@ class Encoder(nn.Module, ABC):
         input_size: width of the input.
         output_size: width of the vector of a step.
         summary_size: width of the vector for all.
+        max_length: steps of the longest source that it can read; ``None`` = any.
     """
 
     input_size: int
     output_size: int
     summary_size: int
+    max_length: int | None = None
 
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -57,13 +57,21 @@ def check_search(
         check_positive(max_length=max_length)
 
 
-def _check(source: Tensor, max_length: int | None) -> int:
+def _limits(
+    model: Model[Any], source: Tensor, mask: Tensor | None, max_length: int | None
+) -> list[int]:
+    """The greatest length of the answer to each source, 0 where the model can give none."""
     if source.dim() < 2 or source.shape[1] == 0:
         raise ValueError(f"source must be [B, S, ...] with S >= 1; got {list(source.shape)}")
     if max_length is None:
-        return 2 * source.shape[1] + 10
+        max_length = 2 * source.shape[1] + 10
     check_positive(max_length=max_length)
-    return max_length
+    steps = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
+    longest = {count: model.longest_answer(count) for count in set(steps)}
+    return [
+        max_length if (limit := longest[count]) is None else min(max_length, limit)
+        for count in steps
+    ]
 
 
 @torch.no_grad()
@@ -80,25 +88,32 @@ def greedy(
 
     Returns:
         ``[B, T]``: the end mark included, padding after it; an answer without an end mark was cut
-        at the greatest length.
+        at the greatest length, ``max_length`` or that of
+        :meth:`~memnets.models.Model.longest_answer`.
 
     Raises:
-        ValueError: ``max_length`` is less than 1, or the source is empty.
+        ValueError: ``max_length`` is less than 1, or the source is empty, or too long for the
+            model.
     """
-    max_length = _check(source, max_length)
+    lengths = _limits(model, source, mask, max_length)
+    longest = max(lengths, default=0)
+    limits = torch.tensor(lengths, device=source.device, dtype=torch.long)
     state = model.encode(source, mask)
-    answers = source.new_full((len(source), max_length), PAD, dtype=torch.long)
-    rows = torch.arange(len(source), device=source.device)
+    answers = source.new_full((len(source), longest), PAD, dtype=torch.long)
+    rows = limits.nonzero().squeeze(1)
+    if len(rows) < len(source):
+        state = model.reorder(state, rows)
     token = torch.full_like(rows, BEGIN)
     done = torch.zeros_like(rows, dtype=torch.bool)
-    for step in range(max_length):
+    for step in range(longest):
         logits, state = model.decode(token.unsqueeze(1), state)
         token = logits[:, -1].argmax(-1).masked_fill(done, PAD)
         answers[rows, step] = token
-        done = done | (token == END)
+        done = done | (token == END) | (limits[rows] == step + 1)
         if done.all():
             return answers[:, : step + 1]
-        if done.float().mean() > _IDLE_SHARE:
+        # What has come to its limit must not go on, not even in the company of others.
+        if step + 1 in lengths or done.float().mean() > _IDLE_SHARE:
             going = (~done).nonzero().squeeze(1)
             rows, token, done = rows[going], token[going], done[going]
             state = model.reorder(state, going)
@@ -128,31 +143,34 @@ def beam_search(
         beam: how many answers are followed at once, at least 1.
         length_penalty: alpha, at least 0; 0 favours short answers.
         count: n, how many of the best are wanted, 1 to ``beam``.
-        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+        max_length: of an answer, at least 1; ``2 S + 10`` if not given; never more than
+            :meth:`~memnets.models.Model.longest_answer` says.
 
     Raises:
-        ValueError: a number is out of its range, or the source is empty.
+        ValueError: a number is out of its range, or the source is empty, or too long for the model.
     """
     check_search(beam, length_penalty, count, max_length)
-    max_length = _check(source, max_length)
+    lengths = _limits(model, source, mask, max_length)
+    longest = max(lengths, default=0)
     batch, device = len(source), source.device
+    limits = torch.tensor(lengths, device=device, dtype=torch.long)
 
     state = model.encode(source, mask)
-    first = torch.arange(batch, device=device).repeat_interleave(beam)
-    state = model.reorder(state, first)
+    # The sequences of the batch that are still searched: of a limit of 0 there is nothing to say.
+    rows = limits.nonzero().squeeze(1)
+    state = model.reorder(state, rows.repeat_interleave(beam))
     # What is followed: only the first of each beam at first, since all are the same.
-    scores = torch.full((batch, beam), -torch.inf, device=device)
+    scores = torch.full((len(rows), beam), -torch.inf, device=device)
     scores[:, 0] = 0.0
-    tokens = torch.full((batch, beam, max_length), PAD, device=device)
-    token = torch.full((batch, beam), BEGIN, device=device)
-    # What is whole, the best first; and the sequences of the batch that are still searched.
+    tokens = torch.full((len(rows), beam, longest), PAD, device=device)
+    token = torch.full((len(rows), beam), BEGIN, device=device)
+    # What is whole, the best first.
     best = Hypotheses(
-        torch.full((batch, beam, max_length), PAD, device=device),
+        torch.full((batch, beam, longest), PAD, device=device),
         torch.full((batch, beam), -torch.inf, device=device, dtype=torch.double),
     )
-    rows = torch.arange(batch, device=device)
     steps = 0
-    for step in range(max_length):
+    for step in range(longest):
         steps = step + 1
         logits, state = model.decode(token.view(-1, 1), state)
         logs = logits[:, -1].float().log_softmax(-1).view(len(rows), beam, -1)
@@ -161,29 +179,30 @@ def beam_search(
         total, index = (scores.unsqueeze(-1) + logs).flatten(1).topk(min(2 * beam, beam * size), -1)
         parent, chosen = index // size, index % size
         ended = chosen == END
-        candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, max_length))
+        candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, longest))
         candidates[:, :, step] = chosen
 
         # Whole is only what is among the beam's best: a likelier word is never given up for an end.
-        last = steps == max_length
+        limit = limits[rows].unsqueeze(1)
+        last = limit == steps
         penalty = ((5 + steps) / 6) ** length_penalty
         whole = total[:, :beam].double() / penalty
-        whole = torch.where(ended[:, :beam], whole, whole + _CUT if last else -torch.inf)
+        cut = torch.where(last, whole + _CUT, -torch.inf)
+        whole = torch.where(ended[:, :beam], whole, cut)
         kept, order = torch.cat([best.scores[rows], whole], 1).topk(beam, -1)
         everything = torch.cat([best.tokens[rows], candidates[:, :beam]], 1)
         best.scores[rows] = kept
-        best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, max_length))
-        if last:
-            break
+        best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
 
         going_on = total.masked_fill(ended, -torch.inf)
         scores, order = going_on.topk(beam, -1)
         token = chosen.gather(1, order)
-        tokens = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, max_length))
+        tokens = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
         parent = parent.gather(1, order)
         # Log probabilities only fall; the penalty is greatest at the greatest length.
-        bound = scores[:, 0] / ((5 + max_length) / 6) ** length_penalty
-        going = ((kept[:, -1] == -torch.inf) & (bound > kept[:, count - 1])).nonzero().squeeze(1)
+        bound = scores[:, 0] / ((5 + limit.squeeze(1)) / 6) ** length_penalty
+        unsettled = (kept[:, -1] == -torch.inf) & (bound > kept[:, count - 1]) & ~last.squeeze(1)
+        going = unsettled.nonzero().squeeze(1)
         if len(going) == 0:
             break
         offset = torch.arange(len(rows), device=device).unsqueeze(1) * beam

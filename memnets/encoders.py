@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from memnets.addressing import Content
 from memnets.controllers import LSTM
-from memnets.core import Addressing, Controller, Encoder, Memory, Normalizer, check_positive
+from memnets.core import (
+    Addressing,
+    Controller,
+    Encoder,
+    Memory,
+    Normalizer,
+    check_made,
+    check_positive,
+    make,
+)
 from memnets.layers import Positions, Stack
 from memnets.scores import Dot
 
@@ -48,7 +57,9 @@ class Recurrent(Encoder):
         self.backwards = nn.ModuleList()
         size = input_size
         for _ in range(layers):
-            passes = [controller(size) for _ in range(1 + bidirectional)]
+            passes = [
+                make("controller", controller, Controller, size) for _ in range(1 + bidirectional)
+            ]
             self.forwards.append(passes[0])
             self.backwards.extend(passes[1:])
             size = sum(each.hidden_size for each in passes)
@@ -141,7 +152,9 @@ class SelfAttention(Encoder):
             layers, input_size, heads, hidden_size, dropout, norm, normalizer=normalizer
         )
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
+        check_made("positions", positions, "LearnedPositions(width)")
         self.positions = positions
+        self.max_length = None if positions is None else positions.max_length
         self.input_size = self.output_size = self.summary_size = input_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

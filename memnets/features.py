@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import check_positive
+from memnets.core import check_positive, make
 
-__all__ = ["Features", "FourierFeatures", "ImageFeatures", "VectorFeatures"]
+__all__ = ["Features", "FourierFeatures", "ImageFeatures", "VectorFeatures", "made_features"]
 
 
 class Features(nn.Module, ABC):
@@ -131,3 +131,14 @@ class ImageFeatures(Features):
         images = inputs.reshape(-1, 1, self.side, self.side)
         outputs: Tensor = self.norm(self.layers(images).flatten(1))
         return outputs.view(*inputs.shape[:-1], self.output_size)
+
+
+def made_features(features: Callable[[int], Features] | None, input_size: int) -> Features:
+    """Features of an input of so many numbers, the numbers as they are if none are given.
+
+    Raises:
+        TypeError: features were given that are made already.
+    """
+    if features is None:
+        return VectorFeatures(input_size)
+    return make("features", features, Features, input_size)

@@ -65,7 +65,13 @@ class Embedding(nn.Module):
 
 
 class Positions(nn.Module, ABC):
-    """What tells a model without recurrence where it is."""
+    """What tells a model without recurrence where it is.
+
+    Attributes:
+        max_length: how many positions there are; ``None`` = there is no last.
+    """
+
+    max_length: int | None = None
 
     @abstractmethod
     def forward(self, positions: Tensor) -> Tensor:
@@ -111,6 +117,7 @@ class LearnedPositions(Positions):
     def __init__(self, width: int, max_length: int = 512) -> None:
         super().__init__()
         check_positive(width=width, max_length=max_length)
+        self.max_length = max_length
         self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
 
     def forward(self, positions: Tensor) -> Tensor:

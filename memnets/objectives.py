@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -79,6 +79,14 @@ class Objective(ABC):
         scores = self.scores(logits, batch.targets, batch.target_mask)
         return {"": (self.answer(logits), scores)}
 
+    def notes(self, answers: Sequence[Tensor]) -> list[str]:
+        """What should not go unseen in the answers to a test set; nothing if it has no marks.
+
+        Args:
+            answers: to each batch of the set, in the form of the targets.
+        """
+        return []
+
     @abstractmethod
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """How good each sequence of answers is.
@@ -103,6 +111,15 @@ class Bits(Objective):
 
     monitor = "bits"
 
+    def check(self, batch: Batch) -> None:
+        """Check that the targets of a batch are vectors.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().check(batch)
+        _check_vectors(self, batch.targets)
+
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Less than 0.01 bits a sequence."""
         return scores["bits"] < 0.01
@@ -113,7 +130,7 @@ class Bits(Objective):
         Raises:
             ValueError: logits and targets differ in shape.
         """
-        _check_same_shape(logits, targets)
+        _check_same_shape(self, logits, targets)
         return nn.functional.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         ).mean(-1)
@@ -145,13 +162,22 @@ class Labels(Objective):
 
     monitor = "loss"
 
+    def check(self, batch: Batch) -> None:
+        """Check that the targets of a batch are whole numbers, one a step.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().check(batch)
+        _check_whole(self, batch.targets)
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each step, in nats: ``[B, T]``.
 
         Raises:
             ValueError: targets are not whole numbers ``[B, T]``.
         """
-        return _cross_entropy(logits, targets)
+        return _cross_entropy(self, logits, targets)
 
     def answer(self, logits: Tensor) -> Tensor:
         """The likeliest class of each step, ``[B, T]``."""
@@ -165,7 +191,7 @@ class Labels(Objective):
         """``loss`` and ``accuracy`` of each sequence."""
         mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
         steps = mask.sum(-1).clamp_min(1)
-        losses = _cross_entropy(logits.float(), targets).masked_fill(~mask, 0.0)
+        losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
         right = (self.answer(logits) == targets) & mask
         return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
 
@@ -179,7 +205,7 @@ class Actions(Labels):
     """
 
     def check(self, batch: Batch) -> None:
-        """Check that a batch says what each action brings.
+        """Check that a batch says what each action brings, and which a teacher takes.
 
         Raises:
             ValueError: it does not.
@@ -194,6 +220,7 @@ class Actions(Labels):
                 f"rewards must be [B, T, O] with [B, T] = {list(batch.targets.shape)}, as the "
                 f"targets; got {list(batch.rewards.shape)}"
             )
+        _check_whole(self, batch.targets)
 
     def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
         """The actions that a model takes by its own play.
@@ -225,7 +252,8 @@ class Tokens(Labels):
             ``<score>_beam``.
         length_penalty: alpha of that search, at least 0.
         max_length: of an answer in a test, at least 1; if not given, see
-            :mod:`memnets.decoding`.
+            :mod:`memnets.decoding`. A longer answer is cut, as it is where the model can go on no
+            further (:meth:`~memnets.models.Model.longest_answer`).
     """
 
     def __init__(
@@ -249,7 +277,7 @@ class Tokens(Labels):
         Raises:
             ValueError: targets are not tokens ``[B, T]``.
         """
-        return _cross_entropy(logits, targets, self.label_smoothing)
+        return _cross_entropy(self, logits, targets, self.label_smoothing)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """At least 99.9 % of the answers exact."""
@@ -262,6 +290,12 @@ class Tokens(Labels):
             right = right | ~mask
         exact = right.all(-1).to(torch.float32)
         return {**super().scores(logits, targets, mask), "exact": exact}
+
+    def notes(self, answers: Sequence[Tensor]) -> list[str]:
+        """How many answers have no end mark, if any: they were cut at their greatest length."""
+        cut = sum(int((~(tokens == END).any(1)).sum()) for tokens in answers)
+        count = sum(map(len, answers))
+        return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
 
     def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""
@@ -286,13 +320,22 @@ class Numbers(Objective):
 
     monitor = "error"
 
+    def check(self, batch: Batch) -> None:
+        """Check that the targets of a batch are vectors.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().check(batch)
+        _check_vectors(self, batch.targets)
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of each step: ``[B, T, O] -> [B, T]``.
 
         Raises:
             ValueError: logits and targets differ in shape.
         """
-        _check_same_shape(logits, targets)
+        _check_same_shape(self, logits, targets)
         return (logits - targets).square().mean(-1)
 
     def answer(self, logits: Tensor) -> Tensor:
@@ -311,7 +354,26 @@ class Numbers(Objective):
         return {"error": errors.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp_min(1)}
 
 
-def _check_same_shape(logits: Tensor, targets: Tensor) -> None:
+def _check_vectors(objective: Objective, targets: Tensor) -> None:
+    if targets.dim() != 3:
+        raise ValueError(
+            f"the objective {type(objective).__name__} needs a task whose targets are vectors "
+            f"[B, T, O]; got {targets.dtype} {list(targets.shape)}: tokens need the objective "
+            f"Tokens, classes Labels, as by --model.objective=memnets.objectives.Tokens"
+        )
+
+
+def _check_whole(objective: Objective, targets: Tensor) -> None:
+    if targets.dim() != 2 or targets.is_floating_point():
+        raise ValueError(
+            f"the objective {type(objective).__name__} needs a task whose targets are whole "
+            f"numbers [B, T]; got {targets.dtype} {list(targets.shape)}: binary vectors need the "
+            f"objective Bits, real numbers Numbers, as by --model.objective=memnets.objectives.Bits"
+        )
+
+
+def _check_same_shape(objective: Objective, logits: Tensor, targets: Tensor) -> None:
+    _check_vectors(objective, targets)
     if logits.shape != targets.shape:
         raise ValueError(
             f"logits and targets must both be [B, T, O]; "
@@ -319,9 +381,12 @@ def _check_same_shape(logits: Tensor, targets: Tensor) -> None:
         )
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def _cross_entropy(
+    objective: Objective, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy of each step, in nats: ``[B, T, O], [B, T] -> [B, T]``."""
-    if targets.shape != logits.shape[:2] or targets.is_floating_point():
+    _check_whole(objective, targets)
+    if targets.shape != logits.shape[:2]:
         raise ValueError(
             f"targets must be whole numbers [B, T] = {list(logits.shape[:2])}; "
             f"got {targets.dtype} {list(targets.shape)}"

@@ -77,13 +77,14 @@ class Tape:
         steps = torch.cat(calls, -2)
         return steps.reshape(-1, *steps.shape[-2:])
 
-    def plot(self, path: str | Path, sequence: int = 0, split: int = 0) -> Path:
+    def plot(self, path: str | Path, sequence: int = 0, split: int = 0, title: str = "") -> Path:
         """Draw the weights of one sequence of the batch over time, a panel a head.
 
         Args:
             path: file to write; its ending says the format.
             sequence: which sequence of the batch.
             split: the step at which the source ends and the answer starts, marked if not 0.
+            title: stands above.
 
         Returns:
             The path.
@@ -95,7 +96,7 @@ class Tape:
             weights = self.over_time(name, sequence)
             for head, image in zip(self._head_names(name, len(weights)), weights, strict=True):
                 panels[head if len(self.weights) == 1 else f"{name}: {head}"] = image
-        return plots.weights(panels, path, split=split)
+        return plots.weights(panels, path, title, split)
 
     def plot_alignment(
         self,

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from memnets.core import END, UNKNOWN, check_positive, padded
+from memnets.core import END, UNKNOWN, check_positive, map_state, padded
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
 from memnets.runs import CheckpointError, check_same_model, load_checkpoint
@@ -45,11 +45,14 @@ class Counts(NamedTuple):
     Attributes:
         unknown_tokens: tokens of the sentences that the vocabulary does not have.
         empty_sentences: sentences with no words; their translation is empty too.
-        cut_answers: answers that came to the greatest length before their end.
+        long_sentences: sentences that are too long for the model; their translation is empty.
+        cut_answers: answers that came to the greatest length, or to that of the model, before
+            their end.
     """
 
     unknown_tokens: int = 0
     empty_sentences: int = 0
+    long_sentences: int = 0
     cut_answers: int = 0
 
 
@@ -65,6 +68,8 @@ class Translator:
 
     Attributes:
         counts: of the last call.
+        too_long: of the last call, the places in its list of the sentences that are too long for
+            the model (:meth:`~memnets.models.Model.longest_answer`).
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Translator:
         self.vocabulary = vocabulary
         self.target_vocabulary = target_vocabulary or vocabulary
         self.counts = Counts()
+        self.too_long: list[int] = []
 
     @classmethod
     def load(cls, checkpoint_path: str | Path, trust: bool = False) -> Translator:
@@ -126,7 +132,8 @@ class Translator:
         """The best translation of each sentence that the search finds.
 
         Args:
-            sentences: one with no words has an empty translation.
+            sentences: one with no words has an empty translation, as has one that is too long for
+                the model.
             beam: how many answers are followed at once, at least 1; 1 is greedy.
             length_penalty: see :func:`~memnets.decoding.beam_search`.
             max_length: of an answer, in tokens, the end mark included, at least 1; if not given,
@@ -139,7 +146,7 @@ class Translator:
             A translation for each sentence, in their order.
 
         Raises:
-            ValueError: a number is out of its range, or a sentence is too long for the model.
+            ValueError: a number is out of its range.
         """
         check_search(beam, length_penalty, 1, max_length)
 
@@ -163,7 +170,8 @@ class Translator:
         """The best few translations of each sentence, the best first.
 
         Args:
-            sentences: one with no words has a single translation, which is empty.
+            sentences: one with no words has a single translation, which is empty, as has one that
+                is too long for the model.
             count: how many translations are wanted, 1 to ``beam``; there are fewer where the search
                 meets fewer.
             beam: as in a call, and so the others.
@@ -173,7 +181,7 @@ class Translator:
             progress: see there.
 
         Raises:
-            ValueError: a number is out of its range, or a sentence is too long for the model.
+            ValueError: a number is out of its range.
         """
         check_search(beam, length_penalty, count, max_length)
 
@@ -195,11 +203,17 @@ class Translator:
             raise TypeError("expected a list of sentences; got a single string")
         check_positive(batch_tokens=batch_tokens)
         tokens = [self._encode(sentence) for sentence in sentences]
+        lengths = [len(row) for row in tokens]
+        none = {steps for steps in set(lengths) - {0} if self.model.longest_answer(steps) == 0}
+        self.too_long = [row for row, steps in enumerate(lengths) if steps in none]
         found = [[Answer("", 0.0)] for _ in sentences]
         cut = 0
-        for rows in _batches([len(row) for row in tokens], batch_tokens // beam):
-            limit = 2 * _rounded(len(tokens[rows[0]])) + 10 if max_length is None else max_length
-            best = self._search(search, {row: tokens[row] for row in rows}, limit)
+        asked = [0 if steps in none else steps for steps in lengths]
+        for rows in _batches(asked, batch_tokens // beam):
+            limit = 2 * _rounded(lengths[rows[0]]) + 10 if max_length is None else max_length
+            batch = padded([tokens[row] for row in rows])
+            source, mask = map_state(lambda part: part.to(self.model.device), batch)
+            best = search(source, mask, limit)
             for row, answers, scores in zip(
                 rows, best.tokens.tolist(), best.scores.tolist(), strict=True
             ):
@@ -213,6 +227,7 @@ class Translator:
         self.counts = Counts(
             unknown_tokens=sum(row.count(UNKNOWN) for row in tokens),
             empty_sentences=sum(not row for row in tokens),
+            long_sentences=len(self.too_long),
             cut_answers=cut,
         )
         return found
@@ -221,31 +236,6 @@ class Translator:
         """Tokens and the end mark; nothing for a sentence with no words."""
         tokens = self.vocabulary.encode(sentence) if sentence.strip() else []
         return [*tokens, END] if tokens else []
-
-    def _search(
-        self,
-        search: Callable[[Tensor, Tensor | None, int], Hypotheses],
-        batch: dict[int, list[int]],
-        limit: int,
-    ) -> Hypotheses:
-        """Search for a batch, sentence number -> tokens; an error names the sentence.
-
-        Raises:
-            ValueError: a sentence is too long for the model.
-        """
-        source, mask = padded(list(batch.values()))
-        device = self.model.device
-        try:
-            return search(source.to(device), None if mask is None else mask.to(device), limit)
-        except ValueError as error:
-            if len(batch) == 1:
-                ((row, tokens),) = batch.items()
-                raise ValueError(
-                    f"sentence {row + 1}, of {len(tokens)} tokens, cannot be translated: {error}"
-                ) from error
-            for row, tokens in batch.items():
-                self._search(search, {row: tokens}, limit)
-            raise
 
 
 def _model(settings: dict[str, Any], size: int, target_size: int) -> Model[Any]:

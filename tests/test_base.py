@@ -11,10 +11,27 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memnets import testing
-from memnets.controllers import FeedForward
-from memnets.models import MemoryMachine
+from memnets.addressing import Content
+from memnets.controllers import LSTM, Chain, FeedForward
+from memnets.encoders import Recurrent, SelfAttention
+from memnets.features import VectorFeatures
+from memnets.layers import LearnedPositions
+from memnets.memories import NTM
+from memnets.models import (
+    MemoryMachine,
+    MetaLearner,
+    PointerNetwork,
+    Prototypical,
+    Seq2Seq,
+    Transformer,
+)
 from memnets.models.base import total_norm
-from tasks import Copying
+from memnets.normalizers import Softmax
+from memnets.objectives import Labels, Numbers, Tokens
+from memnets.scores import Dot
+from tasks import Copying, CopyingTokens
+
+READER = partial(Recurrent, controller=LSTM)
 
 
 @given(
@@ -49,3 +66,64 @@ def test_a_gradient_whose_squares_overflow_is_clipped_to_its_direction(tmp_path)
     trainer.fit(model, task)
     moved = nn.utils.parameters_to_vector(model.parameters()).detach() - before
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+MISTAKES = {
+    "a controller that is made": lambda: MemoryMachine(9, 8, LSTM(9, hidden_size=16)),
+    "a memory in its place": lambda: MemoryMachine(9, 8, lambda size: NTM()),
+    "a memory's class": lambda: MemoryMachine(9, 8, LSTM, NTM),
+    "a partial of one": lambda: MemoryMachine(9, 8, LSTM, partial(NTM, slots=4)),
+    "a decoder that is made": lambda: Seq2Seq(9, 9, READER, LSTM(9)),
+    "an encoder that is made": lambda: Seq2Seq(9, 9, Recurrent(256, LSTM), LSTM),
+    "a controller in its place": lambda: Seq2Seq(9, 9, LSTM, LSTM),
+    "an attention's class": lambda: Seq2Seq(9, 9, READER, LSTM, Content),
+    "a controller of an encoder": lambda: Recurrent(4, LSTM(4)),
+    "one of a chain": lambda: Chain(4, [FeedForward, LSTM(100)]),
+    "a pointer's attention": lambda: PointerNetwork(2, SelfAttention, LSTM, Content),
+    "features that are made": lambda: Prototypical(9, 4, VectorFeatures(5)),
+    "a learner that is made": lambda: MetaLearner(9, 4, MemoryMachine(9, 4, LSTM)),
+    "a score's class": lambda: Content(Dot),
+    "a normalizer's class": lambda: Content(Dot(), Softmax),
+    "the class of positions": lambda: Transformer(9, 9, positions=LearnedPositions),
+    "an objective's class": lambda: MemoryMachine(9, 8, LSTM, objective=Tokens),
+    "an optimizer that is made": lambda: MemoryMachine(
+        9, 8, LSTM, optimizer=torch.optim.Adam([nn.Parameter(torch.ones(1))])
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_part_given_where_its_class_is_wanted_or_the_other_way_round_is_named(mistake) -> None:
+    with pytest.raises(TypeError, match=r"must (be an object|make) ?.*such as .*; got"):
+        MISTAKES[mistake]()
+
+
+@pytest.mark.parametrize(
+    ("task", "objective", "expected"),
+    [
+        (CopyingTokens(max_length=3), None, "tokens need the objective Tokens"),
+        (CopyingTokens(max_length=3), Numbers(), "tokens need the objective Tokens"),
+        (Copying(max_length=3), Tokens(), "binary vectors need the objective Bits"),
+        (Copying(max_length=3), Labels(), "binary vectors need the objective Bits"),
+    ],
+)
+def test_a_task_of_another_kind_names_the_objective_that_it_needs(
+    task, objective, expected
+) -> None:
+    model = MemoryMachine(task.input_size, task.output_size, FeedForward, None, objective=objective)
+    batch = task.batch("train", 0)
+    for call in (lambda: model.on_after_batch_transfer(batch, 0), lambda: model.loss(batch)):
+        with pytest.raises(ValueError, match=expected):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+def test_a_test_without_its_task_says_what_to_pass(tmp_path) -> None:
+    task = Copying(max_length=3, test_sets=[(3, 2)])
+    model = MemoryMachine(task.input_size, task.output_size, FeedForward, None)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    with pytest.raises(ValueError, match=r"expected trainer\.test\(model, datamodule=<a task>\)"):
+        trainer.test(model, dataloaders=task.test_dataloader(), verbose=False)
+    assert trainer.test(model, datamodule=task, verbose=False)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from memnets import plots
 from memnets.cli import main
 from memnets.core import Controller
 from memnets.files import only_writer
@@ -197,7 +199,26 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--data.widht=3"], "'widht' is not accepted"),
+        (["--data.widht=3"], "data: Option 'widht' is not accepted; Copying takes width, "),
+        (["--data.max_lenght=3"], "; Copying takes max_length, min_length, "),
+        (
+            ["--model.access.slotz=3"],
+            "model.access: Option 'slotz' is not accepted; NTM takes slots,",
+        ),
+        (["--model.optimizer.lrr=3"], "'lrr' is not accepted; Adam takes lr, "),
+        (
+            ["--trainer.callbacks=memnets.callbacks.MemorySchedule", "--trainer.callbacks.train=3"],
+            "'train' is not accepted; MemorySchedule takes training, testing, validation",
+        ),
+        (["--modle.access=NTM"], "did you mean --model.access?"),
+        (["--data=nowhere.Mine"], "'nowhere'; modules are looked for in this folder and on PYTHON"),
+        (
+            ["--model.controller=LSTMM"],
+            "path of a class, memnets.controllers.LSTM for one; got LST",
+        ),
+        (["--model.controller=memnets.controllers.GRUU"], "no attribute 'GRUU'; it has GRU, "),
+        (["--model.access=memnets.controllers.GRU"], "a subclass of MemoryAccess; got memnets.con"),
+        (["--data=tasks.CopyingTokens"], "tokens need the objective Tokens"),
         (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
         (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
         (["--model.access.shift_range=4"], "shift_range must be odd"),
@@ -228,7 +249,9 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
     ],
 )
 def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) -> None:
-    assert expected in fails(capsys, "fit", *SMALL, *flags)
+    message = fails(capsys, "fit", *SMALL, *flags)
+    assert expected in message
+    assert len(message) < 300
     assert files() == []
 
 
@@ -271,6 +294,11 @@ def test_pictures_are_drawn_in_the_precision_of_the_model() -> None:
 def test_commands_without_what_they_need_say_so(capsys) -> None:
     assert "start from a config: memnets fit --config" in fails(capsys, "fit")
     assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")
+    for flags in (["--model.access.help", "NTM"], ["--model.access.help=NTM"]):
+        expected = "memnets fit --config configs/copying/ntm.yaml --model.access.help NTM"
+        assert expected in fails(capsys, "fit", *flags)
+    expected = "configs/copying/ntm.yaml --data.max_length 3"
+    assert expected in fails(capsys, "fit", "--data.max_length=3")
     assert files() == []
 
 
@@ -412,6 +440,65 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
             main(arguments)
         assert stop.value.code in (0, None)
         assert expected in capsys.readouterr().out
+
+
+def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:
+    shown = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", flag])
+        assert stop.value.code in (0, None)
+        shown[flag] = capsys.readouterr().out
+    lines = shown["--help"].splitlines()
+    assert len(lines) < 110
+    starts = [next(i for i, line in enumerate(lines) if part in line) for part in (
+        "--config FILE", "The model:", "The task:", "--help_all shows the other switches",
+        "--trainer.max_steps MAX_STEPS",
+    )]  # fmt: skip
+    assert starts == sorted(starts)
+    rare = "--trainer.detect_anomaly"
+    assert rare not in shown["--help"]
+    assert rare in shown["--help_all"]
+    main(["fit", *SMALL, "--trainer.detect_anomaly=true", "--trainer.fast_dev_run=1"])
+
+
+def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch) -> None:
+    titles = []
+    draw = plots.weights
+
+    def watched(panels, path, title="", split=0):
+        titles.append(title)
+        return draw(panels, path, title, split)
+
+    monkeypatch.setattr(plots, "weights", watched)
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["fit", *SMALL, "--trainer.enable_progress_bar=true"])
+    out = capsys.readouterr().out
+    assert "v_num" not in out
+    shown = [line for line in out.replace("\r", "\n").splitlines() if "Epoch" in line]
+    assert re.search(r"loss=\S+, bits=\S+, wrong_bits=\S+, exact=\S", shown[-1]), shown[-1]
+    assert out.rstrip().splitlines()[-1] == f"Everything is in {RUN}"
+    assert not list(RUN.rglob("hparams.yaml"))
+    assert list(RUN.glob("events.out.tfevents*"))
+    assert titles == ["length_4: where the heads were", "length_6: where the heads were"]
+
+
+def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:
+    config = CONFIGS / "copying" / "transformer.yaml"
+    positions = "--model.positions=memnets.layers.LearnedPositions"
+    flags = [
+        *("--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"),
+        *("--data.batch_size=2", "--data.validation_batch_size=2", "--data.test_sequences=5"),
+        *("--data.max_length=6", "--data.test_lengths=[]", "--model.width=8", "--model.heads=2"),
+        *(positions, "--model.positions.width=8", "--model.positions.max_length=8"),
+        "--model.objective.beam=2",
+    ]
+    main(["fit", "--config", str(config), *flags])
+    out = capsys.readouterr().out
+    for way in ("", ", beam"):
+        found = re.search(rf"^test{way}: (\d) of 5 answers cut at their greatest len", out, re.M)
+        assert found, out
+    assert (Path("runs/copying/transformer/version_0") / "pictures").is_dir()
 
 
 def test_a_chain_of_controllers_is_given_in_the_config() -> None:

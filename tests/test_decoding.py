@@ -258,6 +258,83 @@ def test_an_end_that_is_not_among_the_best_does_not_end_the_search():
     assert found.tokens.tolist() == [[[4, 4, 4, 4]]]
 
 
+LIMITED = {
+    "Transformer": lambda: Transformer(SIZE, SIZE, positions=LearnedPositions(4, 7), **SMALL),
+    "causal Transformer": lambda: CausalTransformer(
+        SIZE, SIZE, positions=LearnedPositions(4, 7), **SMALL
+    ),
+    "SNAIL": lambda: SNAIL(SIZE, SIZE, 4, 7, [(3, 2), (3, 2)], 2),
+}
+limited_lengths = st.lists(st.integers(1, 7), min_size=1, max_size=4)
+
+
+def limited(name, end=0.0):
+    """A model with a limit; the greater ``end``, the sooner an answer ends."""
+    torch.manual_seed(2)
+    built = LIMITED[name]().double().eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.6 * torch.randn_like(parameter))
+        bias = built.output.bias if name == "SNAIL" else built.bias
+        bias[END] += end
+    return built
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@given(steps=st.integers(1, 9))
+@torch.no_grad()
+def test_the_longest_answer_is_the_longest_that_can_be_decoded(name, steps):
+    built = limited(name)
+    source = torch.randint(END + 1, SIZE, (1, steps))
+    longest = built.longest_answer(steps)
+    tokens = torch.randint(END + 1, SIZE, (1, longest + 1))
+    if longest:
+        built.decode(tokens[:, :longest], built.encode(source))
+    with pytest.raises(ValueError, match="max_length = 7"):
+        built.decode(tokens, built.encode(source))
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@settings(max_examples=8)
+@given(
+    lengths=limited_lengths,
+    beam=st.integers(1, 4),
+    end=st.sampled_from([-9.0, -1.0, 1.0]),
+    length_penalty=st.sampled_from([0.0, 1.0]),
+    max_length=st.sampled_from([None, 1, 3, 50]),
+)
+def test_an_answer_is_cut_where_the_model_ends_and_its_neighbours_go_on(
+    name, lengths, beam, end, length_penalty, max_length
+):
+    built = limited(name, end)
+    rows = [[(3 * step + length) % SIZE for step in range(length)] for length in lengths]
+    source, mask = padded(rows)
+    answers = built.generate(source, mask, beam, length_penalty, max_length)
+    for row, tokens in zip(rows, answers, strict=True):
+        alone = torch.tensor([row])
+        asked = 2 * source.shape[1] + 10 if max_length is None else max_length
+        limit = min(asked, built.longest_answer(len(row)))
+        if limit == 0:
+            assert not tokens.any()
+            continue
+        (expected,) = built.generate(alone, None, beam, length_penalty, limit)
+        assert said(tokens)[:limit] == said(expected)
+        assert not tokens[limit:].any()
+        if end < -5:
+            assert END not in tokens.tolist()
+
+
+@pytest.mark.parametrize("name", ["causal Transformer", "SNAIL"])
+def test_what_no_answer_fits_beside_has_none(name):
+    built = limited(name)
+    source = torch.randint(END + 1, SIZE, (2, 7))
+    assert built.longest_answer(7) == 0
+    assert greedy(built, source).shape == (2, 0)
+    found = beam_search(built, source, beam=3, count=2)
+    assert found.tokens.shape == (2, 2, 0)
+    assert (found.scores == -torch.inf).all()
+
+
 def test_generate_is_greedy_or_the_best_of_a_beam():
     source = torch.tensor([[4, 5, 3]])
     built = model("Transformer")

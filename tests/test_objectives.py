@@ -70,9 +70,9 @@ def test_solved() -> None:
 @pytest.mark.parametrize(
     ("objective", "targets", "message"),
     [
-        (Labels(), torch.zeros(2, 3), r"whole numbers \[B, T\] = \[2, 3\]; got torch.float32"),
+        (Labels(), torch.zeros(2, 3), r"whole numbers \[B, T\]; got torch.float32 \[2, 3\]"),
         (Tokens(), torch.zeros(2, 4, dtype=torch.long), r"got torch.int64 \[2, 4\]"),
-        (Numbers(), torch.zeros(2, 3), r"got logits \[2, 3, 4\] and targets \[2, 3\]"),
+        (Numbers(), torch.zeros(2, 3), r"vectors \[B, T, O\]; got torch.float32 \[2, 3\]"),
     ],
 )
 def test_targets_of_another_form_are_refused(objective, targets, message) -> None:

@@ -1,7 +1,9 @@
 """Translation of text with nothing but a checkpoint, from Python and from the command line."""
 
 import io
+import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 import yaml
 
 from memnets.cli import main
+from memnets.controllers import GRU as Gated
 from memnets.core import END, PAD, UNKNOWN
+from memnets.encoders import SelfAttention
 from memnets.layers import LearnedPositions
-from memnets.models import Model, Transformer
+from memnets.models import SNAIL, CausalTransformer, Seq2Seq, Transformer
 from memnets.objectives import Tokens
 from memnets.runs import CheckpointError, load_checkpoint
 from memnets.translator import Answer, Counts, Translator
@@ -62,6 +66,8 @@ COPYING = {
         "init_args": {"test_sets": [[3, 2]], "test_sequences": 2, "epoch_batches": 1},
     },
 }
+#: Of which the last digits depend on what else is in a batch.
+SCORE = r"\t-?\d+\.\d+\t"
 LINES = ["497 %", "", "in 2 years", "January 5, 2031", "5", " \t", "Ω 7", "a " * 40 + "b", "5"]
 
 
@@ -183,6 +189,9 @@ def test_the_best_few_are_numbered_and_scored(checkpoint: Path, monkeypatch, cap
         (["--beam=wide"], "wide"),
         (["--beem=3"], "--beem=3"),
         (["--input=missing.txt"], "expected a file at missing.txt; there is none"),
+        (["--device=abacus"], "device must be one that is there, cpu"),
+        (["--device=cuda:77"], "; got cuda:77"),
+        (["--stream", "--output=x"], "a stream goes to standard output; leave --output out"),
         (["--output=."], "expected a file to write at .; it is no plain file"),
         ([], "expected a checkpoint at missing.ckpt; there is no such file"),
     ],
@@ -190,6 +199,63 @@ def test_the_best_few_are_numbered_and_scored(checkpoint: Path, monkeypatch, cap
 def test_bad_arguments_are_one_line_and_nothing_is_loaded(capsys, flags, expected) -> None:
     assert expected in fails(capsys, "translate", "--checkpoint=missing.ckpt", *flags)
     assert not list(Path().iterdir())
+
+
+def test_a_line_too_long_for_the_model_is_counted_and_named(
+    checkpoint: Path, monkeypatch, capfdbinary
+) -> None:
+    monkeypatch.setattr(Seq2Seq, "longest_answer", lambda self, steps: None if steps < 20 else 0)
+    lines = ["in 2 years", "in 2 years " * 20, "5", *["a " * 40] * 12]
+    text = "\n".join(lines).encode()
+    for stream in ([], ["--stream"]):
+        flags = ["--checkpoint", str(checkpoint), "--beam=2", *stream]
+        out, err = run(monkeypatch, capfdbinary, text, *flags)
+        expected = [*Translator.load(checkpoint)(lines[:1], beam=2), ""]
+        assert out.split("\n")[:2] == expected
+        assert out.count("\n") == len(lines)
+        numbers = "2, 4, 5, 6, 7, 8, 9, 10, 11, 12, ..."
+        assert f"memnets: long sentences: 13 (line {numbers})" in err
+
+
+@pytest.mark.parametrize("best", [1, 2])
+def test_a_stream_says_the_same_line_by_line(
+    checkpoint: Path, monkeypatch, capfdbinary, best: int
+) -> None:
+    flags = ["--checkpoint", str(checkpoint), "--beam=2", f"--n_best={best}", "--device=cpu"]
+    content = "\r\n".join(LINES).encode()
+    whole = run(monkeypatch, capfdbinary, content, *flags)
+    written: list[bytes] = []
+
+    class Asking(io.BytesIO):
+        """Gives a line only after what was read before is answered."""
+
+        def __next__(self) -> bytes:
+            written.append(capfdbinary.readouterr().out)
+            return super().__next__()
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Asking(content)))
+    main(["translate", *flags, "--stream"])
+    out, err = capfdbinary.readouterr()
+    answered = (b"".join(written) + out).decode()
+    assert re.sub(SCORE, "", answered) == re.sub(SCORE, "", whole[0])
+    assert err.decode() == whole[1]
+    assert all(written[1:]), "a line was not answered before the next was read"
+    Path("input.txt").write_bytes(content)
+    assert run(monkeypatch, capfdbinary, b"", *flags, "--stream", "--input=input.txt") == (
+        answered,
+        whole[1],
+    )
+
+
+def test_a_stream_answers_what_came_before_an_error(
+    checkpoint: Path, monkeypatch, capfdbinary
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"5\n5\n\xff\n5\n")))
+    with pytest.raises(SystemExit):
+        main(["translate", "--checkpoint", str(checkpoint), "--stream", "--beam=1"])
+    out, err = capfdbinary.readouterr()
+    assert out.count(b"\n") == 2
+    assert b"standard input, line 3: expected UTF-8" in err
 
 
 def test_a_checkpoint_is_asked_for(capsys) -> None:
@@ -345,22 +411,44 @@ def test_bad_calls_are_refused(translator: Translator) -> None:
         translator("in 2 years")
 
 
-def test_a_sentence_too_long_for_the_model_is_named(translator: Translator) -> None:
-    size = len(translator.vocabulary)
-    model: Model = Transformer(
+SHORT = {
+    "Transformer": lambda size: Transformer(
         size, size, 8, 2, 1, 8, positions=LearnedPositions(8, 12), objective=Tokens()
-    )
-    short = Translator(model, translator.vocabulary)
-    sentences = ["5", "in 2 years " * 20, "5"]
-    length = len(translator.vocabulary.encode(sentences[1])) + 1
-    expected = (
-        rf"sentence 2, of {length} tokens, cannot be translated: "
-        rf"the model's positions end at max_length = 12; got a sequence of length {length}"
-    )
-    for call in (short, short.alternatives):
-        with pytest.raises(ValueError, match=expected):
-            call(sentences, max_length=5)
-    assert len(short([sentences[0], sentences[2]], max_length=5)) == 2
+    ),
+    "causal Transformer": lambda size: CausalTransformer(
+        size, size, 8, 2, 1, 8, positions=LearnedPositions(8, 16), objective=Tokens()
+    ),
+    "SNAIL": lambda size: SNAIL(size, size, 8, 16, ((4, 4), (4, 4)), 4, objective=Tokens()),
+    "positions in the encoder": lambda size: Seq2Seq(
+        size,
+        size,
+        lambda width: SelfAttention(width, 1, 2, 8, positions=LearnedPositions(width, 12)),
+        partial(Gated, hidden_size=8),
+        width=8,
+        objective=Tokens(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_sentence_too_long_for_the_model_is_left_empty_and_the_others_are_translated(
+    translator: Translator, name: str, beam: int
+) -> None:
+    torch.manual_seed(0)
+    short = Translator(SHORT[name](len(translator.vocabulary)), translator.vocabulary)
+    sentences = ["5", "in 2 years " * 20, "", "497 %", "in 2 years " * 30]
+    together = short(sentences, beam=beam)
+    assert short.counts.long_sentences == 2
+    assert short.counts.empty_sentences == 1
+    assert short.too_long == [1, 4]
+    assert [together[i] for i in (1, 2, 4)] == ["", "", ""]
+    found = short.alternatives(sentences, beam=beam, count=beam)
+    assert [found[i] for i in (1, 2, 4)] == [[Answer("", 0.0)]] * 3
+    assert [answers[0].text for answers in found] == together
+    for row in (0, 3):
+        assert short([sentences[row]], beam=beam) == [together[row]]
+        assert short.too_long == []
 
 
 def test_tokens_of_characters_never_seen_are_counted(translator: Translator) -> None:

@@ -58,6 +58,13 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if not isinstance(objective, Objective | None):
+            raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
+        if not callable(optimizer):
+            raise TypeError(
+                "optimizer must make one from the parameters, such as partial(Adam, lr=0.001); "
+                f"got an object, {type(optimizer).__name__}(...)"
+            )
         self.objective = Bits() if objective is None else objective
         self.optimizer = optimizer
         self.schedule = schedule
@@ -99,6 +106,18 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         """
         return map_state(lambda part: part.index_select(0, index), state)
 
+    def longest_answer(self, source_steps: int) -> int | None:
+        """How long an answer may become: searches cut it there, and count it as cut.
+
+        Args:
+            source_steps: steps of the source, padding left out, at least 1.
+
+        Returns:
+            Steps of the longest answer; 0 where the source itself is too long for the model;
+            ``None`` = no limit, if a model does not say otherwise.
+        """
+        return None
+
     def alignments(self) -> dict[str, str]:
         """Where an answer looks at its source, for a picture: a label -> name of an addressing.
 
@@ -134,7 +153,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
             mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
             beam: how many answers are followed at once, at least 1; 1 is greedy.
             length_penalty: see :func:`~memnets.decoding.beam_search`.
-            max_length: of an answer.
+            max_length: of an answer, which also ends where :meth:`longest_answer` says.
         """
         check_positive(beam=beam)
         if beam == 1:
@@ -231,6 +250,7 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
 
     def on_test_epoch_start(self) -> None:
         """No answers yet."""
+        self.test_notes: list[str] = []
         self._examined: dict[tuple[str, str], list[Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
@@ -252,6 +272,8 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
                 score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
             }
             logged = {**means, **self._task.measure(name, list(answers))}
+            notes = self.objective.notes(answers)
+            self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
             prefix = self._task.score_prefix(name)
             self.log_dict({f"{prefix}{score}{way}": value for score, value in logged.items()})
         self._examined = {}
@@ -263,7 +285,13 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
 
     @property
     def _task(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        task = self.trainer.datamodule  # type: ignore[attr-defined]
+        if task is None:
+            raise ValueError(
+                "a test needs the task, whose test sets have names and scores of their own: "
+                "expected trainer.test(model, datamodule=<a task>); got dataloaders alone"
+            )
+        return task
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with the learning rate set anew at every step."""

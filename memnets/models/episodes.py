@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from memnets.addressing import Content
-from memnets.core import Batch, Memory, State
-from memnets.features import Features, VectorFeatures
+from memnets.core import Batch, Memory, State, make
+from memnets.features import Features, made_features
 from memnets.models.base import Model, masked_mean
 from memnets.models.seq2seq import check_source
 from memnets.objectives import Labels
@@ -49,7 +49,7 @@ class _Episodic(Model[State]):
             )
         self.input_size = input_size
         self.sizes = [input_size - output_size, output_size]
-        self.features = (VectorFeatures if features is None else features)(self.sizes[0])
+        self.features = made_features(features, self.sizes[0])
         self.nearness = Content(SquaredDistance())
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,8 @@ class MetaLearner(_Episodic[State]):
                 f"a prototypical loss needs the objective Labels; "
                 f"got {type(self.objective).__name__}"
             )
-        self.learner = learner(self.features.output_size + output_size, output_size)
+        sizes = (self.features.output_size + output_size, output_size)
+        self.learner = make("learner", learner, Model, *sizes)
         self.prototypical = prototypical
         self.detached_steps = detached_steps
 

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from memnets import kernels
 from memnets.controllers import LSTM, LSTMState
-from memnets.core import Batch, Controller, MemoryAccess, check_positive, choose_state, map_state
+from memnets.core import (
+    Batch,
+    Controller,
+    MemoryAccess,
+    check_made,
+    check_positive,
+    choose_state,
+    make,
+    map_state,
+)
 from memnets.kernels.steps import LSTMWeights, run
 from memnets.models.base import Model
 from memnets.objectives import Objective
@@ -77,9 +86,15 @@ class MemoryMachine(Model[MachineState]):
             check_positive(tbptt_steps=tbptt_steps)
         self.input_size = input_size
         self.tbptt_steps = tbptt_steps
+        check_made("access", access, "NTM(slots=128, width=20)")
         self.access = access
         read_size = 0 if access is None else access.read_size
-        self.controller = controller(input_size + read_size)
+        self.controller = make(
+            "controller",
+            controller,
+            Controller,
+            input_size + read_size,
+        )
         hidden_size = self.controller.hidden_size
         if access is not None:
             self.interface = nn.Linear(hidden_size, access.interface_size)

@@ -16,10 +16,12 @@ from memnets.core import (
     Controller,
     Encoder,
     Memory,
+    check_made,
     check_positive,
+    make,
     map_state,
 )
-from memnets.features import Features, VectorFeatures
+from memnets.features import Features, made_features
 from memnets.layers import Bridge
 from memnets.models.base import Model
 from memnets.models.seq2seq import check_source
@@ -119,9 +121,10 @@ class PointerNetwork(Model[PointerState]):
         self.input_size = input_size
         self.revisit = revisit
         self.complete = complete
-        self.features = (VectorFeatures if features is None else features)(input_size)
+        self.features = made_features(features, input_size)
         self.embedding = nn.Linear(self.features.output_size, width)
-        self.encoder = encoder(width)
+        check_made("attention", attention, "Content(ScaledDot())")
+        self.encoder = make("encoder", encoder, Encoder, width)
         slot_size = width + self.encoder.output_size
         end = torch.randn(slot_size) / slot_size**0.5
         # Where the answer ends by itself, when nothing else is left, there is nothing to learn.
@@ -129,7 +132,7 @@ class PointerNetwork(Model[PointerState]):
         self.begin = nn.Parameter(torch.randn(width) / width**0.5)
         self.fed = nn.Linear(slot_size, width)
         self.key = nn.Linear(slot_size, key_size, bias=False)
-        self.decoder = decoder(width)
+        self.decoder = make("decoder", decoder, Controller, width)
         hidden_size = self.decoder.hidden_size
         self.bridge = Bridge(self.encoder.summary_size, self.decoder)
         self.glimpses = nn.ModuleList(
@@ -231,6 +234,11 @@ class PointerNetwork(Model[PointerState]):
             lambda part: part.index_select(0, index), (state.visited, state.controller)
         )
         return state._replace(visited=visited, controller=controller)
+
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        longest = self.encoder.max_length
+        return None if longest is None or source_steps <= longest else 0
 
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: where each step points."""

@@ -15,7 +15,9 @@ from memnets.core import (
     Controller,
     Encoder,
     Memory,
+    check_made,
     check_positive,
+    make,
 )
 from memnets.layers import Bridge, Embedding
 from memnets.models.base import Model, masked_mean
@@ -118,11 +120,13 @@ class Seq2Seq(Model[Seq2SeqState]):
         shared = tied and input_size == output_size
         self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
         self.dropout = nn.Dropout(dropout)
-        self.encoder = encoder(width)
+        check_made("attention", attention, "Content(Additive(64))")
+        self.encoder = make("encoder", encoder, Encoder, width)
         value_size = 0 if attention is None else self.encoder.output_size
         fed_size = width if input_feeding else 0
         context_size = value_size if self.before else 0
-        self.decoder = decoder(width + fed_size + context_size)
+        size = width + fed_size + context_size
+        self.decoder = make("decoder", decoder, Controller, size)
         hidden_size = self.decoder.hidden_size
         self.attention = attention
         self.key: nn.Module = nn.Identity()
@@ -234,6 +238,11 @@ class Seq2Seq(Model[Seq2SeqState]):
             return super().reorder(state, index)
         rest = super().reorder(state._replace(memory=None), index)
         return rest._replace(memory=state.memory)
+
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        longest = self.encoder.max_length
+        return None if longest is None or source_steps <= longest else 0
 
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`."""

@@ -107,6 +107,10 @@ class SNAIL(Model[SNAILState]):
         hidden, state = self._run(inputs, state, None)
         return self.output(hidden), state
 
+    def longest_answer(self, source_steps: int) -> int:
+        """See :meth:`~memnets.models.Model.longest_answer`: what ``max_length`` leaves."""
+        return max(0, self.max_length - source_steps)
+
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: a label for each attention block."""
         return {

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.core import Memory, check_positive
+from memnets.core import Memory, check_made, check_positive
 from memnets.layers import Embedding, Positions, SinusoidalPositions, Slots, Stack, causal_mask
 from memnets.models.base import Model
 from memnets.models.seq2seq import check_source
@@ -60,6 +60,7 @@ class _Base(Model[Any]):
         self.target_embedding = Embedding(output_size, width)
         shared = tied and input_size == output_size
         self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
+        check_made("positions", positions, "LearnedPositions(width)")
         self.positions = SinusoidalPositions(width) if positions is None else positions
         self.dropout = nn.Dropout(dropout)
         self.bias = nn.Parameter(torch.zeros(output_size))
@@ -146,6 +147,11 @@ class Transformer(_Base):
             return super().reorder(state, index)  # type: ignore[no-any-return]
         return TransformerState(state.source, super().reorder(state.slots, index))
 
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: both sides have the same positions."""
+        positions = self.positions.max_length
+        return 0 if positions is not None and source_steps > positions else positions
+
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: a label for each layer of the decoder."""
         return _layers(self.decoder, "decoder", "source_attention")
@@ -204,6 +210,11 @@ class CausalTransformer(_Base):
         mask = torch.cat([state.mask, state.mask.new_ones(inputs.shape[:2])], 1)
         hidden, state = self._run(self.target_embedding, inputs, mask, state.slots)
         return self.answer(hidden), state
+
+    def longest_answer(self, source_steps: int) -> int | None:
+        """See :meth:`~memnets.models.Model.longest_answer`: what the source leaves."""
+        positions = self.positions.max_length
+        return None if positions is None else max(0, positions - source_steps)
 
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.models.Model.alignments`: a label for each layer."""

@@ -44,7 +44,7 @@ def read_lines(path: str) -> list[str]:
     return lines_of(read_bytes(path), path)
 
 
-def lines_of(content: bytes, name: str) -> list[str]:
+def lines_of(content: bytes, name: str, first: int = 1) -> list[str]:
     r"""Lines of a text in UTF-8, with or without a byte order mark.
 
     A line ends at ``\n`` or ``\r\n`` and nowhere else.
@@ -52,6 +52,7 @@ def lines_of(content: bytes, name: str) -> list[str]:
     Args:
         content: the text.
         name: what an error calls it.
+        first: number of the first line.
 
     Raises:
         ValueError: it is not UTF-8.
@@ -59,7 +60,7 @@ def lines_of(content: bytes, name: str) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + first
         byte = error.object[error.start]
         raise ValueError(
             f"{name}, line {line}: expected UTF-8; got the byte {byte:#04x}"

@@ -1,0 +1,155 @@
+"""Errors of a command in one line, which says what to do."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from typing import Any
+
+__all__ = ["one_line", "settings_of"]
+
+#: At most so many names are suggested.
+_MOST = 8
+
+#: Lines of a nested message that say nothing to who reads it.
+_NOISE = re.compile(
+    r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a <class 'list'>$|"
+    r"tip: |usage: "
+)
+#: A file that was tried where a class was meant.
+_NO_FILE = re.compile(r"Expected a path but .* either not accessible or invalid")
+
+#: Set by the other side or by the seed, not by who writes a config.
+_LINKED = {"self", "params", "input_size", "output_size", "seed"}
+
+_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+#: Where parts are that a bare name may stand for.
+_PARTS = (
+    "memnets.addressing", "memnets.callbacks", "memnets.controllers", "memnets.encoders",
+    "memnets.features", "memnets.layers", "memnets.memories", "memnets.models",
+    "memnets.normalizers", "memnets.objectives", "memnets.scores", "tasks", "torch.optim",
+)  # fmt: skip
+
+#: The options of each command that come first.
+_OPTIONS = (
+    "ckpt_path", "config", "data", "model", "name", "print_config", "runs", "seed_everything",
+    "threads", "trainer",
+)  # fmt: skip
+
+
+def one_line(message: str) -> str:
+    """What a nested message of jsonargparse says, without the attempts that had to fail.
+
+    Args:
+        message: of an error, in any number of lines.
+
+    Returns:
+        Where the error is, as ``model.access.slots``, what it is, and what to do, where that is
+        known. Any other message comes back as it is, in one line.
+    """
+    message = message.replace("Does not validate against any of the Union subtypes", "")
+    every = [line.strip(" -") for line in message.splitlines()]
+    lines = list(dict.fromkeys(line for line in every if line and not _NOISE.match(line)))
+    said = [line for line in lines if not _NO_FILE.match(line)]
+    if any(not line.startswith("Parser key") for line in said):
+        lines = said
+    text = " ".join(lines)
+    before, found, rest = text.partition('Parser key "')
+    if found and before:  # who passes it on says where it comes from
+        return f"{before.strip()} {one_line(found + rest)}"
+    keys = re.findall(r'Parser key "([^"]*)":', text)
+    text = re.sub(r'Parser key "[^"]*":\s*', "", text)
+    text = re.sub(r"Type [^:]* expects a function or a callable class: ", "", text)
+    classes = re.findall(r"class_path[ =]'([\w.]+)'", text)
+    text = re.sub(r"(Problem with given class_path '[\w.]+':\s*)+", "", text)
+    given = re.findall(r"^ *Given value: (.*)$", message, re.MULTILINE)
+    text = _hinted(text, classes, given, ".".join(keys))
+    return f"{'.'.join(keys)}: {text}" if keys else text
+
+
+def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
+    """A message with what to do about it."""
+    if match := re.search(r"Option '([^']+)' is not accepted", text):
+        return text[: match.end()] + _accepted(classes[-1] if classes else "", match[1])
+    if match := re.search(r"No module named '([^']+)'", text):
+        return f"{text[: match.end()]}; modules are looked for in this folder and on PYTHONPATH"
+    if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
+        names = [name for name, _ in _classes(match[1])]
+        near = _nearest(match[2], names)
+        return text[: match.end()] + (f"; it has {near}" if near else "")
+    if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        known = {name: path for module in _PARTS for name, path in _classes(module)}
+        near = _nearest(match[1], known, 1)
+        text = f"expected the path of a class, {known.get(near, 'my_parts.MyClass')} for one"
+        return f"{text}; got {match[1]}"
+    if match := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
+        return f"expected a subclass of {match[1]}" + (f"; got {given[0]}" if given else "")
+    no_class = r"Not a valid subclass of (Model|Task)|[\w.]+\.(Model|Task) is abstract"
+    if match := re.search(no_class, text):
+        kind = (match[1] or match[2]).lower()
+        flag = "--model" if kind == "model" else "--data"
+        nested = re.findall(r"NestedArg\(key='([^']+)', val='?([^')]*)'?\)", " ".join(given))
+        setting, value = nested[0] if nested else ("<setting>", "<value>")
+        return (
+            f"there is no {kind} yet that has a setting {setting}: give its config or "
+            f"its class first, as in memnets fit --config configs/copying/ntm.yaml "
+            f"{flag}.{setting} {value}"
+        )
+    if match := re.match(r"unrecognized arguments: --([\w.]+)", text.lower()):
+        first, *rest = match[1].split(".")
+        near = _nearest(first, _OPTIONS, 1)
+        return f"{text}; did you mean --{'.'.join([near, *rest])}?"
+    if "required: fit.data, fit.model" in text:
+        return text + "; start from a config: memnets fit --config configs/copying/ntm.yaml"
+    return text
+
+
+def _accepted(path: str, option: str) -> str:
+    """The settings of a class, the nearest to a mistaken one first."""
+    module, _, name = path.rpartition(".")
+    # Nothing is imported for a message: a class that was looked at is there.
+    found = getattr(sys.modules.get(module), name, None)
+    if not callable(found):
+        return ""
+    near = _nearest(option, settings_of(found))
+    return f"; {name} takes {near}" if near else f"; {name} takes no settings"
+
+
+def settings_of(part: Any) -> dict[str, inspect.Parameter]:
+    """The arguments of a class, those that it hands on to its bases too; or of a function.
+
+    Left out are those that a command sets itself: the sizes that data and model share, and the
+    seed.
+    """
+    calls = [part]
+    if isinstance(part, type):
+        calls = [call for each in part.__mro__ if (call := vars(each).get("__init__"))]
+    found: dict[str, inspect.Parameter] = {}
+    for call in calls:
+        parameters = inspect.signature(call).parameters.values()
+        named = (each for each in parameters if each.kind not in _VARIABLE)
+        found = {**{each.name: each for each in named if each.name not in _LINKED}, **found}
+        if all(each.kind != inspect.Parameter.VAR_KEYWORD for each in parameters):
+            break
+    return found
+
+
+def _classes(module: str) -> Iterator[tuple[str, str]]:
+    """Name and path of each public class of a module that was imported."""
+    found = sys.modules.get(module)
+    for name in getattr(found, "__all__", vars(found) if found is not None else ()):
+        if isinstance(getattr(found, name, None), type) and not name.startswith("_"):
+            yield name, f"{module}.{name}"
+
+
+def _nearest(name: str, names: Iterable[str], most: int = _MOST) -> str:
+    """The names that are most like one, the nearest first."""
+    ordered = sorted(
+        dict.fromkeys(names),
+        key=lambda other: -SequenceMatcher(None, name.lower(), other.lower()).ratio(),
+    )
+    return ", ".join(ordered[:most]) + (", ..." if len(ordered) > most > 1 else "")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from memnets import kernels
+from memnets import kernels, scores
 from memnets.kernels import additive
 from memnets.scores import Additive, Concat
 
@@ -32,8 +32,8 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
     sources = [query, keys, *part.parameters()]
 
     def run():
-        scores = part(query, keys)
-        return scores, *torch.autograd.grad((scores * weigh).sum(), sources)
+        given = part(query, keys)
+        return given, *torch.autograd.grad((given * weigh).sum(), sources)
 
     fast = run()
     with kernels.naive():
@@ -47,3 +47,13 @@ def test_blocks_cover_every_pair_once():
         for row, column in additive._blocks(rows, queries, pairs):
             seen[row, column] += 1
         assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+@pytest.mark.parametrize("score", [Additive, Concat])
+def test_the_additive_score_is_taken_in_blocks_where_that_wins(score, queries, monkeypatch):
+    taken = []
+    fast = scores.additive
+    monkeypatch.setattr(scores, "additive", lambda *sides: taken.append(1) or fast(*sides))
+    score(4)(torch.randn(3, queries, 4), torch.randn(3, 5, 4))
+    assert len(taken) == (queries > 1)

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from memnets.files import load_yaml, read_text
 from memnets.messages import settings_of
 
 __all__ = ["check_callbacks", "drop_settings", "read_configs", "run_name"]
@@ -26,7 +25,7 @@ _FOR_A_TASK = ("MemorySchedule", "Curriculum")
 
 def read_configs(paths: Sequence[Any]) -> list[dict[str, Any]]:
     """What is in the files that a config is made of, in their order."""
-    contents = (yaml.safe_load(Path(str(path)).read_text()) for path in paths)
+    contents = (load_yaml(read_text(str(path))) for path in paths)
     return [content for content in contents if isinstance(content, dict)]
 
 
@@ -149,7 +148,7 @@ def _asked(arguments: Sequence[str]) -> set[str]:
             asked.add(match[2])
         elif argument.split("=")[0] == "--data":
             value = argument.partition("=")[2] or following
-            content = yaml.safe_load(Path(value).read_text() if Path(value).is_file() else value)
+            content = load_yaml(read_text(value) if Path(value).is_file() else value)
             if isinstance(content, dict):
                 asked |= set(content.get("init_args", content))
     return asked

@@ -1,10 +1,14 @@
 import os
 
+# Tensors are tiny here: threads only get in each other's way; so do those of processes begun here.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-# Tensors are tiny here: threads only get in each other's way.
+from tests.images import save_blank_pictures
+
 torch.set_num_threads(1)
 
 # How hard to look: HYPOTHESIS_PROFILE=quick, default, ci or thorough.
@@ -16,7 +20,7 @@ common = settings(
     phases=[phase for phase in Phase if phase is not Phase.explain],
 )
 settings.register_profile("quick", common, max_examples=3, derandomize=True)
-settings.register_profile("default", common, max_examples=10, derandomize=True)
+settings.register_profile("default", common, max_examples=6, derandomize=True)
 settings.register_profile("ci", common, max_examples=25, derandomize=True, print_blob=True)
 settings.register_profile("thorough", common, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -27,3 +31,10 @@ def elsewhere(tmp_path, monkeypatch) -> None:
     """An empty folder to run commands in; and no arguments of pytest's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["memnets"])
+
+
+@pytest.fixture
+def sketches(request, monkeypatch) -> None:
+    """Saves blank pictures; in a test marked ``pictures``, those that are drawn."""
+    if not request.node.get_closest_marker("pictures"):
+        save_blank_pictures(monkeypatch)

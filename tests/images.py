@@ -1,10 +1,13 @@
-"""Files of images, for the tests of learning from few examples."""
+"""Files of images for tasks of images; and pictures that are not drawn."""
 
 import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 
@@ -42,3 +45,12 @@ def runs(count: int = 2, ways: int = 3) -> dict[str, bytes]:
             )
         files[f"run{run:02}/class_labels.txt"] = "\n".join(lines).encode()
     return files
+
+
+def save_blank_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are saved blank: to draw them takes most of the time of a small run."""
+
+    def blank(figure: Figure, file: BinaryIO, **options: object) -> None:
+        file.write(b"\x89PNG\r\n\x1a\n")
+
+    patch.setattr(Figure, "savefig", blank)

@@ -14,7 +14,7 @@ from memnets.controllers import GRU
 from memnets.core import Batch, Encoder, Memory
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq
-from memnets.normalizers import ScalableSoftmax
+from memnets.normalizers import GumbelHard, ScalableSoftmax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Dot, ScaledDot
 
@@ -284,3 +284,25 @@ def test_bad_settings_are_named(settings, message):
     encoder = partial(Recurrent, controller=partial(GRU, hidden_size=2))
     with pytest.raises(ValueError, match=message):
         Seq2Seq(5, 5, encoder, partial(GRU, hidden_size=2), Hard(Dot()), **settings)
+
+
+def test_straight_through_gumbel_draws_as_often_as_the_softmax_says():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(3, 1, 5, generator=generator)
+    draws = 20_000
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = GumbelHard().train()(scores.expand(draws, 3, 1, 5), None)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(drawn.mean(0), scores.softmax(-1), atol=0.015, rtol=0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_gradient_of_straight_through_gumbel_is_that_of_the_softmax(temperature):
+    scores = torch.tensor([[0.3, -0.2, 1.0]], dtype=torch.double, requires_grad=True)
+    weigh = torch.tensor([[1.0, 5.0, -2.0]], dtype=torch.double)
+    hard = GumbelHard(temperature).eval()(scores, None)
+    assert hard.tolist() == [[0.0, 0.0, 1.0]]
+    ours = torch.autograd.grad((hard * weigh).sum(), scores)
+    soft = torch.autograd.grad(((scores / temperature).softmax(-1) * weigh).sum(), scores)
+    torch.testing.assert_close(ours, soft)

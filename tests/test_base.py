@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import testing
+from memnets import decoding, testing
 from memnets.addressing import Content
 from memnets.controllers import LSTM, Chain, FeedForward
 from memnets.encoders import Recurrent, SelfAttention
@@ -25,7 +25,7 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.models.base import total_norm
+from memnets.models.base import _learning_rate_factor, total_norm
 from memnets.normalizers import Softmax
 from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Dot
@@ -127,3 +127,61 @@ def test_a_test_without_its_task_says_what_to_pass(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"expected trainer\.test\(model, datamodule=<a task>\)"):
         trainer.test(model, dataloaders=task.test_dataloader(), verbose=False)
     assert trainer.test(model, datamodule=task, verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+def test_reported_scores_are_means_of_all_examples(tmp_path) -> None:
+    task = Copying(
+        width=2, max_length=3, test_sets=[(4, 5)], validation_batches=2, validation_batch_size=2
+    )
+    torch.manual_seed(0)
+    model = MemoryMachine(task.input_size, task.output_size, FeedForward, None)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    for run, split, prefix in (
+        (trainer.test, "length_4", "test/length_4/"),
+        (trainer.validate, "val", "val/"),
+    ):
+        (reported,) = run(model, datamodule=task, verbose=False)
+        batches = [task.batch(split, index) for index in range(task.batches(split))]
+        with torch.no_grad():
+            scores = [
+                model.objective.scores(model.logits(batch), batch.targets, batch.target_mask)
+                for batch in batches
+            ]
+        for name in scores[0]:
+            expected = torch.cat([score[name] for score in scores]).mean().item()
+            assert reported[f"{prefix}{name}"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup_steps", "factors"),
+    [
+        ("constant", 0, [1, 1, 1, 1, 1]),
+        ("constant", 3, [1 / 4, 2 / 4, 3 / 4, 1, 1]),
+        ("cosine", 0, [*((1 + math.cos(math.pi * k / 8)) / 2 for k in range(9)), 0, 0]),
+        ("cosine", 2, [1 / 3, 2 / 3, *((1 + math.cos(math.pi * k / 6)) / 2 for k in range(7)), 0]),
+        ("inverse_sqrt", 0, [1, math.sqrt(1 / 2), math.sqrt(1 / 3)]),
+        ("inverse_sqrt", 3, [1 / 4, 2 / 4, 3 / 4, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)]),
+    ],
+)
+def test_a_schedule_is_its_formula(schedule, warmup_steps, factors) -> None:
+    given = [_learning_rate_factor(step, schedule, warmup_steps, 8) for step in range(len(factors))]
+    assert given == pytest.approx(factors, abs=1e-12)
+
+
+@pytest.mark.parametrize(("beam", "way"), [(1, "greedy"), (2, "beam_search"), (3, "beam_search")])
+def test_a_beam_of_1_is_decoded_greedily_and_a_greater_one_is_searched(
+    beam, way, monkeypatch
+) -> None:
+    called = []
+    for name in ("greedy", "beam_search"):
+        decode = getattr(decoding, name)
+        monkeypatch.setattr(
+            decoding, name, lambda *a, _n=name, _d=decode, **k: called.append(_n) or _d(*a, **k)
+        )
+    model = Transformer(7, 7, width=4, heads=2, layers=1, hidden_size=8).eval()
+    model.generate(torch.tensor([[3, 4]]), beam=beam, max_length=3)
+    assert called == [way]

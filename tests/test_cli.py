@@ -18,7 +18,7 @@ from memnets.files import only_writer
 from memnets.models import MemoryMachine
 from memnets.runs import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = [
     "--config", str(CONFIGS / "copying" / "ntm.yaml"),
@@ -105,6 +105,7 @@ def test_checkpoints_of_ones_own_beside_them() -> None:
     assert {"best.ckpt", "last.ckpt"} <= {path.name for path in (RUN / "checkpoints").iterdir()}
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) -> None:
     main(["fit", *SMALL])
     out = capsys.readouterr().out
@@ -283,6 +284,7 @@ def test_answers_of_a_bandit_are_written_with_what_they_bring() -> None:
         assert written["test/rewards"].shape == (5, 6, 5)
 
 
+@pytest.mark.pictures
 def test_pictures_are_drawn_in_the_precision_of_the_model() -> None:
     path = Path(__file__).parent.parent / "configs" / "fewshot" / "sinusoids_snail.yaml"
     short = ["--trainer.max_steps=1", "--data.test_episodes=2", "--data.epoch_batches=1"]

@@ -79,7 +79,7 @@ def omniglot(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("elsewhere", "sketches")
 def test_config(config: Path, tmp_path) -> None:
     data = yaml.safe_load(config.read_text())["data"]
     short = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]

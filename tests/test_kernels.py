@@ -45,8 +45,8 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
     sources = [query, keys, *part.parameters()]
 
     def run():
-        scores = part(query, keys)
-        return scores, *torch.autograd.grad((scores * weigh).sum(), sources)
+        given = part(query, keys)
+        return given, *torch.autograd.grad((given * weigh).sum(), sources)
 
     fast = run()
     with kernels.naive():
@@ -272,3 +272,13 @@ def test_a_machine_can_be_exported(memory):
     scores = torch.randn(2, 3, 4)
     exported = torch.export.export(sparse, (scores,)).module()
     torch.testing.assert_close(exported(scores), sparse(scores))
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+@pytest.mark.parametrize("score", [Additive, Concat])
+def test_the_additive_score_is_taken_in_blocks_where_that_wins(score, queries, monkeypatch):
+    taken = []
+    fast = scores.additive
+    monkeypatch.setattr(scores, "additive", lambda *sides: taken.append(1) or fast(*sides))
+    score(4)(torch.randn(3, queries, 4), torch.randn(3, 5, 4))
+    assert len(taken) == (queries > 1)

@@ -16,6 +16,7 @@ from memnets.layers import (
     TransformerLayer,
     causal_mask,
 )
+from memnets.models import Transformer
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
 close = {"rtol": 0, "atol": 1e-12}
@@ -169,3 +170,14 @@ def test_learned_positions_are_rows():
 def test_errors_say_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_decoder_starts_with_nothing_but_the_source():
+    torch.manual_seed(0)
+    model = Transformer(7, 7, width=4, heads=2, layers=2, hidden_size=8, dropout=0.0).eval()
+    tokens = torch.tensor([[3, 4, 5]])
+    state = model.encode(torch.tensor([[6, 3, 4, 5]]))
+    assert all(part.shape[2] == 0 for layer in state.slots for part in layer)
+    hidden = model.embed(model.target_embedding, tokens, torch.arange(3)[None])
+    hidden, _ = model.decoder(hidden, None, causal_mask(3, 3, hidden.device), state.source)
+    torch.testing.assert_close(model.decode(tokens, state)[0], model.answer(hidden))

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
+from memnets.cli import main
 from memnets.runs import load_checkpoint
 
 STEPS = 240
@@ -47,16 +49,18 @@ SETTINGS = [
 
 def command(folder: Path, *arguments: str) -> list[str]:
     settings = [*SETTINGS, "--trainer.max_steps", str(STEPS), "--runs", str(folder)]
-    return [sys.executable, "-m", "memnets", "fit", *settings, *arguments]
+    return ["fit", *settings, *arguments]
 
 
 def run(folder: Path, *arguments: str) -> None:
-    subprocess.run(command(folder, *arguments), check=True, capture_output=True, timeout=300)
+    """Here, without the imports that another process would begin with."""
+    main(command(folder, *arguments))
 
 
 def run_and_kill(folder: Path, *arguments: str, after_checkpoints: int) -> None:
     """Kill the run, with no chance to clean up, once it has saved that many checkpoints."""
-    process = subprocess.Popen(command(folder, *arguments), stdout=subprocess.DEVNULL)
+    arguments = [sys.executable, "-m", "memnets", *command(folder, *arguments)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     last = folder / "repeat_copying" / "ntm" / "version_0" / "checkpoints" / "last.ckpt"
     seen: set[int] = {last.stat().st_mtime_ns} if last.exists() else set()
     fresh = 0
@@ -77,6 +81,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("elsewhere", "sketches")
 def test_killed_twice_and_resumed_is_bit_identical(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     run_and_kill(tmp_path / "killed", after_checkpoints=2)

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "copying" / "ntm.yaml")
 STEPS = 240
+#: One test set: pictures of each take longer than the training.
+FLAGS = [*SMALL[2:], "--data.test_sets=[[4, 3]]"]
 SCORE = {"metric": "test/length_4/bits", "published": 3.0, "source": "Nobody 1999"}
 LAST = Path("runs/seed_0/copying/ntm/version_0/checkpoints/last.ckpt")
 METRICS = {"train/seconds": 2.0, "train/sequences": 16.0, "test/length_4/bits": 1.0}
@@ -78,7 +80,7 @@ def contents() -> dict[str, tuple[int, bytes]]:
 
 
 def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
-    flags = [*SMALL[2:], "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
+    flags = [*FLAGS, "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
 
     with started(arguments) as process:
@@ -194,7 +196,7 @@ def test_a_run_that_was_stopped_before_its_last_checkpoint_is_begun_anew() -> No
     folder = LAST.parent.parent
     LAST.parent.mkdir(parents=True)
     (LAST.parent / "best.ckpt").write_text("whole")
-    main(board(flags=SMALL[2:]))
+    main(board(flags=FLAGS))
     assert (LAST.parent / "best.ckpt").read_text() == "whole"
     assert (folder.with_name("version_1") / "metrics.json").is_file()
 

@@ -22,8 +22,9 @@ from memnets.runs import CheckpointError, load_checkpoint
 from memnets.translator import Answer, Counts, Translator
 from memnets.vocabulary import Vocabulary
 from tasks import Translation
+from tests.images import save_blank_pictures
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
 GRU = {"class_path": "memnets.controllers.GRU", "init_args": {"hidden_size": 8}}
 CONFIG = {
     "name": "translation/tiny",
@@ -77,6 +78,7 @@ def train(folder: Path, config: dict) -> Path:
     path.write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["memnets"])
+        save_blank_pictures(patch)
         main(["fit", "--config", str(path), "--runs", str(folder / "runs")])
     return folder / "runs" / config["name"] / "version_0" / "checkpoints" / "best.ckpt"
 

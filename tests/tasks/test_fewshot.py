@@ -15,6 +15,7 @@ from PIL import Image
 from memnets.core import Batch
 from tasks import FewShot, Sinusoids
 from tasks.fewshot.files import read_classes, read_digits, read_runs
+from tasks.fewshot.images import _moved
 from tests.images import png, runs, written
 
 OMNIGLOT = Path(__file__).parents[3] / "shared" / "data" / "omniglot"
@@ -458,3 +459,44 @@ def test_omniglot_as_it_comes() -> None:
         assert 0.02 < batch.source[..., :784].mean() < 0.2
     # The first line of run 1 says that item 1 is of class 8.
     assert lake.targets[0, 0] == 7
+
+
+class Fraction:
+    """Draws the same fraction of each range, or one for each number."""
+
+    def __init__(self, *fractions: Any) -> None:
+        self.fractions = iter(fractions)
+
+    def uniform(self, low: float, high: float, shape: Any) -> np.ndarray:
+        return low + np.broadcast_to(next(self.fractions), shape) * (high - low)
+
+
+def varied(image: np.ndarray, *fractions: Any) -> np.ndarray:
+    random: Any = Fraction(*fractions)
+    return np.asarray(_moved(Image.fromarray(image), random))
+
+
+@pytest.mark.parametrize(("fractions", "right", "down"), [((1, 0.5), 14, 0), ((0.5, 0), 0, -7)])
+def test_a_variant_is_moved_by_up_to_7_percent_of_its_sides(fractions, right, down) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 200), np.uint8)
+    moved = varied(image, 0.5, 0.5, fractions)
+    height, width = image.shape
+    ours = moved[max(0, -down) : height - max(0, down), : width - right].astype(int)
+    # The filter may round a whole number to the next one.
+    assert np.abs(ours - image[max(0, down) : height - max(0, -down), right:]).max() <= 1
+
+
+def test_a_variant_is_turned_sheared_and_scaled_about_its_middle() -> None:
+    image = np.zeros((101, 101), np.uint8)
+    places = {(50, 50), (20, 60), (70, 30)}
+    for row, column in places:
+        image[row - 2 : row + 3, column - 2 : column + 3] = 255
+    assert np.array_equal(varied(image, 0.5, 0.5, 0.5), image)
+    turn, shear, scale = math.radians(10), 0.1, np.array([1.1, 0.9])
+    moved = varied(image, 1.0, [[1.0], [0.0]], 0.5)
+    matrix = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    matrix = matrix @ np.array([[1, shear], [0, 1]]) * scale[:, None]
+    for row, column in places:
+        # Where the variant shows what the image has there.
+        x, y = np.linalg.solve(matrix, np.array([column, row]) - 50) + 50
+        assert moved[round(y), round(x)] > 200, (row, column)

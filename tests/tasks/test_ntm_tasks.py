@@ -200,3 +200,11 @@ def test_a_batch_is_a_pure_function_of_seed_split_and_index(make) -> None:
 def test_bad_settings_are_named(make: type[Task], settings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_recall_of_two_items_is_the_least() -> None:
+    task = AssociativeRecall(min_items=2, max_items=2, item_length=1, width=1, test_sets=[(2, 1)])
+    assert task.batch("items_2", 0).targets.shape == (1, 1, 1)
+    for settings in ({"min_items": 1}, {"test_sets": [(1, 1)]}):
+        with pytest.raises(ValueError, match=r"at least 2|2 <="):
+            AssociativeRecall(**settings)  # type: ignore[arg-type]

@@ -7,9 +7,9 @@ One line checks a part of your own::
     def test_leaky():
         testing.check_controller(Leaky, hidden_size=8)
 
-Each check makes the part many times, and tests laws of its kind on inputs that Hypothesis draws. The
-first law is that the part can be made and run once; if it can't, that is all that is said. Otherwise
-the message names every law that broke, with what was found. Laws of all kinds of parts:
+Each check makes the part many times, and tests laws of its kind on inputs that Hypothesis draws.
+The first law is that the part can be made and run once; if it can't, that is all that is said.
+Otherwise the message names every law that broke, with what was found. Laws of all kinds of parts:
 
 - inputs are never modified, and nothing that a call keeps on self changes a later one;
 - batch neighbours never change a result;
@@ -19,8 +19,9 @@ the message names every law that broke, with what was found. Laws of all kinds o
 - gradients are those of finite differences;
 - a ``state_dict`` brings the numbers back.
 
-A part that is not meant to keep a law leaves it out by its name, ``leave_out=["finite_differences"]``
-for a draw with a straight-through gradient; an unknown name gets the list of those that there are.
+A part that is not meant to keep a law leaves it out by its name, for instance a draw with a
+straight-through gradient ``leave_out=["finite_differences"]``; an unknown name gets the list of
+those that there are.
 ``dtypes`` are the types of less than double precision that a part knows, and ``masked=False`` says
 that it knows no masks. A law that could not be tested is told by a warning.
 

@@ -221,12 +221,13 @@ class _NormalizerSubject(Pointwise):
 
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
     def simplex(self, draw: Draw) -> None:
-        dtype = draw(st.sampled_from((torch.float64, *self.dtypes)))
-        part = self.build(dtype, training=draw(st.booleans()))
-        inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
-        weights = self.run(part, inputs)
-        assert_shape(weights, inputs.scores.shape, inputs.scores)
-        assert_weights(weights, inputs.mask)
+        training = draw(st.booleans())
+        for dtype in (torch.float64, *self.dtypes):
+            part = self.build(dtype, training)
+            inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
+            weights = self.run(part, inputs)
+            assert_shape(weights, inputs.scores.shape, inputs.scores)
+            assert_weights(weights, inputs.mask)
 
     @law("a masked slot weighs exactly 0 and gets no gradient")
     def masked_slots(self, draw: Draw) -> None:

@@ -652,8 +652,8 @@ class _ModelSubject(_Chunked):
 
         def loss(steps: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
             torch.manual_seed(0)
-            result: Tensor = part.loss(Batch(source, steps, targets, None, mask))
-            return result
+            value: Tensor = part.loss(Batch(source, steps, targets, None, mask))
+            return value
 
         expected = loss(steps[:, :length], targets[:, :length], None)
         assert_close(loss(steps, targets, mask), expected, "loss with padding and without")

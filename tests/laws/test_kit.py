@@ -134,7 +134,7 @@ def test_an_encoder_and_a_model_may_know_no_padding():
             assert mask is None, "no masks"
             return super().forward(inputs)
 
-    testing.check_encoder(NoMask, masked=False, max_examples=2, steps=1)
+    testing.check_encoder(NoMask, masked=False, max_examples=2, steps=2)
 
     class NoSourceMask(Machine):
         def encode(self, source, mask=None):

@@ -1017,7 +1017,7 @@ class SmallEncoder(encoders.Process):
     """Of a set of vectors."""
 
     def __init__(self, input_size):
-        super().__init__(input_size, steps=1)
+        super().__init__(input_size, steps=2)
 
 
 @faulty(SmallEncoder)
@@ -1397,10 +1397,15 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_model, SmallSeq2Seq),
         (testing.check_model, SmallSNAIL),
         (partial(testing.check_pointer, symmetry="permutation"), SmallPointer),
+        (check_encoder, SmallEncoder),
+        (check_decoding, Answering),
+        (testing.check_objective, Labels),
+        (testing.check_task, SmallTask),
+        (check_kernel, plain_kernel),
     ],
 )
 def test_the_parts_that_were_spoilt_keep_every_law(check, part):
-    check(part)
+    check(part, max_examples=min(5, settings().max_examples))
 
 
 def test_rotation_finds_a_shift_that_drops_mass_at_the_edges():

@@ -14,7 +14,7 @@ from memnets.controllers import GRU
 from memnets.core import Batch, Encoder, Memory
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq
-from memnets.normalizers import ScalableSoftmax
+from memnets.normalizers import GumbelHard, ScalableSoftmax
 from memnets.objectives import Tokens
 from memnets.scores import Additive, Dot, ScaledDot
 
@@ -284,3 +284,10 @@ def test_bad_settings_are_named(settings, message):
     encoder = partial(Recurrent, controller=partial(GRU, hidden_size=2))
     with pytest.raises(ValueError, match=message):
         Seq2Seq(5, 5, encoder, partial(GRU, hidden_size=2), Hard(Dot()), **settings)
+
+
+def test_straight_through_gumbel_draws_as_often_as_softmax_says():
+    torch.manual_seed(0)
+    shares = torch.tensor([0.1, 0.2, 0.7])  # which noise of the other sign would draw otherwise
+    draws = GumbelHard().train()(shares.log().expand(1, 20000, 3))
+    torch.testing.assert_close(draws.mean((0, 1)), shares, atol=0.015, rtol=0)

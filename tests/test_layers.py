@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from memnets.core import Memory
+from memnets.core import Memory, map_state
 from memnets.layers import (
     Embedding,
     LearnedPositions,
@@ -16,6 +16,7 @@ from memnets.layers import (
     TransformerLayer,
     causal_mask,
 )
+from memnets.models import Transformer
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
 close = {"rtol": 0, "atol": 1e-12}
@@ -169,3 +170,17 @@ def test_learned_positions_are_rows():
 def test_errors_say_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_transformer_begins_its_answer_with_no_slot_of_its_own():
+    model = randomised(Transformer(5, 5, width=6, heads=2, layers=2, hidden_size=8)).eval()
+    source, answer = torch.randint(5, (BATCH, SLOTS)), torch.randint(5, (BATCH, STEPS))
+    state = model.encode(source)
+    assert {part.shape[2] for layer in state.slots for part in layer} == {0}
+    logits, after = model.decode(answer, state)
+    assert {part.shape[2] for layer in after.slots for part in layer} == {STEPS}
+    # What it is told of the source comes by the memories alone.
+    other = model.encode(source.flip(1))._replace(source=state.source)
+    torch.testing.assert_close(model.decode(answer, other)[0], logits, **close)
+    none = map_state(lambda part: part[:, :, :0], after.slots)
+    torch.testing.assert_close(model.decode(answer, state._replace(slots=none))[0], logits, **close)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from memnets import kernels, trace
-from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState
+from memnets.addressing import Content
+from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState, Tape
+from memnets.scores import Dot
 
 EPSILON = 1e-6
 
@@ -270,3 +272,35 @@ def test_both_addressings_are_recorded_by_name(access, names, tmp_path) -> None:
     assert {name: len(heads) for name, heads in tape.heads.items()} == names
     assert torch.equal(tape.weights["reading"][0], state.weights)
     assert tape.plot(tmp_path / "weights.png").exists()
+
+
+def test_first_biases_of_an_ntm_go_to_their_heads_and_nowhere_else():
+    access = NTM(6, 4, 2, 3, 5, strength_bias=1.0, gate_bias=-3.0, stay_bias=2.0)
+    keys, positive, unit, shift, add = access.interface_bias().split(access.layout.sizes)
+    assert keys.tolist() == [0.0] * 20
+    assert positive.tolist() == [1.0] * 5 + [0.0] * 5
+    assert unit.tolist() == [-3.0] * 5 + [0.0] * 12
+    assert shift.view(5, 5).tolist() == [[0.0, 0.0, 2.0, 0.0, 0.0]] * 5
+    assert add.tolist() == [0.0] * 12
+    assert not NTM(6, 4).interface_bias().any()
+
+
+class ByTheBook(Content):
+    """As an addressing of one's own may be: its state is no option."""
+
+    def forward(self, query, memory, state):
+        return super().forward(query, memory, state)
+
+    def read(self, query, memory, state):
+        assert state is self.initial_state(memory)
+        return super().read(query, memory, state)
+
+
+def test_a_tape_hands_its_addressing_a_state():
+    tape = Tape(3, 2)
+    interface = torch.randn(2, tape.interface_size)
+    expected, _ = tape(interface, tape.initial_state(2))
+    tape.addressing = ByTheBook(tape.addressing.score)
+    vectors, _ = tape(interface, tape.initial_state(2))
+    assert (vectors == expected).all()
+    assert ByTheBook(Dot()).initial_state(None) is None

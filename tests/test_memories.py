@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from memnets import kernels, trace
-from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState
+from memnets.addressing import Content
+from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState, Tape
+from memnets.scores import Dot
 
 EPSILON = 1e-6
 
@@ -286,3 +288,24 @@ def test_the_biases_of_an_ntm_are_those_of_its_heads_alone() -> None:
     torch.testing.assert_close(query.shift, shift.expand(1, 3, 5))
     torch.testing.assert_close(erase, torch.full((1, 1, 3), 0.5))
     torch.testing.assert_close(add, torch.zeros(1, 1, 3))
+
+
+class ByTheBook(Content):
+    """As an addressing of one's own may be: its state is no option."""
+
+    def forward(self, query, memory, state):
+        return super().forward(query, memory, state)
+
+    def read(self, query, memory, state):
+        assert state is self.initial_state(memory)
+        return super().read(query, memory, state)
+
+
+def test_a_tape_hands_its_addressing_a_state():
+    tape = Tape(3, 2)
+    interface = torch.randn(2, tape.interface_size)
+    expected, _ = tape(interface, tape.initial_state(2))
+    tape.addressing = ByTheBook(tape.addressing.score)
+    vectors, _ = tape(interface, tape.initial_state(2))
+    assert (vectors == expected).all()
+    assert ByTheBook(Dot()).initial_state(None) is None

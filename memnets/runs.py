@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -88,6 +89,26 @@ def _optimizer_states(value: Any) -> bool:
     )
 
 
+def _callback_states(value: Any) -> bool:
+    """Also that no checkpoint, which training may delete for a better one, is named by a way out.
+
+    Lightning deletes only what is in its folder; to it, so is ``<folder>/../../other``.
+    """
+    if not isinstance(value, dict):
+        return False
+    for state in value.values():
+        if not isinstance(state, dict):
+            continue
+        kept = state.get("best_k_models")
+        paths = [*(kept if isinstance(kept, dict) else ())]
+        paths += [part for name, part in state.items() if str(name).endswith("model_path")]
+        for path in paths:
+            parts = Path(path).parts if isinstance(path, str) else ()
+            if ".." in itertools.dropwhile("..".__eq__, parts):
+                return False
+    return True
+
+
 def _generators(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("cpu"), Tensor)
 
@@ -97,7 +118,11 @@ _CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("state_dict", _named_tensors, "tensors by their names"),
     ("optimizer_states", _optimizer_states, "a list of states of optimizers"),
     ("lr_schedulers", lambda value: isinstance(value, list), "a list"),
-    ("callbacks", lambda value: isinstance(value, dict), "states of callbacks by their names"),
+    (
+        "callbacks",
+        _callback_states,
+        "states of callbacks by their names, with no way out of a folder",
+    ),
     ("loops", lambda value: isinstance(value, dict), "states of loops by their names"),
     ("generators", _generators, "states of random generators by their names"),
     ("global_step", _whole, "a whole number of at least 0"),

@@ -430,7 +430,8 @@ def checked_config(
     """
     checked = copy.deepcopy(dict(config))
     for name in sorted(set(checked) - set(_TOP), key=str):
-        if checked.pop(name) is not None and not trusted and name not in ("trust", "verbose"):
+        # What is of a command, such as verbose, is not of the run, and is never handed on.
+        if isinstance(checked.pop(name), (dict, list)) and not trusted:
             raise CheckpointError(f"the config in {path} is damaged: it has a setting {name!r}")
     if trusted:
         return checked, []

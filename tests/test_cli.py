@@ -355,6 +355,8 @@ DAMAGE = [
     ("optimizer_states.0.param_groups.0", {"params": 1}, "Adam cannot use the state"),
     ("lr_schedulers", 3, "lr_schedulers must be a list"),
     ("callbacks", [], "callbacks must be states of callbacks"),
+    ("callbacks.mine", {"best_k_models": {"x/../../y": 1.0}}, "no way out of a folder"),
+    ("callbacks.mine", {"last_model_path": "/x/../y"}, "no way out of a folder"),
     ("loops", [], "loops must be states of loops"),
     ("generators", {}, "generators must be states"),
     ("global_step", "many", "global_step must be a whole number"),

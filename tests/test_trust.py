@@ -168,6 +168,8 @@ def harmless(where: str, name, form) -> bool:
     numbers = isinstance(name, int) and (form is FORMS[-1] or "dict_kwargs" in where)
     word = where in ("trainer.accelerator", "trainer.strategy") and form(name) == "evil"
     data = where.endswith("training.a") and "class_path" not in str(form(name))
+    if where in ("optimizer", "lr_scheduler", "config"):  # never handed on
+        return not isinstance(form(name), (dict, list))
     return plain or numbers or word or data
 
 

@@ -1,14 +1,15 @@
 """Results that are kept in files: whole, checked, and found by all that they depend on."""
 
+import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.files import cached
+from memnets.files import FolderInUse, cached, only_writer
 
 
 def ask(folder: Path, key: bytes, result: bytes) -> tuple[bytes, bool]:
@@ -67,3 +68,26 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         ask(tmp_path / "file", b"key", b"result")
+
+
+def asleep(ready) -> None:
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no process is forked here")
+def test_a_lock_is_free_though_a_forked_process_lives_on(tmp_path) -> None:
+    context = get_context("fork")
+    ready = context.Event()
+    with only_writer(tmp_path):
+        worker = context.Process(target=asleep, args=[ready], daemon=True)
+        worker.start()
+        ready.wait(30)
+        with pytest.raises(FolderInUse, match="another training writes"), only_writer(tmp_path):
+            pass
+    try:
+        with only_writer(tmp_path):
+            assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()

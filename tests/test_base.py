@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as lightning
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import testing
+from memnets import decoding, testing
 from memnets.controllers import FeedForward
 from memnets.models import MemoryMachine
-from memnets.models.base import total_norm
+from memnets.models.base import _learning_rate_factor, total_norm
 from tasks import Copying
 
 
@@ -49,3 +50,34 @@ def test_a_gradient_whose_squares_overflow_is_clipped_to_its_direction(tmp_path)
     trainer.fit(model, task)
     moved = nn.utils.parameters_to_vector(model.parameters()).detach() - before
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_inverse_root_schedule_rises_and_then_falls_with_the_root() -> None:
+    found = [_learning_rate_factor(step, "inverse_sqrt", 3, 0) for step in (0, 1, 2, 3, 15)]
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.5])
+
+
+def test_a_beam_of_one_is_greedy_and_a_wider_one_a_search(monkeypatch) -> None:
+    model = MemoryMachine(3, 3, FeedForward, None)
+    found = SimpleNamespace(tokens=torch.tensor([[[7, 8], [9, 9]]]))
+    monkeypatch.setattr(decoding, "greedy", lambda *_: torch.tensor([[1, 2]]))
+    monkeypatch.setattr(decoding, "beam_search", lambda *_: found)
+    source = torch.zeros(1, 2, 3)
+    assert model.generate(source).tolist() == [[1, 2]]
+    assert model.generate(source, beam=2).tolist() == [[7, 8]]
+
+
+def test_reported_test_scores_are_means_over_sequences(monkeypatch) -> None:
+    model = MemoryMachine(3, 3, FeedForward, None)
+    task = Copying(width=2, test_sets=[(2, 4)])
+    (name,) = task.test_names()
+    monkeypatch.setattr(MemoryMachine, "_task", task)
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(model, "log_dict", logged.update)
+    model.on_test_epoch_start()
+    answers = torch.zeros(3, 1)
+    for values in ([1.0, 2.0, 6.0], [3.0]):
+        scores = {"bits": torch.tensor(values)}
+        model._examined.setdefault((name, ""), []).append((answers[: len(values)], scores))
+    model.on_test_epoch_end()
+    assert {key: float(value) for key, value in logged.items()} == {f"test/{name}/bits": 3.0}

@@ -268,7 +268,12 @@ class CLI(LightningCLI):
                     "use_distributed_sampler": False,
                     "enable_model_summary": False,
                 },
-                parser_kwargs={**_STYLE, "description": DESCRIPTION, **subcommands},
+                parser_kwargs={
+                    **_STYLE,
+                    "prog": "memnets",
+                    "description": DESCRIPTION,
+                    **subcommands,
+                },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 args=arguments,

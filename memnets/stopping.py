@@ -77,9 +77,12 @@ def stoppable() -> Iterator[None]:
         stopped = Stopped.behind(error)
         if stopped is None:
             raise
+        code = 128 + stopped.signum
+        if isinstance(error, SystemExit) and error.code == code:
+            raise  # it was said
         if str(stopped):
             print(f"memnets: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signum)
+        sys.exit(code)
     finally:
         _listener, handlers = before
         for number, handler in handlers.items():

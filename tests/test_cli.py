@@ -1,14 +1,17 @@
 """The command line: what a run leaves behind, checkpoints that stand alone, errors in one line."""
 
+import builtins
 import csv
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from pytorch_lightning import Callback
 from torch import nn
 
 from memnets import plots
@@ -17,6 +20,7 @@ from memnets.core import Controller
 from memnets.files import only_writer
 from memnets.models import MemoryMachine
 from memnets.runs import load_checkpoint
+from tasks import Copying
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -293,6 +297,134 @@ def test_pictures_are_drawn_in_the_precision_of_the_model() -> None:
     assert (pictures / "shot_5_curves.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("accumulate_grad_batches=0", "accumulate_grad_batches must be at least 1; got 0"),
+        ("accumulate_grad_batches=-2", "accumulate_grad_batches must be at least 1; got -2"),
+        ("val_check_interval=0", "val_check_interval must be more than 0; got 0"),
+        ("check_val_every_n_epoch=0", "check_val_every_n_epoch must be at least 1; got 0"),
+        ("barebones=true", "barebones leaves out the log"),
+        ("accelerator=tpu", "torch_xla"),
+        ("devices=0", "devices='0'"),
+        ("precision=17", "precision"),
+        ("strategy=nonsense", "nonsense"),
+        ("max_steps=-5", "max_steps"),
+    ],
+)
+def test_settings_of_the_trainer_that_make_no_sense_are_one_line(capsys, flag, expected) -> None:
+    assert expected in fails(capsys, "fit", *SMALL, f"--trainer.{flag}")
+    assert files() == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["log_every_n_steps=0", "limit_test_batches=0", "logger=false"],
+        ["limit_val_batches=0", "enable_checkpointing=false", "inference_mode=false"],
+        ["callbacks=RichProgressBar", "limit_train_batches=1", "detect_anomaly=true"],
+        ["callbacks=RichProgressBar", "enable_progress_bar=true", "fast_dev_run=2"],
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # Lightning's, of what it was asked for
+def test_usual_switches_of_the_trainer_work(flags) -> None:
+    main(["fit", *SMALL, *(f"--trainer.{flag}" for flag in flags)])
+
+
+@pytest.mark.parametrize(("few", "expected"), [("1", [0, 0, 0, 0]), ("0.5", [0, 1, 0, 1])])
+def test_overfitting_sees_the_same_batches_in_each_epoch(monkeypatch, few, expected) -> None:
+    made = []
+    batch = Copying.batch
+
+    def watched(self, split, index):
+        if split == "train":
+            made.append(index)
+        return batch(self, split, index)
+
+    monkeypatch.setattr(Copying, "batch", watched)
+    flags = [
+        "--trainer.limit_test_batches=0",
+        "--data.epoch_batches=4",
+        "--data.validation_batches=2",
+    ]
+    main(["fit", *SMALL, *flags, f"--trainer.overfit_batches={few}"])
+    # One batch is fetched ahead, to know which is the last.
+    assert [index for index in made if index < 2][:4] == expected
+
+
+def test_a_seed_of_chance_is_that_of_weights_and_data(capsys, monkeypatch) -> None:
+    seeds = set()
+    batch = Copying.batch
+
+    def watched(self, split, index):
+        seeds.add(self.seed)
+        return batch(self, split, index)
+
+    monkeypatch.setattr(Copying, "batch", watched)
+    main(["fit", *SMALL, "--seed_everything=true", "--trainer.limit_test_batches=0"])
+    (seed,) = seeds
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["seed_everything"] == seed
+    assert f"The seed is {seed}" in capsys.readouterr().out
+    assert "must be in [0, 2^32)" in fails(capsys, "fit", *SMALL, "--seed_everything=-1")
+
+
+class Failing(Callback):
+    """Raise something, or send a signal, at a hook.
+
+    Args:
+        hook: its name.
+        what: name of an exception or of a signal.
+    """
+
+    def __init__(self, hook: str, what: str) -> None:
+        self.what = what
+        setattr(self, hook, self.fail)
+
+    def fail(self, trainer, *args, **kwargs) -> None:
+        if self.what.startswith("SIG"):
+            signal.raise_signal(signal.Signals[self.what])
+        else:
+            raise getattr(builtins, self.what)
+
+
+def failing(hook: str, what: str) -> list[str]:
+    callback = {"class_path": "tests.test_cli.Failing", "init_args": {"hook": hook, "what": what}}
+    return ["--trainer.callbacks", json.dumps([callback])]
+
+
+@pytest.mark.parametrize("what", ["AssertionError", "KeyError", "ZeroDivisionError"])
+@pytest.mark.parametrize("hook", ["setup", "on_train_batch_end", "on_test_start"])
+def test_any_error_is_one_line_that_names_it_and_the_way_to_its_traceback(
+    capsys, monkeypatch, hook, what
+) -> None:
+    assert f"{what} (MEMNETS_TRACEBACK=1" in fails(capsys, "fit", *SMALL, *failing(hook, what))
+    monkeypatch.setenv("MEMNETS_TRACEBACK", "1")
+    with pytest.raises(getattr(builtins, what)):
+        main(["fit", *SMALL, *failing(hook, what)])
+
+
+@pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        ("setup", "stopped before the first step; nothing is left"),
+        ("on_train_batch_end", "stopped at step 1, before the first checkpoint; see {run}"),
+        ("on_train_epoch_end", "stopped at step 2; the run is in {run}; to go on: {again}"),
+        ("on_test_batch_end", "stopped at step 4; the run is in {run}; to go on: {again}"),
+    ],
+)
+def test_a_signal_ends_a_run_with_the_way_to_go_on(capsys, what, code, hook, expected) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *SMALL, *failing(hook, what)])
+    assert stop.value.code == code
+    again = f"memnets fit --ckpt_path {RUN / 'checkpoints' / 'last.ckpt'}"
+    said = capsys.readouterr().err
+    assert said == "memnets: " + expected.format(run=RUN, again=again) + "\n"
+    assert RUN.exists() == ("nothing is left" not in said)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 def test_commands_without_what_they_need_say_so(capsys) -> None:
     assert "start from a config: memnets fit --config" in fails(capsys, "fit")
     assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")
@@ -393,15 +525,109 @@ def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys)
     assert config["data"]["init_args"]["batch_size"] == 3
     assert json.loads((RUN / "metrics.json").read_text())["train/sequences"] == 12
 
+    # With other settings it is another run; what the first one left stays.
+    before = contents()
     main(["fit", *SMALL, "--trainer.max_steps=6", "--ckpt_path=last"])
-    said = [line for line in capsys.readouterr().out.splitlines() if "Changed" in line]
+    out = capsys.readouterr().out
+    said = [line for line in out.splitlines() if "Changed" in line]
     assert [line.partition(": ")[2] for line in said] == [
         "trainer.max_steps 4 -> 6",
-        "model.init_args.optimizer.init_args.lr 0.01 -> 0.005 (without effect)",
+        "model.init_args.optimizer.init_args.lr 0.01 -> 0.005",
         "data.init_args.batch_size 3 -> 4",
     ]
-    kept = load_checkpoint(last)["optimizer_states"][0]["param_groups"][0]
-    assert kept["initial_lr"] == 0.01
+    other = RUN.with_name("version_1")
+    assert f"Going on from step 4 of {last}" in out
+    assert f"What comes now is in {other}" in out
+    assert before.items() <= contents().items()
+    settings = [
+        load_checkpoint(folder / "checkpoints" / "last.ckpt")["optimizer_states"][0]
+        for folder in (RUN, other)
+    ]
+    assert [setting["param_groups"][0]["initial_lr"] for setting in settings] == [0.01, 0.005]
+
+
+def test_the_rate_that_is_asked_for_goes_by_the_schedule() -> None:
+    rise = ["--model.warmup_steps=9", "--trainer.max_steps=6"]
+    main(["fit", *SMALL, *rise])
+    last = RUN / "checkpoints" / "last.ckpt"
+    rate = ["--model.optimizer.lr=2.0", "--trainer.max_steps=7"]
+    main(["fit", "--ckpt_path", str(last), *rate])
+    went_on = RUN.with_name("version_1") / "checkpoints" / "last.ckpt"
+    (group,) = load_checkpoint(went_on)["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(2.0 * 8 / 10)
+
+
+def contents() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_left_as_it_is_and_says_so(capsys) -> None:
+    main(["fit", *SMALL])
+    before = contents()
+    for again in (
+        ["--ckpt_path", str(RUN / "checkpoints" / "last.ckpt")],
+        [*SMALL, "--ckpt_path=last"],
+    ):
+        capsys.readouterr()
+        main(["fit", *again])
+        assert "finished: it is at step 4, and trainer.max_steps is 4" in capsys.readouterr().out
+        assert contents() == before
+    main(["fit", "--ckpt_path", str(RUN / "checkpoints" / "best.ckpt"), "--trainer.max_steps=1"])
+    out = capsys.readouterr().out
+    assert "Nothing was left to train" in out
+    assert "Trained on" not in out
+    assert before.items() <= contents().items()
+
+
+def test_another_class_of_optimizer_cannot_go_on_and_changes_nothing(capsys) -> None:
+    main(["fit", *SMALL])
+    before = contents()
+    asked = ["--trainer.max_steps=6", "--model.optimizer=SGD", "--model.optimizer.lr=0.1"]
+    last = str(RUN / "checkpoints" / "last.ckpt")
+    for again in (["--ckpt_path", last], [*SMALL, "--ckpt_path=last"]):
+        message = fails(capsys, "fit", *again, *asked)
+        assert "with which torch.optim.SGD cannot go on" in message
+        assert f"--init_from={last}" in message
+    assert contents() == before
+
+
+@pytest.mark.parametrize("monitor", ["null", "val/wrong_bits"])
+def test_the_best_checkpoint_is_tested_whatever_others_are_saved(monitor) -> None:
+    own = [
+        "--trainer.callbacks+=ModelCheckpoint",
+        "--trainer.callbacks.filename=own",
+        f"--trainer.callbacks.monitor={monitor}",
+        "--trainer.callbacks.mode=max",
+    ]
+    main(["fit", *SMALL, *own, "--model.optimizer.lr=1.0", "--trainer.max_steps=6"])
+    after_training = json.loads((RUN / "metrics.json").read_text())
+    main(["test", "--ckpt_path", str(RUN / "checkpoints" / "best.ckpt")])
+    assert json.loads((RUN / "metrics.json").read_text()) == after_training
+
+
+def test_a_training_begins_with_the_weights_of_another(capsys) -> None:
+    main(["fit", *SMALL])
+    best = RUN / "checkpoints" / "best.ckpt"
+    still = ["--model.optimizer=SGD", "--model.optimizer.lr=0.0"]
+    capsys.readouterr()
+    main(["fit", "--init_from", str(best), *still])
+    out = capsys.readouterr().out
+    assert f"weights are from {best}: " in out
+    assert "Trained on 16 sequences" in out
+    begun = RUN.with_name("version_1")
+    theirs = load_checkpoint(best)["state_dict"]
+    ours = load_checkpoint(begun / "checkpoints" / "last.ckpt")
+    assert ours["global_step"] == 4
+    assert all(torch.equal(ours["state_dict"][name], theirs[name]) for name in theirs)
+    # What does not fit is new, and said to be.
+    main(["fit", *SMALL, f"--init_from={best}", "--model.access.width=7"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "weights are from" in line]
+    taken, _, new = line.partition("; new: ")
+    assert "controller.lstm.weight_hh_l0" in taken
+    assert "controller.lstm.weight_ih_l0" in new
+    assert "expected a checkpoint at missing" in fails(
+        capsys, "fit", *SMALL, "--init_from=missing.ckpt"
+    )
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(capsys) -> None:

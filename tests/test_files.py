@@ -3,8 +3,9 @@
 import itertools
 import os
 import socket
+import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.files import NoPlainFile, cached, load_yaml, read_settings, write_atomically
+from memnets.files import (
+    FolderInUse,
+    NoPlainFile,
+    cached,
+    load_yaml,
+    only_writer,
+    read_settings,
+    write_atomically,
+)
 
 
 def ask(folder: Path, key: bytes, result: bytes) -> tuple[bytes, bool]:
@@ -183,3 +192,26 @@ def test_a_config_that_is_none_is_one_line(tmp_path, content, expected) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^[^\n]*{expected}[^\n]*$"):
         read_settings(path)
+
+
+def asleep(ready) -> None:
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no process is forked here")
+def test_a_lock_is_free_though_a_forked_process_lives_on(tmp_path) -> None:
+    context = get_context("fork")
+    ready = context.Event()
+    with only_writer(tmp_path):
+        worker = context.Process(target=asleep, args=[ready], daemon=True)
+        worker.start()
+        ready.wait(30)
+        with pytest.raises(FolderInUse, match="another training writes"), only_writer(tmp_path):
+            pass
+    try:
+        with only_writer(tmp_path):
+            assert worker.is_alive()
+    finally:
+        worker.kill()
+        worker.join()

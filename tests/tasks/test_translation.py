@@ -222,8 +222,11 @@ def test_what_follows_the_end_is_not_read() -> None:
 
 def test_missing_answers_are_named() -> None:
     task = small()
-    with pytest.raises(ValueError, match="expected an answer to each sentence of test, 60 in"):
-        task.measure("test", shown(task)[1:])
+    for answers in (shown(task)[1:], [shown(task)[0][1:]], []):
+        with pytest.raises(ValueError, match="expected an answer to each sentence of test, "):
+            task.measure("test", answers)
+    # But a quick look may have the first batches alone.
+    assert task.measure("test", shown(task)[:2])["exact"] <= 1
 
 
 def test_labels_are_the_sub_words_and_the_end() -> None:

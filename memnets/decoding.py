@@ -6,15 +6,13 @@ actions, of each of which it is told what it brought.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import BEGIN, END, PAD, check_positive
-
-if TYPE_CHECKING:
-    from memnets.models import Model
+from memnets.batches import BEGIN, END, PAD
+from memnets.core import EncoderDecoder, check_positive
 
 __all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "greedy", "play"]
 
@@ -68,7 +66,7 @@ def _check(source: Tensor, max_length: int | None) -> int:
 
 @torch.no_grad()
 def greedy(
-    model: Model[Any], source: Tensor, mask: Tensor | None = None, max_length: int | None = None
+    model: EncoderDecoder, source: Tensor, mask: Tensor | None = None, max_length: int | None = None
 ) -> Tensor:
     """At each step the likeliest token, until the end mark.
 
@@ -107,7 +105,7 @@ def greedy(
 
 @torch.no_grad()
 def beam_search(
-    model: Model[Any],
+    model: EncoderDecoder,
     source: Tensor,
     mask: Tensor | None = None,
     beam: int = 5,
@@ -213,7 +211,7 @@ def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def play(model: Model[Any], source: Tensor, rewards: Tensor, mask: Tensor | None = None) -> Tensor:
+def play(model: EncoderDecoder, source: Tensor, rewards: Tensor, mask: Tensor | None = None) -> Tensor:
     """At each step the likeliest action; the next input is its :func:`feedback`, at first zeros.
 
     Args:

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memnets import fast
+
 __all__ = [
+    "additive_scores",
     "allocation",
     "append",
     "backward_weighting",
@@ -166,6 +169,24 @@ def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Ten
     key_length = (wide_keys.square().sum(-1) + epsilon).rsqrt()
     similarity = (wide_query * query_length) @ wide_keys.mT * key_length.unsqueeze(-2)
     return similarity.to(query.dtype)
+
+
+def additive_scores(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
+    """``v . tanh(q + k)`` of all pairs (Bahdanau et al. 2015, section A.1.2), q and k projected.
+
+    Args:
+        query: ``[*B, Q, K]``.
+        keys: ``[*B, N, K]``.
+        direction: v, ``[K]``.
+
+    Returns:
+        ``[*B, Q, N]``.
+    """
+    twin = fast.find(additive_scores, "", query, keys, direction)
+    if twin is not None:
+        scores: Tensor = twin(query, keys, direction)
+        return scores
+    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 
 
 # -- addressing by location -----------------------------------------------------------------------

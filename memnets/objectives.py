@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import END, PAD, Batch
+from memnets.batches import END, PAD, Batch
+from memnets.core import EncoderDecoder
 from memnets.decoding import check_search, play
-
-if TYPE_CHECKING:
-    from memnets.models import Model
 
 __all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
@@ -64,7 +62,7 @@ class Objective(ABC):
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether a task with these mean scores may be called solved."""
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Let a model answer on its own, as in a test.
 
         Args:
@@ -195,7 +193,7 @@ class Actions(Labels):
                 f"targets; got {list(batch.rewards.shape)}"
             )
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """The actions that a model takes by its own play.
 
         Raises:
@@ -263,7 +261,7 @@ class Tokens(Labels):
         exact = right.all(-1).to(torch.float32)
         return {**super().scores(logits, targets, mask), "exact": exact}
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""
         known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
         found = {}

@@ -1,7 +1,6 @@
 """The additive score, a block at a time: ``v . tanh(q + k)`` for every query and key.
 
-Its naive twin is :meth:`memnets.scores.Additive.forward` within :func:`memnets.kernels.naive`. The
-sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
+The twin of :func:`memnets.functional.additive_scores`. The sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
 is a wait for the main memory. Here they are made a block at a time, in the processor's cache, in
 the forward pass and again in the backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``:
 PyTorch's sigmoid is the faster one, and the result differs by rounding alone.
@@ -16,12 +15,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from memnets import fast, functional
+
 __all__ = ["additive"]
 
 #: Numbers in a block: two fit into a cache of 4 MiB, and Python's share of the time is small.
 _BLOCK = 1 << 19
 
 
+def _fits(query: Tensor, keys: Tensor, direction: Tensor) -> bool:
+    # With one query there are no more pairs than keys, and nothing to win.
+    pairs = query.shape[:-2] == keys.shape[:-2] and query.shape[-2] > 1 and keys.numel() > 0
+    return pairs and query.device.type == "cpu"
+
+
+@fast.twin(functional.additive_scores, fits=_fits)
 def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
     """Scores of all pairs.
 

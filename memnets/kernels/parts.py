@@ -1,4 +1,4 @@
-"""What kernels have in common: parts of a step, forward and backward."""
+"""Parts of a step, forward and backward, that several kernels use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from memnets.addressing import ByKey
+from memnets.normalizers import Softmax
+from memnets.scores import Cosine
+
 __all__ = [
     "Content",
     "PointedKeys",
     "constant",
     "content",
     "content_gradient",
+    "cosine_epsilon",
     "inverse_norms",
     "key_gradients",
     "pointed_keys",
@@ -49,6 +54,21 @@ def unrecorded(function: Function) -> Function:
 def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a tensor ``[]``, which PyTorch would make of it anew for each operation."""
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+def cosine_epsilon(addressing: ByKey[Any, Any], kind: type[ByKey[Any, Any]]) -> float | None:
+    """Epsilon of the cosine of an addressing whose content weights the kernels compute.
+
+    Args:
+        addressing: of a memory.
+        kind: the class that it must be of, exactly: a subclass may compute something else.
+
+    Returns:
+        ``None`` for another class, score or normalizer.
+    """
+    score = addressing.score
+    plain = (type(addressing), type(score), type(addressing.normalizer)) == (kind, Cosine, Softmax)
+    return score.epsilon if plain and isinstance(score, Cosine) else None
 
 
 class PointedKeys(NamedTuple):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from memnets.addressing import Content
-from memnets.core import Batch, Memory, State
+from memnets.batches import Batch
+from memnets.core import EncoderDecoder, Memory, State, check_source
 from memnets.features import Features, VectorFeatures
 from memnets.models.base import Model, masked_mean
-from memnets.models.seq2seq import check_source
 from memnets.objectives import Labels
 from memnets.scores import SquaredDistance
 
@@ -134,7 +134,7 @@ class MetaLearner(_Episodic[State]):
         self,
         input_size: int,
         output_size: int,
-        learner: Callable[[int, int], Model],
+        learner: Callable[[int, int], EncoderDecoder],
         features: Callable[[int], Features] | None = None,
         prototypical: float = 0.0,
         detached_steps: int = 0,
@@ -193,11 +193,11 @@ class MetaLearner(_Episodic[State]):
         return masked_mean(losses, batch.target_mask) + beside
 
     def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
-        """See :meth:`~memnets.models.Model.reorder`."""
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
         return {label: f"learner.{name}" for label, name in self.learner.alignments().items()}
 
 

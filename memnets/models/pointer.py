@@ -10,19 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.core import (
-    END,
-    Batch,
-    Controller,
-    Encoder,
-    Memory,
-    check_positive,
-    map_state,
-)
+from memnets.batches import END, Batch
+from memnets.cells import Bridge
+from memnets.core import Cell, Encoder, Memory, check_positive, check_source, map_state
 from memnets.features import Features, VectorFeatures
-from memnets.layers import Bridge
 from memnets.models.base import Model
-from memnets.models.seq2seq import check_source
 from memnets.objectives import Tokens
 
 __all__ = ["PointerNetwork", "PointerState"]
@@ -91,7 +83,7 @@ class PointerNetwork(Model[PointerState]):
         self,
         input_size: int,
         encoder: Callable[[int], Encoder],
-        decoder: Callable[[int], Controller],
+        decoder: Callable[[int], Cell],
         attention: Content,
         output_size: int | None = None,
         width: int = 128,
@@ -130,7 +122,7 @@ class PointerNetwork(Model[PointerState]):
         self.fed = nn.Linear(slot_size, width)
         self.key = nn.Linear(slot_size, key_size, bias=False)
         self.decoder = decoder(width)
-        hidden_size = self.decoder.hidden_size
+        hidden_size = self.decoder.output_size
         self.bridge = Bridge(self.encoder.summary_size, self.decoder)
         self.glimpses = nn.ModuleList(
             _Glimpse(hidden_size, key_size, slot_size, copy.deepcopy(attention))
@@ -224,7 +216,7 @@ class PointerNetwork(Model[PointerState]):
     def reorder(
         self, state: PointerState, index: Tensor, same_source: bool = False
     ) -> PointerState:
-        """See :meth:`~memnets.models.Model.reorder`; beams of a source share its memory."""
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`; beams of a source share its memory."""
         if not same_source:
             return super().reorder(state, index)
         visited, controller = map_state(
@@ -233,11 +225,11 @@ class PointerNetwork(Model[PointerState]):
         return state._replace(visited=visited, controller=controller)
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`: where each step points."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: where each step points."""
         return {"pointer": "attention"}
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
-        """See :meth:`~memnets.models.Model.slot_names`."""
+        """See :meth:`~memnets.core.EncoderDecoder.slot_names`."""
         return [*source, "end"]
 
 
@@ -254,6 +246,6 @@ class _Glimpse(nn.Module):
 
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         """``[B, T, hidden_size] -> [B, T, hidden_size]``."""
-        vectors, _ = self.attention.read(self.query(hidden), memory)
+        vectors, _ = self.attention.read(self.query(hidden), memory, None)
         output: Tensor = self.output(vectors)
         return output

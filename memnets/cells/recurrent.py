@@ -1,9 +1,8 @@
-"""Controllers: the network between the input and the memory."""
+"""Recurrent cells, and a feed-forward one: the controllers of machines and the networks of seq2seq."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from memnets.addressing import Content
 from memnets.core import Controller, Memory, Normalizer, check_positive
 from memnets.scores import Additive
 
-__all__ = ["GRU", "LSTM", "LSTMN", "Chain", "FeedForward", "LSTMNState", "LSTMState"]
+__all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
 
 
 class FeedForward(Controller[None]):
@@ -43,7 +42,9 @@ class FeedForward(Controller[None]):
         """``[B, input_size] -> [B, hidden_size]``."""
         return self.layers(inputs), None
 
-    def unroll(self, inputs: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def unroll(
+        self, inputs: Tensor, state: None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, all steps at once."""
         return self.layers(inputs), None
 
@@ -93,8 +94,12 @@ class LSTM(Controller[LSTMState]):
             cells.append(cell)
         return inputs, LSTMState(tuple(hiddens), tuple(cells))
 
-    def unroll(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
+    def unroll(
+        self, inputs: Tensor, state: LSTMState, mask: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused LSTM without a mask."""
+        if mask is not None:
+            return super().unroll(inputs, state, mask)
         outputs, (hidden, cell) = self.lstm(
             inputs, (torch.stack(state.hidden), torch.stack(state.cell))
         )
@@ -135,9 +140,11 @@ class GRU(Controller[tuple[Tensor, ...]]):
         return inputs, tuple(hiddens)
 
     def unroll(
-        self, inputs: Tensor, state: tuple[Tensor, ...]
+        self, inputs: Tensor, state: tuple[Tensor, ...], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
+        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused GRU without a mask."""
+        if mask is not None:
+            return super().unroll(inputs, state, mask)
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
 
@@ -203,7 +210,7 @@ class LSTMN(Controller[LSTMNState]):
         """``[B, input_size] -> [B, hidden_size]``."""
         keys, values, summary, mask = state
         query = self.query(torch.cat([inputs, summary], -1)).unsqueeze(1)
-        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)))
+        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)), None)
         summary, cell = vectors.squeeze(1).chunk(2, -1)
         hidden, cell = self.cell(inputs, (summary, cell))
         return hidden, LSTMNState(
@@ -221,60 +228,7 @@ class LSTMN(Controller[LSTMNState]):
         )
 
 
-class Chain(Controller[tuple[Any, ...]]):
-    """Controllers of any kinds, each of which is given what the one before makes.
-
-    The state is a tuple of theirs.
-
-    Args:
-        input_size: width of the input of the first.
-        controllers: make the controllers, each from the width of its input; at least one.
-
-    Example:
-        ``partial(Chain, controllers=[partial(FeedForward, hidden_size=50), LSTM])``
-    """
-
-    def __init__(self, input_size: int, controllers: Sequence[Callable[[int], Controller]]) -> None:
-        super().__init__()
-        if not controllers:
-            raise ValueError("a Chain needs at least one controller; got none")
-        self.input_size = self.hidden_size = input_size
-        self.controllers = nn.ModuleList()
-        for make in controllers:
-            self.controllers.append(controller := make(self.hidden_size))
-            self.hidden_size = controller.hidden_size
-
-    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
-        """The first states of all."""
-        return tuple(controller.initial_state(batch_size) for controller in self._all())
-
-    def forward(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """``[B, input_size] -> [B, hidden_size]``."""
-        states = []
-        for controller, past in zip(self._all(), state, strict=True):
-            inputs, past = controller(inputs, past)
-            states.append(past)
-        return inputs, tuple(states)
-
-    def unroll(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of one, then of the next."""
-        states = []
-        for controller, past in zip(self._all(), state, strict=True):
-            inputs, past = controller.unroll(inputs, past)
-            states.append(past)
-        return inputs, tuple(states)
-
-    def choose(self, mask: Tensor, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Each of the controllers chooses for itself."""
-        parts = zip(self._all(), new, old, strict=True)
-        return tuple(controller.choose(mask, one, other) for controller, one, other in parts)
-
-    def _all(self) -> list[Controller]:
-        controllers: list[Any] = list(self.controllers)
-        return controllers
-
-
 def _weights(network: nn.RNNBase) -> list[list[Tensor]]:
-    """Of each layer: into the gates, across from the last step, and a bias for either."""
+    """Weights of each layer: of the input, of the last hidden vector, and a bias for either."""
     weights: Any = network.all_weights
     return weights  # type: ignore[no-any-return]

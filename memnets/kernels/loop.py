@@ -1,0 +1,67 @@
+"""All steps of an LSTM on a memory as one node of the graph.
+
+The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer on a memory that has a
+kernel for its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memnets import fast
+from memnets.cells.composed import Loop, LoopState
+from memnets.cells.recurrent import LSTM, LSTMState
+from memnets.core import MemoryAccess
+from memnets.kernels import dnc, ntm
+from memnets.kernels.steps import LSTMWeights, StepKernel, run
+from memnets.memories.dnc import DNC
+from memnets.memories.ntm import NTM
+
+__all__ = ["KERNELS", "unroll"]
+
+#: Class of a memory -> its kernel, or ``None`` where it has another addressing.
+KERNELS: dict[type[MemoryAccess], Callable[[Any], StepKernel | None]] = {
+    NTM: ntm.kernel,
+    DNC: dnc.kernel,
+}
+
+
+def _kernel(access: MemoryAccess) -> StepKernel | None:
+    find = KERNELS.get(type(access))
+    return None if find is None else find(access)
+
+
+def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    return (
+        mask is None
+        and type(loop.controller) is LSTM
+        and loop.controller.lstm.num_layers == 1
+        and _kernel(loop.access) is not None
+    )
+
+
+@fast.twin(Loop, "unroll", fits=_fits)
+def unroll(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
+) -> tuple[Tensor, LoopState]:
+    """``[B, T, input_size] -> [B, T, output_size]``: see :meth:`memnets.core.Cell.unroll`."""
+    controller, kernel = loop.controller, _kernel(loop.access)
+    assert isinstance(controller, LSTM)
+    assert kernel is not None
+    (hidden,), (cell,) = state.controller
+    features, cell, access = run(
+        kernel,
+        LSTMWeights(*controller.lstm.all_weights[0]),
+        loop.interface,
+        inputs,
+        torch.cat([hidden, state.read], -1),
+        cell,
+        state.access,
+    )
+    hidden, read = features[:, -1].tensor_split((controller.hidden_size,), -1)
+    last = LoopState(LSTMState((hidden,), (cell,)), type(state.access)(*access), read)
+    return features, last

@@ -16,8 +16,8 @@ from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
-from memnets.controllers import GRU
-from memnets.core import BEGIN, END, PAD, Batch
+from memnets.batches import BEGIN, END, PAD, Batch
+from memnets.cells import GRU
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq, Transformer
 from memnets.objectives import Tokens

@@ -14,7 +14,7 @@ from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
-from memnets.controllers import LSTM
+from memnets.cells import LSTM
 from memnets.encoders import Recurrent
 from memnets.models import PointerNetwork
 from memnets.objectives import Tokens

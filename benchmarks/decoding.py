@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from memnets.core import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD
 from memnets.translator import Translator
 
 SENTENCES, BATCH, ROUNDS = 1000, 100, 3

@@ -16,7 +16,8 @@ from rich.table import Table
 from torch import Tensor
 
 from memnets import plots, trace
-from memnets.core import BEGIN, Batch, check_positive, map_state, unpadded
+from memnets.batches import BEGIN, Batch, unpadded
+from memnets.core import check_positive, map_state
 from memnets.models import Model
 from memnets.objectives import Bits
 from memnets.runs import update_metrics

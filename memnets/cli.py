@@ -31,8 +31,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from memnets.batches import PAD
 from memnets.callbacks import Pictures, Report
-from memnets.core import PAD, check_positive
+from memnets.core import check_positive
 from memnets.decoding import check_search
 from memnets.files import only_writer, write_atomically
 from memnets.models import Model, TrainingDiverged
@@ -58,7 +59,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets fit --config configs/copying/ntm.yaml
       train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
 
-  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.controllers.GRU
+  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.cells.GRU
       the same with another part; any part can be swapped for one of your own by its class path
 
   memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt

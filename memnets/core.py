@@ -105,9 +105,7 @@ def map_state(
             for key, part in state.items()
         }
     elif isinstance(state, (tuple, list)):
-        parts = [
-            map_state(function, *same, keep=keep) for same in zip(state, *others, strict=True)
-        ]
+        parts = [map_state(function, *same, keep=keep) for same in zip(state, *others, strict=True)]
         result = type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     else:
         raise TypeError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from memnets.batches import BEGIN, END, PAD
 from memnets.core import EncoderDecoder, check_positive
 
-__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "greedy", "play"]
+__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
 
 #: Rows that are done are taken out of the batch when they are more than this share of it.
 _IDLE_SHARE = 0.25
@@ -195,6 +195,33 @@ def beam_search(
     return Hypotheses(answers[:, :count, :steps], found[:, :count].float())
 
 
+def generate(
+    model: EncoderDecoder,
+    source: Tensor,
+    mask: Tensor | None = None,
+    beam: int = 1,
+    length_penalty: float = 1.0,
+    max_length: int | None = None,
+) -> Tensor:
+    """Answer in tokens, ``[B, T]``: :func:`greedy`, or the best answer of a :func:`beam_search`.
+
+    Args:
+        model: answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        beam: how many answers are followed at once, at least 1; 1 is greedy.
+        length_penalty: see :func:`beam_search`.
+        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+
+    Raises:
+        ValueError: a number is out of its range, or the source is empty.
+    """
+    check_positive(beam=beam)
+    if beam == 1:
+        return greedy(model, source, mask, max_length)
+    return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
+
+
 def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
     """What a model is told of its actions: which it took, and what each brought.
 
@@ -211,7 +238,9 @@ def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def play(model: EncoderDecoder, source: Tensor, rewards: Tensor, mask: Tensor | None = None) -> Tensor:
+def play(
+    model: EncoderDecoder, source: Tensor, rewards: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """At each step the likeliest action; the next input is its :func:`feedback`, at first zeros.
 
     Args:

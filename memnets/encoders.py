@@ -135,9 +135,7 @@ class SelfAttention(Encoder):
         normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
-        self.stack = EncoderStack(
-            layers, input_size, heads, hidden_size, dropout, norm, normalizer
-        )
+        self.stack = EncoderStack(layers, input_size, heads, hidden_size, dropout, norm, normalizer)
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
         self.positions = positions
         self.input_size = self.output_size = self.summary_size = input_size

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Twin", "enabled", "find", "naive", "twin", "twins"]
+__all__ = ["Twin", "applies", "enabled", "find", "naive", "twin", "twins"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -78,7 +78,9 @@ def twin(
     """
 
     def register(run: Function) -> Function:
-        _twins.setdefault((part, method), []).insert(0, Twin(part, method, fits, run, any_precision))
+        _twins.setdefault((part, method), []).insert(
+            0, Twin(part, method, fits, run, any_precision)
+        )
         return run
 
     return register
@@ -103,6 +105,11 @@ def naive() -> Iterator[None]:
 def enabled() -> bool:
     """Whether twins may run here."""
     return _enabled.get()
+
+
+def applies(*tensors: Tensor) -> bool:
+    """Whether twins may run here on these tensors: see the conditions above."""
+    return _enabled.get() and _plain(tensors)
 
 
 def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:

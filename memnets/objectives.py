@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets.batches import END, PAD, Batch
 from memnets.core import EncoderDecoder
-from memnets.decoding import check_search, play
+from memnets.decoding import check_search, generate, play
 
 __all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
@@ -268,8 +268,8 @@ class Tokens(Labels):
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue
-            answers = model.generate(
-                batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
+            answers = generate(
+                model, batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
             )
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memnets import kernels
+from memnets import fast
 from memnets.addressing import Content
 from memnets.core import Addressing, Memory
 
@@ -183,5 +183,5 @@ def record(model: nn.Module) -> Iterator[Tape]:
                 heads: dict[str, list[str]] = getattr(modules[owner], "head_names", dict)()
                 if attribute in heads:
                     tape.heads[name] = heads[attribute]
-        stack.enter_context(kernels.naive())
+        stack.enter_context(fast.naive())
         yield tape

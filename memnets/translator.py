@@ -11,7 +11,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from memnets.core import END, UNKNOWN, check_positive, padded
+from memnets.batches import END, UNKNOWN, padded
+from memnets.core import check_positive
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
 from memnets.runs import CheckpointError, check_same_model, load_checkpoint

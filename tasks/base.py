@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from memnets.plots import Curves
 
 __all__ = ["Array", "Task", "by_name", "check_range"]

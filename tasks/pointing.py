@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from memnets.core import END, Batch, check_positive, padded, unpadded
+from memnets.batches import END, Batch, padded, unpadded
+from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range
 from tasks.tokens import MARKS, answer_batch, answered_rows, said
 

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets import kernels
+from memnets import fast
 from memnets.addressing import Content, Hard, HardState, Local
-from memnets.controllers import GRU
-from memnets.core import Batch, Encoder, Memory
+from memnets.batches import Batch
+from memnets.cells import GRU
+from memnets.core import Encoder, Memory
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq
 from memnets.normalizers import ScalableSoftmax
@@ -42,7 +43,7 @@ def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> No
         return vectors, *torch.autograd.grad(vectors.sum(), [query, content.normalizer.scale])
 
     fused = read()
-    with kernels.naive():
+    with fast.naive():
         plain = read()
     torch.testing.assert_close(fused, plain)
     scores = content.scores(query, slots).detach().numpy()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memnets import testing
-from memnets.controllers import FeedForward
+from memnets.cells import FeedForward
 from memnets.models import MemoryMachine
 from memnets.models.base import total_norm
 from tasks import Copying

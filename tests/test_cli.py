@@ -203,7 +203,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--model.access.shift_range=4"], "shift_range must be odd"),
         (["--model.access.read_heads=0"], "read_heads must be a whole number of at least 1; got 0"),
         (["--model.controller=nowhere.Missing"], "No module named 'nowhere'"),
-        (["--model.controller=memnets.controllers.Missing"], "Missing"),
+        (["--model.controller=memnets.cells.Missing"], "Missing"),
         (["--model.schedule=steep"], "steep"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--config=missing.yaml"], "missing.yaml"),
@@ -363,10 +363,10 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
 
 def test_a_chain_of_controllers_is_given_in_the_config() -> None:
     parts = [
-        {"class_path": f"memnets.controllers.{name}", "init_args": {"hidden_size": size}}
+        {"class_path": f"memnets.cells.{name}", "init_args": {"hidden_size": size}}
         for name, size in (("FeedForward", 5), ("GRU", 3))
     ]
-    chain = {"class_path": "memnets.controllers.Chain", "init_args": {"controllers": parts}}
+    chain = {"class_path": "memnets.cells.Chain", "init_args": {"controllers": parts}}
     config = yaml.safe_load((CONFIGS / "copying" / "dnc.yaml").read_text())
     config["model"]["init_args"]["controller"] = chain
     Path("chain.yaml").write_text(yaml.safe_dump(config))

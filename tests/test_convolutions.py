@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memnets import functional, testing, trace
-from memnets.convolutions import DenseBlock, TCBlock
-from memnets.layers import AttentionBlock, Slots
+from memnets.cells import AttentionBlock, DenseBlock, Slots, TCBlock
 from memnets.normalizers import Softmax
 
 SIZE, FILTERS = 3, 2

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memnets import testing
-from memnets.controllers import LSTM
-from memnets.core import Batch
+from memnets.batches import Batch
+from memnets.cells import LSTM
 from memnets.features import VectorFeatures
 from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
 from memnets.objectives import Labels, Numbers

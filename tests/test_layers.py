@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from memnets.core import Memory
-from memnets.layers import (
+from memnets.cells import (
     Embedding,
     LearnedPositions,
     MultiHead,
@@ -16,6 +15,7 @@ from memnets.layers import (
     TransformerLayer,
     causal_mask,
 )
+from memnets.core import Memory
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
 close = {"rtol": 0, "atol": 1e-12}

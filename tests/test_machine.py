@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from memnets import kernels
-from memnets.controllers import GRU, LSTM, Chain, FeedForward
-from memnets.core import Batch, map_state
+from memnets import fast
+from memnets.batches import Batch
+from memnets.cells import GRU, LSTM, Chain, FeedForward
+from memnets.core import map_state
 from memnets.memories import DNC, LRUA, NTM, NTMState, Tape
 from memnets.models import MachineState, MemoryMachine
 from tasks import Copying
@@ -119,7 +120,7 @@ def test_a_run_as_one_node_is_its_steps(access) -> None:
     inputs = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
     state = random_state(model)
     fast = answers_and_gradients(model, inputs, state)
-    with kernels.naive():
+    with fast.naive():
         plain = answers_and_gradients(model, inputs, state)
     torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11)
     _, last = model(inputs)
@@ -165,7 +166,7 @@ def test_noise_of_an_ntm_is_the_same_in_a_run_and_in_its_steps() -> None:
     torch.manual_seed(3)
     noisy, _ = model(inputs)
     torch.manual_seed(3)
-    with kernels.naive():
+    with fast.naive():
         plain, _ = model(inputs)
     torch.testing.assert_close(noisy, plain)
     assert not torch.allclose(noisy, model.eval()(inputs)[0])

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from memnets import decoding, trace
 from memnets.addressing import Content
-from memnets.controllers import LSTM
-from memnets.core import BEGIN, END, PAD, Batch
+from memnets.batches import BEGIN, END, PAD, Batch
+from memnets.cells import LSTM, LearnedPositions
 from memnets.encoders import Process, Recurrent, SelfAttention
-from memnets.layers import LearnedPositions
 from memnets.models import PointerNetwork
 from memnets.objectives import Tokens
 from memnets.scores import Additive, ScaledDot

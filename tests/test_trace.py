@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from memnets import callbacks, kernels, plots, trace
+from memnets import fast, callbacks, plots, trace
 from memnets.addressing import Content, Local
-from memnets.controllers import GRU, LSTMN, FeedForward
-from memnets.core import BEGIN, END
+from memnets.batches import BEGIN, END
+from memnets.cells import GRU, LSTMN, FeedForward
 from memnets.encoders import Recurrent
 from memnets.memories import NTM, Tape
 from memnets.models import (
@@ -88,8 +88,8 @@ def test_what_is_recorded_is_what_the_machine_used() -> None:
 def test_after_recording_nothing_is_left_on_the_model() -> None:
     model = machine(NTM(slots=5, width=3))
     with trace.record(model) as tape:
-        assert not kernels.applies(torch.zeros(1))
-    assert kernels.applies(torch.zeros(1))
+        assert not fast.applies(torch.zeros(1))
+    assert fast.applies(torch.zeros(1))
     model(torch.zeros(1, 2, 3))
     assert tape.weights == {}
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
+from memnets.batches import END, PAD, UNKNOWN
+from memnets.cells import LearnedPositions
 from memnets.cli import main
-from memnets.core import END, PAD, UNKNOWN
-from memnets.layers import LearnedPositions
 from memnets.models import Model, Transformer
 from memnets.objectives import Tokens
 from memnets.runs import CheckpointError, load_checkpoint
@@ -20,7 +20,7 @@ from memnets.vocabulary import Vocabulary
 from tasks import Translation
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-GRU = {"class_path": "memnets.controllers.GRU", "init_args": {"hidden_size": 8}}
+GRU = {"class_path": "memnets.cells.GRU", "init_args": {"hidden_size": 8}}
 CONFIG = {
     "name": "translation/tiny",
     "model": {

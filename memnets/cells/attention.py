@@ -19,8 +19,8 @@ __all__ = [
     "CrossAttention",
     "EncoderLayer",
     "EncoderStack",
-    "Norm",
     "MultiHead",
+    "Norm",
     "SelfAttention",
     "Slots",
     "TransformerLayer",
@@ -441,9 +441,7 @@ class AttentionBlock(Cell[Slots]):
         """No slots."""
         key, _, value = self.sizes
         weight = self.layer.weight
-        return Slots(
-            weight.new_empty(batch_size, 0, key), weight.new_empty(batch_size, 0, value)
-        )
+        return Slots(weight.new_empty(batch_size, 0, key), weight.new_empty(batch_size, 0, value))
 
     def forward(self, inputs: Tensor, state: Slots) -> tuple[Tensor, Slots]:
         """One step: ``[B, input_size] -> [B, output_size]``."""

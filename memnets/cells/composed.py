@@ -200,11 +200,12 @@ class Connection(nn.Module):
 
     def before(self, inputs: Tensor) -> Tensor:
         """Input of the part, ``[*B, width] -> [*B, width]``."""
-        return self.norm(inputs) if self.pre else inputs
+        normed: Tensor = self.norm(inputs) if self.pre else inputs
+        return normed
 
     def after(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Inputs and result of the part, both ``[*B, width]``, put together."""
-        total = inputs + self.dropout(outputs)
+        total: Tensor = inputs + self.dropout(outputs)
         return total if self.pre else self.norm(total)
 
 

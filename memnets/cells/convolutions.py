@@ -60,7 +60,7 @@ class DenseBlock(Cell[Tensor]):
         if mask is None:
             return self._convolved(inputs, state)
         # The steps that a sequence takes move together, so that it meets no step that it skips.
-        order = mask.logical_not().to(torch.uint8).argsort(1, stable=True).unsqueeze(-1)
+        order = mask.logical_not().byte().argsort(stable=True, dim=1).unsqueeze(-1)
         together = inputs.gather(1, order.expand_as(inputs))
         outputs, _ = self._convolved(together, state)
         outputs = torch.zeros_like(outputs).scatter(1, order.expand_as(outputs), outputs)

@@ -79,9 +79,7 @@ class OneHot(nn.Module):
         if not inputs.is_floating_point():
             inputs = nn.functional.one_hot(inputs, self.size).to(self.unit.dtype)
         if inputs.dim() != 3 or inputs.shape[-1] != self.size:
-            raise ValueError(
-                f"inputs must be [batch, time, {self.size}]; got {list(inputs.shape)}"
-            )
+            raise ValueError(f"inputs must be [batch, time, {self.size}]; got {list(inputs.shape)}")
         return inputs
 
 

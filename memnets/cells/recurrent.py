@@ -1,4 +1,4 @@
-"""Recurrent cells, and a feed-forward one: the controllers of machines and the networks of seq2seq."""
+"""Recurrent cells and a feed-forward one: controllers of machines, networks of seq2seq."""
 
 from __future__ import annotations
 

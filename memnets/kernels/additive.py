@@ -1,9 +1,10 @@
 """The additive score, a block at a time: ``v . tanh(q + k)`` for every query and key.
 
-The twin of :func:`memnets.functional.additive_scores`. The sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
-is a wait for the main memory. Here they are made a block at a time, in the processor's cache, in
-the forward pass and again in the backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``:
-PyTorch's sigmoid is the faster one, and the result differs by rounding alone.
+The twin of :func:`memnets.functional.additive_scores`. The sums of all pairs, ``[*B, Q, N, K]``,
+are far larger than anything else there, and to make them all is a wait for the main memory. Here
+they are made a block at a time, in the processor's cache, in the forward pass and again in the
+backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``: PyTorch's sigmoid is the faster
+one, and the result differs by rounding alone.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ class NTMState(NamedTuple):
 
 
 class NTMLayout(NamedTuple):
-    """Layout of the interface of an :class:`NTM`: keys, strengths, sharpnesses, gates, erases, shifts, adds.
+    """Layout of the interface of an :class:`NTM`.
+
+    Keys, strengths, sharpnesses, gates, erases, shifts, adds, in this order.
 
     Attributes:
         read_heads: they come before the write heads.

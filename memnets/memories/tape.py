@@ -70,7 +70,9 @@ class Tape(MemoryAccess[TapeState]):
         keys = functional.append(state.keys, rows[:, :1])
         values = functional.append(state.values, rows[:, 1:2])
         mask = torch.cat([state.mask, state.mask.new_ones(len(interface), 1)], 1)
-        vectors, _ = self.addressing.read(rows[:, 2:], Memory(keys, values, mask.unsqueeze(1)), None)
+        vectors, _ = self.addressing.read(
+            rows[:, 2:], Memory(keys, values, mask.unsqueeze(1)), None
+        )
         return vectors.flatten(1), TapeState(keys, values, mask)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:

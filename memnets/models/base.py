@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, State, check_positive, map_state
+from memnets.core import EncoderDecoder, State, map_state
 from memnets.objectives import Bits, Examined, Objective
 
 __all__ = ["Model", "TrainingDiverged"]
@@ -59,7 +59,6 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.warmup_steps = warmup_steps
         self._generators: dict[str, Any] | None = None
 
-    @torch.no_grad()
     def generate(
         self,
         source: Tensor,
@@ -68,20 +67,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         length_penalty: float = 1.0,
         max_length: int | None = None,
     ) -> Tensor:
-        """Answer in tokens, ``[B, T]``: :func:`~memnets.decoding.greedy`, or the best of a beam.
-
-        Args:
-            source: ``[B, S]`` or ``[B, S, I]``.
-            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-            beam: how many answers are followed at once, at least 1; 1 is greedy.
-            length_penalty: see :func:`~memnets.decoding.beam_search`.
-            max_length: of an answer.
-        """
-        check_positive(beam=beam)
-        if beam == 1:
-            return decoding.greedy(self, source, mask, max_length)
-        found = decoding.beam_search(self, source, mask, beam, length_penalty, 1, max_length)
-        return found.tokens[:, 0]
+        """Answer in tokens, ``[B, T]``: see :func:`memnets.decoding.generate`."""
+        return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps that are not padding, a scalar."""

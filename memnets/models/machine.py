@@ -47,11 +47,7 @@ class MemoryMachine(SequenceModel):
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
-        body: Cell
-        if access is None:
-            body = controller(input_size)
-        else:
-            body = Loop(input_size, controller, access)
+        body = controller(input_size) if access is None else Loop(input_size, controller, access)
         one_hot = OneHot(input_size)
         output = nn.Linear(body.output_size, output_size)
         super().__init__(

@@ -143,7 +143,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         else:
             seen, state = self._without_feeding(embedded, state)
             features = self._features(seen)
-        return self.output(features), state
+        logits: Tensor = self.output(features)
+        return logits, state
 
     def _with_feeding(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Features ``[B, T, width]``, each of which goes into the next step."""

@@ -170,9 +170,7 @@ class SequenceModel(Model[SequenceState]):
                     gradient += share
         return _with_gradients(total, parameters, gradients)
 
-    def _stretch(
-        self, batch: Batch, stretch: slice, taken: Tensor, mask: Tensor | None
-    ) -> Tensor:
+    def _stretch(self, batch: Batch, stretch: slice, taken: Tensor, mask: Tensor | None) -> Tensor:
         """Vectors of some steps of the source and the answer as one sequence."""
         end = batch.source.shape[1]
         source = batch.source[:, stretch]

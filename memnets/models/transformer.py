@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memnets.cells.attention import EncoderStack, Norm, transformer_stack
-from memnets.cells.embeddings import (
-    Inputs,
-    Output,
-    Positions,
-    SinusoidalPositions,
-    tied_embeddings,
-)
+from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
 from memnets.core import check_source
 from memnets.models.base import Model
 from memnets.models.sequence import SequenceModel, SequenceState

@@ -11,12 +11,7 @@ Needs Hypothesis: ``pip install memnets[testing]``.
 """
 
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
-from memnets.testing.steps import (
-    check_access,
-    check_controller,
-    check_model,
-    check_pointer,
-)
+from memnets.testing.steps import check_access, check_controller, check_model, check_pointer
 from memnets.testing.strategies import (
     allocating_queries,
     linked_queries,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from memnets.decoding import feedback
 from memnets.plots import Curves
 from tasks.base import Array, Task

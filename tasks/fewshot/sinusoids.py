@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from memnets.plots import Curves
 from tasks.base import Task, by_name
 

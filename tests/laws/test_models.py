@@ -8,10 +8,9 @@ from torch import nn
 
 from memnets import testing
 from memnets.addressing import Content, Hard, Local
-from memnets.controllers import GRU, LSTM, LSTMN
+from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions, SinusoidalPositions
 from memnets.encoders import Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
-from memnets.layers import LearnedPositions, SinusoidalPositions
 from memnets.memories import NTM
 from memnets.models import (
     SNAIL,

@@ -10,9 +10,9 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from memnets import encoders, functional, kernels, testing
+from memnets import fast, encoders, functional, testing
 from memnets.addressing import Content, NTMAddressing
-from memnets.convolutions import DenseBlock
+from memnets.cells import DenseBlock
 from memnets.core import Controller, map_state
 from memnets.memories import NTM
 from memnets.memories.ntm import NTMState
@@ -134,7 +134,7 @@ def score_by_place(self, query, keys):
 
 @faulty(Dot)
 def fast_score_with_another_number(self, query, keys):
-    return Dot.forward(self, query, keys) * (1.01 if kernels.applies(query) else 1.0)
+    return Dot.forward(self, query, keys) * (1.01 if fast.applies(query) else 1.0)
 
 
 SCORES = [
@@ -452,13 +452,13 @@ def interface_partly_unused(self, interface, state):
 @faulty(SmallNTM)
 def fast_path_with_another_number(self, interface, state):
     vectors, state = SmallNTM.forward(self, interface, state)
-    return vectors * (1.01 if kernels.applies(interface) else 1.0), state
+    return vectors * (1.01 if fast.applies(interface) else 1.0), state
 
 
 @faulty(SmallNTM)
 def fast_path_with_another_gradient(self, interface, state):
     vectors, state = SmallNTM.forward(self, interface, state)
-    return vectors + (0.0 if kernels.applies(interface) else vectors - vectors.detach()), state
+    return vectors + (0.0 if fast.applies(interface) else vectors - vectors.detach()), state
 
 
 class SlotsLearnt(SmallNTM):

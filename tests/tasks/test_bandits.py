@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import Batch
+from memnets.batches import Batch
 from memnets.objectives import Actions, Labels
 from tasks import Bandits
 from tasks.fewshot import bandits

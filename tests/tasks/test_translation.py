@@ -18,7 +18,7 @@ from babel.messages.pofile import write_po
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch
+from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch
 from tasks import Translation
 from tasks.translation.cldr import phrases
 

@@ -250,8 +250,10 @@ class Addressing(nn.Module, ABC, Generic[Query, State]):
             Weights ``[*B, Q, N]``, rows >= 0 that sum to at most 1, and the next state.
         """
 
-    def read(self, query: Query, memory: Memory, state: State) -> tuple[Tensor, State]:
+    def read(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
         """Weigh the slots and read them, by a fast twin where one fits.
+
+        Arguments as for a call; an addressing without a past needs no state.
 
         Returns:
             Vectors ``[*B, Q, V]``, and the next state.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from memnets import fast
 from memnets.kernels import additive
 from memnets.scores import Additive, Concat
 
@@ -34,10 +35,10 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
         scores = part(query, keys)
         return scores, *torch.autograd.grad((scores * weigh).sum(), sources)
 
-    fast = run()
+    quick = run()
     with fast.naive():
         plain = run()
-    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(quick, plain, rtol=1e-10, atol=1e-10)
 
 
 def test_blocks_cover_every_pair_once():

@@ -213,4 +213,5 @@ class Seq2Seq(Model[Seq2SeqState]):
         loss = masked_mean(losses, batch.target_mask)
         if not isinstance(state.addressing, HardState) or not self.training:
             return loss
-        return loss + self.reinforce(losses, state.addressing, batch.target_mask)
+        gain: Tensor = self.reinforce(losses, state.addressing, batch.target_mask)
+        return loss + gain

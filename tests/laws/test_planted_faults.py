@@ -10,7 +10,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from memnets import fast, encoders, functional, testing
+from memnets import encoders, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.cells import DenseBlock
 from memnets.core import Controller, map_state

@@ -52,4 +52,4 @@ class _Moved(MetaPathFinder, Loader):
         module.__spec__ = self._specs.pop(module.__name__)
 
 
-sys.meta_path.append(_Moved())
+sys.meta_path.insert(0, _Moved())  # the names are known: nobody else is asked for them

@@ -126,7 +126,9 @@ def ask(process: subprocess.Popen[str], name: str) -> float:
 def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
     processes = [worker(ours), worker(theirs)]
     names = [process.stdout.readline().strip().split("|") for process in processes][0]
-    print("| step | other, ms | ours, ms | other / ours | least to greatest |\n|---|---|---|---|---|")
+    print(
+        "| step | other, ms | ours, ms | other / ours | least to greatest |\n|---|---|---|---|---|"
+    )
     for name in names:
         if only not in name:
             continue

@@ -8,7 +8,12 @@ from memnets.models.reinforce import Reinforce
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.models.snail import SNAIL
-from memnets.models.transformer import CausalTransformer, Transformer, TransformerState
+from memnets.models.transformer import (
+    CausalTransformer,
+    StackModel,
+    Transformer,
+    TransformerState,
+)
 
 __all__ = [
     "SNAIL",
@@ -24,6 +29,7 @@ __all__ = [
     "Seq2SeqState",
     "SequenceModel",
     "SequenceState",
+    "StackModel",
     "TrainingDiverged",
     "Transformer",
     "TransformerState",

@@ -32,14 +32,14 @@ def named(name, *modules):
             pass
     raise ImportError(name)
 
-cells = ("memnets.cells", "memnets.controllers", "memnets.layers")
+cells = ("memnets.cells", "memnets.cells", "memnets.cells")
 LSTM, GRU = named("LSTM", *cells), named("GRU", *cells)
 from memnets.addressing import Content
 from memnets.encoders import Recurrent
 from memnets.memories import DNC, NTM
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive
-Tokens = named("Tokens", "memnets.training", "memnets.objectives")
+Tokens = named("Tokens", "memnets.training", "memnets.training")
 from tasks import Copying, CopyingTokens, SortingNumbers
 
 def machine(access, batch_size):
@@ -125,10 +125,9 @@ def ask(process: subprocess.Popen[str], name: str) -> float:
 
 def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
     processes = [worker(ours), worker(theirs)]
-    names = [process.stdout.readline().strip().split("|") for process in processes][0]
-    print(
-        "| step | other, ms | ours, ms | other / ours | least to greatest |\n|---|---|---|---|---|"
-    )
+    names, _ = (process.stdout.readline().strip().split("|") for process in processes)
+    print("| step | other, ms | ours, ms | other / ours | least to greatest |")
+    print("|---|---|---|---|---|")
     for name in names:
         if only not in name:
             continue

@@ -22,6 +22,7 @@ MODULES = {
     "memnets.controllers": "memnets.cells",
     "memnets.convolutions": "memnets.cells",
     "memnets.layers": "memnets.cells",
+    "memnets.models.base": "memnets.training.model",
     "memnets.objectives": "memnets.training.objectives",
     "memnets.plots": "memnets.viewing.plots",
     "memnets.runs": "memnets.training.runs",

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.cli import CLI, DESCRIPTION, main
+from memnets.app.cli import CLI, DESCRIPTION, main
 from tasks import Copying
 
 ROOT = Path(__file__).parent.parent

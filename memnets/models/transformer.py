@@ -13,8 +13,8 @@ from memnets.cells.attention import EncoderStack, Norm, SelfAttention, transform
 from memnets.cells.composed import residual_stack
 from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
 from memnets.core import Cell, check_positive, check_source
-from memnets.models.base import Model
 from memnets.models.sequence import SequenceModel, SequenceState
+from memnets.training.model import Model
 
 __all__ = ["CausalTransformer", "StackModel", "Transformer", "TransformerState"]
 

@@ -66,6 +66,7 @@ class Transformer(Model[TransformerState]):
     ) -> None:
         super().__init__(**settings)
         check_positive(width=width)
+        self.input_size = input_size
         positions = SinusoidalPositions(width) if positions is None else positions
         self.inputs, self.output = _ends(input_size, output_size, width, dropout, positions, tied)
         self.encoder = EncoderStack(layers, width, heads, hidden_size, dropout, norm)
@@ -143,6 +144,7 @@ class StackModel(SequenceModel):
         inputs, output = _ends(input_size, output_size, width, dropout, positions, tied)
         body = residual_stack(mixer, layers, width, hidden_size, dropout, norm)
         super().__init__(inputs, body, output, **settings)
+        self.input_size = input_size
         self.layers = layers
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:

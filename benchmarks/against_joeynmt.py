@@ -16,12 +16,12 @@ from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
-from memnets.controllers import GRU
-from memnets.core import BEGIN, END, PAD, Batch
+from memnets.batches import BEGIN, END, PAD, Batch
+from memnets.cells import GRU
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq, Transformer
-from memnets.objectives import Tokens
 from memnets.scores import Additive
+from memnets.training.objectives import Tokens
 
 ROUNDS = 15
 VOCABULARY, WIDTH, HIDDEN, LAYERS, HEADS = 4000, 256, 512, 3, 4

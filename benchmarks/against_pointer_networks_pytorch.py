@@ -14,11 +14,11 @@ from pairs import compare, find, updating
 from torch import nn
 
 from memnets.addressing import Content
-from memnets.controllers import LSTM
+from memnets.cells import LSTM
 from memnets.encoders import Recurrent
 from memnets.models import PointerNetwork
-from memnets.objectives import Tokens
 from memnets.scores import Additive
+from memnets.training.objectives import Tokens
 from tasks import SortingNumbers
 
 #: Sequences of a batch, numbers of a sequence, width of every layer.

@@ -9,7 +9,7 @@ import torch
 from pairs import compare, find, updating
 from torch import nn
 
-from memnets.controllers import LSTM
+from memnets.cells import LSTM
 from memnets.memories import DNC
 from memnets.models import MemoryMachine
 from tasks import Copying

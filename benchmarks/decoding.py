@@ -11,8 +11,8 @@ import time
 
 import torch
 
-from memnets.core import BEGIN, END, PAD
-from memnets.translator import Translator
+from memnets.app.translator import Translator
+from memnets.batches import BEGIN, END, PAD
 
 SENTENCES, BATCH, ROUNDS = 1000, 100, 3
 

@@ -6,7 +6,7 @@ from memnets.stopping import stoppable
 def main() -> None:
     """Run the command line; a signal is heard from the first moment, for imports take seconds."""
     with stoppable():
-        from memnets.cli import main
+        from memnets.app.cli import main
 
         main()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from memnets import functional, kernels
+from memnets import functional
 from memnets.core import (
     Addressing,
     Memory,
@@ -20,12 +19,13 @@ from memnets.core import (
     check_memory,
     check_positive,
 )
-from memnets.normalizers import ScalableSoftmax, Softmax
-from memnets.scores import Cosine, Dot, ScaledDot
+from memnets.normalizers import Softmax
+from memnets.scores import Cosine
 
 __all__ = [
     "Allocating",
     "AllocatingQuery",
+    "ByKey",
     "Content",
     "Hard",
     "HardState",
@@ -86,35 +86,6 @@ class Content(Addressing[Tensor, None]):
         """
         check_memory(query, memory)
         return self.normalizer(self.score(query, memory.keys), memory.mask), None
-
-    def read(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
-        """Vectors ``[*B, Q, V]``; a fused kernel does the dot-product scores under softmax.
-
-        The kernel has no second derivatives on most devices, and says so where they are asked for:
-        :func:`memnets.kernels.naive` has them.
-        """
-        fused = type(self.score) in (Dot, ScaledDot) and (
-            type(self.normalizer) in (Softmax, ScalableSoftmax)
-        )
-        if not fused or not kernels.enabled():
-            return super().read(query, memory, state)
-        check_memory(query, memory)
-        scale = 1.0 if isinstance(self.score, Dot) else 1 / math.sqrt(query.shape[-1])
-        keys, values, mask = memory
-        if isinstance(self.normalizer, ScalableSoftmax):
-            count = torch.tensor(keys.shape[-2]) if mask is None else mask.sum(-1, keepdim=True)
-            query = query * self.normalizer.sharpness(count)
-        if mask is None:
-            empty = None
-        else:
-            # The kernels disagree on rows with nothing to address: such a row may address all
-            # here, and is set to the rule's zero after.
-            empty = ~mask.any(-1, keepdim=True)
-            mask = mask | empty
-        vectors = nn.functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=scale
-        )
-        return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None
 
 
 class Local(Addressing[Tensor, Tensor]):
@@ -253,8 +224,8 @@ class Hard(Addressing[Tensor, HardState]):
         )
 
 
-class _ByKey(Addressing[Query, State]):
-    """What looks for a key with a strength, be it among other things.
+class ByKey(Addressing[Query, State]):
+    """Base class of addressings that look for a key with a strength, among other things.
 
     Args:
         score: K, the measure of similarity; cosine if not given (Graves et al. 2014, equation 6).
@@ -279,17 +250,6 @@ class _ByKey(Addressing[Query, State]):
         weights: Tensor = self.normalizer(strength * self.score(key, memory.keys), memory.mask)
         return weights
 
-    def cosine_epsilon(self, kind: type[_ByKey[Any, Any]]) -> float | None:
-        """The cosine's epsilon if this is of the ``kind`` as it comes, which kernels compute.
-
-        Returns:
-            ``None`` for a subclass, which may compute something else, and with another score or
-            normalizer.
-        """
-        score = self.score
-        plain = (type(self), type(score), type(self.normalizer)) == (kind, Cosine, Softmax)
-        return score.epsilon if plain and isinstance(score, Cosine) else None
-
 
 class SharpQuery(NamedTuple):
     """What to look for, and how sharply to tell it apart.
@@ -303,7 +263,7 @@ class SharpQuery(NamedTuple):
     strength: Tensor
 
 
-class Sharp(_ByKey[SharpQuery, None]):
+class Sharp(ByKey[SharpQuery, None]):
     """Address by content with a strength, and by nothing else (Graves et al. 2014, equation 5).
 
     Args:
@@ -342,7 +302,7 @@ class NTMQuery(NamedTuple):
     sharpness: Tensor
 
 
-class NTMAddressing(_ByKey[NTMQuery, Tensor]):
+class NTMAddressing(ByKey[NTMQuery, Tensor]):
     """By content, then by location (Graves et al. 2014, section 3.3, figure 2).
 
     The state is the weights of the step before, ``[*B, Q, N]``.
@@ -389,7 +349,7 @@ class AllocatingQuery(NamedTuple):
     write_gate: Tensor
 
 
-class Allocating(_ByKey[AllocatingQuery, Tensor]):
+class Allocating(ByKey[AllocatingQuery, Tensor]):
     """By content, or slots that are free.
 
     Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state is the
@@ -452,7 +412,7 @@ class LinkedState(NamedTuple):
     weights: Tensor
 
 
-class Linked(_ByKey[LinkedQuery, LinkedState]):
+class Linked(ByKey[LinkedQuery, LinkedState]):
     """By content, or what was written before or after what was read.
 
     Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting".

@@ -14,7 +14,8 @@ Glossary. *Slot*: a row of the memory. *Key*: what a slot is found by. *Value*: 
 returns. *Query*: what a head looks for. *Score*: how well a key answers a query. *Weights*: how
 much of each slot a head takes. *Head*: a query of its own on a memory that it shares. *Access*:
 all the heads of a memory. *Interface*: the vector that drives them.
-*Controller*: the network between input and access. *Strength*: how sharply content is told apart.
+*Controller*: the network between input and access. *Cell*: a part that takes steps over state;
+controllers and accesses are cells. *Strength*: how sharply content is told apart.
 *Gate*: content against the previous place. *Shift*: a move to the slots nearby. *Sharpness*: undoes
 the blur of a shift.
 
@@ -25,51 +26,43 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from memnets import functional
+from memnets import fast, functional
+from memnets.batches import Batch
 from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
-    "BEGIN",
-    "END",
     "MOST_THREADS",
-    "PAD",
-    "UNKNOWN",
     "Addressing",
-    "Batch",
+    "Cell",
     "Controller",
     "Encoder",
+    "EncoderDecoder",
     "Memory",
     "MemoryAccess",
     "Normalizer",
     "Score",
     "check_made",
+    "check_mask",
     "check_memory",
     "check_positive",
+    "check_source",
     "check_threads",
     "choose_state",
     "make",
     "map_state",
-    "padded",
-    "unpadded",
 ]
 
 Part = TypeVar("Part")
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
-
-
-#: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
-#: that begin and end an answer.
-PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
 
 #: Threads that PyTorch may be asked for; more than a machine has make it slower, many more end it.
@@ -90,68 +83,16 @@ class Memory(NamedTuple):
     mask: Tensor | None = None
 
 
-class Batch(NamedTuple):
-    """What a task gives and a model takes: read the source, then answer step by step.
-
-    Attributes:
-        source: what the model reads first, ``[B, S, I]`` (or ``[B, S]`` token numbers).
-        inputs: what it is given while it answers, ``[B, T, I]`` (or ``[B, T]``).
-        targets: what it should answer, ``[B, T, O]`` (or ``[B, T]``).
-        source_mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-        target_mask: bool ``[B, T]``, False = padding, not scored; ``None`` = no padding.
-        rewards: what each answer would bring, ``[B, T, O]``; ``None`` = answers are right or wrong.
-    """
-
-    source: Tensor
-    inputs: Tensor
-    targets: Tensor
-    source_mask: Tensor | None = None
-    target_mask: Tensor | None = None
-    rewards: Tensor | None = None
-
-
-def padded(
-    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: type[np.generic] = np.int64
-) -> tuple[Tensor, Tensor | None]:
-    """Sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
-
-    Args:
-        rows: B sequences, at least one, each ``[n, ...]``.
-        dtype: of the result.
-
-    Returns:
-        ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` if nothing is
-        padding.
-    """
-    lengths = np.array([len(row) for row in rows])
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    steps = np.concatenate(rows)
-    filled = np.full((*inside.shape, *steps.shape[1:]), PAD, dtype)
-    filled[inside] = steps
-    return torch.from_numpy(filled), None if inside.all() else torch.from_numpy(inside)
-
-
-def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
-    """One sequence of a batch without its padding.
-
-    Args:
-        steps: ``[B, T, ...]``.
-        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
-        row: which sequence.
-
-    Returns:
-        ``[n, ...]``.
-    """
-    return steps[row] if mask is None else steps[row][mask[row]]
-
-
-def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:
+def map_state(
+    function: Callable[..., Tensor], state: State, *others: State, keep: type | None = None
+) -> State:
     """Apply ``function`` to each tensor of a state; structure and ``None`` are kept.
 
     Args:
         function: takes one tensor of ``state``, and of each of the ``others``.
         state: a tensor, ``None``, or a tuple, named tuple, list or dict of states.
         others: states of the same structure.
+        keep: a class of named tuples that stay as they are.
 
     Returns:
         A state of the same structure.
@@ -167,13 +108,15 @@ def map_state(function: Callable[..., Tensor], state: State, *others: State) -> 
         result = function(state, *others)
     elif state is None:
         result = None
+    elif keep is not None and isinstance(state, keep):
+        result = state
     elif isinstance(state, dict):
         result = {
-            key: map_state(function, part, *(other[key] for other in others))  # type: ignore[index]
+            key: map_state(function, part, *(other[key] for other in others), keep=keep)  # type: ignore[index]
             for key, part in state.items()
         }
     elif isinstance(state, (tuple, list)):
-        parts = [map_state(function, *same) for same in zip(state, *others, strict=True)]
+        parts = [map_state(function, *same, keep=keep) for same in zip(state, *others, strict=True)]
         result = type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     else:
         raise TypeError(
@@ -225,6 +168,7 @@ def check_threads(threads: int) -> None:
 
 #: By the kind of part, what makes one from its sizes: for errors.
 _EXAMPLES = {
+    "Cell": "partial(LSTM, hidden_size=100)",
     "Controller": "partial(LSTM, hidden_size=100)",
     "Encoder": "partial(SelfAttention, layers=3)",
     "Features": "partial(FourierFeatures, frequencies=5)",
@@ -264,7 +208,7 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
     if isinstance(factory, nn.Module) or not callable(factory):
         raise TypeError(f"{wanted}; got {_named(factory)}")
     part = factory(*sizes)
-    known = (Score, Normalizer, Addressing, MemoryAccess, Controller, Encoder)
+    known = (Score, Normalizer, Addressing, Cell, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got what makes {_named(part)}")
     return part
@@ -409,104 +353,131 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
             Weights ``[*B, Q, N]``, rows >= 0 that sum to at most 1, and the next state.
         """
 
-    def read(self, query: Query, memory: Memory, state: State) -> tuple[Tensor, State]:
-        """Weigh the slots and read them; override only with something equal and faster.
+    def read(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
+        """Weigh the slots and read them, by a fast twin where one fits.
+
+        Arguments as for a call; an addressing without a past needs no state.
 
         Returns:
             Vectors ``[*B, Q, V]``, and the next state.
         """
+        twin = fast.find(self, "read", query, memory, state)
+        if twin is not None:
+            result: tuple[Tensor, State] = twin(self, query, memory, state)
+            return result
         weights, state = self(query, memory, state)
         return functional.read(weights, memory.values), state
 
 
-class MemoryAccess(_Precise, ABC, Generic[State]):
-    """A memory with its heads: one step reads from it and writes to it.
+class Cell(nn.Module, ABC, Generic[State]):
+    """A part that takes steps over explicit state.
 
-    A step is computed in float32 where 16 bits are given; under autocast all that it hands back is
-    float32, so that a memory keeps its precision however long the sequence. A machine all in
-    float16 keeps its state in that: over many steps the gradient of a state may exceed 65504 and
-    become NaN, even where that of the inputs does not. Mixed precision has no such limit.
-
-    Heads are driven by an *interface* vector, raw real numbers that a machine makes from its
-    controller's output with a linear layer; what they mean, and in which order the heads read and
-    write, a subclass says. An access knows no controller.
+    Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
+    are cells. A subclass defines one step in ``forward``; callers use :meth:`step` for one step and
+    :meth:`unroll` for many, which run something faster and equal where there is one.
 
     Attributes:
-        interface_size: width of the interface vector.
-        read_size: width of the vector that a step reads, all heads together.
+        input_size: width of the input of a step.
+        output_size: width of its output.
     """
 
-    interface_size: int
-    read_size: int
+    input_size: int
+    output_size: int
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """State before the first step: memory, weights, and whatever else is carried on.
+        """State before the first step; ``None`` for a cell without a past.
 
-        Of the device and precision of a parameter or a buffer, as by its ``new_zeros``.
+        Its numbers have the device and the precision of a parameter or a buffer of the cell, as
+        ``new_zeros`` of one gives them.
         """
 
-    def head_names(self) -> dict[str, list[str]]:
-        """For pictures: attribute of an :class:`Addressing` -> a name for each head it addresses.
+    def start(self, source: Tensor, mask: Tensor | None = None) -> State:
+        """State before the first step of an answer to a source; the initial state by default.
 
-        What is not there is drawn as one head; what is no ``Addressing`` is not drawn.
-        """
-        return {}
-
-    def interface_bias(self) -> Tensor | None:
-        """What a machine adds to the first bias of the layer that makes the interface.
-
-        Returns:
-            ``[interface_size]``, or ``None`` for nothing, if a subclass does not say otherwise.
-        """
-        return None
-
-    def kernel(self) -> Any:
-        """What takes the steps of :meth:`forward` faster, for machines that run many at once.
-
-        Returns:
-            A :class:`memnets.kernels.steps.StepKernel`; ``None``, if a subclass does not say
-            otherwise, and for a subclass of one that does, which may take other steps.
-        """
-        return None
-
-    @abstractmethod
-    def forward(self, interface: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step.
+        Override it in a cell that looks at the source at each step.
 
         Args:
-            interface: ``[B, interface_size]``, any real numbers.
-            state: what the last step returned, or :meth:`initial_state`.
+            source: vectors of the source, ``[B, S, V]``.
+            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        """
+        return self.initial_state(len(source))
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: the definition of the cell.
+
+        Args:
+            inputs: ``[B, input_size]``.
+            state: the result of the last step, or :meth:`initial_state`.
 
         Returns:
-            What was read, ``[B, read_size]``, and the next state.
+            Output ``[B, output_size]``, and the next state.
         """
 
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step, by a fast twin where one fits; arguments and results as in ``forward``."""
+        twin = fast.find(self, "step", inputs, state)
+        result: tuple[Tensor, State]
+        result = self(inputs, state) if twin is None else twin(self, inputs, state)
+        return result
+
+    def unroll(
+        self, inputs: Tensor, state: State, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """All steps of a sequence: by a fast twin where one fits, else one by one.
+
+        Override it where many steps at once are faster than one after the other. The result must
+        be that of the steps, for values and gradients.
+
+        Args:
+            inputs: ``[B, T, input_size]``, T >= 1.
+            state: the result of the last step, or :meth:`initial_state`.
+            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays, as at
+                padding; ``None`` = no sequence skips a step.
+
+        Returns:
+            Outputs ``[B, T, output_size]``, of any value at a step that is skipped, and the state
+            after the last step.
+        """
+        twin = fast.find(self, "unroll", inputs, state, mask)
+        if twin is not None:
+            result: tuple[Tensor, State] = twin(self, inputs, state, mask)
+            return result
+        # Steps that no sequence skips need no choice between the old state and the new.
+        skipped = [False] * inputs.shape[1] if mask is None else (~mask.all(0)).tolist()
+        outputs = []
+        for number, step_inputs in enumerate(inputs.unbind(1)):
+            output, next_state = self.step(step_inputs, state)
+            if mask is not None and skipped[number]:
+                next_state = self.choose(mask[:, number], next_state, state)
+            outputs.append(output)
+            state = next_state
+        return torch.stack(outputs, 1), state
+
     def choose(self, mask: Tensor, new: State, old: State) -> State:
-        """The state after a step that only some sequences of the batch have taken.
+        """State after a step that only some sequences of the batch have taken.
 
         Override it where a step changes the shape of the state.
 
         Args:
-            mask: bool ``[B]``; False = the sequence skips the step, as at padding.
+            mask: bool ``[B]``; False = the sequence skips the step.
             new: the state after the step.
             old: the state before it.
         """
         return choose_state(mask, new, old)
 
 
-class Controller(nn.Module, ABC, Generic[State]):
-    """The network between the input and the memory. It does not know the memory.
+class Controller(Cell[State]):
+    """The network between the input and the memory; it does not know the memory.
 
     A subclass takes ``input_size`` as its first argument. Under autocast the state is handed on in
     float32.
 
     Attributes:
-        input_size: width of the input.
-        hidden_size: width of the output.
+        hidden_size: width of the output, which is ``output_size`` too.
     """
 
-    input_size: int
     hidden_size: int
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -515,49 +486,57 @@ class Controller(nn.Module, ABC, Generic[State]):
             if method in vars(cls):
                 setattr(cls, method, full_precision_state(vars(cls)[method]))
 
-    @abstractmethod
-    def initial_state(self, batch_size: int) -> State:
-        """State before the first step (``None`` for a controller without one)."""
+    @property
+    def output_size(self) -> int:  # type: ignore[override]
+        """Width of the output of a step."""
+        return self.hidden_size
 
-    @abstractmethod
-    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step.
 
-        Args:
-            inputs: ``[B, input_size]``.
-            state: what the last step returned, or :meth:`initial_state`.
+class MemoryAccess(_Precise, Cell[State]):
+    """A memory with its heads: one step reads from it and writes to it.
+
+    A step is computed in float32 where 16 bits are given; under autocast all that it hands back is
+    float32, so that a memory keeps its precision however long the sequence. A machine all in
+    float16 keeps its state in that: over many steps the gradient of a state may exceed 65504 and
+    become NaN, even where that of the inputs does not. Mixed precision has no such limit.
+
+    The input of a step is the *interface* vector, raw real numbers that drive the heads. A machine
+    makes it from its controller's output with a linear layer; a subclass says what its entries
+    mean, and in which order the heads read and write. An access does not know the controller.
+
+    Attributes:
+        interface_size: width of the interface vector, which is ``input_size`` too.
+        read_size: width of the vector that a step reads, all heads together, which is
+            ``output_size`` too.
+    """
+
+    interface_size: int
+    read_size: int
+
+    @property
+    def input_size(self) -> int:  # type: ignore[override]
+        """Width of the interface vector."""
+        return self.interface_size
+
+    @property
+    def output_size(self) -> int:  # type: ignore[override]
+        """Width of the vector that a step reads."""
+        return self.read_size
+
+    def head_names(self) -> dict[str, list[str]]:
+        """Names for pictures: attribute of an :class:`Addressing` -> a name for each of its heads.
+
+        An addressing without names is drawn as one head.
+        """
+        return {}
+
+    def interface_bias(self) -> Tensor | None:
+        """Numbers to add to the first bias of the layer that makes the interface.
 
         Returns:
-            Hidden vector ``[B, hidden_size]``, and the next state.
+            ``[interface_size]``, or ``None`` for nothing, the default.
         """
-
-    def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """All steps of a sequence; override only with something equal and faster.
-
-        Args:
-            inputs: ``[B, T, input_size]``, T >= 1.
-            state: what the last step returned, or :meth:`initial_state`.
-
-        Returns:
-            Hidden vectors ``[B, T, hidden_size]``, and the state after the last step.
-        """
-        outputs = []
-        for step in inputs.unbind(1):
-            hidden, state = self(step, state)
-            outputs.append(hidden)
-        return torch.stack(outputs, 1), state
-
-    def choose(self, mask: Tensor, new: State, old: State) -> State:
-        """The state after a step that only some sequences of the batch have taken.
-
-        Override it where a step changes the shape of the state.
-
-        Args:
-            mask: bool ``[B]``; False = the sequence skips the step, as at padding.
-            new: the state after the step.
-            old: the state before it.
-        """
-        return choose_state(mask, new, old)
+        return None
 
 
 class Encoder(nn.Module, ABC):
@@ -590,3 +569,119 @@ class Encoder(nn.Module, ABC):
             A vector for each step, ``[B, S, output_size]``, whatever it is at padding, and the
             summary, ``[B, summary_size]``.
         """
+
+
+class EncoderDecoder(nn.Module, ABC, Generic[State]):
+    """A network that reads a source, then answers, over explicit state.
+
+    ``encode(source) -> state``, then ``decode(inputs, state) -> (logits, state)``. Many steps at
+    once and one by one give the same numbers. Decoding, objectives, laws and pictures know a model
+    by this alone.
+    """
+
+    @abstractmethod
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
+        """Read the source.
+
+        Args:
+            source: ``[B, S, I]``, or tokens ``[B, S]``.
+            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+
+        Returns:
+            The state from which to decode.
+        """
+
+    @abstractmethod
+    def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Answer, one step or many.
+
+        Args:
+            inputs: ``[B, T, I]``, or tokens ``[B, T]``.
+            state: the result of :meth:`encode` or of the last call.
+
+        Returns:
+            Logits ``[B, T, O]``, and the next state.
+        """
+
+    def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
+        """Choose rows of a state, as a search does.
+
+        Args:
+            state: of B rows.
+            index: ``[B']``, a row of the state for each row of the result; a row may come twice.
+            same_source: each row of the result takes the place of a row with the same source. A
+                :class:`Memory` in the state is made from the source alone, and stays as it is.
+        """
+        keep = Memory if same_source else None
+        return map_state(lambda part: part.index_select(0, index), state, keep=keep)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Encode, then decode: logits ``[B, T, O]``."""
+        return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+
+    def longest_answer(self, source_steps: int) -> int | None:
+        """Most steps of an answer: searches cut it there, and count it as cut.
+
+        Args:
+            source_steps: steps of the source, padding left out, at least 1.
+
+        Returns:
+            Steps of the longest answer; 0 where the source itself is too long for the model;
+            ``None`` = no limit, the default.
+        """
+        return None
+
+    def alignments(self) -> dict[str, str]:
+        """Addressings that show where an answer looks: a label -> name of the addressing.
+
+        None by default. :meth:`slot_names` gives a word for each of their slots.
+        """
+        return {}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """A word for each slot of the addressings that :meth:`alignments` names.
+
+        By default the steps of the source, then those of the answer; words beyond the last slot are
+        left out.
+
+        Args:
+            source: a word for each step of the source.
+            inputs: a word for each input of the model while it answered.
+        """
+        return source + inputs
+
+
+def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]") -> None:
+    """Check a mask of sequences.
+
+    Args:
+        mask: to be bool ``[B, T]``, False = padding; ``None`` = no padding.
+        shape: of the sequences, ``[B, T, ...]``.
+        names: of B and T in the message.
+
+    Raises:
+        ValueError: the shape does not fit.
+        TypeError: the mask is not boolean.
+    """
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask must be boolean, False = padding; got {mask.dtype}")
+    if mask.shape != shape[:2]:
+        raise ValueError(f"the mask must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
+
+
+def check_source(source: Tensor, mask: Tensor | None) -> None:
+    """Check the source of a model, ``[B, S]`` or ``[B, S, I]``, and its mask.
+
+    Raises:
+        ValueError: a shape does not fit, or a source is empty.
+        TypeError: the mask is not boolean.
+    """
+    if source.dim() not in (2, 3) or source.shape[1] == 0:
+        raise ValueError(
+            f"source must be tokens [B, S] or vectors [B, S, I], S >= 1; got {list(source.shape)}"
+        )
+    check_mask(mask, source.shape, "[B, S]")
+    if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
+        raise ValueError("each source must have a step, and padding only after its last step")

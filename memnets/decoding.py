@@ -6,17 +6,15 @@ actions, of each of which it is told what it brought.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import BEGIN, END, PAD, check_positive
+from memnets.batches import BEGIN, END, PAD
+from memnets.core import EncoderDecoder, check_positive
 
-if TYPE_CHECKING:
-    from memnets.models import Model
-
-__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "greedy", "play"]
+__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
 
 #: Rows that are done are taken out of the batch when they are more than this share of it.
 _IDLE_SHARE = 0.25
@@ -58,7 +56,7 @@ def check_search(
 
 
 def _limits(
-    model: Model[Any], source: Tensor, mask: Tensor | None, max_length: int | None
+    model: EncoderDecoder, source: Tensor, mask: Tensor | None, max_length: int | None
 ) -> list[int]:
     """The greatest length of the answer to each source, 0 where the model can give none."""
     if source.dim() < 2 or source.shape[1] == 0:
@@ -76,7 +74,7 @@ def _limits(
 
 @torch.no_grad()
 def greedy(
-    model: Model[Any], source: Tensor, mask: Tensor | None = None, max_length: int | None = None
+    model: EncoderDecoder, source: Tensor, mask: Tensor | None = None, max_length: int | None = None
 ) -> Tensor:
     """At each step the likeliest token, until the end mark.
 
@@ -89,7 +87,7 @@ def greedy(
     Returns:
         ``[B, T]``: the end mark included, padding after it; an answer without an end mark was cut
         at the greatest length, ``max_length`` or that of
-        :meth:`~memnets.models.Model.longest_answer`.
+        :meth:`~memnets.core.EncoderDecoder.longest_answer`.
 
     Raises:
         ValueError: ``max_length`` is less than 1, or the source is empty, or too long for the
@@ -122,7 +120,7 @@ def greedy(
 
 @torch.no_grad()
 def beam_search(
-    model: Model[Any],
+    model: EncoderDecoder,
     source: Tensor,
     mask: Tensor | None = None,
     beam: int = 5,
@@ -144,7 +142,7 @@ def beam_search(
         length_penalty: alpha, at least 0; 0 favours short answers.
         count: n, how many of the best are wanted, 1 to ``beam``.
         max_length: of an answer, at least 1; ``2 S + 10`` if not given; never more than
-            :meth:`~memnets.models.Model.longest_answer` says.
+            :meth:`~memnets.core.EncoderDecoder.longest_answer` says.
 
     Raises:
         ValueError: a number is out of its range, or the source is empty, or too long for the model.
@@ -216,6 +214,33 @@ def beam_search(
     return Hypotheses(answers[:, :count, :steps], found[:, :count].float())
 
 
+def generate(
+    model: EncoderDecoder,
+    source: Tensor,
+    mask: Tensor | None = None,
+    beam: int = 1,
+    length_penalty: float = 1.0,
+    max_length: int | None = None,
+) -> Tensor:
+    """Answer in tokens, ``[B, T]``: :func:`greedy`, or the best answer of a :func:`beam_search`.
+
+    Args:
+        model: answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        beam: how many answers are followed at once, at least 1; 1 is greedy.
+        length_penalty: see :func:`beam_search`.
+        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+
+    Raises:
+        ValueError: a number is out of its range, or the source is empty.
+    """
+    check_positive(beam=beam)
+    if beam == 1:
+        return greedy(model, source, mask, max_length)
+    return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
+
+
 def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
     """What a model is told of its actions: which it took, and what each brought.
 
@@ -232,7 +257,9 @@ def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def play(model: Model[Any], source: Tensor, rewards: Tensor, mask: Tensor | None = None) -> Tensor:
+def play(
+    model: EncoderDecoder, source: Tensor, rewards: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """At each step the likeliest action; the next input is its :func:`feedback`, at first zeros.
 
     Args:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.controllers import LSTM
+from memnets.cells import LSTM, EncoderStack, Positions
 from memnets.core import (
     Addressing,
-    Controller,
+    Cell,
     Encoder,
     Memory,
     Normalizer,
@@ -20,7 +20,6 @@ from memnets.core import (
     check_positive,
     make,
 )
-from memnets.layers import Positions, Stack
 from memnets.scores import Dot
 
 __all__ = ["Process", "Recurrent", "SelfAttention"]
@@ -34,8 +33,7 @@ class Recurrent(Encoder):
 
     Args:
         input_size: width of the input, at least 1.
-        controller: makes a controller from the width of its input: a controller class, its other
-            arguments given.
+        controller: makes a cell from the width of its input: a class, its other arguments given.
         layers: how many such passes, one on another, at least 1.
         bidirectional: whether a second controller runs backwards.
         dropout: between the passes, in ``[0, 1)``.
@@ -44,7 +42,7 @@ class Recurrent(Encoder):
     def __init__(
         self,
         input_size: int,
-        controller: Callable[[int], Controller],
+        controller: Callable[[int], Cell],
         layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.0,
@@ -57,12 +55,10 @@ class Recurrent(Encoder):
         self.backwards = nn.ModuleList()
         size = input_size
         for _ in range(layers):
-            passes = [
-                make("controller", controller, Controller, size) for _ in range(1 + bidirectional)
-            ]
+            passes = [make("controller", controller, Cell, size) for _ in range(1 + bidirectional)]
             self.forwards.append(passes[0])
             self.backwards.extend(passes[1:])
-            size = sum(each.hidden_size for each in passes)
+            size = sum(each.output_size for each in passes)
         self.output_size = size
         self.summary_size = self.output_size
 
@@ -84,7 +80,7 @@ class Recurrent(Encoder):
 
 
 def _unroll(controller: nn.Module, inputs: Tensor) -> Tensor:
-    assert isinstance(controller, Controller)
+    assert isinstance(controller, Cell)
     outputs, _ = controller.unroll(inputs, controller.initial_state(len(inputs)))
     return outputs
 
@@ -125,7 +121,7 @@ class SelfAttention(Encoder):
         heads: a divisor of ``input_size``.
         hidden_size: width of the feed-forward networks, at least 1.
         dropout: in ``[0, 1)``.
-        norm: ``pre`` or ``post``, see :class:`~memnets.layers.TransformerLayer`.
+        norm: ``pre`` or ``post``, see :class:`~memnets.cells.TransformerLayer`.
         ordered: whether a step knows its place as a share of the source: a learned vector, times
             t / S. Enough to tell which step comes first, and no place is new in a source that is
             longer than those of training.
@@ -148,9 +144,7 @@ class SelfAttention(Encoder):
         normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
-        self.stack = Stack(
-            layers, input_size, heads, hidden_size, dropout, norm, normalizer=normalizer
-        )
+        self.stack = EncoderStack(layers, input_size, heads, hidden_size, dropout, norm, normalizer)
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
         check_made("positions", positions, "LearnedPositions(width)")
         self.positions = positions
@@ -166,7 +160,7 @@ class SelfAttention(Encoder):
             inputs = inputs + share * self.place
         if self.positions is not None:
             inputs = inputs + self.positions(steps)
-        vectors, _ = self.stack(inputs, None, None if mask is None else mask[:, None, None])
+        vectors = self.stack(inputs, mask)
         if mask is None:
             return vectors, vectors.mean(1)
         inside = mask.unsqueeze(-1)
@@ -217,7 +211,7 @@ class Process(Encoder):
         state, looked = self.process.initial_state(len(slots)), self.attention.initial_state(memory)
         read = torch.zeros_like(slots[:, 0])
         for _ in range(self.steps):
-            query, state = self.process(read, state)
+            query, state = self.process.step(read, state)
             vectors, looked = self.attention.read(query.unsqueeze(1), memory, looked)
             read = vectors.squeeze(1)
         return slots, torch.cat([query, read], -1)

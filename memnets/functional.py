@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memnets import fast
 from memnets.precision import full_precision
 
 __all__ = [
+    "additive_scores",
     "allocation",
     "append",
     "backward_weighting",
@@ -184,6 +186,24 @@ def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Ten
     query_length = (query.square().sum(-1, keepdim=True) + epsilon).rsqrt()
     key_length = (keys.square().sum(-1) + epsilon).rsqrt()
     return (query * query_length) @ keys.mT * key_length.unsqueeze(-2)
+
+
+def additive_scores(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
+    """``v . tanh(q + k)`` of all pairs (Bahdanau et al. 2015, section A.1.2), q and k projected.
+
+    Args:
+        query: ``[*B, Q, K]``.
+        keys: ``[*B, N, K]``.
+        direction: v, ``[K]``.
+
+    Returns:
+        ``[*B, Q, N]``.
+    """
+    twin = fast.find(additive_scores, "", query, keys, direction)
+    if twin is not None:
+        scores: Tensor = twin(query, keys, direction)
+        return scores
+    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 
 
 # -- addressing by location -----------------------------------------------------------------------

@@ -29,9 +29,9 @@ _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 #: Where parts are that a bare name may stand for.
 _PARTS = (
-    "memnets.addressing", "memnets.callbacks", "memnets.controllers", "memnets.encoders",
-    "memnets.features", "memnets.layers", "memnets.memories", "memnets.models",
-    "memnets.normalizers", "memnets.objectives", "memnets.scores", "tasks", "torch.optim",
+    "memnets.addressing", "memnets.training", "memnets.cells", "memnets.encoders",
+    "memnets.features", "memnets.cells", "memnets.memories", "memnets.models",
+    "memnets.normalizers", "memnets.training", "memnets.scores", "tasks", "torch.optim",
 )  # fmt: skip
 
 #: The options of each command that come first.

@@ -11,9 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from memnets import functional, kernels
+from memnets import functional
 from memnets.core import Score, check_positive
-from memnets.kernels.additive import additive, plain_additive
 
 __all__ = [
     "Additive",
@@ -85,7 +84,7 @@ class Additive(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-        return _additive(self.projection(query), keys, self.direction)
+        return functional.additive_scores(self.projection(query), keys, self.direction)
 
 
 class Concat(Score):
@@ -107,16 +106,7 @@ class Concat(Score):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
         keys = self.key_projection(keys)
-        return _additive(self.query_projection(query), keys, self.direction)
-
-
-def _additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
-    """``v . tanh(q + k)`` of all pairs: ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-    # With one query there are no more pairs than keys, and nothing to win.
-    pairs = query.shape[:-2] == keys.shape[:-2] and query.shape[-2] > 1 and keys.numel() > 0
-    if pairs and query.device.type == "cpu" and kernels.applies(query, keys, direction):
-        return additive(query, keys, direction)
-    return plain_additive(query, keys, direction)
+        return functional.additive_scores(self.query_projection(query), keys, self.direction)
 
 
 class Cosine(Score):

@@ -40,7 +40,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from memnets.files import check_yaml, load_yaml
 from memnets.models import Model
-from memnets.runs import AtomicCheckpointIO, CheckpointError
+from memnets.training.runs import AtomicCheckpointIO, CheckpointError
 from tasks import Task
 
 __all__ = [

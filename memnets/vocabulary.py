@@ -12,7 +12,7 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN
+from memnets.batches import BEGIN, END, PAD, UNKNOWN
 
 __all__ = ["Vocabulary"]
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from memnets.core import Batch, check_positive
-from memnets.plots import Curves
+from memnets.batches import Batch
+from memnets.core import check_positive
+from memnets.viewing.plots import Curves
 from tasks.limits import check_room
 
 __all__ = ["Array", "Task", "by_name", "check_range", "renamed"]

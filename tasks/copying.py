@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from tasks.base import Array, by_name, check_range
 from tasks.vectors import SizedTask, random_bits, zeros_while_answering
 

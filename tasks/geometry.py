@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from memnets.files import cached
 from tasks.base import Array
 from tasks.limits import check_room

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from tasks.base import Array, Task
 
 __all__ = ["DynamicNGrams", "bayes_probabilities"]

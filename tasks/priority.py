@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from tasks.base import Task
 from tasks.vectors import zeros_while_answering
 

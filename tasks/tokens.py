@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, check_positive, padded, unpadded
+from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch, padded, unpadded
+from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
 

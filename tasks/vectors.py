@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import Batch
+from memnets.batches import Batch
 from tasks.base import Array, Task
 
 __all__ = ["SizedTask", "random_bits", "zeros_while_answering"]

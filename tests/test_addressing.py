@@ -8,15 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets import kernels
+from memnets import fast
 from memnets.addressing import Content, Hard, HardState, Local
-from memnets.controllers import GRU
-from memnets.core import Batch, Encoder, Memory
+from memnets.batches import Batch
+from memnets.cells import GRU
+from memnets.core import Encoder, Memory
 from memnets.encoders import Recurrent
-from memnets.models import Seq2Seq
+from memnets.models import Reinforce, Seq2Seq
 from memnets.normalizers import GumbelHard, ScalableSoftmax
-from memnets.objectives import Tokens
 from memnets.scores import Additive, Dot, ScaledDot
+from memnets.training.objectives import Tokens
 
 WIDTH = 3
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=3)
@@ -42,7 +43,7 @@ def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> No
         return vectors, *torch.autograd.grad(vectors.sum(), [query, content.normalizer.scale])
 
     fused = read()
-    with kernels.naive():
+    with fast.naive():
         plain = read()
     torch.testing.assert_close(fused, plain)
     scores = content.scores(query, slots).detach().numpy()
@@ -175,8 +176,8 @@ def scores_of(model: Seq2Seq) -> list[torch.Tensor]:
 
 def test_the_gradient_of_hard_attention_is_that_of_reinforce() -> None:
     lambda_r, lambda_e, discount, baseline = 0.7, 0.3, 0.5, -1.2
-    model = hard_model(reinforce_weight=lambda_r, entropy_weight=lambda_e, discount=discount)
-    model.double().train().baseline.fill_(baseline)
+    model = hard_model(reinforce=Reinforce(lambda_r, lambda_e, discount))
+    model.double().train().reinforce.baseline.fill_(baseline)
     target_mask = torch.tensor([[True] * 3, [True, True, False]])
     batch = Batch(
         torch.tensor([[4, 5, 6, 3], [6, 3, 0, 0]]),
@@ -215,7 +216,7 @@ def test_the_gradient_of_hard_attention_is_that_of_reinforce() -> None:
             np.testing.assert_allclose(gradient[:length], expected / 5, atol=1e-12)
             assert not gradient[length:].any()
     average = -losses[target_mask.numpy()].mean()
-    assert model.baseline.item() == pytest.approx(0.9 * baseline + 0.1 * average)
+    assert model.reinforce.baseline.item() == pytest.approx(0.9 * baseline + 0.1 * average)
 
 
 def test_the_loss_in_evaluation_is_the_plain_one() -> None:
@@ -224,7 +225,7 @@ def test_the_loss_in_evaluation_is_the_plain_one() -> None:
     batch = Batch(tokens, tokens, tokens)
     expected = model.objective.losses(model.logits(batch), tokens).mean()
     torch.testing.assert_close(model.loss(batch), expected)
-    assert model.baseline == 0
+    assert model.reinforce.baseline == 0
 
 
 class Bag(Encoder):
@@ -277,6 +278,16 @@ def test_hard_attention_learns_to_look_where_the_answer_is() -> None:
     [
         ({"discount": 1.5}, r"discount must be in \[0, 1\]; got 1.5"),
         ({"baseline_decay": 1.0}, r"baseline_decay must be in \[0, 1\); got 1.0"),
+    ],
+)
+def test_bad_settings_of_reinforce_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Reinforce(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         ({"attend": "during"}, "'before' or 'after'; got 'during'"),
     ],
 )

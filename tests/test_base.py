@@ -12,10 +12,9 @@ from torch import nn
 
 from memnets import decoding, testing
 from memnets.addressing import Content
-from memnets.controllers import LSTM, Chain, FeedForward
+from memnets.cells import LSTM, Chain, FeedForward, LearnedPositions
 from memnets.encoders import Recurrent, SelfAttention
 from memnets.features import VectorFeatures
-from memnets.layers import LearnedPositions
 from memnets.memories import NTM
 from memnets.models import (
     MemoryMachine,
@@ -25,10 +24,10 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.models.base import _learning_rate_factor, total_norm
 from memnets.normalizers import Softmax
-from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Dot
+from memnets.training.model import _learning_rate_factor, total_norm
+from memnets.training.objectives import Labels, Numbers, Tokens
 from tasks import Copying, CopyingTokens
 
 READER = partial(Recurrent, controller=LSTM)

@@ -14,12 +14,12 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
-from memnets import plots
-from memnets.cli import main
+from memnets.app.cli import main
 from memnets.core import Controller
 from memnets.files import only_writer
 from memnets.models import MemoryMachine
-from memnets.runs import load_checkpoint
+from memnets.training.runs import load_checkpoint
+from memnets.viewing import plots
 from tasks import Copying
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
@@ -183,7 +183,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
     Watched.__module__, Watched.__qualname__ = "memnets.models", "Watched"
     schedule = [
         {
-            "class_path": "memnets.callbacks.MemorySchedule",
+            "class_path": "memnets.training.MemorySchedule",
             "init_args": {
                 "training": {0.0: {"slots": 12}, 0.5: {"slots": 6, "noise": 0.5}},
                 "testing": {"length_6": 20},
@@ -212,24 +212,24 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         ),
         (["--model.optimizer.lrr=3"], "'lrr' is not accepted; Adam takes lr, "),
         (
-            ["--trainer.callbacks=memnets.callbacks.MemorySchedule", "--trainer.callbacks.train=3"],
+            ["--trainer.callbacks=memnets.training.MemorySchedule", "--trainer.callbacks.train=3"],
             "'train' is not accepted; MemorySchedule takes training, testing, validation",
         ),
         (["--modle.access=NTM"], "did you mean --model.access?"),
         (["--data=nowhere.Mine"], "'nowhere'; modules are looked for in this folder and on PYTHON"),
         (
             ["--model.controller=LSTMM"],
-            "path of a class, memnets.controllers.LSTM for one; got LST",
+            "path of a class, memnets.cells.LSTM for one; got LST",
         ),
-        (["--model.controller=memnets.controllers.GRUU"], "no attribute 'GRUU'; it has GRU, "),
-        (["--model.access=memnets.controllers.GRU"], "a subclass of MemoryAccess; got memnets.con"),
+        (["--model.controller=memnets.cells.GRUU"], "no attribute 'GRUU'; it has GRU, "),
+        (["--model.access=memnets.cells.GRU"], "a subclass of MemoryAccess; got memnets.con"),
         (["--data=tasks.CopyingTokens"], "tokens need the objective Tokens"),
         (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
         (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
         (["--model.access.shift_range=4"], "shift_range must be odd"),
         (["--model.access.read_heads=0"], "read_heads must be a whole number of at least 1; got 0"),
         (["--model.controller=nowhere.Missing"], "No module named 'nowhere'"),
-        (["--model.controller=memnets.controllers.Missing"], "Missing"),
+        (["--model.controller=memnets.cells.Missing"], "Missing"),
         (["--model.schedule=steep"], "steep"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--threads=1000000"], "threads must be at most 256; got 1000000"),
@@ -246,7 +246,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--ckpt_path=last"], "expected a run to go on with"),
         (
             [
-                "--trainer.callbacks=memnets.callbacks.MemorySchedule",
+                "--trainer.callbacks=memnets.training.MemorySchedule",
                 "--trainer.callbacks.training={0.0: {slot: 10}}",
             ],
             "lacks slot; leave them out of its settings, or the callback out",
@@ -271,7 +271,7 @@ def test_a_task_that_does_not_fit_its_objective_is_refused_before_a_step(
     capsys, config, objective, expected
 ) -> None:
     path = Path(__file__).parent.parent / "configs" / "fewshot" / f"{config}.yaml"
-    flags = [f"--model.objective=memnets.objectives.{objective}", "--trainer.max_steps=2"]
+    flags = [f"--model.objective=memnets.training.{objective}", "--trainer.max_steps=2"]
     assert expected in fails(capsys, "fit", f"--config={path}", *flags)
     assert not list(Path().glob("**/*.ckpt"))
 
@@ -715,7 +715,7 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
 
 def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:
     config = CONFIGS / "copying" / "transformer.yaml"
-    positions = "--model.positions=memnets.layers.LearnedPositions"
+    positions = "--model.positions=memnets.cells.LearnedPositions"
     flags = [
         *("--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"),
         *("--data.batch_size=2", "--data.validation_batch_size=2", "--data.test_sequences=5"),
@@ -733,10 +733,10 @@ def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:
 
 def test_a_chain_of_controllers_is_given_in_the_config() -> None:
     parts = [
-        {"class_path": f"memnets.controllers.{name}", "init_args": {"hidden_size": size}}
+        {"class_path": f"memnets.cells.{name}", "init_args": {"hidden_size": size}}
         for name, size in (("FeedForward", 5), ("GRU", 3))
     ]
-    chain = {"class_path": "memnets.controllers.Chain", "init_args": {"controllers": parts}}
+    chain = {"class_path": "memnets.cells.Chain", "init_args": {"controllers": parts}}
     config = yaml.safe_load((CONFIGS / "copying" / "dnc.yaml").read_text())
     config["model"]["init_args"]["controller"] = chain
     Path("chain.yaml").write_text(yaml.safe_dump(config))

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import functional, testing, trace
-from memnets.convolutions import DenseBlock, TCBlock
-from memnets.layers import AttentionBlock, Slots
+from memnets import functional, testing
+from memnets.cells import AttentionBlock, DenseBlock, Slots, TCBlock
+from memnets.core import Cell, map_state
 from memnets.normalizers import Softmax
+from memnets.viewing import trace
 
 SIZE, FILTERS = 3, 2
 close = {"rtol": 0, "atol": 1e-12}
@@ -30,7 +31,7 @@ class TrimmedByDilation(nn.Module):
 
     def forward(self, inputs):
         trimmed = self.conv(inputs.mT)[..., : -self.trim]
-        return trimmed[..., -inputs.shape[1] :].mT, None
+        return trimmed[..., -inputs.shape[1] :].mT
 
 
 class OverQueries(Softmax):
@@ -62,6 +63,11 @@ def blocks(draw):
     )().double()
 
 
+def whole(cell):
+    """Outputs of a cell for whole sequences."""
+    return lambda inputs: cell.unroll(inputs, cell.initial_state(len(inputs)))[0]
+
+
 def sequences(steps: int, batch: int = 2):
     return testing.tensors((batch, steps, SIZE), special=False)
 
@@ -70,10 +76,11 @@ def assert_the_future_is_never_seen(block: nn.Module, steps: int = 20) -> None:
     """Change the inputs from each step on: every output before it keeps its bits."""
     generator = torch.Generator().manual_seed(0)
     inputs, others = torch.randn(2, 1, steps, SIZE, generator=generator, dtype=torch.double)
-    outputs, _ = block(inputs)
+    run = whole(block) if isinstance(block, Cell) else block
+    outputs = run(inputs)
     assert outputs.shape[1] == steps
     for time in range(1, steps):
-        changed, _ = block(torch.cat([inputs[:, :time], others[:, time:]], 1))
+        changed = run(torch.cat([inputs[:, :time], others[:, time:]], 1))
         assert torch.equal(changed[:, :time], outputs[:, :time]), f"step {time} was seen before it"
         assert not torch.equal(changed[:, time], outputs[:, time])
 
@@ -83,7 +90,7 @@ def assert_the_future_is_never_seen(block: nn.Module, steps: int = 20) -> None:
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
 def test_a_dense_block_never_sees_the_future(kernel_size, dilation, dtype):
     block = DenseBlock(SIZE, FILTERS, dilation, kernel_size).to(dtype)
-    assert_the_future_is_never_seen(lambda inputs: block(inputs.to(dtype)))
+    assert_the_future_is_never_seen(lambda inputs: whole(block)(inputs.to(dtype)))
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
@@ -125,7 +132,7 @@ def test_a_dense_block_is_a_gated_convolution(kernel_size, dilation, steps, seed
     conv.weight.data = block.layer.weight.data.unflatten(1, (kernel_size, SIZE)).mT
     conv.bias = block.layer.bias
     inputs = torch.randn(2, steps, SIZE, dtype=torch.double)
-    outputs, last = block(inputs)
+    outputs, last = block.unroll(inputs, block.initial_state(2))
     reach = (kernel_size - 1) * dilation
     padded = nn.functional.pad(inputs, (0, 0, reach, 0))
     values, gates = conv(padded.mT).mT.chunk(2, -1)
@@ -139,45 +146,40 @@ def test_a_dense_block_is_a_gated_convolution(kernel_size, dilation, steps, seed
 def test_a_whole_sequence_is_any_chunks_with_the_past_carried_on(data):
     block, steps = data.draw(blocks()), data.draw(st.integers(1, 12))
     inputs = data.draw(sequences(steps))
-    expected, last = block(inputs)
-    past, outputs, done = None, [], 0
+    expected, last = block.unroll(inputs, block.initial_state(2))
+    past, outputs, done = block.initial_state(2), [], 0
     while done < steps:
         size = data.draw(st.integers(1, steps - done))
-        output, past = block(inputs[:, done : done + size], past)
+        output, past = block.unroll(inputs[:, done : done + size], past)
         outputs.append(output)
         done += size
     torch.testing.assert_close(torch.cat(outputs, 1), expected, **close)
-    torch.testing.assert_close(past, last, **close)
+    map_state(lambda one, other: torch.testing.assert_close(one, other, **close), past, last)
 
 
 @given(st.data())
 def test_padding_changes_nothing(data):
     block, batch, steps = data.draw(blocks()), 3, data.draw(st.integers(1, 9))
     inputs, more = data.draw(sequences(steps, batch)), data.draw(sequences(4, batch))
-    lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
-    mask = torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
-    read, past = block(inputs, None, mask)
-    later = mask
-    if isinstance(block, AttentionBlock):  # its slots of padding stay, and stay closed
-        later = torch.cat([mask, mask.new_ones(batch, 4)], 1)
-        outputs, _ = block(more, past, later)
-    else:
-        outputs, _ = block(more, past)
-    for row, length in enumerate(lengths):
+    rows = st.lists(st.booleans(), min_size=steps, max_size=steps).filter(any)
+    mask = torch.tensor(data.draw(st.lists(rows, min_size=batch, max_size=batch)))
+    read, past = block.unroll(inputs, block.initial_state(batch), mask)
+    outputs, _ = block.unroll(more, past)
+    for row in range(batch):
         one = slice(row, row + 1)
-        first, alone = block(inputs[one, :length])
-        torch.testing.assert_close(read[one, :length], first, **close)
-        torch.testing.assert_close(outputs[one], block(more[one], alone)[0], **close)
+        first, alone = block.unroll(inputs[one, mask[row]], block.initial_state(1))
+        torch.testing.assert_close(read[one, mask[row]], first, **close)
+        torch.testing.assert_close(outputs[one], block.unroll(more[one], alone)[0], **close)
 
 
 @given(st.integers(2, 40), st.integers(2, 4))
 def test_the_last_step_of_a_tc_block_sees_the_first(length, kernel_size):
     block = TCBlock(1, length, 1, kernel_size).double()
-    assert [one.dilation for one in block.blocks] == [
+    assert [one.dilation for one in block.cells] == [
         2**power for power in range(10) if 2**power < length
     ]
     inputs = torch.zeros(1, length, 1, dtype=torch.double, requires_grad=True)
-    outputs, _ = block(inputs)
+    outputs = whole(block)(inputs)
     (gradient,) = torch.autograd.grad(outputs[0, -1].sum(), inputs)
     assert gradient[0, 0] != 0
 
@@ -185,13 +187,13 @@ def test_the_last_step_of_a_tc_block_sees_the_first(length, kernel_size):
 def test_attention_is_that_of_torch():
     block = AttentionBlock(SIZE, 4, 2).double()
     inputs = torch.randn(2, 5, SIZE, dtype=torch.double)
-    outputs, past = block(inputs)
+    outputs, past = block.unroll(inputs, block.initial_state(2))
     queries, keys, values = block.layer(inputs).split([4, 4, 2], -1)
     read = nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
     torch.testing.assert_close(outputs, torch.cat([inputs, read], -1), **close)
-    torch.testing.assert_close(past, Slots(keys, values), **close)
-    grown = Slots(functional.append(keys, keys), functional.append(values, values))
-    assert torch.equal(block(inputs, past)[1].keys, grown.keys)
+    assert past.mask is None
+    torch.testing.assert_close(past[:2], Slots(keys, values)[:2], **close)
+    assert torch.equal(block.unroll(inputs, past)[1].keys, functional.append(keys, keys))
 
 
 @pytest.mark.parametrize("likeness", [0.5, 2.0])
@@ -201,7 +203,7 @@ def test_with_likeness_a_step_first_looks_at_those_that_are_like_it(likeness):
     nn.init.zeros_(block.layer.bias)
     inputs = torch.randn(2, 5, SIZE, dtype=torch.double)
     with trace.record(block) as tape:
-        block(inputs)
+        whole(block)(inputs)
     scores = likeness**2 / math.sqrt(SIZE) * inputs @ inputs.mT
     future = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = scores.masked_fill(future, -torch.inf).softmax(-1)

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memnets.addressing import Content, Hard, Local
-from memnets.controllers import GRU, LSTM, LSTMN
-from memnets.core import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD
+from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions
 from memnets.decoding import beam_search, feedback, greedy, play
 from memnets.encoders import Recurrent
-from memnets.layers import LearnedPositions
 from memnets.memories import NTM
 from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Seq2Seq, Transformer
 from memnets.scores import Additive, Dot, General

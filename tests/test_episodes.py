@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from memnets import testing
-from memnets.controllers import LSTM
-from memnets.core import Batch
+from memnets.batches import Batch
+from memnets.cells import LSTM
 from memnets.features import VectorFeatures
 from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
-from memnets.objectives import Labels, Numbers
+from memnets.training.objectives import Labels, Numbers
 from tasks import FewShot
 
 SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2, max_length=12)

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from memnets import functional, kernels, scores
+from memnets import fast, functional, scores
 from memnets.addressing import Content
-from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
-from memnets.core import Batch, Memory
+from memnets.batches import Batch
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.core import Memory
 from memnets.kernels import additive
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine
@@ -48,10 +49,10 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
         given = part(query, keys)
         return given, *torch.autograd.grad((given * weigh).sum(), sources)
 
-    fast = run()
-    with kernels.naive():
+    quick = run()
+    with quick.naive():
         plain = run()
-    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(quick, plain, rtol=1e-10, atol=1e-10)
 
 
 def test_blocks_cover_every_pair_once():
@@ -158,11 +159,11 @@ def second(function, sources):
 def test_second_derivatives_are_those_of_the_plain_definitions(name):
     torch.manual_seed(0)
     function, sources = KERNELS[name]()
-    fast = second(function, sources)
-    with kernels.naive():
+    quick = second(function, sources)
+    with fast.naive():
         plain = second(function, sources)
     assert any(part.any() for part in plain[len(sources) :])
-    torch.testing.assert_close(fast, plain, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(quick, plain, rtol=1e-8, atol=1e-10)
 
 
 def test_second_derivatives_go_through_a_tensor_that_is_given_twice():
@@ -173,7 +174,7 @@ def test_second_derivatives_go_through_a_tensor_that_is_given_twice():
     state = state._replace(usage=zeros, precedence=zeros, written=zeros)
     interface = numbers(1, access.interface_size)
     found = second(lambda *_: access(interface, state)[0].sum(), (interface, zeros))
-    with kernels.naive():
+    with fast.naive():
         plain = second(lambda *_: access(interface, state)[0].sum(), (interface, zeros))
     torch.testing.assert_close(found, plain, rtol=1e-8, atol=1e-10)
 
@@ -196,9 +197,7 @@ def test_sparse_weights_have_derivatives_of_every_kind(function):
 def test_a_step_that_cannot_be_taken_again_says_so():
     access = NTM(5, 3, noise=0.1).double()
     interface = numbers(2, access.interface_size)
-    with pytest.raises(
-        RuntimeError, match=r"had noise.*take the steps within memnets.kernels.naive"
-    ):
+    with pytest.raises(RuntimeError, match=r"had noise.*take the steps within memnets.fast.naive"):
         second(lambda x: access(x, access.initial_state(2))[0].sum(), (interface,))
     access = NTM(5, 3).double()
     read = access(interface, access.initial_state(2))[0].sum()
@@ -257,7 +256,7 @@ def test_fused_attention_is_plain_under_transforms():
     def hessian(of):
         return torch.autograd.functional.hessian(of, query)
 
-    with kernels.naive():
+    with fast.naive():
         expected = hessian(total)
     torch.testing.assert_close(torch.func.hessian(total)(query), expected)
 
@@ -278,7 +277,7 @@ def test_a_machine_can_be_exported(memory):
 @pytest.mark.parametrize("score", [Additive, Concat])
 def test_the_additive_score_is_taken_in_blocks_where_that_wins(score, queries, monkeypatch):
     taken = []
-    fast = scores.additive
-    monkeypatch.setattr(scores, "additive", lambda *sides: taken.append(1) or fast(*sides))
+    quick = scores.additive
+    monkeypatch.setattr(scores, "additive", lambda *sides: taken.append(1) or quick(*sides))
     score(4)(torch.randn(3, queries, 4), torch.randn(3, 5, 4))
     assert len(taken) == (queries > 1)

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from memnets.core import Memory
-from memnets.layers import (
+from memnets.cells import (
     Embedding,
+    EncoderLayer,
+    EncoderStack,
     LearnedPositions,
     MultiHead,
     SinusoidalPositions,
-    Stack,
     TransformerLayer,
     causal_mask,
+    transformer_stack,
 )
+from memnets.core import map_state
 from memnets.models import Transformer
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
@@ -47,12 +49,12 @@ def test_many_heads_are_those_of_torch(masked):
     inputs, slots = random(BATCH, STEPS, WIDTH), random(BATCH, SLOTS, WIDTH)
     padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
     pairs = torch.tensor([[1, 0, 0, 1, 0]] * 2 + [[1, 1, 1, 1, 1], [0, 0, 1, 0, 0]]).bool()
-    mask, arguments = {
-        "nothing": (None, {}),
-        "padding": (padding[:, None, None], {"key_padding_mask": ~padding}),
-        "each pair": (pairs, {"attn_mask": ~pairs}),
+    memory, arguments = {
+        "nothing": (ours.memory(slots), {}),
+        "padding": (ours.memory(slots, padding), {"key_padding_mask": ~padding}),
+        "each pair": (ours.memory(slots)._replace(mask=pairs), {"attn_mask": ~pairs}),
     }[masked]
-    result = ours(inputs, Memory(*ours.slots(slots), mask))
+    result = ours(inputs, memory)
     expected, _ = theirs(inputs, slots, slots, need_weights=False, **arguments)
     torch.testing.assert_close(result, expected, **close)
     sources = [inputs, slots, ours.weight, ours.bias]
@@ -60,27 +62,24 @@ def test_many_heads_are_those_of_torch(masked):
     torch.testing.assert_close(gradients, others, **close)
 
 
-def give_layer(ours: TransformerLayer, theirs: nn.Module, cross: bool) -> None:
-    give_attention(ours.attention, theirs.self_attn)
-    norms = [ours.attention_norm, ours.feed_forward_norm]
-    if cross:
-        give_attention(ours.source_attention, theirs.multihead_attn)
-        norms.insert(1, ours.source_norm)
+def give_rest(norms: list[nn.Module], feed_forward: nn.Sequential, theirs: nn.Module) -> None:
     for number, norm in enumerate(norms):
         setattr(theirs, f"norm{number + 1}", norm)
-    theirs.linear1, theirs.linear2 = ours.feed_forward[0], ours.feed_forward[3]
+    theirs.linear1, theirs.linear2 = feed_forward[0], feed_forward[3]
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_an_encoder_layer_is_that_of_torch(norm):
-    ours = randomised(TransformerLayer(WIDTH, HEADS, 8, dropout=0.0, norm=norm))
+    ours = randomised(EncoderLayer(WIDTH, HEADS, 8, dropout=0.0, norm=norm))
     theirs = nn.TransformerEncoderLayer(
         WIDTH, HEADS, 8, 0.0, batch_first=True, norm_first=norm == "pre"
     )
-    give_layer(ours, theirs, cross=False)
+    give_attention(ours.attention, theirs.self_attn)
+    norms = [ours.attention_connection.norm, ours.thinking_connection.norm]
+    give_rest(norms, ours.thinking, theirs)
     inputs = random(BATCH, SLOTS, WIDTH)
     padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
-    result, _ = ours(inputs, None, padding[:, None, None])
+    result = ours(inputs, padding)
     expected = theirs(inputs, src_key_padding_mask=~padding)
     torch.testing.assert_close(result, expected, **close)
 
@@ -91,20 +90,22 @@ def test_a_decoder_layer_is_that_of_torch(norm):
     theirs = nn.TransformerDecoderLayer(
         WIDTH, HEADS, 8, 0.0, batch_first=True, norm_first=norm == "pre"
     )
-    give_layer(ours, theirs, cross=True)
+    attend, look, think = ours.cells
+    give_attention(attend.cell.attention, theirs.self_attn)
+    give_attention(look.cell.attention, theirs.multihead_attn)
+    give_rest([part.connection.norm for part in ours.cells], think.cell.network, theirs)
     inputs, source = random(BATCH, STEPS, WIDTH), random(BATCH, SLOTS, WIDTH)
     padding = torch.arange(SLOTS) < torch.tensor([5, 2, 1]).unsqueeze(1)
-    memory = Memory(*ours.source_attention.slots(source), padding[:, None, None])
     mask = causal_mask(STEPS, STEPS, torch.device("cpu"))
-    result, slots = ours(inputs, None, mask, memory)
+    start = ours.start(source, padding)
+    result, last = ours.unroll(inputs, start)
     expected = theirs(inputs, source, tgt_mask=~mask, memory_key_padding_mask=~padding)
     torch.testing.assert_close(result, expected, **close)
     # With what it remembers of the first step, it goes on where it was.
-    _, past = ours(inputs[:, :1], None, None, memory)
-    mask = causal_mask(STEPS - 1, STEPS, torch.device("cpu"))
-    rest, later = ours(inputs[:, 1:], past, mask, memory)
+    _, past = ours.step(inputs[:, 0], start)
+    rest, later = ours.unroll(inputs[:, 1:], past)
     torch.testing.assert_close(rest, expected[:, 1:], **close)
-    torch.testing.assert_close(later, slots, **close)
+    map_state(lambda one, other: torch.testing.assert_close(one, other, **close), later, last)
 
 
 def test_the_causal_mask_is_aligned_to_the_end():
@@ -117,9 +118,11 @@ def test_the_causal_mask_is_aligned_to_the_end():
 def test_a_stack_normalises_its_output_where_its_layers_do_not():
     inputs = random(BATCH, STEPS, WIDTH)
     for norm in ("pre", "post"):
-        outputs, slots = Stack(2, WIDTH, HEADS, 8, 0.0, norm).double()(inputs)
-        assert len(slots) == 2
-        torch.testing.assert_close(outputs.mean(-1), torch.zeros_like(outputs[..., 0]), **close)
+        stack = transformer_stack(2, WIDTH, HEADS, 8, 0.0, norm).double()
+        outputs, _ = stack.unroll(inputs, stack.initial_state(BATCH))
+        encoded = EncoderStack(2, WIDTH, HEADS, 8, 0.0, norm).double()(inputs)
+        for result in (outputs, encoded):
+            torch.testing.assert_close(result.mean(-1), torch.zeros_like(result[..., 0]), **close)
 
 
 @pytest.mark.parametrize("width", [2, 8])
@@ -164,7 +167,8 @@ def test_learned_positions_are_rows():
             "end at max_length = 3; got a sequence of length 4",
         ),
         (lambda: TransformerLayer(4, 2, 8, norm="none"), "'pre' or 'post'; got 'none'"),
-        (lambda: Stack(0, 4, 2, 8), "layers must be .* got 0"),
+        (lambda: transformer_stack(0, 4, 2, 8), "layers must be .* got 0"),
+        (lambda: EncoderStack(0, 4, 2, 8), "layers must be .* got 0"),
     ],
 )
 def test_errors_say_what_was_expected_and_what_came(call, message):

@@ -11,8 +11,9 @@ from torch import nn
 
 from memnets import encoders, functional
 from memnets.addressing import Content, Hard, Local
-from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
-from memnets.core import Batch, Memory, MemoryAccess
+from memnets.batches import Batch
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.core import Memory, MemoryAccess
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
@@ -23,9 +24,9 @@ from memnets.models import (
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
-from memnets.objectives import Tokens
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
+from memnets.training.objectives import Tokens
 from tasks import CopyingTokens
 
 # Lightning's own, such as of a loader without workers.

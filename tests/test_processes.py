@@ -68,7 +68,8 @@ def test_two_processes_score_as_one_and_leave_one_run(tmp_path: Path) -> None:
 
 
 def scores_of_one(command: list[str]) -> dict[str, float]:
-    from memnets import callbacks, cli
+    from memnets.app import cli
+    from memnets.training import callbacks
 
     seen: dict[str, float] = {}
 

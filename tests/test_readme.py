@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.cli import CLI, DESCRIPTION, main
+from memnets.app.cli import CLI, DESCRIPTION, main
 from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +147,7 @@ def test_a_command_names_configs_and_flags_that_there_are(command: str, parse) -
         ("--data.test_sets=[[3]]", "test_sets"),
         ("--trainer.max_stesp=3", "max_stesp"),
         ("--model.access.slots=many", "slots"),
-        ("--model.controller=memnets.controllers.GUR", "GUR"),
+        ("--model.controller=memnets.cells.GUR", "GUR"),
     ],
 )
 def test_a_command_with_a_planted_fault_is_found(flag: str, message: str, parse) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from memnets.cli import main
+from memnets.app.cli import main
 from memnets.swaps import run_name
 from tasks import AssociativeRecall, Copying
 

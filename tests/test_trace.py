@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from memnets import callbacks, kernels, plots, trace
+from memnets import fast
 from memnets.addressing import Content, Local
-from memnets.controllers import GRU, LSTMN, FeedForward
-from memnets.core import BEGIN, END
+from memnets.batches import BEGIN, END
+from memnets.cells import GRU, LSTMN, FeedForward
 from memnets.encoders import Recurrent
 from memnets.memories import NTM, Tape
 from memnets.models import (
@@ -24,8 +24,10 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.objectives import Actions, Labels, Numbers, Tokens
 from memnets.scores import Additive, Dot
+from memnets.training import callbacks
+from memnets.training.objectives import Actions, Labels, Numbers, Tokens
+from memnets.viewing import plots, trace
 from tasks import (
     Bandits,
     ConvexHull,
@@ -79,17 +81,17 @@ def test_what_is_recorded_is_what_the_machine_used() -> None:
     with trace.record(model) as tape:
         outputs, _ = model(inputs)
     assert torch.allclose(outputs, plain, atol=1e-6)
-    weights = tape.stacked("access.addressing")
+    weights = tape.stacked("body.access.addressing")
     assert weights.shape == (2, 4, 3, 5)
-    assert torch.allclose(weights[:, -1], state.access.weights, atol=1e-6)
-    assert tape.heads["access.addressing"] == ["read 1", "read 2", "write 1"]
+    assert torch.allclose(weights[:, -1], state.body.access.weights, atol=1e-6)
+    assert tape.heads["body.access.addressing"] == ["read 1", "read 2", "write 1"]
 
 
 def test_after_recording_nothing_is_left_on_the_model() -> None:
     model = machine(NTM(slots=5, width=3))
     with trace.record(model) as tape:
-        assert not kernels.applies(torch.zeros(1))
-    assert kernels.applies(torch.zeros(1))
+        assert not fast.applies(torch.zeros(1))
+    assert fast.applies(torch.zeros(1))
     model(torch.zeros(1, 2, 3))
     assert tape.weights == {}
 
@@ -98,7 +100,7 @@ def test_a_memory_that_grows_is_padded_with_no_weight(tmp_path) -> None:
     model = machine(Tape(width=3, read_heads=2))
     with trace.record(model) as tape:
         model(torch.randn(1, 4, 3))
-    weights = tape.stacked("access.addressing")
+    weights = tape.stacked("body.access.addressing")
     assert weights.shape == (1, 4, 2, 4)
     assert not weights[0, :, 0].triu(1).any()
     assert torch.allclose(weights.sum(-1), torch.ones(1, 4, 2))

@@ -11,21 +11,21 @@ import pytest
 import torch
 import yaml
 
-from memnets.cli import main
-from memnets.controllers import GRU as Gated
-from memnets.core import END, PAD, UNKNOWN
+from memnets.app.cli import main
+from memnets.app.translator import Answer, Counts, Translator
+from memnets.batches import END, PAD, UNKNOWN
+from memnets.cells import GRU as Gated
+from memnets.cells import LearnedPositions
 from memnets.encoders import SelfAttention
-from memnets.layers import LearnedPositions
 from memnets.models import SNAIL, CausalTransformer, Seq2Seq, Transformer
-from memnets.objectives import Tokens
-from memnets.runs import CheckpointError, load_checkpoint
-from memnets.translator import Answer, Counts, Translator
+from memnets.training.objectives import Tokens
+from memnets.training.runs import CheckpointError, load_checkpoint
 from memnets.vocabulary import Vocabulary
 from tasks import Translation
 from tests.images import save_blank_pictures
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
-GRU = {"class_path": "memnets.controllers.GRU", "init_args": {"hidden_size": 8}}
+GRU = {"class_path": "memnets.cells.GRU", "init_args": {"hidden_size": 8}}
 CONFIG = {
     "name": "translation/tiny",
     "model": {
@@ -44,7 +44,7 @@ CONFIG = {
             },
             "key_size": 8,
             "width": 8,
-            "objective": "memnets.objectives.Tokens",
+            "objective": "memnets.training.Tokens",
         },
     },
     "data": {

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from memnets.cli import main
-from memnets.runs import CheckpointError, load_checkpoint
-from memnets.translator import Translator
+from memnets.app.cli import main
+from memnets.app.translator import Translator
+from memnets.training.runs import CheckpointError, load_checkpoint
 from memnets.trust import checked_config, config_of
 from tests.test_cli import CONFIGS, RUN, SMALL, fails, files
 
@@ -61,8 +61,8 @@ def put(config, where: str, value) -> None:
         config[last] = value
 
 
-CHAIN = {"class_path": "memnets.controllers.Chain", "init_args": {"controllers": []}}
-SCHEDULE = {"class_path": "memnets.callbacks.MemorySchedule", "init_args": {"training": {}}}
+CHAIN = {"class_path": "memnets.cells.Chain", "init_args": {"controllers": []}}
+SCHEDULE = {"class_path": "memnets.training.MemorySchedule", "init_args": {"training": {}}}
 AVERAGES = {
     "class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
     "init_args": {"swa_lrs": 0.1},
@@ -112,12 +112,12 @@ NAMES = [
     "torch.load",
     "torch.nn.Module.__init__",
     "torch.utils.cpp_extension.load",
-    "memnets.cli.os.system",
-    "memnets.cli.main",
+    "memnets.app.cli.os.system",
+    "memnets.app.cli.main",
     "memnets.__main__.main",
     "memnets.files.write_atomically",
-    "memnets.callbacks.Report",
-    "memnets.runs.CSVTable",
+    "memnets.training.Report",
+    "memnets.training.runs.CSVTable",
     "pytorch_lightning.loggers.CSVLogger",
     "pytorch_lightning.callbacks.LambdaCallback",
     "pytorch_lightning.callbacks.OnExceptionCheckpoint",
@@ -284,8 +284,8 @@ def test_a_checkpoint_does_not_say_where_to_write(good: Path, capsys) -> None:
         ["RichProgressBar"],
         ["StochasticWeightAveraging", "swa_lrs=0.01"],
         ["Timer", "duration=00:01:00:00"],
-        ["memnets.callbacks.Curriculum", "setting=max_length", "values=[1,2]", "loss=1"],
-        ["memnets.callbacks.MemorySchedule", "training={0.0: {slots: 12}}"],
+        ["memnets.training.Curriculum", "setting=max_length", "values=[1,2]", "loss=1"],
+        ["memnets.training.MemorySchedule", "training={0.0: {slots: 12}}"],
     ],
     ids=lambda callback: callback[0],
 )

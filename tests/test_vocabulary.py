@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN
+from memnets.batches import BEGIN, END, PAD, UNKNOWN
 from memnets.vocabulary import Vocabulary
 
 TEXT = [

@@ -1,10 +1,10 @@
 """The additive score, a block at a time: ``v . tanh(q + k)`` for every query and key.
 
-Its naive twin is :func:`plain_additive`, which is taken within :func:`memnets.kernels.naive`. The
-sums of all pairs, ``[*B, Q, N, K]``, are far larger than anything else there, and making them all
-is a wait for the main memory. Here they are made a block at a time, in the processor's cache, in
-the forward pass and again in the backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``:
-PyTorch's sigmoid is the faster one, and the result differs by rounding alone.
+The twin of :func:`memnets.functional.additive_scores`. The sums of all pairs, ``[*B, Q, N, K]``,
+are far larger than anything else there, and to make them all is a wait for the main memory. Here
+they are made a block at a time, in the processor's cache, in the forward pass and again in the
+backward pass. ``tanh(x)`` is computed as ``2 sigmoid(2 x) - 1``: PyTorch's sigmoid is the faster
+one, and the result differs by rounding alone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memnets import fast, functional
 from memnets.kernels.parts import differentiable
 
-__all__ = ["additive", "plain_additive"]
+__all__ = ["additive"]
 
 #: Numbers in a block: two fit into a cache of 4 MiB, and Python's share of the time is small.
 _BLOCK = 1 << 19
 
 
+def _fits(query: Tensor, keys: Tensor, direction: Tensor) -> bool:
+    # With one query there are no more pairs than keys, and nothing to win.
+    pairs = query.shape[:-2] == keys.shape[:-2] and query.shape[-2] > 1 and keys.numel() > 0
+    return pairs and query.device.type == "cpu"
+
+
+@fast.twin(functional.additive_scores, fits=_fits)
 def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
     """Scores of all pairs.
 
@@ -41,11 +49,6 @@ def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         direction,
     )
     return scores.view(shape)
-
-
-def plain_additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
-    """The definition: ``[*B, Q, K], [*B, N, K], [K] -> [*B, Q, N]``."""
-    return torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)) @ direction
 
 
 def _blocks(rows: int, queries: int, pairs: int) -> Iterator[tuple[slice, slice]]:
@@ -73,7 +76,7 @@ class _Additive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
-        ctx.given, ctx.plain = 3, lambda *given: (plain_additive(*given),)
+        ctx.given, ctx.plain = 3, lambda *given: (functional.additive_scores(*given),)
         query, keys = 2 * query, 2 * keys
         (rows, queries, width), slots = query.shape, keys.shape[1]
         scores = query.new_empty(rows, queries, slots)

@@ -1,7 +1,7 @@
 """A step of the DNC's memory, forward and backward.
 
-Its naive twin is :meth:`memnets.memories.DNC.forward` within :func:`memnets.kernels.naive`. A small
-step takes as long as it has operations, whatever they do; of a great one, the links take most.
+The twin of :meth:`memnets.memories.DNC.step`. A small step takes as long as it has operations,
+whichever they are; in a great one the links take most of the time.
 """
 
 from __future__ import annotations
@@ -12,47 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memnets import fast
+from memnets.addressing import Allocating, Linked
 from memnets.kernels.parts import (
     Content,
     PointedKeys,
     constant,
     content,
     content_gradient,
+    cosine_epsilon,
     key_gradients,
     pointed_keys,
     products_of_others,
     slot_scales,
     softmax_gradient,
 )
+from memnets.kernels.steps import KERNELS, step
+from memnets.memories.dnc import DNC, DNCLayout, DNCState
 
-__all__ = ["DNCKernel", "DNCLayout"]
-
-
-class DNCLayout(NamedTuple):
-    """How an interface is laid out: keys, strengths, gates and erase, modes, add.
-
-    Attributes:
-        read_heads: at least 1; they come before the write head.
-        width: W.
-    """
-
-    read_heads: int
-    width: int
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
-        """Width of the keys; of what goes through oneplus; sigmoid; softmax; and of the add.
-
-        Through the sigmoid go the free gates, the allocation gate, the write gate and the erase.
-        """
-        heads = self.read_heads + 1
-        return (
-            heads * self.width,
-            heads,
-            self.read_heads + 2 + self.width,
-            3 * self.read_heads,
-            self.width,
-        )
+__all__ = ["DNCKernel", "kernel"]
 
 
 @lru_cache(maxsize=64)
@@ -256,3 +234,22 @@ class DNCKernel(NamedTuple):
             memory_gradient, previous_usage_gradient, previous_precedence_gradient,
             previous_link_gradient, previous_written_gradient, previous_weights_gradient,
         )  # fmt: skip
+
+
+def kernel(memory: DNC) -> DNCKernel | None:
+    """The kernel of a memory; ``None`` for one whose addressings it does not compute."""
+    epsilon = cosine_epsilon(memory.writing, Allocating)
+    if epsilon is None or epsilon != cosine_epsilon(memory.reading, Linked):
+        return None
+    return DNCKernel(memory.layout, epsilon)
+
+
+@fast.twin(DNC, "step", fits=lambda memory, inputs, state: kernel(memory) is not None)
+def _step(memory: DNC, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
+    chosen = kernel(memory)
+    assert chosen is not None
+    vectors, next_state = step(chosen, inputs, state, memory)
+    return vectors.flatten(1), DNCState(*next_state)
+
+
+KERNELS[DNC] = kernel

@@ -1,7 +1,6 @@
 """A step of the NTM's memory, forward and backward.
 
-Its naive twin is :meth:`memnets.memories.NTM.forward` within :func:`memnets.kernels.naive`. Here
-the memory's gradient is summed in place.
+The twin of :meth:`memnets.memories.NTM.step`. The gradient of the memory is summed in place.
 """
 
 from __future__ import annotations
@@ -12,49 +11,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memnets import fast
+from memnets.addressing import NTMAddressing
 from memnets.kernels.parts import (
     Content,
     PointedKeys,
     content,
     content_gradient,
+    cosine_epsilon,
     key_gradients,
     pointed_keys,
     products_of_others,
     slot_scales,
     softmax_gradient,
 )
+from memnets.kernels.steps import KERNELS, step
+from memnets.memories.ntm import NTM, NTMLayout, NTMState
 
-__all__ = ["HeadLayout", "NTMKernel"]
-
-
-class HeadLayout(NamedTuple):
-    """How an interface is laid out: keys, strengths, sharpnesses, gates, erases, shifts, adds.
-
-    Attributes:
-        read_heads: they come before the write heads.
-        write_heads: at least 1.
-        width: W.
-        shift_range: S, odd.
-        least_sharpness: gamma of a head that asks for none, at least 1.
-    """
-
-    read_heads: int
-    write_heads: int
-    width: int
-    shift_range: int
-    least_sharpness: float = 1.0
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
-        """Width of the keys; of what goes through softplus; sigmoid; softmax; and of the adds."""
-        heads = self.read_heads + self.write_heads
-        return (
-            heads * self.width,
-            2 * heads,
-            heads + self.write_heads * self.width,
-            heads * self.shift_range,
-            self.write_heads * self.width,
-        )
+__all__ = ["NTMKernel", "kernel"]
 
 
 @lru_cache(maxsize=64)
@@ -75,7 +49,7 @@ class NTMKernel(NamedTuple):
         noise: standard deviation of Gaussian noise on the interface.
     """
 
-    layout: HeadLayout
+    layout: NTMLayout
     epsilon: float
     noise: float = 0.0
 
@@ -197,3 +171,22 @@ class NTMKernel(NamedTuple):
             -1,
         )
         return interface_gradient, (memory_gradient, previous_gradient)
+
+
+def kernel(memory: NTM) -> NTMKernel | None:
+    """The kernel of a memory; ``None`` for one whose addressing it does not compute."""
+    epsilon = cosine_epsilon(memory.addressing, NTMAddressing)
+    if epsilon is None:
+        return None
+    return NTMKernel(memory.layout, epsilon, memory.noise if memory.training else 0.0)
+
+
+@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None)
+def _step(memory: NTM, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+    chosen = kernel(memory)
+    assert chosen is not None
+    vectors, next_state = step(chosen, inputs, state, memory)
+    return vectors.flatten(1), NTMState(*next_state)
+
+
+KERNELS[NTM] = kernel

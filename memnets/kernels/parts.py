@@ -1,4 +1,4 @@
-"""What kernels have in common: parts of a step, forward and backward."""
+"""Parts of a step, forward and backward, that several kernels use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from memnets import kernels
+from memnets import fast
+from memnets.addressing import ByKey
+from memnets.normalizers import Softmax
+from memnets.scores import Cosine
 
 __all__ = [
     "Content",
@@ -18,6 +21,7 @@ __all__ = [
     "constant",
     "content",
     "content_gradient",
+    "cosine_epsilon",
     "differentiable",
     "inverse_norms",
     "key_gradients",
@@ -56,7 +60,7 @@ def differentiable(backward: Function) -> Function:
     returns what ``forward`` does, and ``ctx.given``, how many tensors that takes: the first that
     were saved. The gradients that ``backward`` returns end with theirs.
     """
-    fast = unrecorded(backward)
+    written_out = unrecorded(backward)
 
     @wraps(backward)
     def choosing(ctx: Any, *gradients: Tensor) -> Any:
@@ -65,10 +69,10 @@ def differentiable(backward: Function) -> Function:
             with torch.autocast(device, enabled=False):
                 return choosing(ctx, *gradients)
         if not torch.is_grad_enabled():
-            return fast(ctx, *gradients)
+            return written_out(ctx, *gradients)
         # A tensor may have been given twice: each copy has a gradient of its own.
         copies = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[: ctx.given]]
-        with kernels.naive():
+        with fast.naive():
             outputs = ctx.plain(*copies)
         reached = [
             (out, by) for out, by in zip(outputs, gradients, strict=True) if out.requires_grad
@@ -93,6 +97,21 @@ def differentiable(backward: Function) -> Function:
 def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a tensor ``[]``, which PyTorch would make of it anew for each operation."""
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+def cosine_epsilon(addressing: ByKey[Any, Any], kind: type[ByKey[Any, Any]]) -> float | None:
+    """Epsilon of the cosine of an addressing whose content weights the kernels compute.
+
+    Args:
+        addressing: of a memory.
+        kind: the class that it must be of, exactly: a subclass may compute something else.
+
+    Returns:
+        ``None`` for another class, score or normalizer.
+    """
+    score = addressing.score
+    plain = (type(addressing), type(score), type(addressing.normalizer)) == (kind, Cosine, Softmax)
+    return score.epsilon if plain and isinstance(score, Cosine) else None
 
 
 class PointedKeys(NamedTuple):

@@ -7,15 +7,17 @@ in the kernel of its step; for the LSTM that drives it, here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from memnets.core import MemoryAccess
 from memnets.kernels.parts import constant, differentiable, unrecorded
 
-__all__ = ["LSTMWeights", "StepKernel", "Stepper", "run", "step"]
+__all__ = ["KERNELS", "LSTMWeights", "StepKernel", "kernel_of", "run", "step"]
 
 Tensors = tuple[Tensor, ...]
 
@@ -47,18 +49,18 @@ class StepKernel(Protocol):
         """
 
 
-class Stepper(Protocol):
-    """A memory that has a kernel: a :class:`~memnets.core.MemoryAccess`."""
+#: Class of a memory -> its kernel as it is set now, or ``None`` where it has another addressing.
+KERNELS: dict[type[MemoryAccess], Callable[[Any], StepKernel | None]] = {}
 
-    def kernel(self) -> Any:
-        """What takes its steps, as it is set now."""
 
-    def forward(self, interface: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One step, by the plain definitions within :func:`memnets.kernels.naive`."""
+def kernel_of(access: MemoryAccess) -> StepKernel | None:
+    """The kernel of a memory as it is set now; ``None`` where there is none."""
+    find = KERNELS.get(type(access))
+    return None if find is None else find(access)
 
 
 def step(
-    kernel: StepKernel, interface: Tensor, state: Tensors, access: Stepper | None = None
+    kernel: StepKernel, interface: Tensor, state: Tensors, access: MemoryAccess | None = None
 ) -> tuple[Tensor, Tensors]:
     """One step of a memory.
 
@@ -100,7 +102,7 @@ def run(
     feature: Tensor,
     cell: Tensor,
     state: Tensors,
-    access: Stepper | None = None,
+    access: MemoryAccess | None = None,
 ) -> tuple[Tensor, Tensor, Tensors]:
     """All steps of an LSTM that reads and writes a memory.
 
@@ -130,7 +132,7 @@ def run(
 
 
 def _plain_step(
-    access: Stepper | None, kernel: StepKernel, interface: Tensor, *state: Tensor
+    access: MemoryAccess | None, kernel: StepKernel, interface: Tensor, *state: Tensor
 ) -> Tensors:
     """One step by the plain definitions: what was read, ``[B, R * W]``, and the next state.
 
@@ -138,11 +140,11 @@ def _plain_step(
         RuntimeError: they would give other numbers than the kernel has.
     """
     noise = bool(getattr(kernel, "noise", False))
-    if access is None or noise or access.kernel() != kernel:
+    if access is None or noise or kernel_of(access) != kernel:
         raise RuntimeError(
             "a gradient with create_graph=True needs the memory's steps again, which here had "
             "noise, or settings that changed since, or a memory that is not known; take the steps "
-            "within memnets.kernels.naive()"
+            "within memnets.naive()"
         )
     vectors, next_state = access.forward(interface, state)
     return vectors, *next_state
@@ -152,7 +154,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     @unrecorded
     def forward(
-        ctx: Any, access: Stepper | None, kernel: StepKernel, interface: Tensor, *state: Tensor
+        ctx: Any, access: MemoryAccess | None, kernel: StepKernel, interface: Tensor, *state: Tensor
     ) -> Tensors:
         vectors, next_state, saved = kernel.forward(interface, state)
         shape = vectors.shape
@@ -175,7 +177,7 @@ class _Step(torch.autograd.Function):
 
 
 def _plain_run(
-    access: Stepper | None,
+    access: MemoryAccess | None,
     kernel: StepKernel,
     from_input: Tensor,
     from_hidden: Tensor,
@@ -211,7 +213,7 @@ class _Run(torch.autograd.Function):
     @unrecorded
     def forward(
         ctx: Any,
-        access: Stepper | None,
+        access: MemoryAccess | None,
         kernel: StepKernel,
         recorded: bool,
         from_input: Tensor,

@@ -6,14 +6,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from memnets import functional, kernels
+from memnets import functional
 from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
 from memnets.core import Memory, Score, check_positive
-from memnets.kernels.dnc import DNCKernel, DNCLayout
-from memnets.kernels.steps import step
 from memnets.memories.slotted import Slotted
 
-__all__ = ["DNC", "DNCQueries", "DNCState"]
+__all__ = ["DNC", "DNCLayout", "DNCQueries", "DNCState"]
 
 
 class DNCState(NamedTuple):
@@ -34,6 +32,33 @@ class DNCState(NamedTuple):
     link: Tensor
     written: Tensor
     weights: Tensor
+
+
+class DNCLayout(NamedTuple):
+    """Layout of the interface of a :class:`DNC`: keys, strengths, gates and erase, modes, add.
+
+    Attributes:
+        read_heads: at least 1; they come before the write head.
+        width: W.
+    """
+
+    read_heads: int
+    width: int
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Width of the keys; of what goes through oneplus; sigmoid; softmax; and of the add.
+
+        Through the sigmoid go the free gates, the allocation gate, the write gate and the erase.
+        """
+        heads = self.read_heads + 1
+        return (
+            heads * self.width,
+            heads,
+            self.read_heads + 2 + self.width,
+            3 * self.read_heads,
+            self.width,
+        )
 
 
 class DNCQueries(NamedTuple):
@@ -138,20 +163,8 @@ class DNC(Slotted[DNCState]):
             add=add.unsqueeze(-2),
         )
 
-    def kernel(self) -> DNCKernel | None:
-        """The fast twin of a step, if both addressings are as they come."""
-        epsilon = self.writing.cosine_epsilon(Allocating)
-        same = epsilon == self.reading.cosine_epsilon(Linked)
-        if epsilon is None or not same or type(self) is not DNC:
-            return None
-        return DNCKernel(self.layout, epsilon)
-
     def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
-        kernel = self.kernel()
-        if kernel is not None and kernels.applies(interface, *state):
-            vectors, next_state = step(kernel, interface, state, self)
-            return vectors.flatten(1), DNCState(*next_state)
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
         usage = functional.usage(usage, written, functional.retention(weights, free_gates))

@@ -7,14 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional, kernels
+from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Memory, Score, check_positive
-from memnets.kernels.ntm import HeadLayout, NTMKernel
-from memnets.kernels.steps import step
 from memnets.memories.slotted import Slotted
 
-__all__ = ["NTM", "NTMState"]
+__all__ = ["NTM", "NTMLayout", "NTMState"]
 
 
 class NTMState(NamedTuple):
@@ -27,6 +25,38 @@ class NTMState(NamedTuple):
 
     memory: Tensor
     weights: Tensor
+
+
+class NTMLayout(NamedTuple):
+    """Layout of the interface of an :class:`NTM`.
+
+    Keys, strengths, sharpnesses, gates, erases, shifts, adds, in this order.
+
+    Attributes:
+        read_heads: they come before the write heads.
+        write_heads: at least 1.
+        width: W.
+        shift_range: S, odd.
+        least_sharpness: gamma of a head that asks for none, at least 1.
+    """
+
+    read_heads: int
+    write_heads: int
+    width: int
+    shift_range: int
+    least_sharpness: float = 1.0
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Width of the keys; of what goes through softplus; sigmoid; softmax; and of the adds."""
+        heads = self.read_heads + self.write_heads
+        return (
+            heads * self.width,
+            2 * heads,
+            heads + self.write_heads * self.width,
+            heads * self.shift_range,
+            self.write_heads * self.width,
+        )
 
 
 class NTM(Slotted[NTMState]):
@@ -96,7 +126,7 @@ class NTM(Slotted[NTMState]):
         self.shift_range = shift_range
         self.read_size = read_heads * width
         self.addressing = NTMAddressing(score)
-        self.layout = HeadLayout(read_heads, write_heads, width, shift_range)
+        self.layout = NTMLayout(read_heads, write_heads, width, shift_range)
         self.least_sharpness = least_sharpness
         self.interface_size = sum(self.layout.sizes)
 
@@ -161,19 +191,8 @@ class NTM(Slotted[NTMState]):
         erase = unit[..., heads:].unflatten(-1, (self.write_heads, self.width))
         return query, erase, add.unflatten(-1, (self.write_heads, self.width))
 
-    def kernel(self) -> NTMKernel | None:
-        """The fast twin of a step, if the addressing is as it comes."""
-        epsilon = self.addressing.cosine_epsilon(NTMAddressing)
-        if epsilon is None or type(self) is not NTM:
-            return None
-        return NTMKernel(self.layout, epsilon, self.noise if self.training else 0.0)
-
     def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
-        kernel = self.kernel()
-        if kernel is not None and kernels.applies(interface, *state):
-            vectors, next_state = step(kernel, interface, state, self)
-            return vectors.flatten(1), NTMState(*next_state)
         memory, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)

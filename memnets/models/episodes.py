@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from memnets.addressing import Content
-from memnets.core import Batch, Memory, State, make
+from memnets.batches import Batch
+from memnets.core import EncoderDecoder, Memory, State, check_source, make
 from memnets.features import Features, made_features
-from memnets.models.base import Model, masked_mean
-from memnets.models.seq2seq import check_source
-from memnets.objectives import Labels
 from memnets.scores import SquaredDistance
+from memnets.training.model import Model, masked_mean
+from memnets.training.objectives import Labels
 
 __all__ = ["MetaLearner", "Prototypical"]
 
@@ -124,7 +124,7 @@ class MetaLearner(_Episodic[State]):
 
     Raises:
         ValueError: a size or a number is out of its range, or a prototypical loss is asked for and
-            the objective is not :class:`~memnets.objectives.Labels`.
+            the objective is not :class:`~memnets.training.Labels`.
 
     Example:
         ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
@@ -134,7 +134,7 @@ class MetaLearner(_Episodic[State]):
         self,
         input_size: int,
         output_size: int,
-        learner: Callable[[int, int], Model],
+        learner: Callable[[int, int], EncoderDecoder],
         features: Callable[[int], Features] | None = None,
         prototypical: float = 0.0,
         detached_steps: int = 0,
@@ -194,11 +194,11 @@ class MetaLearner(_Episodic[State]):
         return masked_mean(losses, batch.target_mask) + beside
 
     def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
-        """See :meth:`~memnets.models.Model.reorder`."""
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
         return {label: f"learner.{name}" for label, name in self.learner.alignments().items()}
 
 

@@ -10,22 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
+from memnets.batches import END, Batch
+from memnets.cells import Bridge
 from memnets.core import (
-    END,
-    Batch,
-    Controller,
+    Cell,
     Encoder,
     Memory,
     check_made,
     check_positive,
+    check_source,
     make,
     map_state,
 )
 from memnets.features import Features, made_features
-from memnets.layers import Bridge
-from memnets.models.base import Model
-from memnets.models.seq2seq import check_source
-from memnets.objectives import Tokens
+from memnets.training.model import Model
+from memnets.training.objectives import Tokens
 
 __all__ = ["PointerNetwork", "PointerState"]
 
@@ -93,7 +92,7 @@ class PointerNetwork(Model[PointerState]):
         self,
         input_size: int,
         encoder: Callable[[int], Encoder],
-        decoder: Callable[[int], Controller],
+        decoder: Callable[[int], Cell],
         attention: Content,
         output_size: int | None = None,
         width: int = 128,
@@ -132,8 +131,8 @@ class PointerNetwork(Model[PointerState]):
         self.begin = nn.Parameter(torch.randn(width) / width**0.5)
         self.fed = nn.Linear(slot_size, width)
         self.key = nn.Linear(slot_size, key_size, bias=False)
-        self.decoder = make("decoder", decoder, Controller, width)
-        hidden_size = self.decoder.hidden_size
+        self.decoder: Cell = make("decoder", decoder, Cell, width)
+        hidden_size = self.decoder.output_size
         self.bridge = Bridge(self.encoder.summary_size, self.decoder)
         self.glimpses = nn.ModuleList(
             _Glimpse(hidden_size, key_size, slot_size, copy.deepcopy(attention))
@@ -227,7 +226,7 @@ class PointerNetwork(Model[PointerState]):
     def reorder(
         self, state: PointerState, index: Tensor, same_source: bool = False
     ) -> PointerState:
-        """See :meth:`~memnets.models.Model.reorder`; beams of a source share its memory."""
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`; beams of a source share its memory."""
         if not same_source:
             return super().reorder(state, index)
         visited, controller = map_state(
@@ -236,16 +235,16 @@ class PointerNetwork(Model[PointerState]):
         return state._replace(visited=visited, controller=controller)
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""
         longest = self.encoder.max_length
         return None if longest is None or source_steps <= longest else 0
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`: where each step points."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: where each step points."""
         return {"pointer": "attention"}
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
-        """See :meth:`~memnets.models.Model.slot_names`."""
+        """See :meth:`~memnets.core.EncoderDecoder.slot_names`."""
         return [*source, "end"]
 
 

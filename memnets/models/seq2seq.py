@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content, HardState
+from memnets.batches import Batch
+from memnets.cells import Bridge, Output, tied_embeddings
 from memnets.core import (
     Addressing,
-    Batch,
-    Controller,
+    Cell,
     Encoder,
     Memory,
     check_made,
     check_positive,
+    check_source,
     make,
 )
-from memnets.layers import Bridge, Embedding
-from memnets.models.base import Model, masked_mean
+from memnets.models.reinforce import Reinforce
+from memnets.training.model import Model, masked_mean
 
 __all__ = ["Seq2Seq", "Seq2SeqState"]
 
@@ -72,21 +74,16 @@ class Seq2Seq(Model[Seq2SeqState]):
         tied: one embedding for tokens of the answer as input and output, and of the source too if
             there are as many.
         dropout: on embeddings and features, in ``[0, 1)``.
-        reinforce_weight: lambda_r: how much draws of hard attention learn from their worth.
-        entropy_weight: lambda_e: how much hard attention gains from staying undecided.
-        discount: how much less a draw is worth to each later step, in ``[0, 1]``; 1 as in Xu et al.
-        baseline_decay: of the moving average that a draw's worth is compared with, in ``[0, 1)``.
+        reinforce: how hard attention learns from its draws; not used by any other attention.
         settings: see :class:`~memnets.models.Model`.
     """
-
-    baseline: Tensor
 
     def __init__(
         self,
         input_size: int,
         output_size: int,
         encoder: Callable[[int], Encoder],
-        decoder: Callable[[int], Controller],
+        decoder: Callable[[int], Cell],
         attention: Addressing | None = None,
         width: int = 256,
         key_size: int | None = None,
@@ -94,31 +91,19 @@ class Seq2Seq(Model[Seq2SeqState]):
         input_feeding: bool = False,
         tied: bool = True,
         dropout: float = 0.0,
-        reinforce_weight: float = 1.0,
-        entropy_weight: float = 0.01,
-        discount: float = 0.5,
-        baseline_decay: float = 0.9,
+        reinforce: Reinforce | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         check_positive(input_size=input_size, output_size=output_size, width=width)
         if attend not in ("before", "after"):
             raise ValueError(f"attend must be 'before' or 'after'; got {attend!r}")
-        if not 0 <= discount <= 1:
-            raise ValueError(f"discount must be in [0, 1]; got {discount}")
-        if not 0 <= baseline_decay < 1:
-            raise ValueError(f"baseline_decay must be in [0, 1); got {baseline_decay}")
         self.input_size = input_size
         self.before = attend == "before"
         self.input_feeding = input_feeding
-        self.reinforce_weight = reinforce_weight
-        self.entropy_weight = entropy_weight
-        self.discount = discount
-        self.baseline_decay = baseline_decay
-
-        self.target_embedding = Embedding(output_size, width)
-        shared = tied and input_size == output_size
-        self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
+        self.source_embedding, self.target_embedding = tied_embeddings(
+            input_size, output_size, width, tied
+        )
         self.dropout = nn.Dropout(dropout)
         check_made("attention", attention, "Content(Additive(64))")
         self.encoder = make("encoder", encoder, Encoder, width)
@@ -126,8 +111,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         fed_size = width if input_feeding else 0
         context_size = value_size if self.before else 0
         size = width + fed_size + context_size
-        self.decoder = make("decoder", decoder, Controller, size)
-        hidden_size = self.decoder.hidden_size
+        self.decoder: Cell = make("decoder", decoder, Cell, size)
+        hidden_size = self.decoder.output_size
         self.attention = attention
         self.key: nn.Module = nn.Identity()
         self.query: nn.Module = nn.Identity()
@@ -140,9 +125,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
-        self.bias = nn.Parameter(torch.zeros(output_size))
-        self.output = None if tied else nn.Linear(width, output_size, bias=False)
-        self.register_buffer("baseline", torch.zeros(()))
+        self.output = Output(width, output_size, self.target_embedding if tied else None)
+        self.reinforce = Reinforce() if reinforce is None else reinforce
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> Seq2SeqState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
@@ -170,8 +154,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         else:
             seen, state = self._without_feeding(embedded, state)
             features = self._features(seen)
-        weight = self.target_embedding.weight if self.output is None else self.output.weight
-        return nn.functional.linear(features, weight, self.bias), state
+        logits: Tensor = self.output(features)
+        return logits, state
 
     def _with_feeding(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Features ``[B, T, width]``, each of which goes into the next step."""
@@ -211,7 +195,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         context: list[Tensor] = []
         if self.before:
             context, addressing = self._look(state.hidden, state)
-        hidden, controller = self.decoder(torch.cat([inputs, *context], -1), state.controller)
+        hidden, controller = self.decoder.step(torch.cat([inputs, *context], -1), state.controller)
         if not self.before:
             context, addressing = self._look(hidden, state)
         last = hidden.to(state.hidden.dtype)
@@ -230,69 +214,22 @@ class Seq2Seq(Model[Seq2SeqState]):
         features: Tensor = self.dropout(self.features(seen).tanh())
         return features
 
-    def reorder(
-        self, state: Seq2SeqState, index: Tensor, same_source: bool = False
-    ) -> Seq2SeqState:
-        """See :meth:`~memnets.models.Model.reorder`; beams of a source share its memory."""
-        if not same_source:
-            return super().reorder(state, index)
-        rest = super().reorder(state._replace(memory=None), index)
-        return rest._replace(memory=state.memory)
-
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.models.Model.longest_answer`: only the encoder may have a limit."""
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""
         longest = self.encoder.max_length
         return None if longest is None or source_steps <= longest else 0
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
         return {} if self.attention is None else {"attention": "attention"}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding; hard attention learns from it by REINFORCE.
-
-        To ``-log p(y_t | a)`` a step of training adds ``-lambda_r w_t log p(a_t) - lambda_e H_t``
-        (Xu et al. 2015, section 4.1), where the draw's worth w_t is the discounted sum of
-        ``log p(y | a) - b`` from step t on, and b a moving average of ``log p(y | a)``.
-        """
+        """Mean loss over all steps but padding; hard attention learns from it by REINFORCE."""
         state = self.encode(batch.source, batch.source_mask)
         logits, state = self.decode(batch.inputs, state)
         losses = self.objective.losses(logits, batch.targets)
         loss = masked_mean(losses, batch.target_mask)
         if not isinstance(state.addressing, HardState) or not self.training:
             return loss
-        worth = -losses.detach() - self.baseline
-        if batch.target_mask is not None:
-            worth = worth.masked_fill(~batch.target_mask, 0.0)
-        steps = list(worth.unbind(1))
-        for step in range(len(steps) - 2, -1, -1):
-            steps[step] = steps[step] + self.discount * steps[step + 1]
-        draws, entropy = (part.squeeze(1) for part in state.addressing)
-        gain = self.reinforce_weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
-        with torch.no_grad():
-            average = -masked_mean(losses, batch.target_mask)
-            self.baseline.lerp_(average, 1 - self.baseline_decay)
-        return loss - masked_mean(gain, batch.target_mask)
-
-
-def check_source(source: Tensor, mask: Tensor | None) -> None:
-    """Check the source of a model, ``[B, S]`` or ``[B, S, I]``, and its mask.
-
-    Raises:
-        ValueError: a shape does not fit, or a source is empty.
-        TypeError: the mask is not boolean.
-    """
-    if source.dim() not in (2, 3) or source.shape[1] == 0:
-        raise ValueError(
-            f"source must be tokens [B, S] or vectors [B, S, I], S >= 1; got {list(source.shape)}"
-        )
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"the mask must be boolean, False = padding; got {mask.dtype}")
-    if mask.shape != source.shape[:2]:
-        raise ValueError(
-            f"the mask must be [B, S] = {list(source.shape[:2])}; got {list(mask.shape)}"
-        )
-    if not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
-        raise ValueError("each source must have a step, and padding only after its last step")
+        gain: Tensor = self.reinforce(losses, state.addressing, batch.target_mask)
+        return loss + gain

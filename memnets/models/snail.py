@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from memnets.convolutions import TCBlock
-from memnets.core import check_positive
-from memnets.layers import AttentionBlock, Embedding
-from memnets.models.base import Model
-from memnets.models.seq2seq import check_source
+from memnets.cells.attention import AttentionBlock
+from memnets.cells.composed import Chain, kept
+from memnets.cells.convolutions import TCBlock
+from memnets.cells.embeddings import Embedding, Inputs, Vectors
+from memnets.core import Cell, check_positive, check_source
+from memnets.models.sequence import SequenceModel, SequenceState
 
-__all__ = ["SNAIL", "SNAILState"]
-
-
-class SNAILState(NamedTuple):
-    """State of a :class:`SNAIL` after t steps.
-
-    Attributes:
-        blocks: what each block remembers: the last inputs of its convolutions, or t slots.
-        mask: bool ``[B, t]``, False = padding.
-    """
-
-    blocks: tuple[Any, ...]
-    mask: Tensor
+__all__ = ["SNAIL"]
 
 
-class SNAIL(Model[SNAILState]):
-    """One causal stack that reads the source and goes on with the answer (Mishra et al. 2018).
+class SNAIL(SequenceModel):
+    """The model whose body is attention blocks, with a TC block between each two of them.
 
-    Attention blocks, and a TC block between each two of them, as in the paper's few-shot networks;
-    the convolutions tell where a step stands.
+    Mishra et al. 2018, the few-shot networks of the paper. The convolutions tell where a step
+    stands.
 
     Args:
         input_size: tokens of source and answer, or the width of their vectors, at least 1.
@@ -43,7 +31,7 @@ class SNAIL(Model[SNAILState]):
         attentions: sizes of key and value for each attention block, at least one.
         filters: of each dense block, at least 1.
         kernel_size: of each convolution, at least 1.
-        likeness: see :class:`~memnets.layers.AttentionBlock`; learning from few examples is much
+        likeness: see :class:`~memnets.cells.AttentionBlock`; learning from few examples is much
             faster with it.
         settings: see :class:`~memnets.models.Model`.
 
@@ -63,7 +51,6 @@ class SNAIL(Model[SNAILState]):
         likeness: float | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(**settings)
         check_positive(
             input_size=input_size,
             output_size=output_size,
@@ -74,21 +61,22 @@ class SNAIL(Model[SNAILState]):
             raise ValueError(f"max_length must be at least 2; got {max_length}")
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
-        self.input_size = input_size
-        self.max_length = max_length
-        self.embedding = None if width is None else Embedding(input_size, width)
-        size = input_size if width is None else width
-        blocks: list[AttentionBlock | TCBlock] = []
+        embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
+        size = first_size = input_size if width is None else width
+        blocks: list[Cell] = []
         for key_size, value_size in attentions:
             if blocks:
                 blocks.append(TCBlock(size, max_length, filters, kernel_size))
                 size = blocks[-1].output_size
             blocks.append(AttentionBlock(size, key_size, value_size, likeness))
             size = blocks[-1].output_size
-        self.blocks = nn.ModuleList(blocks)
-        self.output = nn.Linear(size, output_size)
+        body = Chain(first_size, [kept(block) for block in blocks])
+        output = nn.Linear(size, output_size)
+        inputs = Inputs(embedding, embedding)
+        super().__init__(inputs, body, output, max_length=max_length, **settings)
+        self.input_size = input_size
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> SNAILState:
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
 
         Raises:
@@ -96,56 +84,12 @@ class SNAIL(Model[SNAILState]):
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
-        return self._run(source, None, mask)[1]
-
-    def decode(self, inputs: Tensor, state: SNAILState) -> tuple[Tensor, SNAILState]:
-        """Go on: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
-
-        Raises:
-            ValueError: the sequence becomes longer than ``max_length``.
-        """
-        hidden, state = self._run(inputs, state, None)
-        return self.output(hidden), state
-
-    def longest_answer(self, source_steps: int) -> int:
-        """See :meth:`~memnets.models.Model.longest_answer`: what ``max_length`` leaves."""
-        return max(0, self.max_length - source_steps)
+        return super().encode(source, mask)
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`: a label for each attention block."""
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each attention block."""
+        assert isinstance(self.body, Chain)
         return {
-            f"attention {number + 1}": f"blocks.{2 * number}.addressing"
-            for number in range((len(self.blocks) + 1) // 2)
+            f"attention {number + 1}": f"body.cells.{2 * number}.addressing"
+            for number in range((len(self.body.cells) + 1) // 2)
         }
-
-    def _run(
-        self, inputs: Tensor, state: SNAILState | None, mask: Tensor | None
-    ) -> tuple[Tensor, SNAILState]:
-        """Some steps; ``mask`` is theirs, ``[B, T]``."""
-        seen = inputs.new_ones(inputs.shape[:2], dtype=torch.bool) if mask is None else mask
-        if state is not None:
-            seen = torch.cat([state.mask, seen], 1)
-        if (longest := int(seen.sum(1).max())) > self.max_length:
-            raise ValueError(
-                f"the model is made for at most max_length = {self.max_length} steps of source and "
-                f"answer; got a sequence of length {longest}"
-            )
-        hidden = self._embed(inputs)
-        blocks = []
-        for index, block in enumerate(self.blocks):
-            past = None if state is None else state.blocks[index]
-            hidden, past = block(hidden, past, seen if isinstance(block, AttentionBlock) else mask)
-            blocks.append(past)
-        return hidden, SNAILState(tuple(blocks), seen)
-
-    def _embed(self, inputs: Tensor) -> Tensor:
-        """What goes into the first block, ``[B, T, width]``."""
-        if self.embedding is not None:
-            embedded: Tensor = self.embedding(inputs)
-            return embedded
-        if not inputs.is_floating_point() or inputs.shape[-1] != self.input_size:
-            raise ValueError(
-                f"without a width, inputs must be vectors [B, T, {self.input_size}]; "
-                f"got {inputs.dtype} {list(inputs.shape)}"
-            )
-        return inputs

@@ -1,85 +1,38 @@
-"""Transformers: an encoder and a decoder, or one causal stack for source and answer."""
+"""Transformers: an encoder and a decoder, or one causal stack, and that stack of any cells."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memnets.core import Memory, check_made, check_positive
-from memnets.layers import Embedding, Positions, SinusoidalPositions, Slots, Stack, causal_mask
-from memnets.models.base import Model
-from memnets.models.seq2seq import check_source
+from memnets.cells.attention import EncoderStack, Norm, SelfAttention, transformer_stack
+from memnets.cells.composed import residual_stack
+from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
+from memnets.core import Cell, check_positive, check_source
+from memnets.models.sequence import SequenceModel, SequenceState
+from memnets.training.model import Model
 
-__all__ = ["CausalState", "CausalTransformer", "Transformer", "TransformerState"]
+__all__ = ["CausalTransformer", "StackModel", "Transformer", "TransformerState"]
 
 
 class TransformerState(NamedTuple):
     """State of a :class:`Transformer` after t steps.
 
     Attributes:
-        source: what each layer of the decoder sees of the source.
-        slots: what each remembers of the answer, t slots.
+        decoder: state of the decoder: of each layer the slots of its self-attention, and the source
+            as it attends to it.
+        steps: t, int64 ``[B]``.
     """
 
-    source: tuple[Memory, ...]
-    slots: tuple[Slots, ...]
+    decoder: Any
+    steps: Tensor
 
 
-class CausalState(NamedTuple):
-    """State of a :class:`CausalTransformer` after t steps.
-
-    Attributes:
-        slots: what each layer remembers, t slots.
-        mask: bool ``[B, t]``, False = padding.
-    """
-
-    slots: tuple[Slots, ...]
-    mask: Tensor
-
-
-class _Base(Model[Any]):
-    """Embeddings, positions and output."""
-
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int,
-        width: int,
-        dropout: float,
-        positions: Positions | None,
-        tied: bool,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        check_positive(input_size=input_size, output_size=output_size, width=width)
-        self.input_size = input_size
-        self.width = width
-        self.target_embedding = Embedding(output_size, width)
-        shared = tied and input_size == output_size
-        self.source_embedding = self.target_embedding if shared else Embedding(input_size, width)
-        check_made("positions", positions, "LearnedPositions(width)")
-        self.positions = SinusoidalPositions(width) if positions is None else positions
-        self.dropout = nn.Dropout(dropout)
-        self.bias = nn.Parameter(torch.zeros(output_size))
-        self.output = None if tied else nn.Linear(width, output_size, bias=False)
-
-    def embed(self, embedding: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
-        """Tokens or vectors, and where they stand: ``[B, T, width]``."""
-        # Embeddings have length 1: so they weigh as much as the positions (section 3.4).
-        vectors = embedding(inputs) * math.sqrt(self.width)
-        embedded: Tensor = self.dropout(vectors + self.positions(positions))
-        return embedded
-
-    def answer(self, hidden: Tensor) -> Tensor:
-        """Logits ``[B, T, O]``."""
-        weight = self.target_embedding.weight if self.output is None else self.output.weight
-        return nn.functional.linear(hidden, weight, self.bias)
-
-
-class Transformer(_Base):
+class Transformer(Model[TransformerState]):
     """Encoder and decoder of self-attention (Vaswani et al. 2017).
 
     Args:
@@ -91,7 +44,7 @@ class Transformer(_Base):
         hidden_size: d_ff, at least 1.
         dropout: in ``[0, 1)``.
         norm: ``post`` as in the paper, or ``pre``.
-        positions: what says where a token stands; sinusoidal if not given.
+        positions: vectors for the places of tokens; sinusoidal if not given.
         tied: one embedding for tokens of the answer as input and output, and of the source too if
             there are as many.
         settings: see :class:`~memnets.models.Model`.
@@ -106,14 +59,20 @@ class Transformer(_Base):
         layers: int = 3,
         hidden_size: int = 1024,
         dropout: float = 0.1,
-        norm: Literal["pre", "post"] = "pre",
+        norm: Norm = "pre",
         positions: Positions | None = None,
         tied: bool = True,
         **settings: Any,
     ) -> None:
-        super().__init__(input_size, output_size, width, dropout, positions, tied, **settings)
-        self.encoder = Stack(layers, width, heads, hidden_size, dropout, norm)
-        self.decoder = Stack(layers, width, heads, hidden_size, dropout, norm, cross=True)
+        super().__init__(**settings)
+        check_positive(width=width)
+        self.input_size = input_size
+        positions = SinusoidalPositions(width) if positions is None else positions
+        self.inputs, self.output = _ends(input_size, output_size, width, dropout, positions, tied)
+        self.encoder = EncoderStack(layers, width, heads, hidden_size, dropout, norm)
+        self.decoder = transformer_stack(
+            layers, width, heads, hidden_size, dropout, norm, cross=True
+        )
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> TransformerState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
@@ -123,42 +82,89 @@ class Transformer(_Base):
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
-        positions = torch.arange(source.shape[1], device=source.device).unsqueeze(0)
-        hidden = self.embed(self.source_embedding, source, positions)
-        hidden, slots = self.encoder(hidden, None, None if mask is None else mask[:, None, None])
-        memories = self.decoder.source_memories(hidden, mask)
-        nothing = tuple(Slots(*(part[:, :, :0] for part in layer)) for layer in slots)
-        return TransformerState(memories, nothing)
+        steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
+        hidden = self.inputs(source, steps, source=True)
+        hidden = self.encoder(hidden, mask)
+        return TransformerState(self.decoder.start(hidden, mask), steps)
 
     def decode(self, inputs: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
-        steps, past = inputs.shape[1], state.slots[0].keys.shape[2]
-        positions = torch.arange(past, past + steps, device=inputs.device).unsqueeze(0)
-        hidden = self.embed(self.target_embedding, inputs, positions)
-        mask = causal_mask(steps, past + steps, inputs.device)
-        hidden, slots = self.decoder(hidden, state.slots if past else None, mask, state.source)
-        return self.answer(hidden), TransformerState(state.source, slots)
-
-    def reorder(
-        self, state: TransformerState, index: Tensor, same_source: bool = False
-    ) -> TransformerState:
-        """See :meth:`~memnets.models.Model.reorder`; beams of a source share its memory."""
-        if not same_source:
-            return super().reorder(state, index)  # type: ignore[no-any-return]
-        return TransformerState(state.source, super().reorder(state.slots, index))
+        hidden = self.inputs(inputs, state.steps)
+        hidden, decoder = self.decoder.unroll(hidden, state.decoder)
+        return self.output(hidden), TransformerState(decoder, state.steps + inputs.shape[1])
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.models.Model.longest_answer`: both sides have the same positions."""
-        positions = self.positions.max_length
-        return 0 if positions is not None and source_steps > positions else positions
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""
+        longest = self.inputs.max_length
+        return 0 if longest is not None and source_steps > longest else longest
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`: a label for each layer of the decoder."""
-        return _layers(self.decoder, "decoder", "source_attention")
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each decoder layer."""
+        return {
+            f"layer {layer + 1}": f"decoder.cells.{layer}.cells.1.cell.attention.addressing"
+            for layer in range(len(self.encoder.layers))
+        }
 
 
-class CausalTransformer(_Base):
-    """One causal stack that reads the source and goes on with the answer: plain self-attention.
+class StackModel(SequenceModel):
+    """The model whose body is a residual stack of any cells.
+
+    Layers of a cell that mixes the steps and a feed-forward network, each within a skip connection
+    (:func:`~memnets.cells.residual_stack`): one backbone on which cells can be compared.
+
+    Args:
+        input_size: tokens of the source, or the width of its vectors, at least 1.
+        output_size: tokens of the answer, or the width of its vectors, at least 1.
+        mixer: makes the cell of a layer from the width of its input: a class, its other arguments
+            given.
+        width: of the stack, at least 1.
+        layers: how many, at least 1.
+        hidden_size: width of the feed-forward networks in the middle, at least 1.
+        dropout: in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`~memnets.cells.Connection`.
+        positions: vectors for the places of steps, from the start of the source on; ``None`` =
+            none, for cells that know the order by themselves.
+        tied: one embedding for tokens of the answer as input and output, and of the source too if
+            there are as many.
+        settings: see :class:`~memnets.models.Model`.
+
+    Example:
+        ``StackModel(30, 30, partial(LSTM, hidden_size=64), width=64, layers=2)``
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        mixer: Callable[[int], Cell],
+        width: int = 128,
+        layers: int = 2,
+        hidden_size: int = 256,
+        dropout: float = 0.0,
+        norm: Norm = "pre",
+        positions: Positions | None = None,
+        tied: bool = True,
+        **settings: Any,
+    ) -> None:
+        inputs, output = _ends(input_size, output_size, width, dropout, positions, tied)
+        body = residual_stack(mixer, layers, width, hidden_size, dropout, norm)
+        super().__init__(inputs, body, output, **settings)
+        self.input_size = input_size
+        self.layers = layers
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
+        """Read the source ``[B, S]`` or ``[B, S, I]``.
+
+        Raises:
+            ValueError: a shape does not fit, or a source is empty.
+            TypeError: the mask is not boolean.
+        """
+        check_source(source, mask)
+        return super().encode(source, mask)
+
+
+class CausalTransformer(StackModel):
+    """The model whose body is layers of causal self-attention: plain self-attention.
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
@@ -168,12 +174,9 @@ class CausalTransformer(_Base):
         layers: at least 1.
         hidden_size: d_ff, at least 1.
         dropout: in ``[0, 1)``.
-        norm: ``post`` as in Vaswani et al. 2017, or ``pre``.
-        positions: what says where a token stands, from the start of the source on; sinusoidal if
+        positions: vectors for the places of tokens, from the start of the source on; sinusoidal if
             not given.
-        tied: one embedding for tokens of the answer as input and output, and of the source too if
-            there are as many.
-        settings: see :class:`~memnets.models.Model`.
+        settings: see :class:`StackModel` and :class:`~memnets.models.Model`.
     """
 
     def __init__(
@@ -185,58 +188,39 @@ class CausalTransformer(_Base):
         layers: int = 4,
         hidden_size: int = 1024,
         dropout: float = 0.1,
-        norm: Literal["pre", "post"] = "pre",
         positions: Positions | None = None,
-        tied: bool = True,
         **settings: Any,
     ) -> None:
-        super().__init__(input_size, output_size, width, dropout, positions, tied, **settings)
-        self.stack = Stack(layers, width, heads, hidden_size, dropout, norm)
-
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> CausalState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
-
-        Raises:
-            ValueError: a shape does not fit, or a source is empty.
-            TypeError: the mask is not boolean.
-        """
-        check_source(source, mask)
-        if mask is None:
-            mask = source.new_ones(source.shape[:2], dtype=torch.bool)
-        return self._run(self.source_embedding, source, mask, None)[1]
-
-    def decode(self, inputs: Tensor, state: CausalState) -> tuple[Tensor, CausalState]:
-        """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
-        mask = torch.cat([state.mask, state.mask.new_ones(inputs.shape[:2])], 1)
-        hidden, state = self._run(self.target_embedding, inputs, mask, state.slots)
-        return self.answer(hidden), state
-
-    def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.models.Model.longest_answer`: what the source leaves."""
-        positions = self.positions.max_length
-        return None if positions is None else max(0, positions - source_steps)
+        check_positive(width=width)
+        super().__init__(
+            input_size,
+            output_size,
+            partial(SelfAttention, heads=heads),
+            width,
+            layers,
+            hidden_size,
+            dropout,
+            positions=SinusoidalPositions(width) if positions is None else positions,
+            **settings,
+        )
 
     def alignments(self) -> dict[str, str]:
-        """See :meth:`~memnets.models.Model.alignments`: a label for each layer."""
-        return _layers(self.stack, "stack", "attention")
-
-    def _run(
-        self, embedding: nn.Module, inputs: Tensor, mask: Tensor, past: tuple[Slots, ...] | None
-    ) -> tuple[Tensor, CausalState]:
-        """Some steps; ``mask`` is that of the steps before and these, ``[B, N]``."""
-        steps = inputs.shape[1]
-        # Padding takes no place.
-        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -steps:]
-        seen = mask[:, None, None]
-        causal = causal_mask(steps, mask.shape[1], inputs.device)
-        seen = seen if causal is None else seen & causal
-        hidden = self.embed(embedding, inputs, positions)
-        hidden, slots = self.stack(hidden, past, seen)
-        return hidden, CausalState(slots, mask)
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each layer."""
+        return {
+            f"layer {layer + 1}": f"body.cells.{layer}.cells.0.cell.attention.addressing"
+            for layer in range(self.layers)
+        }
 
 
-def _layers(stack: Stack, name: str, part: str) -> dict[str, str]:
-    return {
-        f"layer {layer + 1}": f"{name}.layers.{layer}.{part}.addressing"
-        for layer in range(len(stack.layers))
-    }
+def _ends(
+    input_size: int,
+    output_size: int,
+    width: int,
+    dropout: float,
+    positions: Positions | None,
+    tied: bool,
+) -> tuple[Inputs, Output]:
+    """Both ends of a stack: inputs, and logits."""
+    source, answer = tied_embeddings(input_size, output_size, width, tied)
+    output = Output(width, output_size, answer if tied else None)
+    return Inputs(source, answer, positions, dropout), output

@@ -11,7 +11,8 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from memnets import decoding
-from memnets.core import BEGIN, END, PAD, Encoder, map_state
+from memnets.batches import BEGIN, END, PAD
+from memnets.core import Encoder, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,

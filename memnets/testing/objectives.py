@@ -11,7 +11,6 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from memnets.core import map_state
-from memnets.objectives import Objective
 from memnets.testing import strategies
 from memnets.testing.encoders import lengths_mask
 from memnets.testing.laws import (
@@ -27,6 +26,7 @@ from memnets.testing.laws import (
     projection,
     tensors_of,
 )
+from memnets.training.objectives import Objective
 
 __all__ = ["check_kernel", "check_objective"]
 

@@ -16,17 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 
-from memnets import functional, kernels
-from memnets.core import (
-    BEGIN,
-    END,
-    Addressing,
-    Batch,
-    Controller,
-    MemoryAccess,
-    Normalizer,
-    map_state,
-)
+from memnets import fast, functional
+from memnets.batches import BEGIN, END, Batch
+from memnets.core import Addressing, Controller, MemoryAccess, Normalizer, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,
@@ -377,11 +369,11 @@ class _AccessSubject(_Started):
         source, steps = map_state(differentiable, self.inputs(draw))
         state = map_state(differentiable, self.start(part, source))
         sources = [*differentiated((steps, state)), *part.parameters()]
-        fast = self.advance(part, steps, state)
-        with kernels.naive():
+        quick = self.advance(part, steps, state)
+        with fast.naive():
             plain = self.advance(part, steps, state)
-        assert_close(fast, plain, "outputs and state")
-        assert_close(gradients(fast, sources), gradients(plain, sources), "gradient")
+        assert_close(quick, plain, "outputs and state")
+        assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
 
     @law("steps change every part of the state", examples=3)
     def writes(self, draw: Draw) -> None:
@@ -400,7 +392,7 @@ class _AccessSubject(_Started):
         part = self.build(training=draw(st.booleans()))
         source, steps = self.inputs(draw)
         state = self.start(part, source)
-        with kernels.naive(), _weights_inside(part) as found:
+        with fast.naive(), _weights_inside(part) as found:
             for step in range(steps.shape[1]):
                 _, state = self.advance(part, steps[:, step : step + 1], state)
                 fields = state._asdict() if hasattr(state, "_asdict") else {}

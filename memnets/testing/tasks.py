@@ -13,7 +13,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from memnets.core import Batch
+from memnets.batches import Batch
 from memnets.testing.laws import Draw, Laws, law
 
 __all__ = ["check_task"]

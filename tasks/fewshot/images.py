@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from memnets.core import Batch, check_positive
+from memnets.batches import Batch
+from memnets.core import check_positive
 from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
 from tasks.limits import check_room

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import Batch, check_positive
-from memnets.plots import Curves
+from memnets.batches import Batch
+from memnets.core import check_positive
+from memnets.viewing.plots import Curves
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import BEGIN, END, PAD, Batch, check_positive, padded, unpadded
+from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
+from memnets.core import check_positive
 from memnets.vocabulary import Vocabulary
 from tasks.base import Array, Task
 from tasks.limits import read_file

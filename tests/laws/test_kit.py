@@ -15,9 +15,9 @@ from memnets.core import Memory
 from memnets.encoders import Process
 from memnets.memories import NTM, Tape
 from memnets.normalizers import Softmax
-from memnets.objectives import Bits
 from memnets.scores import Dot, General
 from memnets.testing.laws import Draw, Laws, hold_law, law
+from memnets.training.objectives import Bits
 from tasks import Copying
 from tests.laws.test_planted_faults import DotContent, Machine, Recurrent
 

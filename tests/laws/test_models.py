@@ -8,10 +8,9 @@ from torch import nn
 
 from memnets import testing
 from memnets.addressing import Content, Hard, Local
-from memnets.controllers import GRU, LSTM, LSTMN
+from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions, SinusoidalPositions
 from memnets.encoders import Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
-from memnets.layers import LearnedPositions, SinusoidalPositions
 from memnets.memories import NTM
 from memnets.models import (
     SNAIL,
@@ -24,8 +23,8 @@ from memnets.models import (
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
-from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+from memnets.training.objectives import Labels, Numbers, Tokens
 
 SIZE = 7
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))

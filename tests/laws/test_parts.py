@@ -17,7 +17,7 @@ from memnets.addressing import (
     NTMQuery,
     Sharp,
 )
-from memnets.controllers import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
 from memnets.core import Memory
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from memnets import encoders, functional, kernels, testing
+from memnets import encoders, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
-from memnets.convolutions import DenseBlock
+from memnets.cells import DenseBlock
 from memnets.core import Controller, MemoryAccess, map_state
 from memnets.memories import NTM, Tape
 from memnets.memories.ntm import NTMState
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
-from memnets.objectives import Labels, Tokens
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing import addressing, objectives, steps
 from memnets.testing import encoders as around
 from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
+from memnets.training.objectives import Labels, Tokens
 from tasks import Copying
 from tests.laws import test_functional as laws_of_functions
 
@@ -245,7 +245,7 @@ def score_by_place(self, query, keys):
 
 @faulty(Dot)
 def fast_score_with_another_number(self, query, keys):
-    return Dot.forward(self, query, keys) * (1.01 if kernels.applies(query) else 1.0)
+    return Dot.forward(self, query, keys) * (1.01 if fast.applies(query) else 1.0)
 
 
 @faulty(Dot)
@@ -636,13 +636,13 @@ def interface_partly_unused(self, interface, state):
 @faulty(SmallNTM)
 def fast_path_with_another_number(self, interface, state):
     vectors, state = SmallNTM.forward(self, interface, state)
-    return vectors * (1.01 if kernels.applies(interface) else 1.0), state
+    return vectors * (1.01 if fast.applies(interface) else 1.0), state
 
 
 @faulty(SmallNTM)
 def fast_path_with_another_gradient(self, interface, state):
     vectors, state = SmallNTM.forward(self, interface, state)
-    return vectors + (0.0 if kernels.applies(interface) else vectors - vectors.detach()), state
+    return vectors + (0.0 if fast.applies(interface) else vectors - vectors.detach()), state
 
 
 class SlotsLearnt(SmallNTM):

@@ -6,15 +6,14 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from memnets import functional, kernels, testing
+from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.controllers import GRU, LSTM
+from memnets.cells import GRU, LSTM, SinusoidalPositions
 from memnets.encoders import Process, Recurrent, SelfAttention
-from memnets.layers import SinusoidalPositions
 from memnets.memories import NTM
 from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
-from memnets.objectives import Actions, Bits, Labels, Numbers, Tokens
 from memnets.scores import Additive, ScaledDot
+from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
 from tasks import (
     AssociativeRecall,
     Bandits,
@@ -111,7 +110,7 @@ def naive(function):
     """The same function, by its plain definition."""
 
     def plain(*arguments):
-        with kernels.naive():
+        with fast.naive():
             return function(*arguments)
 
     return plain

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import Batch
-from memnets.objectives import Actions, Labels
+from memnets.batches import Batch
+from memnets.training.objectives import Actions, Labels
 from tasks import Bandits
 from tasks.fewshot import bandits
 from tasks.fewshot.bandits import follow, gittins_indices

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import Batch
+from memnets.batches import Batch
 from tasks import Copying, RepeatCopying, Task
 
 seeds = st.integers(0, 2**31)

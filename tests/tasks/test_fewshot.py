@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from memnets.core import Batch
+from memnets.batches import Batch
 from tasks import FewShot, Sinusoids
 from tasks.fewshot.files import read_classes, read_digits, read_runs
 from tasks.fewshot.images import _moved

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from memnets.core import END, PAD, UNKNOWN
+from memnets.batches import END, PAD, UNKNOWN
 from tasks import ConvexHull, Delaunay, TravellingSalesman
 from tests.tasks.test_pointing import pointed
 

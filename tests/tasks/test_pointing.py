@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch, unpadded
+from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch, unpadded
 from tasks import ConvexHull, Delaunay, PointingTask, SortingNumbers, TravellingSalesman
 
 TASKS = (SortingNumbers, ConvexHull, Delaunay, TravellingSalesman)

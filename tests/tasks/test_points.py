@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import spatial
 
-from memnets.cli import main
-from memnets.core import END
+from memnets.app.cli import main
+from memnets.batches import END
 from tasks import ConvexHull, Delaunay, PointingTask, SortingNumbers, TravellingSalesman
 from tasks.pointing import in_unit_square
 from tasks.points import read_points

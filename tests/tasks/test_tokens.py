@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch
+from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch
 from tasks import CopyingTokens, SortingTokens, Task
 
 ORACLES = {CopyingTokens: list, SortingTokens: sorted}

@@ -22,8 +22,8 @@ from babel.messages.pofile import write_po
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.core import BEGIN, END, PAD, UNKNOWN, Batch
-from memnets.translator import Translator
+from memnets.app.translator import Translator
+from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch
 from tasks import Translation
 from tasks.translation.cldr import phrases
 from tests.test_translate import CONFIG, train

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memnets import kernels
+from memnets import fast
 from memnets.addressing import Content
 from memnets.core import Addressing, Memory
 
@@ -89,7 +89,9 @@ class Tape:
         Returns:
             The path.
         """
-        from memnets import plots  # matplotlib takes longer to import than the rest together
+        from memnets.viewing import (
+            plots,  # matplotlib takes longer to import than the rest together
+        )
 
         panels = {}
         for name in self.weights:
@@ -126,7 +128,9 @@ class Tape:
             KeyError: nothing was recorded under a name.
             ValueError: the labels are not as many as steps and slots.
         """
-        from memnets import plots  # matplotlib takes longer to import than the rest together
+        from memnets.viewing import (
+            plots,  # matplotlib takes longer to import than the rest together
+        )
 
         panels: dict[str, Tensor] = {}
         columns = None
@@ -184,5 +188,5 @@ def record(model: nn.Module) -> Iterator[Tape]:
                 heads: dict[str, list[str]] = getattr(modules[owner], "head_names", dict)()
                 if attribute in heads:
                     tape.heads[name] = heads[attribute]
-        stack.enter_context(kernels.naive())
+        stack.enter_context(fast.naive())
         yield tape

@@ -36,20 +36,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from memnets.callbacks import Pictures, Report
-from memnets.core import PAD, check_positive, check_threads
+from memnets.app.scoreboard import scoreboard
+from memnets.app.translator import BATCH_TOKENS, Translator
+from memnets.batches import PAD
+from memnets.core import check_positive, check_threads
 from memnets.decoding import check_search
-from memnets.files import (
-    load_yaml,
-    only_writer,
-    read_settings,
-    target_of,
-    write_atomically,
-)
+from memnets.files import load_yaml, only_writer, read_settings, target_of, write_atomically
 from memnets.messages import one_line
 from memnets.models import Model, TrainingDiverged
 from memnets.progress import ProgressBar
-from memnets.runs import (
+from memnets.stopping import Stopped, restore_handlers, stoppable
+from memnets.swaps import check_callbacks, drop_settings, read_configs, run_name
+from memnets.training.callbacks import Pictures, Report
+from memnets.training.runs import (
     AtomicCheckpointIO,
     CheckpointError,
     CSVTable,
@@ -62,17 +61,7 @@ from memnets.runs import (
     next_version,
     read_metrics,
 )
-from memnets.scoreboard import scoreboard
-from memnets.stopping import Stopped, restore_handlers, stoppable
-from memnets.swaps import check_callbacks, drop_settings, read_configs, run_name
-from memnets.translator import BATCH_TOKENS, Translator
-from memnets.trust import (
-    check_classes,
-    check_parts,
-    checked_config,
-    config_of,
-    strict_parsing,
-)
+from memnets.trust import check_classes, check_parts, checked_config, config_of, strict_parsing
 from tasks import Task
 from tasks.translation.files import lines_of
 
@@ -83,7 +72,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets fit --config configs/copying/ntm.yaml
       train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
 
-  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.controllers.GRU
+  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.cells.GRU
       the same with another part; any part can be swapped for one of your own by its class path
 
   memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt

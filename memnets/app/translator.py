@@ -10,10 +10,11 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from memnets.core import END, UNKNOWN, check_positive, map_state, padded
+from memnets.batches import END, UNKNOWN, padded
+from memnets.core import check_positive, map_state
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
-from memnets.runs import CheckpointError, check_same_model, load_checkpoint
+from memnets.training.runs import CheckpointError, check_same_model, load_checkpoint
 from memnets.trust import check_parts, checked_model, config_of, strict_parsing
 from memnets.vocabulary import Vocabulary
 

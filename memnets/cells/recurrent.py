@@ -1,20 +1,19 @@
-"""Controllers: the network between the input and the memory."""
+"""Recurrent cells and a feed-forward one: controllers of machines, networks of seq2seq."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from memnets import functional, kernels
+from memnets import fast, functional
 from memnets.addressing import Content
-from memnets.core import Controller, Memory, Normalizer, check_positive, make
+from memnets.core import Controller, Memory, Normalizer, check_positive
 from memnets.scores import Additive
 
-__all__ = ["GRU", "LSTM", "LSTMN", "Chain", "FeedForward", "LSTMNState", "LSTMState"]
+__all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
 
 
 class FeedForward(Controller[None]):
@@ -43,7 +42,9 @@ class FeedForward(Controller[None]):
         """``[B, input_size] -> [B, hidden_size]``."""
         return self.layers(inputs), None
 
-    def unroll(self, inputs: Tensor, state: None = None) -> tuple[Tensor, None]:
+    def unroll(
+        self, inputs: Tensor, state: None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         """``[B, T, input_size] -> [B, T, hidden_size]``, all steps at once."""
         return self.layers(inputs), None
 
@@ -93,10 +94,12 @@ class LSTM(Controller[LSTMState]):
             cells.append(cell)
         return inputs, LSTMState(tuple(hiddens), tuple(cells))
 
-    def unroll(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
-        if not _fused(inputs):
-            return super().unroll(inputs, state)
+    def unroll(
+        self, inputs: Tensor, state: LSTMState, mask: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused LSTM without a mask."""
+        if mask is not None or not _fused(inputs):
+            return super().unroll(inputs, state, mask)
         outputs, (hidden, cell) = self.lstm(
             inputs, (torch.stack(state.hidden), torch.stack(state.cell))
         )
@@ -137,11 +140,11 @@ class GRU(Controller[tuple[Tensor, ...]]):
         return inputs, tuple(hiddens)
 
     def unroll(
-        self, inputs: Tensor, state: tuple[Tensor, ...]
+        self, inputs: Tensor, state: tuple[Tensor, ...], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by the fused kernel."""
-        if not _fused(inputs):
-            return super().unroll(inputs, state)
+        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused GRU without a mask."""
+        if mask is not None or not _fused(inputs):
+            return super().unroll(inputs, state, mask)
         outputs, hidden = self.gru(inputs, torch.stack(state))
         return outputs, hidden.unbind(0)
 
@@ -226,84 +229,25 @@ class LSTMN(Controller[LSTMNState]):
         )
 
 
-class Chain(Controller[tuple[Any, ...]]):
-    """Controllers of any kinds, each of which is given what the one before makes.
-
-    The state is a tuple of theirs.
-
-    Args:
-        input_size: width of the input of the first.
-        controllers: make the controllers, each from the width of its input; at least one.
-
-    Example:
-        ``partial(Chain, controllers=[partial(FeedForward, hidden_size=50), LSTM])``
-    """
-
-    def __init__(self, input_size: int, controllers: Sequence[Callable[[int], Controller]]) -> None:
-        super().__init__()
-        if not controllers:
-            raise ValueError("a Chain needs at least one controller; got none")
-        self.input_size = self.hidden_size = input_size
-        self.controllers = nn.ModuleList()
-        for factory in controllers:
-            controller = make(
-                "controllers",
-                factory,
-                Controller,
-                self.hidden_size,
-            )
-            self.controllers.append(controller)
-            self.hidden_size = controller.hidden_size
-
-    def initial_state(self, batch_size: int) -> tuple[Any, ...]:
-        """The first states of all."""
-        return tuple(controller.initial_state(batch_size) for controller in self._all())
-
-    def forward(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """``[B, input_size] -> [B, hidden_size]``."""
-        states = []
-        for controller, past in zip(self._all(), state, strict=True):
-            inputs, past = controller(inputs, past)
-            states.append(past)
-        return inputs, tuple(states)
-
-    def unroll(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of one, then of the next."""
-        states = []
-        for controller, past in zip(self._all(), state, strict=True):
-            inputs, past = controller.unroll(inputs, past)
-            states.append(past)
-        return inputs, tuple(states)
-
-    def choose(self, mask: Tensor, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Each of the controllers chooses for itself."""
-        parts = zip(self._all(), new, old, strict=True)
-        return tuple(controller.choose(mask, one, other) for controller, one, other in parts)
-
-    def _all(self) -> list[Controller]:
-        controllers: list[Any] = list(self.controllers)
-        return controllers
-
-
 def _fused(inputs: Tensor) -> bool:
     """Whether PyTorch's kernels for whole sequences serve.
 
     They have no rules for ``torch.func``, and those of a processor no float16.
     """
-    if kernels.transformed():
+    if fast.transformed():
         return False
     half = torch.get_autocast_dtype("cpu") == torch.float16
     return not (half and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
 
 
-# PyTorch's cells write into what is made of the state alone, which under vmap may be shared by all.
+# PyTorch's cells write into tensors made from the state alone; under vmap all rows may share them.
 
 
 def _lstm_cell(
     inputs: Tensor, hidden: Tensor, cell: Tensor, into: Tensor, across: Tensor, *biases: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One step of an LSTM; the weights and biases are those of ``torch.lstm_cell``."""
-    if not kernels.transformed():
+    if not fast.transformed():
         return torch.lstm_cell(inputs, (hidden, cell), into, across, *biases)
     gates = nn.functional.linear(inputs, into, biases[0])
     gates = gates + nn.functional.linear(hidden, across, biases[1])
@@ -316,7 +260,7 @@ def _gru_cell(
     inputs: Tensor, hidden: Tensor, into: Tensor, across: Tensor, *biases: Tensor
 ) -> Tensor:
     """One step of a GRU; the weights and biases are those of ``torch.gru_cell``."""
-    if not kernels.transformed():
+    if not fast.transformed():
         return torch.gru_cell(inputs, hidden, into, across, *biases)
     reset, update, new = nn.functional.linear(inputs, into, biases[0]).chunk(3, -1)
     old = nn.functional.linear(hidden, across, biases[1]).chunk(3, -1)
@@ -325,6 +269,6 @@ def _gru_cell(
 
 
 def _weights(network: nn.RNNBase) -> list[list[Tensor]]:
-    """Of each layer: into the gates, across from the last step, and a bias for either."""
+    """Weights of each layer: of the input, of the last hidden vector, and a bias for either."""
     weights: Any = network.all_weights
     return weights  # type: ignore[no-any-return]

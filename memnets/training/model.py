@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Generic, Literal
+from typing import Any, Literal
 
 import pytorch_lightning as lightning
 import torch
@@ -15,8 +14,9 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from memnets import decoding
-from memnets.core import Batch, State, check_positive, map_state
-from memnets.objectives import Bits, Examined, Objective
+from memnets.batches import Batch
+from memnets.core import EncoderDecoder, State, map_state
+from memnets.training.objectives import Bits, Examined, Objective
 
 __all__ = ["Model", "TrainingDiverged"]
 
@@ -29,11 +29,11 @@ class TrainingDiverged(ArithmeticError):
     """The loss or the gradient is no longer finite; the weights were not touched."""
 
 
-class Model(lightning.LightningModule, ABC, Generic[State]):
-    """A model reads a source, then answers, over explicit state.
+class Model(EncoderDecoder[State], lightning.LightningModule):
+    """An encoder-decoder that Lightning trains, validates and tests.
 
-    ``encode(source) -> state``, then ``decode(inputs, state) -> (logits, state)``. Decoding T steps
-    at once and one by one give the same numbers.
+    A subclass defines :meth:`~memnets.core.EncoderDecoder.encode` and
+    :meth:`~memnets.core.EncoderDecoder.decode`.
 
     Args:
         objective: what the outputs mean; bits if not given.
@@ -71,73 +71,6 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         self.warmup_steps = warmup_steps
         self._generators: dict[str, Any] | None = None
 
-    @abstractmethod
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
-        """Read the source.
-
-        Args:
-            source: ``[B, S, I]``.
-            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-
-        Returns:
-            The state from which to decode.
-        """
-
-    @abstractmethod
-    def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Answer, one step or many.
-
-        Args:
-            inputs: ``[B, T, I]``.
-            state: what :meth:`encode` or the last call returned.
-
-        Returns:
-            Logits ``[B, T, O]``, and the next state.
-        """
-
-    def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
-        """Choose rows of a state, as a search does.
-
-        Args:
-            state: of B rows.
-            index: ``[B']``, a row of the state for each row of the result; a row may come twice.
-            same_source: each row of the result takes the place of a row with the same source, so
-                that what was made from the source alone may stay as it is.
-        """
-        return map_state(lambda part: part.index_select(0, index), state)
-
-    def longest_answer(self, source_steps: int) -> int | None:
-        """How long an answer may become: searches cut it there, and count it as cut.
-
-        Args:
-            source_steps: steps of the source, padding left out, at least 1.
-
-        Returns:
-            Steps of the longest answer; 0 where the source itself is too long for the model;
-            ``None`` = no limit, if a model does not say otherwise.
-        """
-        return None
-
-    def alignments(self) -> dict[str, str]:
-        """Where an answer looks at its source, for a picture: a label -> name of an addressing.
-
-        None if a model does not say otherwise; see :meth:`slot_names`.
-        """
-        return {}
-
-    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
-        """A word for each slot of the addressings that :meth:`alignments` names.
-
-        The steps of the source, after which those of the answer may come, if a model does not say
-        otherwise; words beyond the last slot are left out.
-
-        Args:
-            source: a word for each step of the source.
-            inputs: a word for each step of what the model was given while it answered.
-        """
-        return source + inputs
-
-    @torch.no_grad()
     def generate(
         self,
         source: Tensor,
@@ -146,24 +79,8 @@ class Model(lightning.LightningModule, ABC, Generic[State]):
         length_penalty: float = 1.0,
         max_length: int | None = None,
     ) -> Tensor:
-        """Answer in tokens, ``[B, T]``: :func:`~memnets.decoding.greedy`, or the best of a beam.
-
-        Args:
-            source: ``[B, S]`` or ``[B, S, I]``.
-            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-            beam: how many answers are followed at once, at least 1; 1 is greedy.
-            length_penalty: see :func:`~memnets.decoding.beam_search`.
-            max_length: of an answer, which also ends where :meth:`longest_answer` says.
-        """
-        check_positive(beam=beam)
-        if beam == 1:
-            return decoding.greedy(self, source, mask, max_length)
-        found = decoding.beam_search(self, source, mask, beam, length_penalty, 1, max_length)
-        return found.tokens[:, 0]
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Encode, then decode: logits ``[B, T, O]``."""
-        return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+        """Answer in tokens, ``[B, T]``: see :func:`memnets.decoding.generate`."""
+        return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps that are not padding, a scalar."""

@@ -19,10 +19,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from memnets import plots
 from memnets.core import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
-from memnets.runs import changes, check_name, load_checkpoint, read_metrics, versions
+from memnets.training.runs import changes, check_name, load_checkpoint, read_metrics, versions
+from memnets.viewing import plots
 
 __all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from memnets.core import END, PAD, Batch
-from memnets.decoding import check_search, play
-
-if TYPE_CHECKING:
-    from memnets.models import Model
+from memnets.batches import END, PAD, Batch
+from memnets.core import EncoderDecoder
+from memnets.decoding import check_search, generate, play
 
 __all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
@@ -64,7 +62,7 @@ class Objective(ABC):
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether a task with these mean scores may be called solved."""
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Let a model answer on its own, as in a test.
 
         Args:
@@ -222,7 +220,7 @@ class Actions(Labels):
             )
         _check_whole(self, batch.targets)
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """The actions that a model takes by its own play.
 
         Raises:
@@ -297,15 +295,15 @@ class Tokens(Labels):
         count = sum(map(len, answers))
         return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
 
-    def examine(self, model: Model[Any], batch: Batch) -> dict[str, Examined]:
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""
         known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
         found = {}
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue
-            answers = model.generate(
-                batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
+            answers = generate(
+                model, batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
             )
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
@@ -359,7 +357,7 @@ def _check_vectors(objective: Objective, targets: Tensor) -> None:
         raise ValueError(
             f"the objective {type(objective).__name__} needs a task whose targets are vectors "
             f"[B, T, O]; got {targets.dtype} {list(targets.shape)}: tokens need the objective "
-            f"Tokens, classes Labels, as by --model.objective=memnets.objectives.Tokens"
+            f"Tokens, classes Labels, as by --model.objective=memnets.training.Tokens"
         )
 
 
@@ -368,7 +366,7 @@ def _check_whole(objective: Objective, targets: Tensor) -> None:
         raise ValueError(
             f"the objective {type(objective).__name__} needs a task whose targets are whole "
             f"numbers [B, T]; got {targets.dtype} {list(targets.shape)}: binary vectors need the "
-            f"objective Bits, real numbers Numbers, as by --model.objective=memnets.objectives.Bits"
+            f"objective Bits, real numbers Numbers, as by --model.objective=memnets.training.Bits"
         )
 
 

@@ -1,0 +1,280 @@
+"""Embeddings of tokens and vectors, and positions for models without recurrence."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from memnets.core import check_made, check_mask, check_positive
+
+__all__ = [
+    "Embedding",
+    "Inputs",
+    "LearnedPositions",
+    "OneHot",
+    "Output",
+    "Positions",
+    "SinusoidalPositions",
+    "Vectors",
+    "tied_embeddings",
+]
+
+
+class Embedding(nn.Module):
+    """A vector for each token, or a linear map of vectors: a token is a one-hot vector.
+
+    Args:
+        size: how many tokens there are, or the width of the vectors, at least 1.
+        width: of the result, at least 1.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        check_positive(size=size, width=width)
+        self.weight = nn.Parameter(torch.randn(size, width) / math.sqrt(width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tokens ``[*B]`` or vectors ``[*B, size]`` ``-> [*B, width]``.
+
+        Raises:
+            ValueError: a token is out of range, or the vectors have another width.
+        """
+        size = len(self.weight)
+        if not inputs.is_floating_point():
+            try:
+                return nn.functional.embedding(inputs, self.weight)
+            except IndexError as error:
+                raise ValueError(
+                    f"tokens must be in [0, {size}); "
+                    f"got {inputs.min().item()} to {inputs.max().item()}"
+                ) from error
+        if inputs.shape[-1] != size:
+            raise ValueError(f"vectors must have width {size}; got {list(inputs.shape)}")
+        return inputs @ self.weight
+
+
+class OneHot(nn.Module):
+    """Tokens as one-hot vectors; vectors as they are.
+
+    Args:
+        size: how many tokens there are, or the width of the vectors, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_positive(size=size)
+        self.size = size
+        self.unit: Tensor
+        self.register_buffer("unit", torch.ones(()), persistent=False)  # of the model's precision
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tokens ``[B, T]`` or vectors ``[B, T, size]`` ``-> [B, T, size]``.
+
+        Raises:
+            ValueError: the vectors have another width.
+        """
+        if not inputs.is_floating_point():
+            inputs = nn.functional.one_hot(inputs, self.size).to(self.unit.dtype)
+        if inputs.dim() != 3 or inputs.shape[-1] != self.size:
+            raise ValueError(f"inputs must be [batch, time, {self.size}]; got {list(inputs.shape)}")
+        return inputs
+
+
+class Vectors(nn.Module):
+    """Vectors as they are; tokens are an error.
+
+    Args:
+        size: width of the vectors, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_positive(size=size)
+        self.size = size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``[B, T, size] -> [B, T, size]``.
+
+        Raises:
+            ValueError: the inputs are tokens, or vectors of another width.
+        """
+        if not inputs.is_floating_point() or inputs.shape[-1] != self.size:
+            raise ValueError(
+                f"without a width, inputs must be vectors [B, T, {self.size}]; "
+                f"got {inputs.dtype} {list(inputs.shape)}"
+            )
+        return inputs
+
+
+class Positions(nn.Module, ABC):
+    """Vectors that tell a model without recurrence where a step stands.
+
+    Attributes:
+        max_length: how many positions there are; ``None`` = there is no last.
+    """
+
+    max_length: int | None = None
+
+    @abstractmethod
+    def forward(self, positions: Tensor) -> Tensor:
+        """Vectors ``[*B, T, width]`` for positions ``[*B, T]``, whole numbers from 0.
+
+        Raises:
+            ValueError: a position is beyond the last that there is.
+        """
+
+
+class SinusoidalPositions(Positions):
+    """Sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
+
+    ``p(t, 2i) = sin(t / 10000^(2i / width))``, and ``p(t, 2i + 1)`` its cosine. There is no last
+    position.
+
+    Args:
+        width: even, at least 2.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width < 2 or width % 2:
+            raise ValueError(f"width must be even and at least 2; got {width}")
+        self.frequencies: Tensor
+        exponents = torch.arange(0, width, 2) / width
+        self.register_buffer("frequencies", 10000.0**-exponents, persistent=False)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
+        angles = positions.unsqueeze(-1) * self.frequencies
+        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+class LearnedPositions(Positions):
+    """A learned vector for each position (Gehring et al. 2017).
+
+    Args:
+        width: at least 1.
+        max_length: how many positions there are, at least 1.
+    """
+
+    def __init__(self, width: int, max_length: int = 512) -> None:
+        super().__init__()
+        check_positive(width=width, max_length=max_length)
+        self.max_length = max_length
+        self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``.
+
+        Raises:
+            ValueError: a position is beyond ``max_length``.
+        """
+        if positions.numel() and positions.max() >= len(self.weight):
+            raise ValueError(
+                f"the model's positions end at max_length = {len(self.weight)}; "
+                f"got a sequence of length {int(positions.max()) + 1}"
+            )
+        return nn.functional.embedding(positions, self.weight)
+
+
+class Inputs(nn.Module):
+    """Inputs of a model as vectors: an embedding for the source, one for the answer, and places.
+
+    Args:
+        source: embeds inputs of the source, ``[B, S]`` or ``[B, S, I]``.
+        answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
+            same module.
+        positions: vectors for the places of steps, to be added; ``None`` = none.
+        dropout: on embeddings with positions, in ``[0, 1)``.
+
+    Attributes:
+        max_length: how many places there are; ``None`` = there is no last.
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        answer: nn.Module,
+        positions: Positions | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_made("positions", positions, "LearnedPositions(width)")
+        self.answer = answer
+        self.source = source
+        self.positions = positions
+        self.max_length = None if positions is None else positions.max_length
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, inputs: Tensor, taken: Tensor, mask: Tensor | None = None, source: bool = False
+    ) -> Tensor:
+        """Vectors of T steps.
+
+        Args:
+            inputs: ``[B, T]`` or ``[B, T, I]``.
+            taken: how many steps each sequence has taken before, int64 ``[B]``.
+            mask: bool ``[B, T]``, False = padding, which takes no place; ``None`` = no padding.
+            source: whether the inputs are of the source, or of the answer.
+
+        Returns:
+            ``[B, T, width]``.
+
+        Raises:
+            ValueError: a shape does not fit, or a place is beyond the last that there is.
+            TypeError: the mask is not boolean.
+        """
+        vectors: Tensor = (self.source if source else self.answer)(inputs)
+        check_mask(mask, vectors.shape)
+        if self.positions is None:
+            return vectors
+        if mask is None:
+            order = torch.arange(inputs.shape[1], device=inputs.device)
+        else:
+            order = (mask.cumsum(1) - 1).clamp_min(0)
+        # Embeddings have length 1: so they weigh as much as the positions (Vaswani et al. 2017,
+        # section 3.4).
+        scaled = vectors * math.sqrt(vectors.shape[-1])
+        placed: Tensor = self.dropout(scaled + self.positions(taken.unsqueeze(1) + order))
+        return placed
+
+
+class Output(nn.Module):
+    """Logits ``W h + b``, W the embedding of the answer's tokens or a matrix of its own.
+
+    Args:
+        width: of h, at least 1.
+        size: how many logits there are, at least 1.
+        embedding: whose matrix is W (Press & Wolf 2017); ``None`` = a matrix of its own.
+    """
+
+    def __init__(self, width: int, size: int, embedding: Embedding | None = None) -> None:
+        super().__init__()
+        check_positive(width=width, size=size)
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.own = nn.Linear(width, size, bias=False) if embedding is None else None
+        self.embedding = embedding
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[*B, width] -> [*B, size]``."""
+        matrix = self.own if self.embedding is None else self.embedding
+        assert matrix is not None
+        return nn.functional.linear(hidden, matrix.weight, self.bias)
+
+
+def tied_embeddings(
+    input_size: int, output_size: int, width: int, tied: bool
+) -> tuple[Embedding, Embedding]:
+    """Embeddings of source and answer: one for both where they are tied and of one size.
+
+    Args:
+        input_size: tokens of the source, or the width of its vectors, at least 1.
+        output_size: tokens of the answer, or the width of its vectors, at least 1.
+        width: of the embeddings, at least 1.
+        tied: whether source and answer share their embedding, if there are as many tokens.
+    """
+    check_positive(input_size=input_size, output_size=output_size, width=width)
+    answer = Embedding(output_size, width)
+    return (answer if tied and input_size == output_size else Embedding(input_size, width)), answer

@@ -1,0 +1,46 @@
+"""Addressing by content and its read in one operation of PyTorch.
+
+The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memnets import fast
+from memnets.addressing import Content
+from memnets.core import Memory, check_memory
+from memnets.normalizers import ScalableSoftmax, Softmax
+from memnets.scores import Dot, ScaledDot
+
+__all__ = ["read"]
+
+
+def _fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
+    return type(part.score) in (Dot, ScaledDot) and (
+        type(part.normalizer) in (Softmax, ScalableSoftmax)
+    )
+
+
+@fast.twin(Content, "read", fits=_fits, any_precision=True)
+def read(part: Content, query: Tensor, memory: Memory, state: None) -> tuple[Tensor, None]:
+    """Vectors ``[*B, Q, V]``: see :meth:`memnets.core.Addressing.read`."""
+    check_memory(query, memory)
+    scale = 1.0 if isinstance(part.score, Dot) else 1 / math.sqrt(query.shape[-1])
+    keys, values, mask = memory
+    if isinstance(part.normalizer, ScalableSoftmax):
+        count = torch.tensor(keys.shape[-2]) if mask is None else mask.sum(-1, keepdim=True)
+        query = query * part.normalizer.sharpness(count)
+    empty = None
+    if mask is not None:
+        # PyTorch's kernels disagree on rows with nothing to address: such a row addresses all
+        # slots here, and is set to the rule's zero afterwards.
+        empty = ~mask.any(-1, keepdim=True)
+        mask = mask | empty
+    vectors = nn.functional.scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, scale=scale
+    )
+    return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None

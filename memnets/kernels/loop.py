@@ -1,0 +1,50 @@
+"""All steps of an LSTM on a memory as one node of the graph.
+
+The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer on a memory that has a
+kernel for its step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memnets import fast
+from memnets.cells.composed import Loop, LoopState
+from memnets.cells.recurrent import LSTM, LSTMState
+from memnets.kernels.steps import LSTMWeights, kernel_of, run
+
+__all__ = ["unroll"]
+
+
+def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    return (
+        mask is None
+        and type(loop.controller) is LSTM
+        and loop.controller.lstm.num_layers == 1
+        and kernel_of(loop.access) is not None
+    )
+
+
+@fast.twin(Loop, "unroll", fits=_fits)
+def unroll(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
+) -> tuple[Tensor, LoopState]:
+    """``[B, T, input_size] -> [B, T, output_size]``: see :meth:`memnets.core.Cell.unroll`."""
+    controller, kernel = loop.controller, kernel_of(loop.access)
+    assert isinstance(controller, LSTM)
+    assert kernel is not None
+    (hidden,), (cell,) = state.controller
+    features, cell, access = run(
+        kernel,
+        LSTMWeights(*controller.lstm.all_weights[0]),
+        loop.interface,
+        inputs,
+        torch.cat([hidden, state.read], -1),
+        cell,
+        state.access,
+        loop.access,
+    )
+    hidden, read = features[:, -1].tensor_split((controller.hidden_size,), -1)
+    last = LoopState(LSTMState((hidden,), (cell,)), type(state.access)(*access), read)
+    return features, last

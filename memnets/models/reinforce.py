@@ -1,0 +1,70 @@
+"""REINFORCE: how hard attention learns from what its draws were worth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from memnets.addressing import HardState
+from memnets.training.model import masked_mean
+
+__all__ = ["Reinforce"]
+
+
+class Reinforce(nn.Module):
+    """Loss of the draws of hard attention (Xu et al. 2015, section 4.1).
+
+    To ``-log p(y_t | a)`` a step of training adds ``-lambda_r w_t log p(a_t) - lambda_e H_t``. The
+    worth w_t of a draw is the discounted sum of ``log p(y | a) - b`` from step t on, and b a moving
+    average of ``log p(y | a)``.
+
+    Args:
+        weight: lambda_r: how much draws learn from their worth.
+        entropy_weight: lambda_e: how much attention gains from staying undecided.
+        discount: how much less a draw is worth to each later step, in ``[0, 1]``; 1 as in the
+            paper.
+        baseline_decay: of the moving average b, in ``[0, 1)``.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        entropy_weight: float = 0.01,
+        discount: float = 0.5,
+        baseline_decay: float = 0.9,
+    ) -> None:
+        super().__init__()
+        if not 0 <= discount <= 1:
+            raise ValueError(f"discount must be in [0, 1]; got {discount}")
+        if not 0 <= baseline_decay < 1:
+            raise ValueError(f"baseline_decay must be in [0, 1); got {baseline_decay}")
+        self.weight = weight
+        self.entropy_weight = entropy_weight
+        self.discount = discount
+        self.baseline_decay = baseline_decay
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def forward(self, losses: Tensor, drawn: HardState, mask: Tensor | None) -> Tensor:
+        """The loss to add, a scalar; moves the baseline on.
+
+        Args:
+            losses: ``-log p(y_t | a)`` of each step, ``[B, T]``.
+            drawn: what was drawn in these steps, ``[B, 1, T]``.
+            mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
+        """
+        worth = -losses.detach() - self.baseline
+        if mask is not None:
+            worth = worth.masked_fill(~mask, 0.0)
+        steps = list(worth.unbind(1))
+        for step in range(len(steps) - 2, -1, -1):
+            steps[step] = steps[step] + self.discount * steps[step + 1]
+        draws, entropy = (part.squeeze(1) for part in drawn)
+        gain = self.weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
+        with torch.no_grad():
+            self.baseline.lerp_(-masked_mean(losses, mask), 1 - self.baseline_decay)
+        return -masked_mean(gain, mask)

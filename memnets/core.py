@@ -210,7 +210,12 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
     part = factory(*sizes)
     known = (Score, Normalizer, Addressing, Cell, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
-        raise TypeError(f"{wanted}; got what makes {_named(part)}")
+        raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
+    if isinstance(part, Cell) and part.input_size != sizes[0]:
+        raise TypeError(
+            f"{wanted}; got a function that makes {_named(part)} for inputs of width "
+            f"{part.input_size}, which should be {sizes[0]}"
+        )
     return part
 
 

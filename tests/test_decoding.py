@@ -274,7 +274,7 @@ def limited(name, end=0.0):
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.6 * torch.randn_like(parameter))
-        bias = built.output.bias if name == "SNAIL" else built.bias
+        bias = built.output.bias
         bias[END] += end
     return built
 

@@ -14,7 +14,6 @@ from memnets.cells import LSTM
 from memnets.features import VectorFeatures
 from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
 from memnets.training.objectives import Labels, Numbers
-from tasks import FewShot
 
 SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2, max_length=12)
 LSTM_LEARNER = partial(MemoryMachine, controller=partial(LSTM, hidden_size=4))
@@ -151,14 +150,3 @@ def test_padding_of_targets_does_not_count() -> None:
 def test_what_does_not_fit_is_named(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.mark.parametrize("variants", [-1, 1001, 10**9])
-def test_variants_are_bounded(variants) -> None:
-    with pytest.raises(ValueError, match=f"variants must be 0 to 1000; got {variants}"):
-        FewShot(variants=variants)
-
-
-def test_images_that_no_memory_holds_are_an_error_at_once() -> None:
-    with pytest.raises(ValueError, match="images in the digits, of side 100000, with 3 variants"):
-        FewShot(side=100_000, variants=3)

@@ -181,7 +181,9 @@ def test_a_decoder_starts_with_nothing_but_the_source():
     model = Transformer(7, 7, width=4, heads=2, layers=2, hidden_size=8, dropout=0.0).eval()
     tokens = torch.tensor([[3, 4, 5]])
     state = model.encode(torch.tensor([[6, 3, 4, 5]]))
-    assert all(part.shape[2] == 0 for layer in state.slots for part in layer)
-    hidden = model.embed(model.target_embedding, tokens, torch.arange(3)[None])
-    hidden, _ = model.decoder(hidden, None, causal_mask(3, 3, hidden.device), state.source)
-    torch.testing.assert_close(model.decode(tokens, state)[0], model.answer(hidden))
+    own = [layer[0] for layer in state.decoder[:2]]
+    assert all(part.shape[2] == 0 for slots in own for part in slots[:2])
+    assert state.steps.tolist() == [0]
+    hidden = model.inputs(tokens, state.steps)
+    hidden, _ = model.decoder.unroll(hidden, state.decoder)
+    torch.testing.assert_close(model.decode(tokens, state)[0], model.output(hidden))

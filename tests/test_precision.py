@@ -169,7 +169,7 @@ def test_a_memory_of_ones_own_needs_to_know_nothing_of_autocast(half):
     model = MemoryMachine(3, 2, partial(LSTM, hidden_size=5), Lerping())
     with torch.autocast("cpu", half):
         outputs, state = model(torch.randn(2, 4, 3))
-    assert state.access.dtype == state.read.dtype == torch.float32
+    assert state.body.access.dtype == state.body.read.dtype == torch.float32
     outputs.sum().backward()
     access = Lerping().to(half)
     vectors, state = access(torch.randn(2, 4, dtype=half), access.initial_state(2))
@@ -196,7 +196,7 @@ class Broken(Transformer):
 
     def loss(self, batch):
         loss = super().loss(batch)
-        return loss + (self.bias.sum() * 0).sqrt()
+        return loss + (self.output.bias.sum() * 0).sqrt()
 
 
 def broken(**settings):
@@ -219,7 +219,7 @@ def test_a_gradient_that_no_scale_mends_ends_the_training():
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_scaler_too():
     model = MODELS["transformer"]()
     with torch.no_grad():
-        model.bias[:] = math.nan
+        model.output.bias[:] = math.nan
     with pytest.raises(TrainingDiverged, match="the loss became nan"):
         fit(model, **scaled(64.0))
 

@@ -7,7 +7,14 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
+from memnets.addressing import (
+    Allocating,
+    AllocatingQuery,
+    AllocatingState,
+    Linked,
+    LinkedQuery,
+    LinkedState,
+)
 from memnets.core import Memory, Score, check_positive
 from memnets.memories.slotted import Slotted
 
@@ -127,10 +134,10 @@ class DNC(Slotted[DNCState]):
     def initial_state(self, batch_size: int) -> DNCState:
         """Zeros, but for a spread: nothing was written or read, and every slot is free."""
         memory = self.first_memory(batch_size)
-        unused = self.writing.initial_state(Memory(memory, memory))
-        link, weights = self.reading.initial_state(Memory(memory, memory))
+        usage, written = self.writing.initial_state(Memory(memory, memory))
+        link, precedence, weights = self.reading.initial_state(Memory(memory, memory))
         weights = weights.expand(-1, self.read_heads, -1)
-        return DNCState(memory, unused, unused, link, unused, weights)
+        return DNCState(memory, usage, precedence, link, written.squeeze(1), weights)
 
     def queries(self, interface: Tensor) -> DNCQueries:
         """What the heads emit (Methods, "Interface parameters").
@@ -167,12 +174,13 @@ class DNC(Slotted[DNCState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
-        usage = functional.usage(usage, written, functional.retention(weights, free_gates))
-        writing_weights, _ = self.writing(writing, Memory(memory, memory), usage)
-        memory = functional.erase_add(memory, writing_weights, erase, add)
-        written = writing_weights.squeeze(1)
-        link = functional.link(link, precedence, written)
-        precedence = functional.precedence(precedence, written)
-        weights, _ = self.reading(reading, Memory(memory, memory), LinkedState(link, weights))
-        vectors = functional.read(weights, memory)
+        used = AllocatingState(usage, written.unsqueeze(1))
+        used = self.writing.release(used, weights, free_gates)
+        to_write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
+        memory = functional.erase_add(memory, to_write, erase, add)
+        written = written.squeeze(1)
+        linked = self.reading.follow(LinkedState(link, precedence, weights), written)
+        to_read, linked = self.reading(reading, Memory(memory, memory), linked)
+        link, precedence, weights = linked
+        vectors = functional.read(to_read, memory)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

@@ -197,7 +197,7 @@ class NTM(Slotted[NTMState]):
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
         query, erase, add = self.queries(interface)
-        weights, _ = self.addressing(query, Memory(memory, memory), previous)
+        weights, previous = self.addressing(query, Memory(memory, memory), previous)
         vectors = functional.read(weights[:, : self.read_heads], memory)
         memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
-        return vectors.flatten(1), NTMState(memory, weights)
+        return vectors.flatten(1), NTMState(memory, previous)

@@ -42,6 +42,11 @@ class _Episodic(Model[State]):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if self.tbptt_steps is not None:
+            raise ValueError(
+                "queries are answered one by one, so there is nothing to cut: tbptt_steps must be "
+                f"None; got {self.tbptt_steps}"
+            )
         if not 0 < output_size < input_size:
             raise ValueError(
                 f"an input is a vector and its label: input_size must be more than "

@@ -30,7 +30,6 @@ class MemoryMachine(SequenceModel):
         controller: makes the controller from the width of its input, that of the machine's input
             and of the vector that was read together: a class, its other arguments given.
         access: the memory with its heads; ``None`` for a machine without memory, the baseline.
-        tbptt_steps: cut the gradient every so many steps, at least 1; ``None`` = never.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -43,7 +42,6 @@ class MemoryMachine(SequenceModel):
         output_size: int,
         controller: Callable[[int], Cell],
         access: MemoryAccess | None = None,
-        tbptt_steps: int | None = None,
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
@@ -54,9 +52,7 @@ class MemoryMachine(SequenceModel):
             body = Loop(input_size, controller, access)
         one_hot = OneHot(input_size)
         output = nn.Linear(body.output_size, output_size)
-        super().__init__(
-            Inputs(one_hot, one_hot), body, output, tbptt_steps=tbptt_steps, **settings
-        )
+        super().__init__(Inputs(one_hot, one_hot), body, output, **settings)
         self.input_size = input_size
 
     @property

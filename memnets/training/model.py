@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, State, map_state
+from memnets.core import EncoderDecoder, State, check_positive, map_state
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model", "TrainingDiverged"]
 
@@ -42,6 +43,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             cosine that ends with the training, or with the inverse root of the step (Vaswani et al.
             2017, section 5.3).
         warmup_steps: steps over which the learning rate rises linearly from 0, at least 0.
+        tbptt_steps: cut the gradient through time every so many steps, at least 1; ``None`` =
+            never. Memory then does not grow with the length; the weights still change once a batch.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
         warmup_steps: int = 0,
+        tbptt_steps: int | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine", "inverse_sqrt"):
@@ -58,6 +62,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if tbptt_steps is not None:
+            check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
             raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
         if not callable(optimizer):
@@ -69,6 +75,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
+        self.tbptt_steps = tbptt_steps
         self._generators: dict[str, Any] | None = None
 
     def generate(
@@ -83,10 +90,25 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps that are not padding, a scalar."""
+        """Mean loss over all steps but padding, a scalar; cut every ``tbptt_steps``, if given."""
+        if self.tbptt_steps is not None and torch.is_grad_enabled():
+            parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return truncated_loss(self, parameters, batch, self.tbptt_steps)
         return masked_mean(
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
+
+    def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
+        """Begin an answer whose gradient is cut every so many steps.
+
+        Args:
+            batch: of a task.
+            steps: from one cut to the next, at least 1.
+
+        Returns:
+            The state from which to decode, and how many steps there are to the first cut.
+        """
+        return self.encode(batch.source, batch.source_mask), steps
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check that the batch is one for the objective.

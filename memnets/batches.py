@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["BEGIN", "END", "MARKS", "PAD", "UNKNOWN", "Batch", "padded", "unpadded"]
+__all__ = ["BEGIN", "END", "MARKS", "PAD", "UNKNOWN", "Batch", "feedback", "padded", "unpadded"]
 
 #: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
 #: that begin and end an answer.
@@ -72,3 +72,18 @@ def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
         ``[n, ...]``.
     """
     return steps[row] if mask is None else steps[row][mask[row]]
+
+
+def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
+    """What a model is told of its actions: which it took, and what each brought.
+
+    Args:
+        actions: whole numbers ``[*B]``.
+        rewards: what each action would have brought, ``[*B, O]``.
+
+    Returns:
+        The action, one-hot, and its reward, ``[*B, O + 1]``.
+    """
+    taken = nn.functional.one_hot(actions, rewards.shape[-1])
+    brought = rewards.gather(-1, actions.unsqueeze(-1))
+    return torch.cat([taken.to(rewards.dtype), brought], -1)

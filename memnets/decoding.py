@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD, feedback
 from memnets.core import EncoderDecoder, check_positive
 
 __all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
@@ -239,21 +239,6 @@ def generate(
     if beam == 1:
         return greedy(model, source, mask, max_length)
     return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
-
-
-def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
-    """What a model is told of its actions: which it took, and what each brought.
-
-    Args:
-        actions: whole numbers ``[*B]``.
-        rewards: what each action would have brought, ``[*B, O]``.
-
-    Returns:
-        The action, one-hot, and its reward, ``[*B, O + 1]``.
-    """
-    taken = nn.functional.one_hot(actions, rewards.shape[-1])
-    brought = rewards.gather(-1, actions.unsqueeze(-1))
-    return torch.cat([taken.to(rewards.dtype), brought], -1)
 
 
 @torch.no_grad()

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import Batch
+from memnets.batches import Batch, feedback
 from memnets.core import check_positive
-from memnets.decoding import feedback
 from memnets.viewing.plots import Curves
 from tasks.base import Array, Task
 

@@ -81,7 +81,8 @@ def _shortened(action: Action) -> Action:
         return action
     copied: Any = copy.copy(action)
     copied.help, copied.shortened = words, True
-    return copied
+    shortened: Action = copied
+    return shortened
 
 
 class HelpAll(Action):

@@ -447,8 +447,8 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             assert answers is not None
             assert self.folder is not None
-            several = len(self.datamodule.test_names()) > 1
-            write_answers(self.folder, self.datamodule, answers if several else [answers])
+            groups: Any = answers if len(self.datamodule.test_names()) > 1 else [answers]
+            write_answers(self.folder, self.datamodule, groups)
 
     def _fit(self) -> None:
         """Train, then test the best checkpoint; the last weights, if there is none."""

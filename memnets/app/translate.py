@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -167,7 +167,7 @@ def _translate_all(translator: Translator, asked: Any) -> None:
                 sys.stdout.buffer.write(text)
                 sys.stdout.flush()
             else:
-                write_atomically(Path(asked.output), lambda file, text=text: file.write(text))
+                write_atomically(Path(asked.output), partial(_write, text))
     for name, count in counts.items():
         if count:
             note = f" (line {_few(too_long)})" if name == "long_sentences" else ""
@@ -200,6 +200,10 @@ def _translated(translator: Translator, sentences: list[str], asked: Any, first:
                 for answer in answers
             ]
     return "".join(line + "\n" for line in lines)
+
+
+def _write(text: bytes, file: IO[bytes]) -> None:
+    file.write(text)
 
 
 def _few(numbers: list[int], most: int = 10) -> str:

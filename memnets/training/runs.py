@@ -180,7 +180,7 @@ def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) ->
     """
     ours = {name: list(value.shape) for name, value in model.state_dict().items()}
     theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
-    older = "" if "format" in checkpoint else ", or of an older version of memnets"
+    older = "" if "format" in checkpoint else ", or of memnets 0.1, whose layout was another"
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Checkpoints: one reading for commands and for Python, and a model that is saved and read again."""
+"""Checkpoints: one reading for commands and for Python; a model that is saved and read again."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from memnets.app.checkpoints import load, load_run, read
 from memnets.app.cli import main
 from memnets.app.translator import Translator
 from memnets.cells import LSTM
-from memnets.core import map_state
 from memnets.files import NoPlainFile
 from memnets.models import MemoryMachine, Model
 from memnets.training.runs import FORMAT, CheckpointError, load_checkpoint
@@ -68,7 +67,6 @@ def test_a_model_of_any_kind_is_loaded_saved_and_loaded_again(name, tmp_path) ->
     again, other_task = load_run("folder/mine.ckpt")
     assert torch.equal(answers(again, other_task.batch("val", 0)), expected)
     # The seed of the data is that of the run.
-    map_state(lambda part: part, batch)
     assert torch.equal(other_task.batch("val", 0).source, batch.source)
 
 
@@ -84,9 +82,7 @@ def test_the_best_of_a_run_is_loaded_else_the_last() -> None:
             assert all(torch.equal(state[name], expected[name]) for name in expected)
         (folder / "best.ckpt").unlink(missing_ok=True)
     (folder / "last.ckpt").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"a checkpoint in .*version_0, checkpoints/best.ckpt"
-    ):
+    with pytest.raises(CheckpointError, match=r"a checkpoint in .*version_0, checkp"):
         load(RUN)
 
 

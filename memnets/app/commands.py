@@ -5,7 +5,6 @@ Nothing here imports PyTorch or Lightning, so that help and a mistyped flag are 
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -122,7 +121,7 @@ def check_usage(arguments: Sequence[str]) -> None:
     """
     command, *rest = arguments
     if command in ("-h", "--help"):
-        _parser().print_help()
+        print(_help(), end="")
         raise SystemExit(0)
     if command == "--version":
         from importlib import metadata
@@ -147,19 +146,12 @@ def check_usage(arguments: Sequence[str]) -> None:
         _check_parts_of_fit(rest)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="memnets",
-        usage="memnets <command> [options]",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="memnets <command> --help shows the options of a command.",
-    )
-    parser.add_argument("--version", action="store_true", help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="")
-    for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text)
-    return parser
+def _help() -> str:
+    commands = "".join(f"  {name:<12}{text}\n" for name, text in COMMANDS.items())
+    options = "  -h, --help  show this help; after a command, its options\n"
+    options += "  --version   show the version\n"
+    usage = "usage: memnets <command> [options]"
+    return f"{usage}\n\n{DESCRIPTION}\ncommands:\n{commands}\noptions:\n{options}"
 
 
 def _check_options(command: str, arguments: Sequence[str]) -> None:

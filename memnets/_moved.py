@@ -22,13 +22,18 @@ MODULES = {
     "memnets.controllers": "memnets.cells",
     "memnets.convolutions": "memnets.cells",
     "memnets.layers": "memnets.cells",
+    "memnets.messages": "memnets.app.messages",
     "memnets.models.base": "memnets.training.model",
     "memnets.objectives": "memnets.training.objectives",
     "memnets.plots": "memnets.viewing.plots",
+    "memnets.progress": "memnets.app.progress",
     "memnets.runs": "memnets.training.runs",
     "memnets.scoreboard": "memnets.app.scoreboard",
+    "memnets.stopping": "memnets.app.stopping",
+    "memnets.swaps": "memnets.app.swaps",
     "memnets.trace": "memnets.viewing.trace",
     "memnets.translator": "memnets.app.translator",
+    "memnets.trust": "memnets.app.trust",
 }
 
 

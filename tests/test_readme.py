@@ -5,6 +5,8 @@ import importlib
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.app.cli import CLI, DESCRIPTION, main
+from memnets.app import scoreboard, translate
+from memnets.app.cli import DESCRIPTION, main
+from memnets.app.run import CLI
 from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
@@ -105,19 +109,21 @@ class Parsed(CLI):
 
     def instantiate_classes(self) -> None: ...
 
-    def _run_subcommand(self, subcommand: str) -> None: ...
 
-
-@pytest.fixture(scope="module")
-def parser() -> ArgumentParser:
-    """The parser of the command line, made once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["memnets"])
-        return Parsed(["fit", "--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]).parser
+@cache
+def parser_of(command: str) -> ArgumentParser:
+    """The parser of a command, made once."""
+    if command == "translate":
+        return translate.parser()
+    if command == "scoreboard":
+        return scoreboard.parser()
+    config = ["--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]
+    with ExitStack() as held:
+        return Parsed(command, config, held).parser
 
 
 @pytest.fixture
-def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
+def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
     """Parses a command in the folder of the README, where its parts can be imported."""
     for name in ("my_controllers.py", "my_parts.py"):
         (tmp_path / name).write_text(block(name))
@@ -129,7 +135,7 @@ def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
         checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
-        parser.parse_args([name, *config, *arguments])
+        parser_of(name).parse_args([*config, *arguments])
 
     return parse
 

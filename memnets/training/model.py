@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as lightning
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from memnets import decoding
 from memnets.batches import Batch
 from memnets.core import EncoderDecoder, State, check_positive, map_state
+from memnets.files import write_atomically
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.runs import FORMAT, Origin
 from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model", "TrainingDiverged"]
@@ -46,6 +49,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         tbptt_steps: cut the gradient through time every so many steps, at least 1; ``None`` =
             never. Memory then does not grow with the length; the weights still change once a batch.
     """
+
+    #: What the model was built from, if ``memnets fit`` or :func:`memnets.load` built it.
+    origin: Origin | None = None
 
     def __init__(
         self,
@@ -247,10 +253,33 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint that :func:`memnets.load` reads: weights and settings.
+
+        A kill in the middle of it leaves an older file of this name as it was.
+
+        Args:
+            path: of the file; its folder is made if need be.
+
+        Raises:
+            ValueError: the model was made in Python, so that it has no config.
+        """
+        if self.origin is None:
+            raise ValueError(
+                "expected a model with a config, of memnets fit or memnets.load; a model made in "
+                "Python has none: save torch.save(model.state_dict(), path), and load that into a "
+                "model that is made the same way"
+            )
+        entries = {"format": FORMAT, **self.origin.entries(), "state_dict": self.state_dict()}
+        write_atomically(Path(path), lambda file: torch.save(entries, file))
+
     # Dropout and sampling draw from torch's generator: a resumed run must go on where it stopped.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the random generators."""
+        """Save the format, the settings of the model, and the state of the random generators."""
+        checkpoint["format"] = FORMAT
+        if self.origin is not None:
+            checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))
         checkpoint["generators"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["generators"]["cuda"] = torch.cuda.get_rng_state_all()

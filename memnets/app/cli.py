@@ -47,7 +47,7 @@ from memnets.models import Model, TrainingDiverged
 from memnets.progress import ProgressBar
 from memnets.stopping import Stopped, restore_handlers, stoppable
 from memnets.swaps import check_callbacks, drop_settings, read_configs, run_name
-from memnets.training.callbacks import Pictures, Report
+from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -62,6 +62,7 @@ from memnets.training.runs import (
     read_metrics,
 )
 from memnets.trust import check_classes, check_parts, checked_config, config_of, strict_parsing
+from memnets.viewing.pictures import Pictures
 from tasks import Task
 from tasks.translation.files import lines_of
 

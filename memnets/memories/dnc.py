@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["DNC", "DNCLayout", "DNCQueries", "DNCState"]
@@ -119,10 +120,10 @@ class DNC(Slotted[DNCState]):
         self.layout = DNCLayout(read_heads, width)
         self.interface_size = sum(self.layout.sizes)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """A name for each row of the weights."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
-        return {"writing": ["write"], "reading": reads}
+        return {self.writing: ["write"], self.reading: reads}
 
     def initial_state(self, batch_size: int) -> DNCState:
         """Zeros, but for a spread: nothing was written or read, and every slot is free."""
@@ -175,4 +176,6 @@ class DNC(Slotted[DNCState]):
         precedence = functional.precedence(precedence, written)
         weights, _ = self.reading(reading, Memory(memory, memory), LinkedState(link, weights))
         vectors = functional.read(weights, memory)
+        tracked = {"memory": memory, "usage": usage, "link": link}
+        report(self, read=weights, write=written.unsqueeze(1), erase=erase, add=add, **tracked)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["LRUA", "LRUAState"]
@@ -74,11 +75,11 @@ class LRUA(Slotted[LRUAState]):
         self.reading = Sharp(score)
         self.interface_size = heads * (width + 2)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """A name for each row of the weights."""
         return {
-            "writing": [f"write {head + 1}" for head in range(self.heads)],
-            "reading": [f"read {head + 1}" for head in range(self.heads)],
+            self.writing: [f"write {head + 1}" for head in range(self.heads)],
+            self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
 
     def initial_state(self, batch_size: int) -> LRUAState:
@@ -106,4 +107,6 @@ class LRUA(Slotted[LRUAState]):
         weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
         # Usage chooses slots and has no gradient.
         usage = functional.decayed_usage(usage, weights, written, self.decay).detach()
+        tracked = {"emptied": least_used, "memory": memory, "usage": usage}
+        report(self, read=weights, write=written, add=keys, **tracked)
         return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)

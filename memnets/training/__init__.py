@@ -2,14 +2,19 @@
 
 from memnets.training.model import Model, TrainingDiverged
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
+from memnets.training.report import Report
+from memnets.training.schedules import Curriculum, MemorySchedule
 
 __all__ = [
     "Actions",
     "Bits",
+    "Curriculum",
     "Labels",
+    "MemorySchedule",
     "Model",
     "Numbers",
     "Objective",
+    "Report",
     "Tokens",
     "TrainingDiverged",
 ]

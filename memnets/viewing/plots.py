@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from torch import Tensor
 
+from memnets.batches import Curves
 from memnets.files import write_atomically
 
 __all__ = [
@@ -259,24 +260,6 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
     for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
         panel.set_ylabel(name)
     return _save(figure, path, title)
-
-
-class Curves(NamedTuple):
-    """Lines on the same axes.
-
-    Attributes:
-        lines: label -> ``[k, 2]``.
-        caption: stands above.
-        across: what the first coordinate is.
-        up: what the second is.
-        points: ``[n, 2]``, drawn as dots.
-    """
-
-    lines: Mapping[str, Array]
-    caption: str = ""
-    across: str = ""
-    up: str = ""
-    points: Array | None = None
 
 
 def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:

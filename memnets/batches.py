@@ -48,6 +48,7 @@ class Curves(NamedTuple):
         across: name of the first coordinate.
         up: name of the second.
         points: ``[n, 2]``, drawn as dots.
+        dots: label of the points.
     """
 
     lines: Mapping[str, np.ndarray[Any, Any]]
@@ -55,6 +56,7 @@ class Curves(NamedTuple):
     across: str = ""
     up: str = ""
     points: np.ndarray[Any, Any] | None = None
+    dots: str = "points"
 
 
 def padded(

@@ -4,15 +4,17 @@ import warnings
 from functools import partial
 
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
 import pytorch_lightning as lightning
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from memnets import decoding, events, fast, functional
 from memnets.addressing import Content, Local
-from memnets.batches import BEGIN, END
+from memnets.batches import BEGIN, END, Curves
 from memnets.cells import GRU, LSTMN, FeedForward
 from memnets.cells.embeddings import LearnedPositions
 from memnets.core import Memory
@@ -290,6 +292,75 @@ def test_what_a_model_looks_at_is_the_same_at_once_and_step_by_step(name, tmp_pa
     assert path.stat().st_size > 0
 
 
+def texts(monkeypatch) -> list[str]:
+    """All words of the pictures that are saved from now on."""
+    found: list[str] = []
+    save = Figure.savefig
+
+    def saving(figure, *arguments, **named):
+        found.extend(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+        return save(figure, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return found
+
+
+def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
+    words = texts(monkeypatch)
+
+    def said(*expected: str) -> None:
+        assert set(expected) <= set(words), set(expected) - set(words)
+        words.clear()
+
+    plots.answer(torch.zeros(2, 3), torch.zeros(2, 3), tmp_path / "1.png", "of a test")
+    said("of a test", "target\nbit", "output\nbit", "error\nbit", "step of the answer",
+         "value", "probability of 1")  # fmt: skip
+    plots.weights({"read 1": torch.rand(4, 3)}, tmp_path / "2.png", split=2)
+    said("read 1\nslot", "step", "weight", "\u2190 source ", " answer \u2192")
+    plots.alignment({"layer 1": torch.rand(1, 2)}, ["a", "b"], ["c"], tmp_path / "3.png")
+    said("layer 1", "source", "answer", "weight", "a", "b", "c")
+    images = torch.rand(3, 4, 4)
+    plots.episode({"look": torch.rand(1, 3)}, images, images[:1], ["0", "1", "2"], [("1", "2")],
+                  tmp_path / "4.png")  # fmt: skip
+    said("look: weights on the examples, by their labels", "queries", " answers", "1, not 2")
+    line = np.zeros((2, 2))
+    plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
+    said("ours", "n", "x", "y", "seen")
+    plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
+    said("target", "answer", "wrong", "2 points")
+    plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
+    said("bits", "ntm", "a seed", "published")
+
+
+def test_the_style_of_pictures_is_theirs_alone(tmp_path) -> None:
+    before = dict(matplotlib.rcParams)
+    plots.weights({"read 1": torch.rand(4, 3)}, tmp_path / "weights.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("access", "heads"),
+    [
+        (DNC(slots=4, width=2), ["write", "read 1"]),
+        (NTM(slots=4, width=2), ["read 1", "write 1"]),
+    ],
+)
+def test_heads_go_by_their_own_names_where_these_tell_them_apart(
+    access, heads, tmp_path, monkeypatch
+) -> None:
+    words = texts(monkeypatch)
+    with trace.record(access) as tape:
+        access.step(torch.zeros(1, access.interface_size), access.initial_state(1))
+    tape.plot(tmp_path / "one.png")
+    assert {f"{head}\nslot" for head in heads} <= set(words)
+    both = nn.ModuleList([access, NTM(slots=4, width=2)])
+    with trace.record(both) as tape:
+        for part in both:
+            part.step(torch.zeros(1, part.interface_size), part.initial_state(1))
+    tape.plot(tmp_path / "two.png")
+    assert "1.addressing: read 1\nslot" in words
+
+
 def test_weights_of_heads_that_are_batch_can_be_drawn(tmp_path) -> None:
     tape = recorded(WEIGHTS, heads=["a", "b", "c"])
     assert tape.plot(tmp_path / "weights.png", sequence=1).stat().st_size > 0
@@ -519,7 +590,7 @@ def test_answers_in_the_plane_are_drawn_together_for_each_test_set(tmp_path) -> 
 
 def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeypatch) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "drawing", lambda drawings, path, title: drawn.extend(drawings))
+    monkeypatch.setattr(plots, "drawing", lambda drawings, *_: drawn.extend(drawings))
     # A point too many, so that the answer never ends: 40 tokens, where search alone stops at 20.
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
@@ -569,7 +640,7 @@ def test_pictures_of_episodes(tmp_path, monkeypatch) -> None:
         f"shot_{shots}_episode_{number}.png" for shots in (1, 3) for number in (1, 2, 3)
     ]
     # The first of the second batch comes before the second of the first.
-    weights, examples, queries, labels, answers, _ = drawn[4]
+    weights, examples, queries, labels, answers, *_ = drawn[4]
     batch = task.batch("shot_3", 1)
     assert torch.equal(examples.flatten(1), batch.source[0, :, :64])
     assert torch.equal(queries.flatten(1), batch.inputs[0, :, :64])

@@ -24,10 +24,13 @@ class Pictures(lightning.Callback):
     """After a test, draw what a model answered to each test set, and where it looked.
 
     Where a task draws curves, these. Of binary vectors, the first sequence: the answer, and where
-    the heads were. Of tokens, a few: what the model looked at while it gave its own answer
-    (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; or, for a machine, where
-    the heads of its memory were. Where a task draws answers in the plane, the same few, beside the
-    right ones. Of episodes of images, a few: which examples the queries looked at.
+    the heads were. Of tokens, a few: where the model looked while it gave its own answer (Bahdanau
+    et al. 2015, figure 3), for each layer the mean of its heads; or, for a machine, where the heads
+    of its memory were. Where a task draws answers in the plane, the same few, beside the right
+    ones. Of episodes of images, a few: which examples the queries looked at.
+
+    The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To see where it
+    looked, the model reads the sequences that are drawn once more, with these answers as inputs.
 
     Args:
         folder: where the pictures go.
@@ -58,7 +61,7 @@ class Pictures(lightning.Callback):
             batches: list[Batch] = [task.batch(name, index) for index in range(len(answers))]
             panels = task.curves(name, _plain(answers[0]), self.sequences)
             if panels:
-                plots.curves(panels, self.folder / f"{name}_curves.png", title=name)
+                plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
                 continue
             if batches[0].targets.dim() == 3:
                 binary = isinstance(pl_module.objective, Bits)
@@ -69,17 +72,20 @@ class Pictures(lightning.Callback):
             for number, (alone, answer) in enumerate(self._first(batches, answers)):
                 file = f"{name}_{{}}_{number + 1}.png"
                 if task.images(alone, 0) is not None:
-                    self.draw_episode(pl_module, task, alone, answer, file)
+                    title = f"{_title(name)}, episode {number + 1}: where the queries looked"
+                    self.draw_episode(pl_module, task, alone, answer, file, title)
                     continue
                 if isinstance(pl_module.objective, Tokens):
-                    self.draw_tokens(pl_module, task, alone, answer, file)
+                    title = f"{_title(name)}, sequence {number + 1}"
+                    self.draw_tokens(pl_module, task, alone, answer, file, title)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
                     points, lines, caption = drawn
                     _, right, _ = task.drawing(alone, 0, alone.targets[0])
                     drawings.append(plots.Drawing(points, right, lines, caption))
             if drawings:
-                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title=name)
+                title = f"{_title(name)}: what was asked for, what came"
+                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
 
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]
@@ -107,16 +113,18 @@ class Pictures(lightning.Callback):
             first.targets[0],
             probabilities,
             self.folder / f"{name}_answer.png",
-            title=f"{name}: what was asked for, what came",
+            title=f"{_title(name)}: what was asked for, what came",
         )
         if tape.weights:
             tape.plot(
                 self.folder / f"{name}_weights.png",
                 split=first.source.shape[1],
-                title=f"{name}: where the heads were",
+                title=f"{_title(name)}: where the heads were",
             )
 
-    def draw_tokens(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
+    def draw_tokens(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
         """Draw where a model looked while it gave an answer in tokens.
 
         Args:
@@ -125,6 +133,7 @@ class Pictures(lightning.Callback):
             batch: of one sequence, without padding.
             answer: of the model in the test, ``[1, T]``; what follows an end mark is left out.
             name: of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            title: stands above, before a word on what is drawn.
         """
         parts = model.alignments()
         answer = answer[:, : _length(answer[0], model.longest_answer(batch.source.shape[1]))]
@@ -137,16 +146,19 @@ class Pictures(lightning.Callback):
         if not parts:
             path = self.folder / name.format("weights")
             split = batch.source.shape[1]
-            tape.plot(path, split=split, title=path.stem.replace("_", " "))
+            tape.plot(path, split=split, title=f"{title}: where the heads were")
             return
         source, answered = _words(task, alone)
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
-        tape.plot_alignment(path, parts, slots, answered, title=path.stem.replace("_", " "))
+        across = "source" if len(slots) <= len(source) + 1 else "source, then answer"
+        tape.plot_alignment(
+            path, parts, slots, answered, title=f"{title}: where the answer looked", across=across
+        )
 
     def draw_episode(
-        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
     ) -> None:
         """Draw which examples the queries of an episode looked at, if the model looks at any.
 
@@ -156,6 +168,7 @@ class Pictures(lightning.Callback):
             batch: of one episode of images, without padding.
             answer: of the model in the test, ``[1, T]``.
             name: of the file, with ``{}`` for its content, ``episode``.
+            title: stands above.
         """
         parts = model.alignments()
         if not parts:
@@ -174,8 +187,13 @@ class Pictures(lightning.Callback):
             labels,
             list(zip(map(str, answers), targets, strict=True)),
             path,
-            title=path.stem.replace("_", " "),
+            title,
         )
+
+
+def _title(name: str) -> str:
+    """A test set by its name, in a title."""
+    return "test set" if name == "test" else f"test set {name.replace('_', ' ')}"
 
 
 def _plain(answers: Tensor) -> Tensor:

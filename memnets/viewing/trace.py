@@ -147,12 +147,16 @@ class Tape:
         """
         from memnets.viewing import plots  # matplotlib takes longer to import than all the rest
 
-        panels = {}
-        parts = self.weights
-        for part in parts:
-            weights = self.over_time(part, sequence)
-            for head, image in zip(self._head_names(part, len(weights)), weights, strict=True):
-                panels[head if len(parts) == 1 else f"{self._name(part)}: {head}"] = image
+        over_time = {part: self.over_time(part, sequence) for part in self.weights}
+        heads = {part: self._head_names(part, len(each)) for part, each in over_time.items()}
+        # The names of the heads alone, where they tell all of them apart.
+        every = [head for names in heads.values() for head in names]
+        plain = len(set(every)) == len(every)
+        panels = {
+            head if plain else f"{self._name(part)}: {head}": image
+            for part, weights in over_time.items()
+            for head, image in zip(heads[part], weights, strict=True)
+        }
         return plots.weights(panels, path, title, split)
 
     def plot_alignment(
@@ -164,6 +168,7 @@ class Tape:
         sequence: int = 0,
         heads: bool = False,
         title: str = "",
+        across: str = "source",
     ) -> Path:
         """Draw what one sequence of the batch looked at while it answered.
 
@@ -175,6 +180,7 @@ class Tape:
             sequence: which sequence of the batch.
             heads: a panel a head, in place of the mean of the heads of an addressing.
             title: stands above.
+            across: name of the axis of the slots.
 
         Returns:
             The path.
@@ -197,7 +203,7 @@ class Tape:
                 )
             else:
                 panels[label] = weights.mean(0)
-        return plots.alignment(panels, source_labels, target_labels, path, title, columns)
+        return plots.alignment(panels, source_labels, target_labels, path, title, columns, across)
 
     def _heads(self, part: Part) -> list[str]:
         """Names of the heads of an addressing; none where nobody gives them."""

@@ -157,7 +157,7 @@ class Bandits(Task):
             if name != "random"
         }
         caption = f"{self.arms} arms, mean of {len(answers)} episodes"
-        return [Curves(lines, caption, "pulls", "regret")]
+        return [Curves(lines, caption, "pulls", "regret: reward lost so far")]
 
     def _games(self, split: str, index: int) -> tuple[Array, Array]:
         """What each arm pays on average, and at each pull, ``[B, T, K]`` both."""

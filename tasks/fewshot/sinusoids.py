@@ -91,8 +91,11 @@ class Sinusoids(Task):
         return [
             Curves(
                 {name: lines[row] for name, lines in sides.items()},
-                f"squared error {errors[row]:.2g}",
+                f"mean squared error {errors[row]:.2g}",
+                across="x",
+                up="y",
                 points=batch.source[row].numpy(),
+                dots="examples",
             )
             for row in range(min(count, len(answers)))
         ]

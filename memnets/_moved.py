@@ -17,7 +17,7 @@ from types import ModuleType
 __all__ = ["MODULES"]
 
 MODULES = {
-    "memnets.callbacks": "memnets.training.callbacks",
+    "memnets.callbacks": "memnets.training",
     "memnets.cli": "memnets.app.cli",
     "memnets.controllers": "memnets.cells",
     "memnets.convolutions": "memnets.cells",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import events, functional
 from memnets.core import (
     Addressing,
     Memory,
@@ -67,6 +67,8 @@ class Content(Addressing[Tensor, None]):
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
         """Scores before they are normalised, with ``-inf`` where the mask is False.
 
+        The weights that they stand for are reported as those of a call are.
+
         Args:
             query: ``[*B, Q, K]``.
             memory: keys ``[*B, N, K]``.
@@ -76,6 +78,8 @@ class Content(Addressing[Tensor, None]):
         """
         check_memory(query, memory)
         scores: Tensor = self.score(query, memory.keys)
+        if events.listening():
+            events.report(self, weights=self.normalizer(scores, memory.mask))
         return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
 
     def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:

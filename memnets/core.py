@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from memnets import fast, functional
+from memnets import events, fast, functional
 from memnets.batches import Batch
 from memnets.precision import full_precision, full_precision_state
 
@@ -338,8 +338,15 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
     """Where to read or write: from a query to weights over the slots.
 
     Weights and state are computed in float32 where 16 bits are given; under autocast they are
-    float32.
+    float32. A subclass defines them in ``forward``; a call reports the weights to whoever listens
+    (:mod:`memnets.events`).
     """
+
+    def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
+        """Weigh the slots, see :meth:`forward`; an addressing without a past needs no state."""
+        weights, state = super().__call__(query, memory, state)
+        events.report(self, weights=weights)
+        return weights, state
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -528,8 +535,8 @@ class MemoryAccess(_Precise, Cell[State]):
         """Width of the vector that a step reads."""
         return self.read_size
 
-    def head_names(self) -> dict[str, list[str]]:
-        """Names for pictures: attribute of an :class:`Addressing` -> a name for each of its heads.
+    def head_names(self) -> dict[Addressing, list[str]]:
+        """Names for pictures: an :class:`Addressing` -> a name for each of its heads.
 
         An addressing without names is drawn as one head.
         """
@@ -636,8 +643,8 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         """
         return None
 
-    def alignments(self) -> dict[str, str]:
-        """Addressings that show where an answer looks: a label -> name of the addressing.
+    def alignments(self) -> dict[str, Addressing]:
+        """Addressings that show where an answer looks: a label -> the addressing.
 
         None by default. :meth:`slot_names` gives a word for each of their slots.
         """

@@ -14,7 +14,8 @@ where all of this holds:
 - the twin's own ``fits`` says yes to the part and its inputs;
 - all floating-point inputs are float32 or float64, outside of autocast, unless the twin says that
   it can run in any precision;
-- the call is not within :func:`naive`, nor under a transform of ``torch.func``, in forward mode,
+- nobody listens to what the definitions report (:mod:`memnets.events`), and the call is not
+  within :func:`naive`, nor under a transform of ``torch.func``, in forward mode,
   or in a graph that is compiled, exported or traced; of such a graph the twins that are PyTorch's
   own (``any_precision``) may be a part.
 
@@ -32,6 +33,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from memnets import events
 
 __all__ = ["Twin", "applies", "enabled", "find", "naive", "transformed", "twin", "twins"]
 
@@ -108,7 +111,7 @@ def enabled() -> bool:
     """Whether any twins may run here."""
     if torch.compiler.is_dynamo_compiling():  # which cannot read a context variable
         return True
-    return _enabled.get() and not transformed()
+    return _enabled.get() and not events.listening() and not transformed()
 
 
 def transformed() -> bool:

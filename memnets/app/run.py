@@ -47,7 +47,7 @@ from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
 from memnets.files import load_yaml, only_writer
 from memnets.models import Model
-from memnets.training.callbacks import Pictures, Report
+from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -62,6 +62,7 @@ from memnets.training.runs import (
     next_version,
     read_metrics,
 )
+from memnets.viewing.pictures import Pictures
 from tasks import Task
 
 __all__ = ["CLI", "run"]

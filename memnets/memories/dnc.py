@@ -15,7 +15,8 @@ from memnets.addressing import (
     LinkedQuery,
     LinkedState,
 )
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["DNC", "DNCLayout", "DNCQueries", "DNCState"]
@@ -126,10 +127,10 @@ class DNC(Slotted[DNCState]):
         self.layout = DNCLayout(read_heads, width)
         self.interface_size = sum(self.layout.sizes)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """A name for each row of the weights."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
-        return {"writing": ["write"], "reading": reads}
+        return {self.writing: ["write"], self.reading: reads}
 
     def initial_state(self, batch_size: int) -> DNCState:
         """Zeros, but for a spread: nothing was written or read, and every slot is free."""
@@ -176,11 +177,13 @@ class DNC(Slotted[DNCState]):
         reading, writing, free_gates, erase, add = self.queries(interface)
         used = AllocatingState(usage, written.unsqueeze(1))
         used = self.writing.release(used, weights, free_gates)
-        to_write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
-        memory = functional.erase_add(memory, to_write, erase, add)
+        write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
+        memory = functional.erase_add(memory, write, erase, add)
         written = written.squeeze(1)
         linked = self.reading.follow(LinkedState(link, precedence, weights), written)
-        to_read, linked = self.reading(reading, Memory(memory, memory), linked)
+        read, linked = self.reading(reading, Memory(memory, memory), linked)
         link, precedence, weights = linked
-        vectors = functional.read(to_read, memory)
+        vectors = functional.read(read, memory)
+        tracked = {"memory": memory, "usage": usage, "link": link}
+        report(self, read=read, write=write, erase=erase, add=add, **tracked)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

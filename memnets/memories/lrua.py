@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["LRUA", "LRUAState"]
@@ -71,11 +72,11 @@ class LRUA(Slotted[LRUAState]):
         self.reading = Sharp(score)
         self.interface_size = heads * (width + 2)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """A name for each row of the weights."""
         return {
-            "writing": [f"write {head + 1}" for head in range(self.heads)],
-            "reading": [f"read {head + 1}" for head in range(self.heads)],
+            self.writing: [f"write {head + 1}" for head in range(self.heads)],
+            self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
 
     def initial_state(self, batch_size: int) -> LRUAState:
@@ -96,6 +97,8 @@ class LRUA(Slotted[LRUAState]):
         written, used = self.writing(gates.sigmoid().unsqueeze(-1), slots, used)
         memory = functional.empty_add(memory, emptied, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
-        to_read, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
-        usage, weights = self.writing.track(used, to_read, written)
-        return functional.read(to_read, memory).flatten(1), LRUAState(memory, usage, weights)
+        read, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
+        usage, weights = self.writing.track(used, read, written)
+        tracked = {"emptied": emptied, "memory": memory, "usage": usage}
+        report(self, read=read, write=written, add=keys, **tracked)
+        return functional.read(read, memory).flatten(1), LRUAState(memory, usage, weights)

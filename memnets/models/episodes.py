@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, Memory, State, check_source, make
+from memnets.core import Addressing, EncoderDecoder, Memory, State, check_source, make
 from memnets.features import Features, made_features
 from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
@@ -202,9 +202,9 @@ class MetaLearner(_Episodic[State]):
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
-        return {label: f"learner.{name}" for label, name in self.learner.alignments().items()}
+        return self.learner.alignments()
 
 
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:

@@ -224,9 +224,9 @@ class Seq2Seq(Model[Seq2SeqState]):
         longest = self.encoder.max_length
         return None if longest is None or source_steps <= longest else 0
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
-        return {} if self.attention is None else {"attention": "attention"}
+        return {} if self.attention is None else {"attention": self.attention}
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding; hard attention learns from it by REINFORCE."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from memnets.training.model import Model, TrainingDiverged
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
+from memnets.training.report import Report
+from memnets.training.schedules import Curriculum, MemorySchedule
 
 __all__ = [
     "Actions",
@@ -15,6 +17,7 @@ __all__ = [
     "Model",
     "Numbers",
     "Objective",
+    "Report",
     "Tokens",
     "TrainingDiverged",
 ]

@@ -196,14 +196,23 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     def on_test_epoch_start(self) -> None:
         """No answers yet."""
         self.test_notes: list[str] = []
+        self.test_answers: dict[str, list[Tensor]] = {}
         self._examined: dict[tuple[str, str], list[Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Keep what the model answers and its scores."""
+        """Keep what the model answers and its scores.
+
+        ``test_answers`` are the answers to each test set, batch by batch, in the form of the
+        targets and on the CPU; of several ways of answering, the first. They stay until the next
+        test, for whoever draws or writes them.
+        """
         name = self._task.test_names()[dataloader_idx]
-        for way, examined in self.objective.examine(self, batch).items():
+        found = self.objective.examine(self, batch)
+        for number, (way, examined) in enumerate(found.items()):
             kept = map_state(Tensor.cpu, examined)
             self._examined.setdefault((name, way), []).append(kept)
+            if number == 0:
+                self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
         """Log the mean of each score and what the task measures, under the name of the test set.

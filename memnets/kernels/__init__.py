@@ -1,4 +1,4 @@
-"""Fast twins of the parts, which register themselves with :mod:`memnets.fast`."""
+"""Fast twins of the parts; importing them registers them with :mod:`memnets.fast`."""
 
 from memnets.kernels import additive, attention, dnc, loop, ntm
 

@@ -1,4 +1,4 @@
-"""The model of one causal cell, which reads the source and goes on with the answer."""
+"""The model with one causal cell for source and answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SequenceState(NamedTuple):
 
     Attributes:
         body: state of the cell.
-        steps: how many steps each sequence has taken, padding left out, int64 ``[B]``.
+        steps: steps that each sequence has taken, without padding, int64 ``[B]``.
     """
 
     body: Any
@@ -29,20 +29,20 @@ class SequenceState(NamedTuple):
 
 
 class SequenceModel(Model[SequenceState]):
-    """One causal cell reads the source, then goes on with the answer.
+    """A model with one causal cell, which reads the source, then continues with the answer.
 
-    ``h = body(inputs(x)), y = output(h)``: with a :class:`~memnets.cells.Loop` for a body it is
-    a memory machine, with layers of self-attention a causal Transformer, with attention and
+    ``h = body(inputs(x)), y = output(h)``. With a :class:`~memnets.cells.Loop` as body it is a
+    memory machine, with layers of self-attention a causal Transformer, with attention and
     convolutions a SNAIL. Any :class:`~memnets.core.Cell` can be the body.
 
     Args:
-        inputs: makes vectors, as wide as the input of the body, of source and answer.
+        inputs: turns source and answer into vectors of the width of the body's input.
         body: the cell.
-        output: its outputs ``[B, T, H]`` to logits ``[B, T, O]``.
+        output: maps the body's outputs ``[B, T, H]`` to logits ``[B, T, O]``.
         max_length: most steps of source and answer together; ``None`` = no limit.
-        tbptt_steps: cut the gradient every so many steps, at least 1; ``None`` = never. The
-            gradient of each stretch is taken as soon as its loss is known, so memory does not grow
-            with the length; the weights still change once a batch.
+        tbptt_steps: number of steps after which the gradient is cut, at least 1; ``None`` = never.
+            The gradient of each stretch is computed as soon as its loss is known, so memory does
+            not grow with the length. The weights still change once for each batch.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -72,12 +72,13 @@ class SequenceModel(Model[SequenceState]):
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, SequenceState]:
-        """Some steps of a sequence whose logits are all asked for.
+        """Take some steps of a sequence, with logits for each.
 
         Args:
             inputs: ``[B, T]`` or ``[B, T, I]``.
-            state: the result of the last call; the initial state if not given.
-            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays.
+            state: the result of the last call; the initial state by default.
+            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays; ``None``
+                = no sequence skips a step.
 
         Returns:
             Logits ``[B, T, O]``, and the state after the last step.
@@ -90,7 +91,7 @@ class SequenceModel(Model[SequenceState]):
         return self.output(hidden), state
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``; its outputs are not asked for.
+        """State after the source, ``[B, S]`` or ``[B, S, I]``.
 
         Raises:
             ValueError: a shape does not fit, or the source is longer than ``max_length``.
@@ -99,7 +100,7 @@ class SequenceModel(Model[SequenceState]):
         return self._run(source, None, mask, source=True)[1]
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
-        """Go on: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
+        """Continue: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
 
         Raises:
             ValueError: the sequence becomes longer than ``max_length``.
@@ -114,7 +115,7 @@ class SequenceModel(Model[SequenceState]):
         mask: Tensor | None,
         source: bool = False,
     ) -> tuple[Tensor, SequenceState]:
-        """Outputs of the body ``[B, T, H]``, and the last state."""
+        """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
         return self._advance(self.inputs(inputs, state.steps, mask, source), state, mask)
@@ -135,13 +136,13 @@ class SequenceModel(Model[SequenceState]):
         return hidden, SequenceState(body, taken)
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`: the steps that are left."""
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the source counts as well."""
         limits = [self.max_length, self.inputs.max_length]
         known = [limit for limit in limits if limit is not None]
         return max(0, min(known) - source_steps) if known else None
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding; its gradient is cut every ``tbptt_steps``."""
+        """Mean loss over all steps but padding, a scalar; cut gradients with ``tbptt_steps``."""
         if self.tbptt_steps is None or not torch.is_grad_enabled():
             return super().loss(batch)
         if fast.transformed():
@@ -149,7 +150,7 @@ class SequenceModel(Model[SequenceState]):
                 "a loss with tbptt_steps takes gradients as it goes, which torch.func cannot see; "
                 "set tbptt_steps=None"
             )
-        # Source and answer are one sequence: a cut falls every so many steps, wherever it is.
+        # Source and answer are one sequence: cuts fall at the same distances in both.
         source_steps, answer_steps = batch.source.shape[1], batch.inputs.shape[1]
         mask = batch.source_mask
         if mask is not None:
@@ -183,7 +184,7 @@ class SequenceModel(Model[SequenceState]):
         return _with_gradients(total, parameters, gradients)
 
     def _stretch(self, batch: Batch, stretch: slice, taken: Tensor, mask: Tensor | None) -> Tensor:
-        """Vectors of some steps of the source and the answer as one sequence."""
+        """Vectors of a stretch of the sequence of source and answer."""
         end = batch.source.shape[1]
         source = batch.source[:, stretch]
         inputs = batch.inputs[:, max(stretch.start - end, 0) : max(stretch.stop - end, 0)]
@@ -198,6 +199,8 @@ class SequenceModel(Model[SequenceState]):
 
 
 class _WithGradients(torch.autograd.Function):
+    """A loss whose gradient is known: ``backward`` hands it out, times the incoming gradient."""
+
     @staticmethod
     def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
         ctx.count = count
@@ -215,7 +218,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """A number that is known without its graph: it has no derivative that is right."""
+    """The identity, with an error in place of a derivative."""
 
     @staticmethod
     def forward(ctx: Any, known: Tensor, parameter: Tensor) -> Tensor:
@@ -232,7 +235,7 @@ class _OnlyOnce(torch.autograd.Function):
 def _with_gradients(
     loss: Tensor, parameters: list[nn.Parameter], gradients: list[Tensor]
 ) -> Tensor:
-    """The loss as a scalar whose gradient is known already, for whoever calls ``backward``."""
+    """Join a loss with its known gradients, so that Lightning can call ``backward`` as usual."""
     result: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
         loss, len(parameters), *parameters, *gradients
     )

@@ -1,4 +1,4 @@
-"""Addressing: from a query to weights over the slots of a memory."""
+"""Addressing: functions from a query to weights over the slots of a memory."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ __all__ = [
 
 
 class Content(Addressing[Tensor, None]):
-    """Address by content: normalise how well each key answers the query.
+    """Address by content: weights are the normalised scores of the keys.
 
-    Bahdanau attention, Luong attention, pointers and self-attention are this class with another
-    score. :meth:`scores` are a pointer's logits.
+    Bahdanau attention, Luong attention, pointers and self-attention are this class with different
+    scores. A pointer's logits are :meth:`scores`.
 
     Args:
-        score: how well a key answers a query.
-        normalizer: from scores to weights; softmax if not given.
+        score: scores each key for each query.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
@@ -65,16 +65,20 @@ class Content(Addressing[Tensor, None]):
         """Addressing by content has no past."""
 
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
-        """Scores before they are normalised, with ``-inf`` where the mask is False.
+        """Scores before normalisation, with ``-inf`` where the mask is False.
 
         The weights that they stand for are reported as those of a call are.
 
         Args:
             query: ``[*B, Q, K]``.
-            memory: keys ``[*B, N, K]``.
+            memory: a memory with keys ``[*B, N, K]``.
 
         Returns:
             ``[*B, Q, N]``.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
         """
         check_memory(query, memory)
         scores: Tensor = self.score(query, memory.keys)
@@ -96,18 +100,19 @@ class Content(Addressing[Tensor, None]):
 class Local(Addressing[Tensor, Tensor]):
     """Address by content within a window that moves along the slots (Luong et al. 2015, 3.2).
 
-    *Monotonic* (local-m): step t looks around slot t. *Predictive* (local-p): around slot
-    ``p = S sigmoid(v . tanh(W q))`` of the S that may be addressed, and weights are multiplied by
-    a Gaussian around p with a standard deviation of half the window's reach (equations 9 and 10);
-    they then sum to less than 1. A window beyond the last slot stays at the last slot.
+    *Monotonic* (local-m): the window of step t is centred on slot t; beyond the last slot it stays
+    there. *Predictive* (local-p): the centre is ``p = S sigmoid(v . tanh(W q))``, with S the number
+    of slots that may be addressed. The weights are multiplied by a Gaussian around p with a
+    standard deviation of ``reach / 2`` (equations 9 and 10), so they sum to less than 1.
 
-    The state counts the steps, whole numbers ``[*B, 1]``. All queries of a call are of one step.
+    The state is the number of steps so far, whole numbers ``[*B, 1]``. All queries of a call belong
+    to one step.
 
     Args:
-        score: how well a key answers a query.
+        score: scores each key for each query.
         size: K, width of the query, for local-p; ``None`` = local-m.
-        reach: D, slots of the window on either side, at least 1.
-        normalizer: from scores to weights; softmax if not given.
+        reach: D, slots of the window on each side of its centre, at least 1.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def __init__(
@@ -132,11 +137,11 @@ class Local(Addressing[Tensor, Tensor]):
             )
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """No step yet: whole numbers 0, ``[*B, 1]``."""
+        """Number of steps before the first one: 0, ``[*B, 1]``."""
         return memory.keys.new_zeros(*memory.keys.shape[:-2], 1, dtype=torch.long)
 
     def forward(self, query: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the count of steps.
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the next number of steps.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -160,16 +165,17 @@ class Local(Addressing[Tensor, Tensor]):
             window = window & mask
         weights = self.normalizer(self.score(query, keys), window.expand(*query.shape[:-1], -1))
         if self.place is not None:
+            # exp(-(s - p)^2 / (2 sigma^2)) with sigma = reach / 2.
             weights = weights * torch.exp(-2 * (distance / self.reach).square())
         return weights, state + 1
 
 
 class HardState(NamedTuple):
-    """What was drawn in the t steps so far; what REINFORCE needs.
+    """State of :class:`Hard`: the draws of the t steps so far, for REINFORCE.
 
     Attributes:
-        log_probability: log of the probability of each place drawn, ``[*B, Q, t]``.
-        entropy: of the distribution that it was drawn from, in nats, ``[*B, Q, t]``.
+        log_probability: logarithm of the probability of each drawn slot, ``[*B, Q, t]``.
+        entropy: entropy of the distribution of each draw, in nats, ``[*B, Q, t]``.
     """
 
     log_probability: Tensor
@@ -177,14 +183,14 @@ class HardState(NamedTuple):
 
 
 class Hard(Addressing[Tensor, HardState]):
-    """Look at one slot, drawn by content (Xu et al. 2015, section 4.1).
+    """Address one slot, drawn by content (Xu et al. 2015, section 4.1).
 
-    The weights are one-hot and have no gradient: the score learns from what its draws are worth,
-    by REINFORCE, for which the state carries the log probability of the draws on. In evaluation the
-    best slot is taken.
+    The weights are one-hot and have no gradient. The score learns by REINFORCE, from the rewards of
+    its draws; for this the state holds the log probability of each draw. In evaluation it takes the
+    best slot.
 
     Args:
-        score: how well a key answers a query.
+        score: scores each key for each query.
     """
 
     def __init__(self, score: Score) -> None:
@@ -193,12 +199,12 @@ class Hard(Addressing[Tensor, HardState]):
         self.score = score
 
     def initial_state(self, memory: Memory) -> HardState:
-        """Nothing drawn yet, for one query: ``[*B, 1, 0]``."""
+        """State without draws, for one query: ``[*B, 1, 0]``."""
         none = memory.keys.new_empty(*memory.keys.shape[:-2], 1, 0)
         return HardState(none, none)
 
     def forward(self, query: Tensor, memory: Memory, state: HardState) -> tuple[Tensor, HardState]:
-        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and what was drawn so far.
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the draws so far.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -208,6 +214,7 @@ class Hard(Addressing[Tensor, HardState]):
         keys, _, mask = memory
         scores = self.score(query, keys)
         probabilities = functional.masked(scores, mask)
+        # The clamp keeps 0 log 0 and its gradient finite, for masked slots among others.
         logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         if self.training:
             # The greatest of p / e, with e exponential, is a draw from p.
@@ -217,6 +224,7 @@ class Hard(Addressing[Tensor, HardState]):
             draws = probabilities
         place = draws.argmax(-1, keepdim=True)
         weights = torch.zeros_like(probabilities).scatter(-1, place, 1.0)
+        # In a row without an open slot, argmax still names one.
         if mask is not None:
             weights = weights * mask.any(-1, keepdim=True)
         entropy = -(probabilities * logs).sum(-1, keepdim=True)
@@ -230,11 +238,12 @@ class Hard(Addressing[Tensor, HardState]):
 
 
 class ByKey(Addressing[Query, State]):
-    """Base class of addressings that look for a key with a strength, among other things.
+    """Base class for addressing by a key with a strength.
 
     Args:
-        score: K, the measure of similarity; cosine if not given (Graves et al. 2014, equation 6).
-        normalizer: from scores to content weights; softmax if not given (equation 5).
+        score: similarity of a key and a slot; by default the cosine (Graves et al. 2014,
+            equation 6).
+        normalizer: turns scores into content weights; softmax by default (equation 5).
     """
 
     def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
@@ -247,6 +256,11 @@ class ByKey(Addressing[Query, State]):
     def content(self, key: Tensor, strength: Tensor, memory: Memory) -> Tensor:
         """Weights by content alone, ``[*B, Q, N]``.
 
+        Args:
+            key: ``[*B, Q, W]``.
+            strength: factor on the scores, ``[*B, Q, 1]``.
+            memory: the memory to address.
+
         Raises:
             ValueError: the shapes of key and memory do not fit.
             TypeError: the mask is not boolean.
@@ -257,11 +271,11 @@ class ByKey(Addressing[Query, State]):
 
 
 class SharpQuery(NamedTuple):
-    """What to look for, and how sharply to tell it apart.
+    """Query of :class:`Sharp`: a key and its strength.
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
-        strength: beta_t > 0, ``[*B, Q, 1]``.
+        strength: beta_t > 0, factor on the scores, ``[*B, Q, 1]``.
     """
 
     key: Tensor
@@ -269,11 +283,11 @@ class SharpQuery(NamedTuple):
 
 
 class Sharp(ByKey[SharpQuery, None]):
-    """Address by content with a strength, and by nothing else (Graves et al. 2014, equation 5).
+    """Address by content with a strength (Graves et al. 2014, equation 5).
 
     Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to weights; softmax if not given.
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def initial_state(self, memory: Memory) -> None:
@@ -290,7 +304,7 @@ class Sharp(ByKey[SharpQuery, None]):
 
 
 class NTMQuery(NamedTuple):
-    """What a head of a Neural Turing Machine emits (Graves et al. 2014, section 3.3).
+    """Query of a head of a Neural Turing Machine (Graves et al. 2014, section 3.3).
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
@@ -308,24 +322,25 @@ class NTMQuery(NamedTuple):
 
 
 class NTMAddressing(ByKey[NTMQuery, Tensor]):
-    """By content, then by location (Graves et al. 2014, section 3.3, figure 2).
+    """Address by content, then by location (Graves et al. 2014, section 3.3, figure 2).
 
-    The state is the weights of the step before, ``[*B, Q, N]``.
+    The state is the weights of the last step, ``[*B, Q, N]``.
 
     Args:
-        score: K, the measure of similarity; cosine if not given (equation 6).
-        normalizer: from scores to content weights; softmax if not given (equation 5).
+        score: similarity of a key and a slot; cosine by default (equation 6).
+        normalizer: turns scores into content weights; softmax by default (equation 5).
     """
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``.
+        """All weight on the first open slot, for one query: ``[*B, 1, N]``.
 
-        One-hot, because equal weights over equal slots would give every slot the same gradient.
+        It is one-hot because equal weights over equal slots would give every slot the same
+        gradient.
         """
         return _first_slot(memory)
 
     def forward(self, query: NTMQuery, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]``, which are the next state too.
+        """Weights ``[*B, Q, N]``; the next state is the same tensor.
 
         Raises:
             ValueError: a shape does not fit, or the shift kernel is even or wider than the memory.
@@ -339,13 +354,13 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
 
 
 class AllocatingQuery(NamedTuple):
-    """What the write head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+    """Query of the write head of a DNC (Graves et al. 2016, Methods, "Interface parameters").
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
         strength: beta_t >= 1, ``[*B, Q, 1]``.
         allocation_gate: g_t^a in ``[0, 1]``, ``[*B, Q, 1]``; 1 = free slots, 0 = by content.
-        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 = nowhere.
+        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 = no write.
     """
 
     key: Tensor
@@ -373,8 +388,8 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
     the usage; :meth:`release` brings it up to date before a step writes.
 
     Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to content weights; softmax if not given.
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into content weights; softmax by default.
     """
 
     def initial_state(self, memory: Memory) -> AllocatingState:
@@ -418,12 +433,12 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
 
 
 class LinkedQuery(NamedTuple):
-    """What a read head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+    """Query of a read head of a DNC (Graves et al. 2016, Methods, "Interface parameters").
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
         strength: beta_t >= 1, ``[*B, Q, 1]``.
-        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex: back, by content, on.
+        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex: backward, by content, forward.
     """
 
     key: Tensor
@@ -446,14 +461,14 @@ class LinkedState(NamedTuple):
 
 
 class Linked(ByKey[LinkedQuery, LinkedState]):
-    """By content, or what was written before or after what was read.
+    """Address by content, or the slots written just before or after those read last.
 
     Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting". The state tracks
     the order of writing; :meth:`follow` brings it up to date after a write.
 
     Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to content weights; softmax if not given.
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into content weights; softmax by default.
     """
 
     def initial_state(self, memory: Memory) -> LinkedState:
@@ -482,7 +497,7 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
     def forward(
         self, query: LinkedQuery, memory: Memory, state: LinkedState
     ) -> tuple[Tensor, LinkedState]:
-        """Weights ``[*B, Q, N]``, which go into the next state.
+        """Weights ``[*B, Q, N]``, and the next state, which holds them.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -513,7 +528,7 @@ class LeastUsedState(NamedTuple):
 
 
 class LeastUsed(Addressing[Tensor, LeastUsedState]):
-    """The slot that was read last, or the one used least (Santoro et al. 2016, equation 7).
+    """Address the slots read last, or the slot used least (Santoro et al. 2016, equation 7).
 
     ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``; the query is the gate g_t, ``[*B, Q, 1]``, the
     sigmoid of the paper's alpha. Query n takes the slot that is n-th in the order of usage, least
@@ -565,12 +580,13 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
 
 
 def _first_slot(memory: Memory) -> Tensor:
-    """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``."""
+    """All weight on the first slot that a query may address, for one query: ``[*B, 1, N]``."""
     keys, _, mask = memory
     weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
     if mask is None:
         weights[..., 0] = 1.0
         return weights
     open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
+    # argmax of equal numbers is the first of them: here the first open slot.
     first = open_to_any.long().argmax(-1, keepdim=True)
     return weights.scatter(-1, first, 1.0) * open_to_any

@@ -1,4 +1,4 @@
-"""Fast twins of the parts, which register themselves with :mod:`memnets.fast`.
+"""Fast twins of the parts; importing them registers them with :mod:`memnets.fast`.
 
 Every module of this package is imported with it: a new twin is a new file here, and nothing else.
 """

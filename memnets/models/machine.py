@@ -18,8 +18,8 @@ __all__ = ["MemoryMachine"]
 class MemoryMachine(SequenceModel):
     """A controller that reads and writes a memory, step by step (Graves et al. 2014, figure 1).
 
-    The model whose body is a :class:`~memnets.cells.Loop`, or a controller alone. With
-    ``[h_t, r_t]`` from the loop, ``y_t = V [h_t, r_t] + b``. A token is a one-hot vector.
+    Its body is a :class:`~memnets.cells.Loop`, or a controller alone. With ``[h_t, r_t]`` from the
+    loop, ``y_t = V [h_t, r_t] + b``. A token counts as a one-hot vector.
 
     Without a mask, an LSTM of one layer on an NTM or a DNC takes all its steps as one node of the
     graph (:mod:`memnets.kernels.loop`).
@@ -28,8 +28,8 @@ class MemoryMachine(SequenceModel):
         input_size: width of the input, at least 1.
         output_size: width of the output, at least 1.
         controller: makes the controller from the width of its input, that of the machine's input
-            and of the vector that was read together: a class, its other arguments given.
-        access: the memory with its heads; ``None`` for a machine without memory, the baseline.
+            and the vector read together: a class, its other arguments given.
+        access: the memory with its heads; ``None`` = a machine without memory, the baseline.
         settings: see :class:`~memnets.models.Model`.
 
     Example:

@@ -1,4 +1,4 @@
-"""The model of one causal cell, which reads the source and goes on with the answer."""
+"""The model with one causal cell for source and answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SequenceState(NamedTuple):
 
     Attributes:
         body: state of the cell.
-        steps: how many steps each sequence has taken, padding left out, int64 ``[B]``.
+        steps: steps that each sequence has taken, without padding, int64 ``[B]``.
     """
 
     body: Any
@@ -28,16 +28,16 @@ class SequenceState(NamedTuple):
 
 
 class SequenceModel(Model[SequenceState]):
-    """One causal cell reads the source, then goes on with the answer.
+    """A model with one causal cell, which reads the source, then continues with the answer.
 
-    ``h = body(inputs(x)), y = output(h)``: with a :class:`~memnets.cells.Loop` for a body it is
-    a memory machine, with layers of self-attention a causal Transformer, with attention and
+    ``h = body(inputs(x)), y = output(h)``. With a :class:`~memnets.cells.Loop` as body it is a
+    memory machine, with layers of self-attention a causal Transformer, with attention and
     convolutions a SNAIL. Any :class:`~memnets.core.Cell` can be the body.
 
     Args:
-        inputs: makes vectors, as wide as the input of the body, of source and answer.
+        inputs: turns source and answer into vectors of the width of the body's input.
         body: the cell.
-        output: its outputs ``[B, T, H]`` to logits ``[B, T, O]``.
+        output: maps the body's outputs ``[B, T, H]`` to logits ``[B, T, O]``.
         max_length: most steps of source and answer together; ``None`` = no limit.
         settings: see :class:`~memnets.models.Model`.
     """
@@ -64,12 +64,13 @@ class SequenceModel(Model[SequenceState]):
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, SequenceState]:
-        """Some steps of a sequence whose logits are all asked for.
+        """Take some steps of a sequence, with logits for each.
 
         Args:
             inputs: ``[B, T]`` or ``[B, T, I]``.
-            state: the result of the last call; the initial state if not given.
-            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays.
+            state: the result of the last call; the initial state by default.
+            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays; ``None``
+                = no sequence skips a step.
 
         Returns:
             Logits ``[B, T, O]``, and the state after the last step.
@@ -82,7 +83,7 @@ class SequenceModel(Model[SequenceState]):
         return self.output(hidden), state
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``; its outputs are not asked for.
+        """State after the source, ``[B, S]`` or ``[B, S, I]``.
 
         Raises:
             ValueError: a shape does not fit, or the source is longer than ``max_length``.
@@ -91,7 +92,7 @@ class SequenceModel(Model[SequenceState]):
         return self._run(source, None, mask, source=True)[1]
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
-        """Go on: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
+        """Continue: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
 
         Raises:
             ValueError: the sequence becomes longer than ``max_length``.
@@ -106,7 +107,7 @@ class SequenceModel(Model[SequenceState]):
         mask: Tensor | None,
         source: bool = False,
     ) -> tuple[Tensor, SequenceState]:
-        """Outputs of the body ``[B, T, H]``, and the last state."""
+        """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
         return self._advance(self.inputs(inputs, state.steps, mask, source), state, mask)
@@ -127,7 +128,7 @@ class SequenceModel(Model[SequenceState]):
         return hidden, SequenceState(body, taken)
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`: the steps that are left."""
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the source counts as well."""
         limits = [self.max_length, self.inputs.max_length]
         known = [limit for limit in limits if limit is not None]
         return max(0, min(known) - source_steps) if known else None

@@ -1,4 +1,4 @@
-"""Checks of what takes steps over explicit state: controllers, memory accesses, models."""
+"""Checks of parts that take steps over explicit state: controllers, memory accesses, models."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ __all__ = ["check_access", "check_controller", "check_model", "check_pointer"]
 
 
 class _Sequences(NamedTuple):
-    """What comes before the first step, ``[B, S, ...]``, and the steps, ``[B, T, ...]``."""
+    """A source, ``[B, S, ...]``, and the steps after it, ``[B, T, ...]``."""
 
     source: Tensor
     steps: Tensor
 
 
 class _Recurrent(Subject):
-    """A kind of part that takes steps over explicit state."""
+    """Base class for the laws of parts that take steps over explicit state."""
 
     @abstractmethod
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
@@ -77,7 +77,7 @@ class _Recurrent(Subject):
         return _Sequences(source, self.following(draw, source, time))
 
     def reading(self, draw: Draw, batch: int, time: int) -> Tensor:
-        """What comes before the first step, ``[B, S, ...]``."""
+        """A source, ``[B, S, ...]``."""
         return self.sequence(draw, batch, time)
 
     def following(self, draw: Draw, source: Tensor, time: int) -> Tensor:
@@ -85,7 +85,7 @@ class _Recurrent(Subject):
         return self.sequence(draw, len(source), time)
 
     def run(self, part: Any, inputs: _Sequences) -> Tensor:
-        """Outputs alone: what holds for states has laws of its own."""
+        """Outputs alone; states have laws of their own."""
         return self.advance(part, inputs.steps, self.start(part, inputs.source))[0]
 
     def results(self, part: Any, inputs: _Sequences) -> Any:
@@ -106,7 +106,7 @@ class _Recurrent(Subject):
         _, state = self.advance(part, steps[:, :2], self.start(part, source))
         state = map_state(differentiable, state)
         sources = differentiated(state)
-        if not sources:  # it has no past
+        if not sources:  # a part without a past
             return
         late = self.advance(part, steps[:, 2:], state)[0][:, -1]
         reached = [gradient.flatten(1).any(1) for gradient in gradients(late, sources)]
@@ -154,7 +154,7 @@ class _Recurrent(Subject):
 
 
 class _Chunked(_Recurrent):
-    """A kind of part that takes many steps at once."""
+    """Base class for the laws of parts that can take many steps at once."""
 
     def step(self, part: Any, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step, ``[B, ...] -> [B, O]``."""
@@ -188,7 +188,7 @@ class _Chunked(_Recurrent):
 
 
 class _Started(_Recurrent):
-    """A kind of part whose first state comes of nothing."""
+    """Base class for the laws of parts with an ``initial_state``."""
 
     def start(self, part: Any, source: Tensor) -> Any:
         return part.initial_state(len(source))
@@ -198,7 +198,7 @@ class _Started(_Recurrent):
         part = self.build()
         source, steps = map_state(differentiable, self.inputs(draw, batch=2, time=4))
         outputs, state = self.advance(part, steps, self.start(part, source))
-        if not tensors_of(state):  # it has no past
+        if not tensors_of(state):  # a part without a past
             return
         (gradient,) = gradients(outputs[:, -1], [steps])
         reached = gradient.flatten(2).any(2)
@@ -224,7 +224,7 @@ class _Started(_Recurrent):
     def placement(self, draw: Draw) -> None:
         batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(self.dtypes))
         for device in ("cpu", "meta"):
-            # A copy, since a part of the part may be that of the caller, and nothing comes back.
+            # A copy: the move to "meta" loses all numbers, and a submodule may be the caller's.
             part = copy.deepcopy(self.build(dtype)).to(device)
             for tensor in tensors_of(part.initial_state(batch)):
                 assert tensor.device.type == device, f"{tensor.device}, expected {device}"
@@ -272,23 +272,22 @@ def check_controller(
 ) -> None:
     """Check that a controller keeps every law of controllers.
 
-    Shapes; all steps at once, one by one and in any chunks give the same numbers, gradients too;
-    batch neighbours never change a result; the batch comes first in the state, and a first one has
-    the precision and the device of the controller; the gradient reaches every parameter; nothing is
-    kept on self or modified in place.
+    Results have the right shapes. All steps at once, one by one and in any chunks give the same
+    results and gradients. Batch neighbours never change a result. The batch comes first in the
+    state; the initial state has the precision and the device of the controller. The gradient
+    reaches every parameter. Nothing is kept on self or modified in place.
 
     Args:
-        controller: a class, or a function that makes the controller, from the width of its input.
-        dtypes: the types of less than double precision that the controller is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``controller``, besides the width of the input.
+        controller: class of the controller, or a function that makes it from its input's width.
+        dtypes: floating-point types besides float64 that the controller must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``controller``, besides the width of the input.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_controller(LSTM, hidden_size=8)``
@@ -297,13 +296,14 @@ def check_controller(
 
 
 class _AccessSubject(_Started):
-    """The width of the interface is known when the part is built: a part is built to ask for it."""
+    """Laws of memory accesses."""
 
     check = "check_access"
     kind = MemoryAccess
 
     @functools.cached_property
     def interface_size(self) -> int:
+        # Only a finished part knows it. The extra part must not move the random generator.
         with torch.random.fork_rng(devices=[]):
             size: int = self.build().interface_size
         return size
@@ -316,8 +316,8 @@ class _AccessSubject(_Started):
         dtype: torch.dtype = torch.float64,
         special: bool = False,
     ) -> Tensor:
-        # No gradient beyond the reach of the type: a strength multiplies a sharpness, a key and a
-        # value, and each of them may be extreme.
+        # The true gradient must fit the type: a strength multiplies a sharpness, a key and a value,
+        # and each of the four may be extreme.
         end = strategies.magnitude(dtype, 4)
         low, high = (-end, end) if special else (None, None)
         shape = (batch, time, self.interface_size)
@@ -346,7 +346,7 @@ class _AccessSubject(_Started):
         steps = self.sequence(draw, batch, draw(strategies.sizes(2, 3)), dtype, special=True)
         state = part.initial_state(batch)
         for interface in steps.unbind(1):
-            # A step at a time: over many steps even the true gradient may be too great.
+            # The gradient of one step at a time: over several, even the true one may overflow.
             interface, state = map_state(differentiable, (interface, state))
             vectors, next_state = part(interface, state)
             assert_finite((vectors, next_state), "what is read and the state")
@@ -414,6 +414,7 @@ class _AccessSubject(_Started):
         settable = isinstance(getattr(part, "slots", None), int)
         if settable:
             self._more_slots(draw, part)
+        # Without the attribute ``slots``, look for an argument that makes the state larger.
         function, named = _by_name(self.factory, self.arguments)
         numbers = [name for name, value in named.items() if type(value) is int]
         growing = [name for name in numbers if _grows_with(part, function, named, name)]
@@ -440,7 +441,7 @@ class _AccessSubject(_Started):
 def _by_name(
     factory: Callable[..., Any], arguments: dict[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What is called in the end, and all its arguments by name; none, if some have no name."""
+    """The function behind a factory, and its arguments by name; none if some have no name."""
     given: tuple[Any, ...] = ()
     if isinstance(factory, functools.partial):
         given, arguments = factory.args, {**factory.keywords, **arguments}
@@ -465,7 +466,7 @@ def _by_name(
 def _grows_with(
     part: MemoryAccess, function: Callable[..., Any], named: dict[str, Any], name: str
 ) -> bool:
-    """Whether an argument is a number of slots: with it the state grows, but no width.
+    """Whether an argument is a number of slots: the state grows with it, and no width does.
 
     Raises:
         AssertionError: a parameter grows too.
@@ -474,7 +475,7 @@ def _grows_with(
         other = function(**copy.deepcopy({**named, name: named[name] + 1}))
         widths = (other.interface_size, other.read_size)
         state = [tensor.shape for tensor in tensors_of(other.initial_state(1))]
-    except Exception:  # there may be no such part
+    except Exception:  # such a part may not exist
         return False
     first = [tensor.shape for tensor in tensors_of(part.initial_state(1))]
     if widths != (part.interface_size, part.read_size) or state == first:
@@ -489,7 +490,7 @@ def _grows_with(
 
 @contextmanager
 def _weights_inside(part: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """All weights that a part makes within the block, and where."""
+    """Collect all weights that a part makes within the context, with their places."""
     found: list[tuple[str, Tensor]] = []
 
     def watch(name: str) -> Any:
@@ -509,6 +510,7 @@ def _weights_inside(part: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
 
         return call
 
+    # Addressings and normalizers are seen by hooks; other weights where they read or write.
     with ExitStack() as stack:
         for name, module in part.named_modules():
             if isinstance(module, (Addressing, Normalizer)):
@@ -528,25 +530,24 @@ def check_access(
 ) -> None:
     """Check that a memory access keeps every law of accesses.
 
-    Shapes; batch neighbours never change a result; the batch comes first in the state, and a first
-    one has the precision and the device of the access; finite numbers and gradients for extreme
-    interfaces in float32, bfloat16 and float16; the gradient reaches every parameter and every part
-    of the interface; the fast path and the plain one agree, gradients too; no parameter depends on
-    the number of slots (for an access with an attribute ``slots``); nothing is kept on self or
-    modified in place.
+    Results have the right shapes. Batch neighbours never change a result. The batch comes first in
+    the state; the initial state has the precision and the device of the access. Results and
+    gradients are finite for extreme interfaces in float32, bfloat16 and float16. The gradient
+    reaches every parameter and every entry of the interface. The fast path agrees with the
+    definition, gradients too. No parameter depends on the number of slots (the attribute ``slots``,
+    or an argument with which the state grows). Nothing is kept on self or modified in place.
 
     Args:
-        access: a class, or a function that makes the access.
-        dtypes: the types of less than double precision that the access is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``access``.
+        access: class of the access, or a function that makes it.
+        dtypes: floating-point types besides float64 that the access must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``access``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_access(NTM, slots=8, width=4)``
@@ -612,7 +613,7 @@ class _ModelSubject(_Chunked):
             self.same_answers(padded[one], alone, length, source.shape[1])
 
     def same_answers(self, padded: Tensor, alone: Tensor, length: int, whole: int) -> None:
-        """Assert that logits with padding are those without, ``[1, T, O]``."""
+        """Assert that logits with and without padding are the same, ``[1, T, O]``."""
         assert_close(padded, alone, f"outputs with {length} steps of {whole}")
 
     @law("the gradient of the loss reaches every parameter")
@@ -624,7 +625,7 @@ class _ModelSubject(_Chunked):
         assert_reached(part, part.loss(Batch(source, steps, targets)))
 
     def _targets(self, part: Model, sequences: _Sequences) -> Tensor:
-        """Random targets, of the form of the model's answers; nothing that it can't answer."""
+        """Random targets in the form of the model's answers, of probability above 0."""
         with torch.no_grad():
             logits = self.run(part, sequences)
         return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
@@ -659,7 +660,7 @@ class _ModelSubject(_Chunked):
         source, steps = self.inputs(draw, batch=rows)
         rest = self.following(draw, source, 2)
         for same_source in (False, True):
-            # Beams of a source stand side by side.
+            # The rows of a source's beam stand side by side.
             read = source[torch.arange(rows) // 2] if same_source else source
             least = [row // 2 * 2 if same_source else 0 for row in range(rows)]
             most = [first + 1 if same_source else rows - 1 for first in least]
@@ -701,7 +702,8 @@ class _ModelSubject(_Chunked):
 
     @torch.no_grad()
     def _cost(self, part: Model, batch: Batch) -> float:
-        """Of the answers alone: what is trained may have terms whose value says nothing."""
+        """Mean loss of the answers."""
+        # Not ``part.loss``: it may have terms, as REINFORCE has, whose value does not measure it.
         return part.objective.losses(part.logits(batch), batch.targets).mean().item()
 
 
@@ -718,28 +720,27 @@ def check_model(
 ) -> None:
     """Check that a model keeps every law of models.
 
-    Decoding all steps at once, one by one and in any chunks gives the same numbers, gradients too;
-    the future is never seen; padding of the source and batch neighbours never change a result; the
-    same seed gives the same numbers; the batch comes first in the state; the gradient reaches every
-    parameter; nothing is kept on self or modified in place; one batch can be learnt by heart.
+    Decoding all steps at once, one by one and in any chunks gives the same results and gradients.
+    The future is never seen. Padding of the source and batch neighbours never change a result. The
+    same seed gives the same results. The batch comes first in the state. The gradient reaches every
+    parameter. Nothing is kept on self or modified in place. The model can overfit one batch.
 
     Args:
-        model: a class, or a function that makes the model.
-        steps: from B and T to a strategy for what the model reads, ``[B, T, ...]``; tensors
-            ``[B, T, input_size]`` if not given, for a model with an attribute ``input_size``.
-        overfit_steps: steps of Adam, at the rate 0.01, in which the cost of the answers to one
-            small batch must fall to a fifth; 0 leaves the law out.
-        masked: whether the model knows padding of its source; ``False`` leaves the law out.
-        dtypes: the types of less than double precision that the model is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``model``.
+        model: class of the model, or a function that makes it.
+        steps: a function from B and T to a strategy for inputs of the model, ``[B, T, ...]``; by
+            default tensors ``[B, T, input_size]``, for a model with an attribute ``input_size``.
+        overfit_steps: number of steps of Adam, at the rate 0.01, within which the loss of one small
+            batch must fall to a fifth; 0 leaves the law out.
+        masked: whether the model supports padding of its source; ``False`` leaves the law out.
+        dtypes: floating-point types besides float64 that the model must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``model``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_model(MemoryMachine, input_size=3, output_size=2, controller=LSTM)``
@@ -749,12 +750,12 @@ def check_model(
 
 
 def _not_meant(overfit_steps: int, masked: bool) -> list[str]:
-    """Laws that are not meant for a model."""
+    """Laws that the settings of the check leave out."""
     return ["overfit"] * (not overfit_steps) + ["padding"] * (not masked)
 
 
 class _PointerSubject(_ModelSubject):
-    """A model that answers with steps of its source: the tokens from ``END + 1`` on."""
+    """Laws of models that answer with steps of the source: the tokens from ``END + 1`` on."""
 
     check = "check_pointer"
 
@@ -803,7 +804,7 @@ class _SetPointerSubject(_PointerSubject):
         source, steps = self.inputs(draw)
         order = torch.tensor(draw(st.permutations(range(source.shape[1]))))
         marks = torch.arange(END + 1)
-        # Where each token of the permuted source was before.
+        # For each token of the permuted source, its token before.
         before = torch.cat([marks, order + END + 1])
         now = before.argsort()
         logits = self.run(part, _Sequences(source, steps))
@@ -826,27 +827,26 @@ def check_pointer(
 ) -> None:
     """Check that a model which points at its source keeps the laws of models and of pointers.
 
-    Those of :func:`check_model`; padding and, without ``revisit``, what was pointed at before have
-    no probability, everything else has some; with ``symmetry``, a permutation of the source
-    permutes the answer.
+    These are the laws of :func:`check_model` and two more. Padding and, without ``revisit``,
+    earlier steps of the answer have probability 0; all other steps have a higher one. With
+    ``symmetry``, a permutation of the source permutes the answer.
 
     Args:
-        model: a class, or a function that makes the model.
-        symmetry: ``permutation`` for a model that does not care for the order of its source.
-        revisit: whether a step may be pointed at again; goes to ``model`` too.
-        steps: from B and S to a strategy for what the model reads, as in :func:`check_model`.
+        model: class of the model, or a function that makes it.
+        symmetry: ``permutation`` for a model that ignores the order of its source.
+        revisit: whether an answer may point at a step again; it is an argument of ``model`` too.
+        steps: a function from B and S to a strategy for sources, see :func:`check_model`.
         overfit_steps: see :func:`check_model`.
-        masked: whether the model knows padding of its source; ``False`` leaves the law out.
-        dtypes: the types of less than double precision that the model is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``model``.
+        masked: whether the model supports padding of its source; ``False`` leaves the law out.
+        dtypes: floating-point types besides float64 that the model must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``model``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_pointer(PointerNetwork, input_size=2, encoder=..., decoder=LSTM, attention=...)``

@@ -36,7 +36,7 @@ from typing_extensions import TypeVar
 
 from memnets import fast, functional
 from memnets.batches import Batch
-from memnets.precision import full_precision, full_precision_state
+from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
     "MOST_THREADS",
@@ -374,12 +374,21 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         return functional.read(weights, memory.values), state
 
 
+#: Methods of a cell that hand back a state, and what keeps it in float32 under autocast.
+_KEEPING = {
+    "start": full_precision_start,
+    "forward": full_precision_state,
+    "unroll": full_precision_state,
+}
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``; callers use :meth:`step` for one step and
-    :meth:`unroll` for many, which run something faster and equal where there is one.
+    :meth:`unroll` for many, which run something faster and equal where there is one. Under autocast
+    the state is handed on in float32.
 
     Attributes:
         input_size: width of the input of a step.
@@ -388,6 +397,12 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     input_size: int
     output_size: int
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for method, keeping in _KEEPING.items():
+            if method in vars(cls):
+                setattr(cls, method, keeping(vars(cls)[method]))
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -476,20 +491,13 @@ class Cell(nn.Module, ABC, Generic[State]):
 class Controller(Cell[State]):
     """The network between the input and the memory; it does not know the memory.
 
-    A subclass takes ``input_size`` as its first argument. Under autocast the state is handed on in
-    float32.
+    A subclass takes ``input_size`` as its first argument.
 
     Attributes:
         hidden_size: width of the output, which is ``output_size`` too.
     """
 
     hidden_size: int
-
-    def __init_subclass__(cls, **named: Any) -> None:
-        super().__init_subclass__(**named)
-        for method in ("forward", "unroll"):
-            if method in vars(cls):
-                setattr(cls, method, full_precision_state(vars(cls)[method]))
 
     @property
     def output_size(self) -> int:  # type: ignore[override]

@@ -157,7 +157,7 @@ OTHERS = {
 
 #: Lightning's titles of the groups, in the order in which they are shown, and what they are here.
 GROUPS = {
-    "A model reads a source, then answers, over explicit state": "The model",
+    "An encoder-decoder that Lightning trains, validates and tests": "The model",
     "A source of batches": "The task",
     "Runs the full optimization routine": "Checkpoints",
     "Customize every aspect of training via flags": "How to train; --help_all shows the other "

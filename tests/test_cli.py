@@ -233,7 +233,10 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--model.schedule=steep"], "steep"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--threads=1000000"], "threads must be at most 256; got 1000000"),
-        (["--data.workers=1000000"], "workers must be at most 1024 and seed below 2^64; got 1000000"),
+        (
+            ["--data.workers=1000000"],
+            "workers must be at most 1024 and seed below 2^64; got 1000000",
+        ),
         (["--name=../../x"], "name must be <task>/<model>"),
         (["--name=/x/y"], "name must be <task>/<model>"),
         (["--name="], "name must be <task>/<model>"),
@@ -461,7 +464,10 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
     for name in ("best.ckpt", "last.ckpt"):
         path = f"--ckpt_path={checkpoint.with_name(name)}"
         message = fails(capsys, "fit", *SMALL, "--model.controller.hidden_size=9", path)
-        assert "is a checkpoint of another model: expected body.controller.lstm.weight_ih_l0" in message
+        assert (
+            "is a checkpoint of another model: expected body.controller.lstm.weight_ih_l0"
+            in message
+        )
         assert "[36, 29]; got [32, 29]" in message
     assert files() == before
     assert checkpoint.read_bytes() == whole

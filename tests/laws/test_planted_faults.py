@@ -618,7 +618,7 @@ SmallAttention = partial(SelfAttention, heads=2)
 
 @faulty(SelfAttention, "unroll")
 def attention_to_the_future(self, inputs, state, mask=None):
-    with mock.patch("memnets.cells.attention.causal_mask", lambda steps, slots, device: None):
+    with mock.patch("memnets.cells.attention.causal_mask", return_value=None):
         return SelfAttention.unroll(self, inputs, state, mask)
 
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from memnets import fast, functional
+from memnets._moved import moved
 from memnets.batches import Batch
 from memnets.precision import full_precision, full_precision_start, full_precision_state
 
@@ -698,3 +699,7 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
     check_mask(mask, source.shape, "[B, S]")
     if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
         raise ValueError("each source must have a step, and padding only after its last step")
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, name)

@@ -96,7 +96,7 @@ def translator(checkpoint: Path) -> Translator:
     for parameter in translator.model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     with torch.no_grad():
-        translator.model.bias[END] += 2.0  # type: ignore[union-attr, operator]
+        translator.model.output.bias[END] += 2.0  # type: ignore[union-attr, operator]
     return translator
 
 
@@ -288,7 +288,7 @@ def test_checkpoints_that_cannot_translate_are_named(checkpoint: Path, capsys, t
         content["Translation"]["vocabulary"] = content["Translation"]["vocabulary"][:99]
 
     def another_model(content) -> None:
-        content["state_dict"].pop("bias")
+        content["state_dict"].pop("output.bias")
 
     def no_config(content) -> None:
         content["config"] = "what is this"

@@ -34,7 +34,6 @@ OTHERS = {
 #: Lightning's titles of groups of options, and the titles here; None hides the group.
 GROUPS = {
     "An encoder-decoder that Lightning trains, validates and tests": "The model",
-    "An encoder-decoder that Lightning trains, validates and tests": "The model",
     "A source of batches": "The task",
     "Runs the full optimization routine": "Checkpoints",
     "Customize every aspect of training via flags": "How to train; --help_all shows the other "

@@ -1,0 +1,102 @@
+"""How the pages are built: ``sphinx-build -W -b html docs docs/_build/html``."""
+
+import importlib.metadata
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import reference  # noqa: E402
+
+project = "memnets"
+author = "the memnets authors"
+release = version = importlib.metadata.version("memnets")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "**/sg_execution_times.rst"]
+suppress_warnings = ["config.cache"]  # the gallery's settings hold a function
+
+# -- Pages in Markdown ----------------------------------------------------------------------------
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# -- The reference, from the docstrings -----------------------------------------------------------
+
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+add_module_names = False
+
+reference.write_pages(HERE / "api")
+
+# -- Examples, which run while the pages are built ------------------------------------------------
+
+
+def pictures_of_an_example(block, block_vars, gallery_conf):
+    """Take the pictures that a block of an example has saved beside itself."""
+    from sphinx_gallery.scrapers import figure_rst
+
+    folder = Path(block_vars["src_file"]).parent
+    names = []
+    for picture in sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime_ns):
+        names.append(next(block_vars["image_path_iterator"]))
+        shutil.move(picture, names[-1])
+    return figure_rst(names, gallery_conf["src_dir"])
+
+
+def be_quiet(gallery_conf, name):
+    """Keep the trainer's notes about devices out of the pages."""
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch|lightning_fabric")
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(HERE.parent / "examples"),
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "subsection_order": ["../examples/uses", "../examples/families"],
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": (pictures_of_an_example,),
+    "reset_modules": (be_quiet,),
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1,
+    "plot_gallery": "True",
+}
+
+# -- Looks ----------------------------------------------------------------------------------------
+
+html_theme = "furo"
+html_title = "memnets"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_favicon = "_static/icon.svg"
+html_theme_options = {
+    "light_css_variables": {
+        "color-brand-primary": "#8a3d0c",
+        "color-brand-content": "#8a3d0c",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#f0a35e",
+        "color-brand-content": "#f0a35e",
+    },
+}
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import shutil
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -33,7 +34,7 @@ myst_heading_anchors = 3
 # -- The reference, from the docstrings -----------------------------------------------------------
 
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -46,13 +47,20 @@ reference.write_pages(HERE / "api")
 # -- Examples, which run while the pages are built ------------------------------------------------
 
 
-def pictures_of_an_example(block, block_vars, gallery_conf):
+STARTED = time.time()
+
+
+def saved_pictures(block, block_vars, gallery_conf):
     """Take the pictures that a block of an example has saved beside itself."""
     from sphinx_gallery.scrapers import figure_rst
 
-    folder = Path(block_vars["src_file"]).parent
+    pictures = {
+        path: path.stat().st_mtime for path in Path(block_vars["src_file"]).parent.glob("*.png")
+    }
     names = []
-    for picture in sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime_ns):
+    for picture in sorted(pictures, key=pictures.__getitem__):
+        if pictures[picture] < STARTED:
+            continue  # of a run by hand
         names.append(next(block_vars["image_path_iterator"]))
         shutil.move(picture, names[-1])
     return figure_rst(names, gallery_conf["src_dir"])
@@ -71,7 +79,8 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "subsection_order": ["../examples/uses", "../examples/families"],
     "within_subsection_order": "FileNameSortKey",
-    "image_scrapers": (pictures_of_an_example,),
+    "image_scrapers": ("matplotlib", saved_pictures),
+    "capture_repr": (),
     "reset_modules": (be_quiet,),
     "remove_config_comments": True,
     "download_all_examples": False,
@@ -79,6 +88,31 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "plot_gallery": "True",
 }
+
+
+def setup(app):
+    """Leave out what tells a reader nothing."""
+    app.connect("autodoc-process-signature", without_anonymous_arguments)
+    app.connect("autodoc-process-bases", without_machinery)
+    app.connect("autodoc-skip-member", skip_fields)
+
+
+def without_anonymous_arguments(app, what, name, obj, options, signature, returns):
+    """No signature for a class without a constructor of its own."""
+    return ("" if signature == "(*args: Any, **kwargs: Any)" else signature), returns
+
+
+def without_machinery(app, name, obj, options, bases):
+    """No ``ABC`` and no ``Generic`` among the bases."""
+    names = ("ABC", "Generic", "object")
+    kept = [base for base in bases if getattr(base, "__name__", str(base)) not in names]
+    bases[:] = kept or bases
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Fields of named tuples are described by their class."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
 
 # -- Looks ----------------------------------------------------------------------------------------
 

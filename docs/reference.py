@@ -9,10 +9,29 @@ import pkgutil
 from pathlib import Path
 
 #: Rooms in the order in which a newcomer meets them; others follow by name.
-ORDER = """
-    core cells memories models tasks scores normalizers addressing encoders features decoding
-    objectives training batches functional fast kernels testing viewing trace plots
-""".split()
+ORDER = [
+    "core",
+    "cells",
+    "memories",
+    "models",
+    "tasks",
+    "scores",
+    "normalizers",
+    "addressing",
+    "encoders",
+    "features",
+    "decoding",
+    "objectives",
+    "training",
+    "batches",
+    "functional",
+    "fast",
+    "kernels",
+    "testing",
+    "viewing",
+    "trace",
+    "plots",
+]
 
 
 def write_pages(folder: Path) -> None:

@@ -2,17 +2,18 @@
 Attention: a source that is not forgotten
 =========================================
 
-A sequence-to-sequence model reads a source with one recurrent network and answers with another. Without
-attention, all that passes from one to the other is one vector (Sutskever et al. 2014). With attention, the
-decoder looks at the source again at every step (Bahdanau et al. 2015). Here both learn to repeat symbols.
+A sequence-to-sequence model reads a source with one recurrent network and answers
+with another. Without attention, all that passes from one to the other is one vector
+(Sutskever et al. 2014). With attention, the decoder looks at the source again at
+every step (Bahdanau et al. 2015). Here both learn to repeat symbols.
 """
 
 # %%
 # Two models, one line apart
 # --------------------------
 #
-# ``attention`` is an addressing: here by content, with the additive score of the paper. The score, the
-# normalizer and the cells can be swapped.
+# ``attention`` is an addressing: here by content, with the additive score of the paper.
+# The score, the normalizer and the cells can be swapped.
 
 from functools import partial
 
@@ -27,7 +28,9 @@ from memnets.objectives import Tokens
 from memnets.scores import Additive
 from tasks import CopyingTokens
 
-task = CopyingTokens(symbols=10, min_length=1, max_length=10, batch_size=64, test_sequences=400)
+task = CopyingTokens(
+    symbols=10, min_length=1, max_length=10, batch_size=64, test_sequences=400
+)
 
 
 def seq2seq(attention):
@@ -70,8 +73,8 @@ for model in models.values():
 # Exact answers by length
 # -----------------------
 #
-# ``generate`` answers freely: each step is given what the model itself said before. An answer counts if
-# every symbol and the end are right.
+# ``generate`` answers freely: each step is given what the model itself said before. An
+# answer counts if every symbol and the end are right.
 
 import matplotlib.pyplot as plt
 
@@ -89,7 +92,9 @@ for name, model in models.items():
         [ok for ok, target in zip(right, targets) if len(target) == length + 1]
         for length in range(1, 11)
     ]
-    panel.plot(range(1, 11), [100 * sum(one) / len(one) for one in by_length], "o-", label=name)
+    panel.plot(
+        range(1, 11), [100 * sum(one) / len(one) for one in by_length], "o-", label=name
+    )
     print(f"{name}: {exact[name]:.1%} of the answers are exact")
 panel.set(xlabel="symbols in the sequence", ylabel="exact answers, %", ylim=(-3, 103))
 panel.legend()
@@ -101,8 +106,9 @@ assert exact["with attention"] > 0.95 > exact["without"] + 0.2
 # Where it looks
 # --------------
 #
-# A row for each word of the answer, a column for each word of the source; white is all of the weight. For
-# a copy the right place is the diagonal. The model found it by itself.
+# A row for each word of the answer, a column for each word of the source; white is all
+# of the weight. For a copy the right place is the diagonal. The model found it by
+# itself.
 
 from memnets import trace
 
@@ -125,8 +131,9 @@ assert (looked == torch.arange(8)).float().mean() > 0.7
 # .. code-block:: sh
 #
 #    memnets fit --config translation/bahdanau
-#    memnets translate --checkpoint runs/translation/bahdanau/version_0/checkpoints/best.ckpt < input.txt
+#    run=runs/translation/bahdanau/version_0
+#    memnets translate --checkpoint $run/checkpoints/best.ckpt < input.txt
 #
-# trains the same model on localised phrases in English and French, for which no file is needed, and
-# translates lines of text. Luong's forms of attention, local attention and hard attention are configs beside
-# it: see :doc:`/command_line`.
+# trains the same model on localised phrases in English and French, for which no file is
+# needed, and translates lines of text. Luong's forms of attention, local attention and
+# hard attention are configs beside it: see :doc:`/command_line`.

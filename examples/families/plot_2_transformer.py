@@ -2,8 +2,9 @@
 Transformer: the sequence so far is the memory
 ==============================================
 
-In a Transformer (Vaswani et al. 2017) the memory is what was read and said so far. Every step adds a slot,
-and many heads address all slots by content. Here a small one learns to sort.
+In a Transformer (Vaswani et al. 2017) the memory is what was read and said so far.
+Every step adds a slot, and many heads address all slots by content. Here a small one
+learns to sort.
 """
 
 import torch
@@ -13,7 +14,9 @@ from memnets.models import Transformer
 from memnets.objectives import Tokens
 from tasks import SortingTokens
 
-task = SortingTokens(symbols=10, min_length=1, max_length=10, batch_size=64, test_sequences=400)
+task = SortingTokens(
+    symbols=10, min_length=1, max_length=10, batch_size=64, test_sequences=400
+)
 
 torch.manual_seed(0)
 model = Transformer(
@@ -45,8 +48,8 @@ model.eval()
 # Greedy and beam search
 # ----------------------
 #
-# Any model that answers in tokens can be searched. A beam follows several answers at once and keeps the
-# likeliest.
+# Any model that answers in tokens can be searched. A beam follows several answers at
+# once and keeps the likeliest.
 
 from tasks.tokens import said
 
@@ -62,9 +65,9 @@ for beam in (1, 4):
 # Many steps at once, or one by one
 # ---------------------------------
 #
-# A training knows the whole answer, and takes all steps at once. An answer comes one step at a time, and the
-# state keeps the keys and values of the steps before. Both give the same numbers; the laws hold every model
-# to that.
+# A training knows the whole answer, and takes all steps at once. An answer comes one
+# step at a time, and the state keeps the keys and values of the steps before. Both give
+# the same numbers; the laws hold every model to that.
 
 with torch.no_grad():
     state = model.encode(batch.source, batch.source_mask)
@@ -79,8 +82,8 @@ torch.testing.assert_close(torch.cat(one_by_one, 1), at_once, rtol=1e-3, atol=1e
 # Where the heads look
 # --------------------
 #
-# Each row of panels is a layer of the decoder, each panel one of its heads: down the side the symbols of the
-# answer, along the top those of the source.
+# Each row of panels is a layer of the decoder, each panel one of its heads: down the
+# side the symbols of the answer, along the top those of the source.
 
 from memnets import trace
 
@@ -92,14 +95,18 @@ source, answer = seven.labels(batch, 0)
 tape.plot_alignment("heads.png", model.alignments(), [*source], [*answer], heads=True)
 
 # %%
-# To say the next symbol, some head must find it: one that gives most of its weight to the places where the
-# next symbol stands in the source.
+# To say the next symbol, some head must find it: one that gives most of its weight to
+# the places where the next symbol stands in the source.
 
 found = 0.0
 for name in model.alignments().values():
     for head in tape.over_time(name)[:, -len(answer) :]:
         hits = [
-            sum(weight for word, weight in zip(source, row.tolist()) if word == said_word)
+            sum(
+                weight
+                for word, weight in zip(source, row.tolist())
+                if word == said_word
+            )
             for row, said_word in zip(head, answer[:-1])
         ]
         found = max(found, sum(hits) / len(hits))
@@ -115,5 +122,5 @@ assert found > 0.4
 #    memnets fit --config sorting/transformer
 #    memnets fit --config translation/transformer
 #
-# :class:`memnets.models.CausalTransformer` is one stack for source and answer. It is the same model as a
-# memory machine over another *body*: see :doc:`/concepts`.
+# :class:`memnets.models.CausalTransformer` is one stack for source and answer. It is
+# the same model as a memory machine over another *body*: see :doc:`/concepts`.

@@ -2,9 +2,10 @@
 Pointer network: the weights are the answer
 ===========================================
 
-A pointer network answers with places of its source: its weights over the slots are the distribution of the
-answer (Vinyals et al. 2015). So there may be any number of them. Here it learns convex hulls: points in the
-plane are given, and the corners of the polygon around them are to be said, counter-clockwise.
+A pointer network answers with places of its source: its weights over the slots are
+the distribution of the answer (Vinyals et al. 2015). So there may be any number of
+them. Here it learns convex hulls: points in the plane are given, and the corners of
+the polygon around them are to be said, counter-clockwise.
 """
 
 from functools import partial
@@ -24,8 +25,8 @@ from tasks import ConvexHull
 task = ConvexHull(min_points=5, max_points=8, batch_points=512, test_sequences=300)
 
 # %%
-# The encoder is self-attention without positions: it sees a set, not a sequence. Fourier features let points
-# that lie close together look different.
+# The encoder is self-attention without positions: it sees a set, not a sequence.
+# Fourier features let points that lie close together look different.
 
 torch.manual_seed(0)
 model = PointerNetwork(
@@ -50,8 +51,8 @@ for step in range(steps):
 model.eval()
 
 # %%
-# The task knows geometry, so it can judge an answer that is not the right one: how much of the area it covers,
-# and whether it is a polygon at all.
+# The task knows geometry, so it can judge an answer that is not the right one: how much
+# of the area it covers, and whether it is a polygon at all.
 
 batch = task.batch("test", 0)
 answers = model.generate(batch.source, batch.source_mask)
@@ -85,8 +86,8 @@ plt.show()
 # Pointing, step by step
 # ----------------------
 #
-# The area of a dot is its weight. What was pointed at is closed from then on; when the polygon is whole, the
-# weight goes to the end mark.
+# The area of a dot is its weight. What was pointed at is closed from then on; when the
+# polygon is whole, the weight goes to the end mark.
 
 from memnets.batches import END
 
@@ -102,9 +103,13 @@ figure, panels = plt.subplots(
 )
 for step, panel in enumerate(panels):
     panel.scatter(*source[0].T, s=12, color="black")
-    panel.scatter(*source[0].T, s=400 * weights[step, END + 1 :], color="tab:orange", alpha=0.7)
+    panel.scatter(
+        *source[0].T, s=400 * weights[step, END + 1 :], color="tab:orange", alpha=0.7
+    )
     panel.set_title(f"step {step + 1}: end {weights[step, END]:.0%}", fontsize=9)
-    panel.set(xticks=[], yticks=[], aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.15, 1.15))
+    panel.set(
+        xticks=[], yticks=[], aspect="equal", xlim=(-0.15, 1.15), ylim=(-0.15, 1.15)
+    )
 plt.show()
 
 # %%
@@ -117,4 +122,5 @@ plt.show()
 #    memnets fit --config delaunay/pointer
 #    memnets fit --config tsp/pointer
 #
-# train on up to 50 points, on triangulations, and on shortest tours: see :doc:`/results/pointing`.
+# train on up to 50 points, on triangulations, and on shortest tours: see
+# :doc:`/results/pointing`.

@@ -2,9 +2,10 @@
 DNC: a memory that knows what is free and what came after what
 ==============================================================
 
-The memory of a Differentiable Neural Computer (Graves et al. 2016) keeps a usage for each slot and links
-between slots that were written one after the other. A write head can ask for a free slot, and a read head for
-"what was written after what I read last". Here one learns to copy; then we look at what its heads asked for.
+The memory of a Differentiable Neural Computer (Graves et al. 2016) keeps a usage for
+each slot and links between slots that were written one after the other. A write head
+can ask for a free slot, and a read head for "what was written after what I read
+last". Here one learns to copy; then we look at what its heads asked for.
 """
 
 from functools import partial
@@ -39,7 +40,13 @@ for step in range(steps):
 
 batch = task.batch("length_8", 0)
 with torch.no_grad():
-    wrong = ((model.logits(batch) > 0) != (batch.targets > 0.5)).float().flatten(1).sum(1).mean()
+    wrong = (
+        ((model.logits(batch) > 0) != (batch.targets > 0.5))
+        .float()
+        .flatten(1)
+        .sum(1)
+        .mean()
+    )
 print(f"wrong bits a sequence: {wrong:.2f} of {8 * 4}")
 assert wrong < 1
 
@@ -47,8 +54,8 @@ assert wrong < 1
 # Watch it work
 # -------------
 #
-# State is explicit: a step takes one and returns the next. So a memory can be watched by taking the steps one
-# by one, with no hook and no setting.
+# State is explicit: a step takes one and returns the next. So a memory can be watched
+# by taking the steps one by one, with no hook and no setting.
 
 import matplotlib.pyplot as plt
 
@@ -71,20 +78,26 @@ figure, panels = plt.subplots(4, 1, figsize=(8, 8), layout="constrained", sharex
 for panel, (name, rows) in zip(
     panels, {"usage": usage, "write head": written, "read head": read}.items()
 ):
-    panel.imshow(torch.stack(rows).T, origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto")
+    panel.imshow(
+        torch.stack(rows).T, origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto"
+    )
     panel.set_ylabel(f"{name}\nslot")
-for name, weights in zip(("what came before", "by content", "what came after"), torch.stack(modes).T):
+for name, weights in zip(
+    ("what came before", "by content", "what came after"), torch.stack(modes).T
+):
     panels[3].plot(weights, "o-", label=name)
 panels[3].plot(torch.cat(allocated), "k:", label="write: a free slot")
-panels[3].set(ylabel="share", ylim=(-0.05, 1.05), xlabel="step (dashed: the answer begins)")
+panels[3].set(
+    ylabel="share", ylim=(-0.05, 1.05), xlabel="step (dashed: the answer begins)"
+)
 panels[3].legend(ncols=2, fontsize=8)
 for panel in panels:
     panel.axvline(8.5, color="0.6", linestyle="--")
 plt.show()
 
 # %%
-# While the sequence comes, each vector goes to another slot. While the machine answers, the read head meets the
-# same slots in the same order.
+# While the sequence comes, each vector goes to another slot. While the machine answers,
+# the read head meets the same slots in the same order.
 
 places = torch.stack(written)[:8].argmax(-1), torch.stack(read)[9:17].argmax(-1)
 print("written:", places[0].tolist())
@@ -96,10 +109,12 @@ assert (places[0] == places[1]).float().mean() > 0.8
 # Other memories, the same machine
 # --------------------------------
 #
-# The memory is one argument: :class:`~memnets.memories.NTM`, :class:`~memnets.memories.DNC`,
-# :class:`~memnets.memories.LRUA`, :class:`~memnets.memories.Tape`, or yours.
+# The memory is one argument: :class:`~memnets.memories.NTM`,
+# :class:`~memnets.memories.DNC`, :class:`~memnets.memories.LRUA`,
+# :class:`~memnets.memories.Tape`, or yours.
 #
 # .. code-block:: sh
 #
 #    memnets fit --config copying/dnc
-#    memnets fit --config copying/ntm --model.access=memnets.memories.DNC --name=copying/my_dnc
+#    memnets fit --config copying/ntm --name=copying/my_dnc \
+#        --model.access=memnets.memories.DNC

@@ -2,10 +2,11 @@
 SNAIL: learning a class from one example
 ========================================
 
-In learning from few examples a model never learns the classes themselves. It is shown one image of each of
-five classes, with labels, and then asked about others. SNAIL (Mishra et al. 2018) reads the examples as a
-sequence, with convolutions and attention. Here it is trained on the digits 0 to 4 and their quarter turns, and
-tested on 5 to 9, which it has never seen.
+In learning from few examples a model never learns the classes themselves. It is shown
+one image of each of five classes, with labels, and then asked about others. SNAIL
+(Mishra et al. 2018) reads the examples as a sequence, with convolutions and
+attention. Here it is trained on the digits 0 to 4 and their quarter turns, and tested
+on 5 to 9, which it has never seen.
 """
 
 from functools import partial
@@ -26,8 +27,8 @@ task = FewShot(
 # An episode
 # ----------
 #
-# Five examples with their labels, then a query of each class. Which class has which label is drawn anew for
-# every episode, so nothing can be learnt by heart.
+# Five examples with their labels, then a query of each class. Which class has which
+# label is drawn anew for every episode, so nothing can be learnt by heart.
 
 import matplotlib.pyplot as plt
 
@@ -48,7 +49,8 @@ plt.show()
 # The model
 # ---------
 #
-# ``MetaLearner`` makes any model of sequences a learner of episodes; convolutions see the images.
+# ``MetaLearner`` makes any model of sequences a learner of episodes; convolutions see
+# the images.
 
 torch.manual_seed(0)
 model = MetaLearner(
@@ -93,8 +95,9 @@ assert accuracy[5] > accuracy[1]
 # What a query looks at
 # ---------------------
 #
-# The weights of the first attention block, for the queries of one episode: dark is much. A query should look at
-# the examples of its own class, which are put side by side here.
+# The weights of the first attention block, for the queries of one episode: dark is
+# much. A query should look at the examples of its own class, which are put side by side
+# here.
 
 from memnets import trace
 
@@ -104,7 +107,9 @@ names = model.alignments()
 label, name = next(iter(names.items()))
 row = 1
 # A query is a sequence of its own: the examples, then itself.
-weights = tape.weights[name][-1].view(len(batch.targets), batch.targets.shape[1], -1)[row]
+weights = tape.weights[name][-1].view(len(batch.targets), batch.targets.shape[1], -1)[
+    row
+]
 shown = batch.source[row, :, -task.output_size :].argmax(-1)
 order = shown.argsort(stable=True)
 examples, queries = task.images(batch, row)
@@ -112,7 +117,11 @@ examples, queries = task.images(batch, row)
 figure, panel = plt.subplots(figsize=(9, 3), layout="constrained")
 panel.imshow(weights[:, order], cmap="Blues", vmin=0)
 for column, place in enumerate(order):
-    panel.imshow(1 - examples[place], cmap="gray", extent=(column - 0.5, column + 0.5, -0.6, -1.6))
+    panel.imshow(
+        1 - examples[place],
+        cmap="gray",
+        extent=(column - 0.5, column + 0.5, -0.6, -1.6),
+    )
 for line, image in enumerate(queries):
     panel.imshow(1 - image, cmap="gray", extent=(-1.6, -0.6, line + 0.5, line - 0.5))
 panel.set(xlim=(-1.7, len(order) - 0.4), ylim=(len(queries) - 0.4, -1.7), yticks=[])
@@ -134,6 +143,8 @@ assert share > 0.25
 # .. code-block:: sh
 #
 #    memnets fit --config fewshot/snail
-#    memnets fit --config fewshot/prototypical --data.paths='[my_images.zip]' --data.ways=2 --data.side=28
+#    memnets fit --config fewshot/prototypical --data.paths='[my_images.zip]' \
+#        --data.ways=2 --data.side=28
 #
-# A folder or zip file with a folder of images for each class is all that is needed: see :doc:`/data`.
+# A folder or zip file with a folder of images for each class is all that is needed: see
+# :doc:`/data`.

@@ -2,24 +2,28 @@
 Check: a memory of your own, and the fault that a law finds
 ===========================================================
 
-A part of a network can be wrong and still learn, only worse. The usual faults are silent: a softmax
-over the wrong dimension, a state that is changed in place, a gradient that is cut. ``memnets.testing``
-has *laws* that every part must keep, and tries them on inputs that Hypothesis draws. Here we write a
-memory, check it in one line, and then break it on purpose.
+A part of a network can be wrong and still learn, only worse. The usual faults are
+silent: a softmax over the wrong dimension, a state that is changed in place, a
+gradient that is cut. ``memnets.testing`` has *laws* that every part must keep, and
+tries them on inputs that Hypothesis draws. Here we write a memory, check it in one
+line, and then break it on purpose.
 """
 
 # %%
 # A memory in twenty lines
 # ------------------------
 #
-# A matrix S that holds values under keys, as the *delta rule* writes it (Widrow & Hoff 1960; Schlag et
-# al. 2021): look up what the key holds now, and store the difference to the new value.
+# A matrix S that holds values under keys, as the *delta rule* writes it (Widrow & Hoff
+# 1960; Schlag et al. 2021): look up what the key holds now, and store the difference to
+# the new value.
 #
-# .. math:: S_t = S_{t-1} + \beta_t \, k_t^\top (v_t - k_t S_{t-1}), \qquad r_t = q_t S_t
+# ::
 #
-# A memory is a :class:`memnets.core.MemoryAccess`. It says how wide its input is, the *interface* that a
-# controller gives it, and how wide the vector that it reads; ``forward`` is one step. The state comes in
-# and goes out: nothing is kept on ``self``.
+#     S_t = S_{t-1} + b_t k_t (v_t - k_t S_{t-1})        r_t = q_t S_t
+#
+# A memory is a :class:`memnets.core.MemoryAccess`. It says how wide its input is, the
+# *interface* that a controller gives it, and how wide the vector that it reads;
+# ``forward`` is one step. The state comes in and goes out: nothing is kept on ``self``.
 
 import re
 
@@ -36,7 +40,9 @@ class DeltaRule(MemoryAccess[Tensor]):
         super().__init__()
         self.sizes = [key_size, key_size, value_size, 1]  # key, query, value, strength
         self.interface_size, self.read_size = sum(self.sizes), value_size
-        self.register_buffer("empty", torch.zeros(key_size, value_size), persistent=False)
+        self.register_buffer(
+            "empty", torch.zeros(key_size, value_size), persistent=False
+        )
 
     def initial_state(self, batch_size: int) -> Tensor:
         return self.empty.repeat(batch_size, 1, 1)
@@ -51,8 +57,8 @@ class DeltaRule(MemoryAccess[Tensor]):
 
 
 # %%
-# One line checks it. In a file of tests it is the body of a test, and without ``max_examples`` it looks
-# harder.
+# One line checks it. In a file of tests it is the body of a test, and without
+# ``max_examples`` it looks harder.
 
 from memnets import testing
 
@@ -63,8 +69,9 @@ print("DeltaRule keeps every law")
 # A fault
 # -------
 #
-# The same memory, but the softmax of the keys is over dimension 0. That is the *batch*: each sequence
-# now depends on the others beside it. The shapes are right, the loss falls, and nothing crashes.
+# The same memory, but the softmax of the keys is over dimension 0. That is the *batch*:
+# each sequence now depends on the others beside it. The shapes are right, the loss
+# falls, and nothing crashes.
 
 
 class WrongSoftmax(DeltaRule):
@@ -136,8 +143,8 @@ for memory, law in laws.items():
 # What it holds
 # -------------
 #
-# Four keys, one value each: the value of key i is 1 at place i. After each write we read all four keys.
-# Then key 0 gets another value, and the rest stay as they are.
+# Four keys, one value each: the value of key i is 1 at place i. After each write we
+# read all four keys. Then key 0 gets another value, and the rest stay as they are.
 
 import matplotlib.pyplot as plt
 
@@ -151,7 +158,9 @@ for panel, (key, value) in zip(panels, writes):
     interface = torch.cat([sharp[key], sharp[key], 20 * torch.eye(4)[value], yes])
     _, state = memory.step(interface.unsqueeze(0), state)
     panel.imshow(state[0], cmap="Blues", vmin=0, vmax=1)
-    panel.set(title=f"key {key} := {value}", xlabel="value", xticks=range(4), yticks=range(4))
+    panel.set(
+        title=f"key {key} := {value}", xlabel="value", xticks=range(4), yticks=range(4)
+    )
 panels[0].set_ylabel("key")
 plt.show()
 
@@ -159,5 +168,5 @@ assert torch.allclose(state[0].argmax(-1), torch.tensor([2, 1, 2, 3]))
 
 # %%
 # There is such a check for every kind of part: ``check_score``, ``check_normalizer``,
-# ``check_addressing``, ``check_controller``, ``check_access``, ``check_model``, ``check_pointer``. See
-# :mod:`memnets.testing`.
+# ``check_addressing``, ``check_controller``, ``check_access``, ``check_model``,
+# ``check_pointer``. See :mod:`memnets.testing`.

@@ -81,6 +81,8 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("matplotlib", saved_pictures),
     "capture_repr": (),
+    "inspect_global_variables": False,
+    "reference_url": {"memnets": None, "tasks": None},
     "reset_modules": (be_quiet,),
     "remove_config_comments": True,
     "download_all_examples": False,

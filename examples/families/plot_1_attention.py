@@ -120,6 +120,8 @@ with torch.no_grad(), trace.record(model) as tape:
 source, answer = eight.labels(batch, 0)
 tape.plot_alignment("alignment.png", model.alignments(), source, answer)
 
+# sphinx_gallery_thumbnail_number = 2
+
 looked = tape.over_time("attention").mean(0)[:8].argmax(-1)
 print("looks at", looked.tolist())
 assert (looked == torch.arange(8)).float().mean() > 0.7

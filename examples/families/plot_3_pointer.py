@@ -86,21 +86,28 @@ plt.show()
 # Pointing, step by step
 # ----------------------
 #
-# The area of a dot is its weight. What was pointed at is closed from then on; when the
-# polygon is whole, the weight goes to the end mark.
+# The area of a dot is its weight. The answer begins at the corner that was given first,
+# and the encoder does not see which that was: at the first step each corner may be it.
+# From then on the polygon is known. What was pointed at is closed; when the polygon is
+# whole, the weight goes to the end mark.
 
 from memnets.batches import END
 
-row = int(torch.tensor([len(set(one.tolist())) for one in batch.targets]).argmin())
+right = [
+    task.drawing(batch, row, tokens)[2] == "right" for row, tokens in enumerate(answers)
+]
+corners = (batch.targets > END).sum(1)
+points = batch.source_mask.sum(1)
+row = next(
+    row for row in range(300) if right[row] and corners[row] == 4 and points[row] > 6
+)
 source = batch.source[row : row + 1][:, batch.source_mask[row]]
 with torch.no_grad():
     logits, _ = model.decode(batch.inputs[row : row + 1], model.encode(source))
 weights = logits[0].softmax(-1)
-corners = int((batch.targets[row] > END).sum())
+steps = int(corners[row]) + 1
 
-figure, panels = plt.subplots(
-    1, corners + 1, figsize=(2 * (corners + 1), 2.4), layout="constrained"
-)
+figure, panels = plt.subplots(1, steps, figsize=(2 * steps, 2.4), layout="constrained")
 for step, panel in enumerate(panels):
     panel.scatter(*source[0].T, s=12, color="black")
     panel.scatter(

@@ -96,14 +96,16 @@ for panel in panels:
 plt.show()
 
 # %%
-# While the sequence comes, each vector goes to another slot. While the machine answers,
-# the read head meets the same slots in the same order.
+# Bright is much. While the sequence comes, each vector goes to a free slot. While the
+# machine answers, the read head meets the same slots in the same order. The lowest
+# panel says what it asks for: first something by content, then "what came after".
 
 places = torch.stack(written)[:8].argmax(-1), torch.stack(read)[9:17].argmax(-1)
 print("written:", places[0].tolist())
 print("read:   ", places[1].tolist())
 assert len(set(places[0].tolist())) == 8
 assert (places[0] == places[1]).float().mean() > 0.8
+assert torch.stack(modes)[10:, 2].mean() > 0.5
 
 # %%
 # Other memories, the same machine

@@ -131,6 +131,8 @@ for spine in panel.spines.values():
     spine.set_visible(False)
 plt.show()
 
+# sphinx_gallery_thumbnail_number = 2
+
 own = (shown[None] == batch.targets[row][:, None]).float()
 share = (weights[:, : len(shown)] * own).sum() / weights[:, : len(shown)].sum()
 print(f"{share:.0%} of the weight on examples goes to those of the query's own class")

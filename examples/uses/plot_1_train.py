@@ -33,9 +33,8 @@ left.imshow(batch.source[0].T, cmap="Blues", vmin=0)
 left.set(title="source: vectors, then the flag", xlabel="step", ylabel="channel")
 right.imshow(batch.targets[0].T, cmap="Blues", vmin=0)
 right.set(title="what is to be answered", xlabel="step")
-for panel in (left, right):
-    panel.set_xticks(range(0, batch.source.shape[1], 2))
-    panel.set_yticks([])
+for panel, steps in ((left, batch.source.shape[1]), (right, batch.targets.shape[1])):
+    panel.set(xticks=range(0, steps, 2), yticks=[])
 plt.show()
 
 # %%
@@ -167,6 +166,8 @@ batch = task.batch("length_16", 0)
 with torch.no_grad(), trace.record(machine) as tape:
     machine.logits(batch)
 tape.plot("heads.png", split=batch.source.shape[1])
+
+# sphinx_gallery_thumbnail_number = 3
 
 # %%
 # Left of the dashed line the machine sees the sequence: the write head walks along the

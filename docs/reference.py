@@ -70,7 +70,7 @@ def _summary(module: str) -> str:
     line = text.strip().partition("\n")[0]
     for role in (":class:", ":mod:", ":func:", ":meth:"):
         line = line.replace(role, "")
-    return line.replace("`~", "`").replace("``", "`")
+    return line.replace("`~", "`").replace("``", "`").replace("|", "\\|")
 
 
 def _index(rooms: list[str]) -> str:

@@ -105,10 +105,21 @@ def without_anonymous_arguments(app, what, name, obj, options, signature, return
 
 
 def without_machinery(app, name, obj, options, bases):
-    """No ``ABC`` and no ``Generic`` among the bases."""
-    names = ("ABC", "Generic", "object")
-    kept = [base for base in bases if getattr(base, "__name__", str(base)) not in names]
-    bases[:] = kept or bases
+    """No ``ABC``, no ``Generic`` and no private class among the bases."""
+    shown = [base for one in bases for base in public_bases(one)]
+    bases[:] = [base for base in shown if name_of(base) not in ("ABC", "Generic", "object")]
+
+
+def public_bases(base):
+    """A base class, or in place of a private one its own bases."""
+    if not name_of(base).startswith("_"):
+        return [base]
+    return [public for parent in base.__bases__ for public in public_bases(parent)]
+
+
+def name_of(base):
+    """Name of a class, with or without parameters."""
+    return getattr(base, "__name__", str(base))
 
 
 def skip_fields(app, what, name, obj, skip, options):

@@ -6,6 +6,7 @@ users write: ``memnets.cells.LSTM``, wherever in ``memnets.cells`` it is defined
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 #: Rooms in the order in which a newcomer meets them; others follow by name.
@@ -64,24 +65,51 @@ def _rooms() -> list[str]:
     return sorted([*found, "tasks"], key=place)
 
 
-def _summary(module: str) -> str:
-    """First line of a module's docstring, with the roles of Sphinx as plain names."""
-    text = importlib.import_module(module).__doc__ or ""
-    line = text.strip().partition("\n")[0]
-    for role in (":class:", ":mod:", ":func:", ":meth:"):
-        line = line.replace(role, "")
-    return line.replace("`~", "`").replace("``", "`").replace("|", "\\|")
+def _summary(documented: object) -> str:
+    """First line of a docstring, with the roles of Sphinx as plain names."""
+    line = (documented.__doc__ or "").strip().partition("\n")[0]
+    line = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", line)
+    return line.replace("``", "`").replace("|", "\\|")
+
+
+def _names(rooms: list[str]) -> str:
+    """A table of the names that ``import memnets as mn`` gives; nothing where it gives none."""
+    package = importlib.import_module("memnets")
+    rows = []
+    for name in getattr(package, "__all__", ()):
+        found = getattr(package, name)
+        room = next((room for room in rooms if _holds(room, name, found)), None)
+        if room is not None:
+            rows.append(f"| {{py:obj}}`mn.{name} <{room}.{name}>` | {_summary(found)} |")
+    if not rows:
+        return ""
+    table = "\n".join(rows)
+    return f"""
+## `import memnets as mn`
+
+| name | |
+|---|---|
+{table}
+"""
+
+
+def _holds(room: str, name: str, found: object) -> bool:
+    module = importlib.import_module(room)
+    return name in getattr(module, "__all__", ()) and getattr(module, name) is found
 
 
 def _index(rooms: list[str]) -> str:
     links = "\n".join(room.rpartition(".")[2] for room in rooms)
     rows = "\n".join(
-        f"| [`{room}`]({room.rpartition('.')[2]}.md) | {_summary(room)} |" for room in rooms
+        f"| [`{room}`]({room.rpartition('.')[2]}.md) | {_summary(importlib.import_module(room))} |"
+        for room in rooms
     )
     return f"""# Reference
 
 Every public class and function, from its docstring. A path here, such as `memnets.cells.LSTM`, is
 the class path that a YAML and a flag take.
+{_names(rooms)}
+## Rooms
 
 | room | |
 |---|---|

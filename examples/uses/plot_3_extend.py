@@ -206,6 +206,9 @@ assert actions[:8, 0].mean() > 0.5
 assert actions[10:, 1].mean() > 0.5
 
 # %%
+# Pictures of weights, as in the other tutorials, show each
+# :class:`memnets.core.Addressing` of a model. This stack has none.
+#
 # The same from the command line
 # ------------------------------
 #

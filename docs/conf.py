@@ -101,7 +101,8 @@ def setup(app):
 
 def without_anonymous_arguments(app, what, name, obj, options, signature, returns):
     """No signature for a class without a constructor of its own."""
-    return ("" if signature == "(*args: Any, **kwargs: Any)" else signature), returns
+    anonymous = signature is not None and signature.startswith("(*args") and "**kwargs" in signature
+    return ("" if anonymous else signature), returns
 
 
 def without_machinery(app, name, obj, options, bases):
@@ -130,6 +131,7 @@ def skip_fields(app, what, name, obj, skip, options):
 # -- Looks ----------------------------------------------------------------------------------------
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "memnets"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]

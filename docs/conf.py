@@ -115,7 +115,11 @@ def public_bases(base):
     """A base class, or in place of a private one its own bases."""
     if not name_of(base).startswith("_"):
         return [base]
-    return [public for parent in base.__bases__ for public in public_bases(parent)]
+    return [
+        public
+        for parent in getattr(base, "__origin__", base).__bases__
+        for public in public_bases(parent)
+    ]
 
 
 def name_of(base):

@@ -1,4 +1,4 @@
-"""The README's own code, run as it stands; commands that are written down, parsed."""
+"""The code of README and docs, run as it stands; commands that are written down, parsed."""
 
 import ast
 import importlib
@@ -21,6 +21,14 @@ from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+#: Pages that are written by hand.
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/results/*.md")),
+]
+EXAMPLES = sorted(ROOT.glob("examples/*/*.py"))
+EXTENDING = ROOT / "examples" / "uses" / "plot_3_extend.py"
 FLAG = re.compile(r"""--[\w.]+=(?:'[^']*'|"[^"]*"|<[^>]*>|[^\s,;]+)""")
 
 
@@ -29,6 +37,28 @@ def block(label: str) -> str:
     match = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert match, f"README.md has no code labelled {label}"
     return match[1]
+
+
+def my_parts() -> str:
+    """A file with the memory and the task of the tutorial, and what it imports."""
+    tree = ast.parse(EXTENDING.read_text())
+    own = (ast.Import, ast.ImportFrom, ast.ClassDef)
+    parts = [ast.unparse(part) for part in tree.body if isinstance(part, own)]
+    return "\n\n".join(part for part in parts if "matplotlib" not in part)
+
+
+def code_of_shell(path: Path) -> str:
+    """The commands in the shell blocks of a page or an example."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        return "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    blocks = re.findall(r"# \.\. code-block:: sh\n#\n((?:#    .*\n)+)", text)
+    return "".join(re.sub(r"(?m)^#    ", "", block) for block in blocks)
+
+
+def path_of(config: str) -> str:
+    """The file of a config that may be given by its name alone."""
+    return config if (ROOT / config).is_file() else f"configs/{config}.yaml"
 
 
 #: What makes a command short.
@@ -42,17 +72,18 @@ SHORT = [
 
 
 def in_short(command: str) -> None:
-    """Run a command of the README, made short."""
+    """Run a command of a page, made short."""
     name, *arguments = shlex.split(command.replace("\\\n", " "))
     assert name == "memnets"
     place = arguments.index("--config") + 1
-    main([*arguments[:place], str(ROOT / arguments[place]), *arguments[place + 1 :], *SHORT])
+    config = str(ROOT / path_of(arguments[place]))
+    main([*arguments[:place], config, *arguments[place + 1 :], *SHORT])
 
 
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    Path("my_parts.py").write_text(block("my_parts.py"))
+    Path("my_parts.py").write_text(my_parts())
     parts = importlib.import_module("my_parts")
     testing.check_access(parts.Stack, slots=5, width=3)
     for split in ("train", "val"):
@@ -62,7 +93,7 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
         for row, vectors in enumerate(copied.targets):
             length = len(vectors) if copied.target_mask is None else copied.target_mask[row].sum()
             assert torch.equal(reversed_.targets[row, :length], vectors[:length].flip(0))
-    in_short(block("shell of my_parts.py"))
+    in_short(code_of_shell(EXTENDING))
     assert Path("runs/reversing/stack/version_0/metrics.json").is_file()
 
 
@@ -85,11 +116,11 @@ def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> No
 
 
 def commands() -> list[str]:
-    """Those of the README and of the help; and for each config, what the comment at its head says.
+    """Those of pages, examples and the help; for each config, what the comment at its head says.
 
     A head has a whole command, or the flags that another run of the config is given.
     """
-    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    shell = "".join(map(code_of_shell, [*PAGES, *EXAMPLES]))
     shell = re.sub(r"\s*\\\n\s*", " ", shell).replace("$seed", "0")
     texts = [shell, DESCRIPTION]
     for path in sorted(ROOT.glob("configs/**/*.yaml")):
@@ -125,8 +156,8 @@ def parser_of(command: str) -> ArgumentParser:
 @pytest.fixture
 def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
     """Parses a command in the folder of the README, where its parts can be imported."""
-    for name in ("my_controllers.py", "my_parts.py"):
-        (tmp_path / name).write_text(block(name))
+    (tmp_path / "my_controllers.py").write_text(block("my_controllers.py"))
+    (tmp_path / "my_parts.py").write_text(my_parts())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(ROOT)
 
@@ -135,6 +166,9 @@ def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
         checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
+        if "--config" in arguments:
+            place = arguments.index("--config") + 1
+            arguments[place] = path_of(arguments[place])
         parser_of(name).parse_args([*config, *arguments])
 
     return parse
@@ -163,87 +197,27 @@ def test_a_command_with_a_planted_fault_is_found(flag: str, message: str, parse)
 
 @pytest.mark.usefixtures("elsewhere")
 def test_the_parts_in_python() -> None:
-    match = re.search(r"## In Python.*?```python\n(.*?)```", README, re.DOTALL)
-    assert match
     names: dict[str, object] = {}
-    exec(match[1], names)
-    assert Path("weights.png").stat().st_size > 0
+    exec(block("python"), names)
+    assert names["outputs"].shape == (16, 5, 8)  # type: ignore[attr-defined]
     assert names["weights"].shape == (16, 3, 7)  # type: ignore[attr-defined]
     assert names["vectors"].shape == (16, 3, 32)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:configs|docs)/[\w/]+\.\w+", README))))
-def test_files_that_the_readme_names_exist(path: str) -> None:
+NAMED = re.compile(r"(?<![/\w])(?:configs|docs|examples|benchmarks|tests)/[\w/]+\.\w+")
+
+
+@pytest.mark.parametrize(
+    "path", sorted({path for page in PAGES for path in NAMED.findall(page.read_text())})
+)
+def test_files_that_pages_name_exist(path: str) -> None:
     assert (ROOT / path).is_file()
 
 
-#: What names the rooms of the library in order: a page of the docs, else the map of the README.
-PAGE = ROOT / "docs" / "architecture.md"
-#: Modules that stand beside the rooms, or have not moved into theirs yet -> their room.
-MOVING = {
-    "messages": "app",
-    "progress": "app",
-    "stopping": "app",
-    "swaps": "app",
-    "trust": "app",
-}
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^):#]+)\)", README))))
+def test_links_of_the_readme_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).is_file()
 
 
-def rooms() -> list[str]:
-    """The rooms of the library, each of which may import those before it."""
-    if PAGE.is_file():
-        return re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
-    package = README.partition("## The map")[2].partition("\ntasks/ ")[0]
-    lines = re.findall(r"^  (\w+(?:\.py|/)(?: \w+\.py)*) ", package, re.MULTILINE)
-    return [name.rstrip("/").removesuffix(".py") for line in lines for name in line.split()]
-
-
-def room(module: str) -> str:
-    """The room of a module of the library."""
-    return MOVING.get(module, module)
-
-
-def imported(path: Path) -> set[str]:
-    """The modules of memnets that a file imports, for types too."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "memnets":
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memnets."):
-            names.add(str(node.module).split(".")[1])
-        elif isinstance(node, ast.Import):
-            parts = [alias.name.split(".") for alias in node.names]
-            names.update(name[1] for name in parts if name[0] == "memnets" and name[1:])
-    return names
-
-
-def modules() -> dict[Path, str]:
-    """The files of the library -> the module or package that they belong to."""
-    paths = sorted((ROOT / "memnets").rglob("*.py"))
-    found = {
-        path: path.relative_to(ROOT / "memnets").parts[0].removesuffix(".py") for path in paths
-    }
-    return {path: module for path, module in found.items() if not module.startswith("_")}
-
-
-needs_rooms = pytest.mark.skipif(
-    "cells" not in rooms(), reason="needs docs/architecture.md, which names the rooms"
-)
-
-
-@needs_rooms
-def test_each_file_is_in_a_room() -> None:
-    places = rooms()
-    assert len(places) == len(set(places)) > 10
-    for path, module in modules().items():
-        assert room(module) in places, f"no room is named for {path.relative_to(ROOT)}"
-
-
-@needs_rooms
-@pytest.mark.xfail(strict=False, reason="some modules have not moved to their rooms yet")
-def test_each_room_imports_only_those_before_it() -> None:
-    places = rooms()
-    for path, module in modules().items():
-        above = set(places[: places.index(room(module)) + 1])
-        below = {name for name in map(room, imported(path)) if name in places} - above
-        assert not below, f"{path.relative_to(ROOT)} imports what is below it: {sorted(below)}"
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 180

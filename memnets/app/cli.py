@@ -1,4 +1,4 @@
-"""The command line: ``memnets fit | validate | test | predict | translate | scoreboard``."""
+"""The command line: ``memnets fit | validate | test | predict``, and what needs no trainer."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from memnets.app.configs import DESCRIPTION as CONFIGS
+from memnets.app.configs import configs_parser, list_configs, with_configs
 from memnets.app.scoreboard import scoreboard
 from memnets.app.translator import BATCH_TOKENS, Translator
 from memnets.batches import PAD
 from memnets.core import check_positive, check_threads
 from memnets.decoding import check_search
+from memnets.extras import MissingExtra
 from memnets.files import load_yaml, only_writer, read_settings, target_of, write_atomically
 from memnets.messages import one_line
 from memnets.models import Model, TrainingDiverged
@@ -69,16 +72,16 @@ __all__ = ["main"]
 
 DESCRIPTION = """Train, test and use memory-augmented networks.
 
-  memnets fit --config configs/copying/ntm.yaml
+  memnets fit --config copying/ntm
       train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
 
-  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.cells.GRU
+  memnets fit --config copying/ntm --model.controller=memnets.cells.GRU
       the same with another part; any part can be swapped for one of your own by its class path
 
   memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt
       go on exactly where that run stopped, with the settings that it had
 
-  memnets fit --config configs/copying/ntm.yaml --ckpt_path last
+  memnets fit --config copying/ntm --ckpt_path last
       go on with the newest run of that config; flags that it was given are to be given again
 
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
@@ -87,7 +90,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
 
-  memnets scoreboard --config configs/scoreboards/ntm.yaml
+  memnets scoreboard --config scoreboards/ntm
       train many, side by side, and write RESULTS.md; the same again goes on where it stopped
 """
 
@@ -123,7 +126,7 @@ TRUST = (
 OPTIONS = """
 What you will need most:
 
-  --config FILE                     where to start from: see configs/
+  --config NAME                     where to start from: memnets configs lists all; or a file
   --seed_everything 3               another seed, of the weights and of the data
   --model.optimizer.lr 0.001        a setting of a part
   --model.controller my.Controller  another part, by its class path
@@ -216,6 +219,15 @@ def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", None) or 0)
 
 
+#: Defaults of the trainer that differ from Lightning's.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
 #: What all parsers have in common: they raise their errors, which :func:`main` says in one line.
 _STYLE: dict[str, Any] = {"exit_on_error": False, "formatter_class": _HelpFormatter}
 
@@ -251,12 +263,7 @@ class CLI(LightningCLI):
                 Task,
                 save_config_callback=None,
                 seed_everything_default=0,
-                trainer_defaults={
-                    "max_epochs": -1,
-                    "num_sanity_val_steps": 0,
-                    "use_distributed_sampler": False,
-                    "enable_model_summary": False,
-                },
+                trainer_defaults=TRAINER_DEFAULTS,
                 parser_kwargs={
                     **_STYLE,
                     "prog": "memnets",
@@ -335,6 +342,7 @@ class CLI(LightningCLI):
         action = parser._subcommands_action
         action.add_subcommand("translate", _translate_parser(), help=TRANSLATE)
         action.add_subcommand("scoreboard", _scoreboard_parser(), help=SCOREBOARD)
+        action.add_subcommand("configs", configs_parser(), help=CONFIGS)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -418,6 +426,12 @@ class CLI(LightningCLI):
         config.pop("ckpt_path", None)
         config.pop("trust", None)  # which is said, never kept
         text: str = self._parser("fit").dump(config)
+        # A value of null is left out there, as if it were the default.
+        nulls = {name: None for name in TRAINER_DEFAULTS if config["trainer"].get(name) is None}
+        if nulls:
+            settings = load_yaml(text)
+            settings["trainer"].update(nulls)
+            text = yaml.safe_dump(settings, sort_keys=False)
         return text
 
     def _go_on(self, path: str) -> None:
@@ -1010,11 +1024,11 @@ def _few(numbers: list[int], most: int = 10) -> str:
 def _scoreboard_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="memnets scoreboard",
-        usage="memnets scoreboard --config FILE [options]",
+        usage="memnets scoreboard --config NAME [options]",
         description=SCOREBOARD,
         **_STYLE,
     )
-    parser.add_argument("--config", action="config", help="See configs/scoreboards/.")
+    parser.add_argument("--config", action="config", help="Such as scoreboards/ntm; or a file.")
     parser.add_function_arguments(scoreboard, skip={"report_only", "command"})
     parser.add_argument(
         "--report_only", action="store_true", help="Train nothing; write the table as it stands."
@@ -1026,7 +1040,7 @@ def _scoreboard(arguments: list[str]) -> None:
     """Train and report: see ``memnets scoreboard --help``."""
     parser = _scoreboard_parser()
     try:
-        asked = parser.instantiate(parser.parse_args(arguments))
+        asked = parser.instantiate(parser.parse_args(with_configs(arguments)))
     except ArgumentError as error:
         raise ValueError(f"{error}; see configs/scoreboards/ for what a board holds") from error
     asked.pop("config")
@@ -1035,7 +1049,7 @@ def _scoreboard(arguments: list[str]) -> None:
 
 
 #: What needs no trainer.
-_OTHERS = {"translate": translate, "scoreboard": _scoreboard}
+_OTHERS = {"translate": translate, "scoreboard": _scoreboard, "configs": list_configs}
 
 
 def _values(arguments: list[str], *flags: str) -> list[str]:
@@ -1091,6 +1105,8 @@ def _with_config_of_checkpoint(arguments: list[str], folder: str) -> list[str]:
     )
     for note in notes:
         print(f"memnets: {note}", file=sys.stderr)
+    # Before version 0.2 the default was not to clip, and what was null was left out.
+    config.setdefault("trainer", {}).setdefault("gradient_clip_val", None)
     if "--trust" not in arguments:
         config["runs"] = _runs_of(paths[-1], config)
     path = Path(folder) / "config.yaml"
@@ -1139,7 +1155,7 @@ def _in_words(error: Exception) -> str:
     message = one_line(str(error))
     if len(message) > 4000:
         message = f"{message[:3997]}..."
-    plain = (ValueError, TypeError, OSError, ArgumentError, MisconfigurationException)
+    plain = (ValueError, TypeError, OSError, MissingExtra, ArgumentError, MisconfigurationException)
     if not isinstance(error, (*plain, TrainingDiverged)) or not message:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
     if isinstance(error, ArgumentError):
@@ -1186,8 +1202,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str]) -> None:
     strict_parsing()
     if arguments[0] in _OTHERS:
-        _check_configs(arguments)
+        _check_configs(with_configs(arguments))
         return _OTHERS[arguments[0]](arguments[1:])
     with tempfile.TemporaryDirectory() as folder:
-        CLI(_with_config_of_checkpoint(arguments, folder))
+        CLI(_with_config_of_checkpoint(with_configs(arguments), folder))
     return None

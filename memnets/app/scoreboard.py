@@ -19,6 +19,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
+from memnets.app.configs import find_config
 from memnets.core import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
 from memnets.training.runs import changes, check_name, load_checkpoint, read_metrics, versions
@@ -56,7 +57,7 @@ class Entry:
     """A task and a model, to be trained with several seeds.
 
     Attributes:
-        config: what ``memnets fit --config`` is given.
+        config: what ``memnets fit --config`` is given, a name or a path.
         scores: what to show of its runs.
         seeds: one run each.
         flags: further flags of ``memnets fit``, such as ``--trainer.max_steps=1000``.
@@ -236,7 +237,8 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        name = entry.name or read_settings(entry.config).get("name")
+        path = find_config(entry.config)
+        name = entry.name or read_settings(path).get("name")
         if not isinstance(name, str) or name.count("/") != 1:
             raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
         try:
@@ -444,7 +446,7 @@ def _changes(entry: Entry, folder: Path) -> list[str]:
     path = folder / "config.yaml"
     if not path.is_file():
         return []
-    before_all, now_all = (read_settings(config) for config in (path, entry.config))
+    before_all, now_all = (read_settings(config) for config in (path, find_config(entry.config)))
     flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
     return [
         f"{name} was {before}, now {now}"

@@ -38,9 +38,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     Args:
         objective: what the outputs mean; bits if not given.
         optimizer: takes the parameters; Adam at its default rate if not given.
-        schedule: how the learning rate goes on after the warm-up: constant, down to 0 along a
-            cosine that ends with the training, or with the inverse root of the step (Vaswani et al.
-            2017, section 5.3).
+        schedule: how the learning rate goes on after the warm-up: down to 0 along a cosine that
+            ends with the training (constant if that has no end), constant, or with the inverse root
+            of the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: steps over which the learning rate rises linearly from 0, at least 0.
     """
 
@@ -48,7 +48,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
+        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
     ) -> None:
         super().__init__()

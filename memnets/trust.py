@@ -361,7 +361,11 @@ def _known(name: str) -> type | None:
             importlib.import_module(module)
         except ImportError:
             return None
+    # Ours are looked up as usual, since some names load when they are first used; of others, only
+    # what is there already.
     found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    if found is None and module.partition(".")[0] in _OURS:
+        found = getattr(sys.modules[module], attribute, None)
     return found if inspect.isclass(found) and _is_known(found.__module__) else None
 
 

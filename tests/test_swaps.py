@@ -90,7 +90,7 @@ def test_another_task_has_its_own_settings_but_for_what_both_inherit(capsys) -> 
     assert {f"items_{items}" for items, _ in data["test_sets"]} == set(usual.test_names())
     assert data["width"] == usual.width
     assert data["max_items"] == 3
-    assert data["batch_size"] == 2
+    assert data["batch_size"] == 5
     expected = (
         "tasks.AssociativeRecall in place of tasks.Copying: max_length, min_length, test_sets, "
         "width of the config left out; give them by --data.<setting>"

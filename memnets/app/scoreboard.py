@@ -20,8 +20,9 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
 
-from memnets.app.commands import COMMANDS
+from memnets.app.commands import COMMANDS, UsageError
 from memnets.app.configs import find_config
+from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
 from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
@@ -544,7 +545,8 @@ def run_scoreboard(arguments: list[str]) -> None:
     try:
         asked = asked_of.instantiate(asked_of.parse_args(arguments))
     except ArgumentError as error:
-        raise ValueError(f"{error}; see configs/scoreboards/ for what a board holds") from error
+        reason = one_line(str(error))
+        raise UsageError(f"{reason}; see configs/scoreboards/ for what a board holds") from error
     asked.pop("config")
     again = [argument for argument in arguments if argument != "--report_only"]
     scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))

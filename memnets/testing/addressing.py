@@ -646,8 +646,8 @@ def check_addressing(
         dtypes: floating-point types besides float64 that the addressing must support.
         leave_out: names of laws to leave out; the error for an unknown name lists them all.
         max_examples: number of examples for each law; that of the Hypothesis profile by default.
-        **arguments: arguments for ``addressing``. If this check has an argument of the same name, pass
-            a function as ``addressing``.
+        **arguments: arguments for ``addressing``. If this check has an argument of the same name,
+            pass a function as ``addressing``.
 
     Raises:
         AssertionError: a law does not hold; the message describes each failure.

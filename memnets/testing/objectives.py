@@ -60,7 +60,7 @@ class _ObjectiveSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         objective = self.build()
         assert isinstance(objective, Objective), (
-            f"got a {type(objective).__name__}, which is no Objective"
+            f"expected an Objective; got a {type(objective).__name__}"
         )
         logits, targets, mask = self.inputs(draw, objective)
         objective.losses(logits, targets)

@@ -682,7 +682,7 @@ class _ModelSubject(_Chunked):
             results.append((dict(part.state_dict()), self.run(part, inputs)))
         assert_equal(results[1], results[0], "parameters, outputs and state")
 
-    @law("one batch can be learnt by heart", examples=1)
+    @law("the model can overfit one batch", examples=1)
     def overfit(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=True)
         sequences = map_state(single, self.inputs(draw, batch=2, time=3))

@@ -73,7 +73,7 @@ class _TaskSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         for split in self.splits():
             batch = self.task().batch(split, 0)
-            assert isinstance(batch, Batch), f"got a {type(batch).__name__}, which is no Batch"
+            assert isinstance(batch, Batch), f"expected a Batch; got a {type(batch).__name__}"
 
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:
@@ -86,7 +86,7 @@ class _TaskSubject(Laws):
             self.task().batch(other, 0)
         _assert_same(self.task().batch(split, index), first, f"batch {index} of {split}, again")
         new = self.seeded().batch(split, index)
-        _assert_same(new, first, f"batch {index} of {split}, of a task made anew")
+        _assert_same(new, first, f"batch {index} of {split}, of a new task")
 
     @law("other seeds, splits and indices give other batches", examples=2)
     def different(self, draw: Draw) -> None:

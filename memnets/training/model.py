@@ -108,7 +108,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
         # Logging costs as much as a small model's forward pass: do it only where the trainer
         # writes it.
@@ -145,7 +145,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
                 return
             raise TrainingDiverged(
                 f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
@@ -228,7 +228,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    # Dropout and sampling draw from torch's generator: a resumed run must go on where it stopped.
+    # Dropout and sampling draw from the generator of torch: a resumed run must restore its state.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the state of the random generators."""

@@ -183,7 +183,7 @@ def test_yaml_within_bounds_is_read_as_it_is(value) -> None:
         (b"[1, 2]", "no settings"),
         (b"a word", "no settings"),
         (b"\x80\xff\x00", "not text in UTF-8"),
-        (b"a: [", "no YAML"),
+        (b"a: [", "not YAML"),
         (b" " * (2**20 + 1), "it is larger"),
     ],
 )

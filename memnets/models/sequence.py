@@ -145,6 +145,7 @@ class SequenceModel(Model[SequenceState]):
         """Mean loss over all steps but padding, a scalar; cut gradients with ``tbptt_steps``."""
         if self.tbptt_steps is None or not torch.is_grad_enabled():
             return super().loss(batch)
+        # Functional transforms see only the returned loss, not the gradients taken on the way.
         if fast.transformed():
             raise RuntimeError(
                 "a loss with tbptt_steps takes gradients as it goes, which torch.func cannot see; "
@@ -155,18 +156,23 @@ class SequenceModel(Model[SequenceState]):
         mask = batch.source_mask
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(mask), answer_steps)], 1)
+        # Stretches have different numbers of scored steps: each divides by the number of all, so
+        # that the sum is the mean over the whole batch.
         scored = batch.targets.shape[:2].numel()
         count = scored if batch.target_mask is None else batch.target_mask.sum()
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         total = parameters[0].new_zeros(())
         state = self.initial_state(len(batch.source))
+        # The gradient of a stretch is added at once and its graph freed, so that memory holds one
+        # stretch at a time.
         for start in range(0, source_steps + answer_steps, self.tbptt_steps):
             stretch = slice(start, start + self.tbptt_steps)
             part = None if mask is None else mask[:, stretch]
             vectors = self._stretch(batch, stretch, state.steps, part)
             hidden, state = self._advance(vectors, state, part)
             state = map_state(torch.detach, state)
+            # A stretch within the source has no targets, and so no gradient.
             answered = hidden[:, max(source_steps - start, 0) :]
             if answered.shape[1] == 0:
                 continue
@@ -185,6 +191,8 @@ class SequenceModel(Model[SequenceState]):
 
     def _stretch(self, batch: Batch, stretch: slice, taken: Tensor, mask: Tensor | None) -> Tensor:
         """Vectors of a stretch of the sequence of source and answer."""
+        # A stretch may lie in the source, in the answer, or across both. Source and answer have
+        # different embeddings, so each part is embedded by itself.
         end = batch.source.shape[1]
         source = batch.source[:, stretch]
         inputs = batch.inputs[:, max(stretch.start - end, 0) : max(stretch.stop - end, 0)]
@@ -210,7 +218,10 @@ class _WithGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         parameters, known = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        # The incoming gradient is a loss scaler's factor, or 1 over the accumulated batches.
         gradients = [gradient * part for part in known]
+        # With ``create_graph=True``: these gradients carry no graph, so a second derivative would
+        # silently be 0. It raises an error instead.
         if torch.is_grad_enabled():
             pairs = zip(gradients, parameters, strict=True)
             gradients = [_OnlyOnce.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call]

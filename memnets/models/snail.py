@@ -62,6 +62,7 @@ class SNAIL(SequenceModel):
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
         embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
+        # Each block appends its output to its input, so the width grows from block to block.
         size = first_size = input_size if width is None else width
         blocks: list[Cell] = []
         for key_size, value_size in attentions:
@@ -89,6 +90,7 @@ class SNAIL(SequenceModel):
     def alignments(self) -> dict[str, str]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each attention block."""
         assert isinstance(self.body, Chain)
+        # Every other cell of the body is an attention block.
         return {
             f"attention {number + 1}": f"body.cells.{2 * number}.addressing"
             for number in range((len(self.body.cells) + 1) // 2)

@@ -50,6 +50,7 @@ class _TaskSubject(Laws):
 
     def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
         super().__init__(factory, arguments)
+        # Finished tasks by seed.
         self._ready: dict[int, Any] = {}
 
     def seeded(self, seed: int = 0) -> Any:
@@ -78,6 +79,7 @@ class _TaskSubject(Laws):
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:
         split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
+        # A test set may have a single batch.
         if split not in ("train", "val"):
             index = 0
         first = self.task().batch(split, index)
@@ -156,6 +158,7 @@ class _TaskSubject(Laws):
             f"{name} {list(mask.shape)}, expected {list(steps.shape[:2])}"
         )
         assert mask.any(1).all(), f"{name}: a sequence is padding alone"
+        # Encoders take the length of a source from its mask.
         if name == "source_mask":
             assert (mask.long().diff(dim=1) <= 0).all(), f"{name}: padding before the last step"
 
@@ -188,6 +191,7 @@ class _TaskSubject(Laws):
     @law("a worker makes the same batches", examples=1)
     def workers(self, draw: Draw) -> None:
         task = self.task()
+        # Workers that are not forked receive the task pickled.
         there = pickle.loads(pickle.dumps(task))
         for split in self.splits():
             _assert_same(there.batch(split, 0), task.batch(split, 0), f"{split}, after pickling")

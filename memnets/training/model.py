@@ -70,6 +70,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
+        # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
     def generate(
@@ -177,6 +178,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         """Keep the model's answers to a batch and their scores."""
         name = self._task.test_names()[dataloader_idx]
         for way, examined in self.objective.examine(self, batch).items():
+            # On the CPU: the answers to a whole test set may not fit on a GPU.
             kept = map_state(Tensor.cpu, examined)
             self._examined.setdefault((name, way), []).append(kept)
 
@@ -223,6 +225,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        # By step, not by epoch, as Lightning would: an epoch has any number of steps.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -262,6 +265,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     still useful.
     """
     norm = nn.utils.get_total_norm(gradients)
+    # Divided by the largest number, all squares are at most 1. NaN and true infinities stay.
     if norm.isinf():
         greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
         norm = greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
@@ -270,6 +274,8 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:
     """Factor on the learning rate before step number ``step``, in ``[0, 1]``."""
+    # One more in both: the first step is not lost at a rate of 0, and the step after the warm-up
+    # is the first at the full rate.
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "cosine":

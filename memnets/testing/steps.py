@@ -598,7 +598,7 @@ class _ModelSubject(_Chunked):
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:
         part = self.build()
-        # Equal bits are required: a product of matrices over all steps must not differ either.
+        # Both runs have the same shapes, so even the bits must be equal.
         source, steps = self.inputs(draw, time=draw(st.integers(2, 4)))
         time = draw(st.integers(1, steps.shape[1] - 1))
         changed = self.following(draw, source, steps.shape[1])

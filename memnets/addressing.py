@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import events, functional
 from memnets.core import (
     Addressing,
     Memory,
@@ -25,6 +25,7 @@ from memnets.scores import Cosine
 __all__ = [
     "Allocating",
     "AllocatingQuery",
+    "AllocatingState",
     "ByKey",
     "Content",
     "Hard",
@@ -66,6 +67,8 @@ class Content(Addressing[Tensor, None]):
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
         """Scores before normalisation, with ``-inf`` where the mask is False.
 
+        The weights that they stand for are reported as those of a call are.
+
         Args:
             query: ``[*B, Q, K]``.
             memory: a memory with keys ``[*B, N, K]``.
@@ -79,6 +82,8 @@ class Content(Addressing[Tensor, None]):
         """
         check_memory(query, memory)
         scores: Tensor = self.score(query, memory.keys)
+        if events.listening():
+            events.report(self, weights=self.normalizer(scores, memory.mask))
         return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
 
     def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
@@ -368,32 +373,58 @@ class AllocatingQuery(NamedTuple):
     write_gate: Tensor
 
 
-class Allocating(ByKey[AllocatingQuery, Tensor]):
-    """Address free slots, or by content.
+class AllocatingState(NamedTuple):
+    """State of :class:`Allocating`.
 
-    Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state is the
-    usage u_t of this step, ``[*B, N]``; the memory updates it.
+    Attributes:
+        usage: u_t in ``[0, 1]``, how much of each slot is in use, ``[*B, N]``.
+        written: weights of the step before, ``[*B, Q, N]``.
+    """
+
+    usage: Tensor
+    written: Tensor
+
+
+class Allocating(ByKey[AllocatingQuery, AllocatingState]):
+    """By content, or slots that are free.
+
+    Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state tracks
+    the usage; :meth:`release` brings it up to date before a step writes.
 
     Args:
         score: similarity of a key and a slot; cosine by default.
         normalizer: turns scores into content weights; softmax by default.
     """
 
-    def initial_state(self, memory: Memory) -> Tensor:
-        """Usage before the first step: 0 for every slot, ``[*B, N]``."""
-        return memory.keys.new_zeros(memory.keys.shape[:-1])
+    def initial_state(self, memory: Memory) -> AllocatingState:
+        """No slot is used, and none was written by the one query: zeros."""
+        unused = memory.keys.new_zeros(memory.keys.shape[:-1])
+        return AllocatingState(unused, unused.unsqueeze(-2))
+
+    def release(self, state: AllocatingState, read: Tensor, free_gates: Tensor) -> AllocatingState:
+        """Track the usage: slots that were written fill up, slots that are freed empty.
+
+        Args:
+            state: of the step before.
+            read: weights of the read heads of the step before, ``[*B, H, N]``.
+            free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``; 1 = what the head read is free.
+        """
+        written = state.written
+        filled = written.squeeze(-2) if written.shape[-2] == 1 else 1 - (1 - written).prod(-2)
+        retention = functional.retention(read, free_gates)
+        return state._replace(usage=functional.usage(state.usage, filled, retention))
 
     def forward(
-        self, query: AllocatingQuery, memory: Memory, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]``, and the unchanged usage.
+        self, query: AllocatingQuery, memory: Memory, state: AllocatingState
+    ) -> tuple[Tensor, AllocatingState]:
+        """Weights ``[*B, Q, N]``, which go into the next state.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
         content = self.content(query.key, query.strength, memory)
-        usage = state.unsqueeze(-2)
+        usage = state.usage.unsqueeze(-2)
         if memory.mask is not None:
             usage = usage.expand(memory.mask.shape).masked_fill(~memory.mask, 1.0)
         weights = functional.write_weighting(
@@ -402,7 +433,7 @@ class Allocating(ByKey[AllocatingQuery, Tensor]):
             query.allocation_gate,
             query.write_gate,
         )
-        return weights, state
+        return weights, AllocatingState(state.usage, weights)
 
 
 class LinkedQuery(NamedTuple):
@@ -423,18 +454,21 @@ class LinkedState(NamedTuple):
     """State of :class:`Linked`.
 
     Attributes:
-        link: L_t, the links of this step, ``[*B, N, N]``; the memory updates them.
-        weights: weights of the last step, ``[*B, Q, N]``.
+        link: L_t, how much slot i was written right after slot j, ``[*B, N, N]``.
+        precedence: p_t, how much each slot was the last one written, ``[*B, N]``.
+        weights: of the step before, ``[*B, Q, N]``.
     """
 
     link: Tensor
+    precedence: Tensor
     weights: Tensor
 
 
 class Linked(ByKey[LinkedQuery, LinkedState]):
     """Address by content, or the slots written just before or after those read last.
 
-    Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting".
+    Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting". The state tracks
+    the order of writing; :meth:`follow` brings it up to date after a write.
 
     Args:
         score: similarity of a key and a slot; cosine by default.
@@ -442,10 +476,27 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
     """
 
     def initial_state(self, memory: Memory) -> LinkedState:
-        """Links and weights before the first step: zeros, for one query."""
+        """Nothing was written, nor read by the one query: zeros."""
         keys = memory.keys
         *batch, slots, _ = keys.shape
-        return LinkedState(keys.new_zeros(*batch, slots, slots), keys.new_zeros(*batch, 1, slots))
+        return LinkedState(
+            keys.new_zeros(*batch, slots, slots),
+            keys.new_zeros(*batch, slots),
+            keys.new_zeros(*batch, 1, slots),
+        )
+
+    def follow(self, state: LinkedState, written: Tensor) -> LinkedState:
+        """Track the order of writing.
+
+        Args:
+            state: of the step before.
+            written: weights of the write head, ``[*B, N]``.
+        """
+        return LinkedState(
+            functional.link(state.link, state.precedence, written),
+            functional.precedence(state.precedence, written),
+            state.weights,
+        )
 
     def forward(
         self, query: LinkedQuery, memory: Memory, state: LinkedState
@@ -456,7 +507,7 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
-        link, previous = state
+        link, _, previous = state
         weights = functional.read_weighting(
             functional.backward_weighting(link, previous),
             self.content(query.key, query.strength, memory),
@@ -465,38 +516,68 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
         )
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)
-        return weights, LinkedState(link, weights)
+        return weights, state._replace(weights=weights)
 
 
 class LeastUsedState(NamedTuple):
-    """State of :class:`LeastUsed`; the memory updates it.
+    """State of :class:`LeastUsed`.
 
     Attributes:
-        least_used: w^lu of the last step, ``[*B, Q, N]``, one-hot rows.
-        read: w^r of the last step, ``[*B, Q, N]``.
+        usage: w^u >= 0 of the steps before, ``[*B, N]``; it chooses slots and has no gradient.
+        read: w^r of the step before, ``[*B, Q, N]``.
     """
 
-    least_used: Tensor
+    usage: Tensor
     read: Tensor
 
 
 class LeastUsed(Addressing[Tensor, LeastUsedState]):
     """Address the slots read last, or the slot used least (Santoro et al. 2016, equation 7).
 
-    ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``. The query is the gate g_t, ``[*B, Q, 1]``, the
-    sigmoid of the paper's alpha.
+    ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``; the query is the gate g_t, ``[*B, Q, 1]``, the
+    sigmoid of the paper's alpha. Query n takes the slot that is n-th in the order of usage, least
+    first. The state tracks the usage; :meth:`track` brings it up to date after a step.
+
+    Args:
+        decay: gamma of the usage, in ``[0, 1]``.
+
+    Raises:
+        ValueError: ``decay`` is out of its range.
     """
 
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be in [0, 1]; got {decay}")
+        self.decay = decay
+
     def initial_state(self, memory: Memory) -> LeastUsedState:
-        """State in which the first open slot is both read and least used, ``[*B, 1, N]``."""
-        first = _first_slot(memory)
-        return LeastUsedState(first, first)
+        """No slot is used, and the one query read the first slot that may be addressed."""
+        return LeastUsedState(memory.keys.new_zeros(memory.keys.shape[:-1]), _first_slot(memory))
+
+    def least_used(self, memory: Memory, state: LeastUsedState) -> Tensor:
+        """w^lu: for each query a slot that was used least, one-hot rows ``[*B, Q, N]``."""
+        usage = state.usage
+        if memory.mask is not None:  # slots that no query may address come last
+            usage = usage.masked_fill(~memory.mask.any(-2), torch.inf)
+        return functional.least_used(usage, state.read.shape[-2])
+
+    def track(self, state: LeastUsedState, read: Tensor, written: Tensor) -> LeastUsedState:
+        """Track the usage: it decays, and grows by what was read and written (equation 5).
+
+        Args:
+            state: of the step before.
+            read: w_t^r, ``[*B, Q, N]``.
+            written: w_t^w, ``[*B, Q, N]``.
+        """
+        usage = functional.decayed_usage(state.usage, read, written, self.decay)
+        return LeastUsedState(usage.detach(), read)
 
     def forward(
         self, query: Tensor, memory: Memory, state: LeastUsedState
     ) -> tuple[Tensor, LeastUsedState]:
-        """Weights ``[*B, Q, N]``, and the unchanged state."""
-        weights = functional.interpolate(state.read, state.least_used, query)
+        """Weights ``[*B, Q, N]``; the state changes when the step is over, by :meth:`track`."""
+        weights = functional.interpolate(state.read, self.least_used(memory, state), query)
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)
         return weights, state

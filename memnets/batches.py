@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["BEGIN", "END", "MARKS", "PAD", "UNKNOWN", "Batch", "padded", "unpadded"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "MARKS",
+    "PAD",
+    "UNKNOWN",
+    "Batch",
+    "Curves",
+    "feedback",
+    "padded",
+    "unpadded",
+]
 
 #: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
 #: that begin and end an answer.
@@ -38,6 +49,26 @@ class Batch(NamedTuple):
     source_mask: Tensor | None = None
     target_mask: Tensor | None = None
     rewards: Tensor | None = None
+
+
+class Curves(NamedTuple):
+    """Lines on the same axes, for a picture of answers.
+
+    Attributes:
+        lines: label -> ``[k, 2]``.
+        caption: stands above.
+        across: name of the first coordinate.
+        up: name of the second.
+        points: ``[n, 2]``, drawn as dots.
+        dots: label of the points.
+    """
+
+    lines: Mapping[str, np.ndarray[Any, Any]]
+    caption: str = ""
+    across: str = ""
+    up: str = ""
+    points: np.ndarray[Any, Any] | None = None
+    dots: str = "points"
 
 
 def padded(
@@ -73,3 +104,18 @@ def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
         ``[n, ...]``.
     """
     return steps[row] if mask is None else steps[row][mask[row]]
+
+
+def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
+    """What a model is told of its actions: which it took, and what each brought.
+
+    Args:
+        actions: whole numbers ``[*B]``.
+        rewards: what each action would have brought, ``[*B, O]``.
+
+    Returns:
+        The action, one-hot, and its reward, ``[*B, O + 1]``.
+    """
+    taken = nn.functional.one_hot(actions, rewards.shape[-1])
+    brought = rewards.gather(-1, actions.unsqueeze(-1))
+    return torch.cat([taken.to(rewards.dtype), brought], -1)

@@ -35,9 +35,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from memnets import fast, functional
+from memnets import events, fast, functional
+from memnets._moved import moved
 from memnets.batches import Batch
-from memnets.precision import full_precision, full_precision_state
+from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
     "MOST_THREADS",
@@ -346,8 +347,15 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
     """Base class for functions from a query to weights over the slots of a memory.
 
     The weights say where to read or write. Weights and state are computed in float32, for 16-bit
-    inputs too; under autocast they stay float32.
+    inputs too; under autocast they stay float32. A subclass defines them in ``forward``; a call
+    reports the weights to all listeners (:mod:`memnets.events`).
     """
+
+    def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
+        """Weigh the slots, see :meth:`forward`; an addressing without a past needs no state."""
+        weights, state = super().__call__(query, memory, state)
+        events.report(self, weights=weights)
+        return weights, state
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -385,12 +393,21 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         return functional.read(weights, memory.values), state
 
 
+#: Methods of a cell that hand back a state, and what keeps it in float32 under autocast.
+_KEEPING = {
+    "start": full_precision_start,
+    "forward": full_precision_state,
+    "unroll": full_precision_state,
+}
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
-    :meth:`unroll` for many; both run a faster twin with the same result where there is one.
+    :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
+    autocast the state stays float32 between steps.
 
     Attributes:
         input_size: width of the input of a step.
@@ -399,6 +416,12 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     input_size: int
     output_size: int
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for method, keeping in _KEEPING.items():
+            if method in vars(cls):
+                setattr(cls, method, keeping(vars(cls)[method]))
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -490,19 +513,12 @@ class Controller(Cell[State]):
     """Base class for the network between the input and the memory.
 
     A controller does not know the memory. A subclass takes ``input_size`` as its first argument.
-    Under autocast the state stays float32 between steps.
 
     Attributes:
         hidden_size: width of the output; ``output_size`` is the same number.
     """
 
     hidden_size: int
-
-    def __init_subclass__(cls, **named: Any) -> None:
-        super().__init_subclass__(**named)
-        for method in ("forward", "unroll"):
-            if method in vars(cls):
-                setattr(cls, method, full_precision_state(vars(cls)[method]))
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
@@ -542,8 +558,8 @@ class MemoryAccess(_Precise, Cell[State]):
         """Width of the vector that a step reads."""
         return self.read_size
 
-    def head_names(self) -> dict[str, list[str]]:
-        """Names of heads for pictures, by the attribute that holds their :class:`Addressing`.
+    def head_names(self) -> dict[Addressing, list[str]]:
+        """Names of heads for pictures, by their :class:`Addressing`.
 
         The default is empty. Pictures draw an addressing without names as one head.
         """
@@ -653,10 +669,9 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         """
         return None
 
-    def alignments(self) -> dict[str, str]:
-        """Addressings that show where an answer looks, by label.
+    def alignments(self) -> dict[str, Addressing]:
+        """Addressings that show where an answer looks, by label; empty by default.
 
-        The values are names of submodules, such as ``"attention"``; the default is empty.
         :meth:`slot_names` gives a word for each of their slots.
         """
         return {}
@@ -713,3 +728,7 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
     # Encoders take lengths from the mask, so that a hole within a source would go unseen.
     if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
         raise ValueError("each source must have a step, and padding only after its last step")
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, name)

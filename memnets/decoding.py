@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD, feedback
 from memnets.core import EncoderDecoder, check_positive
 
 __all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
@@ -252,21 +252,6 @@ def generate(
     if beam == 1:
         return greedy(model, source, mask, max_length)
     return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
-
-
-def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
-    """Inputs that tell a model its last actions and their rewards.
-
-    Args:
-        actions: the actions taken, whole numbers ``[*B]``.
-        rewards: reward of each possible action, ``[*B, O]``.
-
-    Returns:
-        The action as a one-hot vector, then its reward, ``[*B, O + 1]``.
-    """
-    taken = nn.functional.one_hot(actions, rewards.shape[-1])
-    brought = rewards.gather(-1, actions.unsqueeze(-1))
-    return torch.cat([taken.to(rewards.dtype), brought], -1)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 - the twin's own ``fits`` accepts the part and its inputs;
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
   ``any_precision`` accepts all types;
+- nobody listens to the reports of the definition (:mod:`memnets.events`);
 - the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, or in
   a graph that is compiled, exported or traced. In a graph, twins with ``any_precision`` may run:
   they consist of PyTorch's own operations.
@@ -30,6 +31,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from memnets import events
 
 __all__ = ["Twin", "applies", "enabled", "find", "naive", "transformed", "twin", "twins"]
 
@@ -108,7 +111,7 @@ def enabled() -> bool:
     # Dynamo cannot read a context variable. ``_plain`` turns down most twins there.
     if torch.compiler.is_dynamo_compiling():
         return True
-    return _enabled.get() and not transformed()
+    return _enabled.get() and not events.listening() and not transformed()
 
 
 def transformed() -> bool:

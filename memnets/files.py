@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-
-if sys.platform != "win32":
-    import fcntl
+from filelock import FileLock, Timeout
 
 __all__ = [
     "FolderInUse",
@@ -47,53 +44,31 @@ class FolderInUse(ValueError):
     """Error: another process writes to a folder."""
 
 
-#: Descriptors of the folders that this process has locked.
-_locked: set[int] = set()
-
-
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Lock a folder against other writers within this context, on systems with such locks.
+def only_writer(folder: Path, name: str = ".lock") -> Iterator[Path]:
+    """Keep other processes from writing to a folder; gives the file that is locked.
 
-    The system frees the lock when the process ends, even after a crash. A forked process, such as a
-    worker that makes batches, does not hold the lock.
+    The lock is free when the process ends, however that is; processes that it forks, such as
+    workers that make batches, do not hold it. The file stays in the folder, which means nothing.
+
+    Args:
+        folder: that is written to.
+        name: of the file, for a folder in which several things may be done at once.
 
     Raises:
-        FolderInUse: another process has the lock.
+        FolderInUse: another one has the lock.
+        NoPlainFile: there is something that is no file in the place of the lock.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(target_of(folder / name), timeout=0)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another training writes to {folder}; wait for it, or stop it"
-            raise FolderInUse(message) from error
-    except BaseException:
-        os.close(descriptor)
-        raise
-    _locked.add(descriptor)
+        lock.acquire()
+    except Timeout as error:
+        message = f"another training writes to {folder}; wait for it, or stop it"
+        raise FolderInUse(message) from error
     try:
-        yield
+        yield Path(lock.lock_file)
     finally:
-        if descriptor in _locked:  # not so in a forked process
-            _locked.remove(descriptor)
-            os.close(descriptor)
-
-
-def _leave_locks_to_parent() -> None:
-    """Close the descriptors that a forked process inherits.
-
-    Otherwise a worker that outlives its parent would keep the parent's lock.
-    """
-    while _locked:
-        os.close(_locked.pop())
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_leave_locks_to_parent)
+        lock.release()
 
 
 def target_of(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["full_precision", "full_precision_state"]
+__all__ = ["full_precision", "full_precision_start", "full_precision_state"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,11 +69,30 @@ def full_precision_state(function: Function) -> Function:
     @wraps(function)
     def keeping(*arguments: Any, **named: Any) -> Any:
         outputs, state = function(*arguments, **named)
-        if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
-            state = _mapped(state, _widened)
-        return outputs, state
+        return outputs, _kept(state, arguments, named)
 
     return keeping  # type: ignore[return-value]
+
+
+def full_precision_start(function: Function) -> Function:
+    """Let a method under autocast hand back a first state in float32.
+
+    Args:
+        function: a method that returns a state alone.
+    """
+
+    @wraps(function)
+    def keeping(*arguments: Any, **named: Any) -> Any:
+        return _kept(function(*arguments, **named), arguments, named)
+
+    return keeping  # type: ignore[return-value]
+
+
+def _kept(state: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """A state that was computed from the arguments, in float32 where autocast is on for them."""
+    if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
+        state = _mapped(state, _widened)
+    return state
 
 
 #: Whether autocast is on for any kind of device. Some versions of PyTorch lack this name; the

@@ -6,7 +6,7 @@ import itertools
 import logging
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Curves
 from memnets.core import check_positive
-from memnets.viewing.plots import Curves
 from tasks.limits import check_room
 
 __all__ = ["Array", "Task", "by_name", "check_range", "renamed"]
@@ -198,13 +197,12 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return None
 
-    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
-        """Panels of curves that show answers, for tasks with curves.
+    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
+        """Panels of curves that show the answers to a test set, for tasks with curves.
 
         Args:
             split: one of :meth:`test_names`.
-            answer: returns a model's answers to the first batch of the set, in the form of the
-                targets.
+            answers: to the first batch of the set, in the form of the targets.
             count: most panels.
 
         Returns:

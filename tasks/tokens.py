@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch, padded, unpadded
+from memnets.batches import BEGIN, END, MARKS, Batch, padded, unpadded
 from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
@@ -19,7 +19,6 @@ __all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_
 #: Number of lengths in a group, for the share of exact answers by length.
 LENGTHS = 5
 TEST_SETS = ((30, 200), (40, 200))
-MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
 def answer_batch(

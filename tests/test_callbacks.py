@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from memnets.memories import NTM
-from memnets.training.callbacks import Curriculum, MemorySchedule
+from memnets.training import Curriculum, MemorySchedule
 from tasks import Copying, RepeatCopying
 
 
 def set_at(schedule: MemorySchedule, access: NTM, step: int, steps: int = 10) -> tuple[int, float]:
     """N and noise of the batch of a step."""
-    trainer = SimpleNamespace(global_step=step, estimated_stepping_batches=steps)
+    trainer = SimpleNamespace(global_step=step, estimated_stepping_batches=steps, datamodule=None)
     model = SimpleNamespace(access=access)
     schedule.setup(trainer, model, "fit")
     schedule.on_train_batch_start(trainer, model, None, step)

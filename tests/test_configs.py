@@ -82,7 +82,7 @@ def omniglot(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_config(config: Path, tmp_path) -> None:
     data = yaml.safe_load(config.read_text())["data"]
-    short = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]
+    short = ["--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"]
     main(["fit", "--config", str(config), *short, *small(data, tmp_path)])
     run = Path("runs") / config.parent.name / config.stem / "version_0"
     assert (run / "metrics.json").is_file(), "the config's name is not that of its file"

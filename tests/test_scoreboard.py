@@ -1,6 +1,5 @@
 """The scoreboard: what is finished is kept, what was stopped goes on, the table says what is so."""
 
-import fcntl
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,15 +67,15 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        with Path("runs/.scoreboard.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the training, too, is gone
+        with FileLock(LAST.parents[2] / ".lock"):  # until the training, too, is gone
+            pass
 
 
 def contents() -> dict[str, tuple[int, bytes]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes())
         for path in Path("runs").rglob("*")
-        if path.is_file() and path.name != ".scoreboard.lock"
+        if path.is_file() and path.name not in (".scoreboard.lock", ".lock")
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from memnets.app.cli import main
-from memnets.swaps import run_name
+from memnets.app.swaps import run_name
 from tasks import AssociativeRecall, Copying
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

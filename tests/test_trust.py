@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from memnets.app.cli import main
 from memnets.app.translator import Translator
+from memnets.app.trust import checked_config, config_of
 from memnets.training.runs import CheckpointError, load_checkpoint
-from memnets.trust import checked_config, config_of
 from tests.test_cli import CONFIGS, RUN, SMALL, fails, files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from memnets import functional
 from memnets.addressing import Content
 from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
-from memnets.core import Cell, Memory, Normalizer, check_positive
+from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive
 from memnets.scores import ScaledDot
 
 __all__ = [
@@ -124,9 +124,9 @@ class MultiHead(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """Names of the heads, for pictures."""
-        return {"addressing": [f"head {head + 1}" for head in range(self.heads)]}
+        return {self.addressing: [f"head {head + 1}" for head in range(self.heads)]}
 
     def project(self, inputs: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
         """Project inputs to ``count`` of queries (0), keys (1), values (2), from ``first`` on.

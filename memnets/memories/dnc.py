@@ -7,8 +7,16 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
-from memnets.core import Memory, Score, check_positive
+from memnets.addressing import (
+    Allocating,
+    AllocatingQuery,
+    AllocatingState,
+    Linked,
+    LinkedQuery,
+    LinkedState,
+)
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["DNC", "DNCLayout", "DNCQueries", "DNCState"]
@@ -121,18 +129,18 @@ class DNC(Slotted[DNCState]):
         self.layout = DNCLayout(read_heads, width)
         self.interface_size = sum(self.layout.sizes)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """Names of the heads, for pictures."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
-        return {"writing": ["write"], "reading": reads}
+        return {self.writing: ["write"], self.reading: reads}
 
     def initial_state(self, batch_size: int) -> DNCState:
         """State before the first step: zeros, except for a memory with a spread."""
         memory = self.first_memory(batch_size)
-        unused = self.writing.initial_state(Memory(memory, memory))
-        link, weights = self.reading.initial_state(Memory(memory, memory))
+        usage, written = self.writing.initial_state(Memory(memory, memory))
+        link, precedence, weights = self.reading.initial_state(Memory(memory, memory))
         weights = weights.expand(-1, self.read_heads, -1)
-        return DNCState(memory, unused, unused, link, unused, weights)
+        return DNCState(memory, usage, precedence, link, written.squeeze(1), weights)
 
     def queries(self, interface: Tensor) -> DNCQueries:
         """Split the interface into queries and gates (Methods, "Interface parameters").
@@ -169,12 +177,15 @@ class DNC(Slotted[DNCState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
-        usage = functional.usage(usage, written, functional.retention(weights, free_gates))
-        writing_weights, _ = self.writing(writing, Memory(memory, memory), usage)
-        memory = functional.erase_add(memory, writing_weights, erase, add)
-        written = writing_weights.squeeze(1)
-        link = functional.link(link, precedence, written)
-        precedence = functional.precedence(precedence, written)
-        weights, _ = self.reading(reading, Memory(memory, memory), LinkedState(link, weights))
-        vectors = functional.read(weights, memory)
+        used = AllocatingState(usage, written.unsqueeze(1))
+        used = self.writing.release(used, weights, free_gates)
+        write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
+        memory = functional.erase_add(memory, write, erase, add)
+        written = written.squeeze(1)
+        linked = self.reading.follow(LinkedState(link, precedence, weights), written)
+        read, linked = self.reading(reading, Memory(memory, memory), linked)
+        link, precedence, weights = linked
+        vectors = functional.read(read, memory)
+        tracked = {"memory": memory, "usage": usage, "link": link}
+        report(self, read=read, write=write, erase=erase, add=add, **tracked)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

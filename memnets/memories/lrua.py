@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["LRUA", "LRUAState"]
@@ -66,28 +67,24 @@ class LRUA(Slotted[LRUAState]):
     ) -> None:
         super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
         check_positive(heads=heads)
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be in [0, 1]; got {decay}")
         self.heads = heads
-        self.decay = decay
         self.read_size = heads * width
-        self.writing = LeastUsed()
+        self.writing = LeastUsed(decay)
         self.reading = Sharp(score)
         self.interface_size = heads * (width + 2)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """Names of the heads, for pictures."""
         return {
-            "writing": [f"write {head + 1}" for head in range(self.heads)],
-            "reading": [f"read {head + 1}" for head in range(self.heads)],
+            self.writing: [f"write {head + 1}" for head in range(self.heads)],
+            self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
 
     def initial_state(self, batch_size: int) -> LRUAState:
         """Memory without any usage, and all heads on the first slot."""
         memory = self.first_memory(batch_size)
-        first = self.writing.initial_state(Memory(memory, memory)).read
-        unused = memory.new_zeros(batch_size, self.slots)
-        return LRUAState(memory, unused, first.expand(-1, self.heads, -1))
+        usage, first = self.writing.initial_state(Memory(memory, memory))
+        return LRUAState(memory, usage, first.expand(-1, self.heads, -1))
 
     def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
         """One step: ``[B, interface_size] -> [B, heads * W]``."""
@@ -96,15 +93,13 @@ class LRUA(Slotted[LRUAState]):
             (self.heads * self.width, self.heads, self.heads), -1
         )
         keys = keys.unflatten(-1, (self.heads, self.width))
-        least_used = functional.least_used(usage, self.heads)
-        written, _ = self.writing(
-            gates.sigmoid().unsqueeze(-1),
-            Memory(memory, memory),
-            LeastUsedState(least_used, weights),
-        )
-        memory = functional.empty_add(memory, least_used, written, keys)
+        slots, used = Memory(memory, memory), LeastUsedState(usage, weights)
+        emptied = self.writing.least_used(slots, used)
+        written, used = self.writing(gates.sigmoid().unsqueeze(-1), slots, used)
+        memory = functional.empty_add(memory, emptied, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
-        weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
-        # Usage chooses slots and has no gradient.
-        usage = functional.decayed_usage(usage, weights, written, self.decay).detach()
-        return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)
+        read, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
+        usage, weights = self.writing.track(used, read, written)
+        tracked = {"emptied": emptied, "memory": memory, "usage": usage}
+        report(self, read=read, write=written, add=keys, **tracked)
+        return functional.read(read, memory).flatten(1), LRUAState(memory, usage, weights)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
-from memnets.core import Memory, Score, check_positive
+from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.events import report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["NTM", "NTMLayout", "NTMState"]
@@ -146,11 +147,11 @@ class NTM(Slotted[NTMState]):
             raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """Names of the heads, for pictures: read heads first."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
         writes = [f"write {head + 1}" for head in range(self.write_heads)]
-        return {"addressing": reads + writes}
+        return {self.addressing: reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
         """Initial memory, with all heads on the first slot.
@@ -202,7 +203,9 @@ class NTM(Slotted[NTMState]):
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
         query, erase, add = self.queries(interface)
-        weights, _ = self.addressing(query, Memory(memory, memory), previous)
-        vectors = functional.read(weights[:, : self.read_heads], memory)
-        memory = functional.erase_add(memory, weights[:, self.read_heads :], erase, add)
-        return vectors.flatten(1), NTMState(memory, weights)
+        weights, previous = self.addressing(query, Memory(memory, memory), previous)
+        read, write = weights.tensor_split((self.read_heads,), 1)
+        vectors = functional.read(read, memory)
+        memory = functional.erase_add(memory, write, erase, add)
+        report(self, read=read, write=write, erase=erase, add=add, memory=memory)
+        return vectors.flatten(1), NTMState(memory, previous)

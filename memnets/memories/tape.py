@@ -9,7 +9,8 @@ from torch import Tensor
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.core import Memory, MemoryAccess, Score, check_positive
+from memnets.core import Addressing, Memory, MemoryAccess, Score, check_positive
+from memnets.events import report
 from memnets.scores import ScaledDot
 
 __all__ = ["Tape", "TapeState"]
@@ -55,9 +56,9 @@ class Tape(MemoryAccess[TapeState]):
         self.no_slots: Tensor
         self.register_buffer("no_slots", torch.empty(0, width), persistent=False)
 
-    def head_names(self) -> dict[str, list[str]]:
+    def head_names(self) -> dict[Addressing, list[str]]:
         """Names of the heads, for pictures."""
-        return {"addressing": [f"read {head + 1}" for head in range(self.read_heads)]}
+        return {self.addressing: [f"read {head + 1}" for head in range(self.read_heads)]}
 
     def initial_state(self, batch_size: int) -> TapeState:
         """No slots."""
@@ -72,6 +73,7 @@ class Tape(MemoryAccess[TapeState]):
         mask = torch.cat([state.mask, state.mask.new_ones(len(interface), 1)], 1)
         memory = Memory(keys, values, mask.unsqueeze(1))
         vectors, _ = self.addressing.read(rows[:, 2:], memory, None)
+        report(self, add=rows[:, 1:2], memory=values)
         return vectors.flatten(1), TapeState(keys, values, mask)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:

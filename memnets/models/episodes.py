@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, Memory, State, check_source, make
+from memnets.core import Addressing, EncoderDecoder, Memory, State, check_source, make
 from memnets.features import Features, made_features
 from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
@@ -42,6 +42,11 @@ class _Episodic(Model[State]):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if self.tbptt_steps is not None:
+            raise ValueError(
+                "queries are answered one by one, so there is nothing to cut: tbptt_steps must be "
+                f"None; got {self.tbptt_steps}"
+            )
         if not 0 < output_size < input_size:
             raise ValueError(
                 f"an input is a vector and its label: input_size must be more than "
@@ -205,9 +210,9 @@ class MetaLearner(_Episodic[State]):
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
-        return {label: f"learner.{name}" for label, name in self.learner.alignments().items()}
+        return self.learner.alignments()
 
 
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:

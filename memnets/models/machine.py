@@ -27,10 +27,9 @@ class MemoryMachine(SequenceModel):
     Args:
         input_size: width of the input, at least 1.
         output_size: width of the output, at least 1.
-        controller: makes the controller from the width of its input, the machine's input and the
-            vector read together: a class, its other arguments given.
+        controller: makes the controller from the width of its input, that of the machine's input
+            and the vector read together: a class, its other arguments given.
         access: the memory with its heads; ``None`` = a machine without memory, the baseline.
-        tbptt_steps: number of steps after which the gradient is cut, at least 1; ``None`` = never.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -43,7 +42,6 @@ class MemoryMachine(SequenceModel):
         output_size: int,
         controller: Callable[[int], Cell],
         access: MemoryAccess | None = None,
-        tbptt_steps: int | None = None,
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
@@ -55,9 +53,7 @@ class MemoryMachine(SequenceModel):
         # No embedding: the machine sees vectors unchanged, as in the papers.
         one_hot = OneHot(input_size)
         output = nn.Linear(body.output_size, output_size)
-        super().__init__(
-            Inputs(one_hot, one_hot), body, output, tbptt_steps=tbptt_steps, **settings
-        )
+        super().__init__(Inputs(one_hot, one_hot), body, output, **settings)
         self.input_size = input_size
 
     @property

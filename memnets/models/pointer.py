@@ -13,6 +13,7 @@ from memnets.addressing import Content
 from memnets.batches import END, Batch
 from memnets.cells import Bridge
 from memnets.core import (
+    Addressing,
     Cell,
     Encoder,
     Memory,
@@ -247,9 +248,9 @@ class PointerNetwork(Model[PointerState]):
         longest = self.encoder.max_length
         return None if longest is None or source_steps <= longest else 0
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: where each step points."""
-        return {"pointer": "attention"}
+        return {"pointer": self.attention}
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """See :meth:`~memnets.core.EncoderDecoder.slot_names`."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.addressing import Content, HardState
+from memnets.addressing import Content, Hard, HardState
 from memnets.batches import Batch
 from memnets.cells import Bridge, Output, tied_embeddings
 from memnets.core import (
@@ -98,6 +98,11 @@ class Seq2Seq(Model[Seq2SeqState]):
         check_positive(input_size=input_size, output_size=output_size, width=width)
         if attend not in ("before", "after"):
             raise ValueError(f"attend must be 'before' or 'after'; got {attend!r}")
+        if isinstance(attention, Hard) and self.tbptt_steps is not None:
+            raise ValueError(
+                "hard attention learns from what its draws are worth to all later steps: "
+                f"tbptt_steps must be None; got {self.tbptt_steps}"
+            )
         self.input_size = input_size
         self.before = attend == "before"
         self.input_feeding = input_feeding
@@ -224,12 +229,14 @@ class Seq2Seq(Model[Seq2SeqState]):
         longest = self.encoder.max_length
         return None if longest is None or source_steps <= longest else 0
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
-        return {} if self.attention is None else {"attention": "attention"}
+        return {} if self.attention is None else {"attention": self.attention}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding, plus the loss of hard attention's draws."""
+        """Mean loss over all steps but padding; hard attention learns from it by REINFORCE."""
+        if not isinstance(self.attention, Hard):
+            return super().loss(batch)
         state = self.encode(batch.source, batch.source_mask)
         logits, state = self.decode(batch.inputs, state)
         losses = self.objective.losses(logits, batch.targets)

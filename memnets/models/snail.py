@@ -11,7 +11,7 @@ from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
 from memnets.cells.embeddings import Embedding, Inputs, Vectors
-from memnets.core import Cell, check_positive, check_source
+from memnets.core import Addressing, Cell, check_positive, check_source
 from memnets.models.sequence import SequenceModel, SequenceState
 
 __all__ = ["SNAIL"]
@@ -87,11 +87,7 @@ class SNAIL(SequenceModel):
         check_source(source, mask)
         return super().encode(source, mask)
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each attention block."""
-        assert isinstance(self.body, Chain)
-        # Every other cell of the body is an attention block.
-        return {
-            f"attention {number + 1}": f"body.cells.{2 * number}.addressing"
-            for number in range((len(self.body.cells) + 1) // 2)
-        }
+        blocks = (cell for cell in self.body.modules() if isinstance(cell, AttentionBlock))
+        return {f"attention {n + 1}": block.addressing for n, block in enumerate(blocks)}

@@ -9,10 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from memnets.cells.attention import EncoderStack, Norm, SelfAttention, transformer_stack
+from memnets.cells.attention import (
+    CrossAttention,
+    EncoderStack,
+    Norm,
+    SelfAttention,
+    transformer_stack,
+)
 from memnets.cells.composed import residual_stack
 from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
-from memnets.core import Cell, check_positive, check_source
+from memnets.core import Addressing, Cell, check_positive, check_source
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.training.model import Model
 
@@ -100,11 +106,11 @@ class Transformer(Model[TransformerState]):
         longest = self.inputs.max_length
         return 0 if longest is not None and source_steps > longest else longest
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each decoder layer."""
+        cells = [cell for cell in self.decoder.modules() if isinstance(cell, CrossAttention)]
         return {
-            f"layer {layer + 1}": f"decoder.cells.{layer}.cells.1.cell.attention.addressing"
-            for layer in range(len(self.encoder.layers))
+            f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
         }
 
 
@@ -206,11 +212,11 @@ class CausalTransformer(StackModel):
             **settings,
         )
 
-    def alignments(self) -> dict[str, str]:
+    def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each layer."""
+        cells = [cell for cell in self.body.modules() if isinstance(cell, SelfAttention)]
         return {
-            f"layer {layer + 1}": f"body.cells.{layer}.cells.0.cell.attention.addressing"
-            for layer in range(self.layers)
+            f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
         }
 
 

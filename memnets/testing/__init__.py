@@ -34,7 +34,13 @@ Needs Hypothesis: ``pip install memnets[testing]``.
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
 from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.objectives import check_kernel, check_objective
-from memnets.testing.steps import check_access, check_controller, check_model, check_pointer
+from memnets.testing.steps import (
+    check_access,
+    check_cell,
+    check_controller,
+    check_model,
+    check_pointer,
+)
 from memnets.testing.strategies import (
     allocating_queries,
     linked_queries,
@@ -58,6 +64,7 @@ __all__ = [
     "allocating_queries",
     "check_access",
     "check_addressing",
+    "check_cell",
     "check_controller",
     "check_decoding",
     "check_encoder",

@@ -1,4 +1,4 @@
-"""Checks of parts that take steps over explicit state: controllers, memory accesses, models."""
+"""Checks of parts that take steps over explicit state: cells, memory accesses, models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from unittest import mock
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memnets import fast, functional
 from memnets.batches import BEGIN, END, Batch
-from memnets.core import Addressing, Controller, MemoryAccess, Normalizer, map_state
+from memnets.core import Addressing, Cell, Controller, MemoryAccess, Normalizer, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,
@@ -43,7 +43,7 @@ from memnets.testing.laws import (
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["check_access", "check_controller", "check_model", "check_pointer"]
+__all__ = ["check_access", "check_cell", "check_controller", "check_model", "check_pointer"]
 
 
 class _Sequences(NamedTuple):
@@ -237,34 +237,206 @@ class _Started(_Recurrent):
                 assert tensor.dtype == expected, f"{tensor.dtype}, expected {expected}"
 
 
-class _ControllerSubject(_Started, _Chunked):
-    check = "check_controller"
-    kind = Controller
-    input_size = 3
+class _CellSubject(_Started, _Chunked):
+    """Any cell that is made from the width of its input."""
+
+    check = "check_cell"
+    kind: ClassVar[type | None] = Cell
+    sourced = False
+    input_size = 4
 
     def make(self, arguments: dict[str, Any]) -> Any:
         return self.factory(self.input_size, **arguments)
 
+    def width(self) -> int:
+        """Width of the input of a step."""
+        return self.input_size
+
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
-        tensor: Tensor = draw(strategies.tensors((batch, time, self.input_size), special=False))
+        tensor: Tensor = draw(strategies.tensors((batch, time, self.width()), special=False))
         return tensor
 
-    def advance(self, part: Controller, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return part.unroll(steps, state)
+    def start(self, part: Any, source: Tensor) -> Any:
+        return part.start(source) if self.sourced else part.initial_state(len(source))
 
-    def step(self, part: Controller, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def advance(
+        self, part: Any, steps: Tensor, state: Any, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        result: tuple[Tensor, Any] = part.unroll(steps, state, mask)
+        return result
+
+    def step(self, part: Any, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         result: tuple[Tensor, Any] = part(inputs, state)
         return result
 
+    @law("a step gives [B, output_size]")
+    def shape(self, draw: Draw) -> None:
+        self._shape(draw, "output_size")
+
+    def _shape(self, draw: Draw, size: str) -> None:
+        part = self.build(training=draw(st.booleans()))
+        assert part.input_size == self.width(), f"input_size is {part.input_size}"
+        source, steps = self.inputs(draw)
+        state = self.start(part, source)
+        for one, _ in (part(steps[:, 0], state), part.step(steps[:, 0], state)):
+            assert_shape(one, (len(steps), getattr(part, size)), steps)
+        many, _ = self.advance(part, steps, state)
+        assert_shape(many, (*steps.shape[:2], getattr(part, size)), steps)
+
+    @law("steps that a sequence skips leave no trace")
+    def skipped(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw, batch=3, time=4))
+        rest = differentiable(self.following(draw, source, 2))
+        mask = _steps_taken(draw, *steps.shape[:2])
+        sizes = draw(st.sampled_from([[1, 3], [2, 2], [3, 1], [1, 2, 1]]))
+        sources = [*differentiated((source, steps, rest)), *part.parameters()]
+
+        def one_by_one(state: Any) -> tuple[Tensor, Any]:
+            outputs = []
+            for inputs, taken in zip(steps.unbind(1), mask.unbind(1), strict=True):
+                output, after = self.step(part, inputs, state)
+                state = part.choose(taken, after, state)
+                outputs.append(output)
+            return torch.stack(outputs, 1), state
+
+        def in_chunks(state: Any) -> tuple[Tensor, Any]:
+            outputs = []
+            for inputs, taken in zip(steps.split(sizes, 1), mask.split(sizes, 1), strict=True):
+                output, state = self.advance(part, inputs, state, taken)
+                outputs.append(output)
+            return torch.cat(outputs, 1), state
+
+        ways = {
+            "all at once": lambda state: self.advance(part, steps, state, mask),
+            "one by one": one_by_one,
+            f"in chunks of {sizes}": in_chunks,
+        }
+        expected = self._each_alone(part, source, steps, mask, rest)
+        expected_gradients = gradients(expected, sources)
+        for name, way in ways.items():
+            outputs, state = way(self.start(part, source))
+            # Where a step is skipped, the output may be anything.
+            outputs = outputs.where(mask.unsqueeze(-1), 0.0)
+            result = outputs, self.advance(part, rest, state)[0]
+            what = f"with the mask {mask.int().tolist()}, {name}, and without the skipped steps"
+            assert_close(result, expected, f"outputs {what}")
+            assert_close(gradients(result, sources), expected_gradients, f"gradient {what}")
+
+    def _each_alone(
+        self, part: Any, source: Tensor, steps: Tensor, mask: Tensor, rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of each sequence at the steps that it takes, 0 at others; and those after."""
+        outputs, later = [], []
+        for row, taken in enumerate(mask):
+            one = slice(row, row + 1)
+            state = self.start(part, source[one])
+            places = torch.zeros(len(taken), int(taken.sum()), dtype=steps.dtype)
+            places[taken] = torch.eye(places.shape[1], dtype=steps.dtype)
+            after = None
+            if places.shape[1]:
+                after, state = self.advance(part, steps[one][:, taken], state)
+            later.append(self.advance(part, rest[one], state)[0])
+            empty = later[-1].new_zeros(1, len(taken), later[-1].shape[-1])
+            outputs.append(empty if after is None else places @ after)
+        return torch.cat(outputs), torch.cat(later)
+
+    @law("the fast path and the plain one agree")
+    def fast_path(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw))
+        state = map_state(differentiable, self.start(part, source))
+        sources = [*differentiated((steps, state)), *part.parameters()]
+
+        def by_steps() -> tuple[Tensor, Any]:
+            after, outputs = state, []
+            for inputs in steps.unbind(1):
+                output, after = part.step(inputs, after)
+                outputs.append(output)
+            return torch.stack(outputs, 1), after
+
+        for way in (by_steps, lambda: self.advance(part, steps, state)):
+            quick = way()
+            with fast.naive():
+                plain = way()
+            assert_close(quick, plain, "outputs and state")
+            assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
+
+    @law("padding of the source never changes a result")
+    def source_padding(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=3)
+        lengths = [draw(st.integers(1, source.shape[1])) for _ in range(len(source))]
+        mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+        padded, _ = self.advance(part, steps, part.start(source, mask))
+        for row, length in enumerate(lengths):
+            one = slice(row, row + 1)
+            alone, _ = self.advance(part, steps[one], part.start(source[one, :length]))
+            what = f"outputs with {length} steps of {source.shape[1]} of the source"
+            assert_close(padded[one], alone, what)
+
+
+def _steps_taken(draw: Draw, batch: int, time: int) -> Tensor:
+    """A mask with holes: one step that nobody takes, and at times a sequence that takes none."""
+    rows = st.lists(st.booleans(), min_size=time, max_size=time)
+    mask = torch.tensor([draw(rows) for _ in range(batch)])
+    # The simplest mask of all is of one kind; two rows of another make it tell something.
+    mask[0] ^= torch.arange(time) % 2 == 0
+    mask[1] = True
+    mask[:, draw(st.integers(0, time - 1))] = False
+    return mask
+
+
+def check_cell(
+    cell: Callable[..., Cell],
+    *,
+    size: int = 4,
+    sourced: bool = False,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that a cell keeps every law of cells.
+
+    Shapes; all steps at once, one by one and in any chunks give the same numbers, gradients too,
+    and so they do with a mask: a step that a sequence skips leaves no trace; the fast path and the
+    plain one agree; batch neighbours never change a result; the batch comes first in the state,
+    and a first one has the precision and the device of the cell; the gradient reaches every
+    parameter; nothing is kept on self or modified in place.
+
+    Args:
+        cell: a class, or a function that makes the cell, from the width of its input.
+        size: width of the input.
+        sourced: whether the cell looks at a source: its first state is then ``start(source)``, of
+            vectors as wide as its input.
+        dtypes: the types of less than double precision that the cell is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``cell``, besides the width of the input.
+
+    Raises:
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
+
+    Example:
+        ``check_cell(SelfAttention, heads=2)``
+    """
+    subject = _CellSubject(cell, arguments, dtypes)
+    subject.input_size, subject.sourced = size, sourced
+    subject.hold(max_examples, leave_out, [] if sourced else ["source_padding"])
+
+
+class _ControllerSubject(_CellSubject):
+    check = "check_controller"
+    kind = Controller
+    input_size = 3
+
     @law("a step gives [B, hidden_size]")
     def shape(self, draw: Draw) -> None:
-        part = self.build(training=draw(st.booleans()))
-        assert part.input_size == self.input_size, f"input_size is {part.input_size}"
-        source, steps = self.inputs(draw)
-        hidden, _ = part(steps[:, 0], self.start(part, source))
-        assert_shape(hidden, (len(steps), part.hidden_size), steps)
-        hiddens = self.run(part, _Sequences(source, steps))
-        assert_shape(hiddens, (*steps.shape[:2], part.hidden_size), steps)
+        self._shape(draw, "hidden_size")
 
 
 def check_controller(
@@ -277,10 +449,7 @@ def check_controller(
 ) -> None:
     """Check that a controller keeps every law of controllers.
 
-    Results have the right shapes. All steps at once, one by one and in any chunks give the same
-    results and gradients. Batch neighbours never change a result. The batch comes first in the
-    state; the initial state has the precision and the device of the controller. The gradient
-    reaches every parameter. Nothing is kept on self or modified in place.
+    The laws of :func:`check_cell` hold, and the output has the width ``hidden_size``.
 
     Args:
         controller: class of the controller, or a function that makes it from its input's width.
@@ -297,11 +466,12 @@ def check_controller(
     Example:
         ``check_controller(LSTM, hidden_size=8)``
     """
-    _ControllerSubject(controller, arguments, dtypes).hold(max_examples, leave_out)
+    subject = _ControllerSubject(controller, arguments, dtypes)
+    subject.hold(max_examples, leave_out, ["source_padding"])
 
 
-class _AccessSubject(_Started):
-    """Laws of memory accesses."""
+class _AccessSubject(_CellSubject):
+    """Laws of memory accesses; a part is built to ask for the width of its interface."""
 
     check = "check_access"
     kind = MemoryAccess
@@ -312,6 +482,12 @@ class _AccessSubject(_Started):
         with torch.random.fork_rng(devices=[]):
             size: int = self.build().interface_size
         return size
+
+    def make(self, arguments: dict[str, Any]) -> Any:
+        return self.factory(**arguments)
+
+    def width(self) -> int:
+        return self.interface_size
 
     def sequence(
         self,
@@ -329,19 +505,9 @@ class _AccessSubject(_Started):
         interfaces: Tensor = draw(strategies.tensors(shape, dtype, low, high, special))
         return interfaces
 
-    def advance(self, part: MemoryAccess, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
-        outputs = []
-        for interface in steps.unbind(1):
-            vectors, state = part(interface, state)
-            outputs.append(vectors)
-        return torch.stack(outputs, 1), state
-
     @law("a step gives [B, read_size]")
     def shape(self, draw: Draw) -> None:
-        part = self.build(training=draw(st.booleans()))
-        source, steps = self.inputs(draw)
-        vectors, _ = part(steps[:, 0], self.start(part, source))
-        assert_shape(vectors, (len(steps), part.read_size), steps)
+        self._shape(draw, "read_size")
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
@@ -353,7 +519,7 @@ class _AccessSubject(_Started):
         for interface in steps.unbind(1):
             # The gradient of one step at a time: over several, even the true one may overflow.
             interface, state = map_state(differentiable, (interface, state))
-            vectors, next_state = part(interface, state)
+            vectors, next_state = part.step(interface, state)
             assert_finite((vectors, next_state), "what is read and the state")
             sources = [*differentiated((interface, state)), *part.parameters()]
             assert_finite(gradients((vectors, next_state), sources), "gradient")
@@ -367,18 +533,6 @@ class _AccessSubject(_Started):
         reached = (gradient != 0).flatten(0, 1).any(0)
         missed = (~reached).nonzero().flatten().tolist()
         assert reached.all(), f"no gradient for entries {missed} of the interface"
-
-    @law("the fast path and the plain one agree")
-    def fast_path(self, draw: Draw) -> None:
-        part = self.build()
-        source, steps = map_state(differentiable, self.inputs(draw))
-        state = map_state(differentiable, self.start(part, source))
-        sources = [*differentiated((steps, state)), *part.parameters()]
-        quick = self.advance(part, steps, state)
-        with fast.naive():
-            plain = self.advance(part, steps, state)
-        assert_close(quick, plain, "outputs and state")
-        assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
 
     @law("steps change every part of the state", examples=3)
     def writes(self, draw: Draw) -> None:
@@ -537,12 +691,10 @@ def check_access(
 ) -> None:
     """Check that a memory access keeps every law of accesses.
 
-    Results have the right shapes. Batch neighbours never change a result. The batch comes first in
-    the state; the initial state has the precision and the device of the access. Results and
+    The laws of :func:`check_cell` hold, and the output has the width ``read_size``. Results and
     gradients are finite for extreme interfaces in float32, bfloat16 and float16. The gradient
-    reaches every parameter and every entry of the interface. The fast path agrees with the
-    definition, gradients too. No parameter depends on the number of slots (the attribute ``slots``,
-    or an argument with which the state grows). Nothing is kept on self or modified in place.
+    reaches every entry of the interface. Steps change every part of the state. No parameter depends
+    on the number of slots (the attribute ``slots``, or an argument with which the state grows).
 
     Args:
         access: class of the access, or a function that makes it.
@@ -559,7 +711,7 @@ def check_access(
     Example:
         ``check_access(NTM, slots=8, width=4)``
     """
-    _AccessSubject(access, arguments, dtypes).hold(max_examples, leave_out)
+    _AccessSubject(access, arguments, dtypes).hold(max_examples, leave_out, ["source_padding"])
 
 
 class _ModelSubject(_Chunked):

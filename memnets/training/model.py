@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as lightning
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, State, map_state
+from memnets.core import EncoderDecoder, State, check_positive, map_state
+from memnets.files import write_atomically
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.runs import FORMAT, Origin
+from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model", "TrainingDiverged"]
 
@@ -43,7 +47,13 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             the training; or ``inverse_sqrt``, with the inverse root of the step (Vaswani et al.
             2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
+        tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
+            ``None`` = never. With it, memory does not grow with the length of an answer. The
+            weights still change once for each batch.
     """
+
+    #: What the model was built from, if ``memnets fit`` or :func:`memnets.load` built it.
+    origin: Origin | None = None
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
         warmup_steps: int = 0,
+        tbptt_steps: int | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine", "inverse_sqrt"):
@@ -59,6 +70,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if tbptt_steps is not None:
+            check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
             raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
         if not callable(optimizer):
@@ -70,6 +83,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
+        self.tbptt_steps = tbptt_steps
         # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
@@ -85,10 +99,25 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding, a scalar."""
+        """Mean loss over all steps but padding, a scalar; cut every ``tbptt_steps``, if given."""
+        if self.tbptt_steps is not None and torch.is_grad_enabled():
+            parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return truncated_loss(self, parameters, batch, self.tbptt_steps)
         return masked_mean(
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
+
+    def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
+        """Begin an answer whose gradient is cut every so many steps.
+
+        Args:
+            batch: of a task.
+            steps: from one cut to the next, at least 1.
+
+        Returns:
+            The state from which to decode, and how many steps there are to the first cut.
+        """
+        return self.encode(batch.source, batch.source_mask), steps
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check that the batch fits the objective.
@@ -172,15 +201,24 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Forget the answers of earlier tests."""
         self.test_notes: list[str] = []
+        self.test_answers: dict[str, list[Tensor]] = {}
         self._examined: dict[tuple[str, str], list[Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Keep the model's answers to a batch and their scores."""
+        """Keep the model's answers to a batch and their scores.
+
+        ``test_answers`` holds the answers to each test set, batch by batch, in the form of the
+        targets and on the CPU. If a model answers in several ways, it holds the first. The answers
+        stay until the next test, for pictures and files.
+        """
         name = self._task.test_names()[dataloader_idx]
-        for way, examined in self.objective.examine(self, batch).items():
+        found = self.objective.examine(self, batch)
+        for number, (way, examined) in enumerate(found.items()):
             # On the CPU: the answers to a whole test set may not fit on a GPU.
             kept = map_state(Tensor.cpu, examined)
             self._examined.setdefault((name, way), []).append(kept)
+            if number == 0:
+                self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
         """Log the mean of each score, and the task's own measures, under the test set's name.
@@ -231,10 +269,33 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint that :func:`memnets.load` reads: weights and settings.
+
+        A kill in the middle of it leaves an older file of this name as it was.
+
+        Args:
+            path: of the file; its folder is made if need be.
+
+        Raises:
+            ValueError: the model was made in Python, so that it has no config.
+        """
+        if self.origin is None:
+            raise ValueError(
+                "expected a model with a config, of memnets fit or memnets.load; a model made in "
+                "Python has none: save torch.save(model.state_dict(), path), and load that into a "
+                "model that is made the same way"
+            )
+        entries = {"format": FORMAT, **self.origin.entries(), "state_dict": self.state_dict()}
+        write_atomically(Path(path), lambda file: torch.save(entries, file))
+
     # Dropout and sampling draw from the generator of torch: a resumed run must restore its state.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the random generators."""
+        """Save the format, the settings of the model, and the state of the random generators."""
+        checkpoint["format"] = FORMAT
+        if self.origin is not None:
+            checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))
         checkpoint["generators"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["generators"]["cuda"] = torch.cuda.get_rng_state_all()

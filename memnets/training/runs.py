@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from memnets.files import read_text, write_atomically
 
 __all__ = [
+    "FORMAT",
     "AtomicCheckpointIO",
     "CSVTable",
     "CheckpointError",
+    "Origin",
     "changes",
     "check_name",
     "check_optimizer_state",
@@ -39,15 +41,39 @@ __all__ = [
 _MOST_METRICS = 2**24
 
 
+#: The layout of checkpoints. It grows when this version could not read what the next one writes.
+#: Version 0.1 wrote no number.
+FORMAT = 2
+
+
 class CheckpointError(ValueError):
     """Error: a checkpoint is missing, damaged, or of another model."""
+
+
+class Origin(NamedTuple):
+    """What a model was built from, so that its checkpoints can be built again.
+
+    Attributes:
+        config: YAML of the run, with the settings of the model under ``model``.
+        sizes: of inputs and outputs, which the task has set: ``input_size`` and ``output_size``.
+        task_state: what the task has learned, under the name of its class, if anything.
+    """
+
+    config: str
+    sizes: dict[str, int]
+    task_state: dict[str, dict[str, Any]]
+
+    def entries(self) -> dict[str, Any]:
+        """The entries of a checkpoint."""
+        return {"config": self.config, "sizes": dict(self.sizes), **self.task_state}
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Load a checkpoint, tensors and plain values alone (``weights_only=True``).
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged.
+        CheckpointError: there is no such file, it is damaged, or a newer version of this library
+            wrote it.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file")
@@ -60,6 +86,12 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"expected a checkpoint at {path}; the file holds no state_dict")
+    written = checkpoint.get("format", 1)
+    if type(written) is int and written > FORMAT:
+        raise CheckpointError(
+            f"{path} has the format {written}, and this version of memnets reads up to {FORMAT}; "
+            "a newer version reads it"
+        )
     for name, fits, expected in _CHECKPOINT:
         if name in checkpoint and not fits(checkpoint[name]):
             raise CheckpointError(
@@ -75,6 +107,14 @@ def _whole(value: Any) -> bool:
 def _named_tensors(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+def _sizes(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"input_size", "output_size"}
+        and all(map(_whole, value.values()))
     )
 
 
@@ -116,7 +156,9 @@ def _generators(value: Any) -> bool:
 
 #: For each entry of a checkpoint, a check of its value, and a description for the error.
 _CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("format", lambda value: _whole(value) and value > 0, "a whole number of at least 1"),
     ("state_dict", _named_tensors, "tensors by their names"),
+    ("sizes", _sizes, "input_size and output_size, whole numbers"),
     ("optimizer_states", _optimizer_states, "a list of states of optimizers"),
     ("lr_schedulers", lambda value: isinstance(value, list), "a list"),
     (
@@ -139,10 +181,11 @@ def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) ->
     """
     ours = {name: list(value.shape) for name, value in model.state_dict().items()}
     theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
+    older = "" if "format" in checkpoint else ", or of memnets 0.1, whose layout was another"
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
-                f"{path} is a checkpoint of another model: expected {name} of shape "
+                f"{path} is a checkpoint of another model{older}: expected {name} of shape "
                 f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
             )
 

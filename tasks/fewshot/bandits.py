@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Curves, feedback
 from memnets.core import check_positive
-from memnets.decoding import feedback
-from memnets.viewing.plots import Curves
 from tasks.base import Array, Task
 
 __all__ = [
@@ -99,6 +97,7 @@ class Bandits(Task):
         self.ucb_factor = ucb_factor
         self.test_episodes = test_episodes
         self.input_size, self.output_size = arms + 1, arms
+        self._played: tuple[Any, dict[str, Array]] | None = None
 
     def test_names(self) -> list[str]:
         """``test``."""
@@ -147,13 +146,12 @@ class Bandits(Task):
             for name, pulled in self._others(split).items()
         }
 
-    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
+    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
         """Regret of the model and of each policy: the reward lost so far against the best arm.
 
         The random policy is left out, since beside it the others would look alike.
         """
         chances, _ = self._games(split, 0)
-        answers = answer()
         lost = chances.max(2, keepdims=True) - chances
         every = np.arange(1, self.pulls + 1)
         lines = {
@@ -162,7 +160,7 @@ class Bandits(Task):
             if name != "random"
         }
         caption = f"{self.arms} arms, mean of {len(answers)} episodes"
-        return [Curves(lines, caption, "pulls", "regret")]
+        return [Curves(lines, caption, "pulls", "regret: reward lost so far")]
 
     def _games(self, split: str, index: int) -> tuple[Array, Array]:
         """Mean rewards of the arms, and their rewards at each pull, both ``[B, T, K]``."""
@@ -172,12 +170,20 @@ class Bandits(Task):
         return chances, (random.random(chances.shape) < chances).astype(np.float32)
 
     def _others(self, split: str) -> dict[str, Array]:
-        """Arms that each policy pulls in the games of a test set, ``[B, T]``, by name."""
-        _, rewards = self._games(split, 0)
-        return {
-            name: follow(policy, rewards, self.random(f"{name} {split}", 0))[0]
-            for name, policy in self.policies().items()
-        }
+        """Arms that each policy pulls in the games of a test set, ``[B, T]``, by name.
+
+        They play once: the scores and the curves of a test are made from the same pulls.
+        """
+        sizes = (self.arms, self.pulls, self.test_episodes, self.ucb_factor)
+        key = (split, self.seed, *sizes)
+        if self._played is None or self._played[0] != key:
+            _, rewards = self._games(split, 0)
+            pulled = {
+                name: follow(policy, rewards, self.random(f"{name} {split}", 0))[0]
+                for name, policy in self.policies().items()
+            }
+            self._played = key, pulled
+        return self._played[1]
 
 
 def _taken(values: Array, pulled: Array) -> Array:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Curves
 from memnets.core import check_positive
-from memnets.viewing.plots import Curves
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]
@@ -82,9 +81,9 @@ class Sinusoids(Task):
         # The inputs are the points with 0 in place of y.
         return Batch(source, whole * torch.tensor([1.0, 0.0]), whole[..., 1:])
 
-    def curves(self, split: str, answer: Callable[[], Tensor], count: int) -> list[Curves]:
+    def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
         """Panels of episodes: the points of the source, the sine, and the answer."""
-        batch, answers = self.batch(split, 0), answer()
+        batch = self.batch(split, 0)
         asked = batch.inputs[..., :1]
         sides = {
             "sine": torch.cat([asked, batch.targets], -1).numpy(),
@@ -94,8 +93,11 @@ class Sinusoids(Task):
         return [
             Curves(
                 {name: lines[row] for name, lines in sides.items()},
-                f"squared error {errors[row]:.2g}",
+                f"mean squared error {errors[row]:.2g}",
+                across="x",
+                up="y",
                 points=batch.source[row].numpy(),
+                dots="examples",
             )
             for row in range(min(count, len(answers)))
         ]

@@ -14,19 +14,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from memnets.files import load_yaml, read_text
-from memnets.messages import settings_of
+import yaml
 
-__all__ = ["check_callbacks", "drop_settings", "read_configs", "run_name"]
+from memnets.app.messages import settings_of
+from memnets.files import load_yaml, read_settings, read_text
+
+__all__ = ["check_callbacks", "drop_settings", "read_config", "run_name"]
 
 #: Callbacks whose settings are for a task: the lengths of its sequences, its test sets.
 _FOR_A_TASK = ("MemorySchedule", "Curriculum")
 
 
-def read_configs(paths: Sequence[Any]) -> list[dict[str, Any]]:
-    """What is in the files that a config is made of, in their order."""
-    contents = (load_yaml(read_text(str(path))) for path in paths)
-    return [content for content in contents if isinstance(content, dict)]
+def read_config(value: str) -> dict[str, Any]:
+    """The settings that a value of ``--config`` gives: a file, or settings themselves in braces.
+
+    Raises:
+        ValueError: it cannot be read, or holds none.
+    """
+    if not value.lstrip().startswith("{"):
+        return read_settings(value)
+    try:
+        settings = load_yaml(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"expected settings in braces; got {value} ({error})") from error
+    return settings if isinstance(settings, dict) else {}
 
 
 def run_name(files: Sequence[dict[str, Any]], config: Any) -> str:

@@ -361,7 +361,11 @@ def _known(name: str) -> type | None:
             importlib.import_module(module)
         except ImportError:
             return None
-    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    found: Any = None
+    if module.partition(".")[0] in _OURS:
+        found = getattr(sys.modules.get(module), attribute, None)  # some names load their module
+    elif module in sys.modules:
+        found = vars(sys.modules[module]).get(attribute)
     return found if inspect.isclass(found) and _is_known(found.__module__) else None
 
 

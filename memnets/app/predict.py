@@ -1,0 +1,71 @@
+"""The answers of a model to the test sets, in files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from memnets.batches import PAD
+from memnets.files import write_atomically
+from tasks import Task
+
+__all__ = ["plain", "write_answers"]
+
+
+def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:
+    """Write ``predictions.npz``, and words to ``predictions.tsv``; say where they are.
+
+    Args:
+        folder: of the run.
+        task: gives the batches that were answered.
+        answers: for each test set, those to each batch.
+    """
+    names = task.test_names()
+    arrays: dict[str, Any] = {}
+    rows: list[tuple[str, str, str]] = []
+    for name, group in zip(names, answers, strict=True):
+        arrays.update(_arrays(name, task, group))
+        rows += task.texts(name, list(group))
+    path, table = folder / "predictions.npz", folder / "predictions.tsv"
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    if rows:
+        rows.insert(0, ("source", "reference", "answer"))
+        text = "".join("\t".join(map(plain, row)) + "\n" for row in rows)
+        write_atomically(table, lambda file: file.write(text.encode()))
+    where = f"{path} and {table}" if rows else path
+    print(f"Answers to {', '.join(names)} are in {where}")
+
+
+def _arrays(name: str, task: Task, group: Sequence[Tensor]) -> dict[str, Any]:
+    """The arrays of a test set, by their names in the file."""
+    batches = [task.batch(name, index) for index in range(len(group))]
+    arrays = {
+        f"{name}/source": _joined([batch.source for batch in batches]),
+        f"{name}/targets": _joined([batch.targets for batch in batches]),
+        f"{name}/answers": _joined([answer.cpu() for answer in group]),
+    }
+    rewards = [batch.rewards for batch in batches if batch.rewards is not None]
+    if rewards:
+        arrays[f"{name}/rewards"] = _joined(rewards)
+    return arrays
+
+
+def _joined(batches: list[Tensor]) -> np.ndarray[Any, Any]:
+    """Batches one after the other, their steps filled up to the longest with padding."""
+    steps = max(batch.shape[1] for batch in batches)
+    joined = batches[0].new_full((sum(map(len, batches)), steps, *batches[0].shape[2:]), PAD)
+    row = 0
+    for batch in batches:
+        joined[row : row + len(batch), : batch.shape[1]] = batch
+        row += len(batch)
+    return joined.numpy()
+
+
+def plain(text: str) -> str:
+    """A text with no tab and no end of a line in it."""
+    return re.sub(r"[\t\r\n]", " ", text)

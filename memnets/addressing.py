@@ -94,6 +94,8 @@ class Content(Addressing[Tensor, None]):
             TypeError: the mask is not boolean.
         """
         check_memory(query, memory)
+        # The mask goes to the normalizer, not into the scores: a row without an open slot would be
+        # all -inf, and its softmax NaN.
         return self.normalizer(self.score(query, memory.keys), memory.mask), None
 
 
@@ -155,6 +157,7 @@ class Local(Addressing[Tensor, Tensor]):
         else:
             # Up to the last slot that may be addressed: [*B, 1 or Q, 1].
             count = ((slots + 1) * mask).amax(-1, keepdim=True).to(state.dtype)
+        # Places are real numbers with local-p, and the last slot at most with local-m.
         if self.place is None:
             centre = torch.minimum(state.unsqueeze(-1), (count - 1).clamp_min(0))
         else:
@@ -229,6 +232,7 @@ class Hard(Addressing[Tensor, HardState]):
             weights = weights * mask.any(-1, keepdim=True)
         entropy = -(probabilities * logs).sum(-1, keepdim=True)
 
+        # The initial state has one query; it expands to the queries of the first call.
         def added(past: Tensor, now: Tensor) -> Tensor:
             return torch.cat([past.expand(*now.shape[:-1], -1), now], -1)
 

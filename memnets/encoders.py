@@ -58,8 +58,10 @@ class Recurrent(Encoder):
             passes = [make("controller", controller, Cell, size) for _ in range(1 + bidirectional)]
             self.forwards.append(passes[0])
             self.backwards.extend(passes[1:])
+            # The next layer reads both directions, side by side.
             size = sum(each.output_size for each in passes)
         self.output_size = size
+        # The last output of each direction, side by side, has the same width.
         self.summary_size = self.output_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -211,6 +213,7 @@ class Process(Encoder):
         """``[B, S, input_size] -> [B, S, input_size], [B, 2 input_size]``."""
         slots = self.slots(inputs)
         memory = Memory(slots, slots, None if mask is None else mask.unsqueeze(1))
+        # The LSTM's input is the last read; its state, not the input, carries the query on.
         state, looked = self.process.initial_state(len(slots)), self.attention.initial_state(memory)
         read = torch.zeros_like(slots[:, 0])
         for _ in range(self.steps):

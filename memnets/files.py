@@ -99,7 +99,7 @@ def _check_plain(path: str | Path, target: Path, purpose: str) -> None:
         "a link that leads back to itself": stat.S_ISLNK,
     }
     kind = next((name for name, is_kind in kinds.items() if is_kind(mode)), "something else")
-    raise NoPlainFile(f"expected a file {purpose} at {path}; it is no plain file but {kind}")
+    raise NoPlainFile(f"expected a file {purpose} at {path}; it is not a plain file but {kind}")
 
 
 def read_text(path: str | Path, most: int = _MOST_BYTES, what: str = "a file") -> str:
@@ -125,7 +125,7 @@ def read_text(path: str | Path, most: int = _MOST_BYTES, what: str = "a file") -
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected {what} at {path}; it is no text in UTF-8") from error
+        raise ValueError(f"expected {what} at {path}; it is not text in UTF-8") from error
 
 
 def check_yaml(text: str) -> None:
@@ -199,11 +199,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         settings = load_yaml(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"expected a config at {path}; it is no YAML ({reason})") from error
+        raise ValueError(f"expected a config at {path}; it is not YAML ({reason})") from error
     if settings is None:
         raise ValueError(f"expected a config at {path}; it is empty")
     if not isinstance(settings, dict):
-        raise ValueError(f"expected a config at {path}; it holds no settings, name: value")
+        raise ValueError(f"expected a config at {path}; it has no settings of the form name: value")
     return settings
 
 

@@ -81,6 +81,7 @@ class TopK(Normalizer):
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
+        # Masked slots come as -inf: they are chosen last, and softmax gives them 0.
         best, where = scores.topk(min(self.count, scores.shape[-1]), -1)
         return torch.zeros_like(scores).scatter(-1, where, functional.softmax(best))
 

@@ -40,6 +40,8 @@ class ScaledDot(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        # The query is scaled, not the product: it is smaller, and in 16 bits the product of
+        # unscaled vectors could overflow.
         return query / math.sqrt(query.shape[-1]) @ keys.mT
 
 
@@ -82,6 +84,7 @@ class Additive(Score):
         super().__init__()
         check_positive(size=size)
         self.projection = nn.Linear(size, size)
+        # As the rows of ``nn.Linear``.
         self.direction = nn.Parameter(torch.empty(size).uniform_(-1, 1) / math.sqrt(size))
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:

@@ -301,7 +301,7 @@ class _Indices(SequentialSampler):
         return trainer.global_rank, trainer.world_size
 
     def __len__(self) -> int:
-        # The same number for each process: one with more batches would wait for ever for the
+        # The same number for each process: one with more batches would wait forever for the
         # others' gradients.
         _, processes = self._share()
         return -(-self.batches // processes)

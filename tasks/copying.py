@@ -147,6 +147,7 @@ class RepeatCopying(SizedTask):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
+        # A curriculum changes the training alone: validation stays comparable throughout.
         most = self.training_repeats if split == "train" else None
         repeats_range = self.min_repeats, self.max_repeats if most is None else most
         lengths, repeats = self.sizes(

@@ -65,6 +65,7 @@ class DynamicNGrams(Task):
         size = self.sequences(split, self.test_sequences)
         contexts = 2 ** (self.order - 1)
         table = random.beta(0.5, 0.5, (size, contexts))
+        # Each bit depends on those before it: the loop is over steps, for all sequences at once.
         uniform = random.random((size, self.length))
         bits = np.zeros((size, self.length), np.int64)
         context, rows = np.zeros(size, np.int64), np.arange(size)

@@ -119,6 +119,7 @@ class PointingTask(Task):
         check_room("a training batch", batch_points or 0, self.width)
         self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_sets)
         read = [(_set_name(path), self._read_file(path)) for path in test_files]
+        # For its error alone: a file may have the name of another test set.
         by_name([("test", None), *self.test_sets.items(), *read])
         #: Sequences of points from files, by the names of their test sets.
         self.own = dict(read)
@@ -198,6 +199,8 @@ class PointingTask(Task):
         if split in self.test_sets:
             n, size = self.test_sets[split]
             numbers = [n] * size
+        # Sequences of one length need no padding, and a budget of points keeps batches of long
+        # sequences as small in memory as those of short ones.
         elif split == "train" and self.batch_points is not None:
             n = int(random.integers(self.min_points, self.max_points + 1))
             numbers = [n] * (self.batch_points // n)
@@ -234,6 +237,7 @@ class PointingTask(Task):
         if not batch.source.isfinite().all():
             raise ValueError("expected points that are finite in float32; got greater ones")
         for number, rows in enumerate(checked):
+            # Points that differ in float64 may be the same in float32.
             given = unpadded(batch.source, batch.source_mask, number).numpy()
             distinct, left = (len(np.unique(each, axis=0)) for each in (rows, given))
             if left < distinct:

@@ -84,6 +84,7 @@ class PrioritySort(Task):
         answers = -(-self.answers * length // self.length)  # rounded up
         source = np.zeros((size, length + 1, self.input_size), np.float32)
         bits = random.integers(0, 2, (size, length, self.width)).astype(np.float32)
+        # Rounded before the sort: the order must follow from the numbers that the model sees.
         priorities = random.uniform(-1, 1, (size, length)).astype(np.float32)
         source[:, :-1, : self.width] = bits
         source[:, :-1, -2] = priorities

@@ -83,6 +83,7 @@ class AssociativeRecall(SizedTask):
         blocks[rows, items, 1:, : self.width] = bits[rows, asked]
         blocks[rows, items + 1, 0, -1] = 1
         lengths = (items + 1) * step + 1
+        # Of the last block only its delimiter is part of a sequence.
         source = blocks.reshape(size, -1, self.input_size)[:, : lengths.max()].copy()
         answers = np.full(size, self.item_length)
         return zeros_while_answering(source, bits[rows, asked + 1], lengths, answers)

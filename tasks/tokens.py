@@ -105,6 +105,7 @@ class _TokenTask(Task):
         check_range("length", min_length, max_length, least=1)
         for length, sequences in test_sets:
             check_positive(test_length=length, test_sequences=sequences)
+        # Models have a row for each token, so the number of symbols is memory too.
         check_room("an embedding", symbols)
         self.check_room(
             max_length + 1,
@@ -130,6 +131,7 @@ class _TokenTask(Task):
         else:
             size = self.sequences(split, self.test_sequences)
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
+        # A source ends with the end mark, so that a model can tell its length.
         sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
         source, mask = padded([[*tokens, END] for tokens in sources])
         return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
@@ -160,6 +162,7 @@ class _TokenTask(Task):
         exact = np.array(
             [tokens == target for (*_, tokens), target in zip(rows, targets, strict=True)]
         )
+        # A target is as long as its source, and one longer with the end mark.
         lengths = np.array([len(target) - 1 for target in targets])
         scores = {}
         for low in range(0, self.max_length, LENGTHS):

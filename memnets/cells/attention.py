@@ -88,6 +88,7 @@ class Slots(NamedTuple):
         seen = self.mask
         if seen is None:
             seen = self.keys.new_ones(len(self.keys), self.keys.shape[-2], dtype=torch.bool)
+        # Only the last slot is new: a step has appended exactly one.
         last = seen[:, -1:] & mask.unsqueeze(1)
         return self._replace(mask=torch.cat([seen[:, :-1], last], 1))
 
@@ -132,6 +133,7 @@ class MultiHead(nn.Module):
 
         Each result is ``[B, H, T, width / H]`` for inputs ``[B, T, width]``.
         """
+        # Neighbouring rows of the matrix: any run of the three is one product, without a copy.
         rows = slice(first * self.width, (first + count) * self.width)
         projected = nn.functional.linear(inputs, self.weight[rows], self.bias[rows])
         heads = projected.unflatten(-1, (count, self.heads, self.width // self.heads))
@@ -183,6 +185,7 @@ class SelfAttention(Cell[Slots]):
 
     def forward(self, inputs: Tensor, state: Slots) -> tuple[Tensor, Slots]:
         """One step: ``[B, width] -> [B, width]``."""
+        # The parallel form is the natural one here: a step is a sequence of one.
         outputs, state = self.unroll(inputs.unsqueeze(1), state)
         return outputs.squeeze(1), state
 
@@ -278,6 +281,7 @@ class TransformerLayer(Chain):
         cross: bool = False,
         normalizer: Normalizer | None = None,
     ) -> None:
+        # Copies, since a normalizer may have parameters, which the attentions must not share.
         parts: list[Cell] = [SelfAttention(width, heads, copy.deepcopy(normalizer))]
         if cross:
             parts.append(CrossAttention(width, heads, copy.deepcopy(normalizer)))
@@ -478,5 +482,6 @@ def causal_mask(steps: int, slots: int, device: torch.device) -> Tensor | None:
     """
     if steps == 1:
         return None
+    # The steps own the last slots; slots before them are the past, open to all.
     order = torch.arange(slots, device=device)
     return order <= order[slots - steps :].unsqueeze(1)

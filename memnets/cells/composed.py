@@ -74,6 +74,7 @@ class Loop(Cell[LoopState]):
         self.controller: Cell = make("controller", controller, Cell, size)
         # The memory sees the controller's output alone; the vectors read reach the next input.
         self.interface = nn.Linear(self.controller.output_size, access.input_size)
+        # Added to the usual random bias, not in its place.
         if (bias := access.interface_bias()) is not None:
             with torch.no_grad():
                 self.interface.bias.add_(bias)
@@ -160,6 +161,7 @@ class Chain(Controller[tuple[Any, ...]]):
         return tuple(cell.choose(mask, one, other) for cell, one, other in parts)
 
     def _all(self) -> list[Cell]:
+        # For the type checker: a ModuleList has modules, not cells.
         cells: list[Any] = list(self.cells)
         return cells
 

@@ -37,7 +37,7 @@ def additive(query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
 
     Args:
         query: projected, ``[*B, Q, K]``, none of its sizes 0.
-        keys: ``[*B, N, K]``, likewise.
+        keys: ``[*B, N, K]``, with no size 0.
         direction: v, ``[K]``.
 
     Returns:

@@ -94,7 +94,7 @@ def differentiable(backward: Function) -> Function:
                 allow_unused=True,
             )
         )
-        # Inputs that are no tensors, such as the kernel, have no gradient.
+        # Inputs other than tensors, such as the kernel, have no gradient.
         others = len(ctx.needs_input_grad) - len(copies)
         return *[None] * others, *(next(found) if copy.requires_grad else None for copy in copies)
 
@@ -146,7 +146,7 @@ def inverse_norms(vectors: Tensor, epsilon: float) -> Tensor:
 def pointed_keys(keys: Tensor, strength: Tensor, epsilon: float) -> PointedKeys:
     """Scale keys to the length beta.
 
-    A product with such a key is beta times the cosine, but for the length of the slot.
+    A product with such a key is beta times the cosine, except for the length of the slot.
 
     Args:
         keys: k, ``[B, H, W]``.

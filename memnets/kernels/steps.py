@@ -171,7 +171,7 @@ class _Step(torch.autograd.Function):
 
         ctx.kernel, ctx.plain, ctx.given = kernel, plain, 1 + len(state)
         ctx.save_for_backward(interface, *state, *saved)
-        # Tensors behind the state are no outputs of the node: they have no gradient of their own.
+        # Tensors behind the state are not outputs of the node: they have no gradient of their own.
         return vectors, *next_state[: len(state)]
 
     @staticmethod

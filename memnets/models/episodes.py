@@ -191,6 +191,7 @@ class MetaLearner(_Episodic[State]):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all queries but padding, plus the weighted prototypical loss, a scalar."""
+        # Features are computed once and serve both losses.
         (examples, labels), (queries, none) = self.see(batch.source), self.see(batch.inputs)
         beside = torch.zeros((), device=examples.device)
         if self.prototypical:
@@ -225,6 +226,7 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     Returns:
         A memory of O slots; the slots of classes without an example are masked.
     """
+    # With a label of zeros, a padded example belongs to no class.
     if mask is not None:
         labels = labels.masked_fill(~mask.unsqueeze(-1), 0.0)
     count = labels.sum(1)

@@ -50,6 +50,7 @@ class MemoryMachine(SequenceModel):
             body = make("controller", controller, Cell, input_size)
         else:
             body = Loop(input_size, controller, access)
+        # No embedding: the machine sees vectors unchanged, as in the papers.
         one_hot = OneHot(input_size)
         output = nn.Linear(body.output_size, output_size)
         super().__init__(Inputs(one_hot, one_hot), body, output, **settings)

@@ -124,6 +124,7 @@ class PointerNetwork(Model[PointerState]):
         check_made("attention", attention, "Content(ScaledDot())")
         self.encoder = make("encoder", encoder, Encoder, width)
         slot_size = width + self.encoder.output_size
+        # Learned vectors start with a length of about 1, like the other slots.
         end = torch.randn(slot_size) / slot_size**0.5
         # With ``complete`` the end comes when no step is left: its slot has nothing to learn.
         self.register_parameter("end", None if complete else nn.Parameter(end))
@@ -153,6 +154,7 @@ class PointerNetwork(Model[PointerState]):
                 f"source must be vectors [B, S, {self.input_size}]; got {list(source.shape)}"
             )
         slots = source.new_ones(source.shape[:2], dtype=torch.bool) if mask is None else mask
+        # One infinite point would make NaN of the whole sequence, far from its cause.
         if not source.isfinite().all():
             row, step, _ = (~source.isfinite()).nonzero()[0].tolist()
             raise ValueError(
@@ -196,6 +198,7 @@ class PointerNetwork(Model[PointerState]):
         for glimpse in self.glimpses:
             hidden = hidden + glimpse(hidden, memory)
         scores = self.attention.scores(self.query(hidden), memory)
+        # Logits are in the order of the tokens: the marks, END, then the steps of the source.
         marks = scores.new_full((*scores.shape[:2], END), -torch.inf)
         logits = torch.cat([marks, scores[..., steps:], scores[..., :steps]], -1)
         return logits, state._replace(visited=visited[:, -1], controller=controller)
@@ -214,7 +217,8 @@ class PointerNetwork(Model[PointerState]):
             ValueError: a target points at a closed step.
         """
         loss = super().loss(batch)
-        # A closed target has probability 0. The search for it runs only after an error was seen.
+        # A closed target has probability 0, and so an infinite loss. The search for its place runs
+        # only in this case.
         if loss == torch.inf:
             losses = self.objective.losses(self.logits(batch), batch.targets)
             if batch.target_mask is not None:
@@ -233,6 +237,7 @@ class PointerNetwork(Model[PointerState]):
         """See :meth:`~memnets.core.EncoderDecoder.reorder`; beams of a source share its memory."""
         if not same_source:
             return super().reorder(state, index)
+        # Memory, inputs and slots depend on the source alone.
         visited, controller = map_state(
             lambda part: part.index_select(0, index), (state.visited, state.controller)
         )

@@ -66,6 +66,7 @@ class Reinforce(nn.Module):
             steps[step] = steps[step] + self.discount * steps[step + 1]
         draws, entropy = (part.squeeze(1) for part in drawn)
         gain = self.weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
+        # Updated after its use: the baseline must not depend on the draws that it judges.
         with torch.no_grad():
             self.baseline.lerp_(-masked_mean(losses, mask), 1 - self.baseline_decay)
         return -masked_mean(gain, mask)

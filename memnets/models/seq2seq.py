@@ -114,6 +114,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.encoder = make("encoder", encoder, Encoder, width)
         value_size = 0 if attention is None else self.encoder.output_size
         fed_size = width if input_feeding else 0
+        # Attention after the step reads with the step's own output: its context comes too late to
+        # be an input.
         context_size = value_size if self.before else 0
         size = width + fed_size + context_size
         self.decoder: Cell = make("decoder", decoder, Cell, size)
@@ -127,6 +129,7 @@ class Seq2Seq(Model[Seq2SeqState]):
                 self.key = nn.Linear(value_size, key_size, bias=False)
             if hidden_size != (key_size or value_size):
                 self.query = nn.Linear(hidden_size, key_size or value_size, bias=False)
+        # The extra vector is s_0: a decoder's state need not contain its output.
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
@@ -170,6 +173,7 @@ class Seq2Seq(Model[Seq2SeqState]):
             seen, state = self._step(torch.cat([step, state.fed], -1), state)
             seen = torch.cat([seen, step], -1) if self.before else seen
             features.append(self._features(seen))
+            # The state keeps its precision under autocast, where features have 16 bits.
             state = state._replace(fed=features[-1].to(state.hidden.dtype))
         return torch.stack(features, 1), state
 
@@ -237,6 +241,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         logits, state = self.decode(batch.inputs, state)
         losses = self.objective.losses(logits, batch.targets)
         loss = masked_mean(losses, batch.target_mask)
+        # Only hard attention has draws, and in evaluation it draws nothing.
         if not isinstance(state.addressing, HardState) or not self.training:
             return loss
         gain: Tensor = self.reinforce(losses, state.addressing, batch.target_mask)

@@ -62,6 +62,7 @@ class SNAIL(SequenceModel):
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
         embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
+        # Each block appends its output to its input, so the width grows from block to block.
         size = first_size = input_size if width is None else width
         blocks: list[Cell] = []
         for key_size, value_size in attentions:

@@ -88,6 +88,8 @@ class Transformer(Model[TransformerState]):
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
+        # Positions of the source count its padding too, which the encoder never sees; those of the
+        # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
         hidden = self.inputs(source, steps, source=True)
         hidden = self.encoder(hidden, mask)
@@ -227,6 +229,7 @@ def _ends(
     tied: bool,
 ) -> tuple[Inputs, Output]:
     """The parts before and behind a stack: its inputs and its logits."""
+    # The output shares the answer's matrix even if the source has its own.
     source, answer = tied_embeddings(input_size, output_size, width, tied)
     output = Output(width, output_size, answer if tied else None)
     return Inputs(source, answer, positions, dropout), output

@@ -108,6 +108,7 @@ class _ScoreSubject(Pointwise):
     def other_slots(self, draw: Draw) -> None:
         part = self.build()
         query, keys = self.inputs(draw)
+        # A score of some slots must not change when other slots are there too.
         kept = draw(st.integers(1, keys.shape[-2]))
         fewer = self.run(part, _ScoreInputs(query, keys[..., :kept, :]))
         assert_close(self.run(part, _ScoreInputs(query, keys))[..., :kept], fewer, "scores")
@@ -221,6 +222,7 @@ class _NormalizerSubject(Pointwise):
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
     def simplex(self, draw: Draw) -> None:
         training = draw(st.booleans())
+        # Every type in each example: rounding differs among them, and a draw might miss one.
         for dtype in (torch.float64, *self.dtypes):
             part = self.build(dtype, training)
             inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
@@ -430,6 +432,7 @@ class _AddressingSubject(Pointwise):
         assert mask is not None
         for weights in self.weights(part, inputs):
             assert_zero(weights, ~mask, "weights of masked slots")
+        # Weights and reads have paths of their own to the keys, also by fast twins.
         for outputs in (self.weights(part, inputs), self.vectors(part, inputs)):
             unseen = ~mask.any(-2).unsqueeze(-1)
             for name, gradient in zip(
@@ -472,6 +475,7 @@ class _AddressingSubject(Pointwise):
             read(part, _AddressingInputs(memory, tuple(queries)))
             for read in (self.weights, self.vectors)
         )
+        # Weights do not depend on the values, so only the reads can reach them.
         (gradient,) = gradients(vectors, [memory.values])
         assert gradient.any(), "no gradient from what is read to the values"
         fields = range(len(tensors_of(queries[0])))
@@ -583,6 +587,7 @@ class _AddressingSubject(Pointwise):
         part = self.build()
         memory, queries = self.inputs(draw)
         other = draw(strategies.tensors(memory.values.shape, special=False))
+        # Any linear combination would do; these factors have no symmetry that hides a fault.
         first, second, both = (
             self.vectors(part, _AddressingInputs(memory._replace(values=values), queries))
             for values in (memory.values, other, 2 * memory.values - 3 * other)
@@ -596,6 +601,7 @@ class _AddressingSubject(Pointwise):
         inputs = self.inputs(draw)
         _, values, mask = inputs.memory
         mask = torch.ones(values.shape[-2], dtype=torch.bool) if mask is None else mask
+        # A box around the open values contains their hull, and is easy to compute.
         open_slots, each = mask.unsqueeze(-1), values.unsqueeze(-3)
         slack = 1e-9
         low = each.masked_fill(~open_slots, torch.inf).amin(-2) - slack

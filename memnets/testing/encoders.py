@@ -92,6 +92,7 @@ class _EncoderSubject(Subject):
         source, _ = self.inputs(draw)
         mask = lengths_mask(draw, *source.shape[:2])
         vectors, summary = self.run(part, _EncoderInputs(source, mask))
+        # Each sequence by itself, without its padding, is the definition.
         for row, length in enumerate(mask.sum(1).tolist()):
             alone = self.run(part, _EncoderInputs(source[row : row + 1, :length]))
             padded = vectors[row : row + 1, :length], summary[row : row + 1]
@@ -275,6 +276,7 @@ class _DecodingSubject(Laws):
         source, mask = self.inputs(draw)
         for beam in (1, 2):
             answers = part.generate(source, mask, beam, max_length=self.max_length)
+            # Rows finish at different steps and leave the batch: the rest must not notice.
             for row, answer in enumerate(answers):
                 one = self.row(source, mask, row)
                 (alone,) = part.generate(one, None, beam, max_length=self.max_length)
@@ -286,6 +288,7 @@ class _DecodingSubject(Laws):
         part = self.build()
         source = draw(self.source(2, 3)).repeat_interleave(2, 0)
         for same_source in (True, False):
+            # With the same source, a row may be replaced only by a row of its own beam of two.
             least = [0, 0, 2, 2] if same_source else [0] * 4
             most = [1, 1, 3, 3] if same_source else [3] * 4
             chosen = [draw(st.integers(*ends)) for ends in zip(least, most, strict=True)]

@@ -211,7 +211,7 @@ class Subject(Laws):
         part = self.build()
         if self.kind is not None:
             assert isinstance(part, self.kind), (
-                f"got a {type(part).__name__}, which is no {self.kind.__name__}"
+                f"expected a {self.kind.__name__}; got a {type(part).__name__}"
             )
         self.run(part, self.inputs(draw))
 

@@ -60,7 +60,7 @@ class _ObjectiveSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         objective = self.build()
         assert isinstance(objective, Objective), (
-            f"got a {type(objective).__name__}, which is no Objective"
+            f"expected an Objective; got a {type(objective).__name__}"
         )
         logits, targets, mask = self.inputs(draw, objective)
         objective.losses(logits, targets)
@@ -76,6 +76,8 @@ class _ObjectiveSubject(Laws):
             f"losses {list(losses.shape)}, expected {list(logits.shape[:2])}"
         )
         assert torch.isfinite(losses).all(), f"losses {losses}"
+        # One step's loss must not depend on other steps: truncated back-propagation and masks rely
+        # on it.
         row, step = (draw(st.integers(0, size - 1)) for size in losses.shape)
         (gradient,) = gradients(losses[row, step], [logits])
         reached = gradient.any(-1)
@@ -118,6 +120,7 @@ class _ObjectiveSubject(Laws):
     def padding(self, draw: Draw) -> None:
         objective = self.build()
         logits, targets, mask = self.inputs(draw, objective)
+        # Other logits and other targets in the padding, so that any use of them shows.
         others, other_targets = -3 * logits, objective.answer(-logits)
         scores = objective.scores(logits, targets, mask)
         changed = objective.scores(
@@ -259,6 +262,7 @@ class _KernelSubject(Laws):
         inputs = self.inputs(draw, differentiable)
         sources = differentiated(inputs)
 
+        # The gradient of a projection of the first gradients.
         def twice(function: Callable[..., Any]) -> list[Tensor]:
             total = projection(function(*inputs))
             first = torch.autograd.grad(total, sources, create_graph=True, allow_unused=True)
@@ -275,6 +279,7 @@ class _KernelSubject(Laws):
     @law("a second call gives the same numbers, and the first keeps its own", examples=4)
     def second_call(self, draw: Draw) -> None:
         fast, _ = self.build()
+        # A kernel with buffers of its own may overwrite the first result in a second call.
         inputs, others = (self.inputs(draw, differentiable) for _ in range(2))
         before = map_state(copied, inputs)
         first = fast(*inputs)

@@ -92,6 +92,7 @@ class _Recurrent(Subject):
         return self.advance(part, inputs.steps, self.start(part, inputs.source))
 
     def interrupted(self, part: Any, inputs: _Sequences, interlude: Callable[[], None]) -> Any:
+        # The interlude comes between two halves: a part must not keep anything but its state.
         half = inputs.steps.shape[1] // 2
         state, outputs = self.start(part, inputs.source), None
         if half:
@@ -137,6 +138,7 @@ class _Recurrent(Subject):
         part = self.build()
         batch = draw(strategies.sizes(3, 4))
         inputs = self.inputs(draw, batch=batch)
+        # Rows may be left out, repeated and reordered, as a search does.
         rows = st.lists(st.integers(0, batch - 1), min_size=1, max_size=batch + 1)
         index = torch.tensor(draw(rows))
         _, state = self.advance(part, inputs.steps, self.start(part, inputs.source))
@@ -168,6 +170,7 @@ class _Chunked(_Recurrent):
         sizes: list[int] = []
         while sum(sizes) < steps.shape[1]:
             sizes.append(draw(st.integers(1, steps.shape[1] - sum(sizes))))
+        # Single steps are the definition of a cell; the rest must agree with them.
         state = self.start(part, source)
         at_once = self.advance(part, steps, state)
         outputs = []
@@ -211,6 +214,8 @@ class _Started(_Recurrent):
         batch = draw(strategies.sizes(3, 4))
         source, steps = self.inputs(draw, batch=batch, time=4)
         taken = torch.tensor(draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+        # A choice is right if what follows is right: states may differ in parts that nobody reads,
+        # such as closed slots.
         _, before = self.advance(part, steps[:, :1], self.start(part, source))
         _, after = self.advance(part, steps[:, 1:2], before)
         chosen = part.choose(taken, after, before)
@@ -538,6 +543,7 @@ class _AccessSubject(_CellSubject):
         for number, (old, new) in enumerate(
             zip(tensors_of(before), tensors_of(after), strict=True)
         ):
+            # A tensor of the state that no step changes is a slip: it belongs on the module.
             same = old.shape == new.shape and bool((old == new).all())
             assert not same, f"tensor {number} of the state, {list(old.shape)}, is as at the start"
 
@@ -546,6 +552,7 @@ class _AccessSubject(_CellSubject):
         part = self.build(training=draw(st.booleans()))
         source, steps = self.inputs(draw)
         state = self.start(part, source)
+        # A fast twin runs no addressing, so there would be nothing to watch.
         with fast.naive(), _weights_inside(part) as found:
             for step in range(steps.shape[1]):
                 _, state = self.advance(part, steps[:, step : step + 1], state)
@@ -743,6 +750,7 @@ class _ModelSubject(_Chunked):
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:
         part = self.build()
+        # Both runs have the same shapes, so even the bits must be equal.
         source, steps = self.inputs(draw, time=draw(st.integers(2, 4)))
         time = draw(st.integers(1, steps.shape[1] - 1))
         changed = self.following(draw, source, steps.shape[1])
@@ -756,6 +764,7 @@ class _ModelSubject(_Chunked):
         part = self.build()
         source, steps = self.inputs(draw)
         lengths = [draw(st.integers(1, source.shape[1])) for _ in range(len(source))]
+        # Steps that fit the shortest source: a pointer may not point at padding.
         steps = self.following(draw, source[:, : min(lengths)], steps.shape[1])
         mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         padded, _ = self.advance(part, steps, part.encode(source, mask))
@@ -834,18 +843,20 @@ class _ModelSubject(_Chunked):
             results.append((dict(part.state_dict()), self.run(part, inputs)))
         assert_equal(results[1], results[0], "parameters, outputs and state")
 
-    @law("one batch can be learnt by heart", examples=1)
+    @law("the model can overfit one batch", examples=1)
     def overfit(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=True)
         sequences = map_state(single, self.inputs(draw, batch=2, time=3))
         targets = self._targets(part, sequences)
         batch = Batch(sequences.source, sequences.steps, targets)
+        # A model that cannot overfit two sequences has a fault that no other law may show.
         optimizer = torch.optim.Adam(part.parameters(), lr=0.01)
         costs = [self._cost(part, batch)]
         for step in range(1, self.overfit_steps + 1):
             optimizer.zero_grad()
             part.loss(batch).backward()
             optimizer.step()
+            # Asked often, so that a model that learns quickly ends the law early.
             if step % 10 == 0 or step == self.overfit_steps:
                 costs.append(self._cost(part, batch))
                 if costs[-1] < costs[0] / 5:

@@ -113,6 +113,7 @@ def tensors(
         if kind == "constant":
             ordinary = numbers[draw(st.integers(0, len(numbers) - 1))].expand(*shape).clone()
         else:
+            # Half of the entries are special, and a quarter of the rows all zeros.
             chosen = numbers[torch.randint(len(numbers), tuple(shape), generator=generator)]
             swap = torch.rand(*shape, generator=generator) < 0.5
             ordinary = torch.where(swap, chosen, ordinary)
@@ -139,6 +140,7 @@ def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor
     if kind != "rows":
         return torch.full(tuple(shape), kind == "full")
     # Each row is one of: all slots open, some of them, one, or none.
+    # "Some" includes one slot for sure, so that only the last choice is an empty row.
     one = torch.randint(shape[-1], tuple(shape)[:-1], generator=generator)
     single = torch.nn.functional.one_hot(one, shape[-1]).bool()
     some = single | (torch.rand(*shape, generator=generator) < 0.5)
@@ -172,6 +174,7 @@ def tokens(size: int, least: int = 0) -> Callable[[int, int], SearchStrategy[Ten
 def weights(draw: DrawFn, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
     """Weights ``[*B, Q, N]``, rows on the simplex: smooth, sparse, equal or exactly one-hot."""
     generator = _generator(draw)
+    # One-hot first: Hypothesis shrinks to it, and a failure is then easy to read.
     kind = draw(st.sampled_from(["one-hot", "smooth", "sparse", "equal"]))
     if kind == "one-hot":
         one = torch.randint(shape[-1], tuple(shape)[:-1], generator=generator)

@@ -50,6 +50,7 @@ class _TaskSubject(Laws):
 
     def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
         super().__init__(factory, arguments)
+        # Finished tasks by seed.
         self._ready: dict[int, Any] = {}
 
     def seeded(self, seed: int = 0) -> Any:
@@ -73,11 +74,12 @@ class _TaskSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         for split in self.splits():
             batch = self.task().batch(split, 0)
-            assert isinstance(batch, Batch), f"got a {type(batch).__name__}, which is no Batch"
+            assert isinstance(batch, Batch), f"expected a Batch; got a {type(batch).__name__}"
 
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:
         split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
+        # A test set may have a single batch.
         if split not in ("train", "val"):
             index = 0
         first = self.task().batch(split, index)
@@ -86,7 +88,7 @@ class _TaskSubject(Laws):
             self.task().batch(other, 0)
         _assert_same(self.task().batch(split, index), first, f"batch {index} of {split}, again")
         new = self.seeded().batch(split, index)
-        _assert_same(new, first, f"batch {index} of {split}, of a task made anew")
+        _assert_same(new, first, f"batch {index} of {split}, of a new task")
 
     @law("other seeds, splits and indices give other batches", examples=2)
     def different(self, draw: Draw) -> None:
@@ -156,6 +158,7 @@ class _TaskSubject(Laws):
             f"{name} {list(mask.shape)}, expected {list(steps.shape[:2])}"
         )
         assert mask.any(1).all(), f"{name}: a sequence is padding alone"
+        # Encoders take the length of a source from its mask.
         if name == "source_mask":
             assert (mask.long().diff(dim=1) <= 0).all(), f"{name}: padding before the last step"
 
@@ -188,6 +191,7 @@ class _TaskSubject(Laws):
     @law("a worker makes the same batches", examples=1)
     def workers(self, draw: Draw) -> None:
         task = self.task()
+        # Workers that are not forked receive the task pickled.
         there = pickle.loads(pickle.dumps(task))
         for split in self.splits():
             _assert_same(there.batch(split, 0), task.batch(split, 0), f"{split}, after pickling")

@@ -1,4 +1,4 @@
-"""Training: objectives, the Lightning base of models, schedules, and what a run leaves behind."""
+"""Training: objectives, the Lightning base class of models, schedules and run folders."""
 
 from importlib import import_module
 from typing import Any

@@ -84,6 +84,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.tbptt_steps = tbptt_steps
+        # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
     def generate(
@@ -137,7 +138,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
         # Logging costs as much as a small model's forward pass: do it only where the trainer
         # writes it.
@@ -174,7 +175,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
                 return
             raise TrainingDiverged(
                 f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
@@ -213,6 +214,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         name = self._task.test_names()[dataloader_idx]
         found = self.objective.examine(self, batch)
         for number, (way, examined) in enumerate(found.items()):
+            # On the CPU: the answers to a whole test set may not fit on a GPU.
             kept = map_state(Tensor.cpu, examined)
             self._examined.setdefault((name, way), []).append(kept)
             if number == 0:
@@ -261,6 +263,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        # By step, not by epoch, as Lightning would: an epoch has any number of steps.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -286,7 +289,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         entries = {"format": FORMAT, **self.origin.entries(), "state_dict": self.state_dict()}
         write_atomically(Path(path), lambda file: torch.save(entries, file))
 
-    # Dropout and sampling draw from torch's generator: a resumed run must go on where it stopped.
+    # Dropout and sampling draw from the generator of torch: a resumed run must restore its state.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the format, the settings of the model, and the state of the random generators."""
@@ -323,6 +326,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     still useful.
     """
     norm = nn.utils.get_total_norm(gradients)
+    # Divided by the largest number, all squares are at most 1. NaN and true infinities stay.
     if norm.isinf():
         greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
         norm = greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
@@ -331,6 +335,8 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:
     """Factor on the learning rate before step number ``step``, in ``[0, 1]``."""
+    # One more in both: the first step is not lost at a rate of 0, and the step after the warm-up
+    # is the first at the full rate.
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "cosine":

@@ -143,6 +143,8 @@ class Bits(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``bits``, ``wrong_bits`` and ``exact`` of each sequence."""
+        # Scores are computed in float32, since 16 bits round their sums. The loss is a mean over
+        # the bits of a step, in nats.
         bits = self.losses(logits.float(), targets) * (targets.shape[-1] / math.log(2))
         wrong = (self.answer(logits) != targets).sum(-1)
         if mask is not None:
@@ -191,6 +193,7 @@ class Labels(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``accuracy`` of each sequence."""
+        # The loss of each sequence is a mean over its own steps, so that long ones do not dominate.
         mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
         steps = mask.sum(-1).clamp_min(1)
         losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
@@ -232,6 +235,7 @@ class Actions(Labels):
         """
         self.check(batch)
         assert batch.rewards is not None
+        # The scores on the teacher's states, then the reward of the model's own play.
         (_, known), *_ = super().examine(model, batch).values()
         actions = play(model, batch.source, batch.rewards, batch.source_mask)
         brought = batch.rewards.float().gather(-1, actions.unsqueeze(-1)).squeeze(-1)
@@ -304,6 +308,7 @@ class Tokens(Labels):
         """Greedy answers and, with a beam, the best of its search."""
         known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
         found = {}
+        # Greedy answers are always there, to compare runs with different beams.
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue

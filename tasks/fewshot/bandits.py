@@ -128,11 +128,13 @@ class Bandits(Task):
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         _, rewards = self._games(split, index)
         wander = 0.0 if split in self.test_names() else self.wander
+        # A generator of its own: the games must be the same for every teacher.
         random = self.random(f"teacher {split}", index)
         pulled, taught = follow(self.teacher(), rewards, random, wander)
         paid = torch.from_numpy(rewards)
         told = feedback(torch.from_numpy(pulled), paid)
         start = torch.zeros_like(told[:, :1])
+        # The reward of a pull is known only at the next one.
         inputs = torch.cat([start, told[:, :-1]], 1)
         return Batch(start, inputs, torch.from_numpy(taught), rewards=paid)
 
@@ -208,6 +210,8 @@ def follow(
     wins, losses = np.zeros((2, size, arms), np.int64)
     pulled, taught = np.zeros((2, size, pulls), np.int64)
     rows = np.arange(size)
+    # The teacher's choice is the target at every pull; only some of the pulls follow it, so that
+    # the model also learns to go on from other states.
     wandering = random.random((size, pulls)) < wander
     anywhere = random.integers(0, arms, (size, pulls))
     for step in range(pulls):

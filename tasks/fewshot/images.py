@@ -130,6 +130,7 @@ class FewShot(Task):
         random = self.random("variants", 0)
         self._pools = {}
         for split, members in _split(classes, held_out, validation, ways, where).items():
+            # Only training is enlarged: validation and tests are on the images as they were drawn.
             copies, turns = (variants, 4 if rotations else 1) if split == "train" else (0, 1)
             for n, k in self.training if split == "train" else self.tested:
                 _check_enough(members, turns, n, k + queries, f"{split} in {where}")
@@ -194,9 +195,12 @@ class FewShot(Task):
             ways, shots = self.tested[index % len(self.tested)]
         else:
             ways, shots = self.test_sets[split]
+            # The last batch of a test set may be smaller.
             size = min(size, self.test_episodes - index * size)
         pool = self._pools[split if split in self._pools else "test"]
         images = pool.draw(random, size, ways, shots + self.queries)
+        # Labels are drawn from all that the model has: with fewer classes than labels, each label
+        # is trained as often as the others.
         order = random.random((size, self.output_size)).argsort(-1)[:, :ways]
         labels = np.broadcast_to(order[..., np.newaxis], images.shape[:3])
         # Queries of the classes alternate. Their order does not matter to a model, which answers

@@ -352,6 +352,7 @@ class Translation(Task):
                 f"tokens; got {got}"
             )
         self._vocabularies = vocabularies
+        # Tokens of another vocabulary would not be those of the checkpoint's model.
         self._encoded.clear()
         self._pass = None
 
@@ -375,6 +376,7 @@ class Translation(Task):
         targets, target_mask = encoded.targets.pad(rows)
         inputs = np.full_like(targets, BEGIN)
         inputs[:, 1:] = targets[:, :-1]
+        # The shift has moved END into the padding of shorter rows.
         inputs[~target_mask] = PAD
         return Batch(
             source=torch.from_numpy(source),
@@ -443,6 +445,7 @@ class Translation(Task):
             # In random order, so that the first batches represent all of them.
             rows, order = encoded.sorted(), self.random(split, 0).permutation(encoded.batches)
         else:
+            # The order of a pass depends on its number alone, so only the present one is kept.
             if self._pass is None or self._pass[0] != epoch:
                 random = self.random(split, epoch)
                 rows = encoded.sorted(random.permutation(len(encoded.kept)))
@@ -639,6 +642,8 @@ class _Encoded:
             _Side([tokens[row][side] for row in self.kept]) for side in (0, 1)
         )
         rows = self.sorted()
+        # A batch grows until one more pair would exceed the budget, padding included. Sorted pairs
+        # have similar lengths, so there is little padding.
         lengths = np.stack([self.sources.lengths, self.targets.lengths], 1)[rows].tolist()
         self.cuts = [0]
         longest_source = longest_target = 0

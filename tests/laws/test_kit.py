@@ -66,7 +66,7 @@ def test_a_part_that_is_made_already_is_said_to_be_one(check):
 
 
 def test_a_part_of_another_kind_is_named():
-    with pytest.raises(AssertionError, match="got a Dot, which is no MemoryAccess"):
+    with pytest.raises(AssertionError, match="expected a MemoryAccess; got a Dot"):
         testing.check_access(Dot)
 
 

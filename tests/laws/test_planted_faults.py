@@ -1099,7 +1099,7 @@ MODELS = [
     ("the future is never seen", outputs_that_see_the_future),
     ("padding never changes a result", source_mask_ignored),
     ("the same seed gives the same numbers", parameters_from_elsewhere),
-    ("one batch can be learnt by heart", a_loss_turned_round),
+    ("the model can overfit one batch", a_loss_turned_round),
     (CHUNKS, causal_mask_aligned_to_the_start),
     (KEPT, cache_kept_on_self),
     ("padding never changes a result", attention_to_padding),

@@ -93,7 +93,7 @@ class Saved:
 
     @property
     def task_state(self) -> dict[str, Any]:
-        """What the task has learned, such as a vocabulary; empty for most."""
+        """State of the task, such as a vocabulary; empty for most tasks."""
         # Lightning keeps it under the name of the class.
         state = self.content.get(self.task_name.rpartition(".")[2], {})
         return state if isinstance(state, dict) else {}

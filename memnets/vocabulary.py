@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import sentencepiece
 import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, UNKNOWN
+from memnets.extras import check_extra
 
 __all__ = ["Vocabulary"]
 
@@ -21,6 +21,13 @@ _SPACE, _RESERVED = "▁", "▅"
 _MARKS = {PAD: "<pad>", UNKNOWN: "<unk>", BEGIN: "<s>", END: "</s>"}
 #: Text that sentencepiece would take for a mark: it would not learn its "<" and ">".
 _LIKE_MARKS = re.compile("<(?=(?:pad|unk|s|/s)>)")
+
+
+def _sentencepiece() -> Any:
+    check_extra("translation", "a vocabulary of sub-words", "sentencepiece")
+    import sentencepiece
+
+    return sentencepiece
 
 
 class Vocabulary:
@@ -41,6 +48,7 @@ class Vocabulary:
     """
 
     def __init__(self, model: bytes) -> None:
+        sentencepiece = _sentencepiece()
         try:
             if not model:  # sentencepiece would make an empty processor, and complain later
                 raise ValueError("it is empty")
@@ -114,7 +122,7 @@ class Vocabulary:
         if not lines:
             raise ValueError("a vocabulary needs text to be trained on; got none")
         try:
-            sentencepiece.SentencePieceTrainer.train(
+            _sentencepiece().SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=model,
                 model_type=kind,

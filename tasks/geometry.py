@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import spatial
 
 from memnets.batches import Batch
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from memnets.files import cached
 from tasks.base import Array
 from tasks.limits import check_room
@@ -67,6 +67,10 @@ class _PlaneTask(PointingTask):
 class _HullTask(_PlaneTask):
     """Base class for tasks on points that span a polygon."""
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        check_extra("geometry", f"tasks.{type(self).__name__}", "scipy")
+        super().__init__(*arguments, **settings)
+
     def check(self, points: Array) -> None:
         """Check that the points differ, and that they do not lie on one line.
 
@@ -81,9 +85,11 @@ class _HullTask(_PlaneTask):
                 f"expected points that differ; got {points[again].tolist()} as point {same[again]} "
                 f"and as point {again}"
             )
+        from scipy.spatial import QhullError
+
         try:
             self.solve([points])
-        except spatial.QhullError as error:
+        except QhullError as error:
             raise ValueError(
                 f"expected points that do not lie on one line; all {len(points)} do, or nearly, "
                 f"from {points[0].tolist()} to {points[-1].tolist()}"
@@ -104,6 +110,8 @@ class ConvexHull(_HullTask):
 
     def answer(self, points: Array) -> Array:
         """The corners counter-clockwise, from the corner with the lowest index."""
+        from scipy import spatial
+
         corners = spatial.ConvexHull(points).vertices
         return np.roll(corners, -corners.argmin())
 
@@ -142,6 +150,8 @@ class Delaunay(_HullTask):
 
     def answer(self, points: Array) -> Array:
         """The triangles, one after the other, ``[3 k]``."""
+        from scipy import spatial
+
         triangles = spatial.Delaunay(points).simplices.astype(np.int64)
         return _fans(points[None], np.zeros(len(triangles), np.int64), triangles)[0]
 
@@ -204,8 +214,8 @@ class TravellingSalesman(_PlaneTask):
         settings: see :class:`~tasks.PointingTask`.
 
     Raises:
-        ValueError: a setting is out of its range, or there are tours of more than 12 points and no
-            elkai.
+        ValueError: a setting is out of its range.
+        MissingExtra: there are tours of more than 12 points, and elkai is not installed.
     """
 
     def __init__(
@@ -224,7 +234,7 @@ class TravellingSalesman(_PlaneTask):
         )
         check_positive(pool_batches=pool_batches)
         if self.most_points > EXACT_POINTS:
-            _elkai()
+            check_extra("geometry", f"a tour of more than {EXACT_POINTS} points", "elkai")
             # The matrix of distances; its numbers have 8 bytes.
             check_room("the distances of a tour", 8, self.most_points, self.most_points)
         self.pool_batches = pool_batches
@@ -466,28 +476,14 @@ def _held_karp(points: Array) -> Array:
     return np.stack([np.zeros(size, np.int64), *(last + 1 for last in tour)], 1)
 
 
-def _elkai() -> Any:
-    """Import the package elkai.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        import elkai
-    except ImportError as error:
-        raise ValueError(
-            f"tours of more than {EXACT_POINTS} points need the package elkai: "
-            "python -m pip install elkai"
-        ) from error
-    return elkai
-
-
 def _lkh(points: Array) -> Array:
     """A short tour from point 0, ``[n, 2] -> [n]``."""
     distances = _distances(points)
     scale = LONGEST_DISTANCE / (distances.max() or 1.0)
     whole = np.rint(distances * scale).astype(np.int64)
-    return np.array(_elkai().DistanceMatrix(whole.tolist()).solve_tsp()[:-1])
+    import elkai
+
+    return np.array(elkai.DistanceMatrix(whole.tolist()).solve_tsp()[:-1])
 
 
 def _guise(random: np.random.Generator, points: Array, tour: Array) -> tuple[Array, Array]:

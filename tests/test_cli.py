@@ -662,7 +662,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, what) -> N
 
 def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
     for arguments, expected in (
-        (["--help"], "memnets fit --config configs/copying/ntm.yaml"),
+        (["--help"], "memnets fit --config copying/ntm"),
         (["fit", "--help"], "--model.optimizer.lr 0.001"),
         (["test", "--help"], "Score a checkpoint on the test sets"),
     ):

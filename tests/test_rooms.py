@@ -17,6 +17,7 @@ ROOMS = [
     "memnets.functional",
     "memnets.batches",
     "memnets.files",
+    "memnets.extras",
     "memnets.vocabulary",
     "memnets.core",
     "memnets.scores",
@@ -38,7 +39,13 @@ ROOMS = [
 #: Doors: what opens all rooms by name, and is imported by none.
 DOORS = ["memnets", "memnets.__main__"]
 #: A task is a source of batches: of all rooms it knows these alone.
-KNOWN_TO_TASKS = {"memnets.batches", "memnets.core", "memnets.files", "memnets.vocabulary"}
+KNOWN_TO_TASKS = {
+    "memnets.batches",
+    "memnets.core",
+    "memnets.extras",
+    "memnets.files",
+    "memnets.vocabulary",
+}
 
 
 def test_the_page_about_the_house_names_the_rooms_in_their_order() -> None:

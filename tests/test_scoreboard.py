@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.app.cli import main
+from memnets.app.configs import find_config
 from memnets.app.scoreboard import Entry, Score, scoreboard, summary
 from memnets.training.runs import load_checkpoint
 from tests.test_cli import SMALL, fails, files
@@ -386,8 +387,8 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
     for entry in yaml.safe_load(path.read_text())["entries"]:
-        data = yaml.safe_load((ROOT / entry["config"]).read_text())["data"]
-        task = resolve_name(data["class_path"])(**data["init_args"])
+        data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
+        task = resolve_name(data["class_path"])(**data.get("init_args", {}))
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
         for score in entry["scores"]:

@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-from memnets.app.commands import DESCRIPTION, UsageError, check_usage, with_config_paths
+from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
 from memnets.app.messages import one_line
 from memnets.app.stopping import stoppable
 
@@ -24,7 +24,7 @@ _TRACEBACK = "MEMNETS_TRACEBACK"
 #: Kinds of errors whose message says enough, by the names of their classes: those of libraries are
 #: not imported for it.
 _PLAIN = {
-    *("ValueError", "TypeError", "OSError"),
+    *("ValueError", "TypeError", "OSError", "MissingExtra"),
     *("ArgumentError", "MisconfigurationException", "TrainingDiverged"),
 }
 
@@ -37,9 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.path.insert(0, os.getcwd())  # parts of the user's own
-    warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _quiet()
     if _rank():
         logging.getLogger("tasks").setLevel(logging.ERROR)  # the first process says it
     try:
@@ -71,10 +69,25 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif command == "configs":
+        from memnets.app.configs import list_configs
+
+        if rest:  # check_usage has seen that it is a call for help
+            print(f"usage: memnets configs\n\n{COMMANDS[command]}")
+        else:
+            list_configs()
     else:
         from memnets.app.run import run
 
+        _quiet()  # once more: Lightning, which it imports, sets its own levels and filters
         run(command, rest)
+
+
+def _quiet() -> None:
+    """Let libraries say what matters alone."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils|jsonargparse")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _rank() -> int:
@@ -105,11 +118,13 @@ def _in_words(error: Exception) -> str:
     """An error in one line, with its kind where the message alone says little."""
     if _lost(error):
         return "another process of this run has ended; it says why, if it was not killed"
+    if isinstance(error, UsageError):
+        return str(error)
     message = one_line(str(error))
     if len(message) > 4000:
         message = f"{message[:3997]}..."
     if not _kinds(error) & _PLAIN or not message:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
-    if isinstance(error, UsageError) or "ArgumentError" in _kinds(error):
+    if "ArgumentError" in _kinds(error):
         return message
     return f"{message} ({_TRACEBACK}=1 shows where)"

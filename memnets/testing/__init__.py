@@ -28,9 +28,10 @@ With ``max_examples=10`` a check takes a few seconds on one core; with Hypothesi
 takes 5 to 10 times as long. Slow laws are tested on a few examples at most. ``max_examples=3`` is
 enough while you write a part.
 
-Needs Hypothesis: ``pip install memnets[testing]``.
+Needs Hypothesis: ``python -m pip install 'memnets[testing]'``.
 """
 
+from memnets.testing import _needs as _needs
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
 from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.objectives import check_kernel, check_objective

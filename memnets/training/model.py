@@ -43,9 +43,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         objective: the loss, and the meaning of the outputs; :class:`~memnets.training.Bits` by
             default.
         optimizer: makes the optimizer from the parameters; Adam by default.
-        schedule: learning rate after the warm-up: ``constant``; ``cosine``, down to 0 at the end of
-            the training; or ``inverse_sqrt``, with the inverse root of the step (Vaswani et al.
-            2017, section 5.3).
+        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
+            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
+            the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
@@ -59,7 +59,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
+        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         tbptt_steps: int | None = None,
     ) -> None:

@@ -264,8 +264,15 @@ def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
     Settings in only one of the configs do not count: the other leaves them at their defaults.
     """
     old, new = dict(_leaves(before)), dict(_leaves(now))
-    common = [name for name in old if name in new]
-    return [(name, old[name], new[name]) for name in common if not _same(old[name], new[name])]
+    # A config may give settings of a part without init_args, if it leaves the class as it is.
+    plain = {name.replace(".init_args.", "."): value for name, value in new.items()}
+    common = [(name, name.replace(".init_args.", ".")) for name in old]
+    common = [(name, short) for name, short in common if short in plain]
+    return [
+        (name, old[name], plain[short])
+        for name, short in common
+        if not _same(old[name], plain[short])
+    ]
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,13 +19,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.base import Array
 from tasks.limits import advice, limit, read_at_most
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
 
@@ -337,6 +339,8 @@ def _decoded(content: bytes, where: str) -> Array:
     Raises:
         ValueError: the content is not an image, is damaged, or has too many pixels.
     """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     most = limit() // BYTES_OF_A_PIXEL
     try:
         with warnings.catch_warnings():
@@ -363,6 +367,8 @@ def _decoded(content: bytes, where: str) -> Array:
 @contextmanager
 def _pillow_bound(pixels: int) -> Iterator[None]:
     """Set Pillow's bound on pixels within this context; it is a global variable of Pillow."""
+    from PIL import Image
+
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
     try:
         yield

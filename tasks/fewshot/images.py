@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
 from tasks.limits import check_room
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = ["FewShot"]
 
-AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
 #: One class in this many is held out if none is named.
 HELD_OUT = 5
 #: An upper bound that no useful test reaches; it catches slips of the keyboard.
@@ -69,6 +71,7 @@ class FewShot(Task):
     Raises:
         ValueError: a number is out of its range, a file cannot be used, or there are too few
             classes, or too few images of a class.
+        MissingExtra: Pillow, or for the digits scikit-learn, is not installed.
     """
 
     def __init__(
@@ -113,6 +116,8 @@ class FewShot(Task):
         if variants < 0:
             raise ValueError(f"variants must be at least 0; got {variants}")
 
+        digits = ["sklearn"] if paths is None else []
+        check_extra("fewshot", "tasks.FewShot", "PIL", *digits)
         self.duplicates = 0
         if paths is None:
             classes, where = read_digits(), "the digits"
@@ -342,12 +347,15 @@ def _prepared(
     Returns:
         uint8 ``[n, 1 + copies, side, side]``.
     """
+    from PIL.Image import Resampling, fromarray
+
     prepared = []
     for pixels in images:
         # Copies are made before the resize, from all the pixels that there are.
-        image = Image.fromarray(_squared(255 - pixels if dark_ink else pixels))
+        image = fromarray(_squared(255 - pixels if dark_ink else pixels))
         variants = [image, *(_moved(image, random) for _ in range(copies))]
-        prepared.append([np.asarray(one.resize((side, side), BILINEAR)) for one in variants])
+        resized = [one.resize((side, side), Resampling.BILINEAR) for one in variants]
+        prepared.append([np.asarray(one) for one in resized])
     return np.array(prepared)
 
 
@@ -359,6 +367,8 @@ def _squared(ink: Array) -> Array:
 
 def _moved(image: Image.Image, random: np.random.Generator) -> Image.Image:
     """A copy turned by up to 10 degrees, scaled and sheared by 10 %, moved by 7 % of a side."""
+    from PIL.Image import Resampling, Transform
+
     angle, shear = random.uniform(-1, 1, 2) * (math.radians(10), 0.1)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = turn @ np.array([[1, shear], [0, 1]]) * random.uniform(0.9, 1.1, (2, 1))
@@ -366,4 +376,5 @@ def _moved(image: Image.Image, random: np.random.Generator) -> Image.Image:
     middle = np.array(image.size) / 2
     move = middle - matrix @ middle + random.uniform(-0.07, 0.07, 2) * image.size
     (a, b), (d, e) = matrix
-    return image.transform(image.size, AFFINE, (a, b, move[0], d, e, move[1]), BILINEAR)
+    affine = (a, b, move[0], d, e, move[1])
+    return image.transform(image.size, Transform.AFFINE, affine, Resampling.BILINEAR)

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
 from tasks.base import Array, Task
 from tasks.limits import read_file
-from tasks.translation.catalogues import read_catalogue
-from tasks.translation.cldr import locale_of, phrases
 from tasks.translation.files import read_columns, read_two_files
 
 __all__ = ["Translation"]
@@ -200,6 +199,9 @@ class Translation(Task):
         self._pass: tuple[int, Array, Array] | None = None
 
     def _check_source(self) -> None:
+        # Before hours of training, not at the test that ends it.
+        modules = ["sentencepiece", "sacrebleu", *([] if self.source == "files" else ["babel"])]
+        check_extra("translation", "tasks.Translation", *modules)
         if self.source == "cldr":
             check_positive(**{f"sizes_{split}": size for split, size in self.sizes.items()})
             if max(self.sizes.values()) > MOST_PHRASES:
@@ -209,6 +211,8 @@ class Translation(Task):
                 )
             if any(self.paths.values()):
                 raise ValueError("source=cldr reads no files; got train, val or test")
+            from tasks.translation.cldr import locale_of
+
             if locale_of(self.languages[0]) == locale_of(self.languages[1]):
                 raise ValueError(f"languages must be two different ones; got {self.languages}")
             return
@@ -242,6 +246,8 @@ class Translation(Task):
 
     def _load(self, split: str) -> dict[str, list[tuple[str, str]]]:
         if self.source == "cldr":
+            from tasks.translation.cldr import phrases
+
             drawn = phrases(*self.languages, self.sizes, self.seed)
             return {name: self._directed(pairs) for name, pairs in drawn.items()}
         if split != "train" and self.paths[split]:
@@ -271,6 +277,8 @@ class Translation(Task):
     def _read(self, split: str) -> list[tuple[str, str]]:
         paths = self.paths[split]
         if self.source == "gettext":
+            from tasks.translation.catalogues import read_catalogue
+
             parts = [read_catalogue(path) for path in paths]
         elif len(paths) == 2:
             parts = [read_two_files(*paths)]

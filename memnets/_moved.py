@@ -13,11 +13,12 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MODULES"]
+__all__ = ["MODULES", "NAMES", "moved"]
 
 MODULES = {
-    "memnets.callbacks": "memnets.training.callbacks",
+    "memnets.callbacks": "memnets.training",
     "memnets.cli": "memnets.app.cli",
     "memnets.controllers": "memnets.cells",
     "memnets.convolutions": "memnets.cells",
@@ -35,6 +36,26 @@ MODULES = {
     "memnets.translator": "memnets.app.translator",
     "memnets.trust": "memnets.app.trust",
 }
+
+#: Module -> where names are now that stood in it.
+NAMES = {
+    "memnets.core": dict.fromkeys(
+        ["BEGIN", "END", "PAD", "UNKNOWN", "padded", "unpadded"], "memnets.batches"
+    ),
+}
+
+
+def moved(module: str, name: str) -> Any:
+    """A name that has moved to another module, for the ``__getattr__`` of the one it stood in.
+
+    Raises:
+        AttributeError: there was no such name.
+    """
+    new = NAMES[module].get(name)
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {new}.{name} now", DeprecationWarning, stacklevel=3)
+    return getattr(import_module(new), name)
 
 
 class _Moved(MetaPathFinder, Loader):

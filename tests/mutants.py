@@ -52,7 +52,6 @@ TESTS = {
     "memnets/addressing.py": (
         "test_addressing.py test_memories.py laws/test_parts.py laws/test_models.py test_trace.py"
     ),
-    "memnets/callbacks.py": "test_callbacks.py test_trace.py test_cli.py test_episodes.py",
     "memnets/cli.py": "test_cli.py test_translate.py",
     "memnets/controllers.py": (
         "test_memories.py test_machine.py laws/test_parts.py laws/test_models.py"
@@ -65,6 +64,7 @@ TESTS = {
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/encoders.py": "test_addressing.py test_pointer.py laws/test_models.py",
+    "memnets/events.py": "test_trace.py",
     "memnets/features.py": "test_features.py test_episodes.py laws/test_models.py",
     "memnets/files.py": "test_files.py test_cli.py tasks/test_fewshot.py tasks/test_translation.py",
     "memnets/functional.py": (
@@ -108,7 +108,6 @@ TESTS = {
         "test_objectives.py test_episodes.py tasks/test_bandits.py laws/test_models.py "
         "test_trace.py test_pointer.py test_cli.py"
     ),
-    "memnets/plots.py": "test_trace.py test_cli.py test_scoreboard.py",
     "memnets/runs.py": "test_cli.py test_translate.py test_resume.py test_scoreboard.py",
     "memnets/scoreboard.py": "test_scoreboard.py",
     "memnets/scores.py": (
@@ -118,8 +117,12 @@ TESTS = {
         "laws/test_strategies.py test_base.py test_objectives.py laws/test_planted_faults.py "
         "laws/test_parts.py"
     ),
-    "memnets/trace.py": "test_trace.py",
+    "memnets/training/report.py": "test_cli.py",
+    "memnets/training/schedules.py": "test_callbacks.py test_cli.py",
     "memnets/translator.py": "test_translate.py",
+    "memnets/viewing/": "test_trace.py test_cli.py",
+    "memnets/viewing/plots.py": "test_trace.py test_cli.py test_scoreboard.py",
+    "memnets/viewing/trace.py": "test_trace.py",
     "memnets/vocabulary.py": "test_vocabulary.py test_translate.py tasks/test_translation.py",
     "tasks/base.py": (
         "tasks/test_base.py tasks/test_copying.py tasks/test_tokens.py tasks/test_pointing.py "
@@ -145,7 +148,7 @@ DRAWS = re.compile(r"\bhypothesis\b|\btesting\.check")
 THOROUGH = {"tests/laws/test_planted_faults.py"}
 
 #: Files whose numbers are sizes and colours of a picture: their constants are not mutated.
-LOOKS = {"memnets/plots.py"}
+LOOKS = {"memnets/viewing/plots.py"}
 
 #: Imported once, before the forks. None of them may import memnets or tasks.
 HEAVY = [

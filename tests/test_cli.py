@@ -247,9 +247,9 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--name=a/\x1b[1mb"], "name must be <task>/<model>"),
         (["--name=" + "a" * 101], "name must be <task>/<model>"),
         (["--config=missing.yaml"], "missing.yaml"),
-        (["--config=/dev/zero"], "it is no plain file but a device"),
+        (["--config=/dev/zero"], "it is not a plain file but a device"),
         (["--ckpt_path=missing.ckpt"], "expected a checkpoint at missing.ckpt; there is no such"),
-        (["--ckpt_path=last"], "expected a run to go on with"),
+        (["--ckpt_path=last"], "expected a run to resume"),
         (
             [
                 "--trainer.callbacks=memnets.training.MemorySchedule",
@@ -480,7 +480,7 @@ DAMAGE = [
     ("state_dict.more", torch.ones(1), "is a checkpoint of another model"),
     ("optimizer_states", {}, "optimizer_states must be a list"),
     ("optimizer_states", [3], "optimizer_states must be a list"),
-    ("optimizer_states", [], "holds no state of an optimizer"),
+    ("optimizer_states", [], "has no state of an optimizer"),
     ("optimizer_states.0.state", [], "optimizer_states must be a list"),
     (
         "optimizer_states.0.state.0",
@@ -668,7 +668,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, what) -> N
 
 def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
     for arguments, expected in (
-        (["--help"], "memnets fit --config configs/copying/ntm.yaml"),
+        (["--help"], "memnets fit --config copying/ntm"),
         (["fit", "--help"], "--model.optimizer.lr 0.001"),
         (["test", "--help"], "Score a checkpoint on the test sets"),
     ):

@@ -207,7 +207,7 @@ def test_with_likeness_a_step_first_looks_at_those_that_are_like_it(likeness):
     scores = likeness**2 / math.sqrt(SIZE) * inputs @ inputs.mT
     future = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = scores.masked_fill(future, -torch.inf).softmax(-1)
-    torch.testing.assert_close(tape.weights["addressing"][0], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(tape.weights[block.addressing][0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

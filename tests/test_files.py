@@ -111,9 +111,9 @@ def test_nothing_but_a_file_is_replaced_or_read(tmp_path, kind, linked) -> None:
     if linked:
         (tmp_path / "link").symlink_to(path)
         path = tmp_path / "link"
-    with pytest.raises(NoPlainFile, match=f"no plain file but a {kind}"):
+    with pytest.raises(NoPlainFile, match=f"not a plain file but a {kind}"):
         write_atomically(path, lambda file: file.write(b"new"))
-    with pytest.raises(ValueError, match=f"no plain file but a {kind}"):
+    with pytest.raises(ValueError, match=f"not a plain file but a {kind}"):
         read_settings(path)
     after = os.lstat(no_file(tmp_path, kind) if kind == "device" else tmp_path / kind)
     assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
@@ -183,8 +183,8 @@ def test_yaml_within_bounds_is_read_as_it_is(value) -> None:
         (b"# nothing", "it is empty"),
         (b"[1, 2]", "no settings"),
         (b"a word", "no settings"),
-        (b"\x80\xff\x00", "no text in UTF-8"),
-        (b"a: [", "no YAML"),
+        (b"\x80\xff\x00", "not text in UTF-8"),
+        (b"a: [", "not YAML"),
         (b" " * (2**20 + 1), "it is larger"),
     ],
 )

@@ -119,7 +119,7 @@ def lrua_oracle(interface, state: LRUAState, access: LRUA):
     for head in heads:
         memory += np.outer(written[head], keys[head])
     weights = np.array([lookup(keys[i], softplus(strengths[i]), memory) for i in heads])
-    usage = access.decay * usage + weights.sum(0) + written.sum(0)
+    usage = access.writing.decay * usage + weights.sum(0) + written.sum(0)
     return (weights @ memory).flatten(), LRUAState(memory, usage, weights)
 
 
@@ -271,8 +271,9 @@ def test_both_addressings_are_recorded_by_name(access, names, tmp_path) -> None:
     interface = torch.randn(3, access.interface_size)
     with trace.record(access) as tape:
         _, state = access(interface, access.initial_state(3))
-    assert {name: len(heads) for name, heads in tape.heads.items()} == names
-    assert torch.equal(tape.weights["reading"][0], state.weights)
+    assert {tape.names[part]: len(heads) for part, heads in tape.heads.items()} == names
+    assert torch.equal(tape.weights[access.reading][0], state.weights)
+    assert torch.equal(tape.calls("reading")[0], state.weights)
     assert tape.plot(tmp_path / "weights.png").exists()
 
 

@@ -69,7 +69,7 @@ def test_two_processes_score_as_one_and_leave_one_run(tmp_path: Path) -> None:
 
 def scores_of_one(command: list[str]) -> dict[str, float]:
     from memnets.app import cli
-    from memnets.training import callbacks
+    from memnets.training import report
 
     seen: dict[str, float] = {}
 
@@ -78,6 +78,6 @@ def scores_of_one(command: list[str]) -> dict[str, float]:
 
     with pytest.MonkeyPatch.context() as patch:
         for hook in ("on_validation_end", "on_test_end"):
-            patch.setattr(callbacks.Report, hook, note)
+            patch.setattr(report.Report, hook, note)
         cli.main(command)
     return seen

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.app.cli import main
+from memnets.app.configs import find_config
 from memnets.app.scoreboard import Entry, Score, scoreboard, summary
 from memnets.training.runs import load_checkpoint
 from tests.test_cli import SMALL, fails, files
@@ -203,7 +204,7 @@ def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> Non
     before = contents()
     message = fails(capfd, *board(seeds=list(range(7))))
     for seed in (4, 5, 6):
-        assert f"at runs/seed_{seed}/copying/ntm/version_0/config.yaml; it is no YAML" in message
+        assert f"at runs/seed_{seed}/copying/ntm/version_0/config.yaml; it is not YAML" in message
     assert "expected a config at runs/seed_3/copying/ntm/version_0/config.yaml; it is" in message
     assert "runs/seed_0/copying/ntm/version_0 is damaged" in message
     assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
@@ -287,7 +288,7 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
         ({}, ["--processes=0"], "processes must be a whole number of at least 1; got 0"),
         ({}, ["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         ({}, ["--threads=1000000"], "threads must be at most 256; got 1000000"),
-        ({}, ["--results=/dev/null"], "it is no plain file but a device"),
+        ({}, ["--results=/dev/null"], "it is not a plain file but a device"),
         ({}, ["--entries=[]"], "a scoreboard needs at least one entry; got none"),
         ({}, ["--results=board.png"], "results must be a file that is no .png"),
         (
@@ -308,9 +309,9 @@ def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expec
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"name: [copying/ntm", "it is no YAML (while parsing a flow sequence"),
-        (b"name: \xff", "it is no text in UTF-8"),
-        (b"- name: copying/ntm", "it holds no settings, name: value"),
+        (b"name: [copying/ntm", "it is not YAML (while parsing a flow sequence"),
+        (b"name: \xff", "it is not text in UTF-8"),
+        (b"- name: copying/ntm", "it has no settings of the form name: value"),
         (b"", "it is empty"),
     ],
 )
@@ -327,7 +328,7 @@ def test_a_board_replaces_no_pipe(capfd, name) -> None:
     os.mkfifo(name)
     made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 1.0})
     before = contents()
-    assert f"{name}; it is no plain file but a pipe" in fails(capfd, *board(seeds=[0]))
+    assert f"{name}; it is not a plain file but a pipe" in fails(capfd, *board(seeds=[0]))
     assert Path(name).is_fifo()
     assert contents() == before
 
@@ -405,8 +406,8 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
     for entry in yaml.safe_load(path.read_text())["entries"]:
-        data = yaml.safe_load((ROOT / entry["config"]).read_text())["data"]
-        task = resolve_name(data["class_path"])(**data["init_args"])
+        data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
+        task = resolve_name(data["class_path"])(**data.get("init_args", {}))
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
         for score in entry["scores"]:

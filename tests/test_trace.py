@@ -1,19 +1,25 @@
-"""Recording the weights of any model, and drawing them."""
+"""Recording what the parts of any model report, and drawing it."""
 
+import warnings
 from functools import partial
-from types import SimpleNamespace
 
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
+from matplotlib.figure import Figure
+from torch import nn
 
-from memnets import fast
+from memnets import decoding, events, fast, functional
 from memnets.addressing import Content, Local
-from memnets.batches import BEGIN, END
+from memnets.batches import BEGIN, END, Curves
 from memnets.cells import GRU, LSTMN, FeedForward
+from memnets.cells.embeddings import LearnedPositions
+from memnets.core import Memory
 from memnets.encoders import Recurrent
-from memnets.memories import NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
     CausalTransformer,
@@ -25,9 +31,10 @@ from memnets.models import (
     Transformer,
 )
 from memnets.scores import Additive, Dot
-from memnets.training import callbacks
+from memnets.training import objectives
 from memnets.training.objectives import Actions, Labels, Numbers, Tokens
 from memnets.viewing import plots, trace
+from memnets.viewing.pictures import Pictures
 from tasks import (
     Bandits,
     ConvexHull,
@@ -81,10 +88,110 @@ def test_what_is_recorded_is_what_the_machine_used() -> None:
     with trace.record(model) as tape:
         outputs, _ = model(inputs)
     assert torch.allclose(outputs, plain, atol=1e-6)
-    weights = tape.stacked("body.access.addressing")
+    addressing = model.access.addressing
+    weights = tape.stacked(addressing)
     assert weights.shape == (2, 4, 3, 5)
     assert torch.allclose(weights[:, -1], state.body.access.weights, atol=1e-6)
-    assert tape.heads["body.access.addressing"] == ["read 1", "read 2", "write 1"]
+    assert torch.equal(tape.stacked("body.access.addressing"), weights)
+    assert tape.heads[addressing] == ["read 1", "read 2", "write 1"]
+    assert list(tape.weights) == [addressing]
+
+
+MEMORIES = {
+    "NTM": lambda: NTM(slots=5, width=3, read_heads=2, write_heads=2),
+    "DNC": lambda: DNC(slots=5, width=3, read_heads=2),
+    "LRUA": lambda: LRUA(slots=5, width=3, heads=2),
+    "tape": lambda: Tape(width=3, read_heads=2),
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_memory_reports_what_it_did_to_its_slots(name) -> None:
+    torch.manual_seed(0)
+    access = MEMORIES[name]()
+    state = access.initial_state(2)
+    with trace.record(access, kinds=None) as tape:
+        for step in range(3):
+            before, now = state, {}
+            read, state = access.step(torch.randn(2, access.interface_size), state)
+            for event in tape.events:
+                if event.step == step and event.part is access:
+                    now[event.kind] = event.value
+            memory = now["memory"]
+            if name == "tape":
+                assert torch.equal(memory[:, -1:], now["add"])
+                assert torch.equal(memory, state.values)
+                continue
+            if name == "LRUA":
+                written = functional.empty_add(
+                    before.memory, now["emptied"], now["write"], now["add"]
+                )
+            else:
+                written = functional.erase_add(
+                    before.memory, now["write"], now["erase"], now["add"]
+                )
+            torch.testing.assert_close(memory, written)
+            # The NTM reads before it writes.
+            slots = before.memory if name == "NTM" else memory
+            torch.testing.assert_close(functional.read(now["read"], slots).flatten(1), read)
+            for kind in {"memory", "usage", "link"} & set(state._fields):
+                assert torch.equal(now[kind], getattr(state, kind))
+    assert {event.part for event in tape.events} > {access}
+
+
+def test_parts_tell_nobody_where_nobody_listens() -> None:
+    heard: list[events.Event] = []
+    addressing = Content(Dot())
+    memory = Memory(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    queries = torch.randn(2, 1, 3)
+    assert not events.listening()
+    with events.listen(heard.append):
+        assert events.listening()
+        with events.listen(heard.append):
+            addressing(queries, memory)
+        addressing.read(queries, memory)
+        addressing.scores(queries, memory)
+    addressing.read(queries, memory)
+    assert not events.listening()
+    assert [event.step for event in heard] == [0, 0, 1, 2]
+    assert all(event.part is addressing and event.kind == "weights" for event in heard)
+    for event in heard:
+        torch.testing.assert_close(event.value, addressing(queries, memory)[0])
+
+
+def test_parts_of_other_models_are_not_recorded() -> None:
+    model, other = (machine(NTM(slots=5, width=3)) for _ in range(2))
+    with trace.record(model) as tape:
+        other(torch.zeros(1, 2, 3))
+        model(torch.zeros(1, 2, 3))
+    assert list(tape.weights) == [model.access.addressing]
+
+
+def test_a_subclass_reports_its_weights_once() -> None:
+    class Halved(Content):
+        def forward(self, query, memory, state=None):
+            weights, state = super().forward(query, memory, state)
+            return weights / 2, state
+
+    halved = Halved(Dot())
+    memory = Memory(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    with trace.record(halved) as tape:
+        weights, _ = halved(torch.randn(2, 1, 3), memory)
+    (recorded,) = tape.weights[halved]
+    assert torch.equal(recorded, weights)
+
+
+def test_what_was_compiled_is_recorded_too() -> None:
+    memory = Memory(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    query = torch.randn(2, 1, 3)
+    addressing = Content(Dot())
+    compiled = torch.compile(addressing, backend="eager", fullgraph=True)
+    expected, _ = addressing(query, memory)
+    assert torch.equal(compiled(query, memory)[0], expected)
+    with trace.record(addressing) as tape:
+        compiled(query, memory)
+    (weights,) = tape.weights[addressing]
+    assert torch.equal(weights, expected)
 
 
 def test_after_recording_nothing_is_left_on_the_model() -> None:
@@ -110,8 +217,14 @@ def test_a_memory_that_grows_is_padded_with_no_weight(tmp_path) -> None:
 def test_what_is_not_there_is_named() -> None:
     with trace.record(machine(None)) as tape:
         pass
-    with pytest.raises(KeyError, match="nothing was recorded for 'access'"):
+    with pytest.raises(KeyError, match="nothing was recorded for weights of 'access'"):
         tape.stacked("access")
+    model = machine(NTM(slots=5, width=3))
+    with trace.record(model) as tape:
+        model(torch.zeros(1, 1, 3))
+    there = "for usage of 'body.access'; there is weights of 'body.access.addressing'"
+    with pytest.raises(KeyError, match=there):
+        tape.calls(model.access, "usage")
     with pytest.raises(ValueError, match="no weights to draw"):
         plots.weights({}, "nowhere.png")
 
@@ -120,10 +233,12 @@ WEIGHTS = torch.rand(2, 3, 4, 5)  # [B, H, T, N]
 
 
 def recorded(*calls: torch.Tensor, heads: list[str] | None = None) -> trace.Tape:
-    tape = trace.Tape()
-    tape.weights["part"] = list(calls)
+    part = nn.Identity()
+    tape = trace.Tape(nn.ModuleDict({"part": part}))
+    for step, weights in enumerate(calls):
+        tape.keep(events.Event(step, part, "weights", weights))
     if heads:
-        tape.heads["part"] = heads
+        tape.heads[part] = heads
     return tape
 
 
@@ -147,7 +262,7 @@ def test_heads_over_time_are_the_same_as_batch_and_as_queries() -> None:
 def test_slots_that_were_not_there_yet_weigh_nothing() -> None:
     over_time = recorded(torch.ones(1, 1, 1), torch.ones(1, 1, 2)).over_time("part")
     assert over_time.tolist() == [[[1, 0], [1, 1]]]
-    with pytest.raises(KeyError, match="nothing was recorded for 'other'"):
+    with pytest.raises(KeyError, match="nothing was recorded for weights of 'other'"):
         recorded().over_time("other")
 
 
@@ -162,9 +277,9 @@ def test_what_a_model_looks_at_is_the_same_at_once_and_step_by_step(name, tmp_pa
         state = model.encode(source)
         for step in inputs.split(1, 1):
             _, state = model.decode(step, state)
-    names = model.alignments()
-    assert names
-    for part in names.values():
+    parts = model.alignments()
+    assert parts
+    for part in parts.values():
         weights = at_once.over_time(part)
         torch.testing.assert_close(stepwise.over_time(part), weights)
         assert weights.shape[-1] == (7 if name == "causal" else 3)
@@ -173,8 +288,77 @@ def test_what_a_model_looks_at_is_the_same_at_once_and_step_by_step(name, tmp_pa
             torch.testing.assert_close(sums, torch.ones_like(sums))
     slots = ["source"] * 3 + ["answer"] * 4 * (name == "causal")
     path = tmp_path / "alignment.png"
-    at_once.plot_alignment(path, names, slots, ["word"] * 4, heads=name == "causal")
+    at_once.plot_alignment(path, parts, slots, ["word"] * 4, heads=name == "causal")
     assert path.stat().st_size > 0
+
+
+def texts(monkeypatch) -> list[str]:
+    """All words of the pictures that are saved from now on."""
+    found: list[str] = []
+    save = Figure.savefig
+
+    def saving(figure, *arguments, **named):
+        found.extend(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+        return save(figure, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return found
+
+
+def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
+    words = texts(monkeypatch)
+
+    def said(*expected: str) -> None:
+        assert set(expected) <= set(words), set(expected) - set(words)
+        words.clear()
+
+    plots.answer(torch.zeros(2, 3), torch.zeros(2, 3), tmp_path / "1.png", "of a test")
+    said("of a test", "target\nbit", "output\nbit", "error\nbit", "step of the answer",
+         "value", "probability of 1")  # fmt: skip
+    plots.weights({"read 1": torch.rand(4, 3)}, tmp_path / "2.png", split=2)
+    said("read 1\nslot", "step", "weight", "\u2190 source ", " answer \u2192")
+    plots.alignment({"layer 1": torch.rand(1, 2)}, ["a", "b"], ["c"], tmp_path / "3.png")
+    said("layer 1", "source", "answer", "weight", "a", "b", "c")
+    images = torch.rand(3, 4, 4)
+    plots.episode({"look": torch.rand(1, 3)}, images, images[:1], ["0", "1", "2"], [("1", "2")],
+                  tmp_path / "4.png")  # fmt: skip
+    said("look: weights on the examples, by their labels", "queries", " answers", "1, not 2")
+    line = np.zeros((2, 2))
+    plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
+    said("ours", "n", "x", "y", "seen")
+    plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
+    said("target", "answer", "wrong", "2 points")
+    plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
+    said("bits", "ntm", "a seed", "published")
+
+
+def test_the_style_of_pictures_is_theirs_alone(tmp_path) -> None:
+    before = dict(matplotlib.rcParams)
+    plots.weights({"read 1": torch.rand(4, 3)}, tmp_path / "weights.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("access", "heads"),
+    [
+        (DNC(slots=4, width=2), ["write", "read 1"]),
+        (NTM(slots=4, width=2), ["read 1", "write 1"]),
+    ],
+)
+def test_heads_go_by_their_own_names_where_these_tell_them_apart(
+    access, heads, tmp_path, monkeypatch
+) -> None:
+    words = texts(monkeypatch)
+    with trace.record(access) as tape:
+        access.step(torch.zeros(1, access.interface_size), access.initial_state(1))
+    tape.plot(tmp_path / "one.png")
+    assert {f"{head}\nslot" for head in heads} <= set(words)
+    both = nn.ModuleList([access, NTM(slots=4, width=2)])
+    with trace.record(both) as tape:
+        for part in both:
+            part.step(torch.zeros(1, part.interface_size), part.initial_state(1))
+    tape.plot(tmp_path / "two.png")
+    assert "1.addressing: read 1\nslot" in words
 
 
 def test_weights_of_heads_that_are_batch_can_be_drawn(tmp_path) -> None:
@@ -241,11 +425,20 @@ def in_tokens(name):
 
 
 def draw(model, task, folder, **settings) -> None:
-    """As at the end of a test."""
+    """Test a model, and draw what it answered."""
     torch.manual_seed(0)
-    pictures = callbacks.Pictures(folder, **settings)
-    trainer = SimpleNamespace(is_global_zero=True, datamodule=task, callbacks=[pictures])
-    pictures.on_test_end(trainer, model.eval())
+    trainer = lightning.Trainer(
+        accelerator="cpu", callbacks=[Pictures(folder, **settings)], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        for lightnings in (
+            "`isinstance.treespec",
+            ".* does not have many workers",
+            "You have overridden",
+        ):
+            warnings.filterwarnings("ignore", lightnings)
+        trainer.test(model, datamodule=task, verbose=False)
 
 
 def test_pictures_of_each_test_set_as_many_as_it_has(tmp_path) -> None:
@@ -268,11 +461,91 @@ def test_pictures_make_each_batch_that_they_are_of_once(tmp_path) -> None:
         def batches(self, split):
             return 3 if split == "test" else 1
 
-    draw(in_tokens("no attention"), Watched(2, 1, 3, [(2, 9)], 9), tmp_path, sequences=4)
-    assert made == [("test", 0), ("test", 1), ("test", 2), ("length_2", 0)]
+    def drawn(task, sequences):
+        """Batches that were made for pictures, after those of the test and of its measures."""
+        sizes = {name: task.batches(name) for name in task.test_names()}
+        tested = [(name, number) for name, size in sizes.items() for number in range(size)]
+        draw(in_tokens("no attention"), task, tmp_path, sequences=sequences)
+        assert made[: len(tested)] == tested
+        measured = [batch for batch in tested if batch[0] == "test"]
+        assert made[len(tested) :][: len(measured)] == measured
+        return made[len(tested) + len(measured) :]
+
+    first = drawn(Watched(2, 1, 3, [(2, 9)], 9), 4)
+    assert first == [("test", 0), ("test", 1), ("test", 2), ("length_2", 0)]
     made.clear()
-    draw(in_tokens("no attention"), Watched(2, 1, 3, [], 9), tmp_path, sequences=2)
-    assert made == [("test", 0), ("test", 1)]
+    assert drawn(Watched(2, 1, 3, [], 9), 2) == [("test", 0), ("test", 1)]
+
+
+def test_a_model_answers_a_test_once_and_pictures_are_of_that_answer(tmp_path, monkeypatch) -> None:
+    # A model that would say something else each time it is asked.
+    class Fickle(Tokens):
+        asked = 0
+
+        def examine(self, model, batch):
+            self.asked += 1
+            answers = torch.full((len(batch.targets), 2), END + self.asked)
+            _, scores = super().examine(model, batch)[""]
+            return {"": (answers, scores), "_other": (answers + 1, scores)}
+
+    drawn = []
+    monkeypatch.setattr(plots, "alignment", lambda *arguments: drawn.append(arguments[2]))
+    model = ALIGNED["causal"]()
+    model.objective = Fickle()
+    task = CopyingTokens(2, 1, 3, [(2, 2)], 2, validation_batch_size=2)
+    draw(model, task, tmp_path, sequences=2)
+    assert model.objective.asked == 2
+    assert drawn == [["0", "0"], ["0", "0"], ["1", "1"], ["1", "1"]]
+    assert {
+        name: [part.tolist() for part in parts] for name, parts in model.test_answers.items()
+    } == {
+        "test": [[[4, 4], [4, 4]]],
+        "length_2": [[[5, 5], [5, 5]]],
+    }
+
+
+def test_bandits_are_played_once_for_scores_and_curves(tmp_path, monkeypatch) -> None:
+    played = []
+
+    class Watched(Bandits):
+        def policies(self):
+            played.append("policies")
+            return super().policies()
+
+    play = decoding.play
+
+    def watched(*arguments):
+        played.append("model")
+        return play(*arguments)
+
+    monkeypatch.setattr(objectives, "play", watched)
+    model = SNAIL(4, 3, 4, attentions=[(3, 2)], objective=Actions())
+    draw(model, Watched(3, 7, test_episodes=5), tmp_path)
+    assert sorted(played) == ["model", "policies"]
+    assert (tmp_path / "test_curves.png").stat().st_size > 0
+
+
+class Short(CausalTransformer):
+    """Says one symbol for ever, but for no more than nine steps with the source."""
+
+    def __init__(self):
+        super().__init__(SIZE, SIZE, **SMALL, positions=LearnedPositions(4, 9), objective=Tokens())
+
+    def decode(self, inputs, state):
+        logits, state = super().decode(inputs, state)
+        return torch.nn.functional.one_hot(torch.full_like(inputs, END + 1), SIZE).to(logits), state
+
+
+def test_an_answer_that_was_cut_is_drawn_as_far_as_it_came(tmp_path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "alignment", lambda *arguments: drawn.append(arguments))
+    task = CopyingTokens(2, 1, 3, [], 8)
+    draw(Short(), task, tmp_path, sequences=8)
+    lengths = task.batch("test", 0).source_mask.sum(1).tolist()
+    assert len(set(lengths)) > 1
+    assert [(len(slots), len(words)) for _, slots, words, *_ in drawn] == [
+        (9, 9 - length) for length in lengths
+    ]
 
 
 def test_pictures_of_a_task_without_words(tmp_path) -> None:
@@ -284,7 +557,7 @@ def test_sequences_that_are_too_long_are_not_drawn(tmp_path) -> None:
     draw(in_tokens("Bahdanau"), CopyingTokens(2, 3, 3, [], 2), tmp_path, longest=3)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"sequences must be .* got 0"):
-        callbacks.Pictures(tmp_path, sequences=0)
+        Pictures(tmp_path, sequences=0)
 
 
 class InOrder(Model):
@@ -317,7 +590,7 @@ def test_answers_in_the_plane_are_drawn_together_for_each_test_set(tmp_path) -> 
 
 def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeypatch) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "drawing", lambda drawings, path, title: drawn.extend(drawings))
+    monkeypatch.setattr(plots, "drawing", lambda drawings, *_: drawn.extend(drawings))
     # A point too many, so that the answer never ends: 40 tokens, where search alone stops at 20.
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
@@ -367,7 +640,7 @@ def test_pictures_of_episodes(tmp_path, monkeypatch) -> None:
         f"shot_{shots}_episode_{number}.png" for shots in (1, 3) for number in (1, 2, 3)
     ]
     # The first of the second batch comes before the second of the first.
-    weights, examples, queries, labels, answers, _ = drawn[4]
+    weights, examples, queries, labels, answers, *_ = drawn[4]
     batch = task.batch("shot_3", 1)
     assert torch.equal(examples.flatten(1), batch.source[0, :, :64])
     assert torch.equal(queries.flatten(1), batch.inputs[0, :, :64])

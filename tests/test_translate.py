@@ -194,7 +194,7 @@ def test_the_best_few_are_numbered_and_scored(checkpoint: Path, monkeypatch, cap
         (["--device=abacus"], "device must be one that is there, cpu"),
         (["--device=cuda:77"], "; got cuda:77"),
         (["--stream", "--output=x"], "a stream goes to standard output; leave --output out"),
-        (["--output=."], "expected a file to write at .; it is no plain file"),
+        (["--output=."], "expected a file to write at .; it is not a plain file"),
         ([], "expected a checkpoint at missing.ckpt; there is no such file"),
     ],
 )

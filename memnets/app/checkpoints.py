@@ -81,6 +81,8 @@ class Saved:
             CheckpointError: see :func:`memnets.app.trust.checked_config`.
         """
         config, left_out = checked_config(self.config, self.path, trust, named)
+        # Before version 0.2 the default was not to clip, and what was null was left out.
+        config.setdefault("trainer", {}).setdefault("gradient_clip_val", None)
         if not trust:
             config["runs"] = self._runs(config)
         return config, left_out

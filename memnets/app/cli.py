@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-from memnets.app.commands import DESCRIPTION, UsageError, check_usage, with_config_paths
+from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
 from memnets.app.messages import one_line
 from memnets.app.stopping import stoppable
 
@@ -24,7 +24,7 @@ _TRACEBACK = "MEMNETS_TRACEBACK"
 #: Kinds of errors whose message says enough, by the names of their classes: those of libraries are
 #: not imported for it.
 _PLAIN = {
-    *("ValueError", "TypeError", "OSError"),
+    *("ValueError", "TypeError", "OSError", "MissingExtra"),
     *("ArgumentError", "MisconfigurationException", "TrainingDiverged"),
 }
 
@@ -69,6 +69,13 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif command == "configs":
+        from memnets.app.configs import list_configs
+
+        if rest:  # check_usage has seen that it is a call for help
+            print(f"usage: memnets configs\n\n{COMMANDS[command]}")
+        else:
+            list_configs()
     else:
         from memnets.app.run import run
 

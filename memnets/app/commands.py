@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from memnets.app.configs import find_config
 from memnets.app.messages import nearest
 from memnets.files import read_settings
 
@@ -28,16 +29,16 @@ __all__ = [
 
 DESCRIPTION = """Train, test and use memory-augmented networks.
 
-  memnets fit --config configs/copying/ntm.yaml
+  memnets fit --config copying/ntm
       train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
 
-  memnets fit --config configs/copying/ntm.yaml --model.controller=memnets.cells.GRU
+  memnets fit --config copying/ntm --model.controller=memnets.cells.GRU
       the same with another part; any part can be swapped for one of your own by its class path
 
   memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt
       go on exactly where that run stopped, with the settings that it had
 
-  memnets fit --config configs/copying/ntm.yaml --ckpt_path last
+  memnets fit --config copying/ntm --ckpt_path last
       go on with the newest run of that config; flags that it was given are to be given again
 
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
@@ -46,7 +47,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
 
-  memnets scoreboard --config configs/scoreboards/ntm.yaml
+  memnets scoreboard --config scoreboards/ntm
       train many, side by side, and write RESULTS.md; the same again goes on where it stopped
 """
 
@@ -58,6 +59,7 @@ COMMANDS = {
     "predict": "Write what a checkpoint answers on the test sets to a file.",
     "translate": "Translate text, a sentence a line, with nothing but a checkpoint.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
+    "configs": "List the configs that come with memnets: memnets fit --config <name>.",
 }
 
 TRUST = (
@@ -67,7 +69,7 @@ TRUST = (
 EXAMPLES = """
 What you will need most:
 
-  --config FILE                     where to start from: see configs/
+  --config NAME                     where to start from: memnets configs lists all; or a file
   --seed_everything 3               another seed, of the weights and of the data
   --model.optimizer.lr 0.001        a setting of a part
   --model.controller my.Controller  another part, by its class path
@@ -99,6 +101,7 @@ OPTIONS = {
         *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
         *("runs", "threads"),
     ),
+    "configs": ("help",),
 }
 
 _HELP = {"-h", "--help", "--help_all"}
@@ -185,13 +188,13 @@ def _check_parts_of_fit(arguments: Sequence[str]) -> None:
             value = found[2] or (following[0] if following else "<value>")
             raise UsageError(
                 f"there is no {kind} yet that has a setting {found[1]}: give its config or its "
-                "class first, as in memnets fit --config configs/copying/ntm.yaml "
+                "class first, as in memnets fit --config copying/ntm "
                 f"--{part}.{found[1]} {value}"
             )
     if not any(re.match(r"--(model|data)\b", one) for one in arguments):
         raise UsageError(
             "a training needs a model and a task; start from a config: "
-            "memnets fit --config configs/copying/ntm.yaml"
+            "memnets fit --config copying/ntm"
         )
 
 
@@ -205,8 +208,12 @@ def values(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def config_path(value: str) -> str:
-    """The file that a value of ``--config`` stands for; settings themselves, in braces, stay."""
-    return value
+    """The file that a value of ``--config`` stands for; settings themselves, in braces, stay.
+
+    Raises:
+        ValueError: there is no such file, and no config of this name.
+    """
+    return value if not value or value.lstrip().startswith("{") else find_config(value)
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:

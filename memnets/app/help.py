@@ -33,7 +33,6 @@ OTHERS = {
 
 #: Lightning's titles of groups of options, and the titles here; None hides the group.
 GROUPS = {
-    "A model reads a source, then answers, over explicit state": "The model",
     "An encoder-decoder that Lightning trains, validates and tests": "The model",
     "A source of batches": "The task",
     "Runs the full optimization routine": "Checkpoints",

@@ -47,7 +47,7 @@ from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
 from memnets.files import load_yaml, only_writer
 from memnets.models import Model
-from memnets.training.callbacks import Pictures, Report
+from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -62,6 +62,7 @@ from memnets.training.runs import (
     next_version,
     read_metrics,
 )
+from memnets.viewing.pictures import Pictures
 from tasks import Task
 
 __all__ = ["CLI", "run"]
@@ -76,8 +77,9 @@ _say = rank_zero_only(print)
 _OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
 
 #: What a trainer does unless a config says otherwise.
-_TRAINER_DEFAULTS: dict[str, Any] = {
+TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,
+    "gradient_clip_val": 1.0,
     "num_sanity_val_steps": 0,
     "use_distributed_sampler": False,
     "enable_model_summary": False,
@@ -181,7 +183,7 @@ class CLI(LightningCLI):
         if "verbose" in self.of_method:
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": v for name, v in _TRAINER_DEFAULTS.items()})
+        parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the sizes of data and model, and the seed."""
@@ -282,6 +284,13 @@ class CLI(LightningCLI):
         for name in ("ckpt_path", "trust"):  # trust is said, never kept
             config.pop(name, None)
         text: str = self.parser.dump(config)
+        # A value of null is left out there, as if it were the default.
+        trainer = config["trainer"]
+        nulls = {name: None for name in TRAINER_DEFAULTS if trainer.get(name) is None}
+        if nulls:
+            settings = load_yaml(text)
+            settings["trainer"].update(nulls)
+            text = yaml.safe_dump(settings, sort_keys=False)
         return text
 
     def _go_on(self, path: str) -> None:

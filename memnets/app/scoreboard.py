@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from memnets.app.commands import COMMANDS, UsageError
+from memnets.app.configs import find_config
 from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
@@ -73,7 +74,7 @@ class Entry:
     """A task and a model, to be trained with several seeds.
 
     Attributes:
-        config: what ``memnets fit --config`` is given.
+        config: what ``memnets fit --config`` is given, a name or a path.
         scores: what to show of its runs.
         seeds: one run each.
         flags: further flags of ``memnets fit``, such as ``--trainer.max_steps=1000``.
@@ -254,7 +255,8 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        name = entry.name or read_settings(entry.config).get("name")
+        path = find_config(entry.config)
+        name = entry.name or read_settings(path).get("name")
         if not isinstance(name, str) or name.count("/") != 1:
             raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
         try:
@@ -472,7 +474,7 @@ def _changes(entry: Entry, folder: Path) -> list[str]:
     path = folder / "config.yaml"
     if not path.is_file():
         return []
-    before_all, now_all = (read_settings(config) for config in (path, entry.config))
+    before_all, now_all = (read_settings(config) for config in (path, find_config(entry.config)))
     flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
     return [
         f"{name} was {before}, now {now}"
@@ -523,12 +525,12 @@ def parser() -> ArgumentParser:
     """The parser of the command."""
     made = ArgumentParser(
         prog="memnets scoreboard",
-        usage="memnets scoreboard --config FILE [options]",
+        usage="memnets scoreboard --config NAME [options]",
         description=COMMANDS["scoreboard"],
         exit_on_error=False,
         formatter_class=DefaultHelpFormatter,
     )
-    made.add_argument("--config", action="config", help="See configs/scoreboards/.")
+    made.add_argument("--config", action="config", help="Such as scoreboards/ntm; or a file.")
     made.add_function_arguments(scoreboard, skip={"report_only", "command"})
     made.add_argument(
         "--report_only", action="store_true", help="Train nothing; write the table as it stands."

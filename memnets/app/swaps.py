@@ -178,8 +178,8 @@ def _naming(model: Any) -> Any:
     settings = {} if model is None or isinstance(model, str) else model.get("init_args") or {}
     if settings.get("learner") is not None:
         return _naming(settings["learner"])
-    if "access" in settings:
-        return settings["access"] or settings.get("controller") or model
+    if "access" in settings or "controller" in settings:
+        return settings.get("access") or settings.get("controller") or model
     return model
 
 

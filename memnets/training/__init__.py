@@ -1,10 +1,12 @@
-"""Training: objectives, the Lightning base of models, schedules, and what a run leaves behind."""
+"""Training: objectives, the Lightning base class of models, schedules and run folders."""
 
 from importlib import import_module
 from typing import Any
 
 from memnets.training.model import Model, TrainingDiverged
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
+from memnets.training.report import Report
+from memnets.training.schedules import Curriculum, MemorySchedule
 
 __all__ = [
     "Actions",
@@ -15,6 +17,7 @@ __all__ = [
     "Model",
     "Numbers",
     "Objective",
+    "Report",
     "Tokens",
     "TrainingDiverged",
 ]

@@ -1,1 +1,1 @@
-"""Pictures: what a model looked at, and what it answered."""
+"""Views: the trace of a model, plots, and the pictures of a test."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -13,8 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.rcsetup import cycler
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from memnets.batches import Curves
 from memnets.files import write_atomically
 
 __all__ = [
@@ -26,11 +31,20 @@ __all__ = [
     "drawing",
     "episode",
     "scoreboard",
+    "style",
     "weights",
 ]
 
 Array = np.ndarray[Any, Any]
 
+Given = ParamSpec("Given")
+
+#: Colours that every eye tells apart (Okabe & Ito 2008), the strongest first.
+_BLUE, _ORANGE, _GREEN, _PINK, _LIGHT, _RED = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
+)  # fmt: skip
+#: Colours of weights: black is none, the lightest is all.
+_WEIGHTS = "magma"
 #: Labels that fit on an axis of a picture of alignments; of more, some are left out.
 _MOST_LABELS = 80
 #: Inches from one label to the next.
@@ -40,7 +54,45 @@ _COLUMNS = 4
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
 _SURE, _BOX = "DejaVu Sans", "\u25a1"
 
-# Figures are made without pyplot: no window, no global state, safe in any thread.
+
+def style() -> dict[str, Any]:
+    """Settings of matplotlib for all pictures."""
+    colours = [_BLUE, _ORANGE, _GREEN, _RED, _PINK, _LIGHT]
+    # Lines differ in their dashes too: colour alone is lost in print.
+    dashes: list[Any] = ["-", "--", "-.", (0, (5, 1)), ":", (0, (1, 3))]
+    return {
+        "axes.labelsize": 9,
+        "axes.prop_cycle": cycler(color=colours, linestyle=dashes),
+        "axes.titlesize": 9,
+        "figure.titlesize": 11,
+        "font.size": 9,
+        "image.aspect": "auto",
+        "image.interpolation": "nearest",
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.6,
+        "savefig.dpi": 120,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+    }
+
+
+#: The settings hold for the whole process: one picture is drawn at a time.
+_drawing = threading.RLock()
+
+
+def _styled(draw: Callable[Given, Path]) -> Callable[Given, Path]:
+    """Draw in the style of this module; matplotlib is left as it was."""
+
+    @wraps(draw)
+    def styled(*arguments: Given.args, **named: Given.kwargs) -> Path:
+        with _drawing, matplotlib.rc_context(style()):
+            return draw(*arguments, **named)
+
+    return styled
+
+
+# Figures are made without pyplot: no window, and safe in any thread.
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -64,6 +116,7 @@ def _grid(figure: Figure, rows: int, columns: int, panels: int, **shared: bool) 
     return grid[:panels]
 
 
+@_styled
 def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str = "") -> Path:
     """Draw target, output and error of one sequence, time from left to right.
 
@@ -79,26 +132,27 @@ def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str 
         The path.
     """
     steps, channels = targets.shape
-    width = float(np.clip(1.5 + steps * 0.09, 5, 14))
-    figure = _figure(width, 0.9 + 3 * max(0.8, min(1.2, channels * 0.11)))
+    width = float(np.clip(1.9 + steps * 0.09, 5, 14))
+    figure = _figure(width, 1.2 + 3 * max(0.9, min(1.3, channels * 0.12)))
     panels = figure.subplots(3, 1, sharex=True)
     images = {
-        "target": (targets, "viridis", 0.0, 1.0),
-        "output": (probabilities, "viridis", 0.0, 1.0),
-        "error": (probabilities - targets, "RdBu_r", -1.0, 1.0),
+        "target": ("value", targets, "viridis", 0.0, 1.0),
+        "output": ("probability of 1", probabilities, "viridis", 0.0, 1.0),
+        "error": ("output \N{MINUS SIGN} target", probabilities - targets, "RdBu_r", -1.0, 1.0),
     }
-    for panel, (name, (image, colours, low, high)) in zip(panels, images.items(), strict=True):
-        drawn = panel.imshow(
-            image.T.float().cpu().numpy(),
-            aspect="auto", interpolation="nearest", cmap=colours, vmin=low, vmax=high,
-        )  # fmt: skip
-        panel.set_ylabel(name)
-        panel.set_yticks([])
-        figure.colorbar(drawn, ax=panel, pad=0.01, fraction=0.03)
+    for panel, (name, (unit, image, colours, low, high)) in zip(
+        panels, images.items(), strict=True
+    ):
+        drawn = panel.imshow(_array(image.T), cmap=colours, vmin=low, vmax=high)
+        panel.set_ylabel(f"{name}\nbit")
+        panel.yaxis.set_major_locator(_whole_numbers(4))
+        _bar(figure, drawn, panel, unit)
     panels[-1].set_xlabel("step of the answer")
+    panels[-1].xaxis.set_major_locator(_whole_numbers())
     return _save(figure, path, title)
 
 
+@_styled
 def weights(
     panels: Mapping[str, Tensor], path: str | Path, title: str = "", split: int = 0
 ) -> Path:
@@ -120,21 +174,25 @@ def weights(
     """
     if not panels:
         raise ValueError("no weights to draw: the model has no addressing, or it was not called")
-    figure = _figure(9, 0.6 + 2.4 * len(panels))
+    figure = _figure(9, 0.8 + 2.2 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, image) in zip(axes, panels.items(), strict=True):
-        drawn = panel.imshow(
-            image.T.float().cpu().numpy(),
-            aspect="auto", interpolation="nearest", origin="lower", cmap="magma", vmin=0, vmax=1,
-        )  # fmt: skip
+        drawn = panel.imshow(_array(image.T), origin="lower", cmap=_WEIGHTS, vmin=0, vmax=1)
         panel.set_ylabel(f"{name}\nslot")
+        panel.yaxis.set_major_locator(_whole_numbers(6))
         if split:
-            panel.axvline(split - 0.5, color="white", linewidth=0.8, linestyle="--")
-        figure.colorbar(drawn, ax=panel, pad=0.01, fraction=0.03)
-    axes[-1].set_xlabel("step" + (" (dashed: the source ends, the answer starts)" if split else ""))
+            panel.axvline(split - 0.5, color="white", linewidth=0.9, linestyle="--")
+        _bar(figure, drawn, panel, "weight")
+    if split:
+        place: dict[str, Any] = {"transform": axes[0].get_xaxis_transform(), "va": "bottom"}
+        axes[0].text(split - 0.6, 1.02, "\N{LEFTWARDS ARROW} source ", ha="right", **place)
+        axes[0].text(split - 0.4, 1.02, " answer \N{RIGHTWARDS ARROW}", ha="left", **place)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.set_major_locator(_whole_numbers())
     return _save(figure, path, title)
 
 
+@_styled
 def alignment(
     weights: Tensor | Mapping[str, Tensor],
     source_labels: Sequence[str],
@@ -142,11 +200,12 @@ def alignment(
     path: str | Path,
     title: str = "",
     columns: int | None = None,
+    across: str = "source",
 ) -> Path:
-    """Draw what an answer looked at: its words down the side, those of the source along the top.
+    """Draw where an answer looked: its words down the side, those of the source along the top.
 
-    After Bahdanau et al. 2015, figure 3: black is no weight, white is all. A character that no
-    installed font has is drawn as a box.
+    After Bahdanau et al. 2015, figure 3: black is no weight, the lightest is all. A character that
+    no installed font has is drawn as a box.
 
     Args:
         weights: ``[T, S]`` in ``[0, 1]``, or name of a panel -> such weights.
@@ -155,6 +214,7 @@ def alignment(
         path: file to write; its ending says the format.
         title: stands above.
         columns: panels side by side; at most 4 if not given.
+        across: name of the axis along the top.
 
     Returns:
         The path.
@@ -178,36 +238,39 @@ def alignment(
     source_labels, target_labels = (
         [label.translate(boxes) for label in labels] for labels in (source_labels, target_labels)
     )
-    style: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
+    words_as: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
     height, width = (
         max(1.2, _PITCH * min(len(labels), _MOST_LABELS))
         for labels in (target_labels, source_labels)
     )
     # Labels stand at the first panel of each row and column alone.
     beside, above = (
-        0.08 * max(map(len, labels), default=0) + 0.4 for labels in (target_labels, source_labels)
+        0.08 * max(map(len, labels), default=0) + 0.6 for labels in (target_labels, source_labels)
     )
-    whole_width = columns * (width + 0.1) + beside + 0.2
+    whole_width = columns * (width + 0.1) + beside + 0.9
     figure = _figure(max(whole_width, 0.09 * len(title) + 0.3), rows * (height + 0.4) + above + 0.2)
     grid = _grid(figure, rows, columns, len(panels))
     for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=True)):
-        panel.imshow(
-            image.float().cpu().numpy(),
-            aspect="auto", interpolation="nearest", cmap="gray", vmin=0, vmax=1,
-        )  # fmt: skip
+        drawn = panel.imshow(_array(image), cmap=_WEIGHTS, vmin=0, vmax=1)
         panel.xaxis.tick_top()
-        for axis, labels, shown in (
-            (panel.xaxis, source_labels, number < columns),
-            (panel.yaxis, target_labels, number % columns == 0),
+        panel.xaxis.set_label_position("top")
+        for axis, labels, words, shown in (
+            (panel.xaxis, source_labels, across, number < columns),
+            (panel.yaxis, target_labels, "answer", number % columns == 0),
         ):
             places = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS) or 1)
             texts = [labels[place] if shown else "" for place in places]
-            axis.set_ticks(list(places), texts, **style)
+            axis.set_ticks(list(places), texts, **words_as)
             axis.set_tick_params(length=2)
+            axis.set_label_text(words if shown else "")
         panel.tick_params(axis="x", labelrotation=90)
         if name:
-            panel.set_xlabel(name.translate(boxes), **style)
-    return _save(figure, path, title.translate(boxes), **style)
+            panel.text(
+                0.5, -0.04 / height, name.translate(boxes),
+                transform=panel.transAxes, ha="center", va="top", **words_as,
+            )  # fmt: skip
+    _bar(figure, drawn, grid, "weight", shrink=min(1.0, 3 / (rows * height)))
+    return _save(figure, path, title.translate(boxes), **words_as)
 
 
 class Drawing(NamedTuple):
@@ -226,6 +289,7 @@ class Drawing(NamedTuple):
     caption: str
 
 
+@_styled
 def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> Path:
     """Draw what was asked for above what came, one sequence beside the other.
 
@@ -242,43 +306,26 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
     """
     if not drawings:
         raise ValueError("expected answers to draw; got none")
-    figure = _figure(2.6 * len(drawings) + 0.3, 5.8)
+    figure = _figure(2.6 * len(drawings) + 0.4, 5.9)
     grid = figure.subplots(2, len(drawings), squeeze=False)
     for column, (points, target, answer, caption) in zip(grid.T, drawings, strict=True):
         for panel, lines, colour, words in (
-            (column[0], target, "tab:green", f"n = {len(points)}"),
-            (column[1], answer, "tab:blue", caption),
+            (column[0], target, _GREEN, f"{len(points)} points"),
+            (column[1], answer, _BLUE, caption),
         ):
             for line in lines:
-                panel.plot(*line.T, color=colour, linewidth=1.2)
+                panel.plot(*line.T, color=colour, linewidth=1.2, linestyle="-")
             panel.plot(*points.T, ".", color="black", markersize=5)
-            panel.set_title(words, fontsize=8)
+            panel.set_title(words)
             panel.set_aspect("equal", "datalim")
             panel.set_xticks([])
             panel.set_yticks([])
     for panel, name in zip(grid[:, 0], ("target", "answer"), strict=True):
-        panel.set_ylabel(name)
+        panel.set_ylabel(name, fontsize=10)
     return _save(figure, path, title)
 
 
-class Curves(NamedTuple):
-    """Lines on the same axes.
-
-    Attributes:
-        lines: label -> ``[k, 2]``.
-        caption: stands above.
-        across: what the first coordinate is.
-        up: what the second is.
-        points: ``[n, 2]``, drawn as dots.
-    """
-
-    lines: Mapping[str, Array]
-    caption: str = ""
-    across: str = ""
-    up: str = ""
-    points: Array | None = None
-
-
+@_styled
 def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
     """Draw lines, one panel beside the other, all on the same scale.
 
@@ -296,21 +343,23 @@ def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
     if not panels:
         raise ValueError("expected curves to draw; got none")
     rows, columns = _rows_columns(len(panels))
-    figure = _figure(max(4.6, 3.0 * columns), 0.4 + 3.0 * rows)
+    figure = _figure(max(4.6, 3.0 * columns), 0.7 + 3.0 * rows)
     grid = _grid(figure, rows, columns, len(panels), sharex=True, sharey=True)
-    for panel, (lines, caption, across, up, points) in zip(grid, panels, strict=True):
+    for panel, (lines, caption, across, up, points, dots) in zip(grid, panels, strict=True):
         for label, line in lines.items():
-            panel.plot(*line.T, linewidth=1.5, label=label)
+            panel.plot(*line.T, label=label)
         if points is not None:
-            panel.plot(*points.T, "o", color="black", markersize=4)
-        panel.set_title(caption, fontsize=9)
-        panel.set_xlabel(across, fontsize=9)
-        panel.set_ylabel(up, fontsize=9)
-        panel.tick_params(labelsize=8)
-    grid[0].legend(fontsize=8)
+            panel.plot(*points.T, "o", color="black", markersize=4, label=dots)
+        panel.set_title(caption)
+        panel.set_xlabel(across)
+        panel.set_ylabel(up)
+        panel.label_outer()
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return _save(figure, path, title)
 
 
+@_styled
 def episode(
     weights: Mapping[str, Tensor],
     examples: Tensor,
@@ -323,7 +372,7 @@ def episode(
     """Draw which examples each query looks at: the examples along the top, the queries down a side.
 
     The examples are put in the order of their labels. White is no weight; the darkest blue is the
-    greatest of a panel. Wrong answers are red.
+    greatest of a panel. Wrong answers are red and say what was right.
 
     Args:
         weights: name of a panel -> ``[T, S]``, or ``[T, S + 1]`` where a query sees itself too.
@@ -350,36 +399,41 @@ def episode(
                 f"examples; got {list(image.shape)} for {name!r}"
             )
     order = sorted(range(count), key=lambda place: (len(labels[place]), labels[place]))
-    strip = np.concatenate([examples[place].float().cpu().numpy() for place in order], 1)
-    column = np.concatenate([query.float().cpu().numpy() for query in queries], 0)
-    figure = _figure(1.9 + 0.36 * (count + 2), 0.5 + len(weights) * (0.6 + 0.36 * (asked + 1)))
+    strip = np.concatenate([_framed(examples[place]) for place in order], 1)
+    column = np.concatenate([_framed(query) for query in queries], 0)
+    figure = _figure(3.2 + 0.36 * (count + 2), 0.5 + len(weights) * (0.8 + 0.36 * (asked + 1)))
     panels = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
     for panel, (name, image) in zip(panels, weights.items(), strict=True):
         # A square for each weight; the images stand around them, in squares of the same size.
         own = [*order, *range(count, image.shape[1])]
-        panel.imshow(image[:, own].float().cpu().numpy(), cmap="Blues", vmin=0)
-        panel.imshow(1 - strip, cmap="gray", extent=(-0.5, count - 0.5, -0.6, -1.6))
-        panel.imshow(1 - column, cmap="gray", extent=(-1.6, -0.6, asked - 0.5, -0.5))
+        drawn = panel.imshow(_array(image[:, own]), cmap="Blues", vmin=0, aspect="equal")
+        around: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "equal"}
+        panel.imshow(1 - strip, extent=(-0.5, count - 0.5, -0.6, -1.6), **around)
+        panel.imshow(1 - column, extent=(-1.6, -0.6, asked - 0.5, -0.5), **around)
         panel.set_xlim(-1.7, count + 0.6)
         panel.set_ylim(asked - 0.4, -1.7)
         panel.xaxis.tick_top()
+        panel.xaxis.set_label_position("top")
         words = [labels[place] for place in order] + ["itself"] * (len(own) - count)
-        panel.set_xticks(range(len(own)), words, fontsize=8)
+        panel.set_xticks(range(len(own)), words)
         panel.yaxis.tick_right()
         panel.set_yticks(
             range(asked),
             [said if said == right else f"{said}, not {right}" for said, right in answers],
-            fontsize=8,
         )
         for tick, (said, right) in zip(panel.get_yticklabels(), answers, strict=True):
-            tick.set_color("black" if said == right else "red")
+            tick.set_color("black" if said == right else _RED)
         panel.tick_params(length=0)
-        panel.set_ylabel(name, fontsize=9)
+        panel.set_xlabel(f"{name}: weights on the examples, by their labels", loc="left")
+        panel.set_ylabel("queries")
+        panel.text(1.0, 1.0, " answers", transform=panel.transAxes, ha="left", va="top", fontsize=8)
         for spine in panel.spines.values():
             spine.set_visible(False)
+        _bar(figure, drawn, panel, "weight")
     return _save(figure, path, title)
 
 
+@_styled
 def scoreboard(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], path: str | Path
 ) -> Path:
@@ -401,14 +455,17 @@ def scoreboard(
     if not panels:
         raise ValueError("expected scores to draw; got none")
     rows, columns = _rows_columns(len(panels))
-    figure = _figure(3.4 * columns, 2.8 * rows)
+    figure = _figure(3.4 * columns, 0.4 + 2.8 * rows)
     grid = _grid(figure, rows, columns, len(panels))
+    legend: dict[str, Any] = {}
     for panel, (title, models) in zip(grid, panels.items(), strict=True):
         for place, (values, published) in enumerate(models.values()):
             spread = place + 0.12 * (np.arange(len(values)) - (len(values) - 1) / 2)
-            panel.plot(spread, values, "o", color="tab:blue", markersize=5)
+            (seeds,) = panel.plot(spread, values, "o", color=_BLUE, markersize=5)
+            legend["a seed"] = seeds
             if published is not None:
-                panel.hlines(published, place - 0.4, place + 0.4, color="tab:red", linestyle="--")
+                ends = place - 0.4, place + 0.4
+                legend["published"] = panel.hlines(published, *ends, color=_RED, linestyle="--")
         drawn = np.abs([v for values, other in models.values() for v in (*values, other or 0)])
         if drawn.max() > 100 * drawn[drawn > 0].min(initial=np.inf):
             panel.set_yscale("symlog", linthresh=drawn.max() / 1e4)
@@ -420,10 +477,33 @@ def scoreboard(
             panel.set_ylim(low - margin, high + margin)
             panel.ticklabel_format(axis="y", useOffset=False)
         panel.set_xlim(-0.6, len(models) - 0.4)
-        panel.set_xticks(range(len(models)), list(models), fontsize=8)
-        panel.tick_params(axis="y", labelsize=8)
-        panel.set_title(title, fontsize=9)
-    return _save(figure, path, "a point a seed; dashed: published")
+        panel.set_xticks(range(len(models)), list(models))
+        panel.set_title(title)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=2)
+    return _save(figure, path)
+
+
+def _array(values: Tensor) -> Array:
+    """Numbers that matplotlib can draw."""
+    drawn: Array = values.float().cpu().numpy()
+    return drawn
+
+
+def _framed(image: Tensor) -> Array:
+    """An image ``[height, width]`` with a frame of nothing, so that it stands apart from others."""
+    framed: Array = np.pad(_array(image), max(1, len(image) // 14))
+    return framed
+
+
+def _whole_numbers(most: int = 12) -> MaxNLocator:
+    """Ticks at whole numbers, so many at most: those of steps, slots and bits."""
+    return MaxNLocator(most, integer=True)
+
+
+def _bar(figure: Figure, drawn: Any, panels: Any, unit: str, **settings: Any) -> None:
+    """The colours of an image and what they stand for, beside its panels."""
+    figure.colorbar(drawn, ax=panels, label=unit, pad=0.01, fraction=0.03, **settings)
 
 
 def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
@@ -446,10 +526,11 @@ def _missing(characters: set[str], font: str) -> set[str]:
     return {character for character in characters if ord(character) not in has}
 
 
-def _save(figure: Figure, path: str | Path, title: str = "", **style: Any) -> Path:
+def _save(figure: Figure, path: str | Path, title: str = "", **settings: Any) -> Path:
     if title:
-        figure.suptitle(title, **{**style, "fontsize": 10})
+        size = matplotlib.rcParams["figure.titlesize"]
+        figure.suptitle(title, **{**settings, "fontsize": size})
     path = Path(path)
     form = path.suffix.removeprefix(".") or None
-    write_atomically(path, lambda file: figure.savefig(file, format=form, dpi=110))
+    write_atomically(path, lambda file: figure.savefig(file, format=form))
     return path

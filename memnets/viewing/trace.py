@@ -1,63 +1,119 @@
-"""Record the weights of any model, whatever addressing it uses.
+"""Record what the parts of any model report: the weights of its addressings, and more.
 
 Example::
 
     with trace.record(model) as tape:
         model.logits(batch)
-    tape.weights["access.addressing"]        # one [*B, Q, N] a call
+    tape.stacked(model.access.addressing)    # [*B, calls, Q, N]
+    tape.stacked("body.access.addressing")   # the same part, by its name in the model
     tape.plot("weights.png")
     tape.plot_alignment("alignment.png", model.alignments(), source_words, target_words)
+
+    with trace.record(model, kinds=["memory", "usage"]) as tape:
+        model.logits(batch)
+    tape.calls(model.access, "usage")        # one [B, N] a step
+
+:mod:`memnets.events` lists the kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from memnets import fast
-from memnets.addressing import Content
-from memnets.core import Addressing, Memory
+from memnets.events import Event, listen
 
 __all__ = ["Tape", "record"]
 
+#: A part of the recorded model, or its name in it.
+Part: TypeAlias = nn.Module | str
+
 
 class Tape:
-    """Weights that were recorded.
+    """Events that were recorded, their values detached and on the CPU.
+
+    Args:
+        model: whose parts are recorded.
 
     Attributes:
-        weights: name of the addressing -> weights ``[*B, Q, N]`` of each call, in order.
-        heads: name of the addressing -> a name for each of its Q queries, where the memory that
-            holds it gives them.
+        events: all of them, in order.
+        names: part of the model -> its name in the model, as in ``model.named_modules()``.
+        heads: addressing -> a name for each of its Q queries, where the part that holds it gives
+            them.
     """
 
-    def __init__(self) -> None:
-        self.weights: dict[str, list[Tensor]] = {}
-        self.heads: dict[str, list[str]] = {}
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.events: list[Event] = []
+        self.names: dict[nn.Module, str] = {}
+        self.heads: dict[nn.Module, list[str]] = {}
+        for name, part in [] if model is None else model.named_modules():
+            self.names[part] = name
+            self.heads.update(getattr(part, "head_names", dict)())
 
-    def stacked(self, name: str) -> Tensor:
-        """All calls of an addressing as one tensor ``[*B, calls, Q, N]``.
+    def keep(self, event: Event) -> None:
+        """Add an event."""
+        self.events.append(event._replace(value=event.value.detach().cpu()))
+
+    @property
+    def weights(self) -> dict[nn.Module, list[Tensor]]:
+        """Addressing -> weights ``[*B, Q, N]`` of each call, in order."""
+        return self._by_part("weights")
+
+    def calls(self, part: Part, kind: str = "weights") -> list[Tensor]:
+        """Everything of one kind that a part reported, in order.
+
+        Args:
+            part: a part of the model, or its name.
+            kind: see :mod:`memnets.events`.
+
+        Raises:
+            KeyError: nothing was recorded of this part and kind.
+        """
+        recorded = self._by_part(kind)
+        for each, values in recorded.items():
+            if part is each or (isinstance(part, str) and part == self.names.get(each)):
+                return values
+        there = {f"{event.kind} of {self._name(event.part)!r}": None for event in self.events}
+        raise KeyError(
+            f"nothing was recorded for {kind} of {self._name(part)!r}; "
+            f"there is {', '.join(there) or 'nothing'}"
+        )
+
+    def _by_part(self, kind: str) -> dict[nn.Module, list[Tensor]]:
+        found: dict[nn.Module, list[Tensor]] = {}
+        for event in self.events:
+            if event.kind == kind:
+                found.setdefault(event.part, []).append(event.value)
+        return found
+
+    def _name(self, part: Part) -> str:
+        return part if isinstance(part, str) else self.names.get(part, type(part).__name__)
+
+    def stacked(self, part: Part) -> Tensor:
+        """The weights of all calls of an addressing as one tensor, ``[*B, calls, Q, N]``.
 
         Slots that a memory did not have yet weigh 0.
 
-        Raises:
-            KeyError: nothing was recorded under this name.
-        """
-        return torch.stack(self._padded(name), -3)
+        Args:
+            part: the addressing, or its name.
 
-    def _padded(self, name: str) -> list[Tensor]:
-        """All calls of an addressing, with as many slots as the last has."""
-        if name not in self.weights:
-            raise KeyError(f"nothing was recorded for {name!r}; there is {sorted(self.weights)}")
-        calls = self.weights[name]
+        Raises:
+            KeyError: no weights of it were recorded.
+        """
+        return torch.stack(self._padded(part), -3)
+
+    def _padded(self, part: Part) -> list[Tensor]:
+        """The weights of all calls of an addressing, with as many slots as the last has."""
+        calls = self.calls(part)
         slots = max(weights.shape[-1] for weights in calls)
         return [nn.functional.pad(weights, (0, slots - weights.shape[-1])) for weights in calls]
 
-    def over_time(self, name: str, sequence: int = 0) -> Tensor:
+    def over_time(self, part: Part, sequence: int = 0) -> Tensor:
         """The weights of one sequence of the batch, head by head: ``[H, T, N]``.
 
         It is the same whether the addressing was called once with T queries or T times with one,
@@ -65,14 +121,14 @@ class Tape:
         them) or batch (``[B, H, T, N]``). Slots that a memory did not have yet weigh 0.
 
         Args:
-            name: of the addressing.
+            part: the addressing, or its name.
             sequence: which sequence of the batch.
 
         Raises:
-            KeyError: nothing was recorded under this name.
+            KeyError: no weights of it were recorded.
         """
-        calls = [weights[sequence] for weights in self._padded(name)]
-        if name in self.heads and calls[0].dim() == 2:
+        calls = [weights[sequence] for weights in self._padded(part)]
+        if self._heads(part) and calls[0].dim() == 2:
             return torch.stack(calls, 1)
         steps = torch.cat(calls, -2)
         return steps.reshape(-1, *steps.shape[-2:])
@@ -89,104 +145,93 @@ class Tape:
         Returns:
             The path.
         """
-        from memnets.viewing import (
-            plots,  # matplotlib takes longer to import than the rest together
-        )
+        from memnets.viewing import plots  # matplotlib takes longer to import than all the rest
 
-        panels = {}
-        for name in self.weights:
-            weights = self.over_time(name, sequence)
-            for head, image in zip(self._head_names(name, len(weights)), weights, strict=True):
-                panels[head if len(self.weights) == 1 else f"{name}: {head}"] = image
+        over_time = {part: self.over_time(part, sequence) for part in self.weights}
+        heads = {part: self._head_names(part, len(each)) for part, each in over_time.items()}
+        # The names of the heads alone, where they tell all of them apart.
+        every = [head for names in heads.values() for head in names]
+        plain = len(set(every)) == len(every)
+        panels = {
+            head if plain else f"{self._name(part)}: {head}": image
+            for part, weights in over_time.items()
+            for head, image in zip(heads[part], weights, strict=True)
+        }
         return plots.weights(panels, path, title, split)
 
     def plot_alignment(
         self,
         path: str | Path,
-        names: Mapping[str, str],
+        parts: Mapping[str, Part],
         source_labels: Sequence[str],
         target_labels: Sequence[str],
         sequence: int = 0,
         heads: bool = False,
         title: str = "",
+        across: str = "source",
     ) -> Path:
         """Draw what one sequence of the batch looked at while it answered.
 
         Args:
             path: file to write; its ending says the format.
-            names: label of a panel -> name of the addressing, as a model's ``alignments()``.
+            parts: label of a panel -> the addressing, as a model's ``alignments()``.
             source_labels: a word for each of the N slots.
             target_labels: a word for each step of the answer, the last T of the steps recorded.
             sequence: which sequence of the batch.
             heads: a panel a head, in place of the mean of the heads of an addressing.
             title: stands above.
+            across: name of the axis of the slots.
 
         Returns:
             The path.
 
         Raises:
-            KeyError: nothing was recorded under a name.
+            KeyError: no weights of an addressing were recorded.
             ValueError: the labels are not as many as steps and slots.
         """
-        from memnets.viewing import (
-            plots,  # matplotlib takes longer to import than the rest together
-        )
+        from memnets.viewing import plots  # matplotlib takes longer to import than all the rest
 
         panels: dict[str, Tensor] = {}
         columns = None
-        for label, name in names.items():
-            weights = self.over_time(name, sequence)[:, -len(target_labels) :]
+        for label, part in parts.items():
+            weights = self.over_time(part, sequence)[:, -len(target_labels) :]
             if heads and len(weights) > 1:
                 columns = len(weights)
                 panels.update(
                     (f"{label}, {head}", image)
-                    for head, image in zip(self._head_names(name, columns), weights, strict=True)
+                    for head, image in zip(self._head_names(part, columns), weights, strict=True)
                 )
             else:
                 panels[label] = weights.mean(0)
-        return plots.alignment(panels, source_labels, target_labels, path, title, columns)
+        return plots.alignment(panels, source_labels, target_labels, path, title, columns, across)
 
-    def _head_names(self, name: str, count: int) -> list[str]:
-        return self.heads.get(name, [f"head {head + 1}" for head in range(count)])
+    def _heads(self, part: Part) -> list[str]:
+        """Names of the heads of an addressing; none where nobody gives them."""
+        named = (names for each, names in self.heads.items() if part in (each, self._name(each)))
+        return next(named, [])
+
+    def _head_names(self, part: Part, count: int) -> list[str]:
+        return self._heads(part) or [f"head {head + 1}" for head in range(count)]
 
 
 @contextmanager
-def record(model: nn.Module) -> Iterator[Tape]:
-    """Record, within the block, what every addressing in ``model`` returns.
+def record(model: nn.Module, kinds: Collection[str] | None = ("weights",)) -> Iterator[Tape]:
+    """Record, within the block, what the parts of a model report.
 
     Scores of :meth:`~memnets.addressing.Content.scores`, of which a pointer makes its answer, are
     recorded as the weights that they stand for. Fast paths are off meanwhile, since they need not
     make the weights at all.
+
+    Args:
+        model: whose parts are recorded; those of other models in the block are not.
+        kinds: of events, see :mod:`memnets.events`: the weights of all addressings if not given;
+            ``None`` = all kinds, of which memories and links are large.
     """
-    tape = Tape()
-    modules = dict(model.named_modules())
+    tape = Tape(model)
 
-    def keep(name: str, weights: Tensor) -> None:
-        tape.weights.setdefault(name, []).append(weights.detach().cpu())
+    def hear(event: Event) -> None:
+        if event.part in tape.names and (kinds is None or event.kind in kinds):
+            tape.keep(event)
 
-    def watch(name: str) -> Any:
-        return lambda module, arguments, outputs: keep(name, outputs[0])
-
-    def watch_scores(name: str, module: Content) -> None:
-        scores = module.scores
-
-        def watched(query: Tensor, memory: Memory) -> Tensor:
-            found = scores(query, memory)
-            keep(name, module.normalizer(found, memory.mask))
-            return found
-
-        module.scores = watched  # type: ignore[method-assign]
-        stack.callback(delattr, module, "scores")
-
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            if isinstance(module, Addressing):
-                stack.callback(module.register_forward_hook(watch(name)).remove)
-                if isinstance(module, Content):
-                    watch_scores(name, module)
-                owner, _, attribute = name.rpartition(".")
-                heads: dict[str, list[str]] = getattr(modules[owner], "head_names", dict)()
-                if attribute in heads:
-                    tape.heads[name] = heads[attribute]
-        stack.enter_context(fast.naive())
+    with listen(hear):
         yield tape

@@ -232,7 +232,7 @@ def test_the_policies_are_measured_in_the_games_of_the_test() -> None:
 def test_curves_are_regrets_that_only_grow() -> None:
     task = Bandits(3, 20, test_episodes=50)
     best = task.batch("test", 0).rewards.sum(1).argmax(1)
-    (panel,) = task.curves("test", lambda: best.unsqueeze(1).expand(-1, 20), 4)
+    (panel,) = task.curves("test", best.unsqueeze(1).expand(-1, 20), 4)
     assert list(panel.lines) == ["gittins", "ucb", "thompson", "model"]
     for line in panel.lines.values():
         assert line[:, 0].tolist() == list(range(1, 21))
@@ -240,7 +240,7 @@ def test_curves_are_regrets_that_only_grow() -> None:
     lost = {name: line[-1, 1] for name, line in panel.lines.items()}
     # One who knew the best arm would lose nothing; one who stays with an arm, 1/4 a pull.
     assert lost["model"] < lost["gittins"] < lost["thompson"]
-    (panel,) = task.curves("test", lambda: torch.zeros(50, 20, dtype=torch.long), 4)
+    (panel,) = task.curves("test", torch.zeros(50, 20, dtype=torch.long), 4)
     assert panel.lines["model"][-1, 1] == pytest.approx(20 * (3 / 4 - 1 / 2), abs=1.2)
 
 

@@ -407,13 +407,13 @@ def test_sines_of_each_number_of_points() -> None:
 def test_curves_of_sines_are_what_was_asked_for_and_what_came() -> None:
     task = Sinusoids([5], test_queries=9, test_episodes=3)
     batch = task.batch("shot_5", 0)
-    first, second = task.curves("shot_5", lambda: batch.targets + 0.5, 2)
-    assert [panel.caption for panel in (first, second)] == ["squared error 0.25"] * 2
+    first, second = task.curves("shot_5", batch.targets + 0.5, 2)
+    assert [panel.caption for panel in (first, second)] == ["mean squared error 0.25"] * 2
     assert second.points.tolist() == batch.source[1].tolist()
     for name, shift in (("sine", 0), ("answer", 0.5)):
         assert second.lines[name][:, 0] == pytest.approx(batch.inputs[1, :, 0])
         assert second.lines[name][:, 1] == pytest.approx(batch.targets[1, :, 0] + shift)
-    assert len(task.curves("shot_5", lambda: batch.targets, 9)) == 3
+    assert len(task.curves("shot_5", batch.targets, 9)) == 3
 
 
 @pytest.mark.parametrize(

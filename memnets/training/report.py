@@ -1,0 +1,173 @@
+"""The report of a run: its numbers in a file, and in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+from rich.console import Console
+from rich.table import Table
+
+from memnets.batches import Batch
+from memnets.training.runs import update_metrics
+
+__all__ = ["Report"]
+
+
+class Report(lightning.Callback):
+    """Write ``metrics.json`` and sum up; say how training goes where there is no progress bar.
+
+    ``val/...`` is of the last validation, ``test/...`` of the best checkpoint.
+    ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
+    with scores that the objective calls solved; it is absent from a run that never came there, and
+    so where nobody can, as on n-grams.
+    ``train/tokens_per_second`` counts the tokens of the answers, where answers are tokens, and the
+    time of training alone.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sequences = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.validating = 0.0
+        self.solved: int | None = None
+        self.validation: dict[str, float] = {}
+        self.trained = False
+        self._console = Console(soft_wrap=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts that a resumed run goes on from."""
+        return {
+            "sequences": self.sequences,
+            "tokens": self.tokens,
+            "validating": self.validating,
+            "seconds": self.seconds + self._since_start(),
+            "solved": self.solved,
+            "validation": self.validation,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from these counts."""
+        self.sequences = state_dict["sequences"]
+        self.tokens = state_dict["tokens"]
+        self.validating = state_dict["validating"]
+        self.seconds = state_dict["seconds"]
+        self.solved = state_dict["solved"]
+        self.validation = state_dict["validation"]
+
+    def _since_start(self) -> float:
+        return time.monotonic() - self._start if hasattr(self, "_start") else 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count."""
+        self.trained = True
+        self.sequences += len(batch.targets) * trainer.world_size
+        if not batch.targets.is_floating_point():
+            mask = batch.target_mask
+            count = batch.targets.numel() if mask is None else int(mask.sum())
+            self.tokens += count * trainer.world_size
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Stop the clock of training."""
+        self._validation_start = time.monotonic()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Note when the task is solved; print a line where no progress bar shows it."""
+        metrics = dict(_starting_with(trainer.callback_metrics, "val/"))
+        if trainer.state.fn == "validate" and trainer.is_global_zero:
+            self._print_table("Validation", {"val/": "validation"}, metrics)
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self.validating += time.monotonic() - self._validation_start
+        self.validation = metrics
+        plain = {name.removeprefix("val/"): value for name, value in metrics.items()}
+        if self.solved is None and pl_module.objective.solved(plain):
+            self.solved = self.sequences
+        if trainer.progress_bar_callback is None and trainer.is_global_zero:
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            print(f"{self.sequences} sequences: {scores}", flush=True)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the numbers of training; also of one that was killed after its last step."""
+        if not trainer.is_global_zero:
+            return
+        self.seconds += self._since_start()
+        self.__dict__.pop("_start", None)
+        metrics = {
+            "train/sequences": float(self.sequences),
+            "train/steps": float(trainer.global_step),
+            "train/seconds": self.seconds,
+        }
+        if self.tokens:
+            metrics["train/tokens_per_second"] = self.tokens / (self.seconds - self.validating)
+        if self.solved is not None:
+            metrics["train/sequences_to_solve"] = float(self.solved)
+        metrics.update(self.validation)
+        update_metrics(self.folder, metrics)
+        if not self.trained:
+            self._console.print(f"Nothing was left to train: it is at step {trainer.global_step}.")
+            return
+        solved = "" if self.solved is None else f"; solved after {self.solved} sequences"
+        self._console.print(
+            f"Trained on {self.sequences} sequences in {self.seconds:.0f} s{solved}."
+        )
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the scores of the test sets, and print them as a table."""
+        if not trainer.is_global_zero:
+            return
+        metrics = dict(_starting_with(trainer.callback_metrics, "test/"))
+        update_metrics(self.folder, metrics)
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = {task.score_prefix(name): name for name in task.test_names()}
+        self._print_table("Test", rows, metrics)
+        for note in [*task.notes(), *pl_module.test_notes]:
+            self._console.print(note, markup=False, highlight=False)
+        self._console.print(f"Everything is in {self.folder}")
+
+    def _print_table(self, title: str, sets: dict[str, str], metrics: dict[str, float]) -> None:
+        """A cell for each score of each set, of which ``sets`` maps the prefix to its label."""
+        # Of the prefixes that a name begins with, the longest is its own.
+        prefixes = sorted(sets, key=len, reverse=True)
+        own = {name: next(filter(name.startswith, prefixes)) for name in metrics}
+        scores = list(dict.fromkeys(name.removeprefix(own[name]) for name in metrics))
+
+        def cells(prefixes: list[str], names: list[str]) -> list[str]:
+            values = (metrics.get(f"{prefix}{name}") for prefix in prefixes for name in names)
+            return ["" if value is None else f"{value:.4g}" for value in values]
+
+        # What there is more of goes downwards: there is no end to the lines of a terminal.
+        if len(scores) > max(len(sets), 6):
+            table = Table("score", title=title)
+            columns, lines = (
+                list(sets.values()),
+                [(name, cells(list(sets), [name])) for name in scores],
+            )
+        else:
+            table = Table("set", title=title)
+            columns, lines = (
+                scores,
+                [(label, cells([prefix], scores)) for prefix, label in sets.items()],
+            )
+        for column in columns:
+            table.add_column(column, justify="right")
+        for label, line in lines:
+            table.add_row(label, *line)
+        self._console.print(table)
+
+
+def _starting_with(metrics: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
+    return [(name, float(metrics[name])) for name in metrics if name.startswith(prefix)]

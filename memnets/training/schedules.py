@@ -1,0 +1,227 @@
+"""Schedules: the memory over training, and a curriculum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as lightning
+
+from memnets.core import check_positive
+
+__all__ = ["Curriculum", "MemorySchedule"]
+
+
+class MemorySchedule(lightning.Callback):
+    """Change settings of a machine's memory while it trains, and its size for some test sets.
+
+    No parameter depends on the number of slots N. A small memory in training makes a head that
+    wraps around overwrite what it still needs, so that it learns to keep its place; in a small
+    memory for validation too, the best checkpoint is one that does. Where nothing is said, a
+    setting is that of the model.
+
+    Args:
+        training: share of the training, in ``[0, 1)`` -> settings of the access from then on, such
+            as ``{slots: 128, noise: 0.0}``; of a list, each batch takes the next in turn.
+        validation: N of the validation.
+        testing: name of a test set -> N.
+
+    Raises:
+        ValueError: a share or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        training: dict[float, dict[str, Any]] | None = None,
+        validation: int | None = None,
+        testing: dict[str, int] | None = None,
+    ) -> None:
+        self.training = dict(sorted((training or {}).items()))
+        self.validation = validation
+        self.testing = testing or {}
+        for share in self.training:
+            if not 0 <= share < 1:
+                raise ValueError(
+                    f"training maps a share of the training in [0, 1) to settings; got {share}"
+                )
+        empty = [
+            name for due in self.training.values() for name, value in due.items() if value == []
+        ]
+        if empty:
+            raise ValueError(f"a list of settings needs at least one; got none for {empty[0]}")
+        for slots in [*self.testing.values(), *([] if validation is None else [validation])]:
+            check_positive(slots=slots)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Check that there is a memory with these settings, and note what they are.
+
+        Raises:
+            ValueError: there is not.
+        """
+        access = getattr(pl_module, "access", None)
+        names = {"slots"}.union(*self.training.values())
+        missing = sorted(name for name in names if not hasattr(access, name))
+        if missing:
+            raise ValueError(
+                f"MemorySchedule needs a model whose access has {', '.join(sorted(names))}; "
+                f"{type(pl_module).__name__} with access {type(access).__name__} lacks "
+                f"{', '.join(missing)}; leave them out of its settings, or the callback out, as "
+                "--trainer.callbacks=[] does"
+            )
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        unknown = sorted(set(self.testing) - set([] if task is None else task.test_names()))
+        if unknown and task is not None and trainer.is_global_zero:
+            there = ", ".join(task.test_names())
+            print(f"MemorySchedule: no test set {', '.join(unknown)}; there is {there}")
+        if not hasattr(self, "usual"):
+            self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
+
+    def _set(self, pl_module: Any, **settings: Any) -> None:
+        for name, value in {**self.usual, **settings}.items():
+            setattr(pl_module.access, name, value)
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Set what is due by how much of the training is done."""
+        done = trainer.global_step / trainer.estimated_stepping_batches
+        due = [settings for share, settings in self.training.items() if share <= done]
+        settings = due[-1] if due else {}
+        step = trainer.global_step
+        self._set(
+            pl_module,
+            **{
+                name: value[step % len(value)] if isinstance(value, list) else value
+                for name, value in settings.items()
+            },
+        )
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Set N for the validation."""
+        self._set(pl_module, **({} if self.validation is None else {"slots": self.validation}))
+
+    def on_test_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Set N by the name of the test set."""
+        self.prepare(trainer, pl_module, _test_names(trainer)[dataloader_idx])
+
+    on_predict_batch_start = on_test_batch_start
+
+    def prepare(self, trainer: lightning.Trainer, pl_module: Any, name: str) -> None:
+        """Set N as for test set ``name``."""
+        self._set(pl_module, **({"slots": self.testing[name]} if name in self.testing else {}))
+
+
+class Curriculum(lightning.Callback):
+    """Make the training harder whenever the model has become good at it.
+
+    A setting of the task takes one value after the other, the next once the loss of training is
+    low. How far it is, checkpoints keep, so that a run goes on where it stopped.
+
+    Args:
+        setting: of the task, such as ``training_repeats`` of :class:`~tasks.RepeatCopying`.
+        values: of the setting, at least one.
+        loss: what a moving average of the loss must come below, more than 0.
+        steps: training batches that the average looks back on, and that each value has at least; at
+            least 1.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(self, setting: str, values: Sequence[Any], loss: float, steps: int = 20) -> None:
+        check_positive(steps=steps)
+        if not values:
+            raise ValueError("values must have at least one for the setting; got none")
+        if loss <= 0:
+            raise ValueError(f"loss must be more than 0; got {loss}")
+        self.setting = setting
+        self.values = list(values)
+        self.loss = loss
+        self.steps = steps
+        self._stage = 0
+        self._taken = 0
+        self._average = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """One for each setting."""
+        return self._generate_state_key(setting=self.setting)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where a resumed run goes on from."""
+        return {"stage": self._stage, "taken": self._taken, "average": self._average}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError: there are fewer values now.
+        """
+        if state_dict["stage"] >= len(self.values):
+            raise ValueError(
+                f"the run that goes on is at value {state_dict['stage'] + 1} of {self.setting}; "
+                f"the curriculum has {len(self.values)}"
+            )
+        self._stage, self._taken, self._average = (
+            state_dict[name] for name in ("stage", "taken", "average")
+        )
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Check that the task takes the values, and makes its batches when they are asked for.
+
+        Raises:
+            ValueError: it does not.
+        """
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(task, self.setting):
+            raise ValueError(
+                f"Curriculum needs a task that has {self.setting!r}; {type(task).__name__} has not"
+            )
+        if stage == "fit" and task.workers:
+            raise ValueError(
+                f"Curriculum needs a task that makes its batches when they are asked for: "
+                f"workers must be 0; got {task.workers}"
+            )
+        usual = getattr(task, self.setting)
+        for value in self.values:  # one that the task refuses is an error now
+            setattr(task, self.setting, value)
+        setattr(task, self.setting, usual)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Set the value that is due."""
+        self._set(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Go on to the next value if the loss is low."""
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # which divided it
+        loss = float(trainer.strategy.reduce(loss, reduce_op="mean"))
+        self._taken += 1
+        # The mean of the first steps, and then one that forgets.
+        self._average += (loss - self._average) / min(self._taken, self.steps)
+        last = self._stage + 1 == len(self.values)
+        if not last and self._taken >= self.steps and self._average < self.loss:
+            self._stage, self._taken, self._average = self._stage + 1, 0, 0.0
+            self._set(trainer)
+
+    def _set(self, trainer: lightning.Trainer) -> None:
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        setattr(task, self.setting, self.values[self._stage])
+
+
+def _test_names(trainer: lightning.Trainer) -> list[str]:
+    names: list[str] = trainer.datamodule.test_names()  # type: ignore[attr-defined]
+    return names

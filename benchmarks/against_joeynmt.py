@@ -20,8 +20,8 @@ from memnets.batches import BEGIN, END, PAD, Batch
 from memnets.cells import GRU
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq, Transformer
-from memnets.objectives import Tokens
 from memnets.scores import Additive
+from memnets.training.objectives import Tokens
 
 ROUNDS = 15
 VOCABULARY, WIDTH, HIDDEN, LAYERS, HEADS = 4000, 256, 512, 3, 4

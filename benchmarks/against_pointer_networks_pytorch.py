@@ -17,8 +17,8 @@ from memnets.addressing import Content
 from memnets.cells import LSTM
 from memnets.encoders import Recurrent
 from memnets.models import PointerNetwork
-from memnets.objectives import Tokens
 from memnets.scores import Additive
+from memnets.training.objectives import Tokens
 from tasks import SortingNumbers
 
 #: Sequences of a batch, numbers of a sequence, width of every layer.

@@ -11,8 +11,8 @@ import time
 
 import torch
 
+from memnets.app.translator import Translator
 from memnets.batches import BEGIN, END, PAD
-from memnets.translator import Translator
 
 SENTENCES, BATCH, ROUNDS = 1000, 100, 3
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from memnets import plots
+from memnets.viewing import plots
 
 
 def curve(run: Path, score: str) -> np.ndarray:

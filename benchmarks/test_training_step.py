@@ -20,7 +20,7 @@ from memnets.batches import Batch
 from memnets.cells import LSTM
 from memnets.memories import NTM
 from memnets.models import SNAIL, MemoryMachine
-from memnets.objectives import Labels
+from memnets.training.objectives import Labels
 from tasks import Copying
 
 BATCH_SIZES = [1, 16, 128]

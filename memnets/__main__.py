@@ -1,6 +1,6 @@
 """``python -m memnets`` is the command ``memnets``."""
 
-from memnets.cli import main
+from memnets.app.cli import main
 
 if __name__ == "__main__":
     main()

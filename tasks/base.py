@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from memnets.batches import Batch
 from memnets.core import check_positive
-from memnets.plots import Curves
+from memnets.viewing.plots import Curves
 
 __all__ = ["Array", "Task", "by_name", "check_range"]
 

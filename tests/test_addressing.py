@@ -16,8 +16,8 @@ from memnets.core import Encoder, Memory
 from memnets.encoders import Recurrent
 from memnets.models import Reinforce, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
-from memnets.objectives import Tokens
 from memnets.scores import Additive, Dot, ScaledDot
+from memnets.training.objectives import Tokens
 
 WIDTH = 3
 lengths = st.lists(st.integers(0, 8), min_size=1, max_size=3)

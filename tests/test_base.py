@@ -13,7 +13,7 @@ from torch import nn
 from memnets import testing
 from memnets.cells import FeedForward
 from memnets.models import MemoryMachine
-from memnets.models.base import total_norm
+from memnets.training.model import total_norm
 from tasks import Copying
 
 

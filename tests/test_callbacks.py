@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from memnets.callbacks import Curriculum, MemorySchedule
 from memnets.memories import NTM
+from memnets.training.callbacks import Curriculum, MemorySchedule
 from tasks import Copying, RepeatCopying
 
 

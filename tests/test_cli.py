@@ -10,11 +10,11 @@ import torch
 import yaml
 from torch import nn
 
-from memnets.cli import main
+from memnets.app.cli import main
 from memnets.core import Controller
 from memnets.files import only_writer
 from memnets.models import MemoryMachine
-from memnets.runs import load_checkpoint
+from memnets.training.runs import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -176,7 +176,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
     Watched.__module__, Watched.__qualname__ = "memnets.models", "Watched"
     schedule = [
         {
-            "class_path": "memnets.callbacks.MemorySchedule",
+            "class_path": "memnets.training.MemorySchedule",
             "init_args": {
                 "training": {0.0: {"slots": 12}, 0.5: {"slots": 6, "noise": 0.5}},
                 "testing": {"length_6": 20},
@@ -211,7 +211,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--ckpt_path=last"], "expected a run to go on with"),
         (
             [
-                "--trainer.callbacks=memnets.callbacks.MemorySchedule",
+                "--trainer.callbacks=memnets.training.MemorySchedule",
                 "--trainer.callbacks.training={0.0: {slot: 10}}",
             ],
             "lacks slot; leave them out of its settings, or the callback out",
@@ -234,7 +234,7 @@ def test_a_task_that_does_not_fit_its_objective_is_refused_before_a_step(
     capsys, config, objective, expected
 ) -> None:
     path = Path(__file__).parent.parent / "configs" / "fewshot" / f"{config}.yaml"
-    flags = [f"--model.objective=memnets.objectives.{objective}", "--trainer.max_steps=2"]
+    flags = [f"--model.objective=memnets.training.{objective}", "--trainer.max_steps=2"]
     assert expected in fails(capsys, "fit", f"--config={path}", *flags)
     assert not list(Path().glob("**/*.ckpt"))
 

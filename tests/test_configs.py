@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from memnets.cli import main
+from memnets.app.cli import main
 from tests.images import png, runs, written
 
 ROOT = Path(__file__).parent.parent

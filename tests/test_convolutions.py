@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import functional, testing, trace
+from memnets import functional, testing
 from memnets.cells import AttentionBlock, DenseBlock, Slots, TCBlock
 from memnets.core import Cell, map_state
 from memnets.normalizers import Softmax
+from memnets.viewing import trace
 
 SIZE, FILTERS = 3, 2
 close = {"rtol": 0, "atol": 1e-12}

@@ -13,7 +13,7 @@ from memnets.batches import Batch
 from memnets.cells import LSTM
 from memnets.features import VectorFeatures
 from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
-from memnets.objectives import Labels, Numbers
+from memnets.training.objectives import Labels, Numbers
 
 SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2, max_length=12)
 LSTM_LEARNER = partial(MemoryMachine, controller=partial(LSTM, hidden_size=4))

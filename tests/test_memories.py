@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from memnets import fast, trace
+from memnets import fast
 from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState
+from memnets.viewing import trace
 
 EPSILON = 1e-6
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
-from memnets.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Labels, Numbers, Tokens
 
 
 def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:

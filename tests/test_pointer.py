@@ -7,14 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets import decoding, trace
+from memnets import decoding
 from memnets.addressing import Content
 from memnets.batches import BEGIN, END, PAD, Batch
 from memnets.cells import LSTM, LearnedPositions
 from memnets.encoders import Process, Recurrent, SelfAttention
 from memnets.models import PointerNetwork
-from memnets.objectives import Tokens
 from memnets.scores import Additive, ScaledDot
+from memnets.training.objectives import Tokens
+from memnets.viewing import trace
 from tasks import SortingNumbers
 
 FIRST = END + 1

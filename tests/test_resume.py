@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from memnets.runs import load_checkpoint
+from memnets.training.runs import load_checkpoint
 
 STEPS = 240
 
 #: A loss that is low at once, so that there is a new value every 30 steps.
 CALLBACKS = [
     {
-        "class_path": "memnets.callbacks.Curriculum",
+        "class_path": "memnets.training.Curriculum",
         "init_args": {
             "setting": "training_repeats",
             "values": [1, 2, 3, 4],

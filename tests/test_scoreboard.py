@@ -22,9 +22,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.cli import main
-from memnets.runs import load_checkpoint
-from memnets.scoreboard import Entry, Score, scoreboard, summary
+from memnets.app.cli import main
+from memnets.app.scoreboard import Entry, Score, scoreboard, summary
+from memnets.training.runs import load_checkpoint
 from tests.test_cli import SMALL, fails, files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -225,7 +225,9 @@ def test_the_table_says_which_settings_have_changed_since() -> None:
 def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> None:
     made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 2.0})
     drawn: list[dict[str, object]] = []
-    monkeypatch.setattr("memnets.plots.scoreboard", lambda panels, path: drawn.append(panels))
+    monkeypatch.setattr(
+        "memnets.viewing.plots.scoreboard", lambda panels, path: drawn.append(panels)
+    )
     scores = (Score("test/length_4/bits", published=3.0), Score("test/other", published=1.0))
     known, unknown = (
         Entry(CONFIG, scores[:1], (0,)),

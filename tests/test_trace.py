@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from memnets import callbacks, fast, plots, trace
+from memnets import fast
 from memnets.addressing import Content, Local
 from memnets.batches import BEGIN, END
 from memnets.cells import GRU, LSTMN, FeedForward
@@ -24,8 +24,10 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.objectives import Actions, Labels, Numbers, Tokens
 from memnets.scores import Additive, Dot
+from memnets.training import callbacks
+from memnets.training.objectives import Actions, Labels, Numbers, Tokens
+from memnets.viewing import plots, trace
 from tasks import (
     Bandits,
     ConvexHull,

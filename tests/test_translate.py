@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 
+from memnets.app.cli import main
+from memnets.app.translator import Answer, Counts, Translator
 from memnets.batches import END, PAD, UNKNOWN
 from memnets.cells import LearnedPositions
-from memnets.cli import main
 from memnets.models import Model, Transformer
-from memnets.objectives import Tokens
-from memnets.runs import CheckpointError, load_checkpoint
-from memnets.translator import Answer, Counts, Translator
+from memnets.training.objectives import Tokens
+from memnets.training.runs import CheckpointError, load_checkpoint
 from memnets.vocabulary import Vocabulary
 from tasks import Translation
 
@@ -39,7 +39,7 @@ CONFIG = {
             },
             "key_size": 8,
             "width": 8,
-            "objective": "memnets.objectives.Tokens",
+            "objective": "memnets.training.Tokens",
         },
     },
     "data": {

@@ -13,7 +13,15 @@ from memnets.cells.attention import (
     transformer_stack,
 )
 from memnets.cells.bridge import Bridge
-from memnets.cells.composed import Chain, Connection, Loop, LoopState, Pointwise, Residual
+from memnets.cells.composed import (
+    Chain,
+    Connection,
+    Loop,
+    LoopState,
+    Pointwise,
+    Residual,
+    residual_stack,
+)
 from memnets.cells.convolutions import DenseBlock, TCBlock
 from memnets.cells.embeddings import (
     Embedding,
@@ -61,6 +69,7 @@ __all__ = [
     "TransformerLayer",
     "Vectors",
     "causal_mask",
+    "residual_stack",
     "tied_embeddings",
     "transformer_stack",
 ]

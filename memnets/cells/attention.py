@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept
+from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
 from memnets.core import Cell, Memory, Normalizer, check_positive
 from memnets.scores import ScaledDot
 
@@ -237,17 +237,6 @@ class CrossAttention(Cell[Memory]):
     def choose(self, mask: Tensor, new: Memory, old: Memory) -> Memory:
         """The source, which no step changes."""
         return new
-
-
-def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
-    """Feed-forward network of a Transformer layer (Vaswani et al. 2017, equation 2)."""
-    check_positive(hidden_size=hidden_size)
-    return nn.Sequential(
-        nn.Linear(width, hidden_size),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden_size, width),
-    )
 
 
 class TransformerLayer(Chain):

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from memnets.core import Cell, Controller, MemoryAccess, State, check_positive, choose_state
 
-__all__ = ["Chain", "Connection", "Loop", "LoopState", "Pointwise", "Residual", "kept"]
+__all__ = [
+    "Chain",
+    "Connection",
+    "Loop",
+    "LoopState",
+    "Pointwise",
+    "Residual",
+    "kept",
+    "position_wise",
+    "residual_stack",
+]
 
 
 class LoopState(NamedTuple):
@@ -257,3 +267,54 @@ class Residual(Cell[State]):
     def choose(self, mask: Tensor, new: State, old: State) -> State:
         """The cell chooses."""
         return self.cell.choose(mask, new, old)
+
+
+def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
+    """Feed-forward network of a Transformer layer (Vaswani et al. 2017, equation 2)."""
+    check_positive(hidden_size=hidden_size)
+    return nn.Sequential(
+        nn.Linear(width, hidden_size),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_size, width),
+    )
+
+
+def residual_stack(
+    mixer: Callable[[int], Cell],
+    layers: int,
+    width: int,
+    hidden_size: int,
+    dropout: float = 0.1,
+    norm: Literal["pre", "post"] = "pre",
+) -> Chain:
+    """Layers of any cell and a feed-forward network, each within a skip connection.
+
+    With self-attention for a mixer they are the layers of a causal Transformer.
+
+    Args:
+        mixer: makes the cell of a layer from the width of its input. Where its output has another
+            width, a linear layer brings it back.
+        layers: how many, at least 1.
+        width: of inputs and outputs, at least 1.
+        hidden_size: width of the feed-forward networks in the middle, at least 1.
+        dropout: on the result of each part, in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`Connection`.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+    check_positive(layers=layers, width=width)
+    cells: list[Cell] = []
+    for _ in range(layers):
+        mixing = mixer(width)
+        if mixing.output_size != width:
+            back = Pointwise(nn.Linear(mixing.output_size, width), mixing.output_size, width)
+            mixing = Chain(width, [kept(mixing), kept(back)])
+        thinking = Pointwise(position_wise(width, hidden_size, dropout), width, width)
+        parts = [kept(Residual(part, dropout, norm)) for part in (mixing, thinking)]
+        cells.append(Chain(width, parts))
+    if norm == "pre":
+        # Each part normalises its input alone: nothing has normalised the last output.
+        cells.append(Pointwise(nn.LayerNorm(width), width, width))
+    return Chain(width, [kept(cell) for cell in cells])

@@ -1,6 +1,5 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
-from memnets.models.base import Model, TrainingDiverged
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.machine import MemoryMachine
 from memnets.models.pointer import PointerNetwork, PointerState
@@ -8,7 +7,8 @@ from memnets.models.reinforce import Reinforce
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.models.snail import SNAIL
-from memnets.models.transformer import CausalTransformer, Transformer, TransformerState
+from memnets.models.transformer import CausalTransformer, StackModel, Transformer, TransformerState
+from memnets.training.model import Model, TrainingDiverged
 
 __all__ = [
     "SNAIL",
@@ -24,6 +24,7 @@ __all__ = [
     "Seq2SeqState",
     "SequenceModel",
     "SequenceState",
+    "StackModel",
     "TrainingDiverged",
     "Transformer",
     "TransformerState",

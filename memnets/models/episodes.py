@@ -17,9 +17,9 @@ from memnets.addressing import Content
 from memnets.batches import Batch
 from memnets.core import EncoderDecoder, Memory, State, check_source
 from memnets.features import Features, VectorFeatures
-from memnets.models.base import Model, masked_mean
-from memnets.objectives import Labels
 from memnets.scores import SquaredDistance
+from memnets.training.model import Model, masked_mean
+from memnets.training.objectives import Labels
 
 __all__ = ["MetaLearner", "Prototypical"]
 
@@ -124,7 +124,7 @@ class MetaLearner(_Episodic[State]):
 
     Raises:
         ValueError: a size or a number is out of its range, or a prototypical loss is asked for and
-            the objective is not :class:`~memnets.objectives.Labels`.
+            the objective is not :class:`~memnets.training.Labels`.
 
     Example:
         ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``

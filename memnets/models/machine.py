@@ -53,6 +53,7 @@ class MemoryMachine(SequenceModel):
         super().__init__(
             Inputs(one_hot, one_hot), body, output, tbptt_steps=tbptt_steps, **settings
         )
+        self.input_size = input_size
 
     @property
     def access(self) -> MemoryAccess | None:

@@ -14,8 +14,8 @@ from memnets.batches import END, Batch
 from memnets.cells import Bridge
 from memnets.core import Cell, Encoder, Memory, check_positive, check_source, map_state
 from memnets.features import Features, VectorFeatures
-from memnets.models.base import Model
-from memnets.objectives import Tokens
+from memnets.training.model import Model
+from memnets.training.objectives import Tokens
 
 __all__ = ["PointerNetwork", "PointerState"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import HardState
-from memnets.models.base import masked_mean
+from memnets.training.model import masked_mean
 
 __all__ = ["Reinforce"]
 

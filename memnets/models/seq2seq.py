@@ -12,8 +12,8 @@ from memnets.addressing import Content, HardState
 from memnets.batches import Batch
 from memnets.cells import Bridge, Output, tied_embeddings
 from memnets.core import Addressing, Cell, Encoder, Memory, check_positive, check_source
-from memnets.models.base import Model, masked_mean
 from memnets.models.reinforce import Reinforce
+from memnets.training.model import Model, masked_mean
 
 __all__ = ["Seq2Seq", "Seq2SeqState"]
 

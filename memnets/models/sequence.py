@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from memnets.batches import Batch
 from memnets.cells.embeddings import Inputs
 from memnets.core import Cell, check_positive, map_state
-from memnets.models.base import Model
+from memnets.training.model import Model
 
 __all__ = ["SequenceModel", "SequenceState"]
 

@@ -74,6 +74,7 @@ class SNAIL(SequenceModel):
         output = nn.Linear(size, output_size)
         inputs = Inputs(embedding, embedding)
         super().__init__(inputs, body, output, max_length=max_length, **settings)
+        self.input_size = input_size
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.

@@ -14,7 +14,7 @@ from torch import Tensor
 from memnets.batches import Batch
 from memnets.core import check_positive
 from memnets.decoding import feedback
-from memnets.plots import Curves
+from memnets.viewing.plots import Curves
 from tasks.base import Array, Task
 
 __all__ = [
@@ -54,7 +54,7 @@ class Bandits(Task):
     A step is the arm that was pulled before, one-hot, and what it paid, ``[B, T, K + 1]``, zeros at
     first; the source is one step of zeros. Targets are the arms of the teacher, ``[B, T]``, and
     rewards what each arm would have paid at each pull, ``[B, T, K]``. For
-    :class:`~memnets.objectives.Actions`, and models of sequences; not for a
+    :class:`~memnets.training.Actions`, and models of sequences; not for a
     :class:`~memnets.models.MetaLearner`, where no step sees another.
 
     The test set is named ``test``. Beside the ``reward`` of the model, a test says what others earn

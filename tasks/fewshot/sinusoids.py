@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import check_positive
-from memnets.plots import Curves
+from memnets.viewing.plots import Curves
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]

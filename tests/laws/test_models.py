@@ -23,8 +23,8 @@ from memnets.models import (
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
-from memnets.objectives import Labels, Numbers, Tokens
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+from memnets.training.objectives import Labels, Numbers, Tokens
 
 SIZE = 7
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))

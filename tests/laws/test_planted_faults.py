@@ -18,10 +18,10 @@ from memnets.memories import NTM
 from memnets.memories.ntm import NTMState
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
-from memnets.objectives import Tokens
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing import addressing, steps
 from memnets.testing.laws import Subject
+from memnets.training.objectives import Tokens
 from tests.laws import test_functional as laws_of_functions
 
 KEPT = "nothing is kept on self"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.batches import Batch
-from memnets.objectives import Actions, Labels
+from memnets.training.objectives import Actions, Labels
 from tasks import Bandits
 from tasks.fewshot import bandits
 from tasks.fewshot.bandits import follow, gittins_indices

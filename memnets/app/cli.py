@@ -31,13 +31,15 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from memnets.app.scoreboard import scoreboard
+from memnets.app.translator import BATCH_TOKENS, Translator
 from memnets.batches import PAD
-from memnets.callbacks import Pictures, Report
 from memnets.core import check_positive
 from memnets.decoding import check_search
 from memnets.files import only_writer, write_atomically
 from memnets.models import Model, TrainingDiverged
-from memnets.runs import (
+from memnets.training.callbacks import Pictures, Report
+from memnets.training.runs import (
     AtomicCheckpointIO,
     CheckpointError,
     CSVTable,
@@ -47,8 +49,6 @@ from memnets.runs import (
     load_checkpoint,
     next_version,
 )
-from memnets.scoreboard import scoreboard
-from memnets.translator import BATCH_TOKENS, Translator
 from tasks import Task
 from tasks.translation.files import lines_of
 

@@ -21,10 +21,10 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from memnets import plots
 from memnets.core import check_positive
 from memnets.files import write_atomically
-from memnets.runs import changes, load_checkpoint, read_metrics, versions
+from memnets.training.runs import changes, load_checkpoint, read_metrics, versions
+from memnets.viewing import plots
 
 __all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
 

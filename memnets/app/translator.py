@@ -15,7 +15,7 @@ from memnets.batches import END, UNKNOWN, padded
 from memnets.core import check_positive
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
-from memnets.runs import CheckpointError, check_same_model, load_checkpoint
+from memnets.training.runs import CheckpointError, check_same_model, load_checkpoint
 from memnets.vocabulary import Vocabulary
 
 __all__ = ["Answer", "Counts", "Translator"]

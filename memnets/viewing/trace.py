@@ -88,7 +88,9 @@ class Tape:
         Returns:
             The path.
         """
-        from memnets import plots  # matplotlib takes longer to import than the rest together
+        from memnets.viewing import (
+            plots,  # matplotlib takes longer to import than the rest together
+        )
 
         panels = {}
         for name in self.weights:
@@ -125,7 +127,9 @@ class Tape:
             KeyError: nothing was recorded under a name.
             ValueError: the labels are not as many as steps and slots.
         """
-        from memnets import plots  # matplotlib takes longer to import than the rest together
+        from memnets.viewing import (
+            plots,  # matplotlib takes longer to import than the rest together
+        )
 
         panels: dict[str, Tensor] = {}
         columns = None

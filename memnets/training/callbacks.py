@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from memnets import plots, trace
 from memnets.batches import BEGIN, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.models import Model
-from memnets.objectives import Bits
-from memnets.runs import update_metrics
+from memnets.training.objectives import Bits
+from memnets.training.runs import update_metrics
+from memnets.viewing import plots, trace
 
 __all__ = ["Curriculum", "MemorySchedule", "Pictures", "Report"]
 

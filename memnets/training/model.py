@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memnets import decoding
 from memnets.batches import Batch
 from memnets.core import EncoderDecoder, State, map_state
-from memnets.objectives import Bits, Examined, Objective
+from memnets.training.objectives import Bits, Examined, Objective
 
 __all__ = ["Model", "TrainingDiverged"]
 

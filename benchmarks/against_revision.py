@@ -1,0 +1,170 @@
+"""Step times of this tree against those of another revision of it, in pairs.
+
+Two processes, one a tree, take turns: each is asked for one training step (forward, backward,
+clipping, Adam) of the same model on the same batch, and they never run at once. Printed are median
+times, and the median, least and greatest ratio of the pairs, other by ours: above 1, ours is
+faster.
+
+    python benchmarks/against_revision.py HEAD~1
+    python benchmarks/against_revision.py <a folder with another checkout> --rounds 40 --only NTM
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WORKER = '''
+import importlib, sys, time
+from functools import partial
+import torch
+torch.set_num_threads(1)
+
+def named(name, *modules):
+    """A class by its name, in the first of the modules that has it: revisions differ."""
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            pass
+    raise ImportError(name)
+
+cells = ("memnets.cells", "memnets.cells", "memnets.cells")
+LSTM, GRU = named("LSTM", *cells), named("GRU", *cells)
+from memnets.addressing import Content
+from memnets.encoders import Recurrent
+from memnets.memories import DNC, NTM
+from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.scores import Additive
+Tokens = named("Tokens", "memnets.training", "memnets.training")
+from tasks import Copying, CopyingTokens, SortingNumbers
+
+def machine(access, batch_size):
+    batch = Copying(8, 20, 20, batch_size=batch_size).batch("train", 0)
+    return MemoryMachine(9, 8, partial(LSTM, hidden_size=100), access), batch
+
+def tokens(make):
+    batch = CopyingTokens(symbols=26, min_length=20, max_length=20, batch_size=32).batch("train", 0)
+    return make(30, 30, objective=Tokens()), batch
+
+def attention(inputs, outputs, **settings):
+    return Seq2Seq(
+        inputs, outputs, partial(Recurrent, controller=partial(GRU, hidden_size=64)),
+        partial(GRU, hidden_size=128), Content(Additive(64)), width=64, key_size=64, **settings,
+    )
+
+def pointer():
+    batch = SortingNumbers(10, 10, batch_size=64).batch("train", 0)
+    encoder = partial(Recurrent, controller=partial(LSTM, hidden_size=32))
+    model = PointerNetwork(
+        1, encoder, partial(LSTM, hidden_size=64), Content(Additive(64)), width=64,
+        objective=Tokens(),
+    )
+    return model, batch
+
+CASES = {
+    "NTM, B = 1": lambda: machine(NTM(128, 20), 1),
+    "NTM, B = 16": lambda: machine(NTM(128, 20), 16),
+    "DNC, B = 16": lambda: machine(DNC(64, 20), 16),
+    "NTM under a GRU, B = 16": lambda: (
+        MemoryMachine(9, 8, partial(GRU, hidden_size=100), NTM(128, 20)),
+        Copying(8, 20, 20, batch_size=16).batch("train", 0),
+    ),
+    "attention GRU, B = 32": lambda: tokens(attention),
+    "Transformer, B = 32": lambda: tokens(partial(Transformer, width=64, hidden_size=128)),
+    "SNAIL, B = 32": lambda: tokens(partial(
+        SNAIL, width=32, attentions=((16, 16), (16, 16)), filters=16)),
+    "pointer, B = 64, n = 10": pointer,
+    "greedy, Transformer, B = 32": lambda: tokens(
+        partial(Transformer, width=64, hidden_size=128)),
+}
+
+def step_of(name):
+    torch.manual_seed(0)
+    model, batch = CASES[name]()
+    if name.startswith("greedy"):
+        model.eval()
+        return lambda: model.generate(batch.source, max_length=30)
+    optimizer = torch.optim.Adam(model.parameters())
+    def step():
+        optimizer.zero_grad()
+        model.loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return step
+
+steps = {}
+print(*CASES, sep="|", flush=True)
+for line in sys.stdin:
+    name = line.strip()
+    if name not in steps:
+        steps[name] = step_of(name)
+    start = time.perf_counter()
+    steps[name]()
+    print(time.perf_counter() - start, flush=True)
+'''
+
+
+def worker(tree: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", WORKER],
+        env=environment, cwd=tree, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ask(process: subprocess.Popen[str], name: str) -> float:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(name, file=process.stdin, flush=True)
+    return float(process.stdout.readline())
+
+
+def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
+    processes = [worker(ours), worker(theirs)]
+    names, _ = (process.stdout.readline().strip().split("|") for process in processes)
+    print("| step | other, ms | ours, ms | other / ours | least to greatest |")
+    print("|---|---|---|---|---|")
+    for name in names:
+        if only not in name:
+            continue
+        for _ in range(3):
+            for process in processes:
+                ask(process, name)
+        pairs = [[ask(process, name) for process in processes] for _ in range(rounds)]
+        mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
+        ratios = [b / a for a, b in pairs]
+        print(
+            f"| {name} | {other:.2f} | {mine:.2f} | {statistics.median(ratios):.2f} | "
+            f"{min(ratios):.2f} to {max(ratios):.2f} |",
+            flush=True,
+        )
+    for process in processes:
+        process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("other", help="a revision, or a folder with another checkout")
+    parser.add_argument("--rounds", type=int, default=30, help="pairs for each step")
+    parser.add_argument("--only", default="", help="a part of the names of the steps to time")
+    asked = parser.parse_args()
+    ours = Path(__file__).resolve().parent.parent
+    if Path(asked.other).is_dir():
+        compare(ours, Path(asked.other).resolve(), asked.rounds, asked.only)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder, "other")
+        git = ["git", "-C", str(ours), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(other), asked.other], check=True)
+        try:
+            compare(ours, other, asked.rounds, asked.only)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(other)], check=True)
+
+
+if __name__ == "__main__":
+    main()

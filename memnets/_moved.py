@@ -1,0 +1,56 @@
+"""Modules by the names that they had in version 0.1, for configs and checkpoints of that time.
+
+An import of an old name gives the new module, with a ``DeprecationWarning``. The names go with
+version 1.0.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["MODULES"]
+
+MODULES = {
+    "memnets.callbacks": "memnets.training.callbacks",
+    "memnets.cli": "memnets.app.cli",
+    "memnets.controllers": "memnets.cells",
+    "memnets.convolutions": "memnets.cells",
+    "memnets.layers": "memnets.cells",
+    "memnets.models.base": "memnets.training.model",
+    "memnets.objectives": "memnets.training.objectives",
+    "memnets.plots": "memnets.viewing.plots",
+    "memnets.runs": "memnets.training.runs",
+    "memnets.scoreboard": "memnets.app.scoreboard",
+    "memnets.trace": "memnets.viewing.trace",
+    "memnets.translator": "memnets.app.translator",
+}
+
+
+class _Moved(MetaPathFinder, Loader):
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        new = MODULES[spec.name]
+        warnings.warn(f"{spec.name} is {new} now", DeprecationWarning, stacklevel=2)
+        module = import_module(new)
+        self._specs[new] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system has given the module the spec of its old name.
+        module.__spec__ = self._specs.pop(module.__name__)
+
+
+sys.meta_path.insert(0, _Moved())  # the names are known: nobody else is asked for them

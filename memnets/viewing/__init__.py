@@ -1,0 +1,1 @@
+"""Pictures: what a model looked at, and what it answered."""

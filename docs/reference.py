@@ -99,9 +99,16 @@ def _homes(rooms: list[str]) -> list[str]:
     return [part for room in rooms for part in _parts(room)]
 
 
-def _holds(room: str, name: str, found: object) -> bool:
-    module = importlib.import_module(room)
-    return name in getattr(module, "__all__", ()) and getattr(module, name) is found
+def _holds(module: str, name: str, found: object) -> bool:
+    """Whether a heading describes a name, and not another one from which it is taken."""
+    held = vars(importlib.import_module(module))
+    return name in held.get("__all__", ()) and held.get(name) is found and _own(found, module)
+
+
+def _own(found: object, module: str) -> bool:
+    """Whether a name of a module or package is from there."""
+    home = getattr(found, "__module__", None) or module
+    return f"{home}.".startswith(f"{module}.")
 
 
 def _index(rooms: list[str]) -> str:
@@ -147,11 +154,14 @@ def _page(room: str) -> str:
     return f"# `{room}`\n\n{blocks}\n"
 
 
-def _block(module: str, title: bool) -> str:
-    heading = f"## `{module}`\n\n" if title else ""
+def _block(name: str, title: bool) -> str:
+    heading = f"## `{name}`\n\n" if title else ""
+    held = vars(importlib.import_module(name))
+    foreign = [each for each in held.get("__all__", ()) if not _own(held.get(each), name)]
+    without = f"\n   :exclude-members: {', '.join(foreign)}" if foreign else ""
     return f"""{heading}```{{eval-rst}}
-.. automodule:: {module}
+.. automodule:: {name}
    :members:
    :imported-members:
-   :show-inheritance:
+   :show-inheritance:{without}
 ```"""

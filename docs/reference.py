@@ -22,7 +22,6 @@ ORDER = [
     "encoders",
     "features",
     "decoding",
-    "objectives",
     "training",
     "batches",
     "functional",
@@ -30,8 +29,7 @@ ORDER = [
     "kernels",
     "testing",
     "viewing",
-    "trace",
-    "plots",
+    "app",
 ]
 
 
@@ -77,8 +75,11 @@ def _names(rooms: list[str]) -> str:
     package = importlib.import_module("memnets")
     rows = []
     for name in getattr(package, "__all__", ()):
-        found = getattr(package, name)
-        room = next((room for room in rooms if _holds(room, name, found)), None)
+        try:
+            found = getattr(package, name)
+        except ImportError:  # an optional dependency is missing
+            continue
+        room = next((home for home in _homes(rooms) if _holds(home, name, found)), None)
         if room is not None:
             rows.append(f"| {{py:obj}}`mn.{name} <{room}.{name}>` | {_summary(found)} |")
     if not rows:
@@ -93,9 +94,21 @@ def _names(rooms: list[str]) -> str:
 """
 
 
-def _holds(room: str, name: str, found: object) -> bool:
-    module = importlib.import_module(room)
-    return name in getattr(module, "__all__", ()) and getattr(module, name) is found
+def _homes(rooms: list[str]) -> list[str]:
+    """All modules and packages that have a heading in the reference."""
+    return [part for room in rooms for part in _parts(room)]
+
+
+def _holds(module: str, name: str, found: object) -> bool:
+    """Whether a heading describes a name, and not another one from which it is taken."""
+    held = vars(importlib.import_module(module))
+    return name in held.get("__all__", ()) and held.get(name) is found and _own(found, module)
+
+
+def _own(found: object, module: str) -> bool:
+    """Whether a name of a module or package is from there."""
+    home = getattr(found, "__module__", None) or module
+    return f"{home}.".startswith(f"{module}.")
 
 
 def _index(rooms: list[str]) -> str:
@@ -123,22 +136,32 @@ the class path that a YAML and a flag take.
 """
 
 
-def _page(room: str) -> str:
+def _parts(room: str) -> list[str]:
+    """A room and, of a package, the modules whose names it does not give itself."""
     module = importlib.import_module(room)
-    # A package without names of its own stands for its modules.
     parts = [room]
-    if hasattr(module, "__path__") and not getattr(module, "__all__", None):
-        names = sorted(part.name for part in pkgutil.iter_modules(module.__path__))
-        parts += [f"{room}.{name}" for name in names if not name.startswith("_")]
-    blocks = "\n\n".join(_block(part, title=part != room) for part in parts)
+    for part in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        name = f"{room}.{part.name}"
+        if not part.name.startswith("_"):
+            own = getattr(importlib.import_module(name), "__all__", ())
+            if own and set(own).isdisjoint(getattr(module, "__all__", ())):
+                parts.append(name)
+    return parts
+
+
+def _page(room: str) -> str:
+    blocks = "\n\n".join(_block(part, title=part != room) for part in _parts(room))
     return f"# `{room}`\n\n{blocks}\n"
 
 
-def _block(module: str, title: bool) -> str:
-    heading = f"## `{module}`\n\n" if title else ""
+def _block(name: str, title: bool) -> str:
+    heading = f"## `{name}`\n\n" if title else ""
+    held = vars(importlib.import_module(name))
+    foreign = [each for each in held.get("__all__", ()) if not _own(held.get(each), name)]
+    without = f"\n   :exclude-members: {', '.join(foreign)}" if foreign else ""
     return f"""{heading}```{{eval-rst}}
-.. automodule:: {module}
+.. automodule:: {name}
    :members:
    :imported-members:
-   :show-inheritance:
+   :show-inheritance:{without}
 ```"""

@@ -24,8 +24,8 @@ from memnets.addressing import Content
 from memnets.cells import GRU
 from memnets.encoders import Recurrent
 from memnets.models import Seq2Seq
-from memnets.objectives import Tokens
 from memnets.scores import Additive
+from memnets.training import Tokens
 from tasks import CopyingTokens
 
 task = CopyingTokens(
@@ -110,12 +110,12 @@ assert exact["with attention"] > 0.95 > exact["without"] + 0.2
 # of the weight. For a copy the right place is the diagonal. The model found it by
 # itself.
 
-from memnets import trace
+from memnets import record
 
 eight = CopyingTokens(symbols=10, min_length=8, max_length=8)
 batch = eight.batch("val", 0)
 model = models["with attention"]
-with torch.no_grad(), trace.record(model) as tape:
+with torch.no_grad(), record(model) as tape:
     model.logits(batch)
 source, answer = eight.labels(batch, 0)
 tape.plot_alignment("alignment.png", model.alignments(), source, answer)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from memnets.models import Transformer
-from memnets.objectives import Tokens
+from memnets.training import Tokens
 from tasks import SortingTokens
 
 task = SortingTokens(
@@ -85,11 +85,11 @@ torch.testing.assert_close(torch.cat(one_by_one, 1), at_once, rtol=1e-3, atol=1e
 # Each row of panels is a layer of the decoder, each panel one of its heads: down the
 # side the symbols of the answer, along the top those of the source.
 
-from memnets import trace
+from memnets import record
 
 seven = SortingTokens(symbols=10, min_length=7, max_length=7)
 batch = seven.batch("val", 3)
-with torch.no_grad(), trace.record(model) as tape:
+with torch.no_grad(), record(model) as tape:
     logits = model.logits(batch)
 source, answer = seven.labels(batch, 0)
 tape.plot_alignment("heads.png", model.alignments(), [*source], [*answer], heads=True)

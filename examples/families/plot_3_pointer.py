@@ -18,8 +18,8 @@ from memnets.cells import LSTM
 from memnets.encoders import SelfAttention
 from memnets.features import FourierFeatures
 from memnets.models import PointerNetwork
-from memnets.objectives import Tokens
 from memnets.scores import ScaledDot
+from memnets.training import Tokens
 from tasks import ConvexHull
 
 task = ConvexHull(min_points=5, max_points=8, batch_points=512, test_sequences=300)

@@ -16,7 +16,7 @@ from torch import nn
 
 from memnets.features import ImageFeatures
 from memnets.models import SNAIL, MetaLearner
-from memnets.objectives import Labels
+from memnets.training import Labels
 from tasks import FewShot
 
 task = FewShot(
@@ -99,9 +99,9 @@ assert accuracy[5] > accuracy[1]
 # much. A query should look at the examples of its own class, which are put side by side
 # here.
 
-from memnets import trace
+from memnets import record
 
-with torch.no_grad(), trace.record(model) as tape:
+with torch.no_grad(), record(model) as tape:
     model.logits(batch)
 names = model.alignments()
 label, name = next(iter(names.items()))

@@ -157,13 +157,13 @@ assert wrong["NTM"][2] < wrong["LSTM"][2] / 2
 # Where the heads were
 # --------------------
 #
-# :func:`memnets.trace.record` writes down the weights of every addressing in a model.
-# Time goes from left to right, slots go upwards, and bright is where a head looks.
+# ``memnets.record`` writes down the weights of every addressing in a model. Time goes
+# from left to right, slots go upwards, and bright is where a head looks.
 
-from memnets import trace
+from memnets import record
 
 batch = task.batch("length_16", 0)
-with torch.no_grad(), trace.record(machine) as tape:
+with torch.no_grad(), record(machine) as tape:
     machine.logits(batch)
 tape.plot("heads.png", split=batch.source.shape[1])
 

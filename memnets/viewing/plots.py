@@ -497,7 +497,7 @@ def _framed(image: Tensor) -> Array:
 
 
 def _whole_numbers(most: int = 12) -> MaxNLocator:
-    """Set ticks at whole numbers, at most ``most`` of them, for steps, slots and bits."""
+    """A locator of ticks at whole numbers, at most ``most`` of them."""
     return MaxNLocator(most, integer=True)
 
 

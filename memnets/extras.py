@@ -28,7 +28,7 @@ def check_extra(extra: str, what: str, *modules: str) -> None:
     missing = [_PACKAGES.get(module, module) for module in modules if not _installed(module)]
     if missing:
         raise MissingExtra(
-            f"{what} cannot be used without {' and '.join(missing)}; install what is missing with: "
+            f"{what} needs {', '.join(missing)}; to install: "
             f"python -m pip install 'memnets[{extra}]'"
         )
 

@@ -2,9 +2,11 @@
 
 import builtins
 import csv
+import io
 import json
 import re
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,11 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
+from memnets.app import scoreboard, translate
 from memnets.app.cli import main
+from memnets.app.commands import COMMANDS, OPTIONS
+from memnets.app.help import WholeHelp
+from memnets.app.run import CLI
 from memnets.core import Controller
 from memnets.files import only_writer
 from memnets.models import MemoryMachine
@@ -670,6 +676,27 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
             main(arguments)
         assert stop.value.code in (0, None)
         assert expected in capsys.readouterr().out
+
+
+class Parsed(CLI):
+    """A command that is parsed and not run."""
+
+    def instantiate_classes(self) -> None: ...
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_options_that_are_checked_early_are_those_of_the_parser(command) -> None:
+    with ExitStack() as held:
+        parser = {
+            "translate": translate.parser,
+            "scoreboard": scoreboard.parser,
+        }.get(command, lambda: Parsed(command, SMALL, held).parser)()
+    help_of = io.StringIO()
+    parser.formatter_class = WholeHelp
+    parser.print_help(help_of)
+    shown = re.findall(r"^  (?:-\w(?: [A-Z]+)?, )?(--.*)", help_of.getvalue(), re.MULTILINE)
+    names = {name for line in shown for name in re.findall(r"--(\w+)", line)}
+    assert set(OPTIONS[command]) == names
 
 
 def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:

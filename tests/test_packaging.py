@@ -222,30 +222,28 @@ def test_without_optional_packages_a_task_says_which_extra_it_needs(tmp_path) ->
     lines = done.stdout.splitlines()
     end = [line for line in done.stderr.splitlines() if line.startswith("memnets: ")]
     assert done.returncode == 1, done.stderr
-    advice = "install what is missing with: python -m pip install 'memnets"
+    advice = "to install: python -m pip install 'memnets"
     assert lines[:8] == [
-        f"{what} cannot be used without {packages}; {advice}[{extra}]'"
+        f"{what} needs {packages}; {advice}[{extra}]'"
         for what, packages, extra in [
-            ("tasks.Translation", "sentencepiece and sacrebleu and babel", "translation"),
-            ("tasks.Translation", "sentencepiece and sacrebleu", "translation"),
+            ("tasks.Translation", "sentencepiece, sacrebleu, babel", "translation"),
+            ("tasks.Translation", "sentencepiece, sacrebleu", "translation"),
             ("tasks.ConvexHull", "scipy", "geometry"),
             ("tasks.Delaunay", "scipy", "geometry"),
             ("a tour of more than 12 points", "elkai", "geometry"),
-            ("tasks.FewShot", "pillow and scikit-learn", "fewshot"),
+            ("tasks.FewShot", "pillow, scikit-learn", "fewshot"),
             ("tasks.FewShot", "pillow", "fewshot"),
             ("memnets.testing", "hypothesis", "testing"),
         ]
     ], done.stderr
     assert len(end) == 1, done.stderr
-    assert end[0].startswith(
-        f"memnets: error: tasks.ConvexHull cannot be used without scipy; {advice}"
-    )
+    assert end[0].startswith(f"memnets: error: tasks.ConvexHull needs scipy; {advice}")
 
 
 def test_what_is_missing_is_named(monkeypatch) -> None:
     check_extra("geometry", "this", "scipy", "elkai")
     monkeypatch.setitem(sys.modules, "elkai", None)
-    with pytest.raises(MissingExtra, match=r"^this cannot be used without elkai; .*\[geometry\]'$"):
+    with pytest.raises(MissingExtra, match=r"^this needs elkai; .*\[geometry\]'$"):
         check_extra("geometry", "this", "scipy", "elkai")
 
 

@@ -26,7 +26,8 @@ class Pictures(lightning.Callback):
     The picture depends on the task:
 
     - curves, if the task has them;
-    - for binary vectors, the first sequence: the answer, and the weights of the heads;
+    - for binary vectors, the sequence with the most wrong bits, or the first if all are right: the
+      answer, and the weights of the heads;
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
@@ -39,15 +40,19 @@ class Pictures(lightning.Callback):
     Args:
         folder: folder of the pictures.
         longest: most steps of a source or a target; longer sequences and episodes are not drawn.
-            Curves have no limit.
+            Curves have no limit, and binary vectors have their own.
+        longest_binary: the same for binary vectors.
         sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
             then the second of each; for curves, the number of panels.
     """
 
-    def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
-        check_positive(longest=longest, sequences=sequences)
+    def __init__(
+        self, folder: Path, longest: int = 200, sequences: int = 4, longest_binary: int = 1000
+    ) -> None:
+        check_positive(longest=longest, sequences=sequences, longest_binary=longest_binary)
         self.folder = folder
         self.longest = longest
+        self.longest_binary = longest_binary
         self.sequences = sequences
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -68,9 +73,10 @@ class Pictures(lightning.Callback):
                 plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
                 continue
             if batches[0].targets.dim() == 3:
-                binary = isinstance(pl_module.objective, Bits)
-                if binary and batches[0].targets.shape[1] <= self.longest:
-                    self.draw(pl_module, batches[0], name)
+                if isinstance(pl_module.objective, Bits) and (
+                    batches[0].targets.shape[1] <= self.longest_binary
+                ):
+                    self.draw(pl_module, batches[0], _plain(answers[0]), name)
                 continue
             drawings = []
             for number, (alone, answer) in enumerate(self._first(batches, answers)):
@@ -108,21 +114,34 @@ class Pictures(lightning.Callback):
                 answer = answers[number % len(batches)][row : row + 1]
                 yield Batch(source, inputs, targets), answer
 
-    def draw(self, model: Model, batch: Batch, name: str) -> None:
-        """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
-        first = _moved(map_state(lambda part: part[:1], batch), model)
+    def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
+        """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.
+
+        Args:
+            model: in evaluation.
+            batch: of binary vectors.
+            answers: of the model in the test, in the form of the targets.
+            name: of the test set.
+        """
+        wrong = (batch.targets != answers).sum(-1)
+        if batch.target_mask is not None:
+            wrong = wrong.masked_fill(~batch.target_mask, 0)
+        row = int(wrong.sum(1).argmax())
+        worst = _moved(map_state(lambda part: part[row : row + 1], batch), model)
         with torch.no_grad(), trace.record(model) as tape:
-            probabilities = model.logits(first)[0].sigmoid()
+            probabilities = model.logits(worst)[0].sigmoid()
+        bits = int(wrong[row].sum())
         plots.answer(
-            first.targets[0],
+            worst.targets[0],
             probabilities,
             self.folder / f"{name}_answer.png",
-            title=f"{_title(name)}: what was asked for, what came",
+            title=f"{_title(name)}: what was asked for, what came; {bits} wrong bits"
+            + (", the most of all" if bits else ""),
         )
         if tape.weights:
             tape.plot(
                 self.folder / f"{name}_weights.png",
-                split=first.source.shape[1],
+                split=worst.source.shape[1],
                 title=f"{_title(name)}: where the heads were",
             )
 

@@ -1,6 +1,6 @@
-"""Names, help and options of the commands, and the errors of usage that need no part of a model.
+"""Names, help and options of the commands, and errors of usage that need no part of a model.
 
-Nothing here imports PyTorch or Lightning, so that help and a mistyped flag are answered at once.
+Nothing here imports PyTorch or Lightning, so that help and errors of usage come at once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
       train, test the best checkpoint, and leave everything in runs/copying/ntm/version_<n>/
 
   memnets fit --config copying/ntm --model.controller=memnets.cells.GRU
-      the same with another part; any part can be swapped for one of your own by its class path
+      the same with another part; any part can be replaced by your own, by its class path
 
   memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt
-      go on exactly where that run stopped, with the settings that it had
+      resume that run exactly where it stopped, with its settings
 
   memnets fit --config copying/ntm --ckpt_path last
-      go on with the newest run of that config; flags that it was given are to be given again
+      resume the newest run of that config; repeat the flags that you gave it
 
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
@@ -48,7 +48,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
       a translation of each line
 
   memnets scoreboard --config scoreboards/ntm
-      train many, side by side, and write RESULTS.md; the same again goes on where it stopped
+      train many runs in parallel, and write RESULTS.md; the same command resumes them
 """
 
 #: Each command and its help in a line.
@@ -56,26 +56,26 @@ COMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
-    "predict": "Write what a checkpoint answers on the test sets to a file.",
-    "translate": "Translate text, a sentence a line, with nothing but a checkpoint.",
+    "predict": "Write a checkpoint's answers to the test sets to a file.",
+    "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
 }
 
 TRUST = (
-    "Take parts that only the checkpoint names, such as classes of your own; they run as programs."
+    "Accept parts that only the checkpoint names, such as your own classes; they run as programs."
 )
 
 EXAMPLES = """
 What you will need most:
 
-  --config NAME                     where to start from: memnets configs lists all; or a file
+  --config NAME                     a config to start from (memnets configs lists all), or a file
   --seed_everything 3               another seed, of the weights and of the data
   --model.optimizer.lr 0.001        a setting of a part
   --model.controller my.Controller  another part, by its class path
   --data.max_length 30              a setting of the task
-  --trainer.max_steps 1000          how long to train
-  --print_config                    show the whole config that these flags make, and stop
+  --trainer.max_steps 1000          number of training steps
+  --print_config                    print the whole config of these flags, and exit
   --model.help memnets.models.MemoryMachine      the settings of a class
   --data.help tasks.Copying
 """
@@ -108,7 +108,7 @@ _HELP = {"-h", "--help", "--help_all"}
 
 
 class UsageError(ValueError):
-    """A command is called with arguments that it does not have, or without those that it needs."""
+    """Error: a command has unknown arguments, or lacks required ones."""
 
 
 def check_usage(arguments: Sequence[str]) -> None:
@@ -199,7 +199,7 @@ def _check_parts_of_fit(arguments: Sequence[str]) -> None:
 
 
 def values(arguments: Sequence[str], *flags: str) -> list[str]:
-    """The values that the arguments give for a flag, by any of its names."""
+    """Values of a flag in the arguments, under any of its names."""
     return [
         following if argument in flags else argument.partition("=")[2]
         for argument, following in zip_longest(arguments, arguments[1:], fillvalue="")
@@ -208,7 +208,7 @@ def values(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def config_path(value: str) -> str:
-    """The file that a value of ``--config`` stands for; settings themselves, in braces, stay.
+    """The file of a value of ``--config``; settings in braces are returned unchanged.
 
     Raises:
         ValueError: there is no such file, and no config of this name.
@@ -231,10 +231,10 @@ def with_config_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_configs(arguments: Sequence[str]) -> None:
-    """Check that the configs that are given can be read.
+    """Check that the configs in the arguments can be read.
 
     Raises:
-        ValueError: one cannot, or holds no settings.
+        ValueError: a config cannot be read or has no settings.
     """
     for config in values(arguments, "--config", "-c"):
         if not config.lstrip().startswith("{"):  # settings themselves

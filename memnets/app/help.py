@@ -1,4 +1,4 @@
-"""The help of the commands that run a trainer: the parts first, and few of Lightning's switches."""
+"""Help of the commands that run a trainer: the parts first, then a few of Lightning's switches."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ __all__ = ["HelpAll", "ShortHelp", "WholeHelp"]
 
 #: Switches of Lightning's trainer that the help of a command shows.
 SWITCHES = {
-    "max_steps": "How long to train, in batches.",
+    "max_steps": "Number of training steps.",
     "accelerator": "cpu, gpu, mps, or auto.",
-    "devices": "How many of them, or a list of their numbers.",
+    "devices": "Number of devices, or a list of their numbers.",
     "precision": "32-true, bf16-mixed, 16-mixed, 64-true and so on.",
-    "gradient_clip_val": "The greatest norm of the gradient.",
-    "accumulate_grad_batches": "Batches of which the gradients are added up for a step.",
+    "gradient_clip_val": "Greatest norm of the gradient.",
+    "accumulate_grad_batches": "Number of batches whose gradients are added up for a step.",
     "callbacks": "A list of callbacks, [] for none; += adds one.",
-    "logger": "false for none; if not given, TensorBoard and metrics.csv.",
+    "logger": "false for none; by default TensorBoard and metrics.csv.",
 }
 
-#: The same of other options that Lightning adds.
+#: The same for other options that Lightning adds.
 OTHERS = {
-    "ckpt_path": "A checkpoint to go on from, or to score; with fit also last: the newest run.",
-    "seed_everything": "Seed of the weights and of the data; 0 if not given.",
+    "ckpt_path": "A checkpoint to resume or to score; with fit also last: the newest run.",
+    "seed_everything": "Seed of the weights and of the data; 0 by default.",
     "trainer": SUPPRESS,
     "weights_only": SUPPRESS,
 }
 
-#: Lightning's titles of groups of options, and the titles here; None hides the group.
+#: For the titles of option groups (first lines of docstrings), the titles here; None hides a group.
 GROUPS = {
     "An encoder-decoder that Lightning trains, validates and tests": "The model",
-    "A source of batches": "The task",
+    "Base class for sources of batches": "The task",
     "Runs the full optimization routine": "Checkpoints",
     "Customize every aspect of training via flags": "How to train; --help_all shows the other "
     "switches of Lightning's trainer",
@@ -43,7 +43,7 @@ GROUPS = {
 
 
 class WholeHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Descriptions as they are written, and every option."""
+    """Help with unchanged descriptions and all options."""
 
     # The methods of a formatter that argparse's parser calls are not documented, but have no other
     # way to them: it has no public way to change, order or hide what another library has added.

@@ -1,7 +1,7 @@
 """``memnets fit | validate | test | predict``: a run, from its settings to its folder.
 
-Lightning's command line parses the settings and builds the parts; here is what it does not know:
-the run's folder, checkpoints that hold their config, and a test after each training.
+Lightning's command line parses the settings and builds the parts. This module adds the folder of a
+run, checkpoints with their config, and a test after each training.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ register_type(torch.device)
 #: Print on the first of several processes alone.
 _say = rank_zero_only(print)
 
-#: Settings that make another run: those of the trainer say how far it goes.
+#: Settings on which the results depend: with other values, it is another run. Settings of the
+#: trainer only decide how long it is.
 _OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
 
-#: What a trainer does unless a config says otherwise.
+#: Defaults of the trainer's settings.
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,
     "gradient_clip_val": 1.0,
@@ -85,7 +86,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
 }
 
-#: Arguments of the trainer's methods that the command gives itself.
+#: Arguments of the trainer's methods that the command sets itself.
 _GIVEN = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
 
 
@@ -93,7 +94,7 @@ def run(command: str, arguments: list[str]) -> None:
     """Run a command of a trainer: fit, validate, test or predict.
 
     Raises:
-        Exception: whatever the parser, the parts or the trainer raise.
+        Exception: any error of the parser, the parts or the trainer.
     """
     strict_parsing()
     with ExitStack() as held:
@@ -105,14 +106,13 @@ class CLI(LightningCLI):
 
     Args:
         command: fit, validate, test or predict.
-        arguments: that follow it.
-        held: keeps the lock of the run's folder, and clears a folder away that was made for
-            nothing.
+        arguments: arguments behind the command.
+        held: keeps the lock of the run's folder, and removes a folder that stays empty.
 
     Attributes:
-        configs: contents of the configs that the settings were made of, in their order.
-        folder: of the run; ``None`` before it is known, and in a dry run.
-        finished: why there is nothing to do.
+        configs: contents of the configs, in their order.
+        folder: folder of the run; ``None`` before it is known, and in a dry run.
+        finished: the reason if there is nothing to do.
     """
 
     def __init__(self, command: str, arguments: list[str], held: ExitStack) -> None:
@@ -146,32 +146,32 @@ class CLI(LightningCLI):
     # The parser, in the order in which the help shows the options.
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the seed, and what belongs to a run's folder."""
+        """Add the seed, and the options of a run's folder."""
         parser.add_argument(
             "--seed_everything",
             type=bool | int,
             default=0,
-            help="Seed of the weights and of the data; true draws one, and says which.",
+            help="Seed of the weights and of the data; true draws one, and prints it.",
         )
         parser.add_argument(
             "--name",
             type=str | None,
             default=None,
-            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. If "
-            "not given, that of the config, with the task or model that is in place of its own.",
+            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. By "
+            "default the name of the config, or the names of another task or model in its place.",
         )
         parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
         parser.add_argument(
             "--threads",
             type=int,
             default=1,
-            help="Threads of PyTorch on the CPU; small models are fastest with one.",
+            help="Number of PyTorch's threads on the CPU; small models are fastest with one.",
         )
         parser.add_argument("--trust", action="store_true", help=TRUST)
         parser.add_argument(
             "--init_from",
             type=str | None,
-            help="A checkpoint whose weights a training begins with; all else is new.",
+            help="A checkpoint whose weights a new training starts from.",
         )
         parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
 
@@ -194,10 +194,10 @@ class CLI(LightningCLI):
     # From arguments to settings.
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments, behind the config that a checkpoint holds, which they may change.
+        """Parse the arguments after the config of the checkpoint, which they may change.
 
         Raises:
-            ValueError: a function is named for a part; or whatever the parser raises.
+            ValueError: a function is named for a part; or any error of the parser.
         """
         try:
             self.configs = [read_config(value) for value in values(args, "--config", "-c")]
@@ -208,10 +208,10 @@ class CLI(LightningCLI):
         self._settle_seed()
 
     def _config_of_checkpoint(self) -> list[str]:
-        """The config of the checkpoint that the arguments name, as an argument; or none.
+        """The config of the checkpoint in the arguments, as an argument; empty without one.
 
         Raises:
-            CheckpointError: it may not be used.
+            CheckpointError: the config may not be used.
         """
         fit = self.command == "fit"
         paths = values(self.arguments, "--ckpt_path", *(("--init_from",) if fit else ()))
@@ -237,10 +237,10 @@ class CLI(LightningCLI):
             raise ValueError(f"seed_everything must be in [0, 2^32); got {seed}")
 
     def before_instantiate_classes(self) -> None:
-        """Name the run after what is run; see that no setting is for another task.
+        """Name the run after its task and model; check that no setting is for another task.
 
         Raises:
-            ValueError: a schedule of a config is for a task that is no longer there.
+            ValueError: a schedule of a config is for another task.
         """
         check_callbacks(self.configs, self.config, self.arguments)
         left_out = drop_settings(self.configs, self.config, self.arguments)
@@ -279,7 +279,7 @@ class CLI(LightningCLI):
         return bool(self.config["trainer"].get("fast_dev_run"))
 
     def _config_text(self) -> str:
-        """The whole config, but for where a run goes on from."""
+        """The whole config, without the checkpoint to resume from."""
         config = self.config.clone()
         for name in ("ckpt_path", "trust"):  # trust is said, never kept
             config.pop(name, None)
@@ -294,13 +294,13 @@ class CLI(LightningCLI):
         return text
 
     def _go_on(self, path: str) -> None:
-        """Go on from a checkpoint: in its run's folder, if it is the last of this very run.
+        """Resume from a checkpoint; in its run's folder, if it is the last one of this run.
 
-        With other settings, of more than the trainer, it is another run, and has a folder of its
-        own: the results of the first stay what they are.
+        With other settings than those of the trainer, it becomes another run with a folder of its
+        own, so that the results of the first stay unchanged.
 
         Raises:
-            CheckpointError: the optimizer cannot go on with what the checkpoint holds.
+            CheckpointError: the optimizer cannot use its state in the checkpoint.
         """
         self._saved = read(path)
         self._resumed_step = self._saved.content["global_step"]
@@ -326,10 +326,10 @@ class CLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Take what the checkpoint holds; add what every run has: loggers, checkpoints, report.
+        """Restore the checkpoint; add the loggers, checkpoints and report of every run.
 
         Args:
-            kwargs: settings of the trainer in place of those of the config.
+            kwargs: settings of the trainer that replace those of the config.
         """
         self._restore()
         self._is_new = self.folder is None
@@ -350,10 +350,10 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**settings)
 
     def _restore(self) -> None:
-        """Take what the checkpoint holds that the trainer will not take, and say what was taken.
+        """Restore the parts of the checkpoint that the trainer does not restore, and report them.
 
         Raises:
-            CheckpointError: it does not fit.
+            CheckpointError: the checkpoint does not fit.
         """
         start, fitting = self.config["init_from"], self.command == "fit"
         if self._saved is not None:
@@ -375,7 +375,7 @@ class CLI(LightningCLI):
         self.model.origin = Origin(self._config_text(), sizes, states)
 
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
-        """Those that every run has."""
+        """Callbacks of every run."""
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
@@ -392,7 +392,7 @@ class CLI(LightningCLI):
         return callbacks
 
     def _bar(self, settings: dict[str, Any], given: Sequence[Callback]) -> list[Callback]:
-        """The progress bar, on a terminal; a bar of the user's own takes its place."""
+        """The progress bar on a terminal, unless the user has set one."""
         own = any(isinstance(callback, AnyProgressBar) for callback in given)
         if settings.get("enable_progress_bar") is None:
             settings["enable_progress_bar"] = own or sys.stderr.isatty()
@@ -400,7 +400,7 @@ class CLI(LightningCLI):
         return [ProgressBar()] if settings["enable_progress_bar"] and not own else []
 
     def _make_folder(self) -> None:
-        """Make the next folder; the first of several processes does, and alone writes there."""
+        """Make the next folder; with several processes, the first one makes it and writes there."""
         self.folder = self._root
         if not _rank():
             self.folder = next_version(self._root)
@@ -419,11 +419,11 @@ class CLI(LightningCLI):
     # What the command does.
 
     def run(self) -> None:
-        """Run the command; when it is stopped, say what is left, and leave no process behind.
+        """Run the command; if it is stopped, report the state of the run and end all processes.
 
         Raises:
             Stopped: a signal came.
-            Exception: whatever the trainer raises.
+            Exception: any error of the trainer.
         """
         if self.finished is not None:
             _say(self.finished)
@@ -460,7 +460,7 @@ class CLI(LightningCLI):
             write_answers(self.folder, self.datamodule, groups)
 
     def _fit(self) -> None:
-        """Train, then test the best checkpoint; the last weights, if there is none."""
+        """Train, then test the best checkpoint, or the last weights if there is none."""
         self.trainer.fit(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.folder is None or self.trainer.interrupted:
             return
@@ -494,14 +494,14 @@ class CLI(LightningCLI):
 
     @rank_zero_only
     def _hold(self) -> None:
-        """Be the only one who trains in the folder, and clear away what a killed run left."""
+        """Lock the folder for this training, and remove unfinished files of a killed one."""
         assert self.folder is not None
         self.held.enter_context(only_writer(self.folder))
         for part in self.folder.rglob(".*.part"):
             part.unlink()
 
     def _clear_away(self, error: type[BaseException] | None, *_: Any) -> None:
-        """Leave no folder of a run that failed before its first step."""
+        """Remove the folder of a run that failed before its first step."""
         assert self.folder is not None
         if error is None or self._began() or any(self.folder.glob("checkpoints/*.ckpt")):
             return
@@ -518,10 +518,10 @@ def _rank() -> int:
 
 
 def _drawn_seed() -> int:
-    """A seed of chance, the same in each process of a run; says which.
+    """A random seed, the same in each process of a run; it is printed.
 
     Raises:
-        ValueError: each of several processes would draw another.
+        ValueError: each of several processes would draw a different one.
     """
     if _rank() or os.environ.get("WORLD_SIZE", "1") != "1":
         if "PL_GLOBAL_SEED" not in os.environ:  # where the first process has put it
@@ -550,10 +550,10 @@ def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
 
 
 def _check_trainer(trainer: Any) -> None:
-    """Check settings that the trainer takes, and fails with later.
+    """Check settings that the trainer accepts, but with which it fails later.
 
     Raises:
-        ValueError: one is out of its range.
+        ValueError: a setting is out of its range.
     """
     batches = trainer.get("accumulate_grad_batches")
     if batches is not None and batches < 1:
@@ -575,7 +575,7 @@ def _check_trainer(trainer: Any) -> None:
 
 
 def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
-    """End the processes that a trainer has launched; they may first say why they ended."""
+    """End the processes that a trainer has launched; they have time to print their errors."""
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)
@@ -583,7 +583,7 @@ def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
 
 
 def _folder_of(checkpoint: str) -> Path:
-    """The run that a checkpoint belongs to, else the folder it lies in."""
+    """Folder of a checkpoint's run, or the folder of the file itself."""
     folder = Path(checkpoint).resolve().parent
     return folder.parent if folder.name == "checkpoints" else folder
 

@@ -24,21 +24,21 @@ __all__ = ["parser", "translate"]
 
 DESCRIPTION = f"""{COMMANDS["translate"]}
 
-Text is UTF-8. For each line there is one line, in the same order; that of an empty line is empty,
-as is that of a line too long for the model. Tokens never seen in training, empty lines, lines too
-long for the model, by their numbers, and answers cut at their greatest length are told on stderr.
-With --n_best there are up to so many lines for each: its number, from 1, the score, which is log
-probability over length penalty, and the translation, with tabs between them.
+Text is UTF-8. Each line of input has one line of output, in the same order. An empty line, and a
+line too long for the model, has an empty translation. Messages on stderr count unknown tokens,
+empty lines, lines too long for the model (with their numbers), and answers cut at their greatest
+length. With --n_best, a line of input has up to that many lines of output: its number, from 1; the
+score, log probability over length penalty; and the translation, separated by tabs.
 
-With --stream each line is answered as soon as it is read, for a program that talks to this one.
+With --stream, each line is answered as soon as it is read, for use by another program.
 
-Exit status: 0 if each line has its line, also where some are empty; 1 after an error, and then
-nothing is written, with --stream nothing more.
+Exit status: 0 if every line has its translation, empty or not; 1 after an error. After an error
+nothing is written; with --stream, nothing more.
 """
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Descriptions as they are written."""
+    """Help with unchanged descriptions."""
 
 
 def parser() -> ArgumentParser:
@@ -50,32 +50,32 @@ def parser() -> ArgumentParser:
         exit_on_error=False,
         formatter_class=_HelpFormatter,
     )
-    made.add_argument("--checkpoint", type=str, required=True, help="What memnets fit left.")
+    made.add_argument("--checkpoint", type=str, required=True, help="A checkpoint of memnets fit.")
+    made.add_argument("--input", type=str | None, help="A file to read; standard input by default.")
     made.add_argument(
-        "--input", type=str | None, help="A file to read; standard input if not given."
+        "--output", type=str | None, help="A file to write; standard output by default."
     )
-    made.add_argument(
-        "--output", type=str | None, help="A file to write; standard output if not given."
-    )
-    made.add_argument("--beam", type=int, default=5, help="Answers followed at once; 1 is greedy.")
+    made.add_argument("--beam", type=int, default=5, help="Width of the beam; 1 is greedy.")
     made.add_argument("--length_penalty", type=float, default=1.0, help="0 favours short answers.")
     made.add_argument(
-        "--n_best", type=int, default=1, help="Translations of each line, at most beam."
+        "--n_best", type=int, default=1, help="Number of translations of each line, at most beam."
     )
     made.add_argument(
         "--max_length",
         type=int | None,
-        help="Tokens of an answer; if not given, 10 more than twice those of the sentence.",
+        help="Most tokens of an answer; by default 10 more than twice those of the sentence.",
     )
     made.add_argument(
         "--batch_tokens",
         type=int | None,
-        help="Tokens of a batch, times the beam; 8192 if not given.",
+        help="Most tokens of a batch, times the beam; 8192 by default.",
     )
-    made.add_argument("--threads", type=int, default=1, help="Threads of PyTorch on the CPU.")
+    made.add_argument(
+        "--threads", type=int, default=1, help="Number of PyTorch's threads on the CPU."
+    )
     made.add_argument("--trust", action="store_true", help=TRUST)
     made.add_argument(
-        "--device", type=str, default="cpu", help="Where the model runs: cpu, cuda, cuda:1, mps."
+        "--device", type=str, default="cpu", help="Device of the model: cpu, cuda, cuda:1, mps."
     )
     made.add_argument(
         "--stream", action="store_true", help="Answer each line as soon as it is read."
@@ -84,10 +84,10 @@ def parser() -> ArgumentParser:
 
 
 def _device(name: str) -> torch.device:
-    """A device of PyTorch that is there.
+    """A device of PyTorch by its name.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: this machine has no such device.
     """
     import torch
 
@@ -126,7 +126,7 @@ def _check(asked: Any) -> None:
     """Check the arguments, before a checkpoint is read.
 
     Raises:
-        ValueError: one is out of its range, or two of them do not go together.
+        ValueError: an argument is out of its range, or two of them exclude each other.
     """
     from memnets.core import check_positive, check_threads
     from memnets.decoding import check_search
@@ -146,7 +146,7 @@ def _check(asked: Any) -> None:
 
 
 def _translate_all(translator: Translator, asked: Any) -> None:
-    """Translate what is asked for, and say what should not go unseen."""
+    """Translate all input, and print the counts of problems."""
     from tasks.translation.files import lines_of
 
     counts: Counter[str] = Counter()
@@ -156,7 +156,7 @@ def _translate_all(translator: Translator, asked: Any) -> None:
         file = sys.stdin.buffer
         if asked.input is not None:
             file = stack.enter_context(Path(asked.input).open("rb"))
-        # All at once, or one after the other as they come.
+        # The whole input at once, or each line when it comes.
         parts = enumerate(file) if asked.stream else [(0, file.read())]
         for before, content in parts:
             sentences = lines_of(content, source, before + 1)
@@ -207,5 +207,5 @@ def _write(text: bytes, file: IO[bytes]) -> None:
 
 
 def _few(numbers: list[int], most: int = 10) -> str:
-    """The first of some numbers, for a line that is read."""
+    """The first few numbers, for a message."""
     return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")

@@ -1,4 +1,4 @@
-"""Translate text with nothing but a checkpoint."""
+"""Translation of text with a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     """A translation.
 
     Attributes:
-        text: of the whole sentence.
+        text: translation of the whole sentence.
         score: log probability over length penalty; 0 for the translation of an empty sentence.
     """
 
@@ -56,19 +56,19 @@ class Counts(NamedTuple):
 
 
 class Translator:
-    """Translate sentences.
+    """Translates sentences with a model.
 
-    A sentence is translated as if it were alone, whatever comes with it.
+    The translation of a sentence does not depend on the other sentences of a call.
 
     Args:
-        model: answers in tokens of the vocabulary; it is set to evaluate.
-        vocabulary: of sentences, and of translations if they have none of their own.
-        target_vocabulary: of translations.
+        model: a model that answers in tokens of the vocabulary; it is set to evaluation mode.
+        vocabulary: vocabulary of the sentences.
+        target_vocabulary: vocabulary of the translations; ``None`` = that of the sentences.
 
     Attributes:
-        counts: of the last call.
-        too_long: of the last call, the places in its list of the sentences that are too long for
-            the model (:meth:`~memnets.models.Model.longest_answer`).
+        counts: counts of the last call.
+        too_long: places of the sentences in the last call that were too long for the model
+            (:meth:`~memnets.core.EncoderDecoder.longest_answer`).
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class Translator:
 
     @classmethod
     def load(cls, checkpoint_path: str | Path, trust: bool = False) -> Translator:
-        """The model and the vocabulary of a checkpoint that ``memnets fit`` wrote.
+        """Load the model and the vocabulary of a checkpoint from ``memnets fit``.
 
         Args:
-            checkpoint_path: a file.
-            trust: also build parts that are not of this library or of PyTorch, such as a model of
-                your own; whoever wrote the checkpoint chose them, and they run as programs.
+            checkpoint_path: path of the file.
+            trust: whether to build parts from other libraries than this one and PyTorch, such as
+                your own model. The author of the checkpoint chose them, and they run as programs.
 
         Raises:
-            CheckpointError: the checkpoint is missing, damaged, holds no vocabulary, or names parts
-                that it may not name.
+            CheckpointError: the checkpoint is missing or damaged, has no vocabulary, or names parts
+                that need ``trust``.
         """
         saved = read(checkpoint_path)
         checked_model(saved.config["model"], checkpoint_path, trust)  # of two errors, this first
@@ -110,18 +110,19 @@ class Translator:
         batch_tokens: int = BATCH_TOKENS,
         progress: Callable[[int], object] | None = None,
     ) -> list[str]:
-        """The best translation of each sentence that the search finds.
+        """Translate sentences.
 
         Args:
-            sentences: one with no words has an empty translation, as has one that is too long for
-                the model.
-            beam: how many answers are followed at once, at least 1; 1 is greedy.
+            sentences: the sentences. One without words, or one too long for the model, has an empty
+                translation.
+            beam: number of unfinished answers that the search follows at once, at least 1; 1 =
+                greedy.
             length_penalty: see :func:`~memnets.decoding.beam_search`.
-            max_length: of an answer, in tokens, the end mark included, at least 1; if not given,
-                10 more than twice the tokens of the sentence, rounded up to a multiple of 8.
-            batch_tokens: at most so many tokens in a batch, padding included, each counted
-                ``beam`` times; a sentence that has more is a batch alone.
-            progress: is told after each batch how many sentences it had.
+            max_length: most tokens of an answer, with the end mark, at least 1; by default 10 more
+                than twice the tokens of the sentence, which are rounded up to a multiple of 8.
+            batch_tokens: most tokens in a batch, with padding, each counted ``beam`` times; a
+                longer sentence is a batch of its own.
+            progress: called after each batch with its number of sentences.
 
         Returns:
             A translation for each sentence, in their order.
@@ -148,18 +149,17 @@ class Translator:
         batch_tokens: int = BATCH_TOKENS,
         progress: Callable[[int], object] | None = None,
     ) -> list[list[Answer]]:
-        """The best few translations of each sentence, the best first.
+        """The best few translations of each sentence, best first.
 
         Args:
-            sentences: one with no words has a single translation, which is empty, as has one that
-                is too long for the model.
-            count: how many translations are wanted, 1 to ``beam``; there are fewer where the search
-                meets fewer.
-            beam: as in a call, and so the others.
-            length_penalty: see there.
-            max_length: see there.
-            batch_tokens: see there.
-            progress: see there.
+            sentences: the sentences. One without words, or one too long for the model, has a single
+                empty translation.
+            count: number of translations, 1 to ``beam``; the search may find fewer.
+            beam: as in a call.
+            length_penalty: as in a call.
+            max_length: as in a call.
+            batch_tokens: as in a call.
+            progress: as in a call.
 
         Raises:
             ValueError: a number is out of its range.
@@ -214,7 +214,7 @@ class Translator:
         return found
 
     def _encode(self, sentence: str) -> list[int]:
-        """Tokens and the end mark; nothing for a sentence with no words."""
+        """Tokens and the end mark; empty for a sentence without words."""
         tokens = self.vocabulary.encode(sentence) if sentence.strip() else []
         return [*tokens, END] if tokens else []
 

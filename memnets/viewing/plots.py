@@ -1,4 +1,4 @@
-"""Pictures: what a model answered, and where its heads were."""
+"""Pictures of answers and weights."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ Given = ParamSpec("Given")
 _BLUE, _ORANGE, _GREEN, _PINK, _LIGHT, _RED = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
 )  # fmt: skip
-#: Colours of weights: black is none, the lightest is all.
+#: Colours of weights, from black for 0 to the lightest for 1.
 _WEIGHTS = "magma"
-#: Labels that fit on an axis of a picture of alignments; of more, some are left out.
+#: Most labels on an axis of an alignment; with more, some are left out.
 _MOST_LABELS = 80
-#: Inches from one label to the next.
+#: Distance from one label to the next, in inches.
 _PITCH = 0.2
-#: Panels side by side.
+#: Most panels side by side.
 _COLUMNS = 4
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
 _SURE, _BOX = "DejaVu Sans", "\u25a1"
@@ -125,8 +125,8 @@ def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str 
     Args:
         targets: ``[T, O]`` in ``[0, 1]``.
         probabilities: ``[T, O]`` in ``[0, 1]``.
-        path: file to write; its ending says the format.
-        title: stands above.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
 
     Returns:
         The path.
@@ -161,10 +161,10 @@ def weights(
     After Graves et al. 2014, figure 6.
 
     Args:
-        panels: name of a head -> ``[T, N]`` in ``[0, 1]``.
-        path: file to write; its ending says the format.
-        title: stands above.
-        split: the step at which the source ends and the answer starts is marked, if not 0.
+        panels: weights ``[T, N]`` in ``[0, 1]``, by the name of the head.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        split: step at which the source ends and the answer starts, to be marked; 0 = no mark.
 
     Returns:
         The path.
@@ -202,18 +202,18 @@ def alignment(
     columns: int | None = None,
     across: str = "source",
 ) -> Path:
-    """Draw where an answer looked: its words down the side, those of the source along the top.
+    """Draw the weights of an answer: its words down the side, the words of the source on top.
 
     After Bahdanau et al. 2015, figure 3: black is no weight, the lightest is all. A character that
     no installed font has is drawn as a box.
 
     Args:
-        weights: ``[T, S]`` in ``[0, 1]``, or name of a panel -> such weights.
+        weights: ``[T, S]`` in ``[0, 1]``, or several of these by the names of their panels.
         source_labels: S words.
         target_labels: T words.
-        path: file to write; its ending says the format.
-        title: stands above.
-        columns: panels side by side; at most 4 if not given.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        columns: number of panels side by side; at most 4 by default.
         across: name of the axis along the top.
 
     Returns:
@@ -279,8 +279,8 @@ class Drawing(NamedTuple):
     Attributes:
         points: ``[n, 2]``.
         target: lines ``[k, 2]`` of the right answer.
-        answer: lines ``[k, 2]`` of the answer that was given.
-        caption: how good that is.
+        answer: lines ``[k, 2]`` of the model's answer.
+        caption: a verdict on the answer.
     """
 
     points: Array
@@ -291,12 +291,12 @@ class Drawing(NamedTuple):
 
 @_styled
 def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> Path:
-    """Draw what was asked for above what came, one sequence beside the other.
+    """Draw right answers above the model's answers, with the sequences side by side.
 
     Args:
-        drawings: at least one.
-        path: file to write; its ending says the format.
-        title: stands above.
+        drawings: the drawings, at least one.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
 
     Returns:
         The path.
@@ -327,12 +327,12 @@ def drawing(drawings: Sequence[Drawing], path: str | Path, title: str = "") -> P
 
 @_styled
 def curves(panels: Sequence[Curves], path: str | Path, title: str = "") -> Path:
-    """Draw lines, one panel beside the other, all on the same scale.
+    """Draw panels of lines side by side, all on the same scale.
 
     Args:
-        panels: at least one.
-        path: file to write; its ending says the format.
-        title: stands above.
+        panels: the panels, at least one.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
 
     Returns:
         The path.
@@ -369,19 +369,19 @@ def episode(
     path: str | Path,
     title: str = "",
 ) -> Path:
-    """Draw which examples each query looks at: the examples along the top, the queries down a side.
+    """Draw the weights of queries over examples: examples along the top, queries down a side.
 
     The examples are put in the order of their labels. White is no weight; the darkest blue is the
     greatest of a panel. Wrong answers are red and say what was right.
 
     Args:
-        weights: name of a panel -> ``[T, S]``, or ``[T, S + 1]`` where a query sees itself too.
-        examples: ``[S, height, width]`` in ``[0, 1]``.
-        queries: ``[T, height, width]`` in ``[0, 1]``.
-        labels: of the examples.
-        answers: for each query the answer and what it should be.
-        path: file to write; its ending says the format.
-        title: stands above.
+        weights: by the name of the panel, ``[T, S]``, or ``[T, S + 1]`` if a query sees itself too.
+        examples: images of the examples, ``[S, height, width]`` in ``[0, 1]``.
+        queries: images of the queries, ``[T, height, width]`` in ``[0, 1]``.
+        labels: labels of the examples.
+        answers: for each query the answer and the right answer.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
 
     Returns:
         The path.
@@ -437,14 +437,14 @@ def episode(
 def scoreboard(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], float | None]]], path: str | Path
 ) -> Path:
-    """Draw the scores of several models on several tasks: a point a seed, a line a published one.
+    """Draw scores of models on tasks: a point for each seed, a line for a published score.
 
     Where scores differ by far more than they could on a plain axis, the axis is logarithmic, but
     for what is about 0.
 
     Args:
-        panels: title -> model -> its score for each seed, and the published one if there is one.
-        path: file to write; its ending says the format.
+        panels: by title and model, the score for each seed, and the published score if any.
+        path: file to write; its ending decides the format.
 
     Returns:
         The path.
@@ -470,7 +470,7 @@ def scoreboard(
         if drawn.max() > 100 * drawn[drawn > 0].min(initial=np.inf):
             panel.set_yscale("symlog", linthresh=drawn.max() / 1e4)
         else:
-            # Scores that are nearly the same look so.
+            # The axis is wide enough that nearly equal scores look equal.
             low, high = panel.get_ylim()
             greatest = float(drawn[np.isfinite(drawn)].max(initial=0))
             margin = max(0.0, 0.02 * greatest - (high - low)) / 2
@@ -485,35 +485,35 @@ def scoreboard(
 
 
 def _array(values: Tensor) -> Array:
-    """Numbers that matplotlib can draw."""
+    """Numbers in a form that matplotlib can draw."""
     drawn: Array = values.float().cpu().numpy()
     return drawn
 
 
 def _framed(image: Tensor) -> Array:
-    """An image ``[height, width]`` with a frame of nothing, so that it stands apart from others."""
+    """An image ``[height, width]`` with an empty frame, which separates it from others."""
     framed: Array = np.pad(_array(image), max(1, len(image) // 14))
     return framed
 
 
 def _whole_numbers(most: int = 12) -> MaxNLocator:
-    """Ticks at whole numbers, so many at most: those of steps, slots and bits."""
+    """A locator of ticks at whole numbers, at most ``most`` of them."""
     return MaxNLocator(most, integer=True)
 
 
 def _bar(figure: Figure, drawn: Any, panels: Any, unit: str, **settings: Any) -> None:
-    """The colours of an image and what they stand for, beside its panels."""
+    """Add a colour bar beside the panels."""
     figure.colorbar(drawn, ax=panels, label=unit, pad=0.01, fraction=0.03, **settings)
 
 
 def _fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Fonts to draw texts with, the usual one first, and the characters that none of them has."""
+    """Fonts for texts, the usual one first, and the characters that no font has."""
     families = [*matplotlib.rcParams["font.family"], _SURE]
     missing = set().union(*texts)
     for family in families:
         missing = _missing(missing, findfont(FontProperties(family=[family])))
     for font in fontManager.ttflist if missing else ():
-        # Those that come with matplotlib are for formulas.
+        # Matplotlib's other fonts are for formulas.
         if not font.fname.startswith(matplotlib.get_data_path()):
             left = _missing(missing, font.fname)
             if left < missing:

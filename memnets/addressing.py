@@ -67,7 +67,7 @@ class Content(Addressing[Tensor, None]):
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
         """Scores before normalisation, with ``-inf`` where the mask is False.
 
-        The weights that they stand for are reported as those of a call are.
+        It also reports the weights of these scores, as a call does.
 
         Args:
             query: ``[*B, Q, K]``.
@@ -377,8 +377,8 @@ class AllocatingState(NamedTuple):
     """State of :class:`Allocating`.
 
     Attributes:
-        usage: u_t in ``[0, 1]``, how much of each slot is in use, ``[*B, N]``.
-        written: weights of the step before, ``[*B, Q, N]``.
+        usage: u_t in ``[0, 1]``, usage of each slot, ``[*B, N]``.
+        written: weights of the last step, ``[*B, Q, N]``.
     """
 
     usage: Tensor
@@ -389,7 +389,7 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
     """By content, or slots that are free.
 
     Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state tracks
-    the usage; :meth:`release` brings it up to date before a step writes.
+    the usage; :meth:`release` updates it before a write.
 
     Args:
         score: similarity of a key and a slot; cosine by default.
@@ -397,17 +397,17 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
     """
 
     def initial_state(self, memory: Memory) -> AllocatingState:
-        """No slot is used, and none was written by the one query: zeros."""
+        """Usage and weights before the first step: zeros, for one query."""
         unused = memory.keys.new_zeros(memory.keys.shape[:-1])
         return AllocatingState(unused, unused.unsqueeze(-2))
 
     def release(self, state: AllocatingState, read: Tensor, free_gates: Tensor) -> AllocatingState:
-        """Track the usage: slots that were written fill up, slots that are freed empty.
+        """Update the usage: written slots fill up, freed slots become empty.
 
         Args:
-            state: of the step before.
-            read: weights of the read heads of the step before, ``[*B, H, N]``.
-            free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``; 1 = what the head read is free.
+            state: the state after the last step.
+            read: weights of the read heads in the last step, ``[*B, H, N]``.
+            free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``; 1 = free the slots that the head read.
         """
         written = state.written
         filled = written.squeeze(-2) if written.shape[-2] == 1 else 1 - (1 - written).prod(-2)
@@ -417,7 +417,7 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
     def forward(
         self, query: AllocatingQuery, memory: Memory, state: AllocatingState
     ) -> tuple[Tensor, AllocatingState]:
-        """Weights ``[*B, Q, N]``, which go into the next state.
+        """Weights ``[*B, Q, N]``, and the next state, which holds them too.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -454,8 +454,8 @@ class LinkedState(NamedTuple):
     """State of :class:`Linked`.
 
     Attributes:
-        link: L_t, how much slot i was written right after slot j, ``[*B, N, N]``.
-        precedence: p_t, how much each slot was the last one written, ``[*B, N]``.
+        link: L_t, degree to which slot i was written right after slot j, ``[*B, N, N]``.
+        precedence: p_t, degree to which each slot was written last, ``[*B, N]``.
         weights: of the step before, ``[*B, Q, N]``.
     """
 
@@ -468,7 +468,7 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
     """Address by content, or the slots written just before or after those read last.
 
     Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting". The state tracks
-    the order of writing; :meth:`follow` brings it up to date after a write.
+    the order of writing; :meth:`follow` updates it after a write.
 
     Args:
         score: similarity of a key and a slot; cosine by default.
@@ -476,7 +476,7 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
     """
 
     def initial_state(self, memory: Memory) -> LinkedState:
-        """Nothing was written, nor read by the one query: zeros."""
+        """Links, precedence and weights before the first step: zeros, for one query."""
         keys = memory.keys
         *batch, slots, _ = keys.shape
         return LinkedState(
@@ -486,11 +486,11 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
         )
 
     def follow(self, state: LinkedState, written: Tensor) -> LinkedState:
-        """Track the order of writing.
+        """Update the order of writing.
 
         Args:
-            state: of the step before.
-            written: weights of the write head, ``[*B, N]``.
+            state: the state after the last step.
+            written: weights of the write head in this step, ``[*B, N]``.
         """
         return LinkedState(
             functional.link(state.link, state.precedence, written),
@@ -523,7 +523,7 @@ class LeastUsedState(NamedTuple):
     """State of :class:`LeastUsed`.
 
     Attributes:
-        usage: w^u >= 0 of the steps before, ``[*B, N]``; it chooses slots and has no gradient.
+        usage: w^u >= 0 after the last step, ``[*B, N]``; it chooses slots and has no gradient.
         read: w^r of the step before, ``[*B, Q, N]``.
     """
 
@@ -535,11 +535,11 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
     """Address the slots read last, or the slot used least (Santoro et al. 2016, equation 7).
 
     ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``; the query is the gate g_t, ``[*B, Q, 1]``, the
-    sigmoid of the paper's alpha. Query n takes the slot that is n-th in the order of usage, least
-    first. The state tracks the usage; :meth:`track` brings it up to date after a step.
+    sigmoid of the paper's alpha. Query n uses the n-th least used slot. The state tracks the usage;
+    :meth:`track` updates it after a step.
 
     Args:
-        decay: gamma of the usage, in ``[0, 1]``.
+        decay: gamma, the decay of the usage in a step, in ``[0, 1]``.
 
     Raises:
         ValueError: ``decay`` is out of its range.
@@ -552,21 +552,21 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
         self.decay = decay
 
     def initial_state(self, memory: Memory) -> LeastUsedState:
-        """No slot is used, and the one query read the first slot that may be addressed."""
+        """State without usage, in which one query has read the first open slot."""
         return LeastUsedState(memory.keys.new_zeros(memory.keys.shape[:-1]), _first_slot(memory))
 
     def least_used(self, memory: Memory, state: LeastUsedState) -> Tensor:
-        """w^lu: for each query a slot that was used least, one-hot rows ``[*B, Q, N]``."""
+        """w^lu: weights on one of the least used slots for each query, one-hot ``[*B, Q, N]``."""
         usage = state.usage
         if memory.mask is not None:  # slots that no query may address come last
             usage = usage.masked_fill(~memory.mask.any(-2), torch.inf)
         return functional.least_used(usage, state.read.shape[-2])
 
     def track(self, state: LeastUsedState, read: Tensor, written: Tensor) -> LeastUsedState:
-        """Track the usage: it decays, and grows by what was read and written (equation 5).
+        """Update the usage: it decays, and grows with the weights of reads and writes (equation 5).
 
         Args:
-            state: of the step before.
+            state: the state after the last step.
             read: w_t^r, ``[*B, Q, N]``.
             written: w_t^w, ``[*B, Q, N]``.
         """
@@ -576,7 +576,7 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
     def forward(
         self, query: Tensor, memory: Memory, state: LeastUsedState
     ) -> tuple[Tensor, LeastUsedState]:
-        """Weights ``[*B, Q, N]``; the state changes when the step is over, by :meth:`track`."""
+        """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
         weights = functional.interpolate(state.read, self.least_used(memory, state), query)
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)

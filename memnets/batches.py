@@ -55,12 +55,12 @@ class Curves(NamedTuple):
     """Lines on the same axes, for a picture of answers.
 
     Attributes:
-        lines: label -> ``[k, 2]``.
-        caption: stands above.
-        across: name of the first coordinate.
-        up: name of the second.
-        points: ``[n, 2]``, drawn as dots.
-        dots: label of the points.
+        lines: points ``[k, 2]`` of each line, by its label.
+        caption: text above the axes.
+        across: name of the horizontal axis.
+        up: name of the vertical axis.
+        points: points ``[n, 2]`` to draw as dots; ``None`` = none.
+        dots: label of these points.
     """
 
     lines: Mapping[str, np.ndarray[Any, Any]]
@@ -107,14 +107,14 @@ def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
 
 
 def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
-    """What a model is told of its actions: which it took, and what each brought.
+    """Inputs that tell a model its last actions and their rewards.
 
     Args:
-        actions: whole numbers ``[*B]``.
-        rewards: what each action would have brought, ``[*B, O]``.
+        actions: the actions taken, whole numbers ``[*B]``.
+        rewards: reward of each possible action, ``[*B, O]``.
 
     Returns:
-        The action, one-hot, and its reward, ``[*B, O + 1]``.
+        The action as a one-hot vector, then its reward, ``[*B, O + 1]``.
     """
     taken = nn.functional.one_hot(actions, rewards.shape[-1])
     brought = rewards.gather(-1, actions.unsqueeze(-1))

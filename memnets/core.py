@@ -352,7 +352,7 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
     """
 
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
-        """Weigh the slots, see :meth:`forward`; an addressing without a past needs no state."""
+        """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
         weights, state = super().__call__(query, memory, state)
         events.report(self, weights=weights)
         return weights, state
@@ -393,7 +393,7 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         return functional.read(weights, memory.values), state
 
 
-#: Methods of a cell that hand back a state, and what keeps it in float32 under autocast.
+#: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
 _KEEPING = {
     "start": full_precision_start,
     "forward": full_precision_state,

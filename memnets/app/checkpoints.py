@@ -1,13 +1,13 @@
-"""The one reading of checkpoints: for every command, for a translator, and for Python (`load`).
+"""Reading of checkpoints, for every command, for the translator, and for Python (:func:`load`).
 
     model = memnets.load("runs/copying/ntm/version_0")     # or a file
     answers = model.generate(source)
     model.save("mine.ckpt")
 
-A checkpoint holds weights and a config. :func:`read` reads the file and runs nothing of it;
-:func:`load` and :func:`load_run` build what the config names, if it may be named
-(:mod:`memnets.app.trust`); :func:`restore_task` and :func:`start_from` take parts of it into what a
-command has built from its flags.
+A checkpoint has weights and a config. :func:`read` reads the file and runs nothing of it.
+:func:`load` and :func:`load_run` build the parts that the config names, after the checks of
+:mod:`memnets.app.trust`. :func:`restore_task` and :func:`start_from` put its contents into a task
+and a model that a command has built from its flags.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ __all__ = [
     "vocabularies_of",
 ]
 
-#: What a model and its task share.
+#: Sizes that a model and its task share.
 _SIZES = ("input_size", "output_size")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was read; nothing that it names was built.
+    """The content of a checkpoint; none of the parts that it names is built.
 
     Attributes:
-        path: of the file.
-        content: tensors and plain values.
+        path: path of the file.
+        content: tensors and plain values, by name.
     """
 
     path: str
@@ -64,18 +64,18 @@ class Saved:
         """Settings of the run, as plain values, unchecked.
 
         Raises:
-            CheckpointError: there are none, or they are damaged.
+            CheckpointError: the settings are missing or damaged.
         """
         return config_of(self.content, self.path)
 
     def checked_config(
         self, trust: bool = False, named: Collection[str] = ()
     ) -> tuple[dict[str, Any], list[str]]:
-        """Settings that may be built, and a line for each that was left out.
+        """Settings that are safe to build, and a line about each setting left out.
 
         Args:
-            trust: take parts of any kind.
-            named: class paths that the user named too.
+            trust: whether to accept parts of any kind.
+            named: class paths that the user named too, which are accepted.
 
         Raises:
             CheckpointError: see :func:`memnets.app.trust.checked_config`.
@@ -97,13 +97,13 @@ class Saved:
 
     @property
     def task_state(self) -> dict[str, Any]:
-        """What the task has learned, such as a vocabulary; empty for most."""
+        """State of the task, such as a vocabulary; empty for most tasks."""
         # Lightning keeps it under the name of the class.
         state = self.content.get(self.task_name.rpartition(".")[2], {})
         return state if isinstance(state, dict) else {}
 
     def _runs(self, config: Mapping[str, Any]) -> str:
-        """The folder of all runs that the file lies in: its config does not say where to write."""
+        """The folder of all runs with this file; the checkpoint may not choose where to write."""
         usual, kept = "runs", config.get("runs")
         name = Path(check_name(config.get("name") or "unnamed/unnamed")).parts
         folder = Path(self.path).absolute().parent.parent.parent
@@ -119,44 +119,44 @@ def read(path: str | Path) -> Saved:
     """Read a checkpoint; see :func:`memnets.training.runs.load_checkpoint`.
 
     Raises:
-        CheckpointError: it is missing or damaged, or a newer version of this library wrote it.
+        CheckpointError: the file is missing or damaged, or from a newer version of this library.
     """
     return Saved(str(path), load_checkpoint(path))
 
 
 def load(path: str | Path, trust: bool = False) -> Model[Any]:
-    """A model ready to answer, in evaluation mode on the CPU, from a checkpoint.
+    """Load a model from a checkpoint, ready to answer: in evaluation mode, on the CPU.
 
     Args:
-        path: a file that ``memnets fit`` or :meth:`~memnets.training.Model.save` wrote; or the
-            folder of a run, of which the best checkpoint is taken, else the last.
-        trust: also build parts that are not of this library or of PyTorch, such as a model of your
-            own; whoever wrote the checkpoint chose them, and they run as programs.
+        path: a file from ``memnets fit`` or :meth:`~memnets.training.Model.save`; or the folder of
+            a run, for its best checkpoint, or its last if there is no best.
+        trust: whether to build parts from other libraries than this one and PyTorch, such as your
+            own model. The author of the checkpoint chose these parts, and they run as programs.
 
     Raises:
-        CheckpointError: there is no checkpoint; it is damaged, or a newer version of this library
-            wrote it; or it names parts that it may not name.
+        CheckpointError: the checkpoint is missing or damaged, or from a newer version of this
+            library, or it names parts that need ``trust``.
     """
     return build_model(read(_file(path)), trust)
 
 
 def load_run(path: str | Path, trust: bool = False) -> tuple[Model[Any], Task]:
-    """A model ready to answer and its task, with what the task has learned.
+    """Load a model and its task from a checkpoint, with the state of the task.
 
     Args:
         path: as in :func:`load`.
         trust: as in :func:`load`.
 
     Raises:
-        CheckpointError: see :func:`load`; or the task cannot be made, such as one whose files are
-            no longer there.
+        CheckpointError: see :func:`load`; or the task cannot be made, for example because its files
+            are missing.
     """
     saved = read(_file(path))
     return build_model(saved, trust), _build_task(saved, trust)
 
 
 def build_model(saved: Saved, trust: bool = False) -> Model[Any]:
-    """The model of a checkpoint that was read: see :func:`load`."""
+    """Build the model of a checkpoint; see :func:`load`."""
     settings = saved.config["model"]
     checked_model(settings, saved.path, trust)
     sizes = _sizes(saved, trust)
@@ -201,7 +201,7 @@ def _build(parser: ArgumentParser, settings: dict[str, Any], path: str) -> Any:
 
 
 def _sizes(saved: Saved, trust: bool) -> dict[str, int]:
-    """Widths of the inputs and the outputs of the model; in older checkpoints, of its task."""
+    """Widths of the model's inputs and outputs; older checkpoints leave them to the task."""
     sizes = saved.content.get("sizes")
     if sizes is not None:
         return dict(sizes)
@@ -213,10 +213,10 @@ def _sizes(saved: Saved, trust: bool) -> dict[str, int]:
 
 
 def vocabularies_of(saved: Saved) -> tuple[Vocabulary, Vocabulary]:
-    """The vocabularies of sentences and of translations; they may be one.
+    """The vocabularies of sentences and of translations; they may be the same.
 
     Raises:
-        CheckpointError: the checkpoint holds none, or one is damaged.
+        CheckpointError: a vocabulary is missing or damaged.
     """
     state = saved.task_state
     if "vocabulary" not in state:
@@ -233,7 +233,7 @@ def vocabularies_of(saved: Saved) -> tuple[Vocabulary, Vocabulary]:
 
 
 def _file(path: str | Path) -> Path:
-    """The checkpoint that a path leads to: a file, or the best or last of a run's folder."""
+    """The checkpoint of a path: a file, or the best or last one in the folder of a run."""
     path = Path(path)
     if not path.is_dir():
         return path
@@ -247,17 +247,17 @@ def _file(path: str | Path) -> Path:
     return found
 
 
-#: Where checkpoints are in the folder of a run.
+#: Folders of checkpoints within the folder of a run.
 _FOLDERS = ("checkpoints", ".")
 
 
 def restore_task(task: Task, saved: Saved) -> None:
-    """Give a task the state that a checkpoint keeps, under the name of its class.
+    """Restore the state of a task from a checkpoint, where it has the name of the task's class.
 
-    Lightning does so too, but leaves a task as it is if there is none.
+    Lightning restores it too, but does not tell the task if there is none.
 
     Raises:
-        CheckpointError: the task needs a state, and there is none that it can use.
+        CheckpointError: the task cannot use the state, or needs one and there is none.
     """
     try:
         task.load_state_dict(saved.content.get(type(task).__qualname__, {}))
@@ -266,13 +266,13 @@ def restore_task(task: Task, saved: Saved) -> None:
 
 
 def start_from(model: Model[Any], task: Task, saved: Saved) -> str:
-    """Begin with the weights of a checkpoint, and with what its task has learned, if it has that.
+    """Start a model from the weights of a checkpoint, and its task from the saved state, if any.
 
     Returns:
-        What was taken and what was not, in one line.
+        A line about the weights that fit and those that do not.
 
     Raises:
-        CheckpointError: nothing of it fits.
+        CheckpointError: no weight fits.
     """
     path, theirs, ours = saved.path, saved.content["state_dict"], model.state_dict()
     fitting = [name for name in ours if name in theirs and theirs[name].shape == ours[name].shape]

@@ -1,4 +1,4 @@
-"""The configs that come with the package, by their names, such as ``copying/ntm``."""
+"""Configs of the package, by names such as ``copying/ntm``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["config_names", "find_config", "list_configs", "title_of"]
 
 _PACKAGE = Path(__file__).parents[1]
 
-#: Names that an error shows at most.
+#: Most names in an error.
 _MOST = 5
 
 
 def _folder() -> Path:
-    """Inside the package once it is installed, beside it in a clone."""
+    """Folder of the configs: inside an installed package, beside the package in a clone."""
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
 def config_names() -> list[str]:
-    """``<task>/<model>`` of each config, in order; boards are ``scoreboards/<name>``."""
+    """Sorted names of all configs, ``<task>/<model>``; boards are ``scoreboards/<name>``."""
     folder = _folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in _paths(folder))
 
@@ -33,19 +33,19 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def title_of(name: str) -> str:
-    """The first line of a config, which says what it is."""
+    """Title of a config: the comment in its first line."""
     first = read_text(find_config(name)).partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def find_config(given: str) -> str:
-    """The path of a config.
+    """Find a config.
 
     Args:
-        given: a path, or the name of a config that comes with the package. A file comes first.
+        given: a path, or the name of a config of the package; a file of this name comes first.
 
     Returns:
-        The path of a file; of something else that is there, such as a folder, the path as given.
+        The path of a file. If the path leads to another thing, such as a folder, the path itself.
 
     Raises:
         ValueError: there is no such file, and no config of this name.

@@ -1,9 +1,9 @@
 """``python -m memnets.app.held FOLDER BOARD COMMAND ...``: a training of a scoreboard.
 
-A scoreboard may be killed and leave its trainings behind; the next one is not to begin them beside
-themselves. So each holds a lock, on the folder of its versions, from before it does anything to its
-end. A training that gets its lock only when its scoreboard has gone ends at once: the next
-scoreboard may have looked for the lock already.
+A killed scoreboard may leave its trainings behind, and the next one must not start them a second
+time. So each training holds a lock on the folder of its versions, from its first moment to its end.
+A training that gets its lock after its scoreboard has ended stops at once: the next scoreboard may
+already have looked for the lock.
 """
 
 from __future__ import annotations

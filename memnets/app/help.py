@@ -59,7 +59,7 @@ class WholeHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 class ShortHelp(WholeHelp):
-    """Of Lightning's switches, those that one needs."""
+    """Help with the most useful of Lightning's switches only."""
 
     def add_arguments(self, actions: Iterable[Action]) -> None:
         """Add the options of a group, in the words of :data:`SWITCHES` and :data:`OTHERS`."""

@@ -1,4 +1,4 @@
-"""The callbacks and loggers that every run has: its config, its checkpoints, its errors."""
+"""Callbacks and loggers of every run, for its config, its checkpoints and its errors."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ __all__ = [
     "best_and_last",
 ]
 
-#: Where a config has the optimizer.
+#: Place of the optimizer in a config.
 OPTIMIZER = "model.init_args.optimizer"
 
 
 class TensorBoard(TensorBoardLogger):
-    """Without ``hparams.yaml``, which would be empty: the settings are in ``config.yaml``."""
+    """TensorBoard without ``hparams.yaml``; the settings are in ``config.yaml``."""
 
     def save(self) -> None:
-        """Write what is logged, and no settings."""
+        """Write the logs, without settings."""
         super(TensorBoardLogger, self).save()
 
 
 class SaveConfig(Callback):
-    """The whole config goes into the run's folder; the model puts it into every checkpoint."""
+    """Write the whole config into the folder of the run."""
 
     def __init__(self, text: str, folder: Path) -> None:
         self.text = text
         self.folder = folder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the config; not before: a run that cannot go on keeps the config that it had."""
+        """Write the config."""
+        # Not earlier: a run that fails to resume must keep its old config.
         self.write(trainer)
 
     def write(self, trainer: Trainer) -> None:
-        """Write ``config.yaml``, on the first of several processes alone."""
+        """Write ``config.yaml``, only in the first of several processes."""
         if trainer.is_global_zero:
             path = self.folder / "config.yaml"
             write_atomically(path, lambda file: file.write(self.text.encode()))
@@ -55,16 +56,16 @@ class SaveConfig(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Write the logs: what was logged up to here must outlive a kill, as a checkpoint does."""
+        """Write the logs, so that after a kill they reach as far as the checkpoint."""
         for logger in trainer.loggers:
             logger.save()
 
 
 class Changed(Callback):
-    """A run that goes on takes the settings of its optimizer that were changed, not those saved.
+    """Use changed settings of the optimizer in a resumed run, in place of the saved ones.
 
     Args:
-        changed: whole names of settings.
+        changed: full names of the changed settings.
     """
 
     def __init__(self, changed: Sequence[str]) -> None:
@@ -73,7 +74,7 @@ class Changed(Callback):
         self.names = {name.partition(".")[0] for name in names}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set them in the optimizers, and the learning rate in their schedules."""
+        """Set the values in the optimizers, and the learning rate in their schedules."""
         for optimizer in trainer.optimizers:
             for name in self.names & set(optimizer.defaults):
                 for group in optimizer.param_groups:
@@ -84,7 +85,7 @@ class Changed(Callback):
             scheduler = config.scheduler
             if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
                 continue
-            # The rate that was asked for is that before the schedule.
+            # The setting is the rate before the schedule's factor.
             groups = scheduler.optimizer.param_groups
             scheduler.base_lrs = [group["lr"] for group in groups]
             for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
@@ -93,9 +94,9 @@ class Changed(Callback):
 
 
 class Watching(Callback):
-    """Note the error that ends a run; and listen to signals, where the trainer would do otherwise.
+    """Note the error that ends a run, and keep our own handlers of signals.
 
-    Of several processes, each ends alone: the trainer's handler would wait for the others.
+    With several processes each one ends by itself; the trainer's handler would wait for the others.
     """
 
     error: BaseException | None = None
@@ -113,12 +114,11 @@ class Watching(Callback):
 
 
 class _Best(ModelCheckpoint):
-    """``best.ckpt``; a class of its own, so that its state is not taken for that of a user's.
+    """The checkpoint ``best.ckpt``.
 
-    Checkpoints keep its state under the name of this class.
-
-    A run that goes on knows how good it was, wherever its folder is now; another run that begins
-    with its checkpoint does not.
+    It is a class of its own because a checkpoint stores its state by class: a user's
+    ``ModelCheckpoint`` must not share it. A resumed run restores its best score, also if its folder
+    has moved; another run that starts from the checkpoint does not.
     """
 
     goes_on = True
@@ -139,9 +139,9 @@ class _Best(ModelCheckpoint):
 
 
 class _Last(ModelCheckpoint):
-    """``last.ckpt``; a class of its own, so that its state is not taken for that of a user's.
+    """The checkpoint ``last.ckpt``; a class of its own, as :class:`_Best` is.
 
-    The last step of a training is validated, and so saved, also where an epoch goes on after it.
+    The last step of a training is validated and saved, also in the middle of an epoch.
     """
 
     def on_train_batch_end(
@@ -152,13 +152,13 @@ class _Last(ModelCheckpoint):
             trainer.should_stop = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: it saves whatever comes."""
+        """Do nothing: every checkpoint is saved, so there is no state to restore."""
 
 
 def best_and_last(folder: Path, monitor: str, goes_on: bool) -> tuple[_Best, _Last]:
-    """``best.ckpt`` by validation, and ``last.ckpt`` after each, to go on from.
+    """Callbacks for ``best.ckpt``, and for ``last.ckpt`` after each validation, to resume from.
 
-    ``save_last`` of the first will not do: it saves only when the best is saved too.
+    ``save_last`` of a single ``ModelCheckpoint`` saves only together with a new best one.
     """
     common: dict[str, Any] = {"save_on_train_epoch_end": False, "enable_version_counter": False}
     best = _Best(folder, filename="best", monitor=f"val/{monitor}", **common)

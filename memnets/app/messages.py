@@ -36,14 +36,14 @@ _PARTS = (
 
 
 def one_line(message: str) -> str:
-    """What a nested message of jsonargparse says, without the attempts that had to fail.
+    """Reduce a nested message of jsonargparse to one line, without attempts that had to fail.
 
     Args:
-        message: of an error, in any number of lines.
+        message: message of an error, with any number of lines.
 
     Returns:
-        Where the error is, as ``model.access.slots``, what it is, and what to do, where that is
-        known. Any other message comes back as it is, in one line.
+        The place of the error, such as ``model.access.slots``, the error, and advice if there is
+        some. Any other message is only joined to one line.
     """
     message = message.replace("Does not validate against any of the Union subtypes", "")
     every = [line.strip(" -") for line in message.splitlines()]

@@ -1,4 +1,4 @@
-"""The answers of a model to the test sets, in files."""
+"""Files with the answers of a model to the test sets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["plain", "write_answers"]
 
 
 def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:
-    """Write ``predictions.npz``, and words to ``predictions.tsv``; say where they are.
+    """Write ``predictions.npz``, and ``predictions.tsv`` with words; print their paths.
 
     Args:
-        folder: of the run.
-        task: gives the batches that were answered.
-        answers: for each test set, those to each batch.
+        folder: folder of the run.
+        task: the task, which gives the batches.
+        answers: answers to each batch of each test set.
     """
     names = task.test_names()
     arrays: dict[str, Any] = {}
@@ -42,7 +42,7 @@ def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]])
 
 
 def _arrays(name: str, task: Task, group: Sequence[Tensor]) -> dict[str, Any]:
-    """The arrays of a test set, by their names in the file."""
+    """Arrays of a test set, by their names in the file."""
     batches = [task.batch(name, index) for index in range(len(group))]
     arrays = {
         f"{name}/source": _joined([batch.source for batch in batches]),
@@ -56,7 +56,7 @@ def _arrays(name: str, task: Task, group: Sequence[Tensor]) -> dict[str, Any]:
 
 
 def _joined(batches: list[Tensor]) -> np.ndarray[Any, Any]:
-    """Batches one after the other, their steps filled up to the longest with padding."""
+    """Join batches to one array, padded to the longest sequence."""
     steps = max(batch.shape[1] for batch in batches)
     joined = batches[0].new_full((sum(map(len, batches)), steps, *batches[0].shape[2:]), PAD)
     row = 0
@@ -67,5 +67,5 @@ def _joined(batches: list[Tensor]) -> np.ndarray[Any, Any]:
 
 
 def plain(text: str) -> str:
-    """A text with no tab and no end of a line in it."""
+    """A text with spaces in place of tabs and line ends."""
     return re.sub(r"[\t\r\n]", " ", text)

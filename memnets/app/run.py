@@ -473,7 +473,7 @@ class CLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
     def _left(self) -> str:
-        """What a run that was stopped leaves, and how to go on."""
+        """A message about a stopped run: its folder, and the command to resume it."""
         if _rank():
             return ""
         if self.command != "fit" or self.folder is None:
@@ -536,7 +536,7 @@ def _drawn_seed() -> int:
 
 
 def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
-    """Which limit of a trainer a checkpoint has reached, in words; ``None`` = it may go on."""
+    """The trainer's limit that a checkpoint has reached, in words; ``None`` = no limit."""
     steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", -1)
     if steps is not None and 0 <= steps <= checkpoint["global_step"]:
         return f"trainer.max_steps is {steps}"
@@ -589,7 +589,7 @@ def _folder_of(checkpoint: str) -> Path:
 
 
 def _class_paths(arguments: list[str]) -> set[str]:
-    """What the user names for parts, in flags and in configs: class paths among others."""
+    """Dotted names in the user's flags and configs for parts; class paths are among them."""
     parts = {
         argument.split("=")[0]
         for argument in arguments

@@ -368,7 +368,7 @@ def _train(todo: Sequence[tuple[Run, bool]], processes: int) -> list[str]:
 
 
 def _failure(log: Path, code: int) -> str:
-    """Where a failed training says why, and its last line or the signal that ended it."""
+    """The log of a failed training, with its last line or the signal that ended it."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["empty"]
     reason = lines[-1] if code >= 0 else f"killed by {signal.Signals(-code).name}"
     return f"{log} ({reason})"

@@ -166,7 +166,7 @@ def _asked(arguments: Sequence[str]) -> set[str]:
 
 
 def _class_path(node: Any) -> str:
-    """Of a part of a config, whether the path stands alone or with its settings."""
+    """Class path of a part of a config, written alone or with settings; empty if none."""
     if isinstance(node, str):
         return node
     path = None if node is None else node.get("class_path")

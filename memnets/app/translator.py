@@ -40,14 +40,13 @@ class Answer(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What should not go unseen in a translation.
+    """Counts of the problems in a translation.
 
     Attributes:
-        unknown_tokens: tokens of the sentences that the vocabulary does not have.
-        empty_sentences: sentences with no words; their translation is empty too.
-        long_sentences: sentences that are too long for the model; their translation is empty.
-        cut_answers: answers that came to the greatest length, or to that of the model, before
-            their end.
+        unknown_tokens: number of tokens that the vocabulary does not have.
+        empty_sentences: number of sentences without words; their translation is empty.
+        long_sentences: number of sentences too long for the model; their translation is empty.
+        cut_answers: number of answers cut at the greatest length, or at the limit of the model.
     """
 
     unknown_tokens: int = 0
@@ -225,7 +224,7 @@ def _rounded(length: int) -> int:
 
 
 def _batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Which sentences go together, the longest first; those of length 0 are left out."""
+    """Group sentences of similar length into batches, longest first, without those of length 0."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if not lengths[row]:

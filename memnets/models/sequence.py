@@ -136,8 +136,8 @@ class SequenceModel(Model[SequenceState]):
     def first_stretch(self, batch: Batch, steps: int) -> tuple[SequenceState, int]:
         """See :meth:`~memnets.training.Model.first_stretch`.
 
-        Source and answer are one sequence: a cut falls every so many steps, wherever that is. No
-        gradient comes back from the answer to the source before the last cut in it.
+        Source and answer are one sequence with cuts at equal distances. No gradient flows from the
+        answer to the part of the source before the last cut in it.
         """
         source, mask = batch.source, batch.source_mask
         cut = source.shape[1] - source.shape[1] % steps

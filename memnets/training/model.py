@@ -52,7 +52,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             weights still change once for each batch.
     """
 
-    #: What the model was built from, if ``memnets fit`` or :func:`memnets.load` built it.
+    #: Settings of the model, if ``memnets fit`` or :func:`memnets.load` built it.
     origin: Origin | None = None
 
     def __init__(
@@ -99,7 +99,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding, a scalar; cut every ``tbptt_steps``, if given."""
+        """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``."""
         if self.tbptt_steps is not None and torch.is_grad_enabled():
             parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
             return truncated_loss(self, parameters, batch, self.tbptt_steps)
@@ -108,14 +108,14 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         )
 
     def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
-        """Begin an answer whose gradient is cut every so many steps.
+        """Begin an answer for truncated back-propagation.
 
         Args:
-            batch: of a task.
-            steps: from one cut to the next, at least 1.
+            batch: a batch of a task.
+            steps: number of steps from one cut to the next, at least 1.
 
         Returns:
-            The state from which to decode, and how many steps there are to the first cut.
+            The state from which to decode, and the number of steps to the first cut.
         """
         return self.encode(batch.source, batch.source_mask), steps
 
@@ -272,13 +272,13 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that :func:`memnets.load` reads: weights and settings.
 
-        A kill in the middle of it leaves an older file of this name as it was.
+        If the process is killed meanwhile, an older file of this name stays whole.
 
         Args:
-            path: of the file; its folder is made if need be.
+            path: path of the file; its folder is made if missing.
 
         Raises:
-            ValueError: the model was made in Python, so that it has no config.
+            ValueError: the model was made in Python and has no config.
         """
         if self.origin is None:
             raise ValueError(

@@ -41,7 +41,7 @@ __all__ = [
 _MOST_METRICS = 2**24
 
 
-#: The layout of checkpoints. It grows when this version could not read what the next one writes.
+#: Number of the layout of checkpoints. It rises if older versions cannot read the new layout.
 #: Version 0.1 wrote no number.
 FORMAT = 2
 
@@ -51,12 +51,12 @@ class CheckpointError(ValueError):
 
 
 class Origin(NamedTuple):
-    """What a model was built from, so that its checkpoints can be built again.
+    """Settings of a model, with which it can be built again from a checkpoint.
 
     Attributes:
         config: YAML of the run, with the settings of the model under ``model``.
-        sizes: of inputs and outputs, which the task has set: ``input_size`` and ``output_size``.
-        task_state: what the task has learned, under the name of its class, if anything.
+        sizes: ``input_size`` and ``output_size``, which the task has set.
+        task_state: state of the task, by the name of its class; empty for most tasks.
     """
 
     config: str
@@ -64,7 +64,7 @@ class Origin(NamedTuple):
     task_state: dict[str, dict[str, Any]]
 
     def entries(self) -> dict[str, Any]:
-        """The entries of a checkpoint."""
+        """Entries for a checkpoint."""
         return {"config": self.config, "sizes": dict(self.sizes), **self.task_state}
 
 

@@ -16,12 +16,12 @@ __all__ = ["Truncatable", "truncated_loss"]
 
 
 class Truncatable(Protocol):
-    """A model whose loss can be taken a stretch of the answer at a time."""
+    """Protocol of models whose loss can be computed one stretch of the answer at a time."""
 
     objective: Objective
 
     def first_stretch(self, batch: Batch, steps: int) -> tuple[Any, int]:
-        """State from which to answer, and how many steps there are to the first cut."""
+        """State from which to answer, and the number of steps to the first cut."""
 
     def decode(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Logits of some steps, and the next state."""
@@ -30,30 +30,33 @@ class Truncatable(Protocol):
 def truncated_loss(
     model: Truncatable, parameters: list[nn.Parameter], batch: Batch, steps: int
 ) -> Tensor:
-    """Mean loss over all steps but padding; its gradient is cut every so many steps.
+    """Mean loss over all steps but padding, with truncated back-propagation through time.
 
-    The gradient of each stretch is taken as soon as its loss is known, so that memory does not grow
-    with the length of the answer. What the answer reads at every step, such as the memory of an
-    encoder, collects the gradients of all stretches, which then go through the source once.
+    The gradient of each stretch is computed as soon as its loss is known, so that memory does not
+    grow with the length of the answer. Tensors that the answer reads at every step, such as the
+    memory of an encoder, collect the gradients of all stretches; then the source is passed once.
 
     Args:
         model: the model.
-        parameters: all that want a gradient.
-        batch: of a task.
-        steps: of a stretch, at least 1.
+        parameters: all parameters that require a gradient.
+        batch: a batch of a task.
+        steps: number of steps of a stretch, at least 1.
 
     Returns:
-        A scalar whose gradient is known already, for whoever calls ``backward``.
+        A scalar whose gradient is already computed; ``backward`` only hands it out.
 
     Raises:
         RuntimeError: under a transform of ``torch.func``, which cannot see such a gradient; or when
             the gradient is differentiated again.
     """
+    # Functional transforms see only the returned loss, not the gradients taken on the way.
     if fast.transformed():
         raise RuntimeError(
             "a loss with tbptt_steps takes gradients as it goes, which torch.func cannot see; "
             "set tbptt_steps=None"
         )
+    # Stretches have different numbers of scored steps: each divides by the number of all, so that
+    # the sum is the mean over the whole batch.
     scored = batch.targets.shape[:2].numel()
     count = scored if batch.target_mask is None else batch.target_mask.sum()
     first, room = model.first_stretch(batch, steps)
@@ -67,6 +70,8 @@ def truncated_loss(
         leaves.append(part.detach().requires_grad_())
         return leaves[-1]
 
+    # A tensor that a step has not changed, such as the encoder's memory, stays the leaf that
+    # collects gradients; all others are cut from their past.
     def cut(part: Tensor) -> Tensor:
         return part if any(part is leaf for leaf in leaves) else part.detach()
 
@@ -86,6 +91,7 @@ def truncated_loss(
         state = map_state(cut, state)
         start, room = start + room, steps
     gradients = sums[: len(parameters)]
+    # Through the source, once, with the sums of all stretches.
     if encoded:
         _collect(encoded, parameters, gradients, sums[len(parameters) :])
     result: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
@@ -97,7 +103,7 @@ def truncated_loss(
 def _collect(
     outputs: Any, sources: Any, sums: list[Tensor], directions: list[Tensor] | None = None
 ) -> None:
-    """Add the gradients of outputs to what was collected of each source."""
+    """Add the gradients of outputs to the sums of their sources."""
     shares = torch.autograd.grad(outputs, sources, directions, allow_unused=True)
     for collected, share in zip(sums, shares, strict=True):
         if share is not None:
@@ -105,6 +111,8 @@ def _collect(
 
 
 class _WithGradients(torch.autograd.Function):
+    """A loss whose gradient is known: ``backward`` hands it out, times the incoming gradient."""
+
     @staticmethod
     def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
         ctx.count = count
@@ -114,7 +122,10 @@ class _WithGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         parameters, known = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        # The incoming gradient is a loss scaler's factor, or 1 over the accumulated batches.
         gradients = [gradient * part for part in known]
+        # With ``create_graph=True``: these gradients carry no graph, so a second derivative would
+        # silently be 0. It raises an error instead.
         if torch.is_grad_enabled():
             pairs = zip(gradients, parameters, strict=True)
             gradients = [_OnlyOnce.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call]
@@ -122,7 +133,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """A number that is known without its graph: it has no derivative that is right."""
+    """The identity, with an error in place of a derivative."""
 
     @staticmethod
     def forward(ctx: Any, known: Tensor, parameter: Tensor) -> Tensor:

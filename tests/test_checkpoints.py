@@ -203,8 +203,10 @@ for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             main()
+            code = 0
         except SystemExit as stop:
-            said.append([stop.code, out.getvalue()])
+            code = stop.code
+    said.append([code, out.getvalue()])
 heavy = {"torch", "pytorch_lightning", "lightning_fabric", "numpy", "scipy", "tasks", "rich"}
 print(json.dumps([said, sorted(heavy & {name.partition(".")[0] for name in sys.modules})]))
 """

@@ -157,7 +157,7 @@ def test_a_save_replaces_no_pipe_and_leaves_the_old_file_if_it_fails(monkeypatch
     main(["fit", *SMALL])
     model = load(RUN)
     os.mkfifo("pipe")
-    with pytest.raises(NoPlainFile, match="no plain file but a pipe"):
+    with pytest.raises(NoPlainFile, match="not a plain file but a pipe"):
         model.save("pipe")
     Path("mine.ckpt").write_text("old")
 

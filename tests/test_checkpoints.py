@@ -14,6 +14,7 @@ import yaml
 import memnets
 from memnets.app.checkpoints import load, load_run, read
 from memnets.app.cli import main
+from memnets.app.commands import COMMANDS
 from memnets.app.translator import Translator
 from memnets.cells import LSTM
 from memnets.files import NoPlainFile
@@ -156,7 +157,7 @@ def test_a_save_replaces_no_pipe_and_leaves_the_old_file_if_it_fails(monkeypatch
     main(["fit", *SMALL])
     model = load(RUN)
     os.mkfifo("pipe")
-    with pytest.raises(NoPlainFile, match="no plain file but a pipe"):
+    with pytest.raises(NoPlainFile, match="not a plain file but a pipe"):
         model.save("pipe")
     Path("mine.ckpt").write_text("old")
 
@@ -177,7 +178,8 @@ LIGHT = [
     (["--help"], "memnets fit --config"),
     (["-h"], "scoreboard"),
     (["--version"], f"memnets {memnets.__version__}"),
-    (["fti"], "expected a command, fit, validate, test, predict, translate, scoreboard; got fti"),
+    (["fti"], f"expected a command, {', '.join(COMMANDS)}; got fti; did you mean fit?"),
+    (["configs"], "copying/ntm"),
     (["fit"], "start from a config"),
     (["fit", "--hlep"], "unrecognized arguments: --hlep; did you mean --help?"),
     (["fit", "--modle.access=NTM"], "did you mean --model.access?"),
@@ -201,8 +203,10 @@ for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             main()
+            code = 0
         except SystemExit as stop:
-            said.append([stop.code, out.getvalue()])
+            code = stop.code
+    said.append([code, out.getvalue()])
 heavy = {"torch", "pytorch_lightning", "lightning_fabric", "numpy", "scipy", "tasks", "rich"}
 print(json.dumps([said, sorted(heavy & {name.partition(".")[0] for name in sys.modules})]))
 """
@@ -216,7 +220,7 @@ def test_help_and_errors_of_usage_import_nothing_heavy() -> None:
     said, heavy = json.loads(done.stdout)
     for (arguments, expected), (code, out) in zip(LIGHT, said, strict=True):
         assert expected in out, arguments
-        is_help = not arguments or {"--help", "-h", "--version"} & set(arguments)
+        is_help = not arguments or {"--help", "-h", "--version", "configs"} & set(arguments)
         assert code == (0 if is_help else 1), arguments
         assert is_help or len(out.strip().splitlines()) == 1, out
     assert heavy == []

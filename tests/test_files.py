@@ -260,5 +260,5 @@ def test_a_lock_of_one_thing_leaves_another_in_the_folder_free(tmp_path) -> None
 def test_a_lock_replaces_nothing_but_a_file(tmp_path, kind) -> None:
     path = no_file(tmp_path, kind)
     (tmp_path / ".lock").symlink_to(path)
-    with pytest.raises(NoPlainFile, match=f"no plain file but a {kind}"), only_writer(tmp_path):
+    with pytest.raises(NoPlainFile, match=f"not a plain file but a {kind}"), only_writer(tmp_path):
         pass

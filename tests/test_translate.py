@@ -96,7 +96,7 @@ def translator(checkpoint: Path) -> Translator:
     for parameter in translator.model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     with torch.no_grad():
-        translator.model.output.bias[END] += 4.0  # type: ignore[union-attr, operator]
+        translator.model.output.bias[END] += 2.5  # type: ignore[union-attr, operator]
     return translator
 
 

@@ -81,8 +81,10 @@ class Saved:
             CheckpointError: see :func:`memnets.app.trust.checked_config`.
         """
         config, left_out = checked_config(self.config, self.path, trust, named)
-        # Before version 0.2 the default was not to clip, and what was null was left out.
-        config.setdefault("trainer", {}).setdefault("gradient_clip_val", None)
+        trainer = config.get("trainer") or {}
+        if "format" not in self.content and isinstance(trainer, dict):
+            # In version 0.1 the default was not to clip, and what was null was left out.
+            config["trainer"] = {"gradient_clip_val": None, **trainer}
         if not trust:
             config["runs"] = self._runs(config)
         return config, left_out

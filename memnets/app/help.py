@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
-__all__ = ["HelpAll", "ShortHelp", "WholeHelp"]
+__all__ = ["TITLES", "HelpAll", "ShortHelp", "WholeHelp"]
 
 #: Switches of Lightning's trainer that the help of a command shows.
 SWITCHES = {
@@ -31,14 +31,11 @@ OTHERS = {
     "weights_only": SUPPRESS,
 }
 
-#: For the titles of option groups (first lines of docstrings), the titles here; None hides a group.
-GROUPS = {
-    "An encoder-decoder that Lightning trains, validates and tests": "The model",
-    "Base class for sources of batches": "The task",
-    "Runs the full optimization routine": "Checkpoints",
-    "Customize every aspect of training via flags": "How to train; --help_all shows the other "
-    "switches of Lightning's trainer",
-    "Linked arguments": None,
+#: Titles of groups of options.
+TITLES = {
+    "model": "The model",
+    "data": "The task",
+    "trainer": "How to train; --help_all shows the other switches of Lightning's trainer",
 }
 
 
@@ -49,9 +46,9 @@ class WholeHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     # way to them: it has no public way to change, order or hide what another library has added.
 
     def start_section(self, heading: str | None) -> None:
-        """Begin a group of options, under the title of :data:`GROUPS`."""
-        self._hidden = GROUPS.get(heading or "", "") is None
-        super().start_section(GROUPS.get(heading or "") or heading)
+        """Begin a group of options."""
+        self._hidden = heading == "Linked arguments"  # set by one side for the other, by no user
+        super().start_section(heading)
 
     def add_arguments(self, actions: Iterable[Action]) -> None:
         """Add the options of a group."""

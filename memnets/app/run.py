@@ -30,7 +30,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from memnets.app.checkpoints import Saved, read, restore_task, start_from
 from memnets.app.commands import COMMANDS, EXAMPLES, TRUST, values
-from memnets.app.help import HelpAll, ShortHelp
+from memnets.app.help import TITLES, HelpAll, ShortHelp
 from memnets.app.keeping import (
     OPTIMIZER,
     Changed,
@@ -184,6 +184,9 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
+        assert parser.groups is not None
+        for name, title in {**TITLES, self.command: "Checkpoints"}.items():
+            parser.groups[name].title = title  # which is the first line of a docstring otherwise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the sizes of data and model, and the seed."""

@@ -710,7 +710,10 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     assert out.rstrip().splitlines()[-1] == f"Everything is in {RUN}"
     assert not list(RUN.rglob("hparams.yaml"))
     assert list(RUN.glob("events.out.tfevents*"))
-    assert titles == ["length_4: where the heads were", "length_6: where the heads were"]
+    assert titles == [
+        "test set length 4: where the heads were",
+        "test set length 6: where the heads were",
+    ]
 
 
 def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:

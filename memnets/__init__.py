@@ -10,7 +10,7 @@ Start with :mod:`memnets.core`.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from memnets import _moved as _moved
@@ -83,6 +83,8 @@ __all__ = sorted([*_HOMES, *_MODULES, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib import metadata  # here, since it takes long to import
+
         return metadata.version("memnets")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

@@ -1,6 +1,6 @@
 """``python -m memnets`` is the command ``memnets``."""
 
-from memnets.stopping import stoppable
+from memnets.app.stopping import stoppable
 
 
 def main() -> None:

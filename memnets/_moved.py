@@ -13,8 +13,9 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MODULES"]
+__all__ = ["MODULES", "NAMES", "moved"]
 
 MODULES = {
     "memnets.callbacks": "memnets.training",
@@ -22,14 +23,39 @@ MODULES = {
     "memnets.controllers": "memnets.cells",
     "memnets.convolutions": "memnets.cells",
     "memnets.layers": "memnets.cells",
+    "memnets.messages": "memnets.app.messages",
     "memnets.models.base": "memnets.training.model",
     "memnets.objectives": "memnets.training.objectives",
     "memnets.plots": "memnets.viewing.plots",
+    "memnets.progress": "memnets.app.progress",
     "memnets.runs": "memnets.training.runs",
     "memnets.scoreboard": "memnets.app.scoreboard",
+    "memnets.stopping": "memnets.app.stopping",
+    "memnets.swaps": "memnets.app.swaps",
     "memnets.trace": "memnets.viewing.trace",
     "memnets.translator": "memnets.app.translator",
+    "memnets.trust": "memnets.app.trust",
 }
+
+#: Module -> where names are now that stood in it.
+NAMES = {
+    "memnets.core": dict.fromkeys(
+        ["BEGIN", "END", "PAD", "UNKNOWN", "padded", "unpadded"], "memnets.batches"
+    ),
+}
+
+
+def moved(module: str, name: str) -> Any:
+    """A name that has moved to another module, for the ``__getattr__`` of the one it stood in.
+
+    Raises:
+        AttributeError: there was no such name.
+    """
+    new = NAMES[module].get(name)
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {new}.{name} now", DeprecationWarning, stacklevel=3)
+    return getattr(import_module(new), name)
 
 
 class _Moved(MetaPathFinder, Loader):

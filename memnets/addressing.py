@@ -1,4 +1,4 @@
-"""Addressing: from a query to weights over the slots of a memory."""
+"""Addressing: functions from a query to weights over the slots of a memory."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from memnets.scores import Cosine
 __all__ = [
     "Allocating",
     "AllocatingQuery",
+    "AllocatingState",
     "ByKey",
     "Content",
     "Hard",
@@ -43,14 +44,14 @@ __all__ = [
 
 
 class Content(Addressing[Tensor, None]):
-    """Address by content: normalise how well each key answers the query.
+    """Address by content: weights are the normalised scores of the keys.
 
-    Bahdanau attention, Luong attention, pointers and self-attention are this class with another
-    score. :meth:`scores` are a pointer's logits.
+    Bahdanau attention, Luong attention, pointers and self-attention are this class with different
+    scores. A pointer's logits are :meth:`scores`.
 
     Args:
-        score: how well a key answers a query.
-        normalizer: from scores to weights; softmax if not given.
+        score: scores each key for each query.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
@@ -64,16 +65,20 @@ class Content(Addressing[Tensor, None]):
         """Addressing by content has no past."""
 
     def scores(self, query: Tensor, memory: Memory) -> Tensor:
-        """Scores before they are normalised, with ``-inf`` where the mask is False.
+        """Scores before normalisation, with ``-inf`` where the mask is False.
 
-        The weights that they stand for are reported as those of a call are.
+        It also reports the weights of these scores, as a call does.
 
         Args:
             query: ``[*B, Q, K]``.
-            memory: keys ``[*B, N, K]``.
+            memory: a memory with keys ``[*B, N, K]``.
 
         Returns:
             ``[*B, Q, N]``.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
         """
         check_memory(query, memory)
         scores: Tensor = self.score(query, memory.keys)
@@ -89,24 +94,27 @@ class Content(Addressing[Tensor, None]):
             TypeError: the mask is not boolean.
         """
         check_memory(query, memory)
+        # The mask goes to the normalizer, not into the scores: a row without an open slot would be
+        # all -inf, and its softmax NaN.
         return self.normalizer(self.score(query, memory.keys), memory.mask), None
 
 
 class Local(Addressing[Tensor, Tensor]):
     """Address by content within a window that moves along the slots (Luong et al. 2015, 3.2).
 
-    *Monotonic* (local-m): step t looks around slot t. *Predictive* (local-p): around slot
-    ``p = S sigmoid(v . tanh(W q))`` of the S that may be addressed, and weights are multiplied by
-    a Gaussian around p with a standard deviation of half the window's reach (equations 9 and 10);
-    they then sum to less than 1. A window beyond the last slot stays at the last slot.
+    *Monotonic* (local-m): the window of step t is centred on slot t; beyond the last slot it stays
+    there. *Predictive* (local-p): the centre is ``p = S sigmoid(v . tanh(W q))``, with S the number
+    of slots that may be addressed. The weights are multiplied by a Gaussian around p with a
+    standard deviation of ``reach / 2`` (equations 9 and 10), so they sum to less than 1.
 
-    The state counts the steps, whole numbers ``[*B, 1]``. All queries of a call are of one step.
+    The state is the number of steps so far, whole numbers ``[*B, 1]``. All queries of a call belong
+    to one step.
 
     Args:
-        score: how well a key answers a query.
+        score: scores each key for each query.
         size: K, width of the query, for local-p; ``None`` = local-m.
-        reach: D, slots of the window on either side, at least 1.
-        normalizer: from scores to weights; softmax if not given.
+        reach: D, slots of the window on each side of its centre, at least 1.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def __init__(
@@ -131,11 +139,11 @@ class Local(Addressing[Tensor, Tensor]):
             )
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """No step yet: whole numbers 0, ``[*B, 1]``."""
+        """Number of steps before the first one: 0, ``[*B, 1]``."""
         return memory.keys.new_zeros(*memory.keys.shape[:-2], 1, dtype=torch.long)
 
     def forward(self, query: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the count of steps.
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the next number of steps.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -149,6 +157,7 @@ class Local(Addressing[Tensor, Tensor]):
         else:
             # Up to the last slot that may be addressed: [*B, 1 or Q, 1].
             count = ((slots + 1) * mask).amax(-1, keepdim=True).to(state.dtype)
+        # Places are real numbers with local-p, and the last slot at most with local-m.
         if self.place is None:
             centre = torch.minimum(state.unsqueeze(-1), (count - 1).clamp_min(0))
         else:
@@ -159,16 +168,17 @@ class Local(Addressing[Tensor, Tensor]):
             window = window & mask
         weights = self.normalizer(self.score(query, keys), window.expand(*query.shape[:-1], -1))
         if self.place is not None:
+            # exp(-(s - p)^2 / (2 sigma^2)) with sigma = reach / 2.
             weights = weights * torch.exp(-2 * (distance / self.reach).square())
         return weights, state + 1
 
 
 class HardState(NamedTuple):
-    """What was drawn in the t steps so far; what REINFORCE needs.
+    """State of :class:`Hard`: the draws of the t steps so far, for REINFORCE.
 
     Attributes:
-        log_probability: log of the probability of each place drawn, ``[*B, Q, t]``.
-        entropy: of the distribution that it was drawn from, in nats, ``[*B, Q, t]``.
+        log_probability: logarithm of the probability of each drawn slot, ``[*B, Q, t]``.
+        entropy: entropy of the distribution of each draw, in nats, ``[*B, Q, t]``.
     """
 
     log_probability: Tensor
@@ -176,14 +186,14 @@ class HardState(NamedTuple):
 
 
 class Hard(Addressing[Tensor, HardState]):
-    """Look at one slot, drawn by content (Xu et al. 2015, section 4.1).
+    """Address one slot, drawn by content (Xu et al. 2015, section 4.1).
 
-    The weights are one-hot and have no gradient: the score learns from what its draws are worth,
-    by REINFORCE, for which the state carries the log probability of the draws on. In evaluation the
-    best slot is taken.
+    The weights are one-hot and have no gradient. The score learns by REINFORCE, from the rewards of
+    its draws; for this the state holds the log probability of each draw. In evaluation it takes the
+    best slot.
 
     Args:
-        score: how well a key answers a query.
+        score: scores each key for each query.
     """
 
     def __init__(self, score: Score) -> None:
@@ -192,12 +202,12 @@ class Hard(Addressing[Tensor, HardState]):
         self.score = score
 
     def initial_state(self, memory: Memory) -> HardState:
-        """Nothing drawn yet, for one query: ``[*B, 1, 0]``."""
+        """State without draws, for one query: ``[*B, 1, 0]``."""
         none = memory.keys.new_empty(*memory.keys.shape[:-2], 1, 0)
         return HardState(none, none)
 
     def forward(self, query: Tensor, memory: Memory, state: HardState) -> tuple[Tensor, HardState]:
-        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and what was drawn so far.
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the draws so far.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
@@ -207,6 +217,7 @@ class Hard(Addressing[Tensor, HardState]):
         keys, _, mask = memory
         scores = self.score(query, keys)
         probabilities = functional.masked(scores, mask)
+        # The clamp keeps 0 log 0 and its gradient finite, for masked slots among others.
         logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         if self.training:
             # The greatest of p / e, with e exponential, is a draw from p.
@@ -216,10 +227,12 @@ class Hard(Addressing[Tensor, HardState]):
             draws = probabilities
         place = draws.argmax(-1, keepdim=True)
         weights = torch.zeros_like(probabilities).scatter(-1, place, 1.0)
+        # In a row without an open slot, argmax still names one.
         if mask is not None:
             weights = weights * mask.any(-1, keepdim=True)
         entropy = -(probabilities * logs).sum(-1, keepdim=True)
 
+        # The initial state has one query; it expands to the queries of the first call.
         def added(past: Tensor, now: Tensor) -> Tensor:
             return torch.cat([past.expand(*now.shape[:-1], -1), now], -1)
 
@@ -229,11 +242,12 @@ class Hard(Addressing[Tensor, HardState]):
 
 
 class ByKey(Addressing[Query, State]):
-    """Base class of addressings that look for a key with a strength, among other things.
+    """Base class for addressing by a key with a strength.
 
     Args:
-        score: K, the measure of similarity; cosine if not given (Graves et al. 2014, equation 6).
-        normalizer: from scores to content weights; softmax if not given (equation 5).
+        score: similarity of a key and a slot; by default the cosine (Graves et al. 2014,
+            equation 6).
+        normalizer: turns scores into content weights; softmax by default (equation 5).
     """
 
     def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
@@ -246,6 +260,11 @@ class ByKey(Addressing[Query, State]):
     def content(self, key: Tensor, strength: Tensor, memory: Memory) -> Tensor:
         """Weights by content alone, ``[*B, Q, N]``.
 
+        Args:
+            key: ``[*B, Q, W]``.
+            strength: factor on the scores, ``[*B, Q, 1]``.
+            memory: the memory to address.
+
         Raises:
             ValueError: the shapes of key and memory do not fit.
             TypeError: the mask is not boolean.
@@ -256,11 +275,11 @@ class ByKey(Addressing[Query, State]):
 
 
 class SharpQuery(NamedTuple):
-    """What to look for, and how sharply to tell it apart.
+    """Query of :class:`Sharp`: a key and its strength.
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
-        strength: beta_t > 0, ``[*B, Q, 1]``.
+        strength: beta_t > 0, factor on the scores, ``[*B, Q, 1]``.
     """
 
     key: Tensor
@@ -268,11 +287,11 @@ class SharpQuery(NamedTuple):
 
 
 class Sharp(ByKey[SharpQuery, None]):
-    """Address by content with a strength, and by nothing else (Graves et al. 2014, equation 5).
+    """Address by content with a strength (Graves et al. 2014, equation 5).
 
     Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to weights; softmax if not given.
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def initial_state(self, memory: Memory) -> None:
@@ -289,7 +308,7 @@ class Sharp(ByKey[SharpQuery, None]):
 
 
 class NTMQuery(NamedTuple):
-    """What a head of a Neural Turing Machine emits (Graves et al. 2014, section 3.3).
+    """Query of a head of a Neural Turing Machine (Graves et al. 2014, section 3.3).
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
@@ -307,24 +326,25 @@ class NTMQuery(NamedTuple):
 
 
 class NTMAddressing(ByKey[NTMQuery, Tensor]):
-    """By content, then by location (Graves et al. 2014, section 3.3, figure 2).
+    """Address by content, then by location (Graves et al. 2014, section 3.3, figure 2).
 
-    The state is the weights of the step before, ``[*B, Q, N]``.
+    The state is the weights of the last step, ``[*B, Q, N]``.
 
     Args:
-        score: K, the measure of similarity; cosine if not given (equation 6).
-        normalizer: from scores to content weights; softmax if not given (equation 5).
+        score: similarity of a key and a slot; cosine by default (equation 6).
+        normalizer: turns scores into content weights; softmax by default (equation 5).
     """
 
     def initial_state(self, memory: Memory) -> Tensor:
-        """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``.
+        """All weight on the first open slot, for one query: ``[*B, 1, N]``.
 
-        One-hot, because equal weights over equal slots would give every slot the same gradient.
+        It is one-hot because equal weights over equal slots would give every slot the same
+        gradient.
         """
         return _first_slot(memory)
 
     def forward(self, query: NTMQuery, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]``, which are the next state too.
+        """Weights ``[*B, Q, N]``; the next state is the same tensor.
 
         Raises:
             ValueError: a shape does not fit, or the shift kernel is even or wider than the memory.
@@ -338,13 +358,13 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
 
 
 class AllocatingQuery(NamedTuple):
-    """What the write head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+    """Query of the write head of a DNC (Graves et al. 2016, Methods, "Interface parameters").
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
         strength: beta_t >= 1, ``[*B, Q, 1]``.
         allocation_gate: g_t^a in ``[0, 1]``, ``[*B, Q, 1]``; 1 = free slots, 0 = by content.
-        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 = nowhere.
+        write_gate: g_t^w in ``[0, 1]``, ``[*B, Q, 1]``; 0 = no write.
     """
 
     key: Tensor
@@ -353,32 +373,58 @@ class AllocatingQuery(NamedTuple):
     write_gate: Tensor
 
 
-class Allocating(ByKey[AllocatingQuery, Tensor]):
-    """By content, or slots that are free.
+class AllocatingState(NamedTuple):
+    """State of :class:`Allocating`.
 
-    Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state is the
-    usage u_t of this step, ``[*B, N]``, which a memory brings up to date.
-
-    Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to content weights; softmax if not given.
+    Attributes:
+        usage: u_t in ``[0, 1]``, usage of each slot, ``[*B, N]``.
+        written: weights of the last step, ``[*B, Q, N]``.
     """
 
-    def initial_state(self, memory: Memory) -> Tensor:
-        """No slot is used: zeros ``[*B, N]``."""
-        return memory.keys.new_zeros(memory.keys.shape[:-1])
+    usage: Tensor
+    written: Tensor
+
+
+class Allocating(ByKey[AllocatingQuery, AllocatingState]):
+    """By content, or slots that are free.
+
+    Graves et al. 2016, Methods, "Dynamic memory allocation" and "Write weighting". The state tracks
+    the usage; :meth:`release` updates it before a write.
+
+    Args:
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into content weights; softmax by default.
+    """
+
+    def initial_state(self, memory: Memory) -> AllocatingState:
+        """Usage and weights before the first step: zeros, for one query."""
+        unused = memory.keys.new_zeros(memory.keys.shape[:-1])
+        return AllocatingState(unused, unused.unsqueeze(-2))
+
+    def release(self, state: AllocatingState, read: Tensor, free_gates: Tensor) -> AllocatingState:
+        """Update the usage: written slots fill up, freed slots become empty.
+
+        Args:
+            state: the state after the last step.
+            read: weights of the read heads in the last step, ``[*B, H, N]``.
+            free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``; 1 = free the slots that the head read.
+        """
+        written = state.written
+        filled = written.squeeze(-2) if written.shape[-2] == 1 else 1 - (1 - written).prod(-2)
+        retention = functional.retention(read, free_gates)
+        return state._replace(usage=functional.usage(state.usage, filled, retention))
 
     def forward(
-        self, query: AllocatingQuery, memory: Memory, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weights ``[*B, Q, N]``, and the usage as it was.
+        self, query: AllocatingQuery, memory: Memory, state: AllocatingState
+    ) -> tuple[Tensor, AllocatingState]:
+        """Weights ``[*B, Q, N]``, and the next state, which holds them too.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
         content = self.content(query.key, query.strength, memory)
-        usage = state.unsqueeze(-2)
+        usage = state.usage.unsqueeze(-2)
         if memory.mask is not None:
             usage = usage.expand(memory.mask.shape).masked_fill(~memory.mask, 1.0)
         weights = functional.write_weighting(
@@ -387,16 +433,16 @@ class Allocating(ByKey[AllocatingQuery, Tensor]):
             query.allocation_gate,
             query.write_gate,
         )
-        return weights, state
+        return weights, AllocatingState(state.usage, weights)
 
 
 class LinkedQuery(NamedTuple):
-    """What a read head of a DNC emits (Graves et al. 2016, Methods, "Interface parameters").
+    """Query of a read head of a DNC (Graves et al. 2016, Methods, "Interface parameters").
 
     Attributes:
         key: k_t, ``[*B, Q, W]``.
         strength: beta_t >= 1, ``[*B, Q, 1]``.
-        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex: back, by content, on.
+        modes: pi_t, ``[*B, Q, 3]``, rows on the simplex: backward, by content, forward.
     """
 
     key: Tensor
@@ -408,40 +454,60 @@ class LinkedState(NamedTuple):
     """State of :class:`Linked`.
 
     Attributes:
-        link: L_t of this step, ``[*B, N, N]``, which a memory brings up to date.
+        link: L_t, degree to which slot i was written right after slot j, ``[*B, N, N]``.
+        precedence: p_t, degree to which each slot was written last, ``[*B, N]``.
         weights: of the step before, ``[*B, Q, N]``.
     """
 
     link: Tensor
+    precedence: Tensor
     weights: Tensor
 
 
 class Linked(ByKey[LinkedQuery, LinkedState]):
-    """By content, or what was written before or after what was read.
+    """Address by content, or the slots written just before or after those read last.
 
-    Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting".
+    Graves et al. 2016, Methods, "Temporal memory linkage" and "Read weighting". The state tracks
+    the order of writing; :meth:`follow` updates it after a write.
 
     Args:
-        score: the measure of similarity; cosine if not given.
-        normalizer: from scores to content weights; softmax if not given.
+        score: similarity of a key and a slot; cosine by default.
+        normalizer: turns scores into content weights; softmax by default.
     """
 
     def initial_state(self, memory: Memory) -> LinkedState:
-        """Nothing was written or read: zeros, for one query."""
+        """Links, precedence and weights before the first step: zeros, for one query."""
         keys = memory.keys
         *batch, slots, _ = keys.shape
-        return LinkedState(keys.new_zeros(*batch, slots, slots), keys.new_zeros(*batch, 1, slots))
+        return LinkedState(
+            keys.new_zeros(*batch, slots, slots),
+            keys.new_zeros(*batch, slots),
+            keys.new_zeros(*batch, 1, slots),
+        )
+
+    def follow(self, state: LinkedState, written: Tensor) -> LinkedState:
+        """Update the order of writing.
+
+        Args:
+            state: the state after the last step.
+            written: weights of the write head in this step, ``[*B, N]``.
+        """
+        return LinkedState(
+            functional.link(state.link, state.precedence, written),
+            functional.precedence(state.precedence, written),
+            state.weights,
+        )
 
     def forward(
         self, query: LinkedQuery, memory: Memory, state: LinkedState
     ) -> tuple[Tensor, LinkedState]:
-        """Weights ``[*B, Q, N]``, which go into the next state.
+        """Weights ``[*B, Q, N]``, and the next state, which holds them.
 
         Raises:
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
-        link, previous = state
+        link, _, previous = state
         weights = functional.read_weighting(
             functional.backward_weighting(link, previous),
             self.content(query.key, query.strength, memory),
@@ -450,50 +516,81 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
         )
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)
-        return weights, LinkedState(link, weights)
+        return weights, state._replace(weights=weights)
 
 
 class LeastUsedState(NamedTuple):
-    """State of :class:`LeastUsed`, which a memory brings up to date.
+    """State of :class:`LeastUsed`.
 
     Attributes:
-        least_used: w^lu of the step before, ``[*B, Q, N]``, one-hot rows.
+        usage: w^u >= 0 after the last step, ``[*B, N]``; it chooses slots and has no gradient.
         read: w^r of the step before, ``[*B, Q, N]``.
     """
 
-    least_used: Tensor
+    usage: Tensor
     read: Tensor
 
 
 class LeastUsed(Addressing[Tensor, LeastUsedState]):
-    """The slot that was read last, or the one used least (Santoro et al. 2016, equation 7).
+    """Address the slots read last, or the slot used least (Santoro et al. 2016, equation 7).
 
     ``w_t^w = g_t w_{t-1}^r + (1 - g_t) w_{t-1}^lu``; the query is the gate g_t, ``[*B, Q, 1]``, the
-    sigmoid of the paper's alpha.
+    sigmoid of the paper's alpha. Query n uses the n-th least used slot. The state tracks the usage;
+    :meth:`track` updates it after a step.
+
+    Args:
+        decay: gamma, the decay of the usage in a step, in ``[0, 1]``.
+
+    Raises:
+        ValueError: ``decay`` is out of its range.
     """
 
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be in [0, 1]; got {decay}")
+        self.decay = decay
+
     def initial_state(self, memory: Memory) -> LeastUsedState:
-        """The first slot that may be addressed is both, for one query: ``[*B, 1, N]``."""
-        first = _first_slot(memory)
-        return LeastUsedState(first, first)
+        """State without usage, in which one query has read the first open slot."""
+        return LeastUsedState(memory.keys.new_zeros(memory.keys.shape[:-1]), _first_slot(memory))
+
+    def least_used(self, memory: Memory, state: LeastUsedState) -> Tensor:
+        """w^lu: weights on one of the least used slots for each query, one-hot ``[*B, Q, N]``."""
+        usage = state.usage
+        if memory.mask is not None:  # slots that no query may address come last
+            usage = usage.masked_fill(~memory.mask.any(-2), torch.inf)
+        return functional.least_used(usage, state.read.shape[-2])
+
+    def track(self, state: LeastUsedState, read: Tensor, written: Tensor) -> LeastUsedState:
+        """Update the usage: it decays, and grows with the weights of reads and writes (equation 5).
+
+        Args:
+            state: the state after the last step.
+            read: w_t^r, ``[*B, Q, N]``.
+            written: w_t^w, ``[*B, Q, N]``.
+        """
+        usage = functional.decayed_usage(state.usage, read, written, self.decay)
+        return LeastUsedState(usage.detach(), read)
 
     def forward(
         self, query: Tensor, memory: Memory, state: LeastUsedState
     ) -> tuple[Tensor, LeastUsedState]:
-        """Weights ``[*B, Q, N]``, and the state as it was."""
-        weights = functional.interpolate(state.read, state.least_used, query)
+        """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
+        weights = functional.interpolate(state.read, self.least_used(memory, state), query)
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)
         return weights, state
 
 
 def _first_slot(memory: Memory) -> Tensor:
-    """All weight on the first slot that may be addressed, for one query: ``[*B, 1, N]``."""
+    """All weight on the first slot that a query may address, for one query: ``[*B, 1, N]``."""
     keys, _, mask = memory
     weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
     if mask is None:
         weights[..., 0] = 1.0
         return weights
     open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
+    # argmax of equal numbers is the first of them: here the first open slot.
     first = open_to_any.long().argmax(-1, keepdim=True)
     return weights.scatter(-1, first, 1.0) * open_to_any

@@ -1,4 +1,4 @@
-"""Batches: what a task gives and a model takes; padding, and the tokens that every task has."""
+"""Batches of a task, padding, and the tokens that every task of tokens has."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["BEGIN", "END", "MARKS", "PAD", "UNKNOWN", "Batch", "Curves", "padded", "unpadded"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "MARKS",
+    "PAD",
+    "UNKNOWN",
+    "Batch",
+    "Curves",
+    "feedback",
+    "padded",
+    "unpadded",
+]
 
 #: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
 #: that begin and end an answer.
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
-#: Their names.
+#: Names of these tokens.
 MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
 class Batch(NamedTuple):
-    """What a task gives and a model takes: read the source, then answer step by step.
+    """Examples of a task: a model reads the source, then answers step by step.
 
     Attributes:
-        source: what the model reads first, ``[B, S, I]`` (or ``[B, S]`` token numbers).
-        inputs: what it is given while it answers, ``[B, T, I]`` (or ``[B, T]``).
-        targets: what it should answer, ``[B, T, O]`` (or ``[B, T]``).
+        source: vectors ``[B, S, I]`` or tokens ``[B, S]``, read before the answer.
+        inputs: vectors ``[B, T, I]`` or tokens ``[B, T]``, one input for each step of the answer.
+        targets: the right answers, ``[B, T, O]`` or tokens ``[B, T]``.
         source_mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
         target_mask: bool ``[B, T]``, False = padding, not scored; ``None`` = no padding.
-        rewards: what each answer would bring, ``[B, T, O]``; ``None`` = answers are right or wrong.
+        rewards: reward of each possible answer, ``[B, T, O]``; ``None`` = answers are right or
+            wrong.
     """
 
     source: Tensor
@@ -43,12 +55,12 @@ class Curves(NamedTuple):
     """Lines on the same axes, for a picture of answers.
 
     Attributes:
-        lines: label -> ``[k, 2]``.
-        caption: stands above.
-        across: name of the first coordinate.
-        up: name of the second.
-        points: ``[n, 2]``, drawn as dots.
-        dots: label of the points.
+        lines: points ``[k, 2]`` of each line, by its label.
+        caption: text above the axes.
+        across: name of the horizontal axis.
+        up: name of the vertical axis.
+        points: points ``[n, 2]`` to draw as dots; ``None`` = none.
+        dots: label of these points.
     """
 
     lines: Mapping[str, np.ndarray[Any, Any]]
@@ -62,18 +74,18 @@ class Curves(NamedTuple):
 def padded(
     rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: type[np.generic] = np.int64
 ) -> tuple[Tensor, Tensor | None]:
-    """Sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
+    """Stack sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
 
     Args:
         rows: B sequences, at least one, each ``[n, ...]``.
-        dtype: of the result.
+        dtype: type of the numbers in the result.
 
     Returns:
-        ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` if nothing is
-        padding.
+        ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` without padding.
     """
     lengths = np.array([len(row) for row in rows])
     inside = np.arange(lengths.max()) < lengths[:, None]
+    # All sequences in one assignment: a loop over rows is slow for large batches.
     steps = np.concatenate(rows)
     filled = np.full((*inside.shape, *steps.shape[1:]), PAD, dtype)
     filled[inside] = steps
@@ -86,9 +98,24 @@ def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:
     Args:
         steps: ``[B, T, ...]``.
         mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
-        row: which sequence.
+        row: number of the sequence.
 
     Returns:
         ``[n, ...]``.
     """
     return steps[row] if mask is None else steps[row][mask[row]]
+
+
+def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
+    """Inputs that tell a model its last actions and their rewards.
+
+    Args:
+        actions: the actions taken, whole numbers ``[*B]``.
+        rewards: reward of each possible action, ``[*B, O]``.
+
+    Returns:
+        The action as a one-hot vector, then its reward, ``[*B, O + 1]``.
+    """
+    taken = nn.functional.one_hot(actions, rewards.shape[-1])
+    brought = rewards.gather(-1, actions.unsqueeze(-1))
+    return torch.cat([taken.to(rewards.dtype), brought], -1)

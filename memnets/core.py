@@ -6,18 +6,19 @@ Every model here does the same three things to a memory, differentiably::
     vector         = read(weights, memory)              what comes back
     memory         = write(memory, weights, ...)        what changes
 
-State is explicit: a tensor, or a (named) tuple of states, with the batch first. It is passed in
-and handed back, and no module keeps any of it. To detach, reorder or move a state, use
+State is explicit: a tensor, or a (named) tuple of states, with the batch first. A call takes a
+state and returns the next one; no module keeps any of it. To detach, reorder or move a state, use
 :func:`map_state`.
 
-Glossary. *Slot*: a row of the memory. *Key*: what a slot is found by. *Value*: what a read of it
-returns. *Query*: what a head looks for. *Score*: how well a key answers a query. *Weights*: how
-much of each slot a head takes. *Head*: a query of its own on a memory that it shares. *Access*:
-all the heads of a memory. *Interface*: the vector that drives them.
-*Controller*: the network between input and access. *Cell*: a part that takes steps over state;
-controllers and accesses are cells. *Strength*: how sharply content is told apart.
-*Gate*: content against the previous place. *Shift*: a move to the slots nearby. *Sharpness*: undoes
-the blur of a shift.
+Glossary. *Slot*: a row of the memory. *Key*: the vector by which a slot is found. *Value*: the
+vector that a read of a slot returns. *Query*: the vector that a head looks for. *Score*: a number
+that says how well a key answers a query. *Weights*: the share of each slot in a read or a write.
+*Head*: one query on a memory; several heads share a memory. *Access*: a memory with all its heads.
+*Interface*: the vector that drives an access. *Controller*: the network between input and access.
+*Cell*: a part that takes steps over state; controllers and accesses are cells. *Strength*: a factor
+on the scores; a large one makes the weights sharp. *Gate*: the balance between content and the
+weights of the last step. *Shift*: a move to slots nearby. *Sharpness*: a power of the weights that
+undoes the blur of a shift.
 
 Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time, ``S`` source time,
 ``Q`` queries, ``N`` slots, ``W`` slot width, ``H`` heads, ``K`` key width, ``V`` value width.
@@ -35,8 +36,9 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
+from memnets._moved import moved
 from memnets.batches import Batch
-from memnets.precision import full_precision, full_precision_state
+from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
     "MOST_THREADS",
@@ -65,16 +67,16 @@ Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
 
 
-#: Threads that PyTorch may be asked for; more than a machine has make it slower, many more end it.
+#: Most threads for PyTorch. More threads than processors slow it down; far more make it crash.
 MOST_THREADS = 256
 
 
 class Memory(NamedTuple):
-    """What can be addressed: slots, each with a key to find it by and a value to read.
+    """Slots that can be addressed: each has a key to find it by and a value to read.
 
     Attributes:
-        keys: ``[*B, N, K]``, projected once, by whoever owns the memory.
-        values: ``[*B, N, V]``; the keys themselves in NTM and DNC.
+        keys: ``[*B, N, K]``, already projected by the owner of the memory.
+        values: ``[*B, N, V]``; in NTM and DNC the same tensor as the keys.
         mask: bool ``[*B, 1 or Q, N]``, True = may be addressed; ``None`` = every slot may.
     """
 
@@ -86,19 +88,19 @@ class Memory(NamedTuple):
 def map_state(
     function: Callable[..., Tensor], state: State, *others: State, keep: type | None = None
 ) -> State:
-    """Apply ``function`` to each tensor of a state; structure and ``None`` are kept.
+    """Apply ``function`` to each tensor of a state and keep the structure.
 
     Args:
-        function: takes one tensor of ``state``, and of each of the ``others``.
+        function: takes one tensor of ``state`` and the matching tensor of each of the ``others``.
         state: a tensor, ``None``, or a tuple, named tuple, list or dict of states.
         others: states of the same structure.
-        keep: a class of named tuples that stay as they are.
+        keep: a class of named tuples that stay unchanged.
 
     Returns:
-        A state of the same structure.
+        A state of the same structure, with ``None`` where ``state`` has ``None``.
 
     Raises:
-        TypeError: the state holds something else.
+        TypeError: the state holds an object of another type.
 
     Example:
         ``map_state(torch.detach, state)`` cuts the gradient for truncated back-propagation.
@@ -127,18 +129,19 @@ def map_state(
 
 
 def choose_state(mask: Tensor, new: State, old: State) -> State:
-    """For each sequence of a batch one of two states of the same shapes.
+    """Choose one of two states for each sequence of a batch.
 
     Args:
         mask: bool ``[B]``; True takes the new state, False the old.
         new: a state.
-        old: a state.
+        old: a state of the same structure and shapes.
 
     Returns:
-        A state.
+        A state of the same structure and shapes.
     """
 
     def choose(new: Tensor, old: Tensor) -> Tensor:
+        # The mask gets a dimension of 1 for each dimension behind the batch, to broadcast.
         return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
 
     return map_state(choose, new, old)
@@ -148,25 +151,26 @@ def check_positive(**sizes: int) -> None:
     """Check that each named size is a whole number of at least 1.
 
     Raises:
-        ValueError: one is not.
+        ValueError: a size is less than 1 or not a whole number.
     """
     for name, size in sizes.items():
+        # bool is a subclass of int: ``size=True`` would pass as 1.
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
 
 
 def check_threads(threads: int) -> None:
-    """Check how many threads are asked for: 1 to 256.
+    """Check that the number of threads is between 1 and 256.
 
     Raises:
-        ValueError: it is another number.
+        ValueError: it is not.
     """
     check_positive(threads=threads)
     if threads > MOST_THREADS:
         raise ValueError(f"threads must be at most {MOST_THREADS}; got {threads}")
 
 
-#: By the kind of part, what makes one from its sizes: for errors.
+#: An example of a factory for each kind of part, for error messages.
 _EXAMPLES = {
     "Cell": "partial(LSTM, hidden_size=100)",
     "Controller": "partial(LSTM, hidden_size=100)",
@@ -177,37 +181,38 @@ _EXAMPLES = {
 
 
 def check_made(name: str, part: object, example: str) -> None:
-    """Check that a part is one that is made, where a class is easily given in its place.
+    """Check that an argument is a part and not, for instance, the class of one.
 
     Args:
-        name: of the argument.
-        part: what was given; ``None`` = no such part.
-        example: what might have been given.
+        name: name of the argument.
+        part: value of the argument; ``None`` = no such part.
+        example: a valid value, for the message.
 
     Raises:
-        TypeError: it is not.
+        TypeError: the argument is neither a module nor ``None``.
     """
     if part is not None and not isinstance(part, nn.Module):
         raise TypeError(f"{name} must be an object, such as {example}; got {_named(part)}")
 
 
 def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Part:
-    """Make a part of which only its owner knows the sizes.
+    """Make a part whose sizes only its owner knows.
 
     Args:
-        name: of the argument.
-        factory: makes the part: its class, or a partial of it.
-        kind: of part that it should make.
-        sizes: what the factory is given.
+        name: name of the argument that holds the factory.
+        factory: makes the part from its sizes: a class, or a partial of one.
+        kind: class of the part that the factory must make.
+        sizes: positional arguments for the factory.
 
     Raises:
-        TypeError: a part was given that is made already, or the factory makes one of another kind.
+        TypeError: the factory is a finished part, or it makes a part of another kind or width.
     """
     example = _EXAMPLES.get(kind.__name__, kind.__name__)
     wanted = f"{name} must make a {kind.__name__} when it is given its sizes, such as {example}"
     if isinstance(factory, nn.Module) or not callable(factory):
         raise TypeError(f"{wanted}; got {_named(factory)}")
     part = factory(*sizes)
+    # An object of a class that the library does not know passes: a part may be duck-typed.
     known = (Score, Normalizer, Addressing, Cell, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
@@ -220,7 +225,7 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
 
 
 def _named(part: object) -> str:
-    """What came in the place of a part, in words."""
+    """Describe a value that is not the expected part, for an error message."""
     if isinstance(part, type):
         return f"the class {part.__name__}"
     if isinstance(part, partial):
@@ -272,24 +277,25 @@ def check_memory(query: Tensor, memory: Memory) -> None:
 
 
 class _Precise(nn.Module):
-    """A part that computes in float32, under autocast and where it is given 16 bits.
+    """A part that computes in float32, under autocast and with 16-bit inputs.
 
-    Weights are sums, products and exponentials that 16 bits are too coarse for, or too short of
-    range; see :func:`~memnets.precision.full_precision`.
+    Weights are sums, products and exponentials. 16 bits lack the precision or the range for them;
+    see :func:`~memnets.precision.full_precision`.
     """
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
+        # Methods that the subclass inherits were wrapped when their own class was made.
         for method in ("initial_state", "forward"):
             if method in vars(cls):
                 setattr(cls, method, full_precision(vars(cls)[method]))
 
 
 class Score(_Precise, ABC):
-    """How well each key answers each query.
+    """Base class for scores: measures of how well each key answers each query.
 
-    It is computed in float32. Under autocast it stays so; a module in float16 hands back float16,
-    in which scores must lie below 65504.
+    Scores are computed in float32. Under autocast the result stays float32. A module in float16
+    returns float16, so its scores must lie below 65504.
     """
 
     @abstractmethod
@@ -306,7 +312,10 @@ class Score(_Precise, ABC):
 
 
 class Normalizer(_Precise, ABC):
-    """From scores to weights: rows on the simplex, computed in float32 where 16 bits are given."""
+    """Base class for functions from scores to weights: rows on the simplex.
+
+    Weights are computed in float32, for 16-bit scores too.
+    """
 
     def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise the scores of the slots that may be addressed.
@@ -316,8 +325,8 @@ class Normalizer(_Precise, ABC):
             mask: bool ``[*B, 1 or Q, N]``, True = may be addressed.
 
         Returns:
-            ``[*B, Q, N]``; masked slots weigh exactly 0, a row with nothing to address is all 0
-            (:func:`memnets.functional.masked`).
+            ``[*B, Q, N]``; masked slots have weight exactly 0, and a row without an open slot is
+            all 0 (:func:`memnets.functional.masked`).
         """
         return functional.masked(scores, mask, self.normalize)
 
@@ -335,15 +344,15 @@ class Normalizer(_Precise, ABC):
 
 
 class Addressing(_Precise, ABC, Generic[Query, State]):
-    """Where to read or write: from a query to weights over the slots.
+    """Base class for functions from a query to weights over the slots of a memory.
 
-    Weights and state are computed in float32 where 16 bits are given; under autocast they are
-    float32. A subclass defines them in ``forward``; a call reports the weights to whoever listens
-    (:mod:`memnets.events`).
+    The weights say where to read or write. Weights and state are computed in float32, for 16-bit
+    inputs too; under autocast they stay float32. A subclass defines them in ``forward``; a call
+    reports the weights to all listeners (:mod:`memnets.events`).
     """
 
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
-        """Weigh the slots, see :meth:`forward`; an addressing without a past needs no state."""
+        """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
         weights, state = super().__call__(query, memory, state)
         events.report(self, weights=weights)
         return weights, state
@@ -357,18 +366,21 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         """Weigh the slots.
 
         Args:
-            query: what to look for; a tensor ``[*B, Q, K]`` or a named tuple that holds one.
-            memory: where to look.
-            state: what the last call returned, or :meth:`initial_state`.
+            query: a tensor ``[*B, Q, K]``, or a named tuple that holds one.
+            memory: the memory to address.
+            state: the state that the last call returned, or :meth:`initial_state`.
 
         Returns:
             Weights ``[*B, Q, N]``, rows >= 0 that sum to at most 1, and the next state.
         """
 
     def read(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
-        """Weigh the slots and read them, by a fast twin where one fits.
+        """Weigh the slots and read their values, by a fast twin where one fits.
 
-        Arguments as for a call; an addressing without a past needs no state.
+        Args:
+            query: as in a call.
+            memory: as in a call.
+            state: as in a call; ``None`` for addressing without a past.
 
         Returns:
             Vectors ``[*B, Q, V]``, and the next state.
@@ -381,33 +393,49 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         return functional.read(weights, memory.values), state
 
 
+#: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
+_KEEPING = {
+    "start": full_precision_start,
+    "forward": full_precision_state,
+    "unroll": full_precision_state,
+}
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
-    are cells. A subclass defines one step in ``forward``; callers use :meth:`step` for one step and
-    :meth:`unroll` for many, which run something faster and equal where there is one.
+    are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
+    :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
+    autocast the state stays float32 between steps.
 
     Attributes:
         input_size: width of the input of a step.
-        output_size: width of its output.
+        output_size: width of the output of a step.
     """
 
     input_size: int
     output_size: int
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for method, keeping in _KEEPING.items():
+            if method in vars(cls):
+                setattr(cls, method, keeping(vars(cls)[method]))
+
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
         """State before the first step; ``None`` for a cell without a past.
 
-        Its numbers have the device and the precision of a parameter or a buffer of the cell, as
-        ``new_zeros`` of one gives them.
+        Its tensors have the device and the type of the cell's parameters or buffers: make them
+        with ``new_zeros`` of one.
         """
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> State:
-        """State before the first step of an answer to a source; the initial state by default.
+        """State before the first step of an answer to a source.
 
-        Override it in a cell that looks at the source at each step.
+        The default implementation returns :meth:`initial_state`. Override it in a cell that looks
+        at the source at each step.
 
         Args:
             source: vectors of the source, ``[B, S, V]``.
@@ -437,26 +465,27 @@ class Cell(nn.Module, ABC, Generic[State]):
     def unroll(
         self, inputs: Tensor, state: State, mask: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """All steps of a sequence: by a fast twin where one fits, else one by one.
+        """Take all steps of a sequence, by a fast twin where one fits, else one by one.
 
-        Override it where many steps at once are faster than one after the other. The result must
-        be that of the steps, for values and gradients.
+        Override it where many steps at once are faster than one after the other. Values and
+        gradients must equal those of single steps.
 
         Args:
             inputs: ``[B, T, input_size]``, T >= 1.
             state: the result of the last step, or :meth:`initial_state`.
-            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays, as at
-                padding; ``None`` = no sequence skips a step.
+            mask: bool ``[B, T]``, False = padding: the sequence skips the step and keeps its
+                state; ``None`` = no sequence skips a step.
 
         Returns:
-            Outputs ``[B, T, output_size]``, of any value at a step that is skipped, and the state
-            after the last step.
+            Outputs ``[B, T, output_size]``, of any value at skipped steps, and the state after the
+            last step.
         """
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
             return result
-        # Steps that no sequence skips need no choice between the old state and the new.
+        # Steps that no sequence skips need no choice between the old state and the new. One
+        # transfer to the CPU here is cheaper than a question to the device at each step.
         skipped = [False] * inputs.shape[1] if mask is None else (~mask.all(0)).tolist()
         outputs = []
         for number, step_inputs in enumerate(inputs.unbind(1)):
@@ -475,28 +504,21 @@ class Cell(nn.Module, ABC, Generic[State]):
         Args:
             mask: bool ``[B]``; False = the sequence skips the step.
             new: the state after the step.
-            old: the state before it.
+            old: the state before the step.
         """
         return choose_state(mask, new, old)
 
 
 class Controller(Cell[State]):
-    """The network between the input and the memory; it does not know the memory.
+    """Base class for the network between the input and the memory.
 
-    A subclass takes ``input_size`` as its first argument. Under autocast the state is handed on in
-    float32.
+    A controller does not know the memory. A subclass takes ``input_size`` as its first argument.
 
     Attributes:
-        hidden_size: width of the output, which is ``output_size`` too.
+        hidden_size: width of the output; ``output_size`` is the same number.
     """
 
     hidden_size: int
-
-    def __init_subclass__(cls, **named: Any) -> None:
-        super().__init_subclass__(**named)
-        for method in ("forward", "unroll"):
-            if method in vars(cls):
-                setattr(cls, method, full_precision_state(vars(cls)[method]))
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
@@ -505,21 +527,22 @@ class Controller(Cell[State]):
 
 
 class MemoryAccess(_Precise, Cell[State]):
-    """A memory with its heads: one step reads from it and writes to it.
+    """Base class for a memory with its heads: one step reads from it and writes to it.
 
-    A step is computed in float32 where 16 bits are given; under autocast all that it hands back is
-    float32, so that a memory keeps its precision however long the sequence. A machine all in
-    float16 keeps its state in that: over many steps the gradient of a state may exceed 65504 and
-    become NaN, even where that of the inputs does not. Mixed precision has no such limit.
+    A step is computed in float32, for 16-bit inputs too. Under autocast all its results are
+    float32, so that a memory keeps its precision over any number of steps. A machine in float16
+    keeps its state in float16: over many steps the gradient of the state may exceed 65504 and
+    become NaN, even where the gradient of the inputs does not. Mixed precision has no such limit.
 
-    The input of a step is the *interface* vector, raw real numbers that drive the heads. A machine
-    makes it from its controller's output with a linear layer; a subclass says what its entries
-    mean, and in which order the heads read and write. An access does not know the controller.
+    The input of a step is the *interface* vector: real numbers of any size that drive the heads. A
+    machine makes it from its controller's output with a linear layer. A subclass defines the
+    meaning of its entries and the order in which the heads read and write. An access does not know
+    the controller.
 
     Attributes:
-        interface_size: width of the interface vector, which is ``input_size`` too.
-        read_size: width of the vector that a step reads, all heads together, which is
-            ``output_size`` too.
+        interface_size: width of the interface vector; ``input_size`` is the same number.
+        read_size: width of the vector that a step reads, all heads together; ``output_size`` is
+            the same number.
     """
 
     interface_size: int
@@ -536,31 +559,31 @@ class MemoryAccess(_Precise, Cell[State]):
         return self.read_size
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """Names for pictures: an :class:`Addressing` -> a name for each of its heads.
+        """Names of heads for pictures, by their :class:`Addressing`.
 
-        An addressing without names is drawn as one head.
+        The default is empty. Pictures draw an addressing without names as one head.
         """
         return {}
 
     def interface_bias(self) -> Tensor | None:
-        """Numbers to add to the first bias of the layer that makes the interface.
+        """Numbers to add to the initial bias of the layer that makes the interface.
 
         Returns:
-            ``[interface_size]``, or ``None`` for nothing, the default.
+            ``[interface_size]``, or ``None``, the default, to add nothing.
         """
         return None
 
 
 class Encoder(nn.Module, ABC):
-    """Reads a whole source and leaves a vector for each step of it, and one for all.
+    """Base class for networks that turn a source into a vector for each step, and a summary.
 
     A subclass takes ``input_size`` as its first argument.
 
     Attributes:
         input_size: width of the input.
         output_size: width of the vector of a step.
-        summary_size: width of the vector for all.
-        max_length: steps of the longest source that it can read; ``None`` = any.
+        summary_size: width of the summary of the whole source.
+        max_length: most steps of a source; ``None`` = no limit.
     """
 
     input_size: int
@@ -578,17 +601,17 @@ class Encoder(nn.Module, ABC):
                 padding.
 
         Returns:
-            A vector for each step, ``[B, S, output_size]``, whatever it is at padding, and the
+            A vector for each step, ``[B, S, output_size]``, of any value at padding, and the
             summary, ``[B, summary_size]``.
         """
 
 
 class EncoderDecoder(nn.Module, ABC, Generic[State]):
-    """A network that reads a source, then answers, over explicit state.
+    """Base class for networks that read a source, then answer it, over explicit state.
 
     ``encode(source) -> state``, then ``decode(inputs, state) -> (logits, state)``. Many steps at
-    once and one by one give the same numbers. Decoding, objectives, laws and pictures know a model
-    by this alone.
+    once and one by one give the same numbers. Decoding, objectives, laws and pictures use these
+    methods of a model alone.
     """
 
     @abstractmethod
@@ -619,46 +642,49 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         """Choose rows of a state, as a search does.
 
         Args:
-            state: of B rows.
+            state: a state of B rows.
             index: ``[B']``, a row of the state for each row of the result; a row may come twice.
-            same_source: each row of the result takes the place of a row with the same source. A
-                :class:`Memory` in the state is made from the source alone, and stays as it is.
+            same_source: True = each row of the result replaces a row with the same source. A
+                :class:`Memory` in the state depends on the source alone, so it is not copied.
+
+        Returns:
+            A state of B' rows.
         """
         keep = Memory if same_source else None
         return map_state(lambda part: part.index_select(0, index), state, keep=keep)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Encode, then decode: logits ``[B, T, O]``."""
+        """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``."""
         return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """Most steps of an answer: searches cut it there, and count it as cut.
+        """Most steps of an answer; a search cuts an answer there and counts it as cut.
 
         Args:
-            source_steps: steps of the source, padding left out, at least 1.
+            source_steps: steps of the source without padding, at least 1.
 
         Returns:
-            Steps of the longest answer; 0 where the source itself is too long for the model;
-            ``None`` = no limit, the default.
+            A number of steps; 0 if the source is too long for the model; ``None``, the default, for
+            no limit.
         """
         return None
 
     def alignments(self) -> dict[str, Addressing]:
-        """Addressings that show where an answer looks: a label -> the addressing.
+        """Addressings that show where an answer looks, by label; empty by default.
 
-        None by default. :meth:`slot_names` gives a word for each of their slots.
+        :meth:`slot_names` gives a word for each of their slots.
         """
         return {}
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """A word for each slot of the addressings that :meth:`alignments` names.
 
-        By default the steps of the source, then those of the answer; words beyond the last slot are
-        left out.
+        The default is the words of the source, then those of the answer. Words beyond the last slot
+        are not shown.
 
         Args:
             source: a word for each step of the source.
-            inputs: a word for each input of the model while it answered.
+            inputs: a word for each input that the model had while it answered.
         """
         return source + inputs
 
@@ -667,12 +693,12 @@ def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, tim
     """Check a mask of sequences.
 
     Args:
-        mask: to be bool ``[B, T]``, False = padding; ``None`` = no padding.
-        shape: of the sequences, ``[B, T, ...]``.
-        names: of B and T in the message.
+        mask: the mask, bool ``[B, T]``, False = padding; ``None`` = no padding.
+        shape: shape of the sequences, ``[B, T, ...]``.
+        names: names of B and T for the message.
 
     Raises:
-        ValueError: the shape does not fit.
+        ValueError: the shape is not ``[B, T]``.
         TypeError: the mask is not boolean.
     """
     if mask is None:
@@ -684,10 +710,14 @@ def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, tim
 
 
 def check_source(source: Tensor, mask: Tensor | None) -> None:
-    """Check the source of a model, ``[B, S]`` or ``[B, S, I]``, and its mask.
+    """Check the source of a model and its mask.
+
+    Args:
+        source: tokens ``[B, S]`` or vectors ``[B, S, I]``, S >= 1.
+        mask: bool ``[B, S]``, False = padding, behind the last step alone; ``None`` = no padding.
 
     Raises:
-        ValueError: a shape does not fit, or a source is empty.
+        ValueError: a shape does not fit, a source is empty, or padding stands before a step.
         TypeError: the mask is not boolean.
     """
     if source.dim() not in (2, 3) or source.shape[1] == 0:
@@ -695,5 +725,10 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
             f"source must be tokens [B, S] or vectors [B, S, I], S >= 1; got {list(source.shape)}"
         )
     check_mask(mask, source.shape, "[B, S]")
+    # Encoders take lengths from the mask, so that a hole within a source would go unseen.
     if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
         raise ValueError("each source must have a step, and padding only after its last step")
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, name)

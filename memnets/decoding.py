@@ -1,7 +1,7 @@
-"""Decoding: models that answer on their own, over explicit state.
+"""Decoding: answers of a model on its own, step by step over explicit state.
 
-Greedy and beam search, for every model that answers in tokens; play, for one whose answers are
-actions, of each of which it is told what it brought.
+Greedy and beam search work for every model that answers in tokens. ``play`` works for a model whose
+answers are actions and whose next input is the reward of the last action.
 """
 
 from __future__ import annotations
@@ -9,29 +9,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD, feedback
 from memnets.core import EncoderDecoder, check_positive
 
 __all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
 
-#: Rows that are done are taken out of the batch when they are more than this share of it.
+#: Finished rows leave the batch once they are more than this share of it. To remove them at every
+#: step would copy the state too often.
 _IDLE_SHARE = 0.25
 
-#: Added to the score of an answer without an end mark while it is compared with whole ones; scores
-#: are kept in double precision meanwhile.
+#: Added to the score of an answer without an end mark, so that it ranks below every whole one. The
+#: scores are in double precision meanwhile, in which the sum keeps the score's digits.
 _CUT = -1e9
 
 
 class Hypotheses(NamedTuple):
-    """The best answers that a beam search found, the best first.
+    """The n best answers that a beam search found, best first.
 
     Attributes:
-        tokens: ``[B, n, T]``, the end mark included, padding after it. An answer without an end
-            mark was cut at the greatest length.
-        scores: ``[B, n]``, log probability over length penalty; ``-inf``, and padding alone as
-            tokens, where there is no such answer.
+        tokens: ``[B, n, T]``, with the end mark, then padding. An answer without an end mark was
+            cut at the greatest length.
+        scores: log probability over length penalty, ``[B, n]``. If the search found fewer answers,
+            the rest have the score ``-inf`` and tokens of padding alone.
     """
 
     tokens: Tensor
@@ -41,7 +42,7 @@ class Hypotheses(NamedTuple):
 def check_search(
     beam: int, length_penalty: float, count: int = 1, max_length: int | None = None
 ) -> None:
-    """Check the settings of a :func:`beam_search`.
+    """Check the settings of a :func:`beam_search`; arguments as there.
 
     Raises:
         ValueError: a number is out of its range.
@@ -58,13 +59,15 @@ def check_search(
 def _limits(
     model: EncoderDecoder, source: Tensor, mask: Tensor | None, max_length: int | None
 ) -> list[int]:
-    """The greatest length of the answer to each source, 0 where the model can give none."""
+    """Greatest length of the answer to each source; 0 if the source is too long for the model."""
     if source.dim() < 2 or source.shape[1] == 0:
         raise ValueError(f"source must be [B, S, ...] with S >= 1; got {list(source.shape)}")
     if max_length is None:
         max_length = 2 * source.shape[1] + 10
     check_positive(max_length=max_length)
     steps = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
+    # A limit depends on the source's own length, not on the padding: an answer must not change
+    # with the batch around it.
     longest = {count: model.longest_answer(count) for count in set(steps)}
     return [
         max_length if (limit := longest[count]) is None else min(max_length, limit)
@@ -76,28 +79,28 @@ def _limits(
 def greedy(
     model: EncoderDecoder, source: Tensor, mask: Tensor | None = None, max_length: int | None = None
 ) -> Tensor:
-    """At each step the likeliest token, until the end mark.
+    """Answer with the likeliest token at each step, until the end mark.
 
     Args:
-        model: answers in tokens.
+        model: a model that answers in tokens.
         source: ``[B, S]`` or ``[B, S, I]``.
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+        max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default, and never more
+            than :meth:`~memnets.core.EncoderDecoder.longest_answer`.
 
     Returns:
-        ``[B, T]``: the end mark included, padding after it; an answer without an end mark was cut
-        at the greatest length, ``max_length`` or that of
-        :meth:`~memnets.core.EncoderDecoder.longest_answer`.
+        Tokens ``[B, T]``, with the end mark, then padding. An answer without an end mark was cut at
+        the greatest length.
 
     Raises:
-        ValueError: ``max_length`` is less than 1, or the source is empty, or too long for the
-            model.
+        ValueError: ``max_length`` is less than 1, or a source is empty or too long for the model.
     """
     lengths = _limits(model, source, mask, max_length)
     longest = max(lengths, default=0)
     limits = torch.tensor(lengths, device=source.device, dtype=torch.long)
     state = model.encode(source, mask)
     answers = source.new_full((len(source), longest), PAD, dtype=torch.long)
+    # Only rows that still go on are decoded. ``rows`` holds their places in the batch.
     rows = limits.nonzero().squeeze(1)
     if len(rows) < len(source):
         state = model.reorder(state, rows)
@@ -110,7 +113,8 @@ def greedy(
         done = done | (token == END) | (limits[rows] == step + 1)
         if done.all():
             return answers[:, : step + 1]
-        # What has come to its limit must not go on, not even in the company of others.
+        # A row at its own limit must leave at once, even if few rows are done: the model may raise
+        # an error beyond it.
         if step + 1 in lengths or done.float().mean() > _IDLE_SHARE:
             going = (~done).nonzero().squeeze(1)
             rows, token, done = rows[going], token[going], done[going]
@@ -128,24 +132,27 @@ def beam_search(
     count: int = 1,
     max_length: int | None = None,
 ) -> Hypotheses:
-    """The best answers by log probability over length penalty, of those that a beam meets.
+    """Find the best answers by log probability over length penalty, with a beam.
 
-    The penalty of an answer of T tokens, the end mark included, is ``((5 + T) / 6) ** alpha`` (Wu
-    et al. 2016, equation 14). A search ends when it has found as many whole answers as the beam is
-    wide, or when what it follows can't become better than the worst of the best that it has.
+    The penalty of an answer of T tokens, with the end mark, is ``((5 + T) / 6) ** alpha`` (Wu et
+    al. 2016, equation 14). The search for an answer ends once it has found ``beam`` whole answers,
+    or once no unfinished answer can still become better than the n-th best whole one.
 
     Args:
-        model: answers in tokens.
+        model: a model that answers in tokens.
         source: ``[B, S]`` or ``[B, S, I]``.
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-        beam: how many answers are followed at once, at least 1.
+        beam: number of unfinished answers that the search follows at once, at least 1.
         length_penalty: alpha, at least 0; 0 favours short answers.
-        count: n, how many of the best are wanted, 1 to ``beam``.
-        max_length: of an answer, at least 1; ``2 S + 10`` if not given; never more than
-            :meth:`~memnets.core.EncoderDecoder.longest_answer` says.
+        count: n, the number of answers to return for each source, 1 to ``beam``.
+        max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default, and never more
+            than :meth:`~memnets.core.EncoderDecoder.longest_answer`.
+
+    Returns:
+        The ``count`` best answers to each source.
 
     Raises:
-        ValueError: a number is out of its range, or the source is empty, or too long for the model.
+        ValueError: a number is out of its range, or a source is empty or too long for the model.
     """
     check_search(beam, length_penalty, count, max_length)
     lengths = _limits(model, source, mask, max_length)
@@ -154,15 +161,16 @@ def beam_search(
     limits = torch.tensor(lengths, device=device, dtype=torch.long)
 
     state = model.encode(source, mask)
-    # The sequences of the batch that are still searched: of a limit of 0 there is nothing to say.
+    # Places in the batch of the sources that are still searched; a limit of 0 means no answer.
     rows = limits.nonzero().squeeze(1)
     state = model.reorder(state, rows.repeat_interleave(beam))
-    # What is followed: only the first of each beam at first, since all are the same.
+    # The unfinished answers. At first all rows of a beam are the same, so only one of them counts:
+    # the others would fill the beam with copies.
     scores = torch.full((len(rows), beam), -torch.inf, device=device)
     scores[:, 0] = 0.0
     tokens = torch.full((len(rows), beam, longest), PAD, device=device)
     token = torch.full((len(rows), beam), BEGIN, device=device)
-    # What is whole, the best first.
+    # The whole answers so far, best first.
     best = Hypotheses(
         torch.full((batch, beam, longest), PAD, device=device),
         torch.full((batch, beam), -torch.inf, device=device, dtype=torch.double),
@@ -173,14 +181,16 @@ def beam_search(
         logits, state = model.decode(token.view(-1, 1), state)
         logs = logits[:, -1].float().log_softmax(-1).view(len(rows), beam, -1)
         size = logs.shape[-1]
-        # Of 2 beam candidates at most beam end, so that beam are left to go on with.
+        # Each unfinished answer can end in one way, so among 2 * beam candidates at least ``beam``
+        # go on.
         total, index = (scores.unsqueeze(-1) + logs).flatten(1).topk(min(2 * beam, beam * size), -1)
         parent, chosen = index // size, index % size
         ended = chosen == END
         candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, longest))
         candidates[:, :, step] = chosen
 
-        # Whole is only what is among the beam's best: a likelier word is never given up for an end.
+        # An end counts only among the best ``beam`` candidates: an unlikely end must not take the
+        # place of a likelier word.
         limit = limits[rows].unsqueeze(1)
         last = limit == steps
         penalty = ((5 + steps) / 6) ** length_penalty
@@ -197,7 +207,8 @@ def beam_search(
         token = chosen.gather(1, order)
         tokens = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
         parent = parent.gather(1, order)
-        # Log probabilities only fall; the penalty is greatest at the greatest length.
+        # The best score that an unfinished answer can still reach: log probabilities only fall, and
+        # the penalty is greatest at the greatest length.
         bound = scores[:, 0] / ((5 + limit.squeeze(1)) / 6) ** length_penalty
         unsettled = (kept[:, -1] == -torch.inf) & (bound > kept[:, count - 1]) & ~last.squeeze(1)
         going = unsettled.nonzero().squeeze(1)
@@ -205,6 +216,8 @@ def beam_search(
             break
         offset = torch.arange(len(rows), device=device).unsqueeze(1) * beam
         chosen_rows = (parent + offset)[going].flatten()
+        # While no source has left, rows stay beside rows of their own source, and a model need not
+        # copy its memory of the source.
         whole_batch = len(going) == len(rows)
         state = model.reorder(state, chosen_rows, same_source=whole_batch)
         rows, scores, tokens, token = rows[going], scores[going], tokens[going], token[going]
@@ -225,15 +238,15 @@ def generate(
     """Answer in tokens, ``[B, T]``: :func:`greedy`, or the best answer of a :func:`beam_search`.
 
     Args:
-        model: answers in tokens.
+        model: a model that answers in tokens.
         source: ``[B, S]`` or ``[B, S, I]``.
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
-        beam: how many answers are followed at once, at least 1; 1 is greedy.
+        beam: number of unfinished answers to follow at once, at least 1; 1 = greedy.
         length_penalty: see :func:`beam_search`.
-        max_length: of an answer, at least 1; ``2 S + 10`` if not given.
+        max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default.
 
     Raises:
-        ValueError: a number is out of its range, or the source is empty.
+        ValueError: a number is out of its range, or a source is empty or too long for the model.
     """
     check_positive(beam=beam)
     if beam == 1:
@@ -241,38 +254,25 @@ def generate(
     return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
 
 
-def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
-    """What a model is told of its actions: which it took, and what each brought.
-
-    Args:
-        actions: whole numbers ``[*B]``.
-        rewards: what each action would have brought, ``[*B, O]``.
-
-    Returns:
-        The action, one-hot, and its reward, ``[*B, O + 1]``.
-    """
-    taken = nn.functional.one_hot(actions, rewards.shape[-1])
-    brought = rewards.gather(-1, actions.unsqueeze(-1))
-    return torch.cat([taken.to(rewards.dtype), brought], -1)
-
-
 @torch.no_grad()
 def play(
     model: EncoderDecoder, source: Tensor, rewards: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """At each step the likeliest action; the next input is its :func:`feedback`, at first zeros.
+    """Take the likeliest action at each step; the next input is its :func:`feedback`.
+
+    The first input is zeros.
 
     Args:
-        model: of which an input is an action, one-hot, and its reward.
+        model: a model whose inputs are an action, one-hot, and its reward.
         source: ``[B, S, O + 1]``.
-        rewards: what each action would bring at each step, ``[B, T, O]``.
+        rewards: reward of each action at each step, ``[B, T, O]``.
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
 
     Returns:
         The actions, ``[B, T]``.
 
     Raises:
-        ValueError: there is no step to play, or the model has other than O actions.
+        ValueError: there is no step to play, or the model has another number of actions than O.
     """
     if rewards.dim() != 3 or rewards.shape[1] == 0:
         raise ValueError(f"rewards must be [B, T, O] with T >= 1; got {list(rewards.shape)}")

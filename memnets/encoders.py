@@ -1,4 +1,4 @@
-"""Encoders: from a source to a vector for each of its steps, and one for all."""
+"""Encoders: networks from a source to a vector for each of its steps, and a summary."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = ["Process", "Recurrent", "SelfAttention"]
 class Recurrent(Encoder):
     """A controller that runs over the source, in one direction or in both.
 
-    With both, a vector holds what came before and what comes after its step (Bahdanau et al. 2015,
-    section 3.2); the summary is what each direction ends with.
+    With both directions, the vector of a step depends on the steps before and after it (Bahdanau et
+    al. 2015, section 3.2). The summary is the last output of each direction.
 
     Args:
         input_size: width of the input, at least 1.
         controller: makes a cell from the width of its input: a class, its other arguments given.
-        layers: how many such passes, one on another, at least 1.
-        bidirectional: whether a second controller runs backwards.
-        dropout: between the passes, in ``[0, 1)``.
+        layers: number of layers, at least 1; each reads the output of the one below.
+        bidirectional: whether a second controller in each layer runs backwards.
+        dropout: dropout between the layers, in ``[0, 1)``.
     """
 
     def __init__(
@@ -58,14 +58,18 @@ class Recurrent(Encoder):
             passes = [make("controller", controller, Cell, size) for _ in range(1 + bidirectional)]
             self.forwards.append(passes[0])
             self.backwards.extend(passes[1:])
+            # The next layer reads both directions, side by side.
             size = sum(each.output_size for each in passes)
         self.output_size = size
+        # The last output of each direction, side by side, has the same width.
         self.summary_size = self.output_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``[B, S, input_size] -> [B, S, output_size], [B, summary_size]``."""
         batch, steps, _ = inputs.shape
         lengths = mask.sum(1, keepdim=True) if mask is not None else None
+        # A backward pass starts at the last step, not at the padding behind it. Both directions can
+        # then run without a mask: padding comes last, and its outputs reach no other step.
         order = _backwards(lengths, batch, steps, inputs.device)
         for layer, controller in enumerate(self.forwards):
             inputs = self.dropout(inputs) if layer else inputs
@@ -86,7 +90,7 @@ def _unroll(controller: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _last(outputs: Tensor, lengths: Tensor | None) -> Tensor:
-    """The output of the last step that is not padding, ``[B, H]``."""
+    """Output of the last step before the padding, ``[B, H]``."""
     if lengths is None:
         return outputs[:, -1]
     index = (lengths - 1).clamp_min(0).unsqueeze(-1).expand(-1, -1, outputs.shape[-1])
@@ -96,7 +100,7 @@ def _last(outputs: Tensor, lengths: Tensor | None) -> Tensor:
 def _backwards(
     lengths: Tensor | None, batch: int, steps: int, device: torch.device
 ) -> Tensor | None:
-    """Where each step of a reversed sequence comes from, padding left in its place: ``[B, S]``."""
+    """Index ``[B, S]`` that reverses each sequence and leaves its padding in place."""
     if lengths is None:
         return None
     forwards = torch.arange(steps, device=device).expand(batch, -1)
@@ -112,21 +116,21 @@ def _reorder(inputs: Tensor, order: Tensor | None) -> Tensor:
 class SelfAttention(Encoder):
     """Transformer layers (Vaswani et al. 2017, section 3.1); the summary is the mean of the steps.
 
-    The source is a set, unless it is ordered or has positions: a permutation of its steps permutes
-    their vectors, and the summary stays.
+    Without ``ordered`` and ``positions`` the source is a set: a permutation of its steps permutes
+    their vectors and leaves the summary unchanged.
 
     Args:
         input_size: width of the input and of the vectors, at least 1.
-        layers: at least 1.
-        heads: a divisor of ``input_size``.
+        layers: number of layers, at least 1.
+        heads: number of heads, a divisor of ``input_size``.
         hidden_size: width of the feed-forward networks, at least 1.
-        dropout: in ``[0, 1)``.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`~memnets.cells.TransformerLayer`.
-        ordered: whether a step knows its place as a share of the source: a learned vector, times
-            t / S. Enough to tell which step comes first, and no place is new in a source that is
-            longer than those of training.
-        positions: what tells a step its place, counted from the start; ``None`` = nothing does.
-        normalizer: from scores to weights, a copy for each layer; softmax if not given.
+        ordered: whether to add a learned vector times t / S to step t of S. It tells the order of
+            the steps, and its values stay in the same range for sources longer than in training.
+        positions: vectors to add for the places of the steps, counted from the start; ``None`` =
+            no positions.
+        normalizer: turns scores into weights; each layer gets a copy; softmax by default.
     """
 
     place: Tensor | None
@@ -163,25 +167,26 @@ class SelfAttention(Encoder):
         vectors = self.stack(inputs, mask)
         if mask is None:
             return vectors, vectors.mean(1)
+        # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
         inside = mask.unsqueeze(-1)
         return vectors, vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
 
 
 class Process(Encoder):
-    """Read a set, then think about it: *read* and *process* of Vinyals et al. 2016, section 4.
+    """Encoder of a set: *read* and *process* of Vinyals et al. 2016, section 4.
 
-    Each step of the source becomes a slot by itself, through a small network. Then an LSTM without
-    input looks at the slots for so many steps (equations 3 to 7)::
+    A small network turns each step of the source into a slot, independently of the others. Then an
+    LSTM without input reads the slots for P steps (equations 3 to 7)::
 
         q_t = LSTM(r_{t-1}, q_{t-1})        r_t = read(memory, q_t)
 
-    and the summary is ``[q_P, r_P]``. It does not depend on the order of the source.
+    The summary is ``[q_P, r_P]``. It does not depend on the order of the source.
 
     Args:
         input_size: width of the input and of the slots, at least 1.
-        steps: P, at least 1.
-        hidden_size: of the small network, at least 1; ``input_size`` if not given.
-        attention: how the slots are addressed; by content with the dot product if not given.
+        steps: P, the number of reads, at least 1.
+        hidden_size: width of the small network, at least 1; ``input_size`` by default.
+        attention: addressing of the slots; by content with the dot product by default.
     """
 
     def __init__(
@@ -208,6 +213,7 @@ class Process(Encoder):
         """``[B, S, input_size] -> [B, S, input_size], [B, 2 input_size]``."""
         slots = self.slots(inputs)
         memory = Memory(slots, slots, None if mask is None else mask.unsqueeze(1))
+        # The LSTM's input is the last read; its state, not the input, carries the query on.
         state, looked = self.process.initial_state(len(slots)), self.attention.initial_state(memory)
         read = torch.zeros_like(slots[:, 0])
         for _ in range(self.steps):

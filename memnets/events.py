@@ -1,7 +1,8 @@
-"""Events: parts report what they do, to whoever listens.
+"""Events: reports of the parts to listeners.
 
-A part calls :func:`report` in its definition and does not know who listens; mostly nobody does, and
-then a report costs next to nothing. A listener hears all parts that run within its block::
+A part calls :func:`report` in its definition and does not know the listeners. Usually there are
+none, and a report costs almost nothing. A listener receives the events of all parts that run within
+its context::
 
     with events.listen(lambda event: print(event.step, event.part, event.kind)):
         model.logits(batch)
@@ -11,20 +12,20 @@ Kinds, with the shapes of their values:
 ========== ================ ====================================================================
 kind       reported by      value
 ========== ================ ====================================================================
-weights    an addressing    what each query takes of each slot, ``[*B, Q, N]``
+weights    an addressing    weights of each query, ``[*B, Q, N]``
 read       a memory         weights of its read heads, ``[B, H, N]``
 write      a memory         weights of its write heads, ``[B, H, N]``
-erase      a memory         the share that each write head erases where it writes, ``[B, H, W]``
+erase      a memory         erase vectors of its write heads, in ``[0, 1]``, ``[B, H, W]``
 emptied    a memory         slots that are emptied before the heads write, one-hot ``[B, H, N]``
 add        a memory         vectors that its write heads add, ``[B, H, W]``
 memory     a memory         the slots after the step, ``[B, N, W]``
-usage      a memory         how much each slot is in use after the step, ``[B, N]``
-link       a memory         how far slot i was written right after slot j, ``[B, N, N]``
+usage      a memory         usage of each slot after the step, ``[B, N]``
+link       a memory         degree to which slot i was written right after slot j, ``[B, N, N]``
 ========== ================ ====================================================================
 
-A part of one's own may report kinds of its own. A sequence that skips a step (mask False) reports
-what the step would have done. Fast twins make no reports: while anybody listens, the definitions
-run (:mod:`memnets.fast`), also in place of what ``torch.compile`` has made of them.
+Your own parts may report further kinds. A sequence that skips a step (mask False) reports the step
+as if it had taken it. Fast twins make no reports: while there is a listener, the definitions run
+(:mod:`memnets.fast`), also in place of code from ``torch.compile``.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ __all__ = ["Event", "listen", "listening", "report"]
 
 
 class Event(NamedTuple):
-    """Something that a part did.
+    """A report of a part.
 
     Attributes:
-        step: how many events of this kind the part reported before, since the listener listens. A
-            part that takes its steps one by one reports one event a step.
-        part: who reports it.
-        kind: what it is, see :mod:`memnets.events`.
-        value: the tensor itself, with its gradient.
+        step: number of earlier events of this kind from the same part to the same listener. A part
+            that takes its steps one by one reports one event for each step.
+        part: the part that reports.
+        kind: kind of the event, see :mod:`memnets.events`.
+        value: the tensor itself, attached to its graph.
     """
 
     step: int
@@ -66,9 +67,10 @@ _listeners: ContextVar[tuple[Callable[[nn.Module, str, Tensor], None], ...]] = C
 
 @contextmanager
 def listen(listener: Callable[[Event], None]) -> Iterator[None]:
-    """Call the listener with each event that is reported within the block.
+    """Call a listener with each event within this context.
 
-    Blocks may be nested: every listener hears every event. Other threads are not heard.
+    Contexts may be nested: every listener receives every event. Events of other threads are not
+    received.
     """
     steps: Counter[tuple[nn.Module, str]] = Counter()
 
@@ -76,7 +78,8 @@ def listen(listener: Callable[[Event], None]) -> Iterator[None]:
         listener(Event(steps[part, kind], part, kind, value))
         steps[part, kind] += 1
 
-    # A graph that was compiled before holds no reports. To load the compiler takes seconds.
+    # Code that was compiled before has no reports, so it must not run. If the compiler was never
+    # loaded, there is none; to load it here would take seconds.
     compiler = "torch._dynamo" in sys.modules
     token = _listeners.set((*_listeners.get(), hear))
     try:
@@ -87,16 +90,16 @@ def listen(listener: Callable[[Event], None]) -> Iterator[None]:
 
 
 def listening() -> bool:
-    """Whether anybody listens; nobody does in a graph that is compiled or exported."""
+    """Whether there is a listener; never within a graph that is compiled or exported."""
     return not torch.compiler.is_compiling() and bool(_listeners.get())
 
 
 def report(part: nn.Module, **values: Tensor) -> None:
-    """Tell all listeners what a part did.
+    """Report events of a part to all listeners.
 
     Args:
-        part: who reports.
-        values: kind -> value, an event each.
+        part: the part that reports.
+        values: values of the events, by their kind.
     """
     if torch.compiler.is_compiling():  # a graph cannot read a context variable
         return

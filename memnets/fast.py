@@ -1,4 +1,4 @@
-"""Fast twins: which of them runs where a definition is asked for.
+"""Fast twins: faster implementations with the same result, and the choice among them.
 
 A part holds its definition and knows no twin of it. A module of twins, such as
 :mod:`memnets.kernels`, registers them from outside::
@@ -6,20 +6,18 @@ A part holds its definition and knows no twin of it. A module of twins, such as
     @fast.twin(NTM, "step", fits=...)
     def step(part, inputs, state): ...
 
-and the base class of the part asks :func:`find` before it runs the definition. A twin runs only
-where all of this holds:
+The base class of the part calls :func:`find` before it runs the definition. A twin runs only if:
 
-- the part is of exactly the class that the twin is registered for, since a subclass may compute
-  something else;
-- the twin's own ``fits`` says yes to the part and its inputs;
-- all floating-point inputs are float32 or float64, outside of autocast, unless the twin says that
-  it can run in any precision;
-- nobody listens to what the definitions report (:mod:`memnets.events`), and the call is not
-  within :func:`naive`, nor under a transform of ``torch.func``, in forward mode,
-  or in a graph that is compiled, exported or traced; of such a graph the twins that are PyTorch's
-  own (``any_precision``) may be a part.
+- the part is of exactly the registered class, since a subclass may compute something else;
+- the twin's own ``fits`` accepts the part and its inputs;
+- all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
+  ``any_precision`` accepts all types;
+- nobody listens to the reports of the definition (:mod:`memnets.events`);
+- the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, or in
+  a graph that is compiled, exported or traced. In a graph, twins with ``any_precision`` may run:
+  they consist of PyTorch's own operations.
 
-A twin computes what the definition computes, gradients too. One law holds for all of them
+Values and gradients of a twin equal those of the definition. One law checks all twins
 (``tests/laws/test_twins.py``).
 """
 
@@ -40,21 +38,22 @@ __all__ = ["Twin", "applies", "enabled", "find", "naive", "transformed", "twin",
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Modules that register twins when they are imported, which is when the first twin is asked for.
+#: Modules that register twins. The first call of :func:`find` or :func:`twins` imports them, so
+#: that parts need not import their kernels.
 PROVIDERS = ["memnets.kernels"]
 
 _enabled: ContextVar[bool] = ContextVar("memnets_fast_enabled", default=True)
 
 
 class Twin(NamedTuple):
-    """A fast way to do what a method of a part does.
+    """A fast implementation of a method of a part, or of a function.
 
     Attributes:
-        part: the class of the part, or a function for a twin of a function.
-        method: the name of the method; empty for a function.
-        fits: whether the twin can take these arguments, those of :attr:`run`.
-        run: takes the part and the arguments of the method; its result is that of the method.
-        any_precision: whether it can run in 16-bit types and under autocast too.
+        part: class of the part, or the function.
+        method: name of the method; empty for a function.
+        fits: takes the arguments of :attr:`run` and tells whether the twin can run with them.
+        run: takes the part and the arguments of the method and returns the method's result.
+        any_precision: whether the twin can run in 16-bit types and under autocast too.
     """
 
     part: Any
@@ -76,10 +75,10 @@ def twin(
     """Register the decorated function as a twin; the last one registered is tried first.
 
     Args:
-        part: a class of parts, or a function.
-        method: the method of the class that it stands for.
-        fits: takes the arguments of the twin, and says whether it can run with them.
-        any_precision: whether it can run in 16-bit types and under autocast too.
+        part: class of the part, or a function.
+        method: name of the method that the twin replaces; empty for a function.
+        fits: takes the arguments of the twin and tells whether it can run with them.
+        any_precision: whether the twin can run in 16-bit types and under autocast too.
     """
 
     def register(run: Function) -> Function:
@@ -92,14 +91,14 @@ def twin(
 
 
 def twins() -> list[Twin]:
-    """All twins that are registered."""
+    """All registered twins."""
     _load()
     return [one for same in _twins.values() for one in same]
 
 
 @contextmanager
 def naive() -> Iterator[None]:
-    """Run the plain definitions alone, for instance to see every weight on the way."""
+    """Run no twins within this context, for instance to observe every weight on the way."""
     token = _enabled.set(False)
     try:
         yield
@@ -109,13 +108,14 @@ def naive() -> Iterator[None]:
 
 def enabled() -> bool:
     """Whether any twins may run here."""
-    if torch.compiler.is_dynamo_compiling():  # which cannot read a context variable
+    # Dynamo cannot read a context variable. ``_plain`` turns down most twins there.
+    if torch.compiler.is_dynamo_compiling():
         return True
     return _enabled.get() and not events.listening() and not transformed()
 
 
 def transformed() -> bool:
-    """Whether tensors may carry more than a value: under ``torch.func``, and in forward mode."""
+    """Whether tensors may carry more than a value: under ``torch.func`` or in forward mode."""
     return _transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
@@ -124,24 +124,25 @@ _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_acti
 
 
 def applies(*tensors: Tensor) -> bool:
-    """Whether every twin may run here on these tensors: see the conditions above."""
+    """Whether twins of every kind may run here on these tensors; see the module's conditions."""
     return enabled() and _plain(tensors)
 
 
 def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
-    """The twin to run in place of a definition.
+    """Find the twin to run in place of a definition.
 
     Args:
         part: a part, or a function.
-        method: the name of the method that is asked for; empty for a function.
-        *arguments: those of the method; tensors in tuples, named tuples and lists count too.
+        method: name of the method; empty for a function.
+        *arguments: arguments of the method; tensors in tuples, named tuples and lists count too.
 
     Returns:
-        A function of the arguments (for a part, of the part and the arguments), or ``None`` where
-        the definition is to run.
+        A function of the part and the arguments (of the arguments alone for a function), or
+        ``None`` if the definition must run.
     """
     key = part if method == "" else type(part)
     candidates = _twins.get((key, method))
+    # Most parts have no twin: for them, this lookup must be all that a step pays.
     if candidates is None:
         if not PROVIDERS:
             return None
@@ -160,6 +161,7 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
 
 
 def _load() -> None:
+    # Each provider is taken off the list first: its own import may call ``find`` again.
     while PROVIDERS:
         import_module(PROVIDERS.pop(0))
 
@@ -167,8 +169,9 @@ def _load() -> None:
 def _plain(arguments: Any) -> bool:
     """Whether all numbers are in single or double precision, outside of autocast and of graphs."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state():
-        return False  # a graph would have to hold the twin
+        return False  # a graph cannot record a twin's own autograd.Function
     device = None
+    # A loop, not a recursion: this runs at every step.
     stack = list(arguments)
     while stack:
         argument = stack.pop()

@@ -1,4 +1,4 @@
-"""Features: what a model sees of an image or a vector of numbers."""
+"""Features: networks from an image or a vector of numbers to the vector that a model uses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Features", "FourierFeatures", "ImageFeatures", "VectorFeatures", "ma
 
 
 class Features(nn.Module, ABC):
-    """From an input to the vector that stands for it.
+    """Base class for features: functions from an input to a vector that represents it.
 
     A subclass takes ``input_size`` as its first argument.
 
     Attributes:
-        input_size: width of an input; of an image, its pixels.
-        output_size: width of the vector.
+        input_size: width of an input; the number of pixels for an image.
+        output_size: width of the result.
     """
 
     input_size: int
@@ -34,11 +34,11 @@ class Features(nn.Module, ABC):
 
 
 class VectorFeatures(Features):
-    """A vector as it is, or a linear map of it.
+    """The unchanged vector, or a linear map of it.
 
     Args:
-        input_size: at least 1.
-        output_size: at least 1; ``None`` = as it is.
+        input_size: width of the input, at least 1.
+        output_size: width of the linear map's result, at least 1; ``None`` = no linear map.
     """
 
     def __init__(self, input_size: int, output_size: int | None = None) -> None:
@@ -59,14 +59,14 @@ class VectorFeatures(Features):
 
 
 class FourierFeatures(Features):
-    """Numbers, and beside them their sines and cosines at frequencies that double.
+    """Numbers with their sines and cosines at frequencies that double.
 
     ``[x, sin(2^k pi x), cos(2^k pi x)]`` for k from 0 to F - 1 (Mildenhall et al. 2020, equation
-    4): numbers in ``[0, 1]`` that differ by little look different.
+    4). They make a small difference of two numbers in ``[0, 1]`` easy to see for a network.
 
     Args:
-        input_size: at least 1.
-        frequencies: F, at least 1.
+        input_size: width of the input, at least 1.
+        frequencies: F, the number of frequencies, at least 1.
     """
 
     def __init__(self, input_size: int, frequencies: int = 5) -> None:
@@ -87,17 +87,19 @@ class FourierFeatures(Features):
 class ImageFeatures(Features):
     """Layers of a 3 x 3 convolution, a norm, max-pooling by 2 and ReLU, then a norm of the vector.
 
-    The four layers of 64 filters that the papers on few examples share (Vinyals et al. 2016; Snell
-    et al. 2017, section 3.1), but that each filter is normalised over its own image, not over the
-    batch: an image then looks the same whatever comes with it. Most of the time goes into the first
-    two layers, so that fewer filters in the first make it fast.
+    The default is the network of the papers on few-shot learning: four layers of 64 filters
+    (Vinyals et al. 2016; Snell et al. 2017, section 3.1). One thing differs: each filter is
+    normalised over its own image, not over the batch, so that the features of an image do not
+    depend on the others. Most of the time goes into the first two layers; fewer filters in the
+    first make the network faster.
 
     Args:
-        input_size: pixels of a square image of one channel, row by row.
-        filters: of each layer, each at least 1; each layer halves the sides of the image.
+        input_size: number of pixels of a square image of one channel, row by row.
+        filters: number of filters of each layer, each at least 1. Each layer halves the sides of
+            the image.
 
     Raises:
-        ValueError: a size is out of its range, or the image is not square, or too small.
+        ValueError: a size is out of its range, or the image is not square or is too small.
     """
 
     def __init__(self, input_size: int, filters: Sequence[int] = (64, 64, 64, 64)) -> None:
@@ -119,7 +121,7 @@ class ImageFeatures(Features):
                 [
                     nn.Conv2d(before, count, 3, padding=1, bias=False),
                     nn.GroupNorm(count, count),
-                    # ReLU keeps the greatest the greatest: after the pool it has less to do.
+                    # Max-pooling and ReLU commute; after the pool, ReLU has a quarter to do.
                     nn.MaxPool2d(2),
                     nn.ReLU(),
                 ]
@@ -134,10 +136,14 @@ class ImageFeatures(Features):
 
 
 def made_features(features: Callable[[int], Features] | None, input_size: int) -> Features:
-    """Features of an input of so many numbers, the numbers as they are if none are given.
+    """Make features for inputs of a given width.
+
+    Args:
+        features: makes the features from the width of an input; ``None`` = the input itself.
+        input_size: width of an input.
 
     Raises:
-        TypeError: features were given that are made already.
+        TypeError: ``features`` is a finished module, not a function that makes one.
     """
     if features is None:
         return VectorFeatures(input_size)

@@ -1,20 +1,17 @@
-"""Files that are never half-written, results kept in them, and YAML within bounds."""
+"""Files that are never half-written, a cache of results in files, and YAML within bounds."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-
-if sys.platform != "win32":
-    import fcntl
+from filelock import FileLock, Timeout
 
 __all__ = [
     "FolderInUse",
@@ -40,66 +37,47 @@ _YAMLLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NoPlainFile(OSError, ValueError):
-    """A path leads to a folder, a device, a pipe or a socket, where a file was expected."""
+    """Error: a path leads to a folder, a device, a pipe or a socket instead of a file."""
 
 
 class FolderInUse(ValueError):
-    """Another process writes to a folder."""
-
-
-#: Descriptors of the folders that this process has locked.
-_locked: set[int] = set()
+    """Error: another process writes to a folder."""
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder, where the system has such locks.
+def only_writer(folder: Path, name: str = ".lock") -> Iterator[Path]:
+    """Keep other processes from writing to a folder; gives the file that is locked.
 
-    The system frees the lock when the process ends, however that is; a process that it forked, such
-    as a worker that makes batches, does not hold the lock any longer.
+    The lock is free when the process ends, however that is; processes that it forks, such as
+    workers that make batches, do not hold it. The file stays in the folder, which means nothing.
+
+    Args:
+        folder: that is written to.
+        name: of the file, for a folder in which several things may be done at once.
 
     Raises:
         FolderInUse: another one has the lock.
+        NoPlainFile: there is something that is no file in the place of the lock.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(target_of(folder / name), timeout=0)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another training writes to {folder}; wait for it, or stop it"
-            raise FolderInUse(message) from error
-    except BaseException:
-        os.close(descriptor)
-        raise
-    _locked.add(descriptor)
+        lock.acquire()
+    except Timeout as error:
+        message = f"another training writes to {folder}; wait for it, or stop it"
+        raise FolderInUse(message) from error
     try:
-        yield
+        yield Path(lock.lock_file)
     finally:
-        if descriptor in _locked:  # not so in a forked process
-            _locked.remove(descriptor)
-            os.close(descriptor)
-
-
-def _leave_locks_to_parent() -> None:
-    """Close what a forked process has inherited; its parent's lock lives as long as the parent."""
-    while _locked:
-        os.close(_locked.pop())
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_leave_locks_to_parent)
+        lock.release()
 
 
 def target_of(path: str | Path) -> Path:
-    """The file that is written when a path is: links are followed, so that they stay links.
+    """Follow symbolic links to the file that a write to a path changes; it need not exist.
 
-    Every file that this project writes is found by this function. The file need not exist yet.
+    Every write of this project goes through this function, so that links stay links.
 
     Raises:
-        NoPlainFile: the path leads to something that is no file, such as a folder or a device.
+        NoPlainFile: the path leads to a folder, a device or the like.
     """
     target = Path(os.path.realpath(path))
     _check_plain(path, target, "to write")
@@ -121,24 +99,25 @@ def _check_plain(path: str | Path, target: Path, purpose: str) -> None:
         "a link that leads back to itself": stat.S_ISLNK,
     }
     kind = next((name for name, is_kind in kinds.items() if is_kind(mode)), "something else")
-    raise NoPlainFile(f"expected a file {purpose} at {path}; it is no plain file but {kind}")
+    raise NoPlainFile(f"expected a file {purpose} at {path}; it is not a plain file but {kind}")
 
 
 def read_text(path: str | Path, most: int = _MOST_BYTES, what: str = "a file") -> str:
-    """The text of a file, UTF-8.
+    """Read a file of UTF-8 text.
 
     Args:
-        path: of the file.
-        most: bytes that it may have.
-        what: is expected, for an error.
+        path: path of the file.
+        most: most bytes of the file.
+        what: name of the expected content, for an error.
 
     Raises:
-        ValueError: there is no such file, it is no plain file, is too large, or is no text.
+        ValueError: there is no such file, it is not a plain file, is too large, or is not text.
     """
     if not os.path.lexists(path):
         raise ValueError(f"expected {what} at {path}; there is no such file")
     target = Path(os.path.realpath(path))
     _check_plain(path, target, "to read")
+    # One byte more than allowed tells whether the file is too large, without reading all of it.
     with target.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -146,21 +125,23 @@ def read_text(path: str | Path, most: int = _MOST_BYTES, what: str = "a file") -
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected {what} at {path}; it is no text in UTF-8") from error
+        raise ValueError(f"expected {what} at {path}; it is not text in UTF-8") from error
 
 
 def check_yaml(text: str) -> None:
-    """Check that YAML is within bounds before anything is made of it.
+    """Check that YAML is within bounds before any value is built from it.
 
-    Few letters may stand for more values than any memory holds, or for one that holds itself.
+    With aliases, a few letters can stand for more values than fit into memory, or for a value that
+    contains itself.
 
     Raises:
-        yaml.YAMLError: it is no YAML, is nested too deeply, has too many values, or refers to a
-            value from within itself.
+        yaml.YAMLError: the text is not YAML, is nested too deeply, has too many values, or refers
+            to a value from within itself.
     """
     if len(text) > _MOST_BYTES:
         raise yaml.YAMLError(f"expected at most {_MOST_BYTES} letters; got {len(text)}")
-    # How many values an anchor stands for; None while it is still open.
+    # The number of values behind each anchor; None while it is still open. The events of the parser
+    # are counted, since the loader would build the values first.
     sizes: dict[str, int | None] = {}
     open_nodes: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=_YAMLLoader):
@@ -195,10 +176,10 @@ def check_yaml(text: str) -> None:
 
 
 def load_yaml(text: str) -> Any:
-    """Plain values of YAML, within the bounds of :func:`check_yaml`.
+    """Read plain values from YAML, within the bounds of :func:`check_yaml`.
 
     Raises:
-        yaml.YAMLError: see there; or a value cannot be read.
+        yaml.YAMLError: the text is out of bounds, or a value cannot be read.
     """
     check_yaml(text)
     try:
@@ -208,43 +189,47 @@ def load_yaml(text: str) -> Any:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Settings of a config, name -> value.
+    """Read the settings of a config, by name.
 
     Raises:
-        ValueError: it cannot be read, or is none.
+        ValueError: the file cannot be read or is not a config.
     """
     text = read_text(path, what="a config")
     try:
         settings = load_yaml(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"expected a config at {path}; it is no YAML ({reason})") from error
+        raise ValueError(f"expected a config at {path}; it is not YAML ({reason})") from error
     if settings is None:
         raise ValueError(f"expected a config at {path}; it is empty")
     if not isinstance(settings, dict):
-        raise ValueError(f"expected a config at {path}; it holds no settings, name: value")
+        raise ValueError(f"expected a config at {path}; it has no settings of the form name: value")
     return settings
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file such that at every moment the old or the new content is there, whole.
+    """Write a file so that its path holds either the whole old or the whole new content.
 
-    A link stays one: the file that it leads to is written.
+    A symbolic link stays; the file that it leads to is written.
 
     Args:
-        path: its folder is made if need be.
-        write: is given the open file.
+        path: path of the file; its folder is made if missing.
+        write: writes the content to the open file that it takes.
 
     Raises:
-        NoPlainFile: there is something that is no file, such as a folder or a device.
+        NoPlainFile: the path leads to a folder, a device or the like.
     """
     path = target_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since a rename is atomic within one file system alone; with the number of
+    # the process, so that two writers do not meet.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             write(file)
             file.flush()
+            # The content must reach the disk before the name does, or a power cut may leave an
+            # empty file.
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
@@ -252,19 +237,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def cached(folder: Path, key: bytes, compute: Callable[[], bytes]) -> bytes:
-    """What ``compute`` returns for ``key``, computed once and kept in a file.
+    """Result of ``compute`` for ``key``, computed once and kept in a file.
 
-    Several processes may ask at once: each file is whole, and all of them hold the same.
+    Several processes may call it at once: each writes a whole file, all with the same content.
 
     Args:
-        folder: where the files are; made if need be.
-        key: all that the result depends on, the version of the code included.
-        compute: makes the result; called if there is no file for this key, or a damaged one, which
-            is then written anew.
+        folder: folder of the files; made if missing.
+        key: everything that the result depends on, with the version of the code.
+        compute: makes the result. It is called if there is no file for this key, or a damaged one,
+            which is then replaced.
 
     Raises:
         OSError: the file can be neither read nor written.
     """
+    # A hash as name: keys of any length, and no character that a file system forbids.
     path = folder / hashlib.sha256(key).hexdigest()
     if path.is_file():
         content = path.read_bytes()
@@ -277,5 +263,6 @@ def cached(folder: Path, key: bytes, compute: Callable[[], bytes]) -> bytes:
 
 
 def _checksum(path: Path, result: bytes) -> bytes:
-    """Of a result and of the key that gave the file its name."""
+    """Checksum of a result and of its file's name, which stands for the key."""
+    # With the name: a file that was renamed or copied to another key counts as damaged.
     return hashlib.sha256(path.name.encode() + result).digest()

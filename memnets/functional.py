@@ -3,8 +3,8 @@
 Shapes: ``*B`` any leading dimensions, ``Q`` queries (or heads), ``N`` slots, ``W`` slot width,
 ``S`` shift kernel. Weights are ``[*B, Q, N]`` with rows that are non-negative and sum to at most 1.
 
-What 16 bits are too coarse for, or too short of range, is computed in float32; under autocast it
-stays so, and numbers of several types may come together.
+Equations that need more precision or range than 16 bits have are computed in float32 and return
+float32 under autocast. Their arguments may be of several types.
 """
 
 from __future__ import annotations
@@ -71,25 +71,32 @@ def sparsemax(scores: Tensor) -> Tensor:
     Returns:
         ``[..., N]``, rows on the simplex.
     """
-    # The threshold is at least max - 1, so what lies lower has weight 0 and may be clamped: no
+    # The threshold is at least max - 1, so lower scores have weight 0 and may be clamped: no
     # infinity is left that a cumulative sum could turn into NaN.
     shifted = (scores - scores.amax(-1, keepdim=True).detach()).clamp_min(-2.0)
     ordered = shifted.sort(-1, descending=True).values
     rank = torch.arange(1, scores.shape[-1] + 1, dtype=shifted.dtype, device=scores.device)
     total = ordered.cumsum(-1)
-    # Of NaN, to which +inf leads too, nothing is greater: NaN is what becomes of the row.
+    # Comparisons with NaN are False, so a row with NaN or +inf has no support. One slot keeps the
+    # index below valid, and the row becomes NaN.
     support = (1 + rank * ordered > total).sum(-1, keepdim=True).clamp_min(1)
     threshold = (total.gather(-1, support - 1) - 1) / support
     return (shifted - threshold).clamp_min(0.0)
 
 
 class _Entmax15(torch.autograd.Function):
-    """The gradient needs the weights alone; that of the sort has roots of 0."""
+    """1.5-entmax with a gradient of its own.
+
+    The gradient follows from the weights alone. Through the sort it would pass roots of 0, whose
+    slope is infinite.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(scores: Tensor) -> Tensor:
+        # Algorithm 2 works on scores / 2. One more than 1 below the largest has weight 0, so the
+        # clamp changes no weight and removes infinities.
         half = scores / 2
         half = (half - half.amax(-1, keepdim=True)).clamp_min(-2.0)
         ordered = half.sort(-1, descending=True).values
@@ -101,6 +108,7 @@ class _Entmax15(torch.autograd.Function):
         # As in sparsemax, a row with NaN becomes NaN.
         support = (threshold <= ordered).sum(-1, keepdim=True).clamp_min(1)
         weights = (half - threshold.gather(-1, support - 1)).clamp_min(0.0).square()
+        # The root above loses digits where its argument is near 0: the division restores the sum.
         return weights / weights.sum(-1, keepdim=True)
 
     @staticmethod
@@ -110,9 +118,9 @@ class _Entmax15(torch.autograd.Function):
 
     @staticmethod
     def _product(ctx: Any, direction: Tensor) -> Tensor:
-        """The Jacobian, which is symmetric, times a direction."""
+        """Product of the Jacobian, which is symmetric, and a direction."""
         weights: Tensor = ctx.saved_tensors[0]
-        # The root of 0 has no derivative, which a second one would ask for.
+        # The root of 0 has no derivative: a second derivative would be NaN there.
         outside = weights == 0
         root = weights.masked_fill(outside, 1.0).sqrt().masked_fill(outside, 0.0)
         scaled = direction * root
@@ -149,8 +157,8 @@ def masked(
 ) -> Tensor:
     """Weights of the slots that may be addressed: *the* rule for masks, used by every part.
 
-    A masked slot has weight exactly 0 and gets no gradient. A row in which nothing may be addressed
-    is all zeros, and so is its gradient; there is never a NaN.
+    A masked slot has weight exactly 0 and gets no gradient. A row without an open slot is all
+    zeros, and so is its gradient; there is never a NaN.
 
     Args:
         scores: ``[*B, Q, N]``.
@@ -158,10 +166,12 @@ def masked(
         normalize: a function from scores to rows on the simplex, which gives ``-inf`` weight 0.
 
     Returns:
-        ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
+        ``[*B, Q, N]``, rows that sum to 1, or to 0 in rows without an open slot.
     """
     if mask is None:
         return normalize(scores)
+    # A row of ``-inf`` alone would be NaN, and so would its gradient, even where it is replaced
+    # afterwards. A row without an open slot therefore keeps its scores until the last line.
     empty = ~mask.any(-1, keepdim=True)
     weights = normalize(scores.masked_fill(~(mask | empty), -torch.inf))
     return weights.masked_fill(~mask, 0.0)
@@ -177,14 +187,15 @@ def cosine_similarity(query: Tensor, keys: Tensor, epsilon: float = 1e-6) -> Ten
     Args:
         query: ``[*B, Q, W]``.
         keys: ``[*B, N, W]``.
-        epsilon: added to each squared length, inside the root, so that the gradient of a zero row
-            stays finite (as in DeepMind's DNC).
+        epsilon: added to each squared length, inside the root; it keeps the gradient of a zero row
+            finite (as in DeepMind's DNC).
 
     Returns:
         ``[*B, Q, N]`` in ``[-1, 1]``.
     """
     query_length = (query.square().sum(-1, keepdim=True) + epsilon).rsqrt()
     key_length = (keys.square().sum(-1) + epsilon).rsqrt()
+    # The scores are scaled, not the keys: scaled keys would be a copy of the whole memory.
     return (query * query_length) @ keys.mT * key_length.unsqueeze(-2)
 
 
@@ -215,7 +226,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
 
     Args:
         content: weights by content, ``[*B, Q, N]``.
-        previous: weights of the step before, ``[*B, Q, N]``.
+        previous: weights of the last step, ``[*B, Q, N]``.
         gate: g_t in ``[0, 1]``, ``[*B, Q, 1]``; 0 keeps ``previous``, 1 ignores it.
 
     Returns:
@@ -245,9 +256,11 @@ def shift(weights: Tensor, kernel: Tensor) -> Tensor:
             f"a shift kernel needs an odd size of at most the number of slots; "
             f"got size {size} for {slots} slots"
         )
+    # A kernel of one entry is all 1; the product carries its gradient.
     if size == 1:
         return weights * kernel
     reach = size // 2
+    # The circle is cut open: the last slots stand before the first ones, and the reverse.
     padded = torch.cat([weights[..., -reach:], weights, weights[..., :reach]], -1)
     # Window i holds w(i - reach) ... w(i + reach): against the kernel it runs backwards.
     return (padded.unfold(-1, size, 1) @ kernel.flip(-1).unsqueeze(-1)).squeeze(-1)
@@ -266,10 +279,11 @@ def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> T
         mask: bool, broadcasts to ``weights``; True = may be addressed.
 
     Returns:
-        ``[*B, Q, N]``, rows that sum to 1, or to 0 where nothing may be addressed.
+        ``[*B, Q, N]``, rows that sum to 1, or to 0 in rows without an open slot.
     """
     tiny = torch.finfo(weights.dtype).tiny
-    # Behind a mask all the mass may lie on closed slots: then there is no gradient, not 1 / tiny.
+    # Behind a mask all the mass may lie on closed slots. The clamp stops the gradient there; the
+    # sum would give one of 1 / tiny.
     logarithm = (weights + tiny if mask is None else weights.clamp_min(tiny)).log()
     return masked(sharpness * logarithm, mask)
 
@@ -279,12 +293,13 @@ def sharpen(weights: Tensor, sharpness: Tensor, mask: Tensor | None = None) -> T
 
 @full_precision
 def retention(weights: Tensor, free_gates: Tensor) -> Tensor:
-    """How much of each slot is not freed: ``psi_t = prod_i (1 - f_t^i w_{t-1}^{r,i})``.
+    """Share of each slot that is not freed: ``psi_t = prod_i (1 - f_t^i w_{t-1}^{r,i})``.
 
-    Graves et al. 2016, Methods, "Dynamic memory allocation", as are the next three.
+    This function and the next three are from Graves et al. 2016, Methods, "Dynamic memory
+    allocation".
 
     Args:
-        weights: of the read heads, of the step before, ``[*B, H, N]``.
+        weights: weights of the read heads in the last step, ``[*B, H, N]``.
         free_gates: f_t in ``[0, 1]``, ``[*B, H, 1]``.
 
     Returns:
@@ -294,16 +309,17 @@ def retention(weights: Tensor, free_gates: Tensor) -> Tensor:
 
 
 def usage(previous: Tensor, written: Tensor, retention: Tensor) -> Tensor:
-    """``u_t = (u_{t-1} + w_{t-1}^w - u_{t-1} w_{t-1}^w) psi_t``.
+    """Usage of each slot: ``u_t = (u_{t-1} + w_{t-1}^w - u_{t-1} w_{t-1}^w) psi_t``.
 
     Args:
         previous: u_{t-1} in ``[0, 1]``, ``[*B, N]``.
-        written: weights of the write head, of the step before, ``[*B, N]``.
+        written: weights of the write head in the last step, ``[*B, N]``.
         retention: psi_t in ``[0, 1]``, ``[*B, N]``.
 
     Returns:
         ``[*B, N]`` in ``[0, 1]``.
     """
+    # In this form rounding cannot lift a usage above 1.
     return (previous + (1 - previous) * written) * retention
 
 
@@ -311,17 +327,18 @@ def usage(previous: Tensor, written: Tensor, retention: Tensor) -> Tensor:
 def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
     """Weights of free slots: ``a_t(phi_j) = (1 - u_t(phi_j)) prod_{i < j} u_t(phi_i)``.
 
-    The slots phi are in the order of their usage, least first; of slots of one usage the first one
-    comes first. The order is taken as constant: it has no gradient.
+    The slots phi are in order of usage, least first; slots of equal usage keep their order. The
+    order has no gradient.
 
     Args:
         usage: u_t in ``[0, 1]``, ``[..., N]``.
-        epsilon: no slot is taken as less used than this: u is ``epsilon + (1 - epsilon) u_t``, so
-            that the gradient of the product stays finite (as in DeepMind's DNC).
+        epsilon: least usage of a slot: u is ``epsilon + (1 - epsilon) u_t``, which keeps the
+            gradient of the product finite (as in DeepMind's DNC).
 
     Returns:
         ``[..., N]``, >= 0; a row sums to ``1 - prod_i u(i)``.
     """
+    # Stable, since slots of equal usage are common: at the start all are 0.
     ordered, order = usage.sort(dim=-1, stable=True)
     # From 1 - u, so that a slot of usage 1 has weight exactly 0.
     free = (1 - epsilon) * (1 - ordered)
@@ -333,7 +350,7 @@ def allocation(usage: Tensor, epsilon: float = 1e-6) -> Tensor:
 def write_weighting(
     content: Tensor, allocation: Tensor, allocation_gate: Tensor, write_gate: Tensor
 ) -> Tensor:
-    """``w_t^w = g_t^w (g_t^a a_t + (1 - g_t^a) c_t^w)``.
+    """Weights of the DNC's write head: ``w_t^w = g_t^w (g_t^a a_t + (1 - g_t^a) c_t^w)``.
 
     Args:
         content: c_t, weights by content, ``[*B, Q, N]``.
@@ -348,7 +365,9 @@ def write_weighting(
 
 
 def decayed_usage(previous: Tensor, read: Tensor, written: Tensor, decay: float) -> Tensor:
-    """``w_t^u = gamma w_{t-1}^u + w_t^r + w_t^w``, of all heads (Santoro et al. 2016, equation 5).
+    """Usage that decays: ``w_t^u = gamma w_{t-1}^u + w_t^r + w_t^w``, summed over all heads.
+
+    Santoro et al. 2016, equation 5.
 
     Args:
         previous: w_{t-1}^u >= 0, ``[*B, N]``.
@@ -363,15 +382,15 @@ def decayed_usage(previous: Tensor, read: Tensor, written: Tensor, decay: float)
 
 
 def least_used(usage: Tensor, count: int) -> Tensor:
-    """The slots that were used least: ``w^lu`` (Santoro et al. 2016, equation 6), one a row.
+    """Weights on the slots used least, one slot a row: ``w^lu`` (Santoro et al. 2016, equation 6).
 
     Args:
         usage: w^u, ``[*B, N]``.
-        count: n, how many slots, at most N.
+        count: n, the number of slots, at most N.
 
     Returns:
-        ``[*B, count, N]``, one-hot rows, least used first; of slots of one usage the first one
-        comes first. There is no gradient.
+        ``[*B, count, N]``, one-hot rows, least used first; slots of equal usage keep their order.
+        There is no gradient.
     """
     order = usage.argsort(dim=-1, stable=True)[..., :count]
     rows = usage.new_zeros(*order.shape, usage.shape[-1])
@@ -382,9 +401,9 @@ def least_used(usage: Tensor, count: int) -> Tensor:
 
 
 def precedence(previous: Tensor, written: Tensor) -> Tensor:
-    """How much each slot was the last one written: ``p_t = (1 - sum_i w_t^w(i)) p_{t-1} + w_t^w``.
+    """Degree to which each slot was written last: ``p_t = (1 - sum_i w_t^w(i)) p_{t-1} + w_t^w``.
 
-    Graves et al. 2016, Methods, "Temporal memory linkage", as are the next four.
+    This function and the next four are from Graves et al. 2016, Methods, "Temporal memory linkage".
 
     Args:
         previous: p_{t-1}, ``[*B, N]``, which sums to at most 1.
@@ -397,7 +416,7 @@ def precedence(previous: Tensor, written: Tensor) -> Tensor:
 
 
 def link(previous: Tensor, precedence: Tensor, written: Tensor) -> Tensor:
-    """How much slot i was written right after slot j.
+    """Links: the degree to which slot i was written right after slot j.
 
     ``L_t(i, j) = (1 - w_t^w(i) - w_t^w(j)) L_{t-1}(i, j) + w_t^w(i) p_{t-1}(j)``, and 0 for i = j.
 
@@ -411,17 +430,18 @@ def link(previous: Tensor, precedence: Tensor, written: Tensor) -> Tensor:
     """
     row, column = written.unsqueeze(-1), written.unsqueeze(-2)
     linked = (1 - row - column) * previous + row * precedence.unsqueeze(-2)
+    # A slot never follows itself: both terms above would add to the diagonal.
     itself = torch.eye(written.shape[-1], dtype=torch.bool, device=written.device)
     return linked.masked_fill(itself, 0.0)
 
 
 @full_precision
 def forward_weighting(link: Tensor, weights: Tensor) -> Tensor:
-    """One step on in the order of writing: ``f_t = L_t w_{t-1}^r``.
+    """Weights one step forward in the order of writing: ``f_t = L_t w_{t-1}^r``.
 
     Args:
         link: L_t, ``[*B, N, N]``.
-        weights: of the read heads, of the step before, ``[*B, Q, N]``.
+        weights: weights of the read heads in the last step, ``[*B, Q, N]``.
 
     Returns:
         ``[*B, Q, N]``, rows that sum to at most 1.
@@ -431,11 +451,11 @@ def forward_weighting(link: Tensor, weights: Tensor) -> Tensor:
 
 @full_precision
 def backward_weighting(link: Tensor, weights: Tensor) -> Tensor:
-    """One step back in the order of writing: ``b_t = L_t^T w_{t-1}^r``.
+    """Weights one step back in the order of writing: ``b_t = L_t^T w_{t-1}^r``.
 
     Args:
         link: L_t, ``[*B, N, N]``.
-        weights: of the read heads, of the step before, ``[*B, Q, N]``.
+        weights: weights of the read heads in the last step, ``[*B, Q, N]``.
 
     Returns:
         ``[*B, Q, N]``, rows that sum to at most 1.
@@ -444,7 +464,7 @@ def backward_weighting(link: Tensor, weights: Tensor) -> Tensor:
 
 
 def read_weighting(backward: Tensor, content: Tensor, forward: Tensor, modes: Tensor) -> Tensor:
-    """``w_t^r = pi_t(1) b_t + pi_t(2) c_t^r + pi_t(3) f_t``.
+    """Weights of the DNC's read heads: ``w_t^r = pi_t(1) b_t + pi_t(2) c_t^r + pi_t(3) f_t``.
 
     Args:
         backward: b_t, ``[*B, Q, N]``.
@@ -491,6 +511,7 @@ def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Te
     Returns:
         ``[*B, N, W]``; slots of weight 0 keep their bits.
     """
+    # One head needs no product over heads, which would make [*B, H, N, W].
     if weights.shape[-2] == 1:
         erased = weights.mT * erase
         kept = torch.addcmul(memory, memory, erased, value=-1.0)
@@ -512,17 +533,17 @@ def empty_add(memory: Tensor, emptied: Tensor, weights: Tensor, add: Tensor) -> 
         add: a, ``[*B, H, W]``.
 
     Returns:
-        ``[*B, N, W]``; slots that are not emptied and of weight 0 keep their bits.
+        ``[*B, N, W]``; slots that are neither emptied nor written keep their bits.
     """
     return memory * (1 - emptied.sum(-2).unsqueeze(-1)) + weights.mT @ add
 
 
 def append(memory: Tensor, row: Tensor) -> Tensor:
-    """Write by growing: ``row`` becomes the last slots of the memory.
+    """Write by growing: append slots to the memory.
 
     Args:
         memory: ``[*B, N, W]``.
-        row: ``[*B, T, W]``.
+        row: the new slots, ``[*B, T, W]``.
 
     Returns:
         ``[*B, N + T, W]``.

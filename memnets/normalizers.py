@@ -1,4 +1,4 @@
-"""Normalizers: from scores to weights. All map ``[*B, Q, N]`` to rows on the simplex."""
+"""Normalizers: functions from scores to weights, ``[*B, Q, N]`` to rows on the simplex."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Entmax15", "GumbelHard", "ScalableSoftmax", "Softmax", "Sparsemax", 
 
 
 class Softmax(Normalizer):
-    """``exp(s_i) / sum_j exp(s_j)``: every slot gets something."""
+    """``exp(s_i) / sum_j exp(s_j)``: every slot gets a weight above 0."""
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
@@ -22,11 +22,12 @@ class Softmax(Normalizer):
 class ScalableSoftmax(Normalizer):
     """Softmax that stays as sharp among many slots as among few (Nakanishi 2025, equation 2).
 
-    ``n^(c s_i) / sum_j n^(c s_j)``, with n the slots that may be addressed: the more there are, the
-    more the same difference of scores counts. c is learned. For memories longer than in training.
+    ``n^(c s_i) / sum_j n^(c s_j)``, with n the number of slots that may be addressed: in a longer
+    memory, the same difference of scores counts more. c is learned. It is meant for memories longer
+    than those of the training.
 
     Args:
-        scale: the first c; 0.43 is what a model that could choose had (ibid., figure 1).
+        scale: initial value of c; 0.43 is near the values that a model learned (ibid., figure 1).
     """
 
     def __init__(self, scale: float = 0.43) -> None:
@@ -34,20 +35,21 @@ class ScalableSoftmax(Normalizer):
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def sharpness(self, count: Tensor) -> Tensor:
-        """``c log n``, what scores are multiplied by, for any shape of n; one slot is as two."""
+        """Factor on the scores: ``c log n``, for n of any shape; n = 1 counts as 2."""
         return self.scale * count.clamp_min(2).to(self.scale.dtype).log()
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
         open_slots = scores > -torch.inf
-        # No score is too great to be multiplied when the best is 0, and none far below it counts.
+        # Below the best score no product can overflow; the clamp keeps ``0 * -inf`` out of the
+        # gradient, and a score so far below has weight 0 in any case.
         below = (scores - scores.amax(-1, keepdim=True)).clamp_min(-1e4)
         scaled = below * self.sharpness(open_slots.sum(-1, keepdim=True))
         return functional.softmax(scaled.masked_fill(~open_slots, -torch.inf))
 
 
 class Sparsemax(Normalizer):
-    """Projection on the simplex: most slots get nothing (Martins & Astudillo 2016)."""
+    """Projection on the simplex: most slots get weight 0 (Martins & Astudillo 2016)."""
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
@@ -55,7 +57,7 @@ class Sparsemax(Normalizer):
 
 
 class Entmax15(Normalizer):
-    """1.5-entmax: between softmax and sparsemax (Peters, Niculae & Martins 2019)."""
+    """1.5-entmax, halfway between softmax and sparsemax (Peters, Niculae & Martins 2019)."""
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
@@ -65,11 +67,11 @@ class Entmax15(Normalizer):
 class TopK(Normalizer):
     """Softmax over the ``count`` best slots of each row; the others get exactly 0.
 
-    A row in which fewer may be addressed gives weight to those alone. Of equal scores at the
-    boundary, ``torch.topk`` chooses.
+    A row with fewer open slots gives weight to those alone. Among equal scores at the boundary,
+    ``torch.topk`` chooses.
 
     Args:
-        count: how many slots a row may use, at least 1.
+        count: most slots of a row with a weight above 0, at least 1.
     """
 
     def __init__(self, count: int) -> None:
@@ -79,19 +81,21 @@ class TopK(Normalizer):
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
+        # Masked slots come as -inf: they are chosen last, and softmax gives them 0.
         best, where = scores.topk(min(self.count, scores.shape[-1]), -1)
         return torch.zeros_like(scores).scatter(-1, where, functional.softmax(best))
 
 
 class GumbelHard(Normalizer):
-    """One slot a row, sampled; gradients go straight through the softmax.
+    """One sampled slot a row, with the gradient of a softmax.
 
-    The forward value is exactly one-hot, drawn from ``softmax(scores)`` with Gumbel noise; the
+    The forward value is exactly one-hot, drawn from ``softmax(scores)`` with Gumbel noise. The
     gradient is that of ``softmax((scores + noise) / temperature)`` (Jang, Gu & Poole 2017, section
-    2.2). In evaluation the best slot is taken, with no noise.
+    2.2). In evaluation it takes the best slot, without noise.
 
     Args:
-        temperature: tau > 0; lower follows the sample closer and has a noisier gradient.
+        temperature: tau > 0; a lower one follows the sample more closely and makes the gradient
+            noisier.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -103,7 +107,8 @@ class GumbelHard(Normalizer):
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
         if self.training:
-            # -log of an exponential variable is Gumbel distributed.
+            # -log of an exponential variable is Gumbel distributed. Drawn in float32: in 16 bits
+            # the exponential may round to 0, and its logarithm be infinite.
             noise = torch.empty_like(scores, dtype=torch.float32).exponential_().log().neg()
             scores = scores + noise.to(scores.dtype)
         soft = functional.softmax(scores / self.temperature)

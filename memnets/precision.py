@@ -1,4 +1,4 @@
-"""Numbers of 16 bits: what they are too coarse for, or too short of range, is done in float32."""
+"""Float32 for computations that need more precision or range than 16 bits have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["full_precision", "full_precision_state"]
+__all__ = ["full_precision", "full_precision_start", "full_precision_state"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,26 +18,31 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def full_precision(function: Function) -> Function:
-    """Let a function, or a method of a module, compute in float32 what it is given in 16 bits.
+    """Let a function, or a method of a module, compute in float32 for 16-bit arguments.
 
-    Without autocast, results come back in the 16-bit type of what was given, or stay float32 where
-    some of that was. Under autocast the function runs outside of it, and its results are float32,
-    as those of PyTorch's own functions that need the range. Of a module, parameters and buffers are
-    taken as float32 too. Where nothing is of 16 bits, the function runs as it is.
+    Without autocast, results have the 16-bit type of the arguments, or float32 if the arguments
+    have several types. Under autocast the function runs outside of it and returns float32, as
+    PyTorch's own functions that need the range do. A module's 16-bit parameters and buffers are
+    converted to float32 too. Without any 16-bit tensor the function runs unchanged.
 
     Args:
         function: takes and returns tensors, and tuples, lists and dicts of them.
+
+    Returns:
+        A function of the same arguments.
     """
 
     @wraps(function)
     def precise(*arguments: Any, **named: Any) -> Any:
+        # The usual case comes first and is kept short: this runs several times in each step.
         if not (_any_autocast() or _any_half(arguments) or named):
-            return function(*arguments)  # the usual case, and as short as may be
+            return function(*arguments)
         device = _device((*arguments, *named.values()))
         autocast = _autocast(device)
         if not (autocast or _any_half((*arguments, *named.values()))):
             return function(*arguments, **named)
         types = {tensor.dtype for tensor in _numbers((arguments, named))}
+        # Widened inputs alone would not do: autocast would narrow them again in each product.
         outside = torch.autocast(device, enabled=False) if autocast and device else nullcontext()
         with outside:
             result = _call(function, *_mapped((arguments, named), _widened))
@@ -50,28 +55,54 @@ def full_precision(function: Function) -> Function:
 
 
 def full_precision_state(function: Function) -> Function:
-    """Let a step under autocast hand back its state in float32, whatever it was computed in.
+    """Let a step under autocast return its state in float32.
+
+    A state in 16 bits would be rounded again at each step, and the errors would add up.
 
     Args:
-        function: a method that takes inputs and a state, and returns outputs and the next state.
+        function: a method that takes inputs and a state and returns outputs and the next state.
+
+    Returns:
+        A method of the same arguments.
     """
 
     @wraps(function)
     def keeping(*arguments: Any, **named: Any) -> Any:
         outputs, state = function(*arguments, **named)
-        if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
-            state = _mapped(state, _widened)
-        return outputs, state
+        return outputs, _kept(state, arguments, named)
 
     return keeping  # type: ignore[return-value]
 
 
-#: Whether autocast is on for any kind of device; where PyTorch has no such name, each is asked.
+def full_precision_start(function: Function) -> Function:
+    """Let a method under autocast hand back a first state in float32.
+
+    Args:
+        function: a method that returns a state alone.
+    """
+
+    @wraps(function)
+    def keeping(*arguments: Any, **named: Any) -> Any:
+        return _kept(function(*arguments, **named), arguments, named)
+
+    return keeping  # type: ignore[return-value]
+
+
+def _kept(state: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """A state that was computed from the arguments, in float32 where autocast is on for them."""
+    if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
+        state = _mapped(state, _widened)
+    return state
+
+
+#: Whether autocast is on for any kind of device. Some versions of PyTorch lack this name; the
+#: callers then look at the device of the tensors.
 _any_autocast: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
 def _any_half(values: Sequence[Any]) -> bool:
-    """Whether a tensor is of 16 bits."""
+    """Whether a tensor, also within tuples, lists and dicts, has 16-bit numbers."""
+    # Written out, not by :func:`_numbers`: a generator costs more than this whole check.
     for value in values:
         if isinstance(value, Tensor):
             if value.dtype in _HALF:
@@ -85,18 +116,19 @@ def _any_half(values: Sequence[Any]) -> bool:
 
 
 def _autocast(device: str | None) -> bool:
-    """Whether autocast is on for a kind of device; there are some that it does not know."""
+    """Whether autocast is on for a kind of device."""
+    # PyTorch raises an error when asked about the device "meta".
     return device is not None and device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _device(value: Any) -> str | None:
-    """Kind of the device of the first tensor of real numbers."""
+    """Kind of device of the first floating-point tensor; ``None`` if there is none."""
     first = next(_numbers(value), None)
     return None if first is None else first.device.type
 
 
 def _numbers(value: Any) -> Iterator[Tensor]:
-    """All tensors of real numbers."""
+    """All floating-point tensors, also within tuples, lists and dicts."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
@@ -112,7 +144,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to all tensors of real numbers; what is no tensor stays as it is."""
+    """Apply ``function`` to all floating-point tensors; other values stay unchanged."""
     if isinstance(value, Tensor):
         return function(value) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
@@ -124,7 +156,7 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Call a function; a method of a module, with the module's tensors in float32."""
+    """Call a function, or a method of a module with the module's tensors in float32."""
     module = arguments[0] if arguments else None
     if not isinstance(module, nn.Module):
         return function(*arguments, **named)
@@ -135,12 +167,17 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[
     }
     if not held:
         return function(*arguments, **named)
+    # The float32 copies replace the module's tensors for this call only; gradients reach the
+    # originals through the conversion.
     call = _Call(module, partial(function, *arguments, **named))
     return torch.func.functional_call(call, held, ())
 
 
 class _Call(nn.Module):
-    """A method of a module, as a module that holds it: the module's own hooks do not run again."""
+    """A module whose forward pass is a method of another module.
+
+    ``functional_call`` needs a module to call. The hooks of the inner module do not run again.
+    """
 
     def __init__(self, module: nn.Module, method: Callable[[], Any]) -> None:
         super().__init__()

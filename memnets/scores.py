@@ -1,7 +1,8 @@
-"""Scores: how well a key answers a query. All map ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``.
+"""Scores: measures of how well a key answers a query.
 
-Keys are projected once, by whoever owns the memory, and not at each step: what a paper calls
-``W_h h`` is in ``Memory.keys`` already. A score holds what must see query and key together.
+All map ``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``. The owner of a memory projects the keys once, not
+at each step: a paper's ``W_h h`` is already in ``Memory.keys``. A score holds only the parameters
+that need the query and the key together.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class ScaledDot(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        # The query is scaled, not the product: it is smaller, and in 16 bits the product of
+        # unscaled vectors could overflow.
         return query / math.sqrt(query.shape[-1]) @ keys.mT
 
 
@@ -47,7 +50,8 @@ class SquaredDistance(Score):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
-        # Products of lengths would save memory, and lose what tells near keys apart.
+        # |q|^2 - 2 q.k + |k|^2 would save memory, but cancellation loses the difference of two
+        # near keys.
         return -(query.unsqueeze(-2) - keys.unsqueeze(-3)).square().sum(-1)
 
 
@@ -70,7 +74,7 @@ class General(Score):
 
 
 class Additive(Score):
-    """``v . tanh(W q + k)`` (Bahdanau et al. 2015, section A.1.2), the keys projected already.
+    """``v . tanh(W q + k)`` (Bahdanau et al. 2015, section A.1.2), for keys already projected.
 
     Args:
         size: K, width of query and keys, at least 1.
@@ -80,6 +84,7 @@ class Additive(Score):
         super().__init__()
         check_positive(size=size)
         self.projection = nn.Linear(size, size)
+        # As the rows of ``nn.Linear``.
         self.direction = nn.Parameter(torch.empty(size).uniform_(-1, 1) / math.sqrt(size))
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
@@ -90,7 +95,8 @@ class Additive(Score):
 class Concat(Score):
     """``v . tanh(W [q; k])`` (Luong et al. 2015, equation 8, *concat*).
 
-    ``W [q; k]`` is the sum of a projection of each, so that no pair is ever concatenated.
+    ``W [q; k]`` is computed as the sum of a projection of q and one of k, so that no pair is
+    concatenated.
 
     Args:
         size: K, width of query and keys, at least 1.
@@ -113,7 +119,8 @@ class Cosine(Score):
     """Cosine of the angle between query and key (Graves et al. 2014, equation 6).
 
     Args:
-        epsilon: added to each squared length, at least 0; keeps the gradient of a zero row finite.
+        epsilon: added to each squared length, at least 0; it keeps the gradient of a zero row
+            finite.
     """
 
     def __init__(self, epsilon: float = 1e-6) -> None:
@@ -128,14 +135,14 @@ class Cosine(Score):
 
 
 class Location(Score):
-    """``W q``: a score a slot, from the query alone (Luong et al. 2015, equation 8, *location*).
+    """``W q``: scores from the query alone (Luong et al. 2015, equation 8, *location*).
 
-    The one score whose parameters depend on the number of slots: it knows ``slots`` places, and a
-    memory may use the first of them.
+    This is the only score whose parameters depend on the number of slots. A memory with fewer
+    slots uses the first rows of W.
 
     Args:
         size: K, width of the query, at least 1.
-        slots: the greatest number of slots, at least 1.
+        slots: most slots of a memory, at least 1.
     """
 
     def __init__(self, size: int, slots: int) -> None:
@@ -147,7 +154,7 @@ class Location(Score):
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``.
 
         Raises:
-            ValueError: the memory has more slots than the score knows places.
+            ValueError: the memory has more slots than the score.
         """
         if keys.shape[-2] > self.projection.out_features:
             raise ValueError(

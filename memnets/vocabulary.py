@@ -1,45 +1,54 @@
-"""Sub-words: text to tokens and back, by the sentencepiece package."""
+"""Sub-words: text to tokens and back, with the sentencepiece package."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import sentencepiece
 import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, UNKNOWN
+from memnets.extras import check_extra
 
 __all__ = ["Vocabulary"]
 
-#: How a piece writes a space, and what sentencepiece keeps for itself.
+#: The sign for a space within a piece, and a sign that sentencepiece reserves for itself.
 _SPACE, _RESERVED = "▁", "▅"
 _MARKS = {PAD: "<pad>", UNKNOWN: "<unk>", BEGIN: "<s>", END: "</s>"}
-#: What would be taken for a mark: its "<" and ">" would go unseen.
+#: Text that sentencepiece would take for a mark: it would not learn its "<" and ">".
 _LIKE_MARKS = re.compile("<(?=(?:pad|unk|s|/s)>)")
+
+
+def _sentencepiece() -> Any:
+    check_extra("translation", "a vocabulary of sub-words", "sentencepiece")
+    import sentencepiece
+
+    return sentencepiece
 
 
 class Vocabulary:
     """Tokens for text: :data:`~memnets.core.PAD`, ``UNKNOWN``, ``BEGIN``, ``END``, then sub-words.
 
-    Text is kept as it is, but for spaces: those at its ends are dropped, several in a row are one.
-    ``decode(encode(text))`` is the text where all its characters were in the training text. Three
-    characters cannot be in a sub-word, and are ``UNKNOWN``: the null character, ``▁`` and ``▅``.
+    Text is not changed, except for spaces: spaces at its ends are dropped, and several in a row
+    become one. ``decode(encode(text))`` is the text if all its characters were in the training
+    text. Three characters cannot be in a sub-word and are ``UNKNOWN``: the null character, ``▁``
+    and ``▅``.
 
     Args:
-        model: a serialized sentencepiece model. Its marks may have other numbers than those above,
-            or be missing but for the unknown one: here the marks come first, and then its other
-            pieces in their order.
+        model: a serialized sentencepiece model. Its marks may have any numbers, and all but the
+            unknown mark may be missing: in this vocabulary the four marks come first, then the
+            other pieces in their order.
 
     Raises:
-        ValueError: it is damaged or of another kind.
+        ValueError: the model is damaged or of another kind.
     """
 
     def __init__(self, model: bytes) -> None:
+        sentencepiece = _sentencepiece()
         try:
             if not model:  # sentencepiece would make an empty processor, and complain later
                 raise ValueError("it is empty")
@@ -62,14 +71,14 @@ class Vocabulary:
 
     @classmethod
     def load(cls, content: bytes, name: str) -> Vocabulary:
-        """The vocabulary of a file that sentencepiece wrote.
+        """Make a vocabulary from the content of a file that sentencepiece wrote.
 
         Args:
-            content: of the file.
-            name: what an error calls it.
+            content: content of the file.
+            name: name of the file, for an error.
 
         Raises:
-            ValueError: it is damaged or of another kind.
+            ValueError: the content is damaged or of another kind.
         """
         try:
             return cls(content)
@@ -89,10 +98,11 @@ class Vocabulary:
         """Learn sub-words from text; the same text gives the same sub-words.
 
         Args:
-            sentences: the text; every character in it will be known but those three.
-            size: how many tokens, the four marks included.
-            kind: byte-pair encoding (Sennrich et al. 2016), a unigram language model (Kudo 2018),
-                or single characters; for these ``size`` must be how many there are.
+            sentences: the text; all its characters but the three above will be known.
+            size: number of tokens, with the four marks.
+            kind: ``bpe`` for byte-pair encoding (Sennrich et al. 2016), ``unigram`` for a unigram
+                language model (Kudo 2018), ``char`` for single characters; with ``char``, ``size``
+                must be the number of characters and marks.
 
         Returns:
             A vocabulary of exactly that size.
@@ -112,11 +122,12 @@ class Vocabulary:
         if not lines:
             raise ValueError("a vocabulary needs text to be trained on; got none")
         try:
-            sentencepiece.SentencePieceTrainer.train(
+            _sentencepiece().SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=model,
                 model_type=kind,
-                # Of characters there are as many as there are, whatever is asked for.
+                # The number of characters is fixed by the text. sentencepiece gets this number,
+                # and ``size`` is compared with the result below.
                 vocab_size=len(set().union(*lines)) + END + 3 if kind == "char" else size,
                 pad_id=PAD,
                 unk_id=UNKNOWN,
@@ -125,8 +136,9 @@ class Vocabulary:
                 pad_piece="<pad>",
                 character_coverage=1.0,
                 normalization_rule_name="identity",
-                # Longer lines would be left out without a word.
+                # sentencepiece silently leaves out longer lines.
                 max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+                # The sub-words must not depend on the number of threads of the machine.
                 num_threads=1,
                 minloglevel=2,
             )
@@ -144,8 +156,8 @@ class Vocabulary:
         return len(self._numbers)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, with no mark at its begin or end."""
-        # A piece writes a space so, and would be read as one.
+        """Tokens of a text, without marks at its begin and end."""
+        # In a piece, this sign stands for a space: the text's own would come back as one.
         numbers = self._processor.encode(text.replace(_SPACE, _RESERVED))
         return [self._tokens[number] for number in numbers]
 
@@ -165,26 +177,26 @@ class Vocabulary:
         """
         numbers = [(token, self._numbers[token]) for token in self._checked(tokens)]
         return [
-            # Of a model of one's own some marks are missing.
+            # A model that was trained elsewhere may lack some marks.
             str(self._processor.id_to_piece(number)) if number >= 0 else _MARKS[token]
             for token, number in numbers
         ]
 
     def unknown(self, text: str) -> int:
-        """How many tokens of a text are ``UNKNOWN``."""
+        """Number of ``UNKNOWN`` tokens in a text."""
         return self.encode(text).count(UNKNOWN)
 
     def to_tensor(self) -> Tensor:
-        """The whole vocabulary as bytes, uint8 ``[n]``, to be kept in a checkpoint."""
+        """The whole vocabulary as bytes, uint8 ``[n]``, for a checkpoint."""
         return torch.from_numpy(np.frombuffer(self.model, np.uint8).copy())
 
     @classmethod
     def from_tensor(cls, tensor: Tensor) -> Vocabulary:
-        """The vocabulary that :meth:`to_tensor` made bytes of.
+        """Make a vocabulary from the result of :meth:`to_tensor`.
 
         Raises:
             TypeError: the tensor is not uint8.
-            ValueError: it is damaged.
+            ValueError: the bytes are damaged.
         """
         if tensor.dtype != torch.uint8:
             raise TypeError(f"a vocabulary is kept as uint8; got {tensor.dtype}")
@@ -205,14 +217,15 @@ class Vocabulary:
 
 
 def _trainable(text: str) -> str:
-    """Text without what sentencepiece would drop a line for, or take for a mark of its own."""
+    """Replace signs for which sentencepiece drops a line, and text that looks like a mark."""
     if _RESERVED in text or _SPACE in text or "\0" in text:
         text = re.sub(f"[{_RESERVED}{_SPACE}\0]", " ", text)
     return _LIKE_MARKS.sub("< ", text)
 
 
 def _reason(message: str, size: int) -> str:
-    """What sentencepiece says of a size, in plain words."""
+    """An error message of sentencepiece about the size, in plain words."""
+    # sentencepiece has no error codes: its English messages tell the cases apart.
     few = re.search(r"required_chars\. \d+ vs (\d+)", message)
     if few:
         return (

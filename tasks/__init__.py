@@ -1,4 +1,4 @@
-"""Tasks: what the models are trained on. A batch is a pure function of (seed, split, index)."""
+"""Tasks: sources of data for the models. A batch is a pure function of (seed, split, index)."""
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying

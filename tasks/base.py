@@ -1,4 +1,4 @@
-"""What all tasks share: batches as pure functions of (seed, split, index), and their loaders."""
+"""Base class for tasks: batches as pure functions of (seed, split, index), and their loaders."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 Sizes = TypeVar("Sizes")
 
-#: More batches than anybody waits for, in training and in validation, and more processes than any
-#: machine has processors.
+#: Upper bounds that no useful run reaches. They catch slips of the keyboard before memory or time
+#: runs out.
 MOST_BATCHES = 10**9
 MOST_VALIDATED = 10**6
 MOST_WORKERS = 1024
-#: Seeds of torch end here.
+#: torch accepts seeds below this number.
 SEEDS = 2**64
 
 
 class Task(lightning.LightningDataModule, ABC):
-    """A source of batches.
+    """Base class for sources of batches.
 
-    Batch ``i`` of a split is the same on every machine, in every worker and after every resume, so
-    training data is endless, is shared out by index, and needs no saved iterator.
+    Batch ``i`` of a split is the same on every machine, in every worker and after every resume. So
+    training data is endless, processes share it out by index, and no iterator has to be saved.
 
     Args:
-        batch_size: sequences in a training batch, at least 1.
-        epoch_batches: training batches between two validations, at least 1.
-        validation_batches: batches in the validation set, at least 1.
-        validation_batch_size: sequences in a validation batch, at least 1.
-        workers: processes that make batches ahead of time, from 0 to 1024.
-        seed: chooses the data; from the command line it follows ``seed_everything``.
+        batch_size: number of sequences in a training batch, at least 1.
+        epoch_batches: number of training batches between two validations, at least 1.
+        validation_batches: number of batches in the validation set, at least 1.
+        validation_batch_size: number of sequences in a validation batch, at least 1.
+        workers: number of processes that make batches ahead of time, from 0 to 1024.
+        seed: seed of the data; on the command line it follows ``seed_everything``.
 
     Raises:
         ValueError: a number is out of its range, or a batch would be larger than
             :func:`tasks.limits.limit`.
     """
 
-    #: Width of an input vector; for tokens, how many there are.
+    #: Width of an input vector; the number of tokens for tokens.
     input_size: int
-    #: Width of a target vector; for tokens, how many there are.
+    #: Width of a target vector; the number of tokens for tokens.
     output_size: int
 
     def __init__(
@@ -99,11 +99,11 @@ class Task(lightning.LightningDataModule, ABC):
         """Check that no batch is larger than :func:`tasks.limits.limit`.
 
         Args:
-            sizes: of the largest array of a sequence of training or validation.
-            tested: the same for each test set, after how many sequences a batch of it has.
+            sizes: dimensions of the largest array for one sequence of training or validation.
+            tested: for each test set, the sequences of a batch, then the same dimensions.
 
         Raises:
-            ValueError: one is.
+            ValueError: a batch would be larger.
         """
         check_room("a training batch", self.batch_size, *sizes)
         check_room("a validation batch", self.validation_batch_size, *sizes)
@@ -124,10 +124,9 @@ class Task(lightning.LightningDataModule, ABC):
         """Names of the test sets, in the order of the test loaders."""
 
     def score_prefix(self, name: str) -> str:
-        """What the names of a test set's scores begin with.
+        """Prefix of the names of a test set's scores.
 
-        ``test/<name>/``, or ``test/`` for a set that is named ``test``, if a task does not say
-        otherwise.
+        The default is ``test/<name>/``, or ``test/`` for a set named ``test``.
 
         Args:
             name: one of :meth:`test_names`.
@@ -135,123 +134,124 @@ class Task(lightning.LightningDataModule, ABC):
         return "test/" if name == "test" else f"test/{name}/"
 
     def batches(self, split: str) -> int:
-        """How many batches a split has; of ``train``, how many come between two validations."""
+        """Number of batches of a split; for ``train``, the number between two validations."""
         return {"train": self.epoch_batches, "val": self.validation_batches}.get(split, 1)
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """Scores of a whole test set that are no mean over its sequences, such as BLEU.
+        """Scores of a whole test set that are not means over its sequences, such as BLEU.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: what a model answered to each batch of the set, or to the first of them alone,
-                in the form of the targets.
+            answers: a model's answers to each batch of the set, or to its first batches, in the
+                form of the targets.
 
         Returns:
-            Name -> score; none if a task does not say otherwise.
+            Scores by name; empty by default.
         """
         return {}
 
     def notes(self) -> list[str]:
-        """Lines to print under the table of a test, such as how a score was computed."""
+        """Lines to print under the table of a test, such as the settings of a score."""
         return []
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
-        """What was asked, what should come and what came, where a task has words.
+        """Sources, references and answers as text, for tasks with words.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: what a model answered to each batch of the set, or to the first of them alone,
-                in the form of the targets.
+            answers: a model's answers to each batch of the set, or to its first batches, in the
+                form of the targets.
 
         Returns:
-            (source, reference, answer) for each sequence, in the order of the batches; nothing if
-            a task does not say otherwise.
+            (source, reference, answer) for each sequence, in the order of the batches; empty by
+            default.
         """
         return []
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]] | None:
-        """Words for the axes of a picture, where a task has words.
+        """Words for the axes of a picture, for tasks with words.
 
         Args:
-            batch: one of this task's.
-            row: which of its sequences.
+            batch: a batch of this task.
+            row: number of a sequence in the batch.
 
         Returns:
-            A word for each step of the source and for each of the targets, padding left out;
-            ``None`` if the steps have no names.
+            A word for each step of the source and for each target, without padding; ``None``, the
+            default, if the steps have no names.
         """
         return None
 
     def drawing(
         self, batch: Batch, row: int, tokens: Tensor
     ) -> tuple[Array, list[Array], str] | None:
-        """What to draw of an answer in the plane of its source, where a task has one.
+        """Drawing of an answer, for tasks whose source is points in a plane.
 
         Args:
-            batch: one of this task's.
-            row: which of its sequences.
-            tokens: an answer, ``[T]``; anything may follow its end mark.
+            batch: a batch of this task.
+            row: number of a sequence in the batch.
+            tokens: an answer, ``[T]``; tokens behind its end mark do not count.
 
         Returns:
-            The points of the source, ``[n, 2]``; lines that stand for the answer, ``[k, 2]`` each;
-            and how good it is, in a word or two. ``None`` if answers are no drawing.
+            The points of the source, ``[n, 2]``; the lines of the answer, ``[k, 2]`` each; and a
+            verdict in a word or two. ``None``, the default, for tasks without drawings.
         """
         return None
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
-        """Curves to draw of the answers to a test set.
+        """Panels of curves that show the answers to a test set, for tasks with curves.
 
         Args:
             split: one of :meth:`test_names`.
             answers: to the first batch of the set, in the form of the targets.
-            count: of panels, at most.
+            count: most panels.
 
         Returns:
-            Panels; none if a task does not say otherwise.
+            The panels; empty by default.
         """
         return []
 
     def images(self, batch: Batch, row: int) -> tuple[Tensor, Tensor] | None:
-        """What to show of an episode, where a task has images.
+        """Images of an episode, for tasks with images.
 
         Args:
-            batch: one of this task's.
-            row: which of its episodes.
+            batch: a batch of this task.
+            row: number of an episode in the batch.
 
         Returns:
             An image for each example, ``[S, height, width]`` in ``[0, 1]``, and for each query,
-            ``[T, height, width]``; ``None`` if a task does not say otherwise.
+            ``[T, height, width]``; ``None``, the default, for tasks without images.
         """
         return None
 
     def sequences(self, split: str, tested: int) -> int:
-        """How many sequences a batch of ``train``, of ``val``, or else of a test set has.
+        """Number of sequences in a batch of a split.
 
         Args:
-            split: one of them.
-            tested: sequences of the test set.
+            split: ``train``, ``val`` or a test set.
+            tested: number of sequences in a batch of the test set.
         """
         sizes = {"train": self.batch_size, "val": self.validation_batch_size}
         return sizes.get(split, tested)
 
     def random(self, split: str, index: int) -> np.random.Generator:
-        """The generator of random numbers that belongs to a batch."""
+        """The random generator of a batch; the same for the same seed, split and index."""
+        # A checksum, not ``hash``: Python salts the hash of a string in each process.
         return np.random.default_rng([self.seed, zlib.crc32(split.encode()), index])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """New batches in each epoch, as many as there are between two validations."""
+        """Loader of the training data: new batches in each epoch."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation set."""
+        """Loader of the validation set."""
         return self._loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """A loader for each test set."""
+        """Loaders of the test sets, in the order of :meth:`test_names`."""
         return [self._loader(name) for name in self.test_names()]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
-        """The test sets."""
+        """Loaders of the test sets."""
         return self.test_dataloader()
 
     def _loader(self, split: str) -> DataLoader[Batch]:
@@ -259,10 +259,12 @@ class Task(lightning.LightningDataModule, ABC):
         return _Loader(
             batches,
             sampler=_Indices(batches, endless=split == "train"),
+            # An item is a whole batch already.
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            # Its own, so that making an iterator draws nothing from the global generator.
+            # A generator of its own: an iterator otherwise draws a seed from the global one, and a
+            # resumed run would differ.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -280,11 +282,10 @@ class _Batches(Dataset[Batch]):
 
 
 class _Indices(SequentialSampler):
-    """Which batches this process is to have, of a set or of the endless training data.
+    """Numbers of the batches for this process, of a set or of the endless training data.
 
-    Processes share out the training data. A set they all have whole: scores, and what a task
-    measures of all answers together, are then those of one process on each of them, however many
-    batches there are.
+    Processes share out the training data. Validation and test sets are read whole by each process,
+    so that scores, also those of a whole set, are the same for any number of processes.
     """
 
     def __init__(self, batches: _Batches, endless: bool) -> None:
@@ -300,7 +301,8 @@ class _Indices(SequentialSampler):
         return trainer.global_rank, trainer.world_size
 
     def __len__(self) -> int:
-        # As many for each: one that had more would wait for the others for ever.
+        # The same number for each process: one with more batches would wait forever for the
+        # others' gradients.
         _, processes = self._share()
         return -(-self.batches // processes)
 
@@ -308,19 +310,23 @@ class _Indices(SequentialSampler):
         rank, processes = self._share()
         if not self.endless:
             return iter(range(self.batches))
-        # Where training stands is the trainer's to say, after a resume too. The trainer counts
-        # until an epoch is full.
+        # The trainer counts the batches, also across a resume, so the place is asked of it. The
+        # numbers go on without an end: the trainer itself ends an epoch.
         trainer: Any = self.task.trainer
         done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
         if trainer is not None and trainer.overfit_batches > 0:
-            # The same ones in each epoch; a share of them, or so many.
+            # ``overfit_batches`` repeats the first batches of an epoch: a share or a number.
             few = trainer.overfit_batches
             done %= max(1, int(few * len(self)) if isinstance(few, float) else min(few, len(self)))
         return itertools.count(done * processes + rank, processes)
 
 
 class _Loader(DataLoader[Batch]):
-    """A loader that can go on in the middle of an epoch: its sampler asks the trainer where."""
+    """A loader that can resume in the middle of an epoch.
+
+    Lightning asks a loader for its state. There is none to save, since the sampler takes the place
+    from the trainer.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -330,13 +336,13 @@ class _Loader(DataLoader[Batch]):
 
 
 def by_name(sets: Iterable[tuple[str, Sizes]]) -> dict[str, Sizes]:
-    """Test sets by their names, in their order.
+    """Test sets by name, in their order.
 
     Args:
-        sets: the name of each, and what sizes it has.
+        sets: name and sizes of each set.
 
     Raises:
-        ValueError: a name comes twice: of two sets, one would take the place of the other.
+        ValueError: a name comes twice; one set would replace the other.
     """
     named: dict[str, Sizes] = {}
     for name, sizes in sets:
@@ -347,30 +353,37 @@ def by_name(sets: Iterable[tuple[str, Sizes]]) -> dict[str, Sizes]:
 
 
 def renamed(old: str, given: Any, new: str, value: Any, usual: Any) -> Any:
-    """The value of a setting that had another name before.
+    """Value of a setting with a new name, if it may still come under its old one.
 
     Args:
-        old: the name that it had.
-        given: what was given under that name; ``None`` = nothing.
-        new: the name that it has.
-        value: what it is under that name.
-        usual: what it is there if nobody gives it.
+        old: the old name.
+        given: the value under the old name; ``None`` = none.
+        new: the new name.
+        value: the value under the new name.
+        usual: the default under the new name.
 
     Returns:
-        What was given under the old name, with a warning, unless the new one has a value that is
-        not the usual one.
+        The value under the old name, with a warning, unless the new name has a value that is not
+        its default.
     """
     if given is None:
         return value
     logger.warning("%s is now called %s; the old name will go", old, new)
+    # From YAML, pairs may be lists or tuples.
     return given if list(map(list, value)) == list(map(list, usual)) else value
 
 
 def check_range(name: str, low: int, high: int, least: int) -> None:
     """Check that ``least <= low <= high``.
 
+    Args:
+        name: name of the setting without ``min_`` and ``max_``.
+        low: value of ``min_<name>``.
+        high: value of ``max_<name>``.
+        least: lower bound.
+
     Raises:
-        ValueError: it is not so.
+        ValueError: a number is out of its range.
     """
     if not least <= low <= high:
         raise ValueError(

@@ -16,19 +16,20 @@ __all__ = ["Copying", "RepeatCopying"]
 
 
 class Copying(SizedTask):
-    """See random binary vectors, then a flag; say the vectors again (section 4.1).
+    """Copying: repeat a sequence of random binary vectors after a flag (section 4.1).
 
-    The source is ``[B, n + 1, width + 1]``: n vectors with the last channel 0, then the flag, 1 on
-    the last channel alone. While it answers, the model is given zeros. Targets are the n vectors,
+    The source is ``[B, n + 1, width + 1]``: n vectors with 0 in the last channel, then the flag, 1
+    in the last channel alone. The inputs during the answer are zeros. Targets are the n vectors,
     ``[B, n, width]``.
 
     Args:
-        width: bits of a vector, at least 1.
-        min_length: shortest sequence, at least 1.
-        max_length: longest sequence of training and validation.
-        mixed_lengths: draw a length for every sequence of training; otherwise one for the batch,
-            which needs no padding and is faster. Validation always mixes; test sets never do.
-        test_sets: pairs (length, sequences), named ``length_<n>``.
+        width: number of bits of a vector, at least 1.
+        min_length: length of the shortest sequence, at least 1.
+        max_length: length of the longest sequence of training and validation.
+        mixed_lengths: whether each sequence of a training batch has a length of its own. One length
+            for the batch needs no padding and is faster. Validation always mixes lengths; test sets
+            never do.
+        test_sets: test sets, pairs (length, number of sequences), named ``length_<n>``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -66,25 +67,26 @@ class Copying(SizedTask):
 
 
 class RepeatCopying(SizedTask):
-    """See random binary vectors, then a number; say the vectors that many times, then stop.
+    """Repeat copying: repeat a sequence of random binary vectors a given number of times.
 
     Graves et al. 2014, section 4.2. The source is ``[B, n + 1, width + 2]``: n vectors, then a step
-    with the flag on the last channel but one and, on the last, the number of repeats, normalised to
-    mean 0 and variance 1 over the range of training. While it answers, the model is given zeros.
-    Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 on the last
+    with the flag in the last channel but one and, in the last, the number of repeats, normalised to
+    mean 0 and variance 1 over the range of training. The inputs during the answer are zeros.
+    Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 in the last
     channel alone.
 
     Args:
-        width: bits of a vector, at least 1.
-        min_length: shortest sequence, at least 1.
-        max_length: longest sequence of training and validation.
+        width: number of bits of a vector, at least 1.
+        min_length: length of the shortest sequence, at least 1.
+        max_length: length of the longest sequence of training and validation.
         min_repeats: fewest repeats, at least 1.
         max_repeats: most repeats of training and validation.
-        mixed_lengths: draw length and repeats for every sequence of training; otherwise once for
-            the batch. Validation always mixes; test sets never do.
-        training_repeats: most repeats of training for now, as a curriculum sets it; ``max_repeats``
-            if not given.
-        test_sets: triples (length, repeats, sequences), named ``length_<n>_repeats_<r>``.
+        mixed_lengths: whether each sequence of a training batch has a length and repeats of its
+            own. Validation always mixes them; test sets never do.
+        training_repeats: most repeats of training at present, as a curriculum sets it;
+            ``max_repeats`` by default.
+        test_sets: test sets, triples (length, repeats, number of sequences), named
+            ``length_<n>_repeats_<r>``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -130,7 +132,7 @@ class RepeatCopying(SizedTask):
 
     @property
     def training_repeats(self) -> int | None:
-        """Most repeats of training for now."""
+        """Most repeats of training at present; ``None`` = ``max_repeats``."""
         return self._training_repeats
 
     @training_repeats.setter
@@ -145,6 +147,7 @@ class RepeatCopying(SizedTask):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""
         random = self.random(split, index)
+        # A curriculum changes the training alone: validation stays comparable throughout.
         most = self.training_repeats if split == "train" else None
         repeats_range = self.min_repeats, self.max_repeats if most is None else most
         lengths, repeats = self.sizes(
@@ -156,6 +159,7 @@ class RepeatCopying(SizedTask):
         source = _source(bits, lengths, flag_and_number.astype(np.float32))
         ends = lengths * repeats
         steps = np.arange(ends.max() + 1)
+        # Step t of the answer is vector t mod n; steps behind an answer's end are set to 0 below.
         said = np.take_along_axis(bits, (steps % lengths[:, None])[..., None], 1)
         targets = np.zeros((size, len(steps), self.width + 1), np.float32)
         targets[..., :-1] = said * (steps < ends[:, None])[..., None]
@@ -163,14 +167,15 @@ class RepeatCopying(SizedTask):
         return zeros_while_answering(source, targets, lengths + 1, ends + 1)
 
     def normalise(self, repeats: Array) -> Array:
-        """Numbers of repeats as the model sees them: mean 0, variance 1 over training."""
+        """Normalise numbers of repeats to mean 0 and variance 1 over the range of training."""
+        # Of the whole range, also under a curriculum: the same number must always look the same.
         choices = np.arange(self.min_repeats, self.max_repeats + 1)
         normalised: Array = (repeats - choices.mean()) / (choices.std() or 1.0)
         return normalised
 
 
 def _source(bits: Array, lengths: Array, end: Array) -> Array:
-    """The bits, and after them a step with ``end`` ``[B, E]`` on E channels of its own."""
+    """The bits, followed by a step with ``end`` ``[B, E]`` in E channels of its own."""
     size, longest, width = bits.shape
     source = np.zeros((size, longest + 1, width + end.shape[-1]), np.float32)
     source[:, :-1, :width] = bits

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import spatial
 
 from memnets.batches import Batch
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from memnets.files import cached
 from tasks.base import Array
 from tasks.limits import check_room
@@ -25,36 +25,38 @@ from tasks.pointing import Pointed, PointingTask, as_batch, in_unit_square
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 
-#: Tours of up to so many points are found by dynamic programming, longer ones by elkai; and
-#: triangles by trying every three points, more by scipy.
+#: Most points for which tours are found by dynamic programming, and triangles by trying every three
+#: points. Beyond, elkai finds tours and scipy triangles.
 EXACT_POINTS = 12
-#: Instances that are solved at once so; more would not fit in the processor's cache.
+#: Number of instances solved at once in this way; more would not fit in the processor's cache.
 EXACT_INSTANCES = 32
-#: What three points span, or a fourth by its distance from their circle, in shares of the square
-#: that holds all of them: with less, which side it is on is left to scipy's care.
+#: Bound on the area of three points, or on a fourth point's distance from their circle, relative to
+#: the square around all points. Below it rounding may decide the side, so scipy decides instead.
 NEARLY_FLAT = 1e-9
-#: Of what is kept about long tours; to be raised with any change to how they are found.
+#: Version of the cached tours; raise it with any change to the search for them.
 TOURS_VERSION = 1
-#: elkai takes whole numbers, which LKH wants to be below 2^31 / 200: what the longest becomes.
+#: The longest distance after rounding. elkai takes whole numbers, and LKH needs them below
+#: 2^31 / 200.
 LONGEST_DISTANCE = 1_000_000
 
 
 class _PlaneTask(PointingTask):
-    """Points in the unit square."""
+    """Base class for tasks on points in the unit square."""
 
     def points(self, random: np.random.Generator, n: int) -> Array:
         """Uniform in the unit square, ``[n, 2]``."""
         return random.random((n, 2), np.float32)
 
     def seen(self, points: Array) -> Array:
-        """Points that are not all in the unit square are moved and scaled into it.
+        """Points, moved and scaled into the unit square if some lie outside of it.
 
-        Both axes are scaled alike, so that no answer changes.
+        Both axes have the same scale, so that no answer changes.
         """
         return in_unit_square(points)
 
     def solve(self, points: Sequence[Array]) -> Sequence[Sequence[int] | Array]:
-        """See :meth:`~tasks.PointingTask.solve`; far from the origin digits would be lost."""
+        """See :meth:`~tasks.PointingTask.solve`."""
+        # Far from the origin, differences of coordinates would lose digits.
         return self.answers([in_unit_square(rows) for rows in points])
 
     @abstractmethod
@@ -63,14 +65,19 @@ class _PlaneTask(PointingTask):
 
 
 class _HullTask(_PlaneTask):
-    """Points that span a polygon."""
+    """Base class for tasks on points that span a polygon."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        check_extra("geometry", f"tasks.{type(self).__name__}", "scipy")
+        super().__init__(*arguments, **settings)
 
     def check(self, points: Array) -> None:
         """Check that the points differ, and that they do not lie on one line.
 
         Raises:
-            ValueError: two are the same, or all lie on one line, exactly or nearly.
+            ValueError: two points are the same, or all lie on one line, exactly or nearly.
         """
+        # Only Qhull can tell whether points are too near to a line for it.
         _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
         same = first[place.reshape(-1)]
         for again in np.flatnonzero(same != np.arange(len(points)))[:1]:
@@ -78,9 +85,11 @@ class _HullTask(_PlaneTask):
                 f"expected points that differ; got {points[again].tolist()} as point {same[again]} "
                 f"and as point {again}"
             )
+        from scipy.spatial import QhullError
+
         try:
             self.solve([points])
-        except spatial.QhullError as error:
+        except QhullError as error:
             raise ValueError(
                 f"expected points that do not lie on one line; all {len(points)} do, or nearly, "
                 f"from {points[0].tolist()} to {points[-1].tolist()}"
@@ -88,36 +97,26 @@ class _HullTask(_PlaneTask):
 
 
 class ConvexHull(_HullTask):
-    """See points, point at the corners of their convex hull (Vinyals et al. 2015, 3.1).
+    """Convex hull: point at its corners (Vinyals et al. 2015, section 3.1).
 
-    The answer starts from the corner with the lowest index and goes counter-clockwise. A point on
-    an edge of the hull is no corner.
+    The answer starts at the corner with the lowest index and goes counter-clockwise. A point on an
+    edge of the hull is not a corner. Settings are those of :class:`~tasks.PointingTask`.
 
-    The scores of a test set: ``exact``, the share of answers that are the right polygon, from any
-    corner and in any direction; ``area``, the polygon's share of the hull's area, the mean over
-    answers that are polygons; ``invalid``, the share that are not: fewer than 3 corners, a corner
-    twice, edges that cross, or no end.
-
-    Args:
-        min_points: fewest points of a sequence, at least 3.
-        max_points: most points of training, validation and the test set ``test``.
-        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
-        test_sequences: in ``test``, with as many points as in training, at least 1.
-        test_files: files of points, each a further test set; see
-            :func:`tasks.points.read_points`.
-        test_points: the old name of ``test_sets``.
-        batch_points: points in a training batch, at least ``max_points``; see
-            :class:`~tasks.pointing.PointingTask`.
-        settings: see :class:`~tasks.Task`.
+    The scores of a test set are ``exact``, the share of answers that are the right polygon, from
+    any corner and in any direction; ``area``, the polygon's share of the hull's area, the mean over
+    answers that are polygons; and ``invalid``, the share of answers that are not polygons: with
+    fewer than 3 corners, a corner twice, edges that cross, or no end mark.
     """
 
     def answer(self, points: Array) -> Array:
-        """The corners counter-clockwise, from the one with the lowest index."""
+        """The corners counter-clockwise, from the corner with the lowest index."""
+        from scipy import spatial
+
         corners = spatial.ConvexHull(points).vertices
         return np.roll(corners, -corners.argmin())
 
     def judge(self, pointed: Pointed) -> dict[str, float]:
-        """``exact`` and ``invalid``, 0 or 1, and of a polygon ``area``."""
+        """``exact`` and ``invalid``, 0 or 1, and ``area`` for a polygon."""
         simple = pointed.whole and _is_polygon(pointed.points[pointed.answer], pointed.answer)
         if not simple:
             return {"exact": 0.0, "invalid": 1.0}
@@ -134,39 +133,30 @@ class ConvexHull(_HullTask):
 
 
 class Delaunay(_HullTask):
-    """See points, point at the corners of their Delaunay triangles (Vinyals et al. 2015, 3.2).
+    """Delaunay triangulation: point at the corners of its triangles (Vinyals et al. 2015, 3.2).
 
-    The answer is three indices a triangle: its leftmost corner (of two one above the other, the
-    lower), and the others counter-clockwise. The triangles of a leftmost corner follow each other
-    around it counter-clockwise, so that each shares an edge with the one before; the corners take
-    turns from the left. (The paper goes by incenters, an order that is much harder to learn.) Of
-    points on one circle, which have several triangulations, the answer is one.
+    The answer is three indices for each triangle: its leftmost corner (the lower one of two at the
+    same place), then the others counter-clockwise. The leftmost corners are in order from the left.
+    Triangles with the same leftmost corner go counter-clockwise around it, so that each shares an
+    edge with the one before. (The paper's order, by incenters, is much harder to learn.) Points on
+    one circle have several triangulations; the answer is one of them. Settings are those of
+    :class:`~tasks.PointingTask`.
 
-    The scores of a test set: ``exact``, the share of answers that are the right set of triangles,
-    in any order; ``coverage``, the share of the right triangles that were found, the mean over
-    answers; ``invalid``, the share of answers that are no triangles: tokens that are not three
-    different points each, or no end.
-
-    Args:
-        min_points: fewest points of a sequence, at least 3.
-        max_points: most points of training, validation and the test set ``test``.
-        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
-        test_sequences: in ``test``, with as many points as in training, at least 1.
-        test_files: files of points, each a further test set; see
-            :func:`tasks.points.read_points`.
-        test_points: the old name of ``test_sets``.
-        batch_points: points in a training batch, at least ``max_points``; see
-            :class:`~tasks.pointing.PointingTask`.
-        settings: see :class:`~tasks.Task`.
+    The scores of a test set are ``exact``, the share of answers that are the right set of
+    triangles, in any order; ``coverage``, the share of the right triangles in an answer, the mean
+    over answers; and ``invalid``, the share of answers that are not triangles: three different
+    points each, then an end mark.
     """
 
     def answer(self, points: Array) -> Array:
         """The triangles, one after the other, ``[3 k]``."""
+        from scipy import spatial
+
         triangles = spatial.Delaunay(points).simplices.astype(np.int64)
         return _fans(points[None], np.zeros(len(triangles), np.int64), triangles)[0]
 
     def answers(self, points: Sequence[Array]) -> list[Array]:
-        """Triangles for each of many; few points are tried all, which is fast for many at once."""
+        """Triangles of several sequences; small ones by trying all triples, many at once."""
         found: dict[int, Array] = {}
         for rows, same in _by_number(points):
             found.update(
@@ -193,43 +183,39 @@ class Delaunay(_HullTask):
 
 
 class TravellingSalesman(_PlaneTask):
-    """See points, point at all of them in the order of a shortest tour (Vinyals et al. 2015, 3.3).
+    """Travelling salesman: point at all points along a shortest tour (Vinyals et al. 2015, 3.3).
 
     The tour starts at point 0 and goes counter-clockwise, as a hull does; it ends without a return.
-    Up to 12 points it is the shortest, by dynamic programming (Held & Karp 1962). Beyond, it is
-    that of LKH (Helsgaun 2000) by the package elkai, which nearly always is, on distances rounded
-    to a millionth of the longest.
+    Up to 12 points it is the shortest, by dynamic programming (Held & Karp 1962). Beyond, it is the
+    tour of LKH (Helsgaun 2000) from the package elkai, nearly always the shortest, on distances
+    rounded to a millionth of the longest.
 
-    Long tours are slow to find, so that they are kept in files, and training goes again and again
-    through a pool of batches: batch ``i`` is number ``i % pool_batches`` of the pool, with each of
-    its sequences turned or mirrored (one of the 8 symmetries of the square) and its points in a new
-    order, drawn for ``i``. A file is found by the points that it answers; one that is damaged is
-    made anew.
+    Long tours are slow to find. So they are kept in files, and training repeats a pool of batches:
+    batch ``i`` is number ``i % pool_batches`` of the pool. Each sequence is turned or mirrored (one
+    of the 8 symmetries of the square) and its points reordered, at random for each ``i``. The name
+    of a file depends on the points; a damaged file is replaced.
 
-    The scores of a test set: ``exact``, the share of answers that are the tour of the target, from
-    any point and in any direction; ``tour``, the mean length of the answers that are tours;
-    ``tour_ratio``, the mean of such a length by that of the target; ``invalid``, the share of
-    answers that have not every point once, or no end.
+    The scores of a test set are ``exact``, the share of answers that are the tour of the target,
+    from any point and in any direction; ``tour``, the mean length of the answers that are tours;
+    ``tour_ratio``, the mean of this length over that of the target; and ``invalid``, the share of
+    answers that do not have every point once, or no end mark.
 
     Args:
         min_points: fewest points of a sequence, at least 3.
-        max_points: most points of training, validation and the test set ``test``.
-        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
-        test_sequences: in ``test``, with as many points as in training, at least 1.
-        test_files: files of points, each a further test set; see
-            :func:`tasks.points.read_points`.
-        test_points: the old name of ``test_sets``.
-        batch_points: points in a training batch, at least ``max_points``; see
-            :class:`~tasks.pointing.PointingTask`.
-        pool_batches: training batches that differ in more than their guise, where ``max_points`` is
-            more than 12; without long tours all batches do.
-        cache: folder where long tours are kept; if not given, ``memnets`` in the user's cache
+        max_points: most points of a sequence of training, validation and the test set ``test``.
+        test_sets: further test sets, pairs (n, number of sequences), named ``n_<n>``.
+        test_sequences: number of sequences in ``test``, with as many points as in training, at
+            least 1.
+        batch_points: number of points in a training batch, see :class:`~tasks.PointingTask`.
+        pool_batches: number of batches in the pool, at least 1; used if ``max_points`` is more
+            than 12.
+        cache: folder of long tours; by default ``memnets`` in the user's cache
             (``$XDG_CACHE_HOME``, or ``~/.cache``).
-        settings: see :class:`~tasks.Task`.
+        settings: see :class:`~tasks.PointingTask`.
 
     Raises:
-        ValueError: a setting is out of its range, or there are tours of more than 12 points and no
-            elkai.
+        ValueError: a setting is out of its range.
+        MissingExtra: there are tours of more than 12 points, and elkai is not installed.
     """
 
     def __init__(
@@ -248,8 +234,8 @@ class TravellingSalesman(_PlaneTask):
         )
         check_positive(pool_batches=pool_batches)
         if self.most_points > EXACT_POINTS:
-            _elkai()
-            # Eight bytes each.
+            check_extra("geometry", f"a tour of more than {EXACT_POINTS} points", "elkai")
+            # The matrix of distances; its numbers have 8 bytes.
             check_room("the distances of a tour", 8, self.most_points, self.most_points)
         self.pool_batches = pool_batches
         usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -269,7 +255,7 @@ class TravellingSalesman(_PlaneTask):
         return self.answers([points])[0]
 
     def answers(self, points: Sequence[Array]) -> list[Array]:
-        """A tour for each of many."""
+        """Tours of several sequences; short ones are found many at once."""
         tours: dict[int, Array] = {}
         for rows, same in _by_number(points):
             tours.update(zip(rows, _held_karp(same), strict=True))
@@ -279,7 +265,8 @@ class TravellingSalesman(_PlaneTask):
         return [_counter_clockwise(several, tours[row]) for row, several in enumerate(points)]
 
     def _long(self, points: list[Array]) -> list[Array]:
-        """Tours of elkai, from the cache if they are there."""
+        """Tours of elkai, from the cache if it has them."""
+        # The key holds the points themselves: any change of data or version is another file.
         numbers = [len(rows) for rows in points]
         key = b"".join(
             [f"tours {TOURS_VERSION} {numbers}".encode(), *(rows.tobytes() for rows in points)]
@@ -297,7 +284,7 @@ class TravellingSalesman(_PlaneTask):
         return np.split(np.frombuffer(kept, "<u4").astype(np.int64), np.cumsum(numbers)[:-1])
 
     def judge(self, pointed: Pointed) -> dict[str, float]:
-        """``exact`` and ``invalid``, 0 or 1, and of a tour ``tour`` and ``tour_ratio``."""
+        """``exact`` and ``invalid``, 0 or 1, and ``tour`` and ``tour_ratio`` for a tour."""
         if not pointed.whole or sorted(pointed.answer) != list(range(len(pointed.points))):
             return {"exact": 0.0, "invalid": 1.0}
         exact = _from_lowest(pointed.answer) == _from_lowest(pointed.target)
@@ -310,20 +297,23 @@ class TravellingSalesman(_PlaneTask):
 
 
 def _from_lowest(cycle: list[int]) -> list[int]:
-    """A cycle of different indices, from the lowest to the lower of its neighbours."""
+    """A cycle of different indices, from the lowest in the direction of its lower neighbour.
+
+    Two answers are the same cycle exactly if these lists are equal.
+    """
     start = cycle.index(min(cycle))
     turned = cycle[start:] + cycle[:start]
     return turned if turned[1] < turned[-1] else [turned[0], *turned[:0:-1]]
 
 
 def _counter_clockwise(points: Array, tour: Array) -> Array:
-    """The same tour from point 0 counter-clockwise, ``[n]``; of no area, in either direction."""
+    """The same tour from point 0 counter-clockwise, ``[n]``; without area, in any direction."""
     tour = np.roll(tour, -tour.argmin())
     return np.roll(tour[::-1], 1) if _signed_area(points[tour]) < 0 else tour
 
 
 def _by_number(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
-    """Instances of few enough points, some of one n at a time: which, and ``[B, n, 2]``."""
+    """Group small instances by their n: their numbers, and their points ``[B, n, 2]``."""
     numbers = np.array([len(several) for several in points])
     for n in np.unique(numbers[numbers <= EXACT_POINTS]):
         same = np.flatnonzero(numbers == n)
@@ -332,15 +322,15 @@ def _by_number(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
 
 
 def _fans(points: Array, rows: Array, triangles: Array) -> list[Array]:
-    """Triangles of many instances in the order of :class:`Delaunay`.
+    """Sort the triangles of several instances into the order of :class:`Delaunay`.
 
     Args:
         points: ``[B, n, 2]``.
-        rows: which of the B each triangle belongs to, ``[K]``.
-        triangles: their corners in any order, ``[K, 3]``.
+        rows: number of the instance of each triangle, ``[K]``.
+        triangles: corners in any order, ``[K, 3]``.
 
     Returns:
-        ``[3 k]`` for each of the B.
+        Indices ``[3 k]`` for each of the B instances.
     """
     wide = points.astype(np.float64)
     # From the left; of points one above the other, from below.
@@ -349,6 +339,7 @@ def _fans(points: Array, rows: Array, triangles: Array) -> list[Array]:
     turned = np.take_along_axis(triangles, (leftmost[:, None] + np.arange(3)) % 3, 1)
     corners = wide[rows[:, None], turned]
     sides = corners[:, 1:] - corners[:, :1]
+    # A clockwise triangle gets its last two corners, and the sides to them, exchanged.
     clockwise = _cross(sides[:, 0], sides[:, 1]) < 0
     turned[clockwise, 1:] = turned[clockwise, :0:-1]
     x, y = np.where(clockwise[:, None], sides[:, 1], sides[:, 0]).T
@@ -358,14 +349,15 @@ def _fans(points: Array, rows: Array, triangles: Array) -> list[Array]:
 
 
 def _triangulations(points: Array) -> list[Array | None]:
-    """Triangles in order, ``[B, n, 2] -> [3 k]`` each: every three points are tried.
+    """Find Delaunay triangles by trying every three points, ``[B, n, 2] -> [3 k]`` each.
 
-    Three are a triangle if no other, p, lies in the circle through them: if it does, then the
-    determinant of ``[a, |a|^2], [b, |b|^2], [c, |c|^2]``, a to c as seen from p, has the sign of
-    the triangle's area (Guibas & Stolfi 1985, section 8).
+    Three points are a triangle if no other point p lies in their circle. If p does, the determinant
+    of ``[a, |a|^2], [b, |b|^2], [c, |c|^2]``, with a to c relative to p, has the sign of the
+    triangle's area (Guibas & Stolfi 1985, section 8).
 
     Returns:
-        ``None`` for points of which three lie nearly on a line or four nearly on a circle.
+        Triangles in order; ``None`` for an instance with three points nearly on a line or four
+        nearly on a circle.
     """
     n = points.shape[1]
     triples = np.array(list(itertools.combinations(range(n), 3)))
@@ -373,7 +365,7 @@ def _triangulations(points: Array) -> list[Array | None]:
     wide = points.astype(np.float64)
     wide -= wide.min(1, keepdims=True)
     wide /= wide.max((1, 2), keepdims=True)
-    # From each point to each: products and squares of what is seen from p, [B, p, ...].
+    # Vectors from each point p to all points, their cross products and their squares: [B, p, ...].
     rows = wide[:, None] - wide[:, :, None]
     products = _cross(rows[:, :, :, None], rows[:, :, None])
     squares = (rows * rows).sum(-1)
@@ -382,6 +374,7 @@ def _triangulations(points: Array) -> list[Array | None]:
         squares[:, :, a] * products[:, :, b, c] for a, b, c in ((i, j, k), (j, k, i), (k, i, j))
     )
     inside *= np.sign(areas)[:, None]
+    # For its own corners the determinant is 0, and says nothing.
     corner = (np.arange(n)[:, None, None] == triples).any(-1)
     unclear = ((abs(inside) < NEARLY_FLAT) & ~corner).any((1, 2)) | (abs(areas) < NEARLY_FLAT).any(
         1
@@ -392,34 +385,35 @@ def _triangulations(points: Array) -> list[Array | None]:
 
 
 def _triples(indices: list[int]) -> list[list[int]]:
-    """Cut after every third index."""
+    """Cut a list of indices into threes; the last may be shorter."""
     return [indices[start : start + 3] for start in range(0, len(indices), 3)]
 
 
 def _cross(a: Array, b: Array) -> Array:
-    """The third coordinate of the cross products of vectors ``[..., 2]``."""
+    """Cross products of plane vectors, ``[..., 2], [..., 2] -> [...]``."""
     product: Array = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
     return product
 
 
 def _is_polygon(corners: Array, indices: list[int]) -> bool:
-    """Whether there are 3 or more different corners ``[k, 2]``, and no two edges cross.
+    """Whether at least 3 different corners ``[k, 2]`` have edges that do not cross.
 
-    No three corners are taken to lie on one line: of random points, none do.
+    It assumes that no three corners lie on one line, as holds for random points.
     """
     if len(indices) < 3 or len(set(indices)) < len(indices):
         return False
     start, end = corners[:, None], np.roll(corners, -1, 0)[:, None]
-    # Which of the corners lie to the left of each edge: an edge is cut where its ends differ.
+    # For each edge, the corners to its left. Two edges cross if each separates the other's ends.
     left = _cross(end - start, corners - start) > 0
     apart = left ^ np.roll(left, -1, 1)
     steps = (np.arange(len(corners)) - np.arange(len(corners))[:, None]) % len(corners)
+    # Neighbours share a corner, and an edge would seem to cross them.
     neighbours = (steps <= 1) | (steps == len(corners) - 1)
     return not (apart & apart.T & ~neighbours).any()
 
 
 def _signed_area(corners: Array) -> float:
-    """Area of a polygon ``[k, 2]``, below 0 if it is clockwise."""
+    """Area of a polygon ``[k, 2]``; negative if it is clockwise."""
     wide = corners.astype(np.float64)
     return float(_cross(wide, np.roll(wide, -1, 0)).sum() / 2)
 
@@ -430,7 +424,7 @@ def _length(tour: Array) -> float:
 
 
 def _distances(points: Array) -> Array:
-    """From each point to each, float64 ``[..., n, 2] -> [..., n, n]``."""
+    """Distances of all pairs of points, float64 ``[..., n, 2] -> [..., n, n]``."""
     wide = points.astype(np.float64)
     distances: Array = np.linalg.norm(wide[..., :, None, :] - wide[..., None, :, :], axis=-1)
     return distances
@@ -438,11 +432,11 @@ def _distances(points: Array) -> Array:
 
 @functools.cache
 def _visits(m: int) -> list[tuple[Array, Array, Array]]:
-    """In which order the paths through subsets of m points are found, those of 2 points first.
+    """Order of the dynamic programming over subsets of m points, by size from 2 on.
 
     Returns:
-        For each size the subsets as bits, the point that a path through them ends with, and the
-        subsets without it; all ``[P]``.
+        For each size, all pairs of a subset and its point: the subsets as bits, the last points of
+        the paths, and the subsets without them; all ``[P]``.
     """
     subsets = np.arange(1 << m)
     inside = (subsets[:, None] >> np.arange(m) & 1).astype(bool)
@@ -463,14 +457,14 @@ def _held_karp(points: Array) -> Array:
     """
     distances = _distances(points)
     size, m = len(points), points.shape[1] - 1
-    # The instances come last: what is looked up by a subset then lies side by side.
+    # Instances are the last dimension: the numbers of a subset then lie side by side in memory.
     home = distances[:, 0, 1:].T
     steps = distances[:, 1:, 1:].transpose(1, 2, 0)
     cost = np.full((1 << m, m, size), np.inf)
     cost[1 << np.arange(m), np.arange(m)] = home
     for subset, last, before in _visits(m):
         cost[subset, last] = (cost[before] + steps[last]).min(1)
-    # Backwards: what came before the last point is what the minimum was taken at.
+    # The tour, backwards: the point before is where the minimum was taken.
     rows = np.arange(size)
     left = np.full(size, (1 << m) - 1)
     last = (cost[-1] + home).argmin(0)
@@ -482,35 +476,21 @@ def _held_karp(points: Array) -> Array:
     return np.stack([np.zeros(size, np.int64), *(last + 1 for last in tour)], 1)
 
 
-def _elkai() -> Any:
-    """The package elkai.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        import elkai
-    except ImportError as error:
-        raise ValueError(
-            f"tours of more than {EXACT_POINTS} points need the package elkai: "
-            "python -m pip install elkai"
-        ) from error
-    return elkai
-
-
 def _lkh(points: Array) -> Array:
     """A short tour from point 0, ``[n, 2] -> [n]``."""
     distances = _distances(points)
     scale = LONGEST_DISTANCE / (distances.max() or 1.0)
     whole = np.rint(distances * scale).astype(np.int64)
-    return np.array(_elkai().DistanceMatrix(whole.tolist()).solve_tsp()[:-1])
+    import elkai
+
+    return np.array(elkai.DistanceMatrix(whole.tolist()).solve_tsp()[:-1])
 
 
 def _guise(random: np.random.Generator, points: Array, tour: Array) -> tuple[Array, Array]:
-    """The same tour, turned or mirrored, of the points in another order."""
+    """Turn or mirror points and their tour at random, and reorder the points."""
     mirror_x, mirror_y, swap = random.integers(0, 2, 3)
     shown = np.where([mirror_x, mirror_y], 1 - points, points)[:, :: 1 - 2 * swap]
     order = random.permutation(len(points))
-    # Place i now holds point order[i]; where a point went is the inverse.
+    # Place i now holds point order[i]; the inverse of the order tells the new place of a point.
     points = shown[order]
     return points, _counter_clockwise(points, np.argsort(order)[tour])

@@ -1,11 +1,11 @@
-"""Bounds on what a task takes into memory: of files, and of the batches that settings ask for.
+"""Bounds on the memory that a task's files and batches take.
 
-One number is the bound of all of them, :data:`USUAL` if the environment does not name another::
+One number N bounds them all: :data:`USUAL`, or the value of an environment variable::
 
     MEMNETS_LIMIT=8000000000 memnets fit --config ...
 
-A file has at most so many bytes, unpacked. An image has at most one pixel for eight of them, and
-the images of a data set have at most so many pixels together. A batch has at most so many numbers.
+A file has at most N bytes, unpacked. An image has at most N / 8 pixels, and the images of a data
+set have at most N pixels together. A batch has at most N numbers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import IO
 
 __all__ = ["USUAL", "check_room", "limit", "read_at_most", "read_file"]
 
-#: The bound if the environment names none, 2^30.
+#: The default bound, 2^30.
 USUAL = 1 << 30
 VARIABLE = "MEMNETS_LIMIT"
-#: Bytes that are read at once. Small, since of some kinds of zip files all that comes of a piece
-#: is unpacked at once, up to a million times as much.
+#: Bytes that are read at once. Few, since some kinds of zip files unpack a whole piece at once, to
+#: up to a million times its size.
 PIECE = 1 << 12
 
 
 def limit() -> int:
-    """The bound, that of ``MEMNETS_LIMIT`` if it is set.
+    """The bound: the value of ``MEMNETS_LIMIT``, or :data:`USUAL`.
 
     Raises:
-        ValueError: it is set to no whole number of at least 1.
+        ValueError: the value is not a whole number of at least 1.
     """
     text = os.environ.get(VARIABLE) or str(USUAL)
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
@@ -40,19 +40,19 @@ def limit() -> int:
 
 
 def advice(needed: int | None = None) -> str:
-    """How to raise the bound, for the end of a message."""
+    """The end of an error message: the way to raise the bound."""
     return f"to allow more, set {VARIABLE}={'<number>' if needed is None else needed}"
 
 
 def check_room(what: str, *sizes: int) -> None:
-    """Check that an array of such sizes is not too large.
+    """Check that an array is not too large.
 
     Args:
-        what: it is, for the message, such as ``a training batch``.
-        sizes: of each of its dimensions, at least 0.
+        what: name of the array for the message, such as ``a training batch``.
+        sizes: its dimensions, at least 0.
 
     Raises:
-        ValueError: it has more numbers than :func:`limit`.
+        ValueError: the array would have more numbers than :func:`limit`.
     """
     numbers, most = math.prod(sizes), limit()
     if numbers > most:
@@ -65,10 +65,10 @@ def check_room(what: str, *sizes: int) -> None:
 
 
 def read_at_most(file: IO[bytes] | gzip.GzipFile, where: str) -> bytes:
-    """All that comes from an open file, at most :func:`limit` bytes.
+    """Read an open file to its end, at most :func:`limit` bytes.
 
     Raises:
-        ValueError: there is more.
+        ValueError: the file has more bytes.
     """
     most, pieces, size = limit(), [], 0
     while piece := file.read(PIECE):
@@ -80,10 +80,10 @@ def read_at_most(file: IO[bytes] | gzip.GzipFile, where: str) -> bytes:
 
 
 def read_file(path: str) -> bytes:
-    """What is in a file, unpacked if its name ends in ``.gz``.
+    """Read the content of a file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        ValueError: it is missing, damaged, or larger than :func:`limit`.
+        ValueError: the file is missing, damaged, or larger than :func:`limit`.
     """
     if not Path(path).is_file():
         raise ValueError(f"expected a file at {path}; there is none")

@@ -15,25 +15,25 @@ from tasks.base import Array, Task
 __all__ = ["DynamicNGrams", "bayes_probabilities"]
 
 
-#: Greatest order.
+#: Greatest order: a sequence has a table of 2^(order - 1) numbers.
 MOST = 20
 
 
 class DynamicNGrams(Task):
-    """Predict each bit of a sequence from those before it, by a law that changes with the sequence.
+    """Prediction of bits whose distribution changes from sequence to sequence.
 
-    Graves et al. 2014, section 4.4. For every sequence, the probability of a 1 after each context,
-    the ``order - 1`` bits before, is drawn from Beta(1/2, 1/2). Bits without a whole context are 1
-    with probability 1/2. There is nothing to read first: the source is ``[B, 0, 1]``. Inputs,
-    ``[B, length, 1]``, are the targets a step late, after a 0.
+    Graves et al. 2014, section 4.4. A context is the last ``order - 1`` bits. For every sequence,
+    the probability of a 1 after each context is drawn from Beta(1/2, 1/2). Bits without a whole
+    context are 1 with probability 1/2. The source is empty, ``[B, 0, 1]``. Inputs,
+    ``[B, length, 1]``, are a 0, then the targets one step late.
 
-    The test set is named ``test``. Its score ``bayes_bits`` is what the best predictor pays
-    (equation 10): no other pays less on average.
+    The test set is named ``test``. Its score ``bayes_bits`` is the cost of the best predictor
+    (equation 10): no other has a lower cost on average.
 
     Args:
-        order: n, from 1 to 20; 6 predicts from the last 5 bits.
-        length: bits of a sequence, at least ``order``.
-        test_sequences: sequences of the test set, at least 1.
+        order: n, from 1 to 20; with 6, a bit depends on the last 5 bits.
+        length: number of bits of a sequence, at least ``order``.
+        test_sequences: number of sequences of the test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -65,6 +65,7 @@ class DynamicNGrams(Task):
         size = self.sequences(split, self.test_sequences)
         contexts = 2 ** (self.order - 1)
         table = random.beta(0.5, 0.5, (size, contexts))
+        # Each bit depends on those before it: the loop is over steps, for all sequences at once.
         uniform = random.random((size, self.length))
         bits = np.zeros((size, self.length), np.int64)
         context, rows = np.zeros(size, np.int64), np.arange(size)
@@ -77,7 +78,7 @@ class DynamicNGrams(Task):
         return Batch(source=targets[:, :0], inputs=inputs, targets=targets)
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """``bayes_bits``, the mean cost of a sequence to the best predictor, in bits."""
+        """``bayes_bits``: the best predictor's mean cost of a sequence, in bits."""
         bits = self.batch(split, 0).targets.squeeze(-1).long().numpy()
         of_one = bayes_probabilities(bits, self.order)
         costs = -np.log2(np.where(bits == 1, of_one, 1 - of_one)).sum(1)
@@ -85,10 +86,10 @@ class DynamicNGrams(Task):
 
 
 def bayes_probabilities(bits: Array, order: int) -> Array:
-    """The probability of a 1, given all bits before: ``(N_1 + 1/2) / (N_1 + N_0 + 1)``.
+    """Probability of a 1, given all earlier bits: ``(N_1 + 1/2) / (N_1 + N_0 + 1)``.
 
-    N_1 and N_0 count the ones and zeros that came after the same context so far (Graves et al.
-    2014, equation 10); without a whole context it is 1/2.
+    N_1 and N_0 are the numbers of ones and zeros after the same context so far (Graves et al. 2014,
+    equation 10). Without a whole context the probability is 1/2.
 
     Args:
         bits: whole numbers 0 and 1, ``[B, T]``.
@@ -99,6 +100,7 @@ def bayes_probabilities(bits: Array, order: int) -> Array:
     """
     size, length = bits.shape
     contexts = 2 ** (order - 1)
+    # The halves of the equation: the prior Beta(1/2, 1/2) counts as half a one and half a zero.
     counts = np.full((size, contexts, 2), 0.5)
     context, rows = np.zeros(size, np.int64), np.arange(size)
     probabilities = np.full((size, length), 0.5)

@@ -1,8 +1,7 @@
-"""Tasks whose answer points at the source (Vinyals et al. 2015, "Pointer Networks"); sorting.
+"""Tasks whose answers point at the source (Vinyals et al. 2015, "Pointer Networks"); sorting.
 
 An answer is a sequence of indices into the source, then the end mark. The token ``END + 1 + i``
-says "slot i of the source", i from 0, so that an answer in tokens is searched, trained and scored
-as any other.
+means "slot i of the source", i from 0. So an answer consists of tokens, as in any other task.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ __all__ = ["Pointed", "PointingTask", "SortingNumbers", "as_batch", "in_unit_squ
 
 logger = logging.getLogger(__name__)
 
-#: Whole numbers beyond are not all numbers of float64.
+#: Above this, float64 cannot hold every whole number.
 EXACT = 2**53
-#: Of points that are seen as they are.
+#: Least extent of points in the unit square that a model sees unchanged.
 LEAST_EXTENT = 1e-6
 
 
@@ -41,9 +40,8 @@ class Pointed(NamedTuple):
     Attributes:
         points: float64 ``[n, width]``.
         target: the right answer, k indices.
-        answer: what was said before the end mark, as indices; one that is not in ``[0, n)`` is no
-            point.
-        whole: the answer has an end mark, and before it nothing but points.
+        answer: indices before the end mark; an index outside ``[0, n)`` is not a point.
+        whole: whether the answer has an end mark, and only points before it.
     """
 
     points: Array
@@ -53,32 +51,34 @@ class Pointed(NamedTuple):
 
 
 class PointingTask(Task):
-    """Points are given, and the answer is some of them in order; which, a subclass says.
+    """Base class for tasks whose answer is a sequence of the given points.
 
-    The source is float32 ``[B, S, width]``, padded with zeros behind a mask where sequences differ
-    in n. Targets are tokens ``[B, T]``.
+    The source is float32 ``[B, S, width]``; shorter sequences are padded. Targets are tokens
+    ``[B, T]``.
 
-    Points of one's own come from files, each a further test set, or from Python
-    (:meth:`batch_of`). They are answered as they are given, in float64; a model is given what
-    :meth:`seen` makes of them, in float32. Scores and predictions are in their own coordinates.
+    A user's own points come from files, each a further test set, or from Python
+    (:meth:`batch_of`). Their answers are computed in float64 from the given numbers. A model sees
+    the result of :meth:`seen`, in float32. Scores and predictions use the given coordinates.
 
     Args:
-        min_points: fewest points of a sequence.
-        max_points: most points of training, validation and the test set ``test``.
-        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
-        test_sequences: in ``test``, with as many points as in training, at least 1.
-        test_files: further test sets, each named as its file without the ending: ``.tsp`` of
-            TSPLIB, or a table with a point a line (:func:`tasks.points.read_points`).
+        min_points: fewest points of a sequence, at least 3; at least 1 for numbers to sort.
+        max_points: most points of a sequence of training, validation and the test set ``test``.
+        test_sets: further test sets, pairs (n, number of sequences), named ``n_<n>``.
+        test_sequences: number of sequences in ``test``, with as many points as in training, at
+            least 1.
+        test_files: further test sets from files, named after the file without its ending: ``.tsp``
+            files of TSPLIB, or tables with a point in each line
+            (:func:`tasks.points.read_points`).
         test_points: the old name of ``test_sets``.
-        batch_points: points in a training batch, at least ``max_points``. All its sequences then
-            have one n, drawn for the batch, and there are as many as fit; ``batch_size`` is not
-            used. If not given, n is drawn for each sequence.
+        batch_points: number of points in a training batch, at least ``max_points``. All sequences
+            of a batch then have one n, and the batch holds as many as fit; ``batch_size`` is not
+            used. ``None`` = each sequence has an n of its own.
         settings: see :class:`~tasks.Task`.
     """
 
-    #: Numbers that a point is made of.
+    #: Number of coordinates of a point.
     width: ClassVar[int] = 2
-    #: Fewer points have no answer.
+    #: Fewest points that have an answer.
     fewest: ClassVar[int] = 3
 
     def __init__(
@@ -119,6 +119,7 @@ class PointingTask(Task):
         check_room("a training batch", batch_points or 0, self.width)
         self.test_sets = by_name((f"n_{n}", (n, sequences)) for n, sequences in test_sets)
         read = [(_set_name(path), self._read_file(path)) for path in test_files]
+        # For its error alone: a file may have the name of another test set.
         by_name([("test", None), *self.test_sets.items(), *read])
         #: Sequences of points from files, by the names of their test sets.
         self.own = dict(read)
@@ -135,17 +136,17 @@ class PointingTask(Task):
 
     @abstractmethod
     def answer(self, points: Array) -> Sequence[int] | Array:
-        """Indices that answer ``points``, float32 ``[n, width]``."""
+        """The right answer: indices into ``points``, float32 ``[n, width]``."""
 
     def answers(self, points: Sequence[Array]) -> Sequence[Sequence[int] | Array]:
-        """An answer to each of many; override it where many at once are faster."""
+        """Answers to several sequences; override it where several at once are faster."""
         return [self.answer(rows) for rows in points]
 
     def seen(self, points: Array) -> Array:
-        """What a model is given of anybody's points; rounded to float32 after.
+        """A user's points in the form for a model, before they are rounded to float32.
 
-        As they are if not overridden. Override it where the answer stays the same when points are
-        moved or scaled, so that they come to lie where a model has seen others in training.
+        The default implementation returns them unchanged. Override it if moving and scaling the
+        points does not change the answer: the model should see points in the range of its training.
 
         Args:
             points: ``[n, width]``, finite.
@@ -153,7 +154,7 @@ class PointingTask(Task):
         return points
 
     def solve(self, points: Sequence[Array]) -> Sequence[Sequence[int] | Array]:
-        """An answer to each of anybody's sequences of points, ``[n, width]``, finite."""
+        """Answers to a user's sequences of points, each ``[n, width]``, finite."""
         return self.answers(points)
 
     def check(self, points: Array) -> None:
@@ -164,23 +165,23 @@ class PointingTask(Task):
         """
 
     def judge(self, pointed: Pointed) -> dict[str, float]:
-        """Scores of an answer that its targets alone do not tell; none if not overridden.
+        """Scores of an answer, by name; empty by default.
 
-        With lines to draw there are at least ``exact`` and ``invalid``, 0 or 1.
+        A task with :meth:`lines` must give at least ``exact`` and ``invalid``, 0 or 1.
         """
         return {}
 
     def lines(self, points: Array, answer: list[int]) -> list[Array] | None:
-        """Lines ``[k, 2]`` that draw an answer; ``None``, if not overridden: it is no drawing.
+        """Lines ``[k, 2]`` that draw an answer; ``None``, the default, for no drawing.
 
         Args:
             points: ``[n, width]``.
-            answer: k indices into the points, any.
+            answer: k indices into the points, in any order.
         """
         return None
 
     def test_names(self) -> list[str]:
-        """``test``, ``n_<n>`` for each further number of points, and the names of files."""
+        """``test``, ``n_<n>`` for each of ``test_sets``, and the names of the files."""
         return ["test", *self.test_sets, *self.own]
 
     def batch(self, split: str, index: int) -> Batch:
@@ -193,11 +194,13 @@ class PointingTask(Task):
         return as_batch(points, self.answers(points))
 
     def drawn(self, split: str, index: int) -> list[Array]:
-        """The points of a batch, float32 ``[n, width]`` a sequence."""
+        """Points of a batch, float32 ``[n, width]`` for each sequence."""
         random = self.random(split, index)
         if split in self.test_sets:
             n, size = self.test_sets[split]
             numbers = [n] * size
+        # Sequences of one length need no padding, and a budget of points keeps batches of long
+        # sequences as small in memory as those of short ones.
         elif split == "train" and self.batch_points is not None:
             n = int(random.integers(self.min_points, self.max_points + 1))
             numbers = [n] * (self.batch_points // n)
@@ -207,19 +210,18 @@ class PointingTask(Task):
         return [self.points(random, n) for n in numbers]
 
     def batch_of(self, points: Sequence[ArrayLike]) -> Batch:
-        """A batch of anybody's points, with their answers.
+        """Make a batch of a user's points, with their answers.
 
-        The answers are those to the numbers as they are given, in float64 (whole numbers beyond
-        2^53 are taken from the least first). A model is given what :meth:`seen` makes of them, in
-        float32; where points differ that are then the same, a warning says so.
+        Answers are computed in float64 from the given numbers; from whole numbers beyond 2^53 the
+        least is subtracted first. A model sees the result of :meth:`seen`, in float32. A warning
+        tells if different points become equal by this.
 
         Args:
-            points: B sequences ``[n, width]``, at least one, each of an n of its own.
+            points: B sequences ``[n, width]``, at least one; n may differ.
 
         Raises:
-            ValueError: a sequence has too few points, of another width, that are not finite, or
-                that have no answer; the message names the sequence and the points, both counted
-                from 0.
+            ValueError: a sequence has too few points, points of another width, points that are not
+                finite, or no answer. The message names the sequence and the points, counted from 0.
         """
         if not len(points):
             raise ValueError("expected sequences of points; got none")
@@ -235,6 +237,7 @@ class PointingTask(Task):
         if not batch.source.isfinite().all():
             raise ValueError("expected points that are finite in float32; got greater ones")
         for number, rows in enumerate(checked):
+            # Points that differ in float64 may be the same in float32.
             given = unpadded(batch.source, batch.source_mask, number).numpy()
             distinct, left = (len(np.unique(each, axis=0)) for each in (rows, given))
             if left < distinct:
@@ -256,7 +259,10 @@ class PointingTask(Task):
         return sequences
 
     def _checked(self, rows: ArrayLike) -> Array:
-        """Points in float64; in float32 if they are of it, as those are that a task draws."""
+        """Points in float64, or in float32 if it holds them exactly.
+
+        The task's own points are in float32: equal points must have equal answers.
+        """
         points = _wide(rows)
         if points.ndim != 2 or points.shape[1] != self.width:
             raise ValueError(f"expected points [n, {self.width}]; got {list(points.shape)}")
@@ -273,18 +279,18 @@ class PointingTask(Task):
         return points
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """Mean scores of the answers to a test set, each over the answers that have it.
+        """Mean scores of the answers to a test set, each over the answers that have the score.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: tokens ``[B, T]`` for each batch of the set; what follows an end mark is not
-                read, and they may say anything.
+            answers: tokens ``[B, T]`` for each batch of the set; tokens behind an end mark do not
+                count, and an answer need not be valid.
 
         Returns:
-            What the class says of its scores.
+            The scores in the description of the class, by name.
 
         Raises:
-            ValueError: there is not an answer for each sequence.
+            ValueError: the number of answers is not the number of sequences.
         """
         judged = [
             self.judge(pointed)
@@ -299,16 +305,16 @@ class PointingTask(Task):
     def _pointed(
         self, split: str, answered: list[tuple[Batch, int, list[int]]]
     ) -> Iterator[Pointed]:
-        """Answers to a test set, with the points as they were given."""
+        """Answers to a test set, with the points in their given coordinates."""
         for number, (batch, row, tokens) in enumerate(answered):
             pointed = _read(batch, row, tokens)
             yield pointed._replace(points=self.own[split][number]) if split in self.own else pointed
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
-        """Of a test set from a file the points, the right answer and the one that came.
+        """Points, right answers and answers as text, for a test set from a file.
 
-        The points are in their own coordinates, ``x,y x,y ...``, in the order in which they are
-        pointed at; ``?`` is no point.
+        Points are written in the file's coordinates, ``x,y x,y ...``, in the order of the answer;
+        ``?`` stands for an index that is not a point.
         """
         if split not in self.own:
             return []
@@ -329,7 +335,7 @@ class PointingTask(Task):
         ]
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Points by their number, from 1; marks by their names."""
+        """Numbers of the points, from 1, and names of the marks."""
         source = unpadded(batch.source, batch.source_mask, row)
         targets = unpadded(batch.targets, batch.target_mask, row)
         return (
@@ -340,7 +346,7 @@ class PointingTask(Task):
     def drawing(
         self, batch: Batch, row: int, tokens: Tensor
     ) -> tuple[Array, list[Array], str] | None:
-        """The points, the lines of an answer, and how good it is."""
+        """The points, the lines of an answer, and a verdict."""
         pointed = _read(batch, row, said(tokens))
         inside = [index for index in pointed.answer if 0 <= index < len(pointed.points)]
         lines = self.lines(pointed.points, inside)
@@ -359,17 +365,17 @@ class PointingTask(Task):
 
 
 def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) -> Batch:
-    """A batch of points ``[n, width]`` and the indices that answer them."""
+    """Make a batch of points ``[n, width]`` and the indices of their answers."""
     return answer_batch(
         *padded(points, np.float32), [np.asarray(answer) + END + 1 for answer in answers]
     )
 
 
 def in_unit_square(points: Array) -> Array:
-    """Points, moved and scaled into the unit square (or line, or cube) if they are not in it.
+    """Move and scale points into the unit square (or line, or cube) if they lie outside of it.
 
-    The least of each axis becomes 0, and the longest extent 1. Points in the square that lie within
-    a millionth of it are not told apart well by float32, and are moved and scaled as well.
+    The least value of each axis becomes 0, and the longest extent 1. Points within a millionth of
+    the square are moved and scaled too: float32 has too few digits to tell them apart.
 
     Args:
         points: ``[n, width]``, finite.
@@ -382,17 +388,18 @@ def in_unit_square(points: Array) -> Array:
         if extent >= LEAST_EXTENT or extent == 0:
             return points
     wide = points.astype(np.float64)
-    if abs(wide).max() > 1:  # the extent of finite numbers need not be finite
+    # Halved first: the difference of two finite numbers may be infinite.
+    if abs(wide).max() > 1:
         wide /= 2
     moved: Array = wide - wide.min(0)
     return moved / (moved.max() or 1.0)
 
 
 def _wide(rows: ArrayLike) -> Array:
-    """Numbers in float64; whole ones beyond :data:`EXACT`, from the least of their axis.
+    """Convert numbers to float64; from whole numbers beyond :data:`EXACT`, subtract the least.
 
     Raises:
-        ValueError: they are no numbers.
+        ValueError: the values are not real numbers.
     """
     try:
         given = np.asarray(rows)
@@ -402,6 +409,7 @@ def _wide(rows: ArrayLike) -> Array:
             given.dtype.kind == "O" and all(isinstance(each, int) for each in given.flat)
         )
         if whole and given.ndim == 2 and given.size:
+            # Python's own whole numbers are exact at any size.
             exact = given.astype(object)
             if max(abs(exact.min()), abs(exact.max())) > EXACT:
                 given = exact - exact.min(0)
@@ -411,13 +419,13 @@ def _wide(rows: ArrayLike) -> Array:
 
 
 def _set_name(path: str) -> str:
-    """The name of a file without its ending, in the letters of a name."""
+    """Name of a test set from its file: without the ending, and with safe characters."""
     stem = Path(path.removesuffix(".gz")).stem
     return re.sub(r"[^\w.-]", "_", stem)
 
 
 def _read(batch: Batch, row: int, tokens: list[int]) -> Pointed:
-    """An answer, up to its end mark, to one sequence of a batch."""
+    """Read an answer, up to its end mark, to one sequence of a batch."""
     points = unpadded(batch.source, batch.source_mask, row).double().numpy()
     target, answer = (
         [token - END - 1 for token in side if token != END]
@@ -428,22 +436,11 @@ def _read(batch: Batch, row: int, tokens: list[int]) -> Pointed:
 
 
 class SortingNumbers(PointingTask):
-    """See numbers, point at them in rising order.
+    """Sorting numbers: point at them in rising order.
 
     Vinyals et al. 2016, "Order Matters: Sequence to sequence for sets". Numbers are uniform in
-    ``[0, 1)``; of equal ones, the first comes first.
-
-    Args:
-        min_points: fewest numbers of a sequence, at least 1.
-        max_points: most numbers of training, validation and the test set ``test``.
-        test_sets: pairs (n, sequences): further test sets, named ``n_<n>``.
-        test_sequences: in ``test``, with as many numbers as in training, at least 1.
-        test_files: files of numbers, each a further test set; see
-            :func:`tasks.points.read_points`.
-        test_points: the old name of ``test_sets``.
-        batch_points: numbers in a training batch, at least ``max_points``; see
-            :class:`~tasks.pointing.PointingTask`.
-        settings: see :class:`~tasks.Task`.
+    ``[0, 1)``; equal ones keep their order. Settings are those of :class:`~tasks.PointingTask`; a
+    point is a number.
     """
 
     width = 1
@@ -454,9 +451,9 @@ class SortingNumbers(PointingTask):
         return random.random((n, 1), np.float32)
 
     def seen(self, points: Array) -> Array:
-        """Numbers that are not all in ``[0, 1]`` are moved and scaled into it."""
+        """Numbers, moved and scaled into ``[0, 1]`` if some lie outside of it."""
         return in_unit_square(points)
 
     def answer(self, points: Array) -> Array:
-        """Where the numbers are, from the least to the greatest."""
+        """Indices of the numbers, from the least to the greatest."""
         return np.argsort(points[:, 0], kind="stable")

@@ -16,27 +16,27 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read_points(path: str, width: int) -> list[Array]:
-    """Sequences of points from a file, plain or ``.gz``, in UTF-8.
+    """Read sequences of points from a file, plain or ``.gz``, in UTF-8.
 
-    A file whose name ends in ``.tsp`` is one of TSPLIB (Reinelt 1991): of its keywords
-    ``EDGE_WEIGHT_TYPE`` must be ``EUC_2D``, ``DIMENSION`` must be true, and the points are the
-    numbers after ``NODE_COORD_SECTION``, ``<node> <x> <y>`` a line, in the order of the lines. Its
-    distances are not rounded to whole numbers here, as TSPLIB does.
+    A file whose name ends in ``.tsp`` is in the format of TSPLIB (Reinelt 1991). Its
+    ``EDGE_WEIGHT_TYPE`` must be ``EUC_2D``, and its ``DIMENSION`` the number of points. The points
+    are the lines ``<node> <x> <y>`` after ``NODE_COORD_SECTION``, in their order. Unlike TSPLIB,
+    this library does not round distances to whole numbers.
 
-    Any other file is a table: a point a line, its numbers apart by tabs, commas, semicolons or
-    spaces. A first line that is not numbers is a heading. Lines that begin with ``#`` are skipped,
-    and an empty line begins another sequence.
+    Any other file is a table with a point in each line, its numbers separated by tabs, commas,
+    semicolons or spaces. A first line without numbers is a heading. Lines that begin with ``#`` are
+    skipped. An empty line begins another sequence.
 
     Args:
-        path: of the file.
-        width: numbers of a point.
+        path: path of the file.
+        width: number of coordinates of a point.
 
     Returns:
         At least one sequence, float64 ``[n, width]`` each.
 
     Raises:
-        ValueError: the file is missing, damaged, too large or holds no points; a line is not what
-            it should be. The message names the line.
+        ValueError: the file is missing, damaged, too large or without points, or a line cannot be
+            read; the message names the line.
     """
     content = read_file(path)
     try:
@@ -60,8 +60,10 @@ def _table(path: str, lines: list[str], width: int) -> list[Array]:
         if not line.strip():
             sequences.append([])
             continue
+        # Spaces may surround any other separator, so they count only in a line without one.
         separator = next((mark for mark in "\t;," if mark in line), None)
         fields = [field.strip().strip('"') for field in line.strip().split(separator)]
+        # A heading has no number at all: a first line with one wrong field is an error.
         if not heading or any(map(_NUMBER.fullmatch, fields)):
             sequences[-1].append(_numbers(path, number, line, fields, width))
         heading = False
@@ -86,6 +88,7 @@ def _tsplib(path: str, lines: list[str]) -> Array:
         text = line.strip()
         if not text:
             continue
+        # A line of the section that does not begin like a number is the next keyword.
         if inside and (text[0].isdigit() or text[0] in "+-."):
             rows.append(_numbers(path, number, line, text.split()[1:], 2))
             continue

@@ -15,24 +15,23 @@ __all__ = ["PrioritySort"]
 
 
 class PrioritySort(Task):
-    """See random binary vectors, each with a priority; say the first of them, highest first.
+    """Priority sort: answer with the vectors of the highest priorities, highest first.
 
-    Graves et al. 2014, section 4.5. The source is ``[B, n + 1, width + 2]``: n vectors, with the
-    priority on the last channel but one, then a flag, 1 on the last channel alone. Priorities are
-    uniform in ``[-1, 1)``; of those that tie in single precision, which is what the model is given,
-    the one that was seen first comes first. While it answers, the model is given zeros. Targets are
-    ``[B, answers, width]``.
+    Graves et al. 2014, section 4.5. The source is ``[B, n + 1, width + 2]``: n random binary
+    vectors with their priorities in the last channel but one, then a flag, 1 in the last channel
+    alone. Priorities are uniform in ``[-1, 1)``. Equal ones in single precision, the model's,
+    keep their order. The inputs during the answer are zeros. Targets are ``[B, answers, width]``.
 
     The test set is named ``test``.
 
     Args:
-        width: bits of a vector, at least 1.
-        length: n, vectors of a sequence, at least 1.
-        answers: how many to say, at least 1 and at most ``length``.
-        training_length: vectors of a sequence of training for now, as a curriculum sets it, at
-            least 1 and at most ``length``, which it is if not given; of fewer vectors, the same
-            share is to be said, rounded up.
-        test_sequences: sequences of the test set, at least 1.
+        width: number of bits of a vector, at least 1.
+        length: n, the number of vectors of a sequence, at least 1.
+        answers: number of vectors of an answer, at least 1 and at most ``length``.
+        training_length: number of vectors of a training sequence at present, as a curriculum sets
+            it, at least 1 and at most ``length``, the default. The answer has the same share of
+            the vectors, rounded up.
+        test_sequences: number of sequences of the test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -60,7 +59,7 @@ class PrioritySort(Task):
 
     @property
     def training_length(self) -> int | None:
-        """Vectors of a sequence of training for now."""
+        """Number of vectors of a training sequence at present; ``None`` = ``length``."""
         return self._training_length
 
     @training_length.setter
@@ -85,10 +84,12 @@ class PrioritySort(Task):
         answers = -(-self.answers * length // self.length)  # rounded up
         source = np.zeros((size, length + 1, self.input_size), np.float32)
         bits = random.integers(0, 2, (size, length, self.width)).astype(np.float32)
+        # Rounded before the sort: the order must follow from the numbers that the model sees.
         priorities = random.uniform(-1, 1, (size, length)).astype(np.float32)
         source[:, :-1, : self.width] = bits
         source[:, :-1, -2] = priorities
         source[:, -1, -1] = 1
+        # Stable, for equal priorities; negated, since a reversed order would turn ties round.
         order = np.argsort(-priorities, axis=1, kind="stable")[:, :answers]
         targets = np.take_along_axis(bits, order[..., None], 1)
         steps, said = (np.full(size, number) for number in (length + 1, answers))

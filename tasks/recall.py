@@ -16,23 +16,23 @@ __all__ = ["AssociativeRecall"]
 
 
 class AssociativeRecall(SizedTask):
-    """See a list of items, then one of them again; say the item that came after it.
+    """Associative recall: after a list of items and one of them again, answer with the next item.
 
     Graves et al. 2014, section 4.3. An item is ``item_length`` random binary vectors. The source is
-    ``[B, (n + 1) (item_length + 1) + 1, width + 2]``: a step with 1 on the last channel but one
-    before each of the n items; then a step with 1 on the last channel, any item but the last, and
-    such a step again. While it answers, the model is given zeros. Targets are
+    ``[B, (n + 1) (item_length + 1) + 1, width + 2]``: a step with 1 in the last channel but one
+    before each of the n items; then a step with 1 in the last channel, any item but the last, and
+    such a step again. The inputs during the answer are zeros. Targets are
     ``[B, item_length, width]``.
 
     Args:
-        width: bits of a vector, at least 1.
-        item_length: vectors of an item, at least 1.
+        width: number of bits of a vector, at least 1.
+        item_length: number of vectors of an item, at least 1.
         min_items: fewest items, at least 2.
         max_items: most items of training and validation.
-        mixed_lengths: draw the number of items for every sequence of training; otherwise once for
-            the batch, which needs no padding and is faster. Validation always mixes; test sets
-            never do.
-        test_sets: pairs (items, sequences), named ``items_<n>``.
+        mixed_lengths: whether each sequence of a training batch has a number of items of its own.
+            One number for the batch needs no padding and is faster. Validation always mixes
+            numbers; test sets never do.
+        test_sets: test sets, pairs (items, number of sequences), named ``items_<n>``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -72,6 +72,7 @@ class AssociativeRecall(SizedTask):
         size, most, step = len(items), int(items.max()), self.item_length + 1
         rows = np.arange(size)
         bits = random.integers(0, 2, (size, most, self.item_length, self.width)).astype(np.float32)
+        # Any item but the last, which no item follows.
         asked = random.integers(0, items - 1)
         # A block is a delimiter and an item. The last block asks, and a delimiter comes after it.
         blocks = np.zeros((size, most + 2, step, self.input_size), np.float32)
@@ -82,6 +83,7 @@ class AssociativeRecall(SizedTask):
         blocks[rows, items, 1:, : self.width] = bits[rows, asked]
         blocks[rows, items + 1, 0, -1] = 1
         lengths = (items + 1) * step + 1
+        # Of the last block only its delimiter is part of a sequence.
         source = blocks.reshape(size, -1, self.input_size)[:, : lengths.max()].copy()
         answers = np.full(size, self.item_length)
         return zeros_while_answering(source, bits[rows, asked + 1], lengths, answers)

@@ -1,4 +1,4 @@
-"""Copy and sort of token sequences: the answer is said token by token, and then ended."""
+"""Copying and sorting of token sequences; an answer ends with an end mark."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, UNKNOWN, Batch, padded, unpadded
+from memnets.batches import BEGIN, END, MARKS, Batch, padded, unpadded
 from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
 
 __all__ = ["MARKS", "CopyingTokens", "SortingTokens", "answer_batch", "answered_rows", "said"]
 
-#: Exactness is also given for sequences of so many lengths at a time.
+#: Number of lengths in a group, for the share of exact answers by length.
 LENGTHS = 5
 TEST_SETS = ((30, 200), (40, 200))
-MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 
 
 def answer_batch(
     source: Tensor, source_mask: Tensor | None, answers: Sequence[Sequence[int] | Array]
 ) -> Batch:
-    """A batch whose answers are tokens.
+    """Make a batch whose answers are tokens.
 
     Args:
         source: ``[B, S]`` or ``[B, S, I]``.
@@ -33,8 +32,8 @@ def answer_batch(
         answers: B sequences of tokens, without marks.
 
     Returns:
-        The source; as inputs the answers after a begin mark and as targets the answers before an
-        end mark, ``[B, T]``; padding at the end, with a mask where there is any.
+        The batch. Inputs are a begin mark, then the answer; targets are the answer, then an end
+        mark, ``[B, T]``. Padding comes last.
     """
     inputs, _ = padded([[BEGIN, *tokens] for tokens in answers])
     targets, target_mask = padded([[*tokens, END] for tokens in answers])
@@ -42,7 +41,7 @@ def answer_batch(
 
 
 def said(tokens: Tensor) -> list[int]:
-    """What a row of tokens ``[T]`` says: all up to the first end mark, the mark included."""
+    """Tokens of a row ``[T]`` up to its first end mark, with the mark."""
     row: list[int] = tokens.tolist()
     return row[: row.index(END) + 1] if END in row else row
 
@@ -50,19 +49,19 @@ def said(tokens: Tensor) -> list[int]:
 def answered_rows(
     task: Task, split: str, answers: list[Tensor]
 ) -> list[tuple[Batch, int, list[int]]]:
-    """The sequences of a test set, each with what a model said.
+    """Sequences of a test set with a model's answers.
 
     Args:
-        task: whose answers are tokens.
+        task: a task whose answers are tokens.
         split: one of its test sets.
-        answers: tokens ``[B, T]`` for each batch of the set, or for the first of them alone; what
-            follows an end mark is not read.
+        answers: tokens ``[B, T]`` for each batch of the set, or for its first batches; tokens
+            behind an end mark do not count.
 
     Returns:
-        For each sequence its batch, its row there, and the answer up to its end mark.
+        For each sequence its batch, its row in the batch, and the answer up to its end mark.
 
     Raises:
-        ValueError: there is not an answer for each sequence.
+        ValueError: the number of answers is not the number of sequences.
     """
     batches = [task.batch(split, index) for index in range(min(len(answers), task.batches(split)))]
     rows = [(batch, row) for batch in batches for row in range(len(batch.targets))]
@@ -75,14 +74,15 @@ def answered_rows(
 
 
 class _TokenTask(Task):
-    """Random symbols; what is to be answered, a subclass says.
+    """Base class for tasks on sequences of random symbols.
 
     Args:
-        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
-        min_length: shortest sequence, at least 1.
-        max_length: longest sequence of training, validation and the test set ``test``.
-        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
-        test_sequences: in ``test``, as long as those of training, at least 1.
+        symbols: number of symbols, at least 2; their tokens come after the four marks.
+        min_length: length of the shortest sequence, at least 1.
+        max_length: length of the longest sequence of training, validation and the test set
+            ``test``.
+        test_sets: further test sets, pairs (length, number of sequences), named ``length_<n>``.
+        test_sequences: number of sequences in ``test``, with the lengths of training, at least 1.
         test_lengths: the old name of ``test_sets``.
         settings: see :class:`~tasks.Task`.
     """
@@ -105,6 +105,7 @@ class _TokenTask(Task):
         check_range("length", min_length, max_length, least=1)
         for length, sequences in test_sets:
             check_positive(test_length=length, test_sequences=sequences)
+        # Models have a row for each token, so the number of symbols is memory too.
         check_room("an embedding", symbols)
         self.check_room(
             max_length + 1,
@@ -130,29 +131,29 @@ class _TokenTask(Task):
         else:
             size = self.sequences(split, self.test_sequences)
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
+        # A source ends with the end mark, so that a model can tell its length.
         sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
         source, mask = padded([[*tokens, END] for tokens in sources])
         return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
 
     @abstractmethod
     def answer(self, tokens: Array) -> Array:
-        """What is to be answered to ``tokens`` ``[n]``."""
+        """The right answer to ``tokens`` ``[n]``, without marks."""
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """Of the set ``test``, how many answers are exact, by the length of the sequence.
+        """Share of exact answers by the length of the sequence, for the set ``test``.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: tokens ``[B, T]`` for each batch of the set; what follows an end mark is not
-                read.
+            answers: tokens ``[B, T]`` for each batch of the set; tokens behind an end mark do not
+                count.
 
         Returns:
-            ``exact_length_1-5``, ``exact_length_6-10`` and so on up to ``max_length``: the share of
-            right answers to sequences of such lengths, where there are any. Nothing for a set whose
-            sequences have one length.
+            ``exact_length_1-5``, ``exact_length_6-10`` and so on up to ``max_length``, for groups
+            with sequences. Empty for a set whose sequences have one length.
 
         Raises:
-            ValueError: there is not an answer for each sequence.
+            ValueError: the number of answers is not the number of sequences.
         """
         if split in self.test_sets:
             return {}
@@ -161,6 +162,7 @@ class _TokenTask(Task):
         exact = np.array(
             [tokens == target for (*_, tokens), target in zip(rows, targets, strict=True)]
         )
+        # A target is as long as its source, and one longer with the end mark.
         lengths = np.array([len(target) - 1 for target in targets])
         scores = {}
         for low in range(0, self.max_length, LENGTHS):
@@ -171,7 +173,7 @@ class _TokenTask(Task):
         return scores
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Symbols by their number, from 0; the marks by their names."""
+        """Numbers of the symbols, from 0, and names of the marks."""
         sides = (batch.source, batch.source_mask), (batch.targets, batch.target_mask)
         source, targets = (
             [MARKS.get(token, str(token - END - 1)) for token in unpadded(side, mask, row).tolist()]
@@ -181,36 +183,22 @@ class _TokenTask(Task):
 
 
 class CopyingTokens(_TokenTask):
-    """See symbols, say them again.
+    """Copying: the answer is the sequence itself.
 
-    Args:
-        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
-        min_length: shortest sequence, at least 1.
-        max_length: longest sequence of training, validation and the test set ``test``.
-        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
-        test_sequences: in ``test``, as long as those of training, at least 1.
-        test_lengths: the old name of ``test_sets``.
-        settings: see :class:`~tasks.Task`.
+    A sequence has ``min_length`` to ``max_length`` of ``symbols`` symbols.
     """
 
     def answer(self, tokens: Array) -> Array:
-        """The same."""
+        """The same tokens."""
         return tokens
 
 
 class SortingTokens(_TokenTask):
-    """See symbols, say them in order, each as often as it came.
+    """Sorting: the answer is the sequence in rising order, repeated symbols included.
 
-    Args:
-        symbols: how many symbols there are, at least 2; their tokens come after the four marks.
-        min_length: shortest sequence, at least 1.
-        max_length: longest sequence of training, validation and the test set ``test``.
-        test_sets: pairs (length, sequences): further test sets, named ``length_<n>``.
-        test_sequences: in ``test``, as long as those of training, at least 1.
-        test_lengths: the old name of ``test_sets``.
-        settings: see :class:`~tasks.Task`.
+    A sequence has ``min_length`` to ``max_length`` of ``symbols`` symbols.
     """
 
     def answer(self, tokens: Array) -> Array:
-        """In rising order."""
+        """The tokens in rising order."""
         return np.sort(tokens)

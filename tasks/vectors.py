@@ -1,4 +1,4 @@
-"""What the tasks of binary vectors share."""
+"""Base class and helpers for tasks of binary vectors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = ["SizedTask", "random_bits", "zeros_while_answering"]
 
 
 class SizedTask(Task):
-    """Sequences that have sizes, such as a length: drawn from a range, or those of a test set.
+    """Base class for tasks whose sequences have sizes, such as a length.
+
+    Sizes are drawn from a range in training and validation, and fixed in a test set.
 
     Args:
-        test_sets: name -> the sizes that its sequences have, and last how many they are.
-        mixed_lengths: draw sizes for every sequence of training; otherwise once for the batch.
-            Validation always mixes.
+        test_sets: by name, the sizes of a test set's sequences, then their number.
+        mixed_lengths: whether each sequence of a training batch has sizes of its own. Validation
+            always mixes sizes.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -33,7 +35,7 @@ class SizedTask(Task):
         self.mixed_lengths = mixed_lengths
 
     def test_names(self) -> list[str]:
-        """The names of the test sets, in their order."""
+        """Names of the test sets, in their order."""
         return list(self.test_sets)
 
     def sizes(
@@ -42,14 +44,15 @@ class SizedTask(Task):
         """Sizes of the sequences of a batch, ``[B]`` for each of the ranges.
 
         Args:
-            random: draws those of training and validation.
-            split: ``train``, ``val`` or a test set, whose own sizes it is then.
-            ranges: the least and the greatest of each size.
+            random: draws the sizes of training and validation.
+            split: ``train``, ``val`` or a test set; a test set has fixed sizes.
+            ranges: the least and the greatest value of each size.
         """
         if split in self.test_sets:
             *own, count = self.test_sets[split]
             return [np.full(count, size) for size in own]
         count = self.batch_size if split == "train" else self.validation_batch_size
+        # One draw for the batch is broadcast to all of its sequences.
         drawn = count if self.mixed_lengths or split == "val" else 1
         return [
             np.broadcast_to(random.integers(low, high + 1, drawn), (count,)) for low, high in ranges
@@ -57,7 +60,7 @@ class SizedTask(Task):
 
 
 def random_bits(random: np.random.Generator, lengths: Array, width: int) -> Array:
-    """Random bits ``[B, max n, width]``, 0 beyond the length of a sequence."""
+    """Random bits ``[B, max n, width]``, 0 behind the end of a sequence."""
     bits = random.integers(0, 2, (len(lengths), lengths.max(), width)).astype(np.float32)
     return bits * (np.arange(lengths.max()) < lengths[:, None])[..., None]
 
@@ -65,7 +68,14 @@ def random_bits(random: np.random.Generator, lengths: Array, width: int) -> Arra
 def zeros_while_answering(
     source: Array, targets: Array, source_lengths: Array, target_lengths: Array
 ) -> Batch:
-    """A batch that is given zeros while it answers, with masks where lengths differ."""
+    """Make a batch with zeros as inputs of the answer, and masks if lengths differ.
+
+    Args:
+        source: ``[B, S, I]``.
+        targets: ``[B, T, O]``.
+        source_lengths: ``[B]``.
+        target_lengths: ``[B]``.
+    """
     inputs = torch.zeros(*targets.shape[:2], source.shape[-1])
     return Batch(
         source=torch.from_numpy(source),
@@ -77,7 +87,7 @@ def zeros_while_answering(
 
 
 def _mask(lengths: Array, longest: int) -> Tensor | None:
-    """True within each length, ``[B, longest]``; ``None`` if nothing is padding."""
+    """Mask that is True within each length, ``[B, longest]``; ``None`` without padding."""
     if (lengths == longest).all():
         return None
     return torch.from_numpy(np.arange(longest) < lengths[:, None])

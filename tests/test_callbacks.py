@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from memnets.cells import FeedForward
 from memnets.memories import NTM
+from memnets.models import MemoryMachine
 from memnets.training import Curriculum, MemorySchedule
+from memnets.viewing.pictures import Pictures
 from tasks import Copying, RepeatCopying
 
 
@@ -103,3 +106,23 @@ def test_a_curriculum_that_does_not_fit_is_named() -> None:
 def test_bad_curricula_are_named(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Curriculum(**{"setting": "training_repeats", "values": [1], "loss": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("wrong", [None, 2])
+def test_the_worst_answer_of_binary_vectors_is_drawn(monkeypatch, tmp_path, wrong) -> None:
+    task = Copying(width=3, max_length=4, test_sets=[(5, 4)])
+    batch = task.batch("length_5", 0)
+    answers = batch.targets.clone()
+    if wrong is not None:
+        answers[wrong, 1:3] = 1 - answers[wrong, 1:3]
+    drawn = []
+    monkeypatch.setattr(
+        "memnets.viewing.plots.answer",
+        lambda targets, outputs, path, title: drawn.append((targets, path.name, title)),
+    )
+    model = MemoryMachine(task.input_size, task.output_size, FeedForward, None).eval()
+    Pictures(tmp_path).draw(model, batch, answers, "length_5")
+    ((targets, name, title),) = drawn
+    assert torch.equal(targets, batch.targets[wrong or 0])
+    assert name == "length_5_answer.png"
+    assert title.endswith("; 6 wrong bits, the most of all" if wrong else "; 0 wrong bits")

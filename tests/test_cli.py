@@ -2,9 +2,11 @@
 
 import builtins
 import csv
+import io
 import json
 import re
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,11 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
+from memnets.app import scoreboard, translate
 from memnets.app.cli import main
+from memnets.app.commands import COMMANDS, OPTIONS
+from memnets.app.help import WholeHelp
+from memnets.app.run import CLI
 from memnets.core import Controller
 from memnets.files import only_writer
 from memnets.models import MemoryMachine
@@ -222,7 +228,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
             "path of a class, memnets.cells.LSTM for one; got LST",
         ),
         (["--model.controller=memnets.cells.GRUU"], "no attribute 'GRUU'; it has GRU, "),
-        (["--model.access=memnets.cells.GRU"], "a subclass of MemoryAccess; got memnets.con"),
+        (["--model.access=memnets.cells.GRU"], "a subclass of MemoryAccess; got memnets.cells.GRU"),
         (["--data=tasks.CopyingTokens"], "tokens need the objective Tokens"),
         (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
         (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
@@ -233,7 +239,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--model.schedule=steep"], "steep"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--threads=1000000"], "threads must be at most 256; got 1000000"),
-        (["--data.workers=1000000"], "workers must be at most 256; got 1000000"),
+        (["--data.workers=1000000"], "workers must be at most 1024 and seed below 2^64; got 10000"),
         (["--name=../../x"], "name must be <task>/<model>"),
         (["--name=/x/y"], "name must be <task>/<model>"),
         (["--name="], "name must be <task>/<model>"),
@@ -241,9 +247,9 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--name=a/\x1b[1mb"], "name must be <task>/<model>"),
         (["--name=" + "a" * 101], "name must be <task>/<model>"),
         (["--config=missing.yaml"], "missing.yaml"),
-        (["--config=/dev/zero"], "it is no plain file but a device"),
+        (["--config=/dev/zero"], "it is not a plain file but a device"),
         (["--ckpt_path=missing.ckpt"], "expected a checkpoint at missing.ckpt; there is no such"),
-        (["--ckpt_path=last"], "expected a run to go on with"),
+        (["--ckpt_path=last"], "expected a run to resume"),
         (
             [
                 "--trainer.callbacks=memnets.training.MemorySchedule",
@@ -461,7 +467,7 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
     for name in ("best.ckpt", "last.ckpt"):
         path = f"--ckpt_path={checkpoint.with_name(name)}"
         message = fails(capsys, "fit", *SMALL, "--model.controller.hidden_size=9", path)
-        assert "is a checkpoint of another model: expected controller.lstm.weight_ih_l0" in message
+        assert "of another model: expected body.controller.lstm.weight_ih_l0" in message
         assert "[36, 29]; got [32, 29]" in message
     assert files() == before
     assert checkpoint.read_bytes() == whole
@@ -470,11 +476,11 @@ def test_damaged_and_foreign_checkpoints_are_named_and_left_alone(capsys) -> Non
 #: Where a checkpoint is damaged, what stands there, and what the error says.
 DAMAGE = [
     ("state_dict", [], "it is damaged: state_dict must be tensors by their names"),
-    ("state_dict.controller.linear", "no tensor", "state_dict must be tensors"),
+    ("state_dict.body.controller.linear", "no tensor", "state_dict must be tensors"),
     ("state_dict.more", torch.ones(1), "is a checkpoint of another model"),
     ("optimizer_states", {}, "optimizer_states must be a list"),
     ("optimizer_states", [3], "optimizer_states must be a list"),
-    ("optimizer_states", [], "holds no state of an optimizer"),
+    ("optimizer_states", [], "has no state of an optimizer"),
     ("optimizer_states.0.state", [], "optimizer_states must be a list"),
     (
         "optimizer_states.0.state.0",
@@ -531,9 +537,9 @@ def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys)
     out = capsys.readouterr().out
     said = [line for line in out.splitlines() if "Changed" in line]
     assert [line.partition(": ")[2] for line in said] == [
-        "trainer.max_steps 4 -> 6",
         "model.init_args.optimizer.init_args.lr 0.01 -> 0.005",
         "data.init_args.batch_size 3 -> 4",
+        "trainer.max_steps 4 -> 6",
     ]
     other = RUN.with_name("version_1")
     assert f"Going on from step 4 of {last}" in out
@@ -634,11 +640,11 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(capsys) -> None:
     main(["fit", *SMALL])
     part = RUN / ".metrics.json.1.part"
     part.touch()
-    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
     with only_writer(RUN):
+        before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
         message = fails(capsys, "fit", *SMALL, "--ckpt_path=last", "--trainer.max_steps=6")
-    assert f"another training writes to {RUN}; wait for it, or stop it" in message
-    assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+        assert f"another training writes to {RUN.resolve()}; wait for it, or stop it" in message
+        assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
     main(["fit", *SMALL, "--ckpt_path=last", "--trainer.max_steps=6"])
     assert not part.exists()
 
@@ -662,7 +668,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(capsys, what) -> N
 
 def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
     for arguments, expected in (
-        (["--help"], "memnets fit --config configs/copying/ntm.yaml"),
+        (["--help"], "memnets fit --config copying/ntm"),
         (["fit", "--help"], "--model.optimizer.lr 0.001"),
         (["test", "--help"], "Score a checkpoint on the test sets"),
     ):
@@ -670,6 +676,27 @@ def test_help_names_the_commands_and_the_flags_one_needs(capsys) -> None:
             main(arguments)
         assert stop.value.code in (0, None)
         assert expected in capsys.readouterr().out
+
+
+class Parsed(CLI):
+    """A command that is parsed and not run."""
+
+    def instantiate_classes(self) -> None: ...
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_options_that_are_checked_early_are_those_of_the_parser(command) -> None:
+    with ExitStack() as held:
+        parser = {
+            "translate": translate.parser,
+            "scoreboard": scoreboard.parser,
+        }.get(command, lambda: Parsed(command, SMALL, held).parser)()
+    help_of = io.StringIO()
+    parser.formatter_class = WholeHelp
+    parser.print_help(help_of)
+    shown = re.findall(r"^  (?:-\w(?: [A-Z]+)?, )?(--.*)", help_of.getvalue(), re.MULTILINE)
+    names = {name for line in shown for name in re.findall(r"--(\w+)", line)}
+    assert set(OPTIONS[command]) == names
 
 
 def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:
@@ -746,5 +773,5 @@ def test_a_chain_of_controllers_is_given_in_the_config() -> None:
     small = [flag for flag in SMALL[2:] if "hidden_size" not in flag and "callbacks" not in flag]
     main(["fit", "--config", "chain.yaml", *small])
     checkpoint = load_checkpoint(Path("runs/copying/dnc/version_0/checkpoints/last.ckpt"))
-    weight = checkpoint["state_dict"]["controller.controllers.1.gru.weight_ih_l0"]
+    weight = checkpoint["state_dict"]["body.controller.cells.1.gru.weight_ih_l0"]
     assert weight.shape == (9, 5)

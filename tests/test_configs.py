@@ -1,11 +1,21 @@
-"""Every config builds, trains a step and is tested."""
+"""Every config builds, trains a step and is tested, and says only what is special."""
 
+import inspect
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from pytorch_lightning import Trainer
 
 from memnets.app.cli import main
+from memnets.app.messages import settings_of
+from memnets.app.run import TRAINER_DEFAULTS
+from memnets.models import Model
 from tests.images import png, runs, written
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +57,7 @@ SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") f
 def small(data: dict, folder: Path) -> list[str]:
     """Flags that make a task small."""
     task = data["class_path"].rpartition(".")[2]
-    if task == "FewShot" and "paths" in data["init_args"]:
+    if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
     if task != "Translation":
         return SMALL[task]
@@ -82,7 +92,170 @@ def omniglot(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_config(config: Path, tmp_path) -> None:
     data = yaml.safe_load(config.read_text())["data"]
-    short = ["--trainer.max_steps=2", "--data.epoch_batches=1", "--data.validation_batches=1"]
+    short = ["--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"]
     main(["fit", "--config", str(config), *short, *small(data, tmp_path)])
     run = Path("runs") / config.parent.name / config.stem / "version_0"
     assert (run / "metrics.json").is_file(), "the config's name is not that of its file"
+
+
+#: Sizes of a model, and what it has in place of a memory: a reader looks for them first.
+SAID_ANYWAY = {
+    *("access", "heads", "hidden_size", "layers", "read_heads", "slots", "width", "write_heads"),
+}
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML has it."""
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def same(value: Any, default: Any) -> bool:
+    """Whether a value of a config is a default, of which ``True`` is not 1."""
+    return type(plain(value)) is type(plain(default)) and plain(value) == plain(default)
+
+
+def repeated(node: Any, where: str, kept: Collection[str] = ()) -> Iterator[str]:
+    """The settings of a part, and of the parts in it, that are those of its class anyway."""
+    if isinstance(node, list):
+        for index, one in enumerate(node):
+            yield from repeated(one, f"{where}.{index}", kept)
+    if not isinstance(node, dict):
+        return
+    settings = node.get("init_args") or {}
+    known = settings_of(resolve_name(node["class_path"])) if "class_path" in node else {}
+    for name, value in settings.items():
+        yield from repeated(value, f"{where}.{name}", kept)
+        if name in known and name not in kept and same(value, known[name].default):
+            yield f"{where}.{name}"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_config_repeats_no_default(config: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    trainer, usual = content["trainer"], {**settings_of(Trainer), **TRAINER_DEFAULTS}
+    found = [
+        *repeated(content["model"], "model", SAID_ANYWAY),
+        *repeated(content["data"], "data"),
+        *repeated(trainer.get("callbacks"), "trainer.callbacks"),
+        *(
+            f"trainer.{name}"
+            for name, value in trainer.items()
+            if same(value, default(usual[name]))
+        ),
+    ]
+    model = content["model"].get("init_args", {})
+    optimizer = model.get("optimizer", {})
+    if isinstance(optimizer, dict):
+        usual_optimizer = settings_of(Model)["optimizer"].default
+        if optimizer.get("class_path") == f"torch.optim.{usual_optimizer.__name__}":
+            found.append("model.optimizer.class_path")
+        if "class_path" not in optimizer:
+            node = {"class_path": "torch.optim.Adam", "init_args": optimizer}
+            found += repeated(node, "model.optimizer")
+    assert not found, f"settings of {config.stem} that are the default: {', '.join(found)}"
+
+
+def default(setting: Any) -> Any:
+    """Of a trainer: ours, else that of Lightning."""
+    return setting.default if isinstance(setting, inspect.Parameter) else setting
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ({"schedule": "cosine"}, ["model.schedule"]),
+        ({"schedule": "constant", "warmup_steps": 0}, ["model.warmup_steps"]),
+        ({"warmup_steps": False}, []),
+        (
+            {"access": {"class_path": "memnets.memories.NTM", "init_args": {"shift_range": 3}}},
+            ["model.access.shift_range"],
+        ),
+        ({"access": {"class_path": "memnets.memories.NTM", "init_args": {"slots": 128}}}, []),
+    ],
+)
+def test_a_default_that_is_repeated_is_found(setting, found) -> None:
+    node = {"class_path": "memnets.models.MemoryMachine", "init_args": setting}
+    assert list(repeated(node, "model", SAID_ANYWAY)) == found
+
+
+def resolved(*arguments: str) -> dict[str, Any]:
+    """The whole config that arguments make, with every default."""
+    main(["fit", *arguments, "--trainer.max_steps=1", *TINY])
+    (path,) = Path("runs").glob("*/*/version_0/config.yaml")
+    config = yaml.safe_load(path.read_text())
+    shutil.rmtree("runs")
+    return config
+
+
+TINY = [
+    *("--trainer.callbacks=[]", "--data.batch_size=2", "--data.epoch_batches=1"),
+    *("--data.validation_batches=1", "--data.test_sets=[[2, 2]]", "--data.validation_batch_size=2"),
+]
+MACHINE = {
+    "class_path": "memnets.models.MemoryMachine",
+    "init_args": {
+        "controller": {"class_path": "memnets.cells.LSTM", "init_args": {"hidden_size": 4}}
+    },
+}
+WHOLE = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.25}}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "flags", "name", "rate"),
+    [
+        (None, [], "Adam", 0.001),
+        ({"lr": 0.25}, [], "Adam", 0.25),
+        (WHOLE, [], "Adam", 0.25),
+        ({"lr": 0.25}, ["--model.optimizer.lr=0.5"], "Adam", 0.5),
+        (WHOLE, ["--model.optimizer.lr=0.5"], "Adam", 0.5),
+        ({"lr": 0.25}, ["--model.optimizer=torch.optim.AdamW"], "AdamW", 0.25),
+        (None, ["--model.optimizer.lr=0.5"], "Adam", 0.5),
+        ({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}, [], "SGD", 0.25),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere", "sketches")
+def test_a_rate_alone_is_one_of_adam(optimizer, flags, name, rate) -> None:
+    model = {**MACHINE, "init_args": {**MACHINE["init_args"]}}
+    if optimizer is not None:
+        model["init_args"]["optimizer"] = optimizer
+    content = {"name": "a/b", "model": model, "data": {"class_path": "tasks.Copying"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    found = resolved("--config=mine.yaml", *flags)["model"]["init_args"]["optimizer"]
+    assert found["class_path"] == f"torch.optim.{name}"
+    assert found["init_args"]["lr"] == rate
+
+
+@pytest.mark.usefixtures("elsewhere", "sketches")
+def test_a_run_keeps_what_is_no_default() -> None:
+    content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    flags = ["--trainer.gradient_clip_val=null", "--model.schedule=constant"]
+    main(["fit", "--config=mine.yaml", *flags, "--trainer.max_steps=1", *TINY])
+    run = Path("runs/a/b/version_0")
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    assert kept["trainer"]["gradient_clip_val"] is None
+    assert kept["model"]["init_args"]["schedule"] == "constant"
+    # And so does what goes on from it, by its checkpoint and by its config.
+    last = run / "checkpoints" / "last.ckpt"
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=2"])
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"] == {
+        **kept["trainer"],
+        "max_steps": 2,
+    }
+
+
+@pytest.mark.usefixtures("elsewhere", "sketches")
+def test_a_run_of_version_0_1_goes_on_without_clipping() -> None:
+    content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    main(["fit", "--config=mine.yaml", "--trainer.max_steps=1", *TINY])
+    run = Path("runs/a/b/version_0")
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["gradient_clip_val"] == 1
+    last = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    config = yaml.safe_load(checkpoint["config"])
+    del config["trainer"]["gradient_clip_val"]  # as it left out what was null, the default
+    torch.save({**checkpoint, "config": yaml.safe_dump(config)}, last)
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=2"])
+    whole = yaml.safe_load((run / "config.yaml").read_text())
+    assert whole["trainer"]["gradient_clip_val"] is None

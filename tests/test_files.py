@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -110,9 +111,9 @@ def test_nothing_but_a_file_is_replaced_or_read(tmp_path, kind, linked) -> None:
     if linked:
         (tmp_path / "link").symlink_to(path)
         path = tmp_path / "link"
-    with pytest.raises(NoPlainFile, match=f"no plain file but a {kind}"):
+    with pytest.raises(NoPlainFile, match=f"not a plain file but a {kind}"):
         write_atomically(path, lambda file: file.write(b"new"))
-    with pytest.raises(ValueError, match=f"no plain file but a {kind}"):
+    with pytest.raises(ValueError, match=f"not a plain file but a {kind}"):
         read_settings(path)
     after = os.lstat(no_file(tmp_path, kind) if kind == "device" else tmp_path / kind)
     assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
@@ -182,8 +183,8 @@ def test_yaml_within_bounds_is_read_as_it_is(value) -> None:
         (b"# nothing", "it is empty"),
         (b"[1, 2]", "no settings"),
         (b"a word", "no settings"),
-        (b"\x80\xff\x00", "no text in UTF-8"),
-        (b"a: [", "no YAML"),
+        (b"\x80\xff\x00", "not text in UTF-8"),
+        (b"a: [", "not YAML"),
         (b" " * (2**20 + 1), "it is larger"),
     ],
 )
@@ -215,3 +216,49 @@ def test_a_lock_is_free_though_a_forked_process_lives_on(tmp_path) -> None:
     finally:
         worker.kill()
         worker.join()
+
+
+def hold(folder, ready, numbers) -> None:
+    with only_writer(folder):
+        worker = os.fork()
+        if worker == 0:
+            asleep(ready)
+        numbers.put(worker)
+        time.sleep(60)
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no process is forked here")
+def test_a_lock_is_free_at_once_when_its_process_is_killed(tmp_path) -> None:
+    context = get_context("fork")
+    ready, numbers = context.Event(), context.Queue()
+    process = context.Process(target=hold, args=[tmp_path, ready, numbers])
+    process.start()
+    worker = numbers.get(timeout=30)
+    try:
+        assert ready.wait(30)
+        with pytest.raises(FolderInUse), only_writer(tmp_path):
+            pass
+        process.kill()
+        process.join()
+        with only_writer(tmp_path):
+            os.kill(worker, 0)  # it lives on
+    finally:
+        process.kill()
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_lock_of_one_thing_leaves_another_in_the_folder_free(tmp_path) -> None:
+    with only_writer(tmp_path, "one"), only_writer(tmp_path, "other") as path:
+        assert path == tmp_path / "other"
+        with pytest.raises(FolderInUse), only_writer(tmp_path, "one"):
+            pass
+    with only_writer(tmp_path, "one"):
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_replaces_nothing_but_a_file(tmp_path, kind) -> None:
+    path = no_file(tmp_path, kind)
+    (tmp_path / ".lock").symlink_to(path)
+    with pytest.raises(NoPlainFile, match=f"no plain file but a {kind}"), only_writer(tmp_path):
+        pass

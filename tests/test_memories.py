@@ -119,7 +119,7 @@ def lrua_oracle(interface, state: LRUAState, access: LRUA):
     for head in heads:
         memory += np.outer(written[head], keys[head])
     weights = np.array([lookup(keys[i], softplus(strengths[i]), memory) for i in heads])
-    usage = access.decay * usage + weights.sum(0) + written.sum(0)
+    usage = access.writing.decay * usage + weights.sum(0) + written.sum(0)
     return (weights @ memory).flatten(), LRUAState(memory, usage, weights)
 
 

@@ -1,10 +1,12 @@
-"""The README's own code, run as it stands; commands that are written down, parsed."""
+"""The code of README and docs, run as it stands; commands that are written down, parsed."""
 
 import ast
 import importlib
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,22 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.app.cli import CLI, DESCRIPTION, main
+from memnets.app import scoreboard, translate
+from memnets.app.cli import DESCRIPTION, main
+from memnets.app.commands import with_config_paths
+from memnets.app.run import CLI
 from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+#: Pages that are written by hand.
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/results/*.md")),
+]
+EXAMPLES = sorted(ROOT.glob("examples/*/*.py"))
+EXTENDING = ROOT / "examples" / "uses" / "plot_3_extend.py"
 FLAG = re.compile(r"""--[\w.]+=(?:'[^']*'|"[^"]*"|<[^>]*>|[^\s,;]+)""")
 
 
@@ -25,6 +38,28 @@ def block(label: str) -> str:
     match = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert match, f"README.md has no code labelled {label}"
     return match[1]
+
+
+def my_parts() -> str:
+    """A file with the memory and the task of the tutorial, and what it imports."""
+    tree = ast.parse(EXTENDING.read_text())
+    own = (ast.Import, ast.ImportFrom, ast.ClassDef)
+    parts = [ast.unparse(part) for part in tree.body if isinstance(part, own)]
+    return "\n\n".join(part for part in parts if "matplotlib" not in part)
+
+
+def code_of_shell(path: Path) -> str:
+    """The commands in the shell blocks of a page or an example."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        return "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    blocks = re.findall(r"# \.\. code-block:: sh\n#\n((?:#    .*\n)+)", text)
+    return "".join(re.sub(r"(?m)^#    ", "", block) for block in blocks)
+
+
+def path_of(config: str) -> str:
+    """The file of a config that may be given by its name alone."""
+    return config if (ROOT / config).is_file() else f"configs/{config}.yaml"
 
 
 #: What makes a command short.
@@ -38,17 +73,18 @@ SHORT = [
 
 
 def in_short(command: str) -> None:
-    """Run a command of the README, made short."""
+    """Run a command of a page, made short."""
     name, *arguments = shlex.split(command.replace("\\\n", " "))
     assert name == "memnets"
     place = arguments.index("--config") + 1
-    main([*arguments[:place], str(ROOT / arguments[place]), *arguments[place + 1 :], *SHORT])
+    config = str(ROOT / path_of(arguments[place]))
+    main([*arguments[:place], config, *arguments[place + 1 :], *SHORT])
 
 
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    Path("my_parts.py").write_text(block("my_parts.py"))
+    Path("my_parts.py").write_text(my_parts())
     parts = importlib.import_module("my_parts")
     testing.check_access(parts.Stack, slots=5, width=3)
     for split in ("train", "val"):
@@ -58,7 +94,7 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
         for row, vectors in enumerate(copied.targets):
             length = len(vectors) if copied.target_mask is None else copied.target_mask[row].sum()
             assert torch.equal(reversed_.targets[row, :length], vectors[:length].flip(0))
-    in_short(block("shell of my_parts.py"))
+    in_short(code_of_shell(EXTENDING))
     assert Path("runs/reversing/stack/version_0/metrics.json").is_file()
 
 
@@ -81,11 +117,11 @@ def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> No
 
 
 def commands() -> list[str]:
-    """Those of the README and of the help; and for each config, what the comment at its head says.
+    """Those of pages, examples and the help; for each config, what the comment at its head says.
 
     A head has a whole command, or the flags that another run of the config is given.
     """
-    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    shell = "".join(map(code_of_shell, [*PAGES, *EXAMPLES]))
     shell = re.sub(r"\s*\\\n\s*", " ", shell).replace("$seed", "0")
     texts = [shell, DESCRIPTION]
     for path in sorted(ROOT.glob("configs/**/*.yaml")):
@@ -105,22 +141,24 @@ class Parsed(CLI):
 
     def instantiate_classes(self) -> None: ...
 
-    def _run_subcommand(self, subcommand: str) -> None: ...
 
-
-@pytest.fixture(scope="module")
-def parser() -> ArgumentParser:
-    """The parser of the command line, made once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["memnets"])
-        return Parsed(["fit", "--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]).parser
+@cache
+def parser_of(command: str) -> ArgumentParser:
+    """The parser of a command, made once."""
+    if command == "translate":
+        return translate.parser()
+    if command == "scoreboard":
+        return scoreboard.parser()
+    config = ["--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]
+    with ExitStack() as held:
+        return Parsed(command, config, held).parser
 
 
 @pytest.fixture
-def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
+def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
     """Parses a command in the folder of the README, where its parts can be imported."""
-    for name in ("my_controllers.py", "my_parts.py"):
-        (tmp_path / name).write_text(block(name))
+    (tmp_path / "my_controllers.py").write_text(block("my_controllers.py"))
+    (tmp_path / "my_parts.py").write_text(my_parts())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(ROOT)
 
@@ -129,7 +167,7 @@ def parse(parser, tmp_path, monkeypatch) -> Callable[[str], None]:
         checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
-        parser.parse_args([name, *config, *arguments])
+        parser_of(name).parse_args(with_config_paths([*config, *arguments]))
 
     return parse
 
@@ -151,63 +189,33 @@ def test_a_command_names_configs_and_flags_that_there_are(command: str, parse) -
     ],
 )
 def test_a_command_with_a_planted_fault_is_found(flag: str, message: str, parse) -> None:
-    with pytest.raises(ArgumentError, match=message):
+    with pytest.raises((ArgumentError, ValueError), match=message):
         parse(f"memnets fit --config configs/copying/ntm.yaml {flag}")
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_the_parts_in_python() -> None:
-    match = re.search(r"## In Python.*?```python\n(.*?)```", README, re.DOTALL)
-    assert match
     names: dict[str, object] = {}
-    exec(match[1], names)
-    assert Path("weights.png").stat().st_size > 0
+    exec(block("python"), names)
+    assert names["outputs"].shape == (16, 5, 8)  # type: ignore[attr-defined]
     assert names["weights"].shape == (16, 3, 7)  # type: ignore[attr-defined]
     assert names["vectors"].shape == (16, 3, 32)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:configs|docs)/[\w/]+\.\w+", README))))
-def test_files_that_the_readme_names_exist(path: str) -> None:
+NAMED = re.compile(r"(?<![/\w])(?:configs|docs|examples|benchmarks|tests)/[\w/]+\.\w+")
+
+
+@pytest.mark.parametrize(
+    "path", sorted({path for page in PAGES for path in NAMED.findall(page.read_text())})
+)
+def test_files_that_pages_name_exist(path: str) -> None:
     assert (ROOT / path).is_file()
 
 
-def test_the_map_names_every_file() -> None:
-    written = README[README.index("## The map") : README.index("## Results")]
-    for path in [
-        *ROOT.glob("memnets/*.py"),
-        *ROOT.glob("tasks/*.py"),
-        *ROOT.glob("memnets/*/*.py"),
-    ]:
-        folder = path.relative_to(ROOT).parts[1] if path.parent.parent != ROOT else ""
-        if path.name.startswith("__") or folder in ("kernels", "testing"):
-            continue
-        assert path.name in written, f"README.md's map does not name {path.relative_to(ROOT)}"
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^):#]+)\)", README))))
+def test_links_of_the_readme_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).is_file()
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of memnets that a file imports, but not those that it names in types alone."""
-    names: set[str] = set()
-    nodes: list[ast.AST] = [ast.parse(path.read_text())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module == "memnets":
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("memnets."):
-            names.add(str(node.module).split(".")[1])
-        nodes.extend(ast.iter_child_nodes(node))
-    return names
-
-
-def test_each_file_is_on_the_map_and_imports_only_those_above_it() -> None:
-    package = README.split("## The map")[1].split("\ntasks/ ")[0]
-    lines = re.findall(r"^  (\w+(?:\.py|/)(?: \w+\.py)*) ", package, re.MULTILINE)
-    places = [name.rstrip("/").removesuffix(".py") for line in lines for name in line.split()]
-    files = {path.relative_to(ROOT / "memnets") for path in (ROOT / "memnets").rglob("*.py")}
-    modules = {path: path.parts[0].removesuffix(".py") for path in files}
-    assert sorted(places) == sorted(set(modules.values()) - {"__init__", "__main__"})
-    for path, module in modules.items():
-        if module in places:
-            above = set(places[: places.index(module) + 1])
-            assert imported(ROOT / "memnets" / path) <= above, f"{path} imports what is below it"
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 180

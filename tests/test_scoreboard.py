@@ -1,6 +1,5 @@
 """The scoreboard: what is finished is kept, what was stopped goes on, the table says what is so."""
 
-import fcntl
 import json
 import os
 import re
@@ -19,10 +18,12 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.app.cli import main
+from memnets.app.configs import find_config
 from memnets.app.scoreboard import Entry, Score, scoreboard, summary
 from memnets.training.runs import load_checkpoint
 from tests.test_cli import SMALL, fails, files
@@ -67,15 +68,15 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        with Path("runs/.scoreboard.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the training, too, is gone
+        with FileLock(LAST.parents[2] / ".lock"):  # until the training, too, is gone
+            pass
 
 
 def contents() -> dict[str, tuple[int, bytes]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes())
         for path in Path("runs").rglob("*")
-        if path.is_file() and path.name != ".scoreboard.lock"
+        if path.is_file() and path.name not in (".scoreboard.lock", ".lock")
     }
 
 
@@ -120,6 +121,25 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
     again = json.loads(path.read_text())
     for name in ("train/sequences", "val/bits", "test/length_4/bits"):
         assert again[name] == metrics[name]
+
+
+def held(folder: Path, board: int) -> subprocess.CompletedProcess[str]:
+    """A training of a scoreboard, which would say the version if it did anything."""
+    command = [sys.executable, "-m", "memnets.app.held", str(folder), str(board), "--version"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_training_does_nothing_if_its_scoreboard_has_gone_or_another_trains(tmp_path) -> None:
+    done = held(tmp_path, os.getpid())
+    assert done.returncode == 0
+    assert done.stdout.startswith("memnets ")
+    gone = held(tmp_path, 1)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == "memnets: the scoreboard has ended\n"
+    with FileLock(tmp_path / ".lock"):
+        refused = held(tmp_path, os.getpid())
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"memnets: error: another training writes to {tmp_path}" in refused.stderr
 
 
 def test_a_run_that_is_killed_is_named_with_the_signal(capfd) -> None:
@@ -184,7 +204,7 @@ def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> Non
     before = contents()
     message = fails(capfd, *board(seeds=list(range(7))))
     for seed in (4, 5, 6):
-        assert f"at runs/seed_{seed}/copying/ntm/version_0/config.yaml; it is no YAML" in message
+        assert f"at runs/seed_{seed}/copying/ntm/version_0/config.yaml; it is not YAML" in message
     assert "expected a config at runs/seed_3/copying/ntm/version_0/config.yaml; it is" in message
     assert "runs/seed_0/copying/ntm/version_0 is damaged" in message
     assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
@@ -268,7 +288,7 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
         ({}, ["--processes=0"], "processes must be a whole number of at least 1; got 0"),
         ({}, ["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         ({}, ["--threads=1000000"], "threads must be at most 256; got 1000000"),
-        ({}, ["--results=/dev/null"], "it is no plain file but a device"),
+        ({}, ["--results=/dev/null"], "it is not a plain file but a device"),
         ({}, ["--entries=[]"], "a scoreboard needs at least one entry; got none"),
         ({}, ["--results=board.png"], "results must be a file that is no .png"),
         (
@@ -289,9 +309,9 @@ def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expec
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"name: [copying/ntm", "it is no YAML (while parsing a flow sequence"),
-        (b"name: \xff", "it is no text in UTF-8"),
-        (b"- name: copying/ntm", "it holds no settings, name: value"),
+        (b"name: [copying/ntm", "it is not YAML (while parsing a flow sequence"),
+        (b"name: \xff", "it is not text in UTF-8"),
+        (b"- name: copying/ntm", "it has no settings of the form name: value"),
         (b"", "it is empty"),
     ],
 )
@@ -308,7 +328,7 @@ def test_a_board_replaces_no_pipe(capfd, name) -> None:
     os.mkfifo(name)
     made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 1.0})
     before = contents()
-    assert f"{name}; it is no plain file but a pipe" in fails(capfd, *board(seeds=[0]))
+    assert f"{name}; it is not a plain file but a pipe" in fails(capfd, *board(seeds=[0]))
     assert Path(name).is_fifo()
     assert contents() == before
 
@@ -386,8 +406,8 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
     for entry in yaml.safe_load(path.read_text())["entries"]:
-        data = yaml.safe_load((ROOT / entry["config"]).read_text())["data"]
-        task = resolve_name(data["class_path"])(**data["init_args"])
+        data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
+        task = resolve_name(data["class_path"])(**data.get("init_args", {}))
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
         for score in entry["scores"]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from memnets.app.cli import main
-from memnets.swaps import run_name
+from memnets.app.swaps import run_name
 from tasks import AssociativeRecall, Copying
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -78,15 +78,19 @@ def test_names_come_from_the_last_config_and_from_classes(files, model, name) ->
 
 def test_another_task_has_its_own_settings_but_for_what_both_inherit(capsys) -> None:
     callbacks = "--trainer.callbacks=[]"
+    own = {"max_length": 4, "width": 5, "min_length": 2, "test_sets": [[3, 2]], "batch_size": 5}
+    copying = {"class_path": "tasks.Copying", "init_args": own}
+    Path("own.yaml").write_text(yaml.safe_dump({"data": copying}))
     _, config = fit(
-        "copying/ntm", "--data=tasks.AssociativeRecall", callbacks, "--data.max_items=3"
-    )
+        "copying/ntm", "--config=own.yaml", "--data=tasks.AssociativeRecall", callbacks,
+        "--data.max_items=3",
+    )  # fmt: skip
     data = config["data"]["init_args"]
     usual = AssociativeRecall()
     assert {f"items_{items}" for items, _ in data["test_sets"]} == set(usual.test_names())
     assert data["width"] == usual.width
     assert data["max_items"] == 3
-    assert data["batch_size"] == 2
+    assert data["batch_size"] == 5
     expected = (
         "tasks.AssociativeRecall in place of tasks.Copying: max_length, min_length, test_sets, "
         "width of the config left out; give them by --data.<setting>"

@@ -1,11 +1,7 @@
 """Recording what the parts of any model report, and drawing it."""
 
-import ast
-import sys
 import warnings
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 
 import matplotlib.image
 import matplotlib.text
@@ -16,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from memnets import decoding, events, fast, functional, training
+from memnets import decoding, events, fast, functional
 from memnets.addressing import Content, Local
 from memnets.batches import BEGIN, END, Curves
 from memnets.cells import GRU, LSTMN, FeedForward
@@ -216,28 +212,6 @@ def test_a_memory_that_grows_is_padded_with_no_weight(tmp_path) -> None:
     assert not weights[0, :, 0].triu(1).any()
     assert torch.allclose(weights.sum(-1), torch.ones(1, 4, 2))
     assert tape.plot(tmp_path / "new" / "tape.png", split=2).stat().st_size > 0
-
-
-@pytest.mark.parametrize("room", ["tasks", "memnets/training", "memnets/models", "memnets/cells"])
-def test_who_makes_answers_knows_no_pictures(room) -> None:
-    files = [*(Path(__file__).parent.parent / room).rglob("*.py")]
-    assert files
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                named += [alias.name for alias in node.names]
-            assert not {"viewing", "matplotlib"} & {
-                part for name in named for part in name.split(".")
-            }
-
-
-def test_callbacks_go_by_their_first_name_too(monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "memnets.callbacks", raising=False)
-    with pytest.warns(DeprecationWarning, match=r"memnets.callbacks is memnets.training now"):
-        callbacks = import_module("memnets.callbacks")
-    for name in ("Curriculum", "MemorySchedule", "Report"):
-        assert getattr(callbacks, name) is getattr(training, name)
 
 
 def test_what_is_not_there_is_named() -> None:

@@ -16,15 +16,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
 
+from memnets.app.commands import COMMANDS, UsageError
+from memnets.app.configs import find_config
+from memnets.app.messages import one_line
+from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
-from memnets.files import read_settings, target_of, write_atomically
+from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
 from memnets.training.runs import changes, check_name, load_checkpoint, read_metrics, versions
 from memnets.viewing import plots
 
-__all__ = ["Entry", "Run", "Score", "ScoreboardError", "Summary", "scoreboard", "summary"]
+__all__ = [
+    "Entry",
+    "Run",
+    "Score",
+    "ScoreboardError",
+    "Summary",
+    "parser",
+    "run_scoreboard",
+    "scoreboard",
+    "summary",
+]
+
+#: In a folder of runs, the file that the scoreboard that trains there holds.
+_LOCK = ".scoreboard.lock"
 
 #: Seconds a training has to stop before it is killed; its checkpoints are whole either way.
 _PATIENCE = 20
@@ -56,7 +74,7 @@ class Entry:
     """A task and a model, to be trained with several seeds.
 
     Attributes:
-        config: what ``memnets fit --config`` is given.
+        config: what ``memnets fit --config`` is given, a name or a path.
         scores: what to show of its runs.
         seeds: one run each.
         flags: further flags of ``memnets fit``, such as ``--trainer.max_steps=1000``.
@@ -217,11 +235,12 @@ def scoreboard(
     if report_only:
         problems += _report(board, table, command)
     else:
-        with _locked(folder) as lock:
+        with _locked(folder):
             todo, problems = _unfinished([run for _, group in board for run in group])
+            _check_left_alone(run for run, _ in todo)
             print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
             try:
-                problems += _train(todo, processes, lock)
+                problems += _train(todo, processes)
             finally:
                 problems += _report(board, table, command)
     if problems:
@@ -236,7 +255,8 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        name = entry.name or read_settings(entry.config).get("name")
+        path = find_config(entry.config)
+        name = entry.name or read_settings(path).get("name")
         if not isinstance(name, str) or name.count("/") != 1:
             raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
         try:
@@ -282,34 +302,44 @@ def _task(group: Sequence[Run]) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keep other scoreboards from training in a folder; gives the lock's file descriptor.
-
-    The system frees the lock with the last process that holds the descriptor, however that ends.
-    Trainings inherit it: one that outlives a scoreboard is not begun a second time beside itself.
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other scoreboards from training in a folder.
 
     Raises:
-        ScoreboardError: another one has the lock.
+        ScoreboardError: another one does.
     """
-    import fcntl  # not on every system, and the rest of the package does without
-
     folder.mkdir(parents=True, exist_ok=True)
-    with target_of(folder / ".scoreboard.lock").open("a+") as file:
+    try:
+        with only_writer(folder, _LOCK) as lock:
+            lock.write_text(f"{os.getpid()}\n")
+            yield
+    except FolderInUse as error:
+        process = (folder / _LOCK).read_text().partition("\n")[0]
+        raise ScoreboardError(
+            f"another scoreboard, process {process}, trains in {folder}; "
+            "wait for it, or give another folder of runs"
+        ) from error
+
+
+def _check_left_alone(runs: Iterable[Run]) -> None:
+    """Check that no training of a scoreboard that was killed goes on: see :mod:`memnets.app.held`.
+
+    Raises:
+        ScoreboardError: one does.
+    """
+    for run in runs:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+            if run.root.is_dir():
+                with only_writer(run.root):
+                    pass
+        except FolderInUse as error:
             raise ScoreboardError(
-                f"another scoreboard, process {file.read().strip()}, trains in {folder}, or a "
-                "training that it left does; wait for it, or give another folder of runs"
+                f"another scoreboard has ended, but a training that it left goes on in {run.root}; "
+                "wait for it, or give another folder of runs"
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield file.fileno()
 
 
-def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> list[str]:
+def _train(todo: Sequence[tuple[Run, bool]], processes: int) -> list[str]:
     """Train runs, so many at once, of which some go on from a checkpoint; says which failed."""
     failed: list[str] = []
     waiting = deque(todo)
@@ -322,7 +352,7 @@ def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> list[
                 while waiting and len(working) < processes:
                     run, resumed = waiting.popleft()
                     console.print(f"{run}: {'goes on' if resumed else 'begins'}")
-                    working[_start(run, resumed, lock)] = run
+                    working[_start(run, resumed)] = run
                 bar.update(everything, description="; ".join(map(str, working.values())))
                 time.sleep(0.1)
                 for process in [process for process in working if process.poll() is not None]:
@@ -338,23 +368,23 @@ def _train(todo: Sequence[tuple[Run, bool]], processes: int, lock: int) -> list[
 
 
 def _failure(log: Path, code: int) -> str:
-    """Where a failed training says why, and its last line or the signal that ended it."""
+    """The log of a failed training, with its last line or the signal that ended it."""
     lines = log.read_text(errors="replace").strip().splitlines() or ["empty"]
     reason = lines[-1] if code >= 0 else f"killed by {signal.Signals(-code).name}"
     return f"{log} ({reason})"
 
 
-def _start(run: Run, resumed: bool, lock: int) -> subprocess.Popen[bytes]:
-    """Start a training; what it prints is added to ``fit.log``."""
+def _start(run: Run, resumed: bool) -> subprocess.Popen[bytes]:
+    """Start a training, alone in the folder of its versions; what it prints goes to ``fit.log``."""
     run.root.mkdir(parents=True, exist_ok=True)
     more = ("--ckpt_path=last",) if resumed else ()
+    held = (str(run.root), str(os.getpid()))
     with target_of(run.root / "fit.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "memnets", *run.command, *more],
+            [sys.executable, "-m", "memnets.app.held", *held, *run.command, *more],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            pass_fds=(lock,),
         )
 
 
@@ -444,7 +474,7 @@ def _changes(entry: Entry, folder: Path) -> list[str]:
     path = folder / "config.yaml"
     if not path.is_file():
         return []
-    before_all, now_all = (read_settings(config) for config in (path, entry.config))
+    before_all, now_all = (read_settings(config) for config in (path, find_config(entry.config)))
     flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
     return [
         f"{name} was {before}, now {now}"
@@ -489,3 +519,34 @@ def _mean(values: Sequence[float], wanted: int) -> str:
         return "-"
     missing = f" ({len(values)} of {wanted})" if len(values) < wanted else ""
     return f"{sum(values) / len(values):.0f}{missing}"
+
+
+def parser() -> ArgumentParser:
+    """The parser of the command."""
+    made = ArgumentParser(
+        prog="memnets scoreboard",
+        usage="memnets scoreboard --config NAME [options]",
+        description=COMMANDS["scoreboard"],
+        exit_on_error=False,
+        formatter_class=DefaultHelpFormatter,
+    )
+    made.add_argument("--config", action="config", help="Such as scoreboards/ntm; or a file.")
+    made.add_function_arguments(scoreboard, skip={"report_only", "command"})
+    made.add_argument(
+        "--report_only", action="store_true", help="Train nothing; write the table as it stands."
+    )
+    return made
+
+
+def run_scoreboard(arguments: list[str]) -> None:
+    """Train and report: see ``memnets scoreboard --help``."""
+    strict_parsing()
+    asked_of = parser()
+    try:
+        asked = asked_of.instantiate(asked_of.parse_args(arguments))
+    except ArgumentError as error:
+        reason = one_line(str(error))
+        raise UsageError(f"{reason}; see configs/scoreboards/ for what a board holds") from error
+    asked.pop("config")
+    again = [argument for argument in arguments if argument != "--report_only"]
+    scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
+from memnets.app.checkpoints import build_model, read, vocabularies_of
+from memnets.app.trust import checked_model
 from memnets.batches import END, UNKNOWN, padded
 from memnets.core import check_positive, map_state
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
-from memnets.training.runs import CheckpointError, check_same_model, load_checkpoint
-from memnets.trust import check_parts, checked_model, config_of, strict_parsing
 from memnets.vocabulary import Vocabulary
 
 __all__ = ["Answer", "Counts", "Translator"]
@@ -41,14 +40,13 @@ class Answer(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What should not go unseen in a translation.
+    """Counts of the problems in a translation.
 
     Attributes:
-        unknown_tokens: tokens of the sentences that the vocabulary does not have.
-        empty_sentences: sentences with no words; their translation is empty too.
-        long_sentences: sentences that are too long for the model; their translation is empty.
-        cut_answers: answers that came to the greatest length, or to that of the model, before
-            their end.
+        unknown_tokens: number of tokens that the vocabulary does not have.
+        empty_sentences: number of sentences without words; their translation is empty.
+        long_sentences: number of sentences too long for the model; their translation is empty.
+        cut_answers: number of answers cut at the greatest length, or at the limit of the model.
     """
 
     unknown_tokens: int = 0
@@ -98,28 +96,10 @@ class Translator:
             CheckpointError: the checkpoint is missing, damaged, holds no vocabulary, or names parts
                 that it may not name.
         """
-        checkpoint = load_checkpoint(checkpoint_path)
-        config = config_of(checkpoint, checkpoint_path)
-        settings, data = config["model"], config.get("data")
-        checked_model(settings, checkpoint_path, trust)
-        task = str(data.get("class_path")) if isinstance(data, dict) else "no task"
-        # Lightning keeps the state of a task under the name of its class.
-        kept = checkpoint.get(task.rpartition(".")[2], {})
-        if not isinstance(kept, dict) or "vocabulary" not in kept:
-            raise CheckpointError(
-                f"expected a checkpoint with the vocabulary of a translation; "
-                f"{checkpoint_path}, of {task}, holds none"
-            )
-        try:
-            vocabulary = Vocabulary.from_tensor(kept["vocabulary"])
-            target = kept.get("target_vocabulary")
-            target = vocabulary if target is None else Vocabulary.from_tensor(target)
-            model = _model(settings, len(vocabulary), len(target))
-        except (ArgumentError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint_path} cannot be used: {error}") from error
-        check_same_model(model, checkpoint, str(checkpoint_path))
-        model.load_state_dict(checkpoint["state_dict"])
-        return cls(model, vocabulary, target)
+        saved = read(checkpoint_path)
+        checked_model(saved.config["model"], checkpoint_path, trust)  # of two errors, this first
+        vocabularies = vocabularies_of(saved)
+        return cls(build_model(saved, trust), *vocabularies)
 
     def __call__(
         self,
@@ -239,25 +219,12 @@ class Translator:
         return [*tokens, END] if tokens else []
 
 
-def _model(settings: dict[str, Any], size: int, target_size: int) -> Model[Any]:
-    """The model of a config, for vocabularies of so many tokens."""
-    sizes = {"input_size": size, "output_size": target_size}
-    settings = {**settings, "init_args": {**(settings.get("init_args") or {}), **sizes}}
-    strict_parsing()
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Model, "model", fail_untyped=False, required=True)
-    config = parser.parse_object({"model": settings})
-    check_parts(config.as_dict())
-    model: Model[Any] = parser.instantiate_classes(config).model
-    return model
-
-
 def _rounded(length: int) -> int:
     return -(-length // _ROUND_TO) * _ROUND_TO
 
 
 def _batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Which sentences go together, the longest first; those of length 0 are left out."""
+    """Group sentences of similar length into batches, longest first, without those of length 0."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if not lengths[row]:

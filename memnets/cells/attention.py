@@ -1,4 +1,4 @@
-"""Cells that attend: self-attention, attention to a source, the layers of a Transformer."""
+"""Cells of attention: self-attention, attention to a source, the layers of a Transformer."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Slots(NamedTuple):
     """State of a cell that attends to its own past: a slot for each step so far.
 
     Attributes:
-        keys: ``[B, H, N, width / H]``; of a cell without heads, ``[B, N, K]``.
-        values: ``[B, H, N, width / H]``; of a cell without heads, ``[B, N, V]``.
-        mask: bool ``[B, N]``, False = the slot of a step that the sequence has skipped; ``None`` =
-            no sequence has skipped a step.
+        keys: ``[B, H, N, width / H]``, or ``[B, N, K]`` for a cell without heads.
+        values: ``[B, H, N, width / H]``, or ``[B, N, V]`` for a cell without heads.
+        mask: bool ``[B, N]``, False = the slot of a skipped step; ``None`` = no sequence has
+            skipped a step.
     """
 
     keys: Tensor
@@ -46,13 +46,14 @@ class Slots(NamedTuple):
     mask: Tensor | None = None
 
     def appended(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> Slots:
-        """These slots, then those of T more steps.
+        """These slots, followed by the slots of T more steps.
 
         Args:
             keys: ``[B, ..., T, K]``.
             values: ``[B, ..., T, V]``.
             mask: bool ``[B, T]``, False = the sequence skips the step; ``None`` = none does.
         """
+        # Without any skipped step there is no mask, so that the fused kernels need none either.
         steps, past = keys.shape[-2], self.keys.shape[-2]
         seen = self.mask
         if mask is not None or seen is not None:
@@ -61,16 +62,20 @@ class Slots(NamedTuple):
             if mask is None:
                 mask = keys.new_ones(len(keys), steps, dtype=torch.bool)
             seen = torch.cat([seen, mask], 1)
+        # At the first step there is nothing to append to, and no copy to make.
         if past:
             keys = functional.append(self.keys, keys)
             values = functional.append(self.values, values)
         return Slots(keys, values, seen)
 
     def seen(self, steps: int) -> Tensor | None:
-        """Mask of the last T steps over all slots: those before and their own, that are open.
+        """Slots that each of the last T steps may see: the open ones up to its own.
+
+        Args:
+            steps: T.
 
         Returns:
-            bool, broadcasts to ``[B, T, N]``; ``None`` where every slot may be seen.
+            A mask, bool, that broadcasts to ``[B, T, N]``; ``None`` = each step may see all slots.
         """
         causal = causal_mask(steps, self.keys.shape[-2], self.keys.device)
         if self.mask is None:
@@ -79,23 +84,25 @@ class Slots(NamedTuple):
         return opened if causal is None else opened & causal
 
     def chosen(self, mask: Tensor) -> Slots:
-        """These slots, the last one open only where ``mask``, bool ``[B]``, is True."""
+        """These slots, with the last one open only where ``mask``, bool ``[B]``, is True."""
         seen = self.mask
         if seen is None:
             seen = self.keys.new_ones(len(self.keys), self.keys.shape[-2], dtype=torch.bool)
+        # Only the last slot is new: a step has appended exactly one.
         last = seen[:, -1:] & mask.unsqueeze(1)
         return self._replace(mask=torch.cat([seen[:, :-1], last], 1))
 
 
 class MultiHead(nn.Module):
-    """Attention with many heads, each in a projection of its own (Vaswani et al. 2017, 3.2.2).
+    """Attention with many heads, each with projections of its own (Vaswani et al. 2017, 3.2.2).
 
-    Such heads are batch for the addressing: ``[B, H, T, width / H]`` queries.
+    The addressing treats the heads as a dimension of the batch: queries are
+    ``[B, H, T, width / H]``.
 
     Args:
-        width: of inputs and outputs, at least 1.
-        heads: H, a divisor of ``width``.
-        normalizer: from scores to weights; softmax if not given.
+        width: width of inputs and outputs, at least 1.
+        heads: H, the number of heads, a divisor of ``width``.
+        normalizer: turns scores into weights; softmax by default.
 
     Raises:
         ValueError: a size is out of its range.
@@ -109,7 +116,7 @@ class MultiHead(nn.Module):
         self.width = width
         self.heads = heads
         self.addressing = Content(ScaledDot(), normalizer)
-        # One matrix for queries, keys and values: where all come from one input, it is one product.
+        # One matrix for queries, keys and values: self-attention needs one product for all three.
         self.weight = nn.Parameter(torch.empty(3 * width, width))
         self.bias = nn.Parameter(torch.zeros(3 * width))
         self.output = nn.Linear(width, width)
@@ -118,23 +125,27 @@ class MultiHead(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """A name for each of the heads."""
+        """Names of the heads, for pictures."""
         return {self.addressing: [f"head {head + 1}" for head in range(self.heads)]}
 
     def project(self, inputs: Tensor, first: int, count: int) -> tuple[Tensor, ...]:
-        """Some of queries (0), keys (1) and values (2): each ``[B, T, width] -> [B, H, T, D]``."""
+        """Project inputs to ``count`` of queries (0), keys (1), values (2), from ``first`` on.
+
+        Each result is ``[B, H, T, width / H]`` for inputs ``[B, T, width]``.
+        """
+        # Neighbouring rows of the matrix: any run of the three is one product, without a copy.
         rows = slice(first * self.width, (first + count) * self.width)
         projected = nn.functional.linear(inputs, self.weight[rows], self.bias[rows])
         heads = projected.unflatten(-1, (count, self.heads, self.width // self.heads))
         return tuple(heads.permute(2, 0, 3, 1, 4))
 
     def memory(self, inputs: Tensor, mask: Tensor | None = None) -> Memory:
-        """Inputs ``[B, N, width]``, with a mask bool ``[B, N]``, as the heads will find them."""
+        """Memory of inputs ``[B, N, width]`` for the heads; mask bool ``[B, N]`` or ``None``."""
         keys, values = self.project(inputs, 1, 2)
         return Memory(keys, values, None if mask is None else mask[:, None, None])
 
     def forward(self, inputs: Tensor, memory: Memory) -> Tensor:
-        """Read a :meth:`memory` with queries ``[B, T, width] -> [B, T, width]``."""
+        """Read a :meth:`memory`: inputs ``[B, T, width] -> [B, T, width]``."""
         (queries,) = self.project(inputs, 0, 1)
         return self.read(queries, memory)
 
@@ -146,15 +157,15 @@ class MultiHead(nn.Module):
 
 
 class SelfAttention(Cell[Slots]):
-    """Each step appends a slot, then attends to all slots so far with many heads.
+    """Causal self-attention: each step appends a slot, then attends to all slots so far.
 
-    Vaswani et al. 2017, section 3.2.3: the masked self-attention of a decoder. All steps at once
-    are one product.
+    The masked self-attention of a decoder (Vaswani et al. 2017, section 3.2.3). All steps at once
+    are one product of matrices.
 
     Args:
-        width: of inputs and outputs, at least 1.
-        heads: H, a divisor of ``width``.
-        normalizer: from scores to weights; softmax if not given.
+        width: width of inputs and outputs, at least 1.
+        heads: H, the number of heads, a divisor of ``width``.
+        normalizer: turns scores into weights; softmax by default.
 
     Raises:
         ValueError: a size is out of its range.
@@ -174,6 +185,7 @@ class SelfAttention(Cell[Slots]):
 
     def forward(self, inputs: Tensor, state: Slots) -> tuple[Tensor, Slots]:
         """One step: ``[B, width] -> [B, width]``."""
+        # The parallel form is the natural one here: a step is a sequence of one.
         outputs, state = self.unroll(inputs.unsqueeze(1), state)
         return outputs.squeeze(1), state
 
@@ -185,7 +197,7 @@ class SelfAttention(Cell[Slots]):
         state = state.appended(keys, values, mask)
         seen = state.seen(inputs.shape[1])
         if seen is not None:
-            seen = seen.unsqueeze(-3)  # the same for all heads
+            seen = seen.unsqueeze(-3)  # a dimension for the heads, which share the mask
         return self.attention.read(queries, Memory(state.keys, state.values, seen)), state
 
     def choose(self, mask: Tensor, new: Slots, old: Slots) -> Slots:
@@ -194,14 +206,14 @@ class SelfAttention(Cell[Slots]):
 
 
 class CrossAttention(Cell[Memory]):
-    """Each step attends to a source with many heads (Vaswani et al. 2017, section 3.2.3).
+    """Attention of each step to a source (Vaswani et al. 2017, section 3.2.3).
 
-    The state is the source as the heads find it, which :meth:`start` makes; no step changes it.
+    The state is the memory of the source, which :meth:`start` makes; no step changes it.
 
     Args:
-        width: of inputs and outputs, at least 1.
-        heads: H, a divisor of ``width``.
-        normalizer: from scores to weights; softmax if not given.
+        width: width of inputs and outputs, at least 1.
+        heads: H, the number of heads, a divisor of ``width``.
+        normalizer: turns scores into weights; softmax by default.
 
     Raises:
         ValueError: a size is out of its range.
@@ -213,13 +225,13 @@ class CrossAttention(Cell[Memory]):
         self.input_size = self.output_size = width
 
     def initial_state(self, batch_size: int) -> Memory:
-        """A source without a step."""
+        """Memory of a source without steps."""
         return self.attention.memory(
             self.attention.weight.new_empty(batch_size, 0, self.input_size)
         )
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> Memory:
-        """The source ``[B, S, width]``, with its mask bool ``[B, S]``, as the heads find it."""
+        """Memory of a source ``[B, S, width]`` with its mask, bool ``[B, S]``, False = padding."""
         return self.attention.memory(source, mask)
 
     def forward(self, inputs: Tensor, state: Memory) -> tuple[Tensor, Memory]:
@@ -235,22 +247,25 @@ class CrossAttention(Cell[Memory]):
         return outputs, state
 
     def choose(self, mask: Tensor, new: Memory, old: Memory) -> Memory:
-        """The source, which no step changes."""
+        """The memory of the source, which no step changes."""
         return new
 
 
 class TransformerLayer(Chain):
-    """Attend to the sequence, attend to the source, then think (Vaswani et al. 2017, figure 1).
+    """Decoder layer of a Transformer (Vaswani et al. 2017, figure 1).
+
+    Self-attention, attention to the source if ``cross``, then a feed-forward network, each within a
+    skip connection.
 
     Args:
-        width: at least 1.
-        heads: a divisor of ``width``.
-        hidden_size: width of the feed-forward network in the middle, at least 1.
-        dropout: on the result of each part, in ``[0, 1)``.
-        norm: ``post`` normalises after each sum, as in the paper; ``pre`` the input of each part,
-            which trains with less care (Xiong et al. 2020).
-        cross: whether there is a source to attend to.
-        normalizer: from scores to weights, a copy for each attention; softmax if not given.
+        width: width of inputs and outputs, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        hidden_size: width of the feed-forward network's hidden layer, at least 1.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
+        norm: ``post`` normalises each sum, as in the paper; ``pre`` normalises the input of each
+            part, which makes training more stable (Xiong et al. 2020).
+        cross: whether the layer attends to a source.
+        normalizer: turns scores into weights; each attention gets a copy; softmax by default.
 
     Raises:
         ValueError: a size is out of its range.
@@ -266,6 +281,7 @@ class TransformerLayer(Chain):
         cross: bool = False,
         normalizer: Normalizer | None = None,
     ) -> None:
+        # Copies, since a normalizer may have parameters, which the attentions must not share.
         parts: list[Cell] = [SelfAttention(width, heads, copy.deepcopy(normalizer))]
         if cross:
             parts.append(CrossAttention(width, heads, copy.deepcopy(normalizer)))
@@ -283,17 +299,17 @@ def transformer_stack(
     cross: bool = False,
     normalizer: Normalizer | None = None,
 ) -> Chain:
-    """Transformer layers, one on another: a causal cell.
+    """Stack Transformer layers to a causal cell.
 
     Args:
-        layers: how many, at least 1.
-        width: see :class:`TransformerLayer`, as for the rest.
-        heads: a divisor of ``width``.
-        hidden_size: at least 1.
-        dropout: in ``[0, 1)``.
-        norm: ``pre`` or ``post``.
-        cross: whether there is a source to attend to.
-        normalizer: from scores to weights, a copy for each attention.
+        layers: number of layers, at least 1.
+        width: width of inputs and outputs, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        hidden_size: width of the feed-forward networks, at least 1.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
+        cross: whether the layers attend to a source.
+        normalizer: turns scores into weights; each attention gets a copy; softmax by default.
     """
     check_positive(layers=layers)
     cells: list[Cell] = [
@@ -301,23 +317,23 @@ def transformer_stack(
         for _ in range(layers)
     ]
     if norm == "pre":
-        # Each part normalises its input alone: nothing has normalised the last output.
+        # Each part normalises its own input, so the last output is not normalised yet.
         cells.append(Pointwise(nn.LayerNorm(width), width, width))
     return Chain(width, [kept(cell) for cell in cells])
 
 
 class EncoderLayer(nn.Module):
-    """Attend to the whole sequence, then think (Vaswani et al. 2017, section 3.1).
+    """Encoder layer of a Transformer (Vaswani et al. 2017, section 3.1).
 
-    Every step sees every other, those that come later too: a layer of an encoder, and no cell.
+    Every step sees all others, later ones too; so the layer is not a cell.
 
     Args:
-        width: see :class:`TransformerLayer`, as for the rest.
-        heads: a divisor of ``width``.
-        hidden_size: at least 1.
-        dropout: in ``[0, 1)``.
-        norm: ``pre`` or ``post``.
-        normalizer: from scores to weights, a copy; softmax if not given.
+        width: width of inputs and outputs, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        hidden_size: width of the feed-forward network's hidden layer, at least 1.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
+        normalizer: turns scores into weights; the layer uses a copy; softmax by default.
     """
 
     def __init__(
@@ -349,16 +365,16 @@ class EncoderLayer(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """Encoder layers, one on another.
+    """Stack of encoder layers.
 
     Args:
-        layers: how many, at least 1.
-        width: see :class:`TransformerLayer`, as for the rest.
-        heads: a divisor of ``width``.
-        hidden_size: at least 1.
-        dropout: in ``[0, 1)``.
-        norm: ``pre`` or ``post``.
-        normalizer: from scores to weights, a copy for each layer; softmax if not given.
+        layers: number of layers, at least 1.
+        width: width of inputs and outputs, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        hidden_size: width of the feed-forward networks, at least 1.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
+        norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
+        normalizer: turns scores into weights; each layer gets a copy; softmax by default.
     """
 
     def __init__(
@@ -377,7 +393,7 @@ class EncoderStack(nn.Module):
             EncoderLayer(width, heads, hidden_size, dropout, norm, normalizer)
             for _ in range(layers)
         )
-        # Where each part normalises its input alone, nothing has normalised the last output.
+        # With ``pre`` each part normalises its own input, so the last output is not normalised yet.
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -389,18 +405,17 @@ class EncoderStack(nn.Module):
 
 
 class AttentionBlock(Cell[Slots]):
-    """The input, and beside it a read of all steps so far, its own included.
+    """The input joined with a read of all steps so far (Mishra et al. 2018, section 3).
 
-    ``y_t = [x_t, read_t]``, by scaled dot products over a memory that each step appends a slot to
-    (Mishra et al. 2018, section 3).
+    ``y_t = [x_t, read_t]``: each step appends a slot, then reads by scaled dot products.
 
     Args:
         input_size: width of the input, at least 1.
-        key_size: K, at least 1.
-        value_size: V, at least 1.
-        likeness: if given, above 0: the weights of queries and keys start as one and the same
-            orthogonal matrix, times this. A step first looks at itself and at those that are like
-            it, the more sharply the greater this is.
+        key_size: K, width of queries and keys, at least 1.
+        value_size: V, width of the values, at least 1.
+        likeness: a factor above 0; queries and keys then start with the same orthogonal matrix,
+            times this factor. At the start of training a step reads itself and similar steps; a
+            larger factor makes the weights sharper. ``None`` = independent matrices.
 
     Attributes:
         output_size: width of the output.
@@ -419,8 +434,10 @@ class AttentionBlock(Cell[Slots]):
         self.output_size = input_size + value_size
         self.layer = nn.Linear(input_size, sum(self.sizes))
         if likeness is not None:
-            if likeness <= 0:  # at 0 there would be no gradient either
+            # With the factor 0, queries and keys would be 0 and get no gradient.
+            if likeness <= 0:
                 raise ValueError(f"likeness must be more than 0; got {likeness}")
+            # Both are views of the layer's weight: they are filled in place.
             with torch.no_grad():
                 queries, keys, _ = self.layer.weight.split(self.sizes)
                 queries.copy_(nn.init.orthogonal_(keys, likeness))
@@ -453,12 +470,18 @@ class AttentionBlock(Cell[Slots]):
 
 
 def causal_mask(steps: int, slots: int, device: torch.device) -> Tensor | None:
-    """Mask of causal attention: each of the last ``steps`` steps sees itself and those before.
+    """Mask of causal attention: each of the last steps sees itself and all before it.
+
+    Args:
+        steps: number of steps; they own the last slots.
+        slots: number of slots, at least ``steps``.
+        device: device of the mask.
 
     Returns:
-        bool ``[steps, slots]``, aligned to the end; ``None`` where every slot may be seen.
+        bool ``[steps, slots]``; ``None`` for a single step, which sees all slots.
     """
     if steps == 1:
         return None
+    # The steps own the last slots; slots before them are the past, open to all.
     order = torch.arange(slots, device=device)
     return order <= order[slots - steps :].unsqueeze(1)

@@ -1,4 +1,4 @@
-"""From the summary of a source to the first state of a decoder."""
+"""The bridge from the summary of a source to the first state of a decoder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ __all__ = ["Bridge"]
 class Bridge(nn.Linear):
     """First state of a decoder from the summary of a source: ``tanh(W summary + b)``.
 
-    Sets every part of the state that holds real numbers (Bahdanau et al. 2015, A.2.2). A part of no
-    size, such as a tape before the first step, stays as it is.
+    It sets every floating-point part of the state (Bahdanau et al. 2015, A.2.2). An empty part,
+    such as a tape before the first step, does not change.
 
     Args:
         summary_size: width of the summary, at least 1.
         controller: the cell that will start from the state.
-        extra_size: width of one more vector that is made likewise, at least 0.
+        extra_size: width of one more vector made by the same layer, at least 0.
     """
 
     def __init__(self, summary_size: int, controller: Cell, extra_size: int = 0) -> None:
+        # The sizes of a state are known only from a state: this one is made for its sizes alone.
         sizes = [extra_size]
         _replace_numbers(controller.initial_state(1), lambda part: sizes.append(part.numel()))
         super().__init__(summary_size, sum(sizes))
@@ -32,7 +33,7 @@ class Bridge(nn.Linear):
 
     @full_precision
     def first_state(self, summary: Tensor, controller: Cell[State]) -> tuple[Tensor, State]:
-        """``[B, summary_size] ->`` the extra vector ``[B, extra_size]``, and the state.
+        """The extra vector ``[B, extra_size]`` and the state, from a summary ``[B, summary_size]``.
 
         Under autocast both are float32, as a controller's states are.
         """
@@ -43,7 +44,7 @@ class Bridge(nn.Linear):
 
 
 def _replace_numbers(state: State, function: Callable[[Tensor], Tensor | None]) -> State:
-    """Apply ``function`` to the parts of real numbers; a part for which it gives ``None`` stays."""
+    """Apply ``function`` to the floating-point parts; a part stays where it returns ``None``."""
 
     def replace(part: Tensor) -> Tensor:
         if not part.is_floating_point() or not part.numel():

@@ -47,15 +47,15 @@ class LoopState(NamedTuple):
 
 
 class Loop(Cell[LoopState]):
-    """A controller on a memory; the next step is given the vector that was read.
+    """A controller on a memory: the vector read is part of the next step's input.
 
-    Graves et al. 2014, figure 1: ``h_t = controller([x_t, r_{t-1}])``, ``r_t = access(U h_t + a)``;
-    the output is ``[h_t, r_t]``, and r_0 is 0.
+    Graves et al. 2014, figure 1: ``h_t = controller([x_t, r_{t-1}])``, ``r_t = access(U h_t + a)``.
+    The output is ``[h_t, r_t]``, and r_0 is 0.
 
     Args:
         input_size: width of x, at least 1.
-        controller: makes the controller from the width of its input, that of x and r together: a
-            class of cells, its other arguments given.
+        controller: makes the controller from the width of its input, x and r together: a class of
+            cells, its other arguments given.
         access: the memory with its heads.
 
     Example:
@@ -72,14 +72,16 @@ class Loop(Cell[LoopState]):
         self.access = access
         size = input_size + access.output_size
         self.controller: Cell = make("controller", controller, Cell, size)
+        # The memory sees the controller's output alone; the vectors read reach the next input.
         self.interface = nn.Linear(self.controller.output_size, access.input_size)
+        # Added to the usual random bias, not in its place.
         if (bias := access.interface_bias()) is not None:
             with torch.no_grad():
                 self.interface.bias.add_(bias)
         self.output_size = self.controller.output_size + access.output_size
 
     def initial_state(self, batch_size: int) -> LoopState:
-        """First states of both; the vector that was read is 0."""
+        """Initial states of controller and memory, and zeros for the vector read."""
         return LoopState(
             self.controller.initial_state(batch_size),
             self.access.initial_state(batch_size),
@@ -95,7 +97,7 @@ class Loop(Cell[LoopState]):
         return torch.cat([hidden, read], -1), LoopState(controller, access, read)
 
     def choose(self, mask: Tensor, new: LoopState, old: LoopState) -> LoopState:
-        """Controller and memory choose for themselves."""
+        """Choose the states of controller and memory by their own rules."""
         return LoopState(
             self.controller.choose(mask, new.controller, old.controller),
             self.access.choose(mask, new.access, old.access),
@@ -104,13 +106,13 @@ class Loop(Cell[LoopState]):
 
 
 class Chain(Controller[tuple[Any, ...]]):
-    """Cells one on another: each takes the output of the one before.
+    """Cells in a row: each takes the output of the one before.
 
-    The state is a tuple of theirs.
+    The state is a tuple of the cells' states.
 
     Args:
-        input_size: width of the input of the first.
-        controllers: make the cells, each from the width of its input; at least one.
+        input_size: width of the input of the first cell.
+        controllers: functions that make the cells, each from the width of its input; at least one.
 
     Example:
         ``partial(Chain, controllers=[partial(FeedForward, hidden_size=50), LSTM])``
@@ -128,11 +130,11 @@ class Chain(Controller[tuple[Any, ...]]):
             self.hidden_size = cell.output_size
 
     def initial_state(self, batch_size: int) -> tuple[Any, ...]:
-        """First states of all."""
+        """Initial states of all cells."""
         return tuple(cell.initial_state(batch_size) for cell in self._all())
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> tuple[Any, ...]:
-        """First states of all, for an answer to a source."""
+        """First states of all cells for an answer to a source."""
         return tuple(cell.start(source, mask) for cell in self._all())
 
     def forward(self, inputs: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
@@ -146,7 +148,7 @@ class Chain(Controller[tuple[Any, ...]]):
     def unroll(
         self, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of one, then of the next."""
+        """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of a cell, then of the next."""
         states = []
         for cell, past in zip(self._all(), state, strict=True):
             inputs, past = cell.unroll(inputs, past, mask)
@@ -154,27 +156,28 @@ class Chain(Controller[tuple[Any, ...]]):
         return inputs, tuple(states)
 
     def choose(self, mask: Tensor, new: tuple[Any, ...], old: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Each cell chooses for itself."""
+        """Choose the state of each cell by its own rule."""
         parts = zip(self._all(), new, old, strict=True)
         return tuple(cell.choose(mask, one, other) for cell, one, other in parts)
 
     def _all(self) -> list[Cell]:
+        # For the type checker: a ModuleList has modules, not cells.
         cells: list[Any] = list(self.cells)
         return cells
 
 
 def kept(cell: Cell) -> Callable[[int], Cell]:
-    """A cell that is made already, as a :class:`Chain` takes those that it makes."""
+    """Wrap a finished cell as a factory, for a :class:`Chain`, whatever the input's width."""
     return lambda input_size: cell
 
 
 class Pointwise(Cell[None]):
-    """A network that treats each step by itself, as a cell.
+    """A network that treats each step independently, as a cell without state.
 
     Args:
-        network: ``[*B, input_size] -> [*B, output_size]``.
-        input_size: width of its input.
-        output_size: width of its output.
+        network: a module, ``[*B, input_size] -> [*B, output_size]``.
+        input_size: width of the network's input.
+        output_size: width of the network's output.
     """
 
     def __init__(self, network: nn.Module, input_size: int, output_size: int) -> None:
@@ -184,7 +187,7 @@ class Pointwise(Cell[None]):
         self.output_size = output_size
 
     def initial_state(self, batch_size: int) -> None:
-        """There is no past."""
+        """``None``: the cell has no past."""
 
     def forward(self, inputs: Tensor, state: None = None) -> tuple[Tensor, None]:
         """One step: ``[B, input_size] -> [B, output_size]``."""
@@ -198,13 +201,15 @@ class Pointwise(Cell[None]):
 
 
 class Connection(nn.Module):
-    """A skip connection with layer normalisation and dropout, in two halves.
+    """A skip connection around a part, with layer normalisation and dropout.
+
+    The caller runs the part between :meth:`before` and :meth:`after`.
 
     Args:
-        width: at least 1.
-        dropout: on the result of the part that is skipped, in ``[0, 1)``.
-        norm: ``post`` normalises the sum (Vaswani et al. 2017), ``pre`` the input of the part
-            (Xiong et al. 2020).
+        width: width of inputs and outputs, at least 1.
+        dropout: dropout on the result of the part, in ``[0, 1)``.
+        norm: ``post`` normalises the sum (Vaswani et al. 2017); ``pre`` normalises the input of the
+            part (Xiong et al. 2020).
 
     Raises:
         ValueError: ``norm`` is neither.
@@ -226,7 +231,7 @@ class Connection(nn.Module):
         return normed
 
     def after(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Inputs and result of the part, both ``[*B, width]``, put together."""
+        """Sum of the inputs and the result of the part, both ``[*B, width]``."""
         total: Tensor = inputs + self.dropout(outputs)
         return total if self.pre else self.norm(total)
 
@@ -235,8 +240,8 @@ class Residual(Cell[State]):
     """A cell within a skip connection: ``x + cell(norm(x))``, or ``norm(x + cell(x))``.
 
     Args:
-        cell: its output is as wide as its input.
-        dropout: on the output of the cell, in ``[0, 1)``.
+        cell: a cell whose output has the width of its input.
+        dropout: dropout on the output of the cell, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`Connection`.
 
     Raises:
@@ -257,11 +262,11 @@ class Residual(Cell[State]):
         self.input_size = self.output_size = cell.input_size
 
     def initial_state(self, batch_size: int) -> State:
-        """That of the cell."""
+        """Initial state of the cell."""
         return self.cell.initial_state(batch_size)
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> State:
-        """That of the cell."""
+        """First state of the cell for an answer to a source."""
         return self.cell.start(source, mask)
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -272,12 +277,12 @@ class Residual(Cell[State]):
     def unroll(
         self, inputs: Tensor, state: State, mask: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """``[B, T, input_size] -> [B, T, output_size]``, as the cell does."""
+        """``[B, T, input_size] -> [B, T, output_size]``, by the cell's own ``unroll``."""
         outputs, state = self.cell.unroll(self.connection.before(inputs), state, mask)
         return self.connection.after(inputs, outputs), state
 
     def choose(self, mask: Tensor, new: State, old: State) -> State:
-        """The cell chooses."""
+        """Choose by the cell's own rule."""
         return self.cell.choose(mask, new, old)
 
 
@@ -300,17 +305,17 @@ def residual_stack(
     dropout: float = 0.1,
     norm: Literal["pre", "post"] = "pre",
 ) -> Chain:
-    """Layers of any cell and a feed-forward network, each within a skip connection.
+    """Stack layers of any cell and a feed-forward network, each within a skip connection.
 
-    With self-attention for a mixer they are the layers of a causal Transformer.
+    With self-attention as mixer they are the layers of a causal Transformer.
 
     Args:
-        mixer: makes the cell of a layer from the width of its input. Where its output has another
-            width, a linear layer brings it back.
-        layers: how many, at least 1.
-        width: of inputs and outputs, at least 1.
-        hidden_size: width of the feed-forward networks in the middle, at least 1.
-        dropout: on the result of each part, in ``[0, 1)``.
+        mixer: makes the cell of a layer from the width of its input. If its output has another
+            width, a linear layer maps it back.
+        layers: number of layers, at least 1.
+        width: width of inputs and outputs, at least 1.
+        hidden_size: width of the feed-forward networks' hidden layer, at least 1.
+        dropout: dropout on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`Connection`.
 
     Raises:
@@ -327,6 +332,6 @@ def residual_stack(
         parts = [kept(Residual(part, dropout, norm)) for part in (mixing, thinking)]
         cells.append(Chain(width, parts))
     if norm == "pre":
-        # Each part normalises its input alone: nothing has normalised the last output.
+        # Each part normalises its own input, so the last output is not normalised yet.
         cells.append(Pointwise(nn.LayerNorm(width), width, width))
     return Chain(width, [kept(cell) for cell in cells])

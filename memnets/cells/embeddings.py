@@ -24,11 +24,11 @@ __all__ = [
 
 
 class Embedding(nn.Module):
-    """A vector for each token, or a linear map of vectors: a token is a one-hot vector.
+    """A vector for each token, or a linear map of vectors; a token counts as a one-hot vector.
 
     Args:
-        size: how many tokens there are, or the width of the vectors, at least 1.
-        width: of the result, at least 1.
+        size: number of tokens, or width of the vectors, at least 1.
+        width: width of the result, at least 1.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -44,6 +44,7 @@ class Embedding(nn.Module):
         """
         size = len(self.weight)
         if not inputs.is_floating_point():
+            # PyTorch checks the range itself; a check here would wait for a GPU.
             try:
                 return nn.functional.embedding(inputs, self.weight)
             except IndexError as error:
@@ -57,10 +58,10 @@ class Embedding(nn.Module):
 
 
 class OneHot(nn.Module):
-    """Tokens as one-hot vectors; vectors as they are.
+    """Tokens as one-hot vectors; vectors pass unchanged.
 
     Args:
-        size: how many tokens there are, or the width of the vectors, at least 1.
+        size: number of tokens, or width of the vectors, at least 1.
     """
 
     def __init__(self, size: int) -> None:
@@ -68,7 +69,8 @@ class OneHot(nn.Module):
         check_positive(size=size)
         self.size = size
         self.unit: Tensor
-        self.register_buffer("unit", torch.ones(()), persistent=False)  # of the model's precision
+        # A buffer has the model's precision, whatever it is cast to later.
+        self.register_buffer("unit", torch.ones(()), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Tokens ``[B, T]`` or vectors ``[B, T, size]`` ``-> [B, T, size]``.
@@ -84,7 +86,7 @@ class OneHot(nn.Module):
 
 
 class Vectors(nn.Module):
-    """Vectors as they are; tokens are an error.
+    """Vectors, passed unchanged; tokens raise an error.
 
     Args:
         size: width of the vectors, at least 1.
@@ -110,10 +112,10 @@ class Vectors(nn.Module):
 
 
 class Positions(nn.Module, ABC):
-    """Vectors that tell a model without recurrence where a step stands.
+    """Base class for vectors that tell a model without recurrence the place of a step.
 
     Attributes:
-        max_length: how many positions there are; ``None`` = there is no last.
+        max_length: number of positions; ``None`` = no limit.
     """
 
     max_length: int | None = None
@@ -123,18 +125,18 @@ class Positions(nn.Module, ABC):
         """Vectors ``[*B, T, width]`` for positions ``[*B, T]``, whole numbers from 0.
 
         Raises:
-            ValueError: a position is beyond the last that there is.
+            ValueError: a position is not below ``max_length``.
         """
 
 
 class SinusoidalPositions(Positions):
     """Sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
 
-    ``p(t, 2i) = sin(t / 10000^(2i / width))``, and ``p(t, 2i + 1)`` its cosine. There is no last
-    position.
+    ``p(t, 2i) = sin(t / 10000^(2i / width))``, and ``p(t, 2i + 1)`` is the cosine of the same
+    angle. The number of positions has no limit.
 
     Args:
-        width: even, at least 2.
+        width: width of the vectors, even, at least 2.
     """
 
     def __init__(self, width: int) -> None:
@@ -155,8 +157,8 @@ class LearnedPositions(Positions):
     """A learned vector for each position (Gehring et al. 2017).
 
     Args:
-        width: at least 1.
-        max_length: how many positions there are, at least 1.
+        width: width of the vectors, at least 1.
+        max_length: number of positions, at least 1.
     """
 
     def __init__(self, width: int, max_length: int = 512) -> None:
@@ -169,7 +171,7 @@ class LearnedPositions(Positions):
         """``[*B, T] -> [*B, T, width]``.
 
         Raises:
-            ValueError: a position is beyond ``max_length``.
+            ValueError: a position is not below ``max_length``.
         """
         if positions.numel() and positions.max() >= len(self.weight):
             raise ValueError(
@@ -180,17 +182,17 @@ class LearnedPositions(Positions):
 
 
 class Inputs(nn.Module):
-    """Inputs of a model as vectors: an embedding for the source, one for the answer, and places.
+    """Inputs of a model as vectors: embeddings of source and answer, with positions.
 
     Args:
         source: embeds inputs of the source, ``[B, S]`` or ``[B, S, I]``.
         answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
             same module.
-        positions: vectors for the places of steps, to be added; ``None`` = none.
-        dropout: on embeddings with positions, in ``[0, 1)``.
+        positions: vectors to add for the places of the steps; ``None`` = no positions.
+        dropout: dropout on the sum of embedding and position, in ``[0, 1)``.
 
     Attributes:
-        max_length: how many places there are; ``None`` = there is no last.
+        max_length: number of positions; ``None`` = no limit.
     """
 
     def __init__(
@@ -215,15 +217,15 @@ class Inputs(nn.Module):
 
         Args:
             inputs: ``[B, T]`` or ``[B, T, I]``.
-            taken: how many steps each sequence has taken before, int64 ``[B]``.
-            mask: bool ``[B, T]``, False = padding, which takes no place; ``None`` = no padding.
-            source: whether the inputs are of the source, or of the answer.
+            taken: steps that each sequence has taken before, int64 ``[B]``.
+            mask: bool ``[B, T]``, False = padding, which takes no position; ``None`` = no padding.
+            source: whether the inputs belong to the source, not to the answer.
 
         Returns:
             ``[B, T, width]``.
 
         Raises:
-            ValueError: a shape does not fit, or a place is beyond the last that there is.
+            ValueError: a shape does not fit, or a position is not below ``max_length``.
             TypeError: the mask is not boolean.
         """
         vectors: Tensor = (self.source if source else self.answer)(inputs)
@@ -234,20 +236,21 @@ class Inputs(nn.Module):
             order = torch.arange(inputs.shape[1], device=inputs.device)
         else:
             order = (mask.cumsum(1) - 1).clamp_min(0)
-        # Embeddings have length 1: so they weigh as much as the positions (Vaswani et al. 2017,
-        # section 3.4).
+        # Embeddings have a length of about 1. Scaled by sqrt(width), they are as large as the
+        # positions (Vaswani et al. 2017, section 3.4).
         scaled = vectors * math.sqrt(vectors.shape[-1])
         placed: Tensor = self.dropout(scaled + self.positions(taken.unsqueeze(1) + order))
         return placed
 
 
 class Output(nn.Module):
-    """Logits ``W h + b``, W the embedding of the answer's tokens or a matrix of its own.
+    """Logits ``W h + b``; W is the embedding of the answer's tokens or a matrix of its own.
 
     Args:
-        width: of h, at least 1.
-        size: how many logits there are, at least 1.
-        embedding: whose matrix is W (Press & Wolf 2017); ``None`` = a matrix of its own.
+        width: width of h, at least 1.
+        size: number of logits, at least 1.
+        embedding: the embedding to share the matrix with (Press & Wolf 2017); ``None`` = a matrix
+            of its own.
     """
 
     def __init__(self, width: int, size: int, embedding: Embedding | None = None) -> None:
@@ -267,13 +270,16 @@ class Output(nn.Module):
 def tied_embeddings(
     input_size: int, output_size: int, width: int, tied: bool
 ) -> tuple[Embedding, Embedding]:
-    """Embeddings of source and answer: one for both where they are tied and of one size.
+    """Make embeddings of source and answer; one for both if they are tied and of equal size.
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
-        width: of the embeddings, at least 1.
-        tied: whether source and answer share their embedding, if there are as many tokens.
+        width: width of the embeddings, at least 1.
+        tied: whether source and answer share an embedding if both sizes are equal.
+
+    Returns:
+        The embedding of the source and that of the answer.
     """
     check_positive(input_size=input_size, output_size=output_size, width=width)
     answer = Embedding(output_size, width)

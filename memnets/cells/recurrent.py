@@ -1,28 +1,28 @@
-"""Recurrent cells and a feed-forward one: controllers of machines, networks of seq2seq."""
+"""Recurrent controllers and a feed-forward one, for memory machines and seq2seq models."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memnets import fast, functional
 from memnets.addressing import Content
-from memnets.core import Controller, Memory, Normalizer, check_positive
+from memnets.core import Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
 
 
 class FeedForward(Controller[None]):
-    """Layers of ``tanh(W x + b)``: the memory is all that such a machine remembers.
+    """Layers of ``tanh(W x + b)``; a machine with it remembers only what is in its memory.
 
     Args:
         input_size: width of the input, at least 1.
         hidden_size: width of every layer, at least 1.
-        layers: how many, at least 1.
+        layers: number of layers, at least 1.
     """
 
     def __init__(self, input_size: int, hidden_size: int = 100, layers: int = 1) -> None:
@@ -36,7 +36,7 @@ class FeedForward(Controller[None]):
             self.layers.extend([nn.Linear(size, next_size), nn.Tanh()])
 
     def initial_state(self, batch_size: int) -> None:
-        """A feed-forward controller has no past."""
+        """``None``: a feed-forward controller has no past."""
 
     def forward(self, inputs: Tensor, state: None = None) -> tuple[Tensor, None]:
         """``[B, input_size] -> [B, hidden_size]``."""
@@ -49,8 +49,61 @@ class FeedForward(Controller[None]):
         return self.layers(inputs), None
 
 
+class _Gated(Controller[State]):
+    """Base class for controllers around a recurrent network of PyTorch.
+
+    ``unroll`` runs PyTorch's fused network; ``forward`` takes one step with the same weights.
+
+    Args:
+        input_size: width of the input, at least 1.
+        hidden_size: width of every layer, at least 1.
+        layers: number of layers, at least 1.
+    """
+
+    #: Name of the attribute that holds the network, and its class. The name is part of the names of
+    #: the parameters, and so of every checkpoint.
+    _network: ClassVar[tuple[str, type[nn.LSTM] | type[nn.GRU]]]
+
+    def __init__(self, input_size: int, hidden_size: int = 100, layers: int = 1) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, hidden_size=hidden_size, layers=layers)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        name, kind = self._network
+        self.add_module(name, kind(input_size, hidden_size, layers, batch_first=True))
+
+    def _stacked(self, state: State) -> Any:
+        """The state in PyTorch's form: a tensor of all layers, or a tuple of them."""
+        raise NotImplementedError
+
+    def _unstacked(self, state: Any) -> State:
+        """The inverse of :meth:`_stacked`."""
+        raise NotImplementedError
+
+    def _layers(self) -> list[list[Tensor]]:
+        """Weights of each layer: of the input, of the last hidden vector, and a bias for each."""
+        weights: Any = getattr(self, self._network[0]).all_weights
+        return weights  # type: ignore[no-any-return]
+
+    def _zeros(self, batch_size: int) -> tuple[Tensor, ...]:
+        """A tensor of zeros ``[B, hidden_size]`` for each layer."""
+        layers = self._layers()
+        return (layers[0][0].new_zeros(batch_size, self.hidden_size),) * len(layers)
+
+    def unroll(
+        self, inputs: Tensor, state: State, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """``[B, T, input_size] -> [B, T, hidden_size]``, fused by PyTorch without a mask."""
+        # PyTorch's network knows no mask of single steps, only packed sequences, which would have
+        # to be sorted and copied.
+        if mask is not None or not _fused(inputs):
+            return super().unroll(inputs, state, mask)
+        outputs, last = getattr(self, self._network[0])(inputs, self._stacked(state))
+        return outputs, self._unstacked(last)
+
+
 class LSTMState(NamedTuple):
-    """State of an :class:`LSTM`, a tensor ``[B, hidden_size]`` a layer.
+    """State of an :class:`LSTM`: a tensor ``[B, hidden_size]`` for each layer.
 
     Attributes:
         hidden: h, in ``(-1, 1)``.
@@ -61,92 +114,73 @@ class LSTMState(NamedTuple):
     cell: tuple[Tensor, ...]
 
 
-class LSTM(Controller[LSTMState]):
+class LSTM(_Gated[LSTMState]):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates).
 
-    Holds a ``torch.nn.LSTM``, which :meth:`unroll` runs; :meth:`forward` is one step of the same.
+    It has ``layers`` layers of width ``hidden_size``.
 
-    Args:
-        input_size: width of the input, at least 1.
-        hidden_size: width of every layer, at least 1.
-        layers: how many, at least 1.
+    Attributes:
+        lstm: the ``torch.nn.LSTM`` that holds the weights.
     """
 
-    def __init__(self, input_size: int, hidden_size: int = 100, layers: int = 1) -> None:
-        super().__init__()
-        check_positive(input_size=input_size, hidden_size=hidden_size, layers=layers)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.lstm = nn.LSTM(input_size, hidden_size, layers, batch_first=True)
+    _network = "lstm", nn.LSTM
+    lstm: nn.LSTM
 
     def initial_state(self, batch_size: int) -> LSTMState:
-        """All zeros."""
-        zeros = _weights(self.lstm)[0][0].new_zeros(batch_size, self.hidden_size)
-        return LSTMState((zeros,) * self.lstm.num_layers, (zeros,) * self.lstm.num_layers)
+        """Zeros."""
+        zeros = self._zeros(batch_size)
+        return LSTMState(zeros, zeros)
 
     def forward(self, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """``[B, input_size] -> [B, hidden_size]``."""
         hiddens: list[Tensor] = []
         cells: list[Tensor] = []
-        for weights, *past in zip(_weights(self.lstm), *state, strict=True):
+        for weights, *past in zip(self._layers(), *state, strict=True):
             inputs, cell = _lstm_cell(inputs, *past, *weights)
             hiddens.append(inputs)
             cells.append(cell)
         return inputs, LSTMState(tuple(hiddens), tuple(cells))
 
-    def unroll(
-        self, inputs: Tensor, state: LSTMState, mask: Tensor | None = None
-    ) -> tuple[Tensor, LSTMState]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused LSTM without a mask."""
-        if mask is not None or not _fused(inputs):
-            return super().unroll(inputs, state, mask)
-        outputs, (hidden, cell) = self.lstm(
-            inputs, (torch.stack(state.hidden), torch.stack(state.cell))
-        )
-        return outputs, LSTMState(hidden.unbind(0), cell.unbind(0))
+    def _stacked(self, state: LSTMState) -> tuple[Tensor, Tensor]:
+        return torch.stack(state.hidden), torch.stack(state.cell)
+
+    def _unstacked(self, state: tuple[Tensor, Tensor]) -> LSTMState:
+        hidden, cell = state
+        return LSTMState(hidden.unbind(0), cell.unbind(0))
 
 
-class GRU(Controller[tuple[Tensor, ...]]):
-    """Gated recurrent unit (Cho et al. 2014); the state is a tensor ``[B, hidden_size]`` a layer.
+class GRU(_Gated[tuple[Tensor, ...]]):
+    """Gated recurrent unit (Cho et al. 2014).
 
-    Holds a ``torch.nn.GRU``, which :meth:`unroll` runs; :meth:`forward` is one step of the same.
+    It has ``layers`` layers of width ``hidden_size``. The state is a tensor ``[B, hidden_size]``
+    for each layer.
 
-    Args:
-        input_size: width of the input, at least 1.
-        hidden_size: width of every layer, at least 1.
-        layers: how many, at least 1.
+    Attributes:
+        gru: the ``torch.nn.GRU`` that holds the weights.
     """
 
-    def __init__(self, input_size: int, hidden_size: int = 100, layers: int = 1) -> None:
-        super().__init__()
-        check_positive(input_size=input_size, hidden_size=hidden_size, layers=layers)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.gru = nn.GRU(input_size, hidden_size, layers, batch_first=True)
+    _network = "gru", nn.GRU
+    gru: nn.GRU
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:
-        """All zeros."""
-        zeros = _weights(self.gru)[0][0].new_zeros(batch_size, self.hidden_size)
-        return (zeros,) * self.gru.num_layers
+        """Zeros."""
+        return self._zeros(batch_size)
 
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``[B, input_size] -> [B, hidden_size]``."""
         hiddens = []
-        for weights, hidden in zip(_weights(self.gru), state, strict=True):
+        for weights, hidden in zip(self._layers(), state, strict=True):
             inputs = _gru_cell(inputs, hidden, *weights)
             hiddens.append(inputs)
         return inputs, tuple(hiddens)
 
-    def unroll(
-        self, inputs: Tensor, state: tuple[Tensor, ...], mask: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``[B, T, input_size] -> [B, T, hidden_size]``, by PyTorch's fused GRU without a mask."""
-        if mask is not None or not _fused(inputs):
-            return super().unroll(inputs, state, mask)
-        outputs, hidden = self.gru(inputs, torch.stack(state))
-        return outputs, hidden.unbind(0)
+    def _stacked(self, state: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack(state)
+
+    def _unstacked(self, state: Tensor) -> tuple[Tensor, ...]:
+        return state.unbind(0)
 
 
 class LSTMNState(NamedTuple):
@@ -155,8 +189,9 @@ class LSTMNState(NamedTuple):
     Attributes:
         keys: W_h h_i, ``[B, t + 1, K]``.
         values: h_i and c_i, ``[B, t + 1, 2 hidden_size]``.
-        summary: what the last step attended to in place of h, ``[B, hidden_size]``.
-        mask: bool ``[B, t + 1]``, False = the slot of a step that the sequence has skipped.
+        summary: s_t, the mean of the h_i that the last step used in place of h,
+            ``[B, hidden_size]``.
+        mask: bool ``[B, t + 1]``, False = the slot of a skipped step.
     """
 
     keys: Tensor
@@ -168,15 +203,15 @@ class LSTMNState(NamedTuple):
 class LSTMN(Controller[LSTMNState]):
     """An LSTM whose memory is a tape of all its states (Cheng, Dong & Lapata 2016, section 3.1).
 
-    ``a_i = v . tanh(W_h h_i + W_x x_t + W_s s_{t-1})`` over all steps before; the LSTM then goes on
-    from ``s_t = sum_i softmax(a)_i h_i`` and from the same mean of the cells, in place of
-    ``h_{t-1}`` and ``c_{t-1}``. A step appends its own h_t and c_t.
+    The scores are ``a_i = v . tanh(W_h h_i + W_x x_t + W_s s_{t-1})`` over all earlier steps. The
+    LSTM then continues from ``s_t = sum_i softmax(a)_i h_i`` and the same mean of the cells, in
+    place of ``h_{t-1}`` and ``c_{t-1}``. A step appends its own h_t and c_t.
 
     Args:
         input_size: width of the input, at least 1.
         hidden_size: width of h and c, at least 1.
-        key_size: K, width of the attention; ``hidden_size`` if not given.
-        normalizer: from scores to weights; softmax if not given.
+        key_size: K, width of the attention, at least 1; ``hidden_size`` by default.
+        normalizer: turns scores into weights; softmax by default.
     """
 
     def __init__(
@@ -191,6 +226,7 @@ class LSTMN(Controller[LSTMNState]):
         check_positive(input_size=input_size, hidden_size=hidden_size, key_size=key_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
+        # It holds the weights; :func:`_lstm_cell` takes the step.
         self.cell = nn.LSTMCell(input_size, hidden_size)
         self.query = nn.Linear(input_size + hidden_size, key_size)
         self.key = nn.Linear(hidden_size, key_size, bias=False)
@@ -222,7 +258,8 @@ class LSTMN(Controller[LSTMNState]):
         )
 
     def choose(self, mask: Tensor, new: LSTMNState, old: LSTMNState) -> LSTMNState:
-        """The tape grows for all; the new slot is closed to a sequence that skips the step."""
+        """The new state, with the new slot closed to a sequence that skips the step."""
+        # A tensor has one length for the whole batch, so the tape grows for all sequences.
         return new._replace(
             summary=torch.where(mask.unsqueeze(1), new.summary, old.summary),
             mask=torch.cat([old.mask, mask.unsqueeze(1)], 1),
@@ -230,9 +267,9 @@ class LSTMN(Controller[LSTMNState]):
 
 
 def _fused(inputs: Tensor) -> bool:
-    """Whether PyTorch's kernels for whole sequences serve.
+    """Whether PyTorch's kernels for whole sequences can run here.
 
-    They have no rules for ``torch.func``, and those of a processor no float16.
+    They do not support ``torch.func``, and on the CPU they do not support float16.
     """
     if fast.transformed():
         return False
@@ -240,7 +277,8 @@ def _fused(inputs: Tensor) -> bool:
     return not (half and inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
 
 
-# PyTorch's cells write into tensors made from the state alone; under vmap all rows may share them.
+# PyTorch's cells write into tensors that they make from the state alone. Under vmap, a state may be
+# shared by all rows, and so would be the result: below, plain operations take the step there.
 
 
 def _lstm_cell(
@@ -266,9 +304,3 @@ def _gru_cell(
     old = nn.functional.linear(hidden, across, biases[1]).chunk(3, -1)
     reset, update = (reset + old[0]).sigmoid(), (update + old[1]).sigmoid()
     return update * hidden + (1 - update) * (new + reset * old[2]).tanh()
-
-
-def _weights(network: nn.RNNBase) -> list[list[Tensor]]:
-    """Weights of each layer: of the input, of the last hidden vector, and a bias for either."""
-    weights: Any = network.all_weights
-    return weights  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
-"""Addressing by content and its read in one operation of PyTorch.
+"""Addressing by content and its read as one operation of PyTorch.
 
-The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax.
+The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax. With a
+fused kernel of PyTorch, the weights of all pairs are never stored.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = ["read"]
 
 
 def _fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
+    # Exact types: a subclass may compute another score.
     return type(part.score) in (Dot, ScaledDot) and (
         type(part.normalizer) in (Softmax, ScalableSoftmax)
     )
@@ -31,13 +33,14 @@ def read(part: Content, query: Tensor, memory: Memory, state: None) -> tuple[Ten
     check_memory(query, memory)
     scale = 1.0 if isinstance(part.score, Dot) else 1 / math.sqrt(query.shape[-1])
     keys, values, mask = memory
+    # Its scores are c log n times the usual ones; the factor can go into the query.
     if isinstance(part.normalizer, ScalableSoftmax):
         count = torch.tensor(keys.shape[-2]) if mask is None else mask.sum(-1, keepdim=True)
         query = query * part.normalizer.sharpness(count)
     empty = None
     if mask is not None:
-        # PyTorch's kernels disagree on rows with nothing to address: such a row addresses all
-        # slots here, and is set to the rule's zero afterwards.
+        # PyTorch's kernels disagree on rows without an open slot. Such a row addresses all slots
+        # here; its result is set to zero afterwards, as in functional.masked.
         empty = ~mask.any(-1, keepdim=True)
         mask = mask | empty
     vectors = nn.functional.scaled_dot_product_attention(

@@ -1,7 +1,7 @@
-"""All steps of an LSTM on a memory as one node of the graph.
+"""All steps of an LSTM on a memory as one node of the autograd graph.
 
-The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer on a memory that has a
-kernel for its step.
+The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer on a memory whose step has a
+kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = ["unroll"]
 
 
 def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    # A mask means a choice between two states after each step, which the node does not record.
     return (
         mask is None
         and type(loop.controller) is LSTM
@@ -45,6 +46,7 @@ def unroll(
         state.access,
         loop.access,
     )
+    # A feature is [h_t, r_t]: the last one holds the state of the controller and of the loop.
     hidden, read = features[:, -1].tensor_split((controller.hidden_size,), -1)
     last = LoopState(LSTMState((hidden,), (cell,)), type(state.access)(*access), read)
     return features, last

@@ -1,6 +1,7 @@
 """A step of the NTM's memory, forward and backward.
 
-The twin of :meth:`memnets.memories.NTM.step`. The gradient of the memory is summed in place.
+The twin of :meth:`memnets.memories.NTM.step`. The backward pass is written out in the reverse order
+of the forward pass. It adds the gradient of the memory, its largest tensor, in place.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ __all__ = ["NTMKernel", "kernel"]
 @lru_cache(maxsize=64)
 def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
     """Slots ``i + sign (j - size // 2)`` on the circle, for all i and all j: ``[N * S]``."""
+    # Cached: it depends on sizes alone, and would take five small operations in each step.
     move = sign * (torch.arange(size, device=device) - size // 2)
     return ((torch.arange(slots, device=device).unsqueeze(1) + move) % slots).flatten()
 
 
 class NTMKernel(NamedTuple):
-    """A :class:`~memnets.kernels.steps.StepKernel`: address, read, then write (Graves et al. 2014).
+    """The :class:`~memnets.kernels.steps.StepKernel` of an NTM (Graves et al. 2014).
 
-    The state is M ``[B, N, W]`` and w ``[B, H, N]``.
+    A step addresses, reads, then writes. The state is M ``[B, N, W]`` and w ``[B, H, N]``.
 
     Attributes:
-        layout: how the interface is laid out.
-        epsilon: inside the roots of the cosine.
+        layout: layout of the interface.
+        epsilon: added inside the roots of the cosine.
         noise: standard deviation of Gaussian noise on the interface.
     """
 
@@ -62,6 +64,8 @@ class NTMKernel(NamedTuple):
         batch, heads, slots = previous.shape
         if noise:
             interface = interface + noise * torch.randn_like(interface)
+        # The layout puts numbers of the same range side by side: one softplus and one sigmoid
+        # serve all heads.
         raw_keys, raw_positive, raw_unit, raw_shift, add = interface.split(self.layout.sizes, -1)
         positive = torch.nn.functional.softplus(raw_positive)
         strength, sharpness = positive.view(batch, 2, heads, 1).unbind(1)
@@ -76,10 +80,11 @@ class NTMKernel(NamedTuple):
         keys = pointed_keys(raw_keys.view(batch, heads, width), strength, epsilon)
         addressed = content(keys.pointed, memory, slot_scales(memory, epsilon))
         gated = torch.lerp(previous, addressed.weights, gate)
+        # A gather and a product of matrices: faster than a convolution with a kernel per row.
         index = _windows(slots, size, -1, gated.device)
         windows = gated.index_select(-1, index).view(batch * heads, slots, size)
         shifted = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(gated)
-        # Sharpen: w = softmax(gamma log u).
+        # Sharpen: w = softmax(gamma log u). A plain power would underflow; log 0 would be -inf.
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
         weights = (logarithm * sharpness).softmax(-1)
@@ -90,9 +95,11 @@ class NTMKernel(NamedTuple):
             erased = torch.bmm(writing.mT, erase)
         else:
             erased = 1 - (1 - writing.unsqueeze(-1) * erase.unsqueeze(-2)).prod(1)
+        # The first operation makes a new tensor: backward still needs the old memory.
         next_memory = torch.addcmul(memory, memory, erased, value=-1.0)
         next_memory.baddbmm_(writing.mT, add)
 
+        # Results that backward would have to compute again, and inputs that it needs.
         saved = (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
             weights, erased, memory, previous, *keys, *addressed,
@@ -124,30 +131,33 @@ class NTMKernel(NamedTuple):
             erase_gradient = torch.bmm(writing, product)
             writing_gradient.baddbmm_(erase, product.mT, alpha=-1.0)
         else:
+            # By products of the other heads: division by a head's own factor fails where it is 0.
             others = products_of_others(1 - writing.unsqueeze(-1) * erase.unsqueeze(-2))
             others.mul_(product.unsqueeze(1))
             erase_gradient = torch.matmul(writing.unsqueeze(-2), others).squeeze(-2)
             writing_gradient -= torch.matmul(others, erase.unsqueeze(-1)).squeeze(-1)
+        # A new tensor: the argument may not change. From here on the gradient is summed in place.
         memory_gradient = torch.addcmul(memory_gradient, memory_gradient, erased, value=-1.0)
 
         # Read: r = w M.
         reading_gradient = torch.bmm(vectors_gradient, memory.mT)
         memory_gradient.baddbmm_(reading.mT, vectors_gradient)
 
-        # Sharpen.
+        # Sharpen. The weights have three gradients: of the read, the write and the next step.
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
         gradient = softmax_gradient(gradient, weights)
         sharpness_gradient = (gradient * logarithm).sum(-1)
         gradient = gradient.mul_(sharpness).div_(shifted)
 
-        # Shift.
+        # Shift. The gradient of a circular convolution is one with the kernel turned round, so the
+        # windows run the other way.
         shift_gradient = torch.bmm(gradient.view(batch * heads, 1, slots), windows)
         shift_gradient = softmax_gradient(shift_gradient.view_as(shift), shift)
         index = _windows(slots, size, 1, gradient.device)
         windows = gradient.index_select(-1, index).view(batch * heads, slots, size)
         gradient = torch.bmm(windows, shift.view(batch * heads, size, 1)).view_as(weights)
 
-        # Interpolate, content.
+        # Interpolate: u = g c + (1 - g) w_{t-1}; then content.
         gate_gradient = (gradient * (addressed.weights - previous)).sum(-1)
         looked_gradient = gradient * gate
         previous_gradient = gradient.sub_(looked_gradient)
@@ -156,6 +166,7 @@ class NTMKernel(NamedTuple):
         )
         key_gradient, strength_gradient = key_gradients(pointed_gradient, keys)
 
+        # The slope of softplus(x) is sigmoid(x); that of y = sigmoid(x) is y - y^2.
         positive_gradient = torch.cat([strength_gradient.squeeze(-1), sharpness_gradient], -1)
         positive_gradient.mul_(raw_positive.sigmoid())
         unit_gradient = torch.cat([gate_gradient, erase_gradient.view(batch, -1).neg_()], -1)
@@ -174,7 +185,7 @@ class NTMKernel(NamedTuple):
 
 
 def kernel(memory: NTM) -> NTMKernel | None:
-    """The kernel of a memory; ``None`` for one whose addressing it does not compute."""
+    """The kernel of a memory with its present settings, or ``None`` for other addressings."""
     epsilon = cosine_epsilon(memory.addressing, NTMAddressing)
     if epsilon is None:
         return None

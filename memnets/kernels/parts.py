@@ -1,4 +1,8 @@
-"""Parts of a step, forward and backward, that several kernels use."""
+"""Parts of a step, forward and backward, for several kernels.
+
+Functions whose names end in ``gradient`` or ``gradients`` are the backward passes, written out by
+hand. They change their arguments in place where the text says so.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +38,15 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: A guard that PyTorch documents for C++ alone; without it kernels are right, and slower.
+#: A guard that PyTorch documents for C++ alone. Without it, kernels give the same results slower.
 _unrecorded = getattr(torch._C, "_AutoDispatchBelowAutograd", nullcontext)
 
 
 def unrecorded(function: Function) -> Function:
-    """Of an ``autograd.Function``: its operations skip the layer that would record them.
+    """Let a method of an ``autograd.Function`` run below the layer that records operations.
 
-    They are not recorded anyway; to find that out takes a sixth of the time of a small operation.
+    Nothing is recorded within such a method in any case, but to find that out takes a sixth of the
+    time of a small operation.
     """
 
     @wraps(function)
@@ -53,24 +58,25 @@ def unrecorded(function: Function) -> Function:
 
 
 def differentiable(backward: Function) -> Function:
-    """Of an ``autograd.Function``: a ``backward`` that can be differentiated again.
+    """Make the ``backward`` of an ``autograd.Function`` differentiable.
 
-    Where a graph of the gradient is asked for (``create_graph=True``), the gradient is that of the
-    plain definitions. ``forward`` has left ``ctx.plain``, which takes what has a gradient and
-    returns what ``forward`` does, and ``ctx.given``, how many tensors that takes: the first that
-    were saved. The gradients that ``backward`` returns end with theirs.
+    With ``create_graph=True`` the gradient is computed from the plain definition. For this,
+    ``forward`` sets two attributes: ``ctx.plain``, a function of all differentiable inputs with the
+    same results as ``forward``, and ``ctx.given``, the number of these inputs. They are the first
+    of the saved tensors, and their gradients are the last that ``backward`` returns.
     """
     written_out = unrecorded(backward)
 
     @wraps(backward)
     def choosing(ctx: Any, *gradients: Tensor) -> Any:
         device = gradients[0].device.type
-        if torch.is_autocast_enabled(device):  # backward may be called under it, forward was not
+        # Twins run outside of autocast, but ``backward`` may be called within it.
+        if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return choosing(ctx, *gradients)
         if not torch.is_grad_enabled():
             return written_out(ctx, *gradients)
-        # A tensor may have been given twice: each copy has a gradient of its own.
+        # The same tensor may be two of the inputs: each copy has a gradient of its own.
         copies = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[: ctx.given]]
         with fast.naive():
             outputs = ctx.plain(*copies)
@@ -79,6 +85,7 @@ def differentiable(backward: Function) -> Function:
         ]
         wanted = [copy for copy in copies if copy.requires_grad]
         found = iter(
+            # Some inputs may not reach any output, such as a state that is read nowhere.
             torch.autograd.grad(
                 [out for out, _ in reached],
                 wanted,
@@ -87,6 +94,7 @@ def differentiable(backward: Function) -> Function:
                 allow_unused=True,
             )
         )
+        # Inputs other than tensors, such as the kernel, have no gradient.
         others = len(ctx.needs_input_grad) - len(copies)
         return *[None] * others, *(next(found) if copy.requires_grad else None for copy in copies)
 
@@ -95,19 +103,19 @@ def differentiable(backward: Function) -> Function:
 
 @lru_cache(maxsize=64)
 def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number as a tensor ``[]``, which PyTorch would make of it anew for each operation."""
+    """A number as a tensor ``[]``, cached; PyTorch would make a new one for each operation."""
     return torch.tensor(value, dtype=dtype, device=device)
 
 
 def cosine_epsilon(addressing: ByKey[Any, Any], kind: type[ByKey[Any, Any]]) -> float | None:
-    """Epsilon of the cosine of an addressing whose content weights the kernels compute.
+    """Epsilon of an addressing by the softmax of cosines, the only one that the kernels compute.
 
     Args:
-        addressing: of a memory.
-        kind: the class that it must be of, exactly: a subclass may compute something else.
+        addressing: the addressing of a memory.
+        kind: its exact class; a subclass may compute something else.
 
     Returns:
-        ``None`` for another class, score or normalizer.
+        Epsilon, or ``None`` for another class, score or normalizer.
     """
     score = addressing.score
     plain = (type(addressing), type(score), type(addressing.normalizer)) == (kind, Cosine, Softmax)
@@ -115,7 +123,7 @@ def cosine_epsilon(addressing: ByKey[Any, Any], kind: type[ByKey[Any, Any]]) -> 
 
 
 class PointedKeys(NamedTuple):
-    """Keys as content is found by, and what their gradient needs.
+    """Keys scaled to the length of their strength, with the parts that their gradient needs.
 
     Attributes:
         pointed: beta k / |k|, ``[B, H, W]``.
@@ -130,17 +138,20 @@ class PointedKeys(NamedTuple):
 
 def inverse_norms(vectors: Tensor, epsilon: float) -> Tensor:
     """``1 / |v|``, ``[*B, W] -> [*B]``, with ``epsilon`` inside the root."""
+    # Each of the W squares gets its share of epsilon: one operation less than an addition after.
     share = constant(epsilon / vectors.shape[-1], vectors.dtype, vectors.device)
     return torch.addcmul(share, vectors, vectors).sum(-1).rsqrt_()
 
 
 def pointed_keys(keys: Tensor, strength: Tensor, epsilon: float) -> PointedKeys:
-    """Keys of length beta.
+    """Scale keys to the length beta.
+
+    A product with such a key is beta times the cosine, except for the length of the slot.
 
     Args:
         keys: k, ``[B, H, W]``.
         strength: beta, ``[B, H, 1]``.
-        epsilon: inside the root of the cosine.
+        epsilon: added inside the root of the cosine.
     """
     key_scale = inverse_norms(keys, epsilon).unsqueeze(-1)
     unit = keys * key_scale
@@ -151,21 +162,22 @@ def key_gradients(pointed_gradient: Tensor, keys: PointedKeys) -> tuple[Tensor, 
     """Gradients of keys and strengths, ``[B, H, W]`` and ``[B, H, 1]``.
 
     Args:
-        pointed_gradient: of ``keys.pointed``, ``[B, H, W]``, changed in place.
-        keys: what :func:`pointed_keys` returned.
+        pointed_gradient: gradient of ``keys.pointed``, ``[B, H, W]``, changed in place.
+        keys: the result of :func:`pointed_keys`.
     """
     _, unit, scale = keys
+    # A unit vector moves only across its direction: the part along it belongs to the strength.
     strength_gradient = (pointed_gradient * unit).sum(-1, keepdim=True)
     pointed_gradient.addcmul_(unit, strength_gradient, value=-1.0).mul_(scale)
     return pointed_gradient, strength_gradient
 
 
 class Content(NamedTuple):
-    """Weights by content, and what their gradient needs.
+    """Weights by content, with the parts that their gradient needs.
 
     Attributes:
         weights: c = softmax(beta k.M / (|k| |M|)), ``[B, H, N]``.
-        scores: what the softmax is taken of, ``[B, H, N]``.
+        scores: the argument of the softmax, ``[B, H, N]``.
         slot_scale: 1 / |M|, ``[B, 1, N]``.
     """
 
@@ -185,7 +197,7 @@ def content(pointed: Tensor, memory: Tensor, slot_scale: Tensor) -> Content:
     Args:
         pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
-        slot_scale: what :func:`slot_scales` returned.
+        slot_scale: the result of :func:`slot_scales`.
     """
     scores = torch.bmm(pointed, memory.mT).mul_(slot_scale)
     return Content(scores.softmax(-1), scores, slot_scale)
@@ -194,11 +206,11 @@ def content(pointed: Tensor, memory: Tensor, slot_scale: Tensor) -> Content:
 def content_gradient(
     gradient: Tensor, addressed: Content, pointed: Tensor, memory: Tensor, memory_gradient: Tensor
 ) -> Tensor:
-    """Gradient of the pointed keys; that of the memory is added to ``memory_gradient``.
+    """Gradient of the pointed keys; the gradient of the memory is added to ``memory_gradient``.
 
     Args:
-        gradient: of the weights, ``[B, H, N]``.
-        addressed: what :func:`content` returned.
+        gradient: gradient of the weights, ``[B, H, N]``.
+        addressed: the result of :func:`content`.
         pointed: beta k / |k|, ``[B, H, W]``.
         memory: ``[B, N, W]``.
         memory_gradient: ``[B, N, W]``, changed in place.
@@ -210,13 +222,17 @@ def content_gradient(
     gradient = softmax_gradient(gradient, weights).mul_(slot_scale)
     memory_gradient.baddbmm_(gradient.mT, pointed)
     pointed_gradient = torch.bmm(gradient, memory)
+    # The length of a slot is part of its score. Its gradient points along the slot, with the
+    # factor -score / |M|^2, summed over the heads.
     radial = gradient.mul_(scores).mul_(slot_scale).sum(1)
     memory_gradient.addcmul_(memory, radial.unsqueeze(-1), value=-1.0)
     return pointed_gradient
 
 
 def products_of_others(factors: Tensor) -> Tensor:
-    """For each head (dimension 1) the product of the factors of all other heads."""
+    """Product of the factors of all other heads, for each head (dimension 1)."""
+    # The product of those before times the product of those after: no division, since a factor
+    # may be 0.
     ones = torch.ones_like(factors[:, :1])
     before = torch.cat([ones, factors[:, :-1]], 1).cumprod(1)
     after = torch.cat([ones, factors[:, 1:].flip(1)], 1).cumprod(1).flip(1)
@@ -224,5 +240,6 @@ def products_of_others(factors: Tensor) -> Tensor:
 
 
 def softmax_gradient(gradient: Tensor, weights: Tensor) -> Tensor:
-    """Gradient of a softmax's input, from that of its output."""
+    """Gradient of a softmax's input, from the gradient of its output."""
+    # PyTorch's own kernel: one operation in place of three.
     return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)

@@ -1,8 +1,8 @@
-"""Steps of a memory as nodes of the autograd graph: one by one, or all of a sequence as one node.
+"""Steps of a memory as nodes of the autograd graph: a node a step, or a node for a whole sequence.
 
-Eager PyTorch spends most of a small step between its operations, and the engine as much again on
-the way back. Inside a node nothing is recorded, and the backward pass is written out: for a memory,
-in the kernel of its step; for the LSTM that drives it, here.
+Eager PyTorch spends most of the time of a small step between its operations, and autograd as much
+again on the way back. Within a node autograd records nothing, and the backward pass is written out:
+for the memory in the kernel of its step, for the LSTM that drives it here.
 """
 
 from __future__ import annotations
@@ -23,38 +23,42 @@ Tensors = tuple[Tensor, ...]
 
 
 class StepKernel(Protocol):
-    """A step of a memory, forward and backward, in operations that nobody records."""
+    """A step of a memory, forward and backward, in operations that autograd does not record."""
 
     def forward(self, interface: Tensor, state: Tensors) -> tuple[Tensor, Tensors, Tensors]:
-        """One step.
+        """Take one step.
 
         Args:
             interface: ``[B, interface_size]``.
-            state: of the step before.
+            state: the state after the last step.
 
         Returns:
-            What was read, ``[B, R, W]``; the next state, and behind it whatever a next step would
-            compute again; what :meth:`backward` needs, as many tensors in each step.
+            Three results: the vectors read, ``[B, R, W]``; the next state, which may end with
+            tensors that the next step would otherwise compute again; and the tensors that
+            :meth:`backward` needs, the same number of them in each step.
         """
 
     def backward(
         self, saved: Tensors, vectors_gradient: Tensor, state_gradient: Tensors
     ) -> tuple[Tensor, Tensors]:
-        """Gradients of the interface and of the state before; none of the arguments is changed.
+        """Gradients of the interface and of the state before the step.
+
+        No argument may be changed.
 
         Args:
-            saved: what :meth:`forward` returned.
-            vectors_gradient: of what was read.
-            state_gradient: of the next state.
+            saved: the last result of :meth:`forward`.
+            vectors_gradient: gradient of the vectors read.
+            state_gradient: gradients of the next state.
         """
 
 
-#: Class of a memory -> its kernel as it is set now, or ``None`` where it has another addressing.
+#: Class of a memory -> a function that makes its kernel from the memory's present settings, or
+#: returns ``None`` if the kernel does not fit them.
 KERNELS: dict[type[MemoryAccess], Callable[[Any], StepKernel | None]] = {}
 
 
 def kernel_of(access: MemoryAccess) -> StepKernel | None:
-    """The kernel of a memory as it is set now; ``None`` where there is none."""
+    """The kernel of a memory with its present settings; ``None`` if there is none."""
     find = KERNELS.get(type(access))
     return None if find is None else find(access)
 
@@ -62,24 +66,23 @@ def kernel_of(access: MemoryAccess) -> StepKernel | None:
 def step(
     kernel: StepKernel, interface: Tensor, state: Tensors, access: MemoryAccess | None = None
 ) -> tuple[Tensor, Tensors]:
-    """One step of a memory.
+    """Take one step of a memory.
 
     Args:
-        kernel: takes the step.
+        kernel: the kernel of the step.
         interface: ``[B, interface_size]``.
-        state: of the step before.
-        access: whose step it is, for a gradient that is differentiated again; ``None`` = it cannot
-            be.
+        state: the state after the last step.
+        access: the memory, for second derivatives; ``None`` = they raise an error.
 
     Returns:
-        What was read, ``[B, R, W]``, and the next state.
+        The vectors read, ``[B, R, W]``, and the next state.
     """
     vectors, *state = _Step.apply(access, kernel, interface, *state)  # type: ignore[no-untyped-call]
     return vectors, tuple(state)
 
 
 class LSTMWeights(NamedTuple):
-    """Weights of an LSTM of one layer whose input is ``[x, r]``, as those of ``torch.nn.LSTM``.
+    """Weights of an LSTM of one layer with input ``[x, r]``, in the layout of ``torch.nn.LSTM``.
 
     Attributes:
         from_input: ``[4 hidden_size, I + read_size]``.
@@ -104,26 +107,26 @@ def run(
     state: Tensors,
     access: MemoryAccess | None = None,
 ) -> tuple[Tensor, Tensor, Tensors]:
-    """All steps of an LSTM that reads and writes a memory.
+    """Take all steps of an LSTM that reads and writes a memory.
 
     ``h_t, c_t = lstm([x_t, r_{t-1}], h_{t-1}, c_{t-1})``, ``r_t = step(U h_t + a)``.
 
     Args:
-        kernel: takes the steps of the memory.
-        weights: of the LSTM.
+        kernel: the kernel of the memory's step.
+        weights: weights of the LSTM.
         interface: the layer of U and a.
         inputs: x, ``[B, T, I]``.
         feature: ``[h_0, r_0]``, ``[B, hidden_size + read_size]``.
         cell: c_0, ``[B, hidden_size]``.
-        state: of the memory.
-        access: whose memory it is, for a gradient that is differentiated again; ``None`` = it
-            cannot be.
+        state: initial state of the memory.
+        access: the memory, for second derivatives; ``None`` = they raise an error.
 
     Returns:
         ``[h_t, r_t]`` of all steps, ``[B, T, hidden_size + read_size]``; c_T; the last state of the
         memory.
     """
-    recorded = torch.is_grad_enabled()  # which nothing within a node can tell
+    # Asked here: within a node, gradients are always off.
+    recorded = torch.is_grad_enabled()
     layer = interface.weight, interface.bias
     features, cell, *state = _Run.apply(  # type: ignore[no-untyped-call]
         access, kernel, recorded, *weights, *layer, inputs, feature, cell, *state
@@ -134,10 +137,13 @@ def run(
 def _plain_step(
     access: MemoryAccess | None, kernel: StepKernel, interface: Tensor, *state: Tensor
 ) -> Tensors:
-    """One step by the plain definitions: what was read, ``[B, R * W]``, and the next state.
+    """Take one step by the plain definition.
+
+    Returns:
+        The vector read, ``[B, R * W]``, and the next state.
 
     Raises:
-        RuntimeError: they would give other numbers than the kernel has.
+        RuntimeError: the definition would give other numbers than the kernel gave.
     """
     noise = bool(getattr(kernel, "noise", False))
     if access is None or noise or kernel_of(access) != kernel:
@@ -165,6 +171,7 @@ class _Step(torch.autograd.Function):
 
         ctx.kernel, ctx.plain, ctx.given = kernel, plain, 1 + len(state)
         ctx.save_for_backward(interface, *state, *saved)
+        # Tensors behind the state are not outputs of the node: they have no gradient of their own.
         return vectors, *next_state[: len(state)]
 
     @staticmethod
@@ -190,7 +197,7 @@ def _plain_run(
     cell: Tensor,
     *state: Tensor,
 ) -> Tensors:
-    """All steps by the plain definitions; see :class:`_Run`."""
+    """Take all steps by the plain definitions; arguments as for :class:`_Run`."""
     size = from_hidden.shape[1]
     features = []
     for given in inputs.unbind(1):
@@ -207,7 +214,11 @@ def _plain_run(
 
 
 class _Run(torch.autograd.Function):
-    """What does not wait for the step before is done for all steps at once."""
+    """All steps of an LSTM on a memory as one node of the graph.
+
+    Work that does not depend on the last step is done for all steps at once: the products with the
+    inputs, and in the backward pass the slopes and the gradients of all weights.
+    """
 
     @staticmethod
     @unrecorded
@@ -233,7 +244,8 @@ class _Run(torch.autograd.Function):
         )  # fmt: skip
         batch, steps, width = inputs.shape
         state_size = len(state)
-        # The gates' input is x, known for all steps, and [h, r], the feature of the step before.
+        # The gates depend on x, known for all steps, and on [h, r], the feature of the last step.
+        # The weights are sorted accordingly: two products in each step become one.
         inputs = inputs.transpose(0, 1).reshape(steps * batch, width)
         from_x, from_read = from_input.tensor_split((width,), 1)
         from_feature = torch.cat([from_hidden, from_read], 1)
@@ -245,7 +257,9 @@ class _Run(torch.autograd.Function):
             gates = torch.addmm(gates, feature, to_gates)
             enter, forget, candidate, leave = gates.chunk(4, 1)
             candidate = candidate.tanh()
-            gates.sigmoid_()  # the candidate's quarter is of no use any more
+            # In place and for all four quarters in one operation. The candidate has its own
+            # tensor by now, and its quarter here is not used again.
+            gates.sigmoid_()
             next_cell = torch.addcmul(enter * candidate, forget, cell)
             squashed = next_cell.tanh()
             hidden = leave * squashed
@@ -253,6 +267,7 @@ class _Run(torch.autograd.Function):
             vectors, state, needed = kernel.forward(interface, state)
             feature = torch.cat([hidden, vectors.view(batch, -1)], 1)
             features.append(feature)
+            # Without gradients nothing is kept, so that a long sequence takes little memory.
             if recorded:
                 cells.append((gates, candidate, cell, squashed))
                 saved.extend(needed)
@@ -277,9 +292,11 @@ class _Run(torch.autograd.Function):
             squashed, *saved,
         ) = ctx.saved_tensors[ctx.given :]  # fmt: skip
         steps, batch, size = cells.shape
+        # Each step has saved the same number of tensors, one step behind the other.
         needed = len(saved) // steps
         one = constant(1.0, cells.dtype, cells.device)
-        # c = f c + i g and h = o tanh(c): what each gradient is multiplied with on its way.
+        # c = f c + i g and h = o tanh(c). The factors below are those of the gradients on their way
+        # back through these lines, for all steps at once.
         enter, forget, _, leave = gates.chunk(4, -1)
         slopes = torch.addcmul(gates, gates, gates, value=-1.0)
         enter_slope, forget_slope, _, leave_slope = slopes.chunk(4, -1)
@@ -294,12 +311,14 @@ class _Run(torch.autograd.Function):
         factors = [part.unbind(0) for part in (torch.cat(to_gates, -1), to_cells, forget)]
         gates_gradients, interface_gradients = [], []
         *feature_gradients, feature_gradient = features_gradient.unbind(1)
+        # The feature before the first step is an input, and no output has a gradient for it.
         feature_gradients.insert(0, torch.zeros_like(feature_gradient))
         for to_gate, to_cell, to_cell_before in reversed(list(zip(*factors, strict=True))):
             hidden_gradient, vectors_gradient = feature_gradient.tensor_split((size,), 1)
             interface_gradient, state_gradient = ctx.kernel.backward(
                 saved[-needed:], vectors_gradient.view(ctx.vectors_shape), state_gradient
             )
+            # Freed at once: the saved tensors of a long sequence are most of its memory.
             del saved[-needed:]
             hidden_gradient = torch.addmm(hidden_gradient, interface_gradient, interface_weight)
             cell_gradient = torch.addcmul(cell_gradient, hidden_gradient, to_cell)
@@ -309,6 +328,7 @@ class _Run(torch.autograd.Function):
             gates_gradients.append(gate_gradient)
             interface_gradients.append(interface_gradient)
 
+        # Gradients of the weights: one product over all steps, where autograd would add T of them.
         gates_gradient = torch.cat(gates_gradients[::-1])
         interface_gradient = torch.cat(interface_gradients[::-1])
         before, after = features[:-1].flatten(0, 1), features[1:].flatten(0, 1)
@@ -324,6 +344,7 @@ class _Run(torch.autograd.Function):
             torch.cat([from_x_gradient, from_read_gradient], 1),
             from_hidden_gradient,
             bias_gradient,
+            # Two biases with the same gradient; a shared tensor could be changed in place by both.
             bias_gradient.clone(),
             torch.mm(interface_gradient.t(), after[:, :size]),
             interface_gradient.sum(0),

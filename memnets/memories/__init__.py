@@ -1,4 +1,4 @@
-"""Memories: what a machine reads from and writes to."""
+"""Memories that a machine reads and writes."""
 
 from memnets.memories.dnc import DNC, DNCQueries, DNCState
 from memnets.memories.lrua import LRUA, LRUAState

@@ -7,7 +7,14 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.addressing import Allocating, AllocatingQuery, Linked, LinkedQuery, LinkedState
+from memnets.addressing import (
+    Allocating,
+    AllocatingQuery,
+    AllocatingState,
+    Linked,
+    LinkedQuery,
+    LinkedState,
+)
 from memnets.core import Addressing, Memory, Score, check_positive
 from memnets.events import report
 from memnets.memories.slotted import Slotted
@@ -24,7 +31,7 @@ class DNCState(NamedTuple):
         precedence: p_t, ``[B, N]``, which sums to at most 1.
         link: L_t, ``[B, N, N]``.
         written: weights of the write head, ``[B, N]``.
-        weights: of the read heads, ``[B, R, N]``.
+        weights: weights of the read heads, ``[B, R, N]``.
     """
 
     memory: Tensor
@@ -39,8 +46,8 @@ class DNCLayout(NamedTuple):
     """Layout of the interface of a :class:`DNC`: keys, strengths, gates and erase, modes, add.
 
     Attributes:
-        read_heads: at least 1; they come before the write head.
-        width: W.
+        read_heads: number of read heads, at least 1; they come before the write head.
+        width: W, the width of a slot.
     """
 
     read_heads: int
@@ -48,9 +55,10 @@ class DNCLayout(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
-        """Width of the keys; of what goes through oneplus; sigmoid; softmax; and of the add.
+        """Widths of the five parts of the interface.
 
-        Through the sigmoid go the free gates, the allocation gate, the write gate and the erase.
+        They are the keys; the strengths (oneplus); the free gates, the allocation gate, the write
+        gate and the erase (sigmoid); the modes (softmax); and the add.
         """
         heads = self.read_heads + 1
         return (
@@ -63,11 +71,11 @@ class DNCLayout(NamedTuple):
 
 
 class DNCQueries(NamedTuple):
-    """What the heads of a :class:`DNC` emit, each part brought into its range.
+    """Queries and gates of a :class:`DNC`, each part mapped into its range.
 
     Attributes:
-        reading: of the read heads.
-        writing: of the write head.
+        reading: queries of the read heads.
+        writing: query of the write head.
         free_gates: f_t in ``[0, 1]``, ``[B, R, 1]``.
         erase: e_t in ``[0, 1]``, ``[B, 1, W]``.
         add: v_t, ``[B, 1, W]``.
@@ -81,23 +89,24 @@ class DNCQueries(NamedTuple):
 
 
 class DNC(Slotted[DNCState]):
-    """N x W memory that knows what is free and what was written when (Graves et al. 2016, Methods).
+    """N x W memory that tracks free slots and the order of writes (Graves et al. 2016, Methods).
 
-    A step writes, with one head, to what it finds by content or to slots that are free; then any
-    number of read heads read what they find by content, or what was written before or after what
-    they read last. What is written can be read in the same step.
+    In each step one head writes, to free slots or to slots found by content. Then R read heads
+    read: by content, or the slots written just before or after those that they read last. A step
+    can read what it has written.
 
-    ``slots`` may be changed at any time. The links take N^2 numbers a sequence.
+    ``slots`` may be changed at any time. The links take N^2 numbers for each sequence.
 
-    The gradient goes through everything but the order of the slots by usage; DeepMind's code also
-    cuts it between the weights of a write and the usage.
+    The gradient passes through everything except the order of the slots by usage. DeepMind's code
+    also cuts it between the weights of a write and the usage.
 
     Args:
-        slots: N, at least 1.
-        width: W, at least 1.
-        read_heads: R, at least 1.
-        score: the measure of similarity; cosine if not given.
-        initial_spread: see :class:`~memnets.memories.slotted.Slotted`.
+        slots: N, the number of slots, at least 1.
+        width: W, the width of a slot, at least 1.
+        read_heads: R, the number of read heads, at least 1.
+        score: similarity of a key and a slot; cosine by default.
+        initial_spread: spread of the initial slots, see
+            :class:`~memnets.memories.slotted.Slotted`.
 
     Raises:
         ValueError: a size is out of its range.
@@ -121,20 +130,20 @@ class DNC(Slotted[DNCState]):
         self.interface_size = sum(self.layout.sizes)
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """A name for each row of the weights."""
+        """Names of the heads, for pictures."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
         return {self.writing: ["write"], self.reading: reads}
 
     def initial_state(self, batch_size: int) -> DNCState:
-        """Zeros, but for a spread: nothing was written or read, and every slot is free."""
+        """State before the first step: zeros, except for a memory with a spread."""
         memory = self.first_memory(batch_size)
-        unused = self.writing.initial_state(Memory(memory, memory))
-        link, weights = self.reading.initial_state(Memory(memory, memory))
+        usage, written = self.writing.initial_state(Memory(memory, memory))
+        link, precedence, weights = self.reading.initial_state(Memory(memory, memory))
         weights = weights.expand(-1, self.read_heads, -1)
-        return DNCState(memory, unused, unused, link, unused, weights)
+        return DNCState(memory, usage, precedence, link, written.squeeze(1), weights)
 
     def queries(self, interface: Tensor) -> DNCQueries:
-        """What the heads emit (Methods, "Interface parameters").
+        """Split the interface into queries and gates (Methods, "Interface parameters").
 
         Args:
             interface: ``[B, interface_size]``.
@@ -168,14 +177,15 @@ class DNC(Slotted[DNCState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         memory, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
-        usage = functional.usage(usage, written, functional.retention(weights, free_gates))
-        writing_weights, _ = self.writing(writing, Memory(memory, memory), usage)
-        memory = functional.erase_add(memory, writing_weights, erase, add)
-        written = writing_weights.squeeze(1)
-        link = functional.link(link, precedence, written)
-        precedence = functional.precedence(precedence, written)
-        weights, _ = self.reading(reading, Memory(memory, memory), LinkedState(link, weights))
-        vectors = functional.read(weights, memory)
+        used = AllocatingState(usage, written.unsqueeze(1))
+        used = self.writing.release(used, weights, free_gates)
+        write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
+        memory = functional.erase_add(memory, write, erase, add)
+        written = written.squeeze(1)
+        linked = self.reading.follow(LinkedState(link, precedence, weights), written)
+        read, linked = self.reading(reading, Memory(memory, memory), linked)
+        link, precedence, weights = linked
+        vectors = functional.read(read, memory)
         tracked = {"memory": memory, "usage": usage, "link": link}
-        report(self, read=weights, write=written.unsqueeze(1), erase=erase, add=add, **tracked)
+        report(self, read=read, write=write, erase=erase, add=add, **tracked)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

@@ -21,7 +21,7 @@ class LRUAState(NamedTuple):
     Attributes:
         memory: M_t, ``[B, N, W]``.
         usage: w_t^u >= 0, ``[B, N]``.
-        weights: of the read heads, w_t^r, ``[B, H, N]``.
+        weights: w_t^r, weights of the read heads, ``[B, H, N]``.
     """
 
     memory: Tensor
@@ -30,25 +30,26 @@ class LRUAState(NamedTuple):
 
 
 class LRUA(Slotted[LRUAState]):
-    """N x W memory that is written to where it was read last, or used least.
+    """N x W memory whose writes go to the slots read last or used least (Santoro et al. 2016).
 
-    Santoro et al. 2016, section 3.2. Each head writes its key k_t, then reads by it. The n-th head
-    writes between the slot that it read in the step before and the slot that is n-th in the order
-    of usage, least first (in the paper each head writes to all n of these, which for n = 1 is the
-    same); the slots used least are emptied before. Usage decays, and grows by what is read and
-    written (equations 5 to 8). A read looks for the key by cosine, with a strength as in the NTM;
-    the paper has none, which is a strength of 1.
+    Each head writes its key k_t, then reads by it (section 3.2, equations 5 to 8). A write goes
+    partly to the slots that the head read in the last step, partly to a slot used least: the n-th
+    head takes the n-th least used slot. In the paper each head writes to all of these n slots; for
+    n = 1 this is the same. The least used slots are emptied before. Usage decays, and grows with
+    the weights of reads and writes. A read finds the key by cosine, with a strength as in the NTM;
+    the paper has no strength, which means 1.
 
     ``slots`` may be changed at any time.
 
     Args:
-        slots: N, at least ``heads``.
-        width: W, at least 1.
-        heads: H, each of which writes and reads, at least 1.
-        decay: gamma of the usage, in ``[0, 1]``.
-        score: the measure of similarity; cosine if not given.
-        initial_value: see :class:`~memnets.memories.slotted.Slotted`.
-        initial_spread: see there.
+        slots: N, the number of slots, at least ``heads``.
+        width: W, the width of a slot, at least 1.
+        heads: H, the number of heads, each of which writes and reads, at least 1.
+        decay: gamma, the decay of the usage in a step, in ``[0, 1]``.
+        score: similarity of a key and a slot; cosine by default.
+        initial_value: initial value of every number in the memory.
+        initial_spread: spread of the initial slots, see
+            :class:`~memnets.memories.slotted.Slotted`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -66,28 +67,24 @@ class LRUA(Slotted[LRUAState]):
     ) -> None:
         super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
         check_positive(heads=heads)
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be in [0, 1]; got {decay}")
         self.heads = heads
-        self.decay = decay
         self.read_size = heads * width
-        self.writing = LeastUsed()
+        self.writing = LeastUsed(decay)
         self.reading = Sharp(score)
         self.interface_size = heads * (width + 2)
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """A name for each row of the weights."""
+        """Names of the heads, for pictures."""
         return {
             self.writing: [f"write {head + 1}" for head in range(self.heads)],
             self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
 
     def initial_state(self, batch_size: int) -> LRUAState:
-        """Memory of which nothing is used, and all heads on the first slot."""
+        """Memory without any usage, and all heads on the first slot."""
         memory = self.first_memory(batch_size)
-        first = self.writing.initial_state(Memory(memory, memory)).read
-        unused = memory.new_zeros(batch_size, self.slots)
-        return LRUAState(memory, unused, first.expand(-1, self.heads, -1))
+        usage, first = self.writing.initial_state(Memory(memory, memory))
+        return LRUAState(memory, usage, first.expand(-1, self.heads, -1))
 
     def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
         """One step: ``[B, interface_size] -> [B, heads * W]``."""
@@ -96,17 +93,13 @@ class LRUA(Slotted[LRUAState]):
             (self.heads * self.width, self.heads, self.heads), -1
         )
         keys = keys.unflatten(-1, (self.heads, self.width))
-        least_used = functional.least_used(usage, self.heads)
-        written, _ = self.writing(
-            gates.sigmoid().unsqueeze(-1),
-            Memory(memory, memory),
-            LeastUsedState(least_used, weights),
-        )
-        memory = functional.empty_add(memory, least_used, written, keys)
+        slots, used = Memory(memory, memory), LeastUsedState(usage, weights)
+        emptied = self.writing.least_used(slots, used)
+        written, used = self.writing(gates.sigmoid().unsqueeze(-1), slots, used)
+        memory = functional.empty_add(memory, emptied, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
-        weights, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
-        # Usage chooses slots and has no gradient.
-        usage = functional.decayed_usage(usage, weights, written, self.decay).detach()
-        tracked = {"emptied": least_used, "memory": memory, "usage": usage}
-        report(self, read=weights, write=written, add=keys, **tracked)
-        return functional.read(weights, memory).flatten(1), LRUAState(memory, usage, weights)
+        read, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
+        usage, weights = self.writing.track(used, read, written)
+        tracked = {"emptied": emptied, "memory": memory, "usage": usage}
+        report(self, read=read, write=written, add=keys, **tracked)
+        return functional.read(read, memory).flatten(1), LRUAState(memory, usage, weights)

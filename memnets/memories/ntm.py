@@ -21,7 +21,7 @@ class NTMState(NamedTuple):
 
     Attributes:
         memory: M_t, ``[B, N, W]``.
-        weights: w_t of all heads, those that read first, ``[B, H, N]``.
+        weights: w_t of all heads, read heads first, ``[B, H, N]``.
     """
 
     memory: Tensor
@@ -34,11 +34,11 @@ class NTMLayout(NamedTuple):
     Keys, strengths, sharpnesses, gates, erases, shifts, adds, in this order.
 
     Attributes:
-        read_heads: they come before the write heads.
-        write_heads: at least 1.
-        width: W.
-        shift_range: S, odd.
-        least_sharpness: gamma of a head that asks for none, at least 1.
+        read_heads: number of read heads; they come before the write heads.
+        write_heads: number of write heads, at least 1.
+        width: W, the width of a slot.
+        shift_range: S, the size of the shift kernel, odd.
+        least_sharpness: lower bound of gamma, at least 1.
     """
 
     read_heads: int
@@ -49,7 +49,11 @@ class NTMLayout(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
-        """Width of the keys; of what goes through softplus; sigmoid; softmax; and of the adds."""
+        """Widths of the five parts of the interface.
+
+        They are the keys; the strengths and sharpnesses (softplus); the gates and erases (sigmoid);
+        the shifts (softmax); and the adds.
+        """
         heads = self.read_heads + self.write_heads
         return (
             heads * self.width,
@@ -63,32 +67,33 @@ class NTMLayout(NamedTuple):
 class NTM(Slotted[NTMState]):
     """N x W memory with any number of read and write heads (Graves et al. 2014, section 3).
 
-    A step addresses the memory as the step before left it, with all heads at once; the read heads
-    read it; then the write heads write (all erase, then all add). What is written is read one step
-    later at the earliest. This is the order of pytorch-ntm; the DNC writes first.
+    In each step all heads address the memory that the last step left. Then the read heads read it,
+    and then the write heads write: all erase, then all add. So a step cannot read what it has
+    written. This is the order of pytorch-ntm; the DNC writes first.
 
     ``slots``, ``least_sharpness`` and ``noise`` may be changed at any time.
 
     Args:
-        slots: N, at least ``shift_range``.
-        width: W, at least 1.
-        read_heads: at least 1.
-        write_heads: at least 1.
-        shift_range: size of the shift kernel, odd: 3 moves by -1, 0 or 1.
-        score: the measure of similarity; cosine if not given.
-        initial_value: see :class:`~memnets.memories.slotted.Slotted`.
-        initial_spread: see there.
-        least_sharpness: gamma of a head that asks for none, at least 1. Above 1 every step undoes
-            some blur, so that a head which waits or walks for long does not lose its place.
+        slots: N, the number of slots, at least ``shift_range``.
+        width: W, the width of a slot, at least 1.
+        read_heads: number of read heads, at least 1.
+        write_heads: number of write heads, at least 1.
+        shift_range: size of the shift kernel, odd; 3 allows moves by -1, 0 and 1.
+        score: similarity of a key and a slot; cosine by default.
+        initial_value: initial value of every number in the memory.
+        initial_spread: spread of the initial slots, see
+            :class:`~memnets.memories.slotted.Slotted`.
+        least_sharpness: lower bound of the sharpness gamma, at least 1. Above 1, every step undoes
+            some blur, so that a head keeps its place over many steps.
         noise: standard deviation of Gaussian noise on the interface in training, at least 0. Gates
-            and shifts learn to saturate against it (Salakhutdinov & Hinton 2009, section 3), and
-            heads to stay sharp: they then keep their places on sequences far longer than trained.
-        strength_bias: added to the first bias of the strengths, before the softplus: above 0, a
-            head that looks for content tells it apart sharply from the start.
-        gate_bias: added to the first bias of the gates, before the sigmoid: below 0, a head keeps
-            its place unless it has learnt to look for content.
-        stay_bias: added to the first bias of the shift by 0, before the softmax: above 0, a head
-            stays where it is unless it has learnt to move.
+            and shifts learn to saturate against the noise (Salakhutdinov & Hinton 2009, section 3).
+            Heads then keep their places on sequences far longer than those in training.
+        strength_bias: number added to the initial bias of the strengths, before the softplus; above
+            0, content addressing is sharp from the start.
+        gate_bias: number added to the initial bias of the gates, before the sigmoid; below 0, a
+            head keeps its place until it learns to use content.
+        stay_bias: number added to the initial bias of the shift by 0, before the softmax; above 0,
+            a head stays in place until it learns to move.
 
     Raises:
         ValueError: a size is out of its range.
@@ -133,7 +138,7 @@ class NTM(Slotted[NTMState]):
 
     @property
     def least_sharpness(self) -> float:
-        """Gamma of a head that asks for none."""
+        """Lower bound of the sharpness gamma, at least 1."""
         return self.layout.least_sharpness
 
     @least_sharpness.setter
@@ -143,23 +148,23 @@ class NTM(Slotted[NTMState]):
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """A name for each row of the weights: read heads first."""
+        """Names of the heads, for pictures: read heads first."""
         reads = [f"read {head + 1}" for head in range(self.read_heads)]
         writes = [f"write {head + 1}" for head in range(self.write_heads)]
         return {self.addressing: reads + writes}
 
     def initial_state(self, batch_size: int) -> NTMState:
-        """Rows that are equal or, with a spread, fixed ones, and all heads on the first slot.
+        """Initial memory, with all heads on the first slot.
 
-        Equal slots *and* equal weights would give every slot the same gradient; a machine that
-        starts so hardly learns.
+        The slots are equal without a spread. Equal slots *and* equal weights would give every slot
+        the same gradient, and the machine would hardly learn.
         """
         memory = self.first_memory(batch_size)
         first = self.addressing.initial_state(Memory(memory, memory))
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
-        """``strength_bias``, ``gate_bias``, ``stay_bias`` for the shifts by 0, else 0."""
+        """The three biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
         heads = self.read_heads + self.write_heads
         bias = self.first_row.new_zeros(self.interface_size)
         _, positive, unit, shift, _ = bias.split(self.layout.sizes)
@@ -169,13 +174,13 @@ class NTM(Slotted[NTMState]):
         return bias
 
     def queries(self, interface: Tensor) -> tuple[NTMQuery, Tensor, Tensor]:
-        """What the heads emit, each part brought into its range.
+        """Split the interface into queries and writes, each part mapped into its range.
 
         Args:
             interface: ``[B, interface_size]``.
 
         Returns:
-            The queries of all heads, those that read first; erase in ``[0, 1]`` and add, both
+            Queries of all heads, read heads first; erase in ``[0, 1]`` and add, both
             ``[B, write_heads, W]``.
         """
         heads = self.read_heads + self.write_heads
@@ -198,9 +203,9 @@ class NTM(Slotted[NTMState]):
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
         query, erase, add = self.queries(interface)
-        weights, _ = self.addressing(query, Memory(memory, memory), previous)
+        weights, previous = self.addressing(query, Memory(memory, memory), previous)
         read, write = weights.tensor_split((self.read_heads,), 1)
         vectors = functional.read(read, memory)
         memory = functional.erase_add(memory, write, erase, add)
         report(self, read=read, write=write, erase=erase, add=add, memory=memory)
-        return vectors.flatten(1), NTMState(memory, weights)
+        return vectors.flatten(1), NTMState(memory, previous)

@@ -1,4 +1,4 @@
-"""What memories with a number of slots share."""
+"""Base class for memories with N slots."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["Slotted"]
 
 
 class Slotted(MemoryAccess[State]):
-    """N slots of width W, and no parameter that depends on N.
+    """Base class for memories with N slots of width W and no parameter that depends on N.
 
-    ``slots`` may be changed at any time, and holds from the next :meth:`initial_state` on.
+    ``slots`` may be changed at any time; a change takes effect at the next :meth:`initial_state`.
 
     Args:
-        slots: N, at least 1 and at least ``least_slots``.
-        width: W, at least 1.
-        least_slots: name -> a number that N is not less than.
-        initial_value: what every cell holds at first.
-        initial_spread: standard deviation, about that, of rows that differ at first, at least 0.
-            They are the same in every run, and the first N of them for any N: addresses that a
-            head can find by content before anything was written.
+        slots: N, the number of slots, at least 1.
+        width: W, the width of a slot, at least 1.
+        least_slots: lower bounds on N, by a name for the error.
+        initial_value: initial value of every number in the memory.
+        initial_spread: standard deviation of normal noise added to the initial value, at least 0.
+            Above 0, the slots differ from the start, so that a head can find them by content before
+            any write. The noise is the same in every run, and slot i is the same for every N.
 
     Raises:
         ValueError: a number is out of its range.
@@ -49,6 +49,7 @@ class Slotted(MemoryAccess[State]):
         self.initial_spread = initial_spread
         self._least_slots = least_slots or {}
         self.slots = slots
+        # A buffer, so that it has the device and the precision of the module.
         self.first_row: Tensor
         self.register_buffer("first_row", torch.full((width,), initial_value), persistent=False)
 
@@ -76,5 +77,6 @@ class Slotted(MemoryAccess[State]):
 
 @lru_cache(maxsize=16)
 def _normal_rows(slots: int, width: int) -> np.ndarray[Any, Any]:
-    """Rows of normal numbers, ``[N, W]``: those of a greater N begin with those of a smaller."""
+    """Rows of normal numbers, ``[N, W]``; the rows of a larger N begin with those of a smaller."""
+    # From numpy with a seed of its own: neither the run's seed nor its device changes them.
     return np.random.default_rng(0).standard_normal((slots, width))

@@ -1,4 +1,4 @@
-"""A memory that grows: each step appends a slot and attends over all that were appended before."""
+"""A memory that grows: each step appends a slot and attends to all slots so far."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TapeState(NamedTuple):
     Attributes:
         keys: ``[B, t, W]``.
         values: ``[B, t, W]``.
-        mask: bool ``[B, t]``, False = a slot of a step that the sequence has skipped.
+        mask: bool ``[B, t]``, False = the slot of a skipped step.
     """
 
     keys: Tensor
@@ -31,15 +31,15 @@ class TapeState(NamedTuple):
 
 
 class Tape(MemoryAccess[TapeState]):
-    """Append, then read by content: an append-only memory (as in the LSTMN, Cheng et al. 2016).
+    """Append-only memory, read by content (as in the LSTMN, Cheng et al. 2016).
 
-    A step appends a key and a value taken from the interface, and reads with a query taken
-    from it, the new slot included. The heads share the tape.
+    A step takes a key, a value and a query for each head from the interface. It appends key and
+    value as a slot, then reads all slots, the new one too. The heads share the tape.
 
     Args:
-        width: W, of keys and values, at least 1.
-        read_heads: at least 1.
-        score: how well a key answers a query; scaled dot product if not given.
+        width: W, the width of keys and values, at least 1.
+        read_heads: number of read heads, at least 1.
+        score: scores each key for each query; scaled dot product by default.
 
     Raises:
         ValueError: a size is out of its range.
@@ -57,7 +57,7 @@ class Tape(MemoryAccess[TapeState]):
         self.register_buffer("no_slots", torch.empty(0, width), persistent=False)
 
     def head_names(self) -> dict[Addressing, list[str]]:
-        """A name for each row of the weights."""
+        """Names of the heads, for pictures."""
         return {self.addressing: [f"read {head + 1}" for head in range(self.read_heads)]}
 
     def initial_state(self, batch_size: int) -> TapeState:
@@ -77,5 +77,6 @@ class Tape(MemoryAccess[TapeState]):
         return vectors.flatten(1), TapeState(keys, values, mask)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:
-        """The tape grows for all; the new slot is closed to a sequence that skips the step."""
+        """The new state, with the new slot closed to a sequence that skips the step."""
+        # A tensor has one length for the whole batch, so the tape grows for all sequences.
         return new._replace(mask=torch.cat([old.mask, mask.unsqueeze(1)], 1))

@@ -1,8 +1,8 @@
-"""Models that learn from few examples: they read some with their labels, then answer queries.
+"""Models that learn from few examples: they read labelled examples, then answer queries.
 
-An episode is a batch of which the source is the examples, each a vector with its label after it,
-``[B, S, I]``, and the inputs are the queries, with zeros for the label. Each query is answered
-given the examples alone; no query sees another.
+An episode is a batch: the source is the examples, each a vector followed by its label,
+``[B, S, I]``; the inputs are the queries, with zeros in place of the label. The answer to a query
+depends on the examples alone, not on other queries.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["MetaLearner", "Prototypical"]
 
 
 class _Episodic(Model[State]):
-    """Takes vectors and labels apart, and knows how near vectors are to the mean of each class.
+    """Base class for models of episodes.
 
     Args:
         input_size: width of a vector and its label together.
-        output_size: width of a label.
-        features: makes what is seen of a vector from its width; the vector as it is if not given.
+        output_size: width of a label, at least 1; the number of classes for one-hot labels.
+        features: makes the features of a vector from its width; the vector itself by default.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -42,6 +42,11 @@ class _Episodic(Model[State]):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if self.tbptt_steps is not None:
+            raise ValueError(
+                "queries are answered one by one, so there is nothing to cut: tbptt_steps must be "
+                f"None; got {self.tbptt_steps}"
+            )
         if not 0 < output_size < input_size:
             raise ValueError(
                 f"an input is a vector and its label: input_size must be more than "
@@ -53,7 +58,13 @@ class _Episodic(Model[State]):
         self.nearness = Content(SquaredDistance())
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and labels: ``[B, T, I] -> [B, T, F], [B, T, output_size]``.
+        """Split inputs into features and labels.
+
+        Args:
+            inputs: ``[B, T, input_size]``.
+
+        Returns:
+            Features ``[B, T, F]`` and labels ``[B, T, output_size]``.
 
         Raises:
             ValueError: a shape does not fit.
@@ -68,15 +79,15 @@ class _Episodic(Model[State]):
 
 
 class Prototypical(_Episodic[Memory]):
-    """Answer with the class whose mean is nearest (Snell et al. 2017, section 2.2).
+    """Prototypical network: the answer is the class with the nearest mean (Snell et al. 2017, 2.2).
 
-    The prototypes are the keys of a memory, and the logits are scores of addressing by content:
-    minus the squared distances, ``-inf`` for classes without an example.
+    The means are the keys of a memory. The logits are the scores of addressing by content: minus
+    the squared distances, ``-inf`` for classes without an example.
 
     Args:
         input_size: width of a vector and its label together.
-        output_size: classes, at least 1.
-        features: makes what is seen of a vector from its width; the vector as it is if not given.
+        output_size: number of classes, at least 1.
+        features: makes the features of a vector from its width; the vector itself by default.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -95,36 +106,35 @@ class Prototypical(_Episodic[Memory]):
         return prototypes(vectors, labels, mask)
 
     def decode(self, inputs: Tensor, state: Memory) -> tuple[Tensor, Memory]:
-        """Logits ``[B, T, O]`` for queries ``[B, T, I]``; the state stays as it is."""
+        """Logits ``[B, T, O]`` for queries ``[B, T, I]``, and the unchanged state."""
         vectors, _ = self.see(inputs)
         return self.nearness.scores(vectors, state), state
 
 
 class MetaLearner(_Episodic[State]):
-    """Any model of sequences, on episodes: it reads the examples and goes on with a query.
+    """A model of sequences on episodes: it reads the examples, then answers each query.
 
-    Mishra et al. 2018 (section 5.1) with a SNAIL, Santoro et al. 2016 with an LSTM or a Neural
-    Turing Machine, but that a label comes with its own vector and not one step later. Queries share
-    what was read of the examples: each is a step of its own from the same state.
+    The model of Mishra et al. 2018 (section 5.1) with a SNAIL, and that of Santoro et al. 2016 with
+    an LSTM or a Neural Turing Machine; here a label comes with its own vector, not one step later.
+    The examples are read once. Each query is one step from the state after them.
 
-    Features that start at random learn little from a learner that starts at random. A prototypical
-    loss teaches them directly, beside that of the learner or, for some steps, in its place.
+    Random features learn little from a random learner. A prototypical loss trains the features
+    directly, in addition to the learner's loss or, for the first steps, instead of it.
 
     Args:
         input_size: width of a vector and its label together.
         output_size: width of a label, at least 1.
-        learner: makes the model of sequences from the widths of its input and output; of its
-            settings, those of training are not used.
-        features: makes what is seen of a vector from its width; the vector as it is if not given.
-        prototypical: weight of the prototypical loss beside that of the learner, at least 0; only
-            where labels are classes.
-        detached_steps: steps of the training, the first, in which features learn from the
-            prototypical loss alone, and the learner from features as they are.
+        learner: makes the model of sequences from the widths of its input and output. Its settings
+            of training are not used.
+        features: makes the features of a vector from its width; the vector itself by default.
+        prototypical: weight of the prototypical loss, at least 0; above 0 for classes alone.
+        detached_steps: number of first training steps in which the features learn from the
+            prototypical loss alone, and the learner's gradient does not reach them.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
-        ValueError: a size or a number is out of its range, or a prototypical loss is asked for and
-            the objective is not :class:`~memnets.training.Labels`.
+        ValueError: a size or a number is out of its range, or ``prototypical`` is above 0 and the
+            objective is not :class:`~memnets.training.Labels`.
 
     Example:
         ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
@@ -162,15 +172,17 @@ class MetaLearner(_Episodic[State]):
         self.detached_steps = detached_steps
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
-        """Let the learner read the examples ``[B, S, I]``."""
+        """State of the learner after the examples ``[B, S, I]``."""
         check_source(source, mask)
         return self.learner.encode(torch.cat(self.see(source), -1), mask)  # type: ignore[no-any-return]
 
     def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits ``[B, T, O]`` for queries ``[B, T, I]``; the state stays as it is."""
+        """Logits ``[B, T, O]`` for queries ``[B, T, I]``, and the unchanged state."""
         return self._answer(torch.cat(self.see(inputs), -1), state), state
 
     def _answer(self, seen: Tensor, state: State) -> Tensor:
+        # Each query becomes a row of a larger batch, with a copy of the state: no query can see
+        # another, and all take their step at once.
         batch, queries = seen.shape[:2]
         rows = torch.arange(batch, device=seen.device).repeat_interleave(queries)
         state = self.learner.reorder(state, rows)
@@ -178,7 +190,8 @@ class MetaLearner(_Episodic[State]):
         return logits.view(batch, queries, -1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of all queries but padding, with the prototypical loss beside it."""
+        """Mean loss of all queries but padding, plus the weighted prototypical loss, a scalar."""
+        # Features are computed once and serve both losses.
         (examples, labels), (queries, none) = self.see(batch.source), self.see(batch.inputs)
         beside = torch.zeros((), device=examples.device)
         if self.prototypical:
@@ -203,7 +216,7 @@ class MetaLearner(_Episodic[State]):
 
 
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
-    """A slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
+    """Memory with a slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
 
     Args:
         vectors: ``[B, S, F]``.
@@ -211,8 +224,9 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
 
     Returns:
-        A memory of O slots; those of classes without an example may not be addressed.
+        A memory of O slots; the slots of classes without an example are masked.
     """
+    # With a label of zeros, a padded example belongs to no class.
     if mask is not None:
         labels = labels.masked_fill(~mask.unsqueeze(-1), 0.0)
     count = labels.sum(1)

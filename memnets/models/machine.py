@@ -18,8 +18,8 @@ __all__ = ["MemoryMachine"]
 class MemoryMachine(SequenceModel):
     """A controller that reads and writes a memory, step by step (Graves et al. 2014, figure 1).
 
-    The model whose body is a :class:`~memnets.cells.Loop`, or a controller alone. With
-    ``[h_t, r_t]`` from the loop, ``y_t = V [h_t, r_t] + b``. A token is a one-hot vector.
+    Its body is a :class:`~memnets.cells.Loop`, or a controller alone. With ``[h_t, r_t]`` from the
+    loop, ``y_t = V [h_t, r_t] + b``. A token counts as a one-hot vector.
 
     Without a mask, an LSTM of one layer on an NTM or a DNC takes all its steps as one node of the
     graph (:mod:`memnets.kernels.loop`).
@@ -28,9 +28,8 @@ class MemoryMachine(SequenceModel):
         input_size: width of the input, at least 1.
         output_size: width of the output, at least 1.
         controller: makes the controller from the width of its input, that of the machine's input
-            and of the vector that was read together: a class, its other arguments given.
-        access: the memory with its heads; ``None`` for a machine without memory, the baseline.
-        tbptt_steps: cut the gradient every so many steps, at least 1; ``None`` = never.
+            and the vector read together: a class, its other arguments given.
+        access: the memory with its heads; ``None`` = a machine without memory, the baseline.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -43,7 +42,6 @@ class MemoryMachine(SequenceModel):
         output_size: int,
         controller: Callable[[int], Cell],
         access: MemoryAccess | None = None,
-        tbptt_steps: int | None = None,
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
@@ -52,11 +50,10 @@ class MemoryMachine(SequenceModel):
             body = make("controller", controller, Cell, input_size)
         else:
             body = Loop(input_size, controller, access)
+        # No embedding: the machine sees vectors unchanged, as in the papers.
         one_hot = OneHot(input_size)
         output = nn.Linear(body.output_size, output_size)
-        super().__init__(
-            Inputs(one_hot, one_hot), body, output, tbptt_steps=tbptt_steps, **settings
-        )
+        super().__init__(Inputs(one_hot, one_hot), body, output, **settings)
         self.input_size = input_size
 
     @property

@@ -34,11 +34,11 @@ class PointerState(NamedTuple):
     """State of a :class:`PointerNetwork`.
 
     Attributes:
-        memory: the S steps of the source, then the end mark.
-        inputs: what the decoder is given when each of them was pointed at, ``[B, S + 1, width]``;
-            in place of the end mark, what it is given first.
+        memory: a slot for each of the S steps of the source, then one for the end mark.
+        inputs: input of the decoder after it pointed at each slot, ``[B, S + 1, width]``; in place
+            of the end mark, its first input.
         slots: bool ``[B, S]``, False = padding.
-        visited: bool ``[B, S]``, what was pointed at so far.
+        visited: bool ``[B, S]``, True = the answer has pointed at this step.
         controller: state of the decoder.
     """
 
@@ -52,39 +52,37 @@ class PointerState(NamedTuple):
 class PointerNetwork(Model[PointerState]):
     """Answer by pointing at steps of the source (Vinyals et al. 2015).
 
-    An answer is made of tokens: ``END + 1 + i`` points at step i of the source, ``END`` ends it.
-    The decoder is given what the last step pointed at; its hidden vector s_t, after G glimpses at
-    the source (Bello et al. 2016, appendix A.1; with a sum, so that s_t is not lost), is the
-    query::
+    An answer is a sequence of tokens: ``END + 1 + i`` points at step i of the source, ``END`` ends
+    the answer. The input of the decoder is the step that it pointed at last. Its hidden vector s_t,
+    after G glimpses at the source (Bello et al. 2016, appendix A.1; with a sum, so that s_t is not
+    lost), is the query::
 
         q_0 = s_t,   q_l = q_{l-1} + W_l read(memory, U_l q_{l-1}),   logits = scores(U q_G, memory)
 
-    A slot is a step's embedding and the encoder's vector for it, side by side: one says what it is,
-    the other what it is among the rest. A projection of it is the key, which the glimpses share,
-    and another is what the decoder is given. The end mark is a slot of its own. Where the encoder
-    does not care for order, neither does the model: a permutation of the source permutes what is
-    pointed at.
+    A slot is a step's embedding joined with the encoder's vector for it: the step itself, and the
+    step among the others. One projection of the slot is the key, which the glimpses share; another
+    is the decoder's next input. The end mark is a slot of its own. If the encoder ignores the order
+    of the source, so does the model: a permutation of the source permutes the answer.
 
     Args:
         input_size: width of the vectors of the source, at least 1.
         encoder: makes the encoder from the width of its input: a class, its other arguments given.
-        decoder: makes the controller of the decoder, likewise.
+        decoder: makes the controller of the decoder from the width of its input, in the same way.
         attention: scores the slots.
-        output_size: tokens of the task, at least 1. A model that points has no such number; it is
-            taken so that all models are made alike.
-        width: of the embeddings, at least 1.
-        key_size: K, at least 1; ``width`` if not given.
-        glimpses: G, at least 0.
-        revisit: whether a step may be pointed at again.
-        complete: whether the answer may end only after every step was pointed at.
-        features: makes what is seen of a step from the width of its vector; the vector as it is if
-            not given.
+        output_size: number of tokens of the task, at least 1. The model does not use it; it takes
+            it because all models are made from an input size and an output size.
+        width: width of the embeddings, at least 1.
+        key_size: K, width of queries and keys, at least 1; ``width`` by default.
+        glimpses: G, the number of glimpses, at least 0.
+        revisit: whether an answer may point at a step again.
+        complete: whether an answer may end only after it has pointed at every step.
+        features: makes the features of a step from the width of its vector; the vector itself by
+            default.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
-        ValueError: a size is out of its range, ``complete`` is asked for where steps may be pointed
-            at again, or the objective gives a share of the probability to every token: some have
-            none here.
+        ValueError: a size is out of its range; ``complete`` and ``revisit`` are both True; or the
+            objective smooths labels, which needs a probability above 0 for every token.
     """
 
     end: Tensor | None
@@ -126,8 +124,9 @@ class PointerNetwork(Model[PointerState]):
         check_made("attention", attention, "Content(ScaledDot())")
         self.encoder = make("encoder", encoder, Encoder, width)
         slot_size = width + self.encoder.output_size
+        # Learned vectors start with a length of about 1, like the other slots.
         end = torch.randn(slot_size) / slot_size**0.5
-        # Where the answer ends by itself, when nothing else is left, there is nothing to learn.
+        # With ``complete`` the end comes when no step is left: its slot has nothing to learn.
         self.register_parameter("end", None if complete else nn.Parameter(end))
         self.begin = nn.Parameter(torch.randn(width) / width**0.5)
         self.fed = nn.Linear(slot_size, width)
@@ -155,6 +154,7 @@ class PointerNetwork(Model[PointerState]):
                 f"source must be vectors [B, S, {self.input_size}]; got {list(source.shape)}"
             )
         slots = source.new_ones(source.shape[:2], dtype=torch.bool) if mask is None else mask
+        # One infinite point would make NaN of the whole sequence, far from its cause.
         if not source.isfinite().all():
             row, step, _ = (~source.isfinite()).nonzero()[0].tolist()
             raise ValueError(
@@ -171,9 +171,10 @@ class PointerNetwork(Model[PointerState]):
         return PointerState(memory, inputs, slots, torch.zeros_like(slots), controller)
 
     def decode(self, inputs: Tensor, state: PointerState) -> tuple[Tensor, PointerState]:
-        """Answer: logits ``[B, T, END + 1 + S]`` for the answer so far, tokens ``[B, T]``.
+        """Continue an answer: logits ``[B, T, END + 1 + S]`` for tokens ``[B, T]``.
 
-        What may not be pointed at has a logit of ``-inf``, as have the tokens below ``END``.
+        Steps that the answer may not point at, and the tokens below ``END``, have the logit
+        ``-inf``.
 
         Raises:
             ValueError: a token points beyond the source.
@@ -183,10 +184,13 @@ class PointerNetwork(Model[PointerState]):
             raise ValueError(
                 f"tokens must be at most END + S = {END + steps}; got {inputs.max().item()}"
             )
-        # Marks are no step of the source: they stand for the last slot, which begins and ends.
+        # Marks are not steps of the source. They stand for the last slot, whose input is that of
+        # the first step.
         place = torch.where(inputs > END, inputs - (END + 1), steps)
         index = place.unsqueeze(-1).expand(-1, -1, state.inputs.shape[-1])
         hidden, controller = self.decoder.unroll(state.inputs.gather(1, index), state.controller)
+        # All steps at once: the sum over time tells for each step of the answer which steps of the
+        # source came before it.
         pointed = torch.zeros(*place.shape, steps + 1, dtype=torch.bool, device=place.device)
         pointed.scatter_(2, place.unsqueeze(-1), True)
         visited = pointed[..., :steps].cumsum(1).bool() | state.visited.unsqueeze(1)
@@ -194,24 +198,27 @@ class PointerNetwork(Model[PointerState]):
         for glimpse in self.glimpses:
             hidden = hidden + glimpse(hidden, memory)
         scores = self.attention.scores(self.query(hidden), memory)
+        # Logits are in the order of the tokens: the marks, END, then the steps of the source.
         marks = scores.new_full((*scores.shape[:2], END), -torch.inf)
         logits = torch.cat([marks, scores[..., steps:], scores[..., :steps]], -1)
         return logits, state._replace(visited=visited[:, -1], controller=controller)
 
     def _open(self, slots: Tensor, visited: Tensor) -> Tensor:
-        """What may be pointed at, ``[B, T, S + 1]``."""
+        """Slots that each step of an answer may point at, bool ``[B, T, S + 1]``."""
         left = slots.unsqueeze(1) & ~visited
         steps = slots.unsqueeze(1).expand_as(left) if self.revisit else left
         end = ~left.any(-1, keepdim=True) if self.complete else torch.ones_like(left[..., :1])
         return torch.cat([steps, end], -1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding.
+        """Mean loss over all steps but padding, a scalar.
 
         Raises:
-            ValueError: a target may not be pointed at.
+            ValueError: a target points at a closed step.
         """
         loss = super().loss(batch)
+        # A closed target has probability 0, and so an infinite loss. The search for its place runs
+        # only in this case.
         if loss == torch.inf:
             losses = self.objective.losses(self.logits(batch), batch.targets)
             if batch.target_mask is not None:
@@ -230,6 +237,7 @@ class PointerNetwork(Model[PointerState]):
         """See :meth:`~memnets.core.EncoderDecoder.reorder`; beams of a source share its memory."""
         if not same_source:
             return super().reorder(state, index)
+        # Memory, inputs and slots depend on the source alone.
         visited, controller = map_state(
             lambda part: part.index_select(0, index), (state.visited, state.controller)
         )
@@ -250,7 +258,7 @@ class PointerNetwork(Model[PointerState]):
 
 
 class _Glimpse(nn.Module):
-    """A look at the slots (Bello et al. 2016, appendix A.1)."""
+    """A read of the slots that refines the query (Bello et al. 2016, appendix A.1)."""
 
     def __init__(
         self, hidden_size: int, key_size: int, value_size: int, attention: Content

@@ -1,4 +1,4 @@
-"""REINFORCE: how hard attention learns from what its draws were worth."""
+"""REINFORCE: the loss by which hard attention learns from the worth of its draws."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Reinforce"]
 class Reinforce(nn.Module):
     """Loss of the draws of hard attention (Xu et al. 2015, section 4.1).
 
-    To ``-log p(y_t | a)`` a step of training adds ``-lambda_r w_t log p(a_t) - lambda_e H_t``. The
-    worth w_t of a draw is the discounted sum of ``log p(y | a) - b`` from step t on, and b a moving
+    To ``-log p(y_t | a)`` a training step adds ``-lambda_r w_t log p(a_t) - lambda_e H_t``. The
+    worth w_t of a draw is the discounted sum of ``log p(y | a) - b`` from step t on; b is a moving
     average of ``log p(y | a)``.
 
     Args:
-        weight: lambda_r: how much draws learn from their worth.
-        entropy_weight: lambda_e: how much attention gains from staying undecided.
-        discount: how much less a draw is worth to each later step, in ``[0, 1]``; 1 as in the
-            paper.
-        baseline_decay: of the moving average b, in ``[0, 1)``.
+        weight: lambda_r, weight of the draws' loss.
+        entropy_weight: lambda_e, weight of the entropy; a larger one keeps the attention undecided
+            for longer.
+        discount: factor on the worth of a draw for each later step, in ``[0, 1]``; 1 in the paper.
+        baseline_decay: decay of the moving average b, in ``[0, 1)``.
 
     Raises:
         ValueError: a number is out of its range.
@@ -50,21 +50,23 @@ class Reinforce(nn.Module):
         self.register_buffer("baseline", torch.zeros(()))
 
     def forward(self, losses: Tensor, drawn: HardState, mask: Tensor | None) -> Tensor:
-        """The loss to add, a scalar; moves the baseline on.
+        """The loss to add, a scalar; each call also updates the baseline.
 
         Args:
             losses: ``-log p(y_t | a)`` of each step, ``[B, T]``.
-            drawn: what was drawn in these steps, ``[B, 1, T]``.
+            drawn: the draws of these steps, ``[B, 1, T]``.
             mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
         """
         worth = -losses.detach() - self.baseline
         if mask is not None:
             worth = worth.masked_fill(~mask, 0.0)
+        # From the last step back: the worth of a draw includes that of all later steps.
         steps = list(worth.unbind(1))
         for step in range(len(steps) - 2, -1, -1):
             steps[step] = steps[step] + self.discount * steps[step + 1]
         draws, entropy = (part.squeeze(1) for part in drawn)
         gain = self.weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
+        # Updated after its use: the baseline must not depend on the draws that it judges.
         with torch.no_grad():
             self.baseline.lerp_(-masked_mean(losses, mask), 1 - self.baseline_decay)
         return -masked_mean(gain, mask)

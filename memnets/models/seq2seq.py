@@ -1,4 +1,4 @@
-"""Encoder-decoders: with a context of fixed length, and with attention in its many forms."""
+"""Recurrent encoder-decoders, with a context of fixed length or with attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.addressing import Content, HardState
+from memnets.addressing import Content, Hard, HardState
 from memnets.batches import Batch
 from memnets.cells import Bridge, Output, tied_embeddings
 from memnets.core import (
@@ -31,9 +31,9 @@ class Seq2SeqState(NamedTuple):
     """State of a :class:`Seq2Seq`.
 
     Attributes:
-        memory: what the encoder left; ``None`` without attention.
+        memory: the encoder's vectors; ``None`` without attention.
         controller: state of the decoder.
-        hidden: s, what the decoder gave last, ``[B, hidden_size]``.
+        hidden: s, the decoder's last output, ``[B, hidden_size]``.
         addressing: state of the attention.
         fed: the features of the last step, ``[B, width]``; ``None`` without input feeding.
     """
@@ -46,35 +46,35 @@ class Seq2SeqState(NamedTuple):
 
 
 class Seq2Seq(Model[Seq2SeqState]):
-    """Read the source with one recurrent network, answer with another.
+    """One network reads the source, another one answers.
 
-    Without attention all that the decoder knows of the source is its first state (Sutskever et al.
-    2014, Cho et al. 2014). With attention it looks at the source again at every step::
+    Without attention the decoder sees the source only through its first state (Sutskever et al.
+    2014, Cho et al. 2014). With attention it reads the source at every step::
 
         before (Bahdanau et al. 2015):             after (Luong et al. 2015):
         c_t = read(memory, s_{t-1})                s_t = decoder([y_{t-1}, f_{t-1}], s_{t-1})
         s_t = decoder([y_{t-1}, c_t], s_{t-1})     c_t = read(memory, s_t)
         f_t = tanh(W [s_t, c_t, y_{t-1}])          f_t = tanh(W [s_t, c_t])
 
-    and the logits are ``V f_t + b``; f_{t-1} is there with input feeding alone. The decoder's first
-    state, and s_0, is ``tanh(W summary + b)`` of the encoder's summary, every part of it.
+    The logits are ``V f_t + b``; f_{t-1} is an input only with input feeding. Every part of the
+    decoder's first state, and s_0, is ``tanh(W summary + b)`` of the encoder's summary.
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
         encoder: makes the encoder from the width of its input: a class, its other arguments given.
-        decoder: makes the controller of the decoder, likewise.
-        attention: how the memory is addressed; ``None`` = no attention.
-        width: of the embeddings and of the features f, at least 1.
-        key_size: K, to which the encoder's vectors are projected as keys, at least 1; ``None``:
-            they are the keys themselves. Where the decoder is not as wide as the keys, its state is
-            projected too.
+        decoder: makes the controller of the decoder from the width of its input, in the same way.
+        attention: addressing of the encoder's vectors; ``None`` = no attention.
+        width: width of the embeddings and of the features f, at least 1.
+        key_size: K, width of the keys, to which the encoder's vectors are projected, at least 1;
+            ``None`` = the vectors themselves are the keys. The decoder's output is projected too if
+            its width is not that of the keys.
         attend: ``before`` or ``after`` the decoder's step.
-        input_feeding: feed f_{t-1} to the decoder's step (Luong et al. 2015, section 3.3).
-        tied: one embedding for tokens of the answer as input and output, and of the source too if
-            there are as many.
-        dropout: on embeddings and features, in ``[0, 1)``.
-        reinforce: how hard attention learns from its draws; not used by any other attention.
+        input_feeding: whether f_{t-1} is an input of the decoder (Luong et al. 2015, section 3.3).
+        tied: whether the answer's tokens have one embedding as inputs and outputs; the source
+            shares it if it has as many tokens.
+        dropout: dropout on embeddings and features, in ``[0, 1)``.
+        reinforce: loss of the draws of hard attention; other attention does not use it.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -98,6 +98,11 @@ class Seq2Seq(Model[Seq2SeqState]):
         check_positive(input_size=input_size, output_size=output_size, width=width)
         if attend not in ("before", "after"):
             raise ValueError(f"attend must be 'before' or 'after'; got {attend!r}")
+        if isinstance(attention, Hard) and self.tbptt_steps is not None:
+            raise ValueError(
+                "hard attention learns from what its draws are worth to all later steps: "
+                f"tbptt_steps must be None; got {self.tbptt_steps}"
+            )
         self.input_size = input_size
         self.before = attend == "before"
         self.input_feeding = input_feeding
@@ -109,6 +114,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.encoder = make("encoder", encoder, Encoder, width)
         value_size = 0 if attention is None else self.encoder.output_size
         fed_size = width if input_feeding else 0
+        # Attention after the step reads with the step's own output: its context comes too late to
+        # be an input.
         context_size = value_size if self.before else 0
         size = width + fed_size + context_size
         self.decoder: Cell = make("decoder", decoder, Cell, size)
@@ -122,6 +129,7 @@ class Seq2Seq(Model[Seq2SeqState]):
                 self.key = nn.Linear(value_size, key_size, bias=False)
             if hidden_size != (key_size or value_size):
                 self.query = nn.Linear(hidden_size, key_size or value_size, bias=False)
+        # The extra vector is s_0: a decoder's state need not contain its output.
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
@@ -147,7 +155,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         return state._replace(memory=memory, addressing=self.attention.initial_state(memory))
 
     def decode(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
-        """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
+        """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
         embedded = self.dropout(self.target_embedding(inputs))
         if self.input_feeding:
             features, state = self._with_feeding(embedded, state)
@@ -158,22 +166,24 @@ class Seq2Seq(Model[Seq2SeqState]):
         return logits, state
 
     def _with_feeding(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
-        """Features ``[B, T, width]``, each of which goes into the next step."""
+        """Features ``[B, T, width]`` with input feeding: each is an input of the next step."""
         features = []
         for step in embedded.unbind(1):
             assert state.fed is not None
             seen, state = self._step(torch.cat([step, state.fed], -1), state)
             seen = torch.cat([seen, step], -1) if self.before else seen
             features.append(self._features(seen))
+            # The state keeps its precision under autocast, where features have 16 bits.
             state = state._replace(fed=features[-1].to(state.hidden.dtype))
         return torch.stack(features, 1), state
 
     def _without_feeding(
         self, embedded: Tensor, state: Seq2SeqState
     ) -> tuple[Tensor, Seq2SeqState]:
-        """What the features are made of ``[B, T, ...]``."""
+        """Inputs of the features' layer, ``[B, T, ...]``, without input feeding."""
         if self.attention is None or (isinstance(self.attention, Content) and not self.before):
-            # Nothing of the context comes back to the decoder: all steps at once.
+            # No context goes back into the decoder, and addressing by content has no past: all
+            # steps can be taken at once.
             hidden, controller = self.decoder.unroll(embedded, state.controller)
             seen = [hidden]
             if self.attention is not None:
@@ -225,10 +235,13 @@ class Seq2Seq(Model[Seq2SeqState]):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding; hard attention learns from it by REINFORCE."""
+        if not isinstance(self.attention, Hard):
+            return super().loss(batch)
         state = self.encode(batch.source, batch.source_mask)
         logits, state = self.decode(batch.inputs, state)
         losses = self.objective.losses(logits, batch.targets)
         loss = masked_mean(losses, batch.target_mask)
+        # Only hard attention has draws, and in evaluation it draws nothing.
         if not isinstance(state.addressing, HardState) or not self.training:
             return loss
         gain: Tensor = self.reinforce(losses, state.addressing, batch.target_mask)

@@ -1,4 +1,4 @@
-"""The model of one causal cell, which reads the source and goes on with the answer."""
+"""The model with one causal cell for source and answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import fast
 from memnets.batches import Batch
 from memnets.cells.embeddings import Inputs
-from memnets.core import Cell, check_positive, map_state
+from memnets.core import Cell
 from memnets.training.model import Model
 
 __all__ = ["SequenceModel", "SequenceState"]
@@ -21,7 +20,7 @@ class SequenceState(NamedTuple):
 
     Attributes:
         body: state of the cell.
-        steps: how many steps each sequence has taken, padding left out, int64 ``[B]``.
+        steps: steps that each sequence has taken, without padding, int64 ``[B]``.
     """
 
     body: Any
@@ -29,20 +28,17 @@ class SequenceState(NamedTuple):
 
 
 class SequenceModel(Model[SequenceState]):
-    """One causal cell reads the source, then goes on with the answer.
+    """A model with one causal cell, which reads the source, then continues with the answer.
 
-    ``h = body(inputs(x)), y = output(h)``: with a :class:`~memnets.cells.Loop` for a body it is
-    a memory machine, with layers of self-attention a causal Transformer, with attention and
+    ``h = body(inputs(x)), y = output(h)``. With a :class:`~memnets.cells.Loop` as body it is a
+    memory machine, with layers of self-attention a causal Transformer, with attention and
     convolutions a SNAIL. Any :class:`~memnets.core.Cell` can be the body.
 
     Args:
-        inputs: makes vectors, as wide as the input of the body, of source and answer.
+        inputs: turns source and answer into vectors of the width of the body's input.
         body: the cell.
-        output: its outputs ``[B, T, H]`` to logits ``[B, T, O]``.
+        output: maps the body's outputs ``[B, T, H]`` to logits ``[B, T, O]``.
         max_length: most steps of source and answer together; ``None`` = no limit.
-        tbptt_steps: cut the gradient every so many steps, at least 1; ``None`` = never. The
-            gradient of each stretch is taken as soon as its loss is known, so memory does not grow
-            with the length; the weights still change once a batch.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -52,17 +48,13 @@ class SequenceModel(Model[SequenceState]):
         body: Cell,
         output: nn.Module,
         max_length: int | None = None,
-        tbptt_steps: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if tbptt_steps is not None:
-            check_positive(tbptt_steps=tbptt_steps)
         self.inputs = inputs
         self.body = body
         self.output = output
         self.max_length = max_length
-        self.tbptt_steps = tbptt_steps
 
     def initial_state(self, batch_size: int) -> SequenceState:
         """State before the first step."""
@@ -72,12 +64,13 @@ class SequenceModel(Model[SequenceState]):
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, SequenceState]:
-        """Some steps of a sequence whose logits are all asked for.
+        """Take some steps of a sequence, with logits for each.
 
         Args:
             inputs: ``[B, T]`` or ``[B, T, I]``.
-            state: the result of the last call; the initial state if not given.
-            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays.
+            state: the result of the last call; the initial state by default.
+            mask: bool ``[B, T]``, False = the sequence skips the step and its state stays; ``None``
+                = no sequence skips a step.
 
         Returns:
             Logits ``[B, T, O]``, and the state after the last step.
@@ -90,7 +83,7 @@ class SequenceModel(Model[SequenceState]):
         return self.output(hidden), state
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``; its outputs are not asked for.
+        """State after the source, ``[B, S]`` or ``[B, S, I]``.
 
         Raises:
             ValueError: a shape does not fit, or the source is longer than ``max_length``.
@@ -99,7 +92,7 @@ class SequenceModel(Model[SequenceState]):
         return self._run(source, None, mask, source=True)[1]
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
-        """Go on: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
+        """Continue: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
 
         Raises:
             ValueError: the sequence becomes longer than ``max_length``.
@@ -114,7 +107,7 @@ class SequenceModel(Model[SequenceState]):
         mask: Tensor | None,
         source: bool = False,
     ) -> tuple[Tensor, SequenceState]:
-        """Outputs of the body ``[B, T, H]``, and the last state."""
+        """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
         return self._advance(self.inputs(inputs, state.steps, mask, source), state, mask)
@@ -135,105 +128,23 @@ class SequenceModel(Model[SequenceState]):
         return hidden, SequenceState(body, taken)
 
     def longest_answer(self, source_steps: int) -> int | None:
-        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`: the steps that are left."""
+        """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the source counts as well."""
         limits = [self.max_length, self.inputs.max_length]
         known = [limit for limit in limits if limit is not None]
         return max(0, min(known) - source_steps) if known else None
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding; its gradient is cut every ``tbptt_steps``."""
-        if self.tbptt_steps is None or not torch.is_grad_enabled():
-            return super().loss(batch)
-        if fast.transformed():
-            raise RuntimeError(
-                "a loss with tbptt_steps takes gradients as it goes, which torch.func cannot see; "
-                "set tbptt_steps=None"
-            )
-        # Source and answer are one sequence: a cut falls every so many steps, wherever it is.
-        source_steps, answer_steps = batch.source.shape[1], batch.inputs.shape[1]
-        mask = batch.source_mask
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), answer_steps)], 1)
-        scored = batch.targets.shape[:2].numel()
-        count = scored if batch.target_mask is None else batch.target_mask.sum()
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        gradients = [torch.zeros_like(parameter) for parameter in parameters]
-        total = parameters[0].new_zeros(())
-        state = self.initial_state(len(batch.source))
-        for start in range(0, source_steps + answer_steps, self.tbptt_steps):
-            stretch = slice(start, start + self.tbptt_steps)
-            part = None if mask is None else mask[:, stretch]
-            vectors = self._stretch(batch, stretch, state.steps, part)
-            hidden, state = self._advance(vectors, state, part)
-            state = map_state(torch.detach, state)
-            answered = hidden[:, max(source_steps - start, 0) :]
-            if answered.shape[1] == 0:
-                continue
-            first = max(start - source_steps, 0)
-            steps = slice(first, first + answered.shape[1])
-            losses = self.objective.losses(self.output(answered), batch.targets[:, steps])
-            if batch.target_mask is not None:
-                losses = losses.masked_fill(~batch.target_mask[:, steps], 0)
-            loss = losses.sum() / count
-            total += loss.detach()
-            shares = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for gradient, share in zip(gradients, shares, strict=True):
-                if share is not None:
-                    gradient += share
-        return _with_gradients(total, parameters, gradients)
+    def first_stretch(self, batch: Batch, steps: int) -> tuple[SequenceState, int]:
+        """See :meth:`~memnets.training.Model.first_stretch`.
 
-    def _stretch(self, batch: Batch, stretch: slice, taken: Tensor, mask: Tensor | None) -> Tensor:
-        """Vectors of some steps of the source and the answer as one sequence."""
-        end = batch.source.shape[1]
-        source = batch.source[:, stretch]
-        inputs = batch.inputs[:, max(stretch.start - end, 0) : max(stretch.stop - end, 0)]
-        parts = []
-        for steps, is_source in ((source, True), (inputs, False)):
-            if steps.shape[1]:
-                own = None if mask is None else mask[:, : steps.shape[1]]
-                mask = None if mask is None else mask[:, steps.shape[1] :]
-                parts.append(self.inputs(steps, taken, own, is_source))
-                taken = taken + (steps.shape[1] if own is None else own.sum(1))
-        return torch.cat(parts, 1)
-
-
-class _WithGradients(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
-        ctx.count = count
-        ctx.save_for_backward(*tensors)
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        parameters, known = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        gradients = [gradient * part for part in known]
-        if torch.is_grad_enabled():
-            pairs = zip(gradients, parameters, strict=True)
-            gradients = [_OnlyOnce.apply(*pair) for pair in pairs]  # type: ignore[no-untyped-call]
-        return None, None, *gradients, *[None] * ctx.count
-
-
-class _OnlyOnce(torch.autograd.Function):
-    """A number that is known without its graph: it has no derivative that is right."""
-
-    @staticmethod
-    def forward(ctx: Any, known: Tensor, parameter: Tensor) -> Tensor:
-        return known.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        raise RuntimeError(
-            "the gradient of a loss with tbptt_steps was taken a stretch at a time and cannot be "
-            "differentiated again; set tbptt_steps=None"
-        )
-
-
-def _with_gradients(
-    loss: Tensor, parameters: list[nn.Parameter], gradients: list[Tensor]
-) -> Tensor:
-    """The loss as a scalar whose gradient is known already, for whoever calls ``backward``."""
-    result: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
-        loss, len(parameters), *parameters, *gradients
-    )
-    return result
+        Source and answer are one sequence with cuts at equal distances. No gradient flows from the
+        answer to the part of the source before the last cut in it.
+        """
+        source, mask = batch.source, batch.source_mask
+        cut = source.shape[1] - source.shape[1] % steps
+        state = self.initial_state(len(source))
+        with torch.no_grad():
+            before = None if mask is None else mask[:, :cut]
+            _, state = self._run(source[:, :cut], state, before, source=True)
+        after = None if mask is None else mask[:, cut:]
+        _, state = self._run(source[:, cut:], state, after, source=True)
+        return state, steps - source.shape[1] % steps

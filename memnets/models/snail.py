@@ -1,4 +1,4 @@
-"""SNAIL: convolutions over time to gather, causal attention to pinpoint (Mishra et al. 2018)."""
+"""SNAIL: convolutions over time and causal attention in turn (Mishra et al. 2018)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["SNAIL"]
 
 
 class SNAIL(SequenceModel):
-    """The model whose body is attention blocks, with a TC block between each two of them.
+    """SNAIL: attention blocks with a block of temporal convolutions between each two of them.
 
-    Mishra et al. 2018, the few-shot networks of the paper. The convolutions tell where a step
-    stands.
+    The few-shot network of Mishra et al. 2018. The convolutions tell the attention the order of the
+    steps.
 
     Args:
         input_size: tokens of source and answer, or the width of their vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
-        width: of the embedding of tokens or vectors; ``None`` = vectors go in as they are.
-        max_length: steps of the longest sequence, source and answer together, at least 2.
-        attentions: sizes of key and value for each attention block, at least one.
-        filters: of each dense block, at least 1.
-        kernel_size: of each convolution, at least 1.
-        likeness: see :class:`~memnets.cells.AttentionBlock`; learning from few examples is much
-            faster with it.
+        width: width of the embedding of tokens or vectors; ``None`` = vectors without an embedding.
+        max_length: most steps of a sequence, source and answer together, at least 2.
+        attentions: sizes of key and value for each attention block, at least one pair.
+        filters: number of filters of each dense block, at least 1.
+        kernel_size: number of inputs of each convolution, at least 1.
+        likeness: see :class:`~memnets.cells.AttentionBlock`; it makes few-shot learning much
+            faster.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -62,6 +62,7 @@ class SNAIL(SequenceModel):
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
         embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
+        # Each block appends its output to its input, so the width grows from block to block.
         size = first_size = input_size if width is None else width
         blocks: list[Cell] = []
         for key_size, value_size in attentions:

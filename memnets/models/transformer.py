@@ -1,4 +1,4 @@
-"""Transformers: an encoder and a decoder, or one causal stack, and that stack of any cells."""
+"""Transformers: encoder and decoder, a causal stack, and the same stack with any cell."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TransformerState(NamedTuple):
     """State of a :class:`Transformer` after t steps.
 
     Attributes:
-        decoder: state of the decoder: of each layer the slots of its self-attention, and the source
-            as it attends to it.
+        decoder: state of the decoder: for each layer the slots of its self-attention, and its
+            memory of the source.
         steps: t, int64 ``[B]``.
     """
 
@@ -39,20 +39,20 @@ class TransformerState(NamedTuple):
 
 
 class Transformer(Model[TransformerState]):
-    """Encoder and decoder of self-attention (Vaswani et al. 2017).
+    """Transformer with an encoder and a decoder (Vaswani et al. 2017).
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
-        width: d_model, at least 1.
-        heads: a divisor of ``width``.
-        layers: of encoder and decoder each, at least 1.
-        hidden_size: d_ff, at least 1.
-        dropout: in ``[0, 1)``.
-        norm: ``post`` as in the paper, or ``pre``.
-        positions: vectors for the places of tokens; sinusoidal if not given.
-        tied: one embedding for tokens of the answer as input and output, and of the source too if
-            there are as many.
+        width: d_model, width of the layers, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        layers: number of layers of the encoder, and of the decoder, at least 1.
+        hidden_size: d_ff, width of the feed-forward networks, at least 1.
+        dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
+        norm: ``post`` as in the paper, or ``pre``; see :class:`~memnets.cells.TransformerLayer`.
+        positions: vectors for the places of tokens; sinusoidal by default.
+        tied: whether the answer's tokens have one embedding as inputs and outputs; the source
+            shares it if it has as many tokens.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -88,13 +88,15 @@ class Transformer(Model[TransformerState]):
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
+        # Positions of the source count its padding too, which the encoder never sees; those of the
+        # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
         hidden = self.inputs(source, steps, source=True)
         hidden = self.encoder(hidden, mask)
         return TransformerState(self.decoder.start(hidden, mask), steps)
 
     def decode(self, inputs: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
-        """Answer: logits ``[B, T, O]`` for the answer so far, ``[B, T]`` or ``[B, T, O]``."""
+        """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
         hidden = self.inputs(inputs, state.steps)
         hidden, decoder = self.decoder.unroll(hidden, state.decoder)
         return self.output(hidden), TransformerState(decoder, state.steps + inputs.shape[1])
@@ -113,25 +115,25 @@ class Transformer(Model[TransformerState]):
 
 
 class StackModel(SequenceModel):
-    """The model whose body is a residual stack of any cells.
+    """A residual stack of any cell: one backbone on which cells can be compared.
 
-    Layers of a cell that mixes the steps and a feed-forward network, each within a skip connection
-    (:func:`~memnets.cells.residual_stack`): one backbone on which cells can be compared.
+    Each layer is a cell that mixes the steps, then a feed-forward network, each within a skip
+    connection (:func:`~memnets.cells.residual_stack`).
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
         mixer: makes the cell of a layer from the width of its input: a class, its other arguments
             given.
-        width: of the stack, at least 1.
-        layers: how many, at least 1.
-        hidden_size: width of the feed-forward networks in the middle, at least 1.
-        dropout: in ``[0, 1)``.
+        width: width of the stack, at least 1.
+        layers: number of layers, at least 1.
+        hidden_size: width of the feed-forward networks' hidden layer, at least 1.
+        dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`~memnets.cells.Connection`.
-        positions: vectors for the places of steps, from the start of the source on; ``None`` =
-            none, for cells that know the order by themselves.
-        tied: one embedding for tokens of the answer as input and output, and of the source too if
-            there are as many.
+        positions: vectors for the places of steps, counted from the start of the source; ``None`` =
+            no positions, for cells that see the order of the steps.
+        tied: whether the answer's tokens have one embedding as inputs and outputs; the source
+            shares it if it has as many tokens.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -170,18 +172,18 @@ class StackModel(SequenceModel):
 
 
 class CausalTransformer(StackModel):
-    """The model whose body is layers of causal self-attention: plain self-attention.
+    """Transformer of one stack: causal self-attention over source and answer.
 
     Args:
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
-        width: d_model, at least 1.
-        heads: a divisor of ``width``.
-        layers: at least 1.
-        hidden_size: d_ff, at least 1.
-        dropout: in ``[0, 1)``.
-        positions: vectors for the places of tokens, from the start of the source on; sinusoidal if
-            not given.
+        width: d_model, width of the layers, at least 1.
+        heads: number of heads, a divisor of ``width``.
+        layers: number of layers, at least 1.
+        hidden_size: d_ff, width of the feed-forward networks, at least 1.
+        dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
+        positions: vectors for the places of tokens, counted from the start of the source;
+            sinusoidal by default.
         settings: see :class:`StackModel` and :class:`~memnets.models.Model`.
     """
 
@@ -226,7 +228,8 @@ def _ends(
     positions: Positions | None,
     tied: bool,
 ) -> tuple[Inputs, Output]:
-    """Both ends of a stack: inputs, and logits."""
+    """The parts before and behind a stack: its inputs and its logits."""
+    # The output shares the answer's matrix even if the source has its own.
     source, answer = tied_embeddings(input_size, output_size, width, tied)
     output = Output(width, output_size, answer if tied else None)
     return Inputs(source, answer, positions, dropout), output

@@ -1,4 +1,4 @@
-"""Checks of what decides where to read: scores, normalizers, addressing."""
+"""Checks of scores, normalizers and addressing."""
 
 from __future__ import annotations
 
@@ -108,6 +108,7 @@ class _ScoreSubject(Pointwise):
     def other_slots(self, draw: Draw) -> None:
         part = self.build()
         query, keys = self.inputs(draw)
+        # A score of some slots must not change when other slots are there too.
         kept = draw(st.integers(1, keys.shape[-2]))
         fewer = self.run(part, _ScoreInputs(query, keys[..., :kept, :]))
         assert_close(self.run(part, _ScoreInputs(query, keys))[..., :kept], fewer, "scores")
@@ -148,25 +149,24 @@ def check_score(
 ) -> None:
     """Check that a score keeps every law of scores.
 
-    Shapes, with any leading dims; finite scores and gradients for extreme inputs in float32,
-    bfloat16 and float16; heads, slots and batch neighbours that do not see each other; gradients
-    that reach every parameter; nothing kept on self or modified in place.
+    Scores have the right shape, with any leading dims. Scores and gradients are finite for extreme
+    inputs in float32, bfloat16 and float16. Heads, slots and batch neighbours do not affect each
+    other. Gradients reach every parameter. Nothing is kept on self or modified in place.
 
     Args:
-        score: a class, or a function that makes the score.
-        width: K, the width of query and keys that the score will be given.
+        score: class of the score, or a function that makes it.
+        width: K, width of the queries and keys in the tests.
         symmetry: ``None`` if the score depends on the place of a slot, not on its key alone.
-        dtypes: the types of less than double precision that the score is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``score``. Where one has the name of an argument of this check, give a
-            function as ``score``.
+        dtypes: floating-point types besides float64 that the score must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``score``. If this check has an argument of the same name, pass
+            a function as ``score``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_score(Additive, size=4)``
@@ -205,7 +205,7 @@ class _NormalizerSubject(Pointwise):
     ) -> _NormalizerInputs:
         batch = draw(strategies.shapes())
         count, slots = draw(strategies.sizes(2, 3)), draw(strategies.sizes(3, 6))
-        # Scores are only compared: they may be as great as the type allows.
+        # Scores are only compared, not multiplied: they may be as large as the type allows.
         end = strategies.magnitude(dtype, 1) if special and draw(st.booleans()) else None
         low, high = (None, None) if end is None else (-end, end)
         shape = (*batch, count, slots)
@@ -222,6 +222,7 @@ class _NormalizerSubject(Pointwise):
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
     def simplex(self, draw: Draw) -> None:
         training = draw(st.booleans())
+        # Every type in each example: rounding differs among them, and a draw might miss one.
         for dtype in (torch.float64, *self.dtypes):
             part = self.build(dtype, training)
             inputs = self.inputs(draw, special=True, dtype=dtype, masked=True)
@@ -300,24 +301,24 @@ def check_normalizer(
 ) -> None:
     """Check that a normalizer keeps every law of normalizers.
 
-    Rows on the simplex, in every floating-point type; masked slots that weigh exactly 0 and get no
-    gradient; zeros, and no NaN, where nothing may be addressed; finite weights and gradients for
-    extreme scores in float32, bfloat16 and float16; permutation of slots; padding and batch
-    neighbours that never change a result; nothing kept on self or modified in place.
+    Rows lie on the simplex, in every floating-point type. Masked slots have weight exactly 0 and no
+    gradient. Rows without an open slot are zeros, never NaN. Weights and gradients are finite for
+    extreme scores in float32, bfloat16 and float16. Weights follow a permutation of the slots.
+    Padding and batch neighbours never change a result. Nothing is kept on self or modified in
+    place.
 
     Args:
-        normalizer: a class, or a function that makes the normalizer.
-        masked: whether the normalizer knows masks; ``False`` leaves the laws of masks out.
-        dtypes: the types of less than double precision that the normalizer is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``normalizer``.
+        normalizer: class of the normalizer, or a function that makes it.
+        masked: whether the normalizer supports masks; ``False`` leaves the laws of masks out.
+        dtypes: floating-point types besides float64 that the normalizer must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``normalizer``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_normalizer(TopK, count=2)``
@@ -340,7 +341,7 @@ class _AddressingInputs(NamedTuple):
 
 
 class _AddressingSubject(Pointwise):
-    """Inputs are a memory and a query for each step; the memory stays as it is."""
+    """Laws of addressing; inputs are a memory, which does not change, and a query for each step."""
 
     check = "check_addressing"
 
@@ -404,7 +405,7 @@ class _AddressingSubject(Pointwise):
         return [weights for weights, _ in self.run(part, inputs)[0]]
 
     def vectors(self, part: Addressing, inputs: _AddressingInputs) -> list[Tensor]:
-        """What each step reads."""
+        """Vectors read in each step."""
         return [vectors for _, vectors in self.run(part, inputs)[0]]
 
     @law("weights are rows >= 0 that sum to 1, or to 0 when nothing may be addressed")
@@ -431,6 +432,7 @@ class _AddressingSubject(Pointwise):
         assert mask is not None
         for weights in self.weights(part, inputs):
             assert_zero(weights, ~mask, "weights of masked slots")
+        # Weights and reads have paths of their own to the keys, also by fast twins.
         for outputs in (self.weights(part, inputs), self.vectors(part, inputs)):
             unseen = ~mask.any(-2).unsqueeze(-1)
             for name, gradient in zip(
@@ -449,7 +451,7 @@ class _AddressingSubject(Pointwise):
         inputs = map_state(differentiable, self.inputs(draw, special=True, dtype=dtype))
         state = part.initial_state(inputs.memory)
         for query in inputs.queries:
-            # A step at a time: over many steps even the true gradient may be too great.
+            # The gradient of one step at a time: over several, even the true one may overflow.
             state = map_state(differentiable, state)
             vectors, _ = part.read(query, inputs.memory, state)
             weights, next_state = part(query, inputs.memory, state)
@@ -473,6 +475,7 @@ class _AddressingSubject(Pointwise):
             read(part, _AddressingInputs(memory, tuple(queries)))
             for read in (self.weights, self.vectors)
         )
+        # Weights do not depend on the values, so only the reads can reach them.
         (gradient,) = gradients(vectors, [memory.values])
         assert gradient.any(), "no gradient from what is read to the values"
         fields = range(len(tensors_of(queries[0])))
@@ -505,7 +508,7 @@ class _AddressingSubject(Pointwise):
         )
         state = part.initial_state(inputs.memory)
         for query in queries:
-            # The state is reordered too: an initial state need not be symmetric.
+            # An initial state need not be symmetric, so the state is reordered too.
             moved_state = map_state(lambda tensor: tensor[..., order], state)
             weights, state = part(query, inputs.memory, state)
             moved_weights, _ = part(query, moved, moved_state)
@@ -584,6 +587,7 @@ class _AddressingSubject(Pointwise):
         part = self.build()
         memory, queries = self.inputs(draw)
         other = draw(strategies.tensors(memory.values.shape, special=False))
+        # Any linear combination would do; these factors have no symmetry that hides a fault.
         first, second, both = (
             self.vectors(part, _AddressingInputs(memory._replace(values=values), queries))
             for values in (memory.values, other, 2 * memory.values - 3 * other)
@@ -597,6 +601,7 @@ class _AddressingSubject(Pointwise):
         inputs = self.inputs(draw)
         _, values, mask = inputs.memory
         mask = torch.ones(values.shape[-2], dtype=torch.bool) if mask is None else mask
+        # A box around the open values contains their hull, and is easy to compute.
         open_slots, each = mask.unsqueeze(-1), values.unsqueeze(-3)
         slack = 1e-9
         low = each.masked_fill(~open_slots, torch.inf).amin(-2) - slack
@@ -625,36 +630,35 @@ def check_addressing(
 ) -> None:
     """Check that an addressing keeps every law of addressing and of reading.
 
-    Weights: rows on the simplex; masked slots that weigh exactly 0 and get no gradient; zeros, and
-    no NaN, where nothing may be addressed; finite values and gradients for extreme inputs in
-    float32, bfloat16 and float16; symmetry; padding slots, other heads and batch neighbours that
-    never change a result; any leading dims. Reads: equal to weights times values, gradients too;
-    linear in the values and inside their convex hull. Nothing kept on self or modified in place.
-    State is carried over two steps.
+    Weights are rows on the simplex, with any leading dims. Masked slots have weight exactly 0 and
+    no gradient. Rows without an open slot are zeros, never NaN. Weights and gradients are finite
+    for extreme inputs in float32, bfloat16 and float16. Weights follow reordered slots. Padding,
+    other heads and batch neighbours never change a result. A read equals weights times values,
+    gradients too; it is linear in the values and lies in their convex hull. Nothing is kept on self
+    or modified in place. The laws take two steps with a state.
 
     Args:
-        addressing: a class, or a function that makes the addressing.
-        query: from a memory, Q and whether special numbers may come, to a strategy for queries:
-            a tensor ``[*B, Q, K]`` or a tuple of tensors ``[*B, Q, ...]``.
-        width: K, the width of the keys that the addressing will be given.
-        symmetry: which reorderings of the slots the weights follow: every ``"permutation"``
-            (content); ``"rotation"`` (slots on a circle, whose size is part of the result: the law
-            of padding slots is left out); ``None`` (no slot is like another). The last dimension of
-            a state's tensors is taken to be the slots.
-        whole: whether weights sum to 1 wherever a slot may be addressed; ``False``: to at most 1.
-        masked: whether the addressing knows masks; ``False`` leaves the laws of masks out.
-        least_slots: how many slots it needs, 1 to 6, for instance for a shift kernel of a set size.
-        dtypes: the types of less than double precision that the addressing is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``addressing``. Where one has the name of an argument of this check, give a
-            function as ``addressing``.
+        addressing: class of the addressing, or a function that makes it.
+        query: a function from a memory, Q, and whether special numbers may come, to a strategy for
+            queries: a tensor ``[*B, Q, K]`` or a tuple of tensors ``[*B, Q, ...]``.
+        width: K, width of the keys in the tests.
+        symmetry: reorderings of the slots that the weights follow: ``"permutation"`` for any
+            (content); ``"rotation"`` for slots on a circle (the law of padding is left out, since
+            the result depends on the number of slots); ``None`` for none. The last dimension of
+            a state's tensors must be the slots.
+        whole: whether weights sum to 1 in every row with an open slot; ``False`` = to at most 1.
+        masked: whether the addressing supports masks; ``False`` leaves the laws of masks out.
+        least_slots: fewest slots, 1 to 6, for example for a shift kernel of a fixed size.
+        dtypes: floating-point types besides float64 that the addressing must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``addressing``. If this check has an argument of the same name,
+            pass a function as ``addressing``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_addressing(Content, score=Dot())``

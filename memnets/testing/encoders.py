@@ -1,4 +1,4 @@
-"""Checks of what stands around a memory: encoders, and the decoding of models that answer."""
+"""Checks of encoders, and of decoding with models that answer in tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["check_decoding", "check_encoder"]
 
 
 def lengths_mask(draw: Draw, batch: int, steps: int) -> Tensor:
-    """Of sequences of 1 to ``steps`` steps: bool ``[B, T]``, False = padding, at the end."""
+    """Mask of sequences with 1 to ``steps`` steps: bool ``[B, T]``, False = padding, at the end."""
     lengths = draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
     return torch.arange(steps) < torch.tensor(lengths).unsqueeze(1)
 
@@ -74,7 +74,7 @@ class _EncoderSubject(Subject):
         return _EncoderInputs(draw(strategies.tensors(shape, special=special)))
 
     def run(self, part: Encoder, inputs: _EncoderInputs) -> Any:
-        """The vectors of the steps, and the summary."""
+        """Vectors of the steps, and the summary."""
         return part(*inputs)
 
     @law("a source gives [B, S, output_size] and [B, summary_size]", examples=4)
@@ -92,6 +92,7 @@ class _EncoderSubject(Subject):
         source, _ = self.inputs(draw)
         mask = lengths_mask(draw, *source.shape[:2])
         vectors, summary = self.run(part, _EncoderInputs(source, mask))
+        # Each sequence by itself, without its padding, is the definition.
         for row, length in enumerate(mask.sum(1).tolist()):
             alone = self.run(part, _EncoderInputs(source[row : row + 1, :length]))
             padded = vectors[row : row + 1, :length], summary[row : row + 1]
@@ -142,26 +143,25 @@ def check_encoder(
 ) -> None:
     """Check that an encoder keeps every law of encoders.
 
-    Shapes; padding and batch neighbours that never change a vector of a step or the summary; a
-    gradient from the summary to every step, and to every parameter; and the laws of all parts
-    (:mod:`memnets.testing`).
+    Results have the right shapes. Padding and batch neighbours never change the vector of a step or
+    the summary. The gradient of the summary reaches every step and every parameter. The laws of all
+    parts hold too (:mod:`memnets.testing`).
 
     Args:
-        encoder: a class, or a function that makes the encoder, from the width of its input.
-        width: of the input.
-        masked: whether the encoder knows padding; ``False`` leaves the laws of masks out.
+        encoder: class of the encoder, or a function that makes it from its input's width.
+        width: width of the input in the tests.
+        masked: whether the encoder supports padding; ``False`` leaves the laws of masks out.
         symmetry: ``"permutation"`` for an encoder of sets: a permutation of the source permutes
-            the vectors of the steps, and leaves the summary as it is.
-        dtypes: the types of less than double precision that the encoder is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``encoder``, besides the width of the input.
+            the vectors of the steps and leaves the summary unchanged.
+        dtypes: floating-point types besides float64 that the encoder must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``encoder``, besides the width of the input.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the encoder is an encoder.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_encoder(Recurrent, controller=partial(GRU, hidden_size=8))``
@@ -175,7 +175,7 @@ def check_encoder(
 
 
 class _DecodingSubject(Laws):
-    """The searches over a model that answers in tokens, against definitions without any cache."""
+    """Laws of searches over a model, against definitions without any cache."""
 
     check = "check_decoding"
 
@@ -195,8 +195,8 @@ class _DecodingSubject(Laws):
     def build(self) -> Any:
         part = super().build().double().eval()
         with torch.no_grad():
-            # As it is made, a model likes all tokens about alike: what a search must choose between
-            # is to differ, and an answer to end now and then.
+            # A new model gives all tokens about the same probability. Larger weights make them
+            # differ, so that a search has a choice and some answers end.
             for parameter in part.parameters():
                 parameter.mul_(2)
         return part
@@ -213,7 +213,7 @@ class _DecodingSubject(Laws):
 
     @torch.no_grad()
     def logs(self, part: Any, source: Tensor, tokens: list[int]) -> Tensor:
-        """Log probabilities of each next token after BEGIN and these, ``[t + 1, O]``."""
+        """Log probabilities of the next token after BEGIN and after each token, ``[t + 1, O]``."""
         inputs = torch.tensor([[BEGIN, *tokens]])
         logits, _ = part.decode(inputs, part.encode(source))
         logs: Tensor = logits[0].float().log_softmax(-1)
@@ -258,7 +258,7 @@ class _DecodingSubject(Laws):
         part = self.build()
         source, mask = self.inputs(draw)
         found = decoding.beam_search(part, source, mask, 3, 0.0, 3, self.max_length)
-        # Answers that were cut come after the whole ones, whatever their scores.
+        # Cut answers come after whole ones, with any scores.
         ranks = found.scores - 1e6 * ~(found.tokens == END).any(-1)
         assert not (ranks.diff(dim=1) > 0).any(), f"not the best first: {found}"
         for row, (answers, scores) in enumerate(zip(*found, strict=True)):
@@ -276,6 +276,7 @@ class _DecodingSubject(Laws):
         source, mask = self.inputs(draw)
         for beam in (1, 2):
             answers = part.generate(source, mask, beam, max_length=self.max_length)
+            # Rows finish at different steps and leave the batch: the rest must not notice.
             for row, answer in enumerate(answers):
                 one = self.row(source, mask, row)
                 (alone,) = part.generate(one, None, beam, max_length=self.max_length)
@@ -287,6 +288,7 @@ class _DecodingSubject(Laws):
         part = self.build()
         source = draw(self.source(2, 3)).repeat_interleave(2, 0)
         for same_source in (True, False):
+            # With the same source, a row may be replaced only by a row of its own beam of two.
             least = [0, 0, 2, 2] if same_source else [0] * 4
             most = [1, 1, 3, 3] if same_source else [3] * 4
             chosen = [draw(st.integers(*ends)) for ends in zip(least, most, strict=True)]
@@ -322,26 +324,26 @@ def check_decoding(
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
-    """Check that greedy and beam search over a model are what they are by definition.
+    """Check that greedy and beam search over a model agree with their definitions.
 
-    The definitions encode the source and decode the whole answer anew for every token: caches,
-    ``reorder`` and rows that leave the batch must not change an answer. It says nothing of the
-    model as such: that is for :func:`check_model`, whose laws it is to keep.
+    The definitions encode the source and decode the whole answer again for every token. Caches,
+    ``reorder`` and rows that leave the batch must not change an answer. The check assumes a model
+    that keeps the laws of :func:`check_model`.
 
     Args:
-        model: a class, or a function that makes the model, which answers in tokens.
-        source: from B and S to a strategy for sources, such as :func:`~memnets.testing.tokens`.
-        max_length: of an answer, at least 1.
-        masked: whether the model knows padding of its source.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``model``.
+        model: class of the model, or a function that makes it, which answers in tokens.
+        source: a function from B and S to a strategy for sources, such as
+            :func:`~memnets.testing.tokens`.
+        max_length: most tokens of an answer in the tests, at least 1.
+        masked: whether the model supports padding of its source.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``model``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the model is a model.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_decoding(Transformer, source=tokens(7), input_size=7, output_size=7, width=8)``

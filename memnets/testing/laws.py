@@ -1,15 +1,15 @@
-"""What laws are made of: how one is stated, tested and reported.
+"""The frame of all laws: their statement, their test and their report.
 
-A law is a sentence above the method that tests it. The methods of a :class:`Subject` are the laws
-of one kind of part; :meth:`Subject.hold` tests them on inputs drawn by Hypothesis. A part is built
-anew for each example, from a seed, and examples are the same in every run.
+A law is a sentence above the method that tests it. The marked methods of a :class:`Subject` are the
+laws of one kind of part; :meth:`Subject.hold` tests them on inputs drawn by Hypothesis. Each
+example makes a new part from a seed. Examples are the same in every run.
 
 Laws that compare two results are tested in evaluation mode and in double precision, laws about a
 single result in training mode too.
 
-A law has a name, that of its method, by which ``leave_out`` of a check leaves it out. An exception
-within a law breaks the law. The first thing that is tested is whether the part can be made and run
-at all; where it can't be, nothing else is tested.
+The name of a law is that of its method; ``leave_out`` of a check takes it. A law with an exception
+does not hold. The first law is that the part can be made and run once; without it, no other is
+tested.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ __all__: list[str] = []
 
 Draw = Callable[..., Any]
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
-# What reaches a part from a loss is small: a mean over steps, sequences and entries.
+# The gradient of a loss at a part is small, since the loss is a mean over steps, sequences and
+# entries. A projection without this factor would overflow half precision where training does not.
 _GRADIENT_SCALE = 1 / 64
-#: Of a finite difference: so small that no kink of a function is likely to lie within. The second
-#: is for functions that bend within the first.
+#: Steps of the finite differences, so small that a kink is unlikely within one. The second is for
+#: functions that bend too much within the first.
 _DIFFERENCES = (1e-6, 1e-7)
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -49,7 +50,7 @@ def law(statement: str, examples: int | None = None) -> Callable[[Method], Metho
 
     Args:
         statement: the law, in words.
-        examples: the number of examples, for a law that takes long to test.
+        examples: most examples, for a law that takes long to test.
     """
 
     def mark(method: Method) -> Method:
@@ -64,17 +65,17 @@ def law(statement: str, examples: int | None = None) -> Callable[[Method], Metho
 
 
 class Laws(ABC):
-    """A thing under its laws, which are its marked methods.
+    """Base class for the laws of an object; the laws are the marked methods.
 
     Args:
-        factory: makes the thing.
-        arguments: for the factory.
+        factory: makes the object.
+        arguments: arguments for the factory.
 
     Raises:
-        TypeError: the factory is a part that is made already, or nothing that can be called.
+        TypeError: the factory is a finished part, or cannot be called.
     """
 
-    #: The check that the laws are tested by.
+    #: Name of the public check that tests these laws.
     check: ClassVar[str]
 
     def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -108,11 +109,11 @@ class Laws(ABC):
         Args:
             max_examples: see the checks.
             leave_out: names of laws that the user leaves out.
-            not_meant: names of laws that are not meant for the thing, by its settings.
+            not_meant: names of laws that do not apply, by the settings of the check.
 
         Raises:
-            ValueError: ``leave_out`` names something else.
-            AssertionError: laws broke; the message says of each what was found.
+            ValueError: ``leave_out`` names an unknown law.
+            AssertionError: a law does not hold; the message describes each failure.
         """
         left_out = {leave_out} if isinstance(leave_out, str) else set(leave_out)
         known = [name for name in self.laws() if name != "smoke"]
@@ -122,6 +123,7 @@ class Laws(ABC):
                 f"got {', '.join(unknown)}"
             )
         hold_law(self.smoke, max_examples)
+        # All laws are tested before the error: one report of everything saves many runs.
         broken: list[AssertionError] = []
         for name in known:
             if name not in left_out and name not in set(not_meant):
@@ -144,11 +146,11 @@ class Laws(ABC):
             )
 
     def skip(self, name: str, reason: str) -> None:
-        """Note that a law could not be tested; the user is warned of it."""
+        """Note that a law could not be tested, for a warning to the user."""
         self._skipped[name] = reason
 
     def build(self) -> Any:
-        """The thing; its arguments are copied, so that nothing of the user's is changed."""
+        """Make the object from copies of its arguments, so that the user's stay unchanged."""
         return self.make(copy.deepcopy(self.arguments))
 
     def make(self, arguments: dict[str, Any]) -> Any:
@@ -157,19 +159,19 @@ class Laws(ABC):
 
     @abstractmethod
     def smoke(self, draw: Draw) -> None:
-        """A law too, the first: without it no other can hold."""
+        """The first law: the object can be made and used once."""
 
 
 class Subject(Laws):
-    """A kind of part under its laws.
+    """Base class for the laws of a kind of part.
 
     Args:
         factory: makes the part.
-        arguments: for the factory.
-        dtypes: the types of less than double precision that the part is to know.
+        arguments: arguments for the factory.
+        dtypes: floating-point types besides float64 that the part must support.
     """
 
-    #: What the part must be; ``None``, if only what it does counts.
+    #: Class that the part must have; ``None`` if only its behaviour counts.
     kind: ClassVar[type | None] = None
 
     def __init__(
@@ -184,23 +186,23 @@ class Subject(Laws):
             raise ValueError(f"dtypes must be floating-point types, one or more; got {dtypes}")
 
     def build(self, dtype: torch.dtype = torch.float64, training: bool = False) -> Any:
-        """The part, of a type and in a mode."""
+        """Make the part, in a floating-point type and a mode."""
         return super().build().to(dtype).train(training)
 
     @abstractmethod
     def inputs(self, draw: Draw, special: bool = False) -> Any:
-        """What the part is given: a structure of tensors, batch first."""
+        """Draw inputs of the part: a structure of tensors, batch first."""
 
     @abstractmethod
     def run(self, part: Any, inputs: Any) -> Any:
-        """What the part makes of it: a structure of tensors, batch first."""
+        """Outputs of the part: a structure of tensors, batch first."""
 
     def results(self, part: Any, inputs: Any) -> Any:
-        """Everything that comes back, a state too."""
+        """All results of the part, states too; the default is the outputs."""
         return self.run(part, inputs)
 
     def interrupted(self, part: Any, inputs: Any, interlude: Callable[[], None]) -> Any:
-        """As :meth:`run`, with something else done before or in between."""
+        """Outputs as in :meth:`run`, with an interlude before the run or within it."""
         interlude()
         return self.run(part, inputs)
 
@@ -209,12 +211,13 @@ class Subject(Laws):
         part = self.build()
         if self.kind is not None:
             assert isinstance(part, self.kind), (
-                f"got a {type(part).__name__}, which is no {self.kind.__name__}"
+                f"expected a {self.kind.__name__}; got a {type(part).__name__}"
             )
         self.run(part, self.inputs(draw))
 
     @law("what a call keeps on self never changes a later one")
     def nothing_kept(self, draw: Draw) -> None:
+        # Two parts of the same seed: one of them runs other inputs in between.
         training = draw(st.booleans())
         seed = torch.initial_seed()
         part = self.build(training=training)
@@ -247,6 +250,7 @@ class Subject(Laws):
         kept = map_state(copied, outputs)
         self.run(part, inputs)
         assert_equal(outputs, kept, "outputs of the first call after a second one")
+        # Autograd itself finds tensors that were saved for it and changed afterwards.
         gradients(outputs, differentiated(inputs))
 
     @law("batch neighbours never change a result")
@@ -276,6 +280,7 @@ class Subject(Laws):
         torch.manual_seed(0)
         before = torch.get_rng_state()
         result = self.run(part, map_state(copied, inputs))
+        # Only a part that drew nothing must agree.
         if torch.equal(torch.get_rng_state(), before):
             expected = self.run(part.eval(), map_state(copied, inputs))
             assert_close(result, expected, "in training and in evaluation")
@@ -307,19 +312,20 @@ class Subject(Laws):
             return projection(self.run(part, inputs))
 
         sources = {"inputs": differentiated(inputs), "parameters": parameters}
-        # Inputs move by a share of themselves: they stay on their side of 0, and in their range.
+        # Inputs move in proportion to their size, so that they keep their sign and their range.
         moves = {
             "inputs": [source.detach() * random(source) for source in sources["inputs"]],
             "parameters": [random(source) for source in parameters],
         }
         total = value()
         outputs = [output.detach().double() for output in tensors_of(self.run(part, inputs))]
-        # What is infinite counts 0; a difference of great numbers is rounded with them.
+        # Large outputs have large rounding errors, and so have their differences: the tolerance
+        # grows with them. Infinite outputs count as 0.
         greatest = max(
             [output[output.isfinite()].abs().max().item() for output in outputs if output.numel()],
             default=0.0,
         )
-        # All before anything moves: what was saved for the backward pass must be as it was.
+        # The backward pass comes before any tensor moves, since it needs the saved ones unchanged.
         analytic = {name: _gradients(total, tensors) for name, tensors in sources.items()}
         for name, tensors in sources.items():
             along = [
@@ -352,6 +358,7 @@ class Subject(Laws):
         file = io.BytesIO()
         torch.save(part.state_dict(), file)
         file.seek(0)
+        # Another seed, and then other numbers, so that nothing agrees by chance.
         torch.manual_seed(torch.initial_seed() + 1 + draw(strategies.seeds()) // 2)
         other = self.build()
         with torch.no_grad():
@@ -367,7 +374,8 @@ class Subject(Laws):
     def autocast(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=draw(st.booleans()))
         half = draw(st.sampled_from((torch.bfloat16, torch.float16)))
-        given = draw(st.sampled_from((half, torch.float32)))  # of a linear layer, or of a state
+        # Under autocast, inputs from a linear layer have 16 bits, states have 32.
+        given = draw(st.sampled_from((half, torch.float32)))
 
         def like_autocast(tensor: Tensor) -> Tensor:
             return differentiable(tensor.to(given) if tensor.is_floating_point() else tensor)
@@ -382,7 +390,7 @@ class Subject(Laws):
             assert dtypes == first, f"a state of {first} became one of {dtypes} under {half}"
 
     def states(self, part: Any, inputs: Any) -> list[Any]:
-        """The first state, and those after some steps; none of a kind that has none."""
+        """States before and after some steps; empty for parts without a state."""
         return []
 
     def batch_shape(self, inputs: Any) -> tuple[int, ...]:
@@ -390,7 +398,7 @@ class Subject(Laws):
         return (len(tensors_of(inputs)[0]),)
 
     def select(self, position: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-        """Takes one example of the batch, as a batch of 1."""
+        """A function that takes one example of the batch, as a batch of 1."""
         return lambda tensor: tensor[position[0] : position[0] + 1]
 
     def _seeded_run(
@@ -418,7 +426,7 @@ def hold_law(method: Callable[[Draw], None], max_examples: int | None) -> None:
 
     profile = settings()
     examples = profile.max_examples if max_examples is None else max_examples
-    # Tensors take their time, and a busy machine takes more.
+    # Hypothesis raises errors for slow draws; tensors are slow, more so on a busy machine.
     patient = {HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example}
     run = settings(
         profile,
@@ -428,7 +436,7 @@ def hold_law(method: Callable[[Draw], None], max_examples: int | None) -> None:
         database=None,
         deadline=None,
         report_multiple_bugs=False,
-        # An explanation by the lines that ran costs much and shows the insides of torch.
+        # The phase ``explain`` traces all lines, also those of torch, and takes long.
         phases=[phase for phase in profile.phases if phase is not Phase.explain],
     )(given(st.data())(test))
     try:
@@ -448,11 +456,11 @@ class Pointwise(Subject):
         return shape
 
     def select(self, position: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-        """Takes one example of the batch, without any leading dim."""
+        """A function that takes one example of the batch, without leading dims."""
         return lambda tensor: tensor[position]
 
 
-# -- structures of tensors, and what is asserted of them -------------------------------------------
+# -- structures of tensors, and assertions about them ----------------------------------------------
 
 
 def tensors_of(state: Any) -> list[Tensor]:
@@ -476,24 +484,24 @@ def single(tensor: Tensor) -> Tensor:
 
 
 def differentiable(tensor: Tensor) -> Tensor:
-    """A copy that wants a gradient; not a leaf, so that it could be modified in place."""
+    """A copy that requires a gradient; not a leaf, so that a part could modify it in place."""
     if not tensor.is_floating_point():
         return tensor.clone()
     return tensor.detach().clone().requires_grad_() * 1
 
 
 def differentiated(state: Any) -> list[Tensor]:
-    """The tensors of a state that want a gradient."""
+    """Tensors of a state that require a gradient."""
     return [tensor for tensor in tensors_of(state) if tensor.requires_grad]
 
 
 def per_query(tensor: Tensor, count: int) -> Tensor:
-    """``[*B, N, K] -> [*B, Q, N, K]``: a memory of its own for each query."""
+    """Repeat a memory for each query: ``[*B, N, K] -> [*B, Q, N, K]``."""
     return tensor.unsqueeze(-3).expand(*tensor.shape[:-2], count, -1, -1)
 
 
 def projection(outputs: Any) -> Tensor:
-    """A random projection of ``outputs``, always the same, a scalar; what is infinite counts 0."""
+    """A fixed random projection of outputs to a scalar; infinite numbers count as 0."""
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros((), dtype=torch.float64)
     for output in tensors_of(outputs):
@@ -507,7 +515,7 @@ def projection(outputs: Any) -> Tensor:
 
 
 def gradients(outputs: Any, sources: list[Any]) -> list[Tensor]:
-    """Gradient of the :func:`projection` of ``outputs``; 0 for a source that wants none."""
+    """Gradients of the :func:`projection` of outputs; 0 for sources that require none."""
     return _gradients(projection(outputs), sources)
 
 
@@ -524,7 +532,7 @@ def _gradients(total: Tensor, sources: list[Any]) -> list[Tensor]:
 
 
 def identical(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are bit-equal; NaN has laws of its own, and is equal to itself here."""
+    """Whether two tensors have equal bits; NaN counts as equal to NaN."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(((one == other) | (one != one) & (other != other)).all())
@@ -568,14 +576,20 @@ def assert_shape(tensor: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
 
 
 def assert_weights(weights: Tensor, mask: Tensor | None, whole: bool = True) -> None:
-    """Rows are >= 0 and sum to 1 (at most, if not whole), or 0 where nothing may be addressed."""
+    """Assert that rows are >= 0 and sum to 1, or to 0 without an open slot.
+
+    Args:
+        weights: ``[*B, Q, N]``.
+        mask: bool, True = may be addressed; ``None`` = every slot may.
+        whole: False = rows sum to at most 1.
+    """
     assert (weights >= 0).all(), f"weights below 0, or NaN: {weights}"
     mass = weights.double().sum(-1)
     expected = torch.ones_like(mass)
     if mask is not None:
         expected = expected.where(mask.any(-1), 0.0)
     epsilon = torch.finfo(weights.dtype).eps
-    # What is rounded once, at the end, errs less than each entry: half precision is for results.
+    # 16-bit weights are computed in float32 and rounded once, so their errors do not add up.
     terms = weights.shape[-1] if weights.dtype in (torch.float32, torch.float64) else 1
     tolerance = 2 * terms * epsilon
     close = (mass - expected).abs() <= tolerance

@@ -1,4 +1,4 @@
-"""Checks of objectives, and of a fast path against its plain definition."""
+"""Checks of objectives, and of fast twins against their definitions."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class _ObjectiveSubject(Laws):
         self.width = width
 
     def inputs(self, draw: Draw, objective: Objective) -> _Answered:
-        """Logits ``[B, T, O]``, targets of their form that other logits would answer, a mask."""
+        """Logits ``[B, T, O]``, targets made from other logits, and a mask."""
         batch, steps = draw(strategies.sizes(3, 4)), draw(strategies.sizes(4, 5))
         shape = (batch, steps, self.width)
         logits = draw(strategies.tensors(shape, special=False))
-        # Other ones in any case, also where Hypothesis draws the same seed twice.
+        # The seed plus 1, since Hypothesis may draw the same seed twice.
         generator = torch.Generator().manual_seed(draw(strategies.seeds()) + 1)
         others = torch.randn(shape, generator=generator, dtype=logits.dtype)
         return _Answered(logits, objective.answer(others), lengths_mask(draw, batch, steps))
@@ -60,7 +60,7 @@ class _ObjectiveSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         objective = self.build()
         assert isinstance(objective, Objective), (
-            f"got a {type(objective).__name__}, which is no Objective"
+            f"expected an Objective; got a {type(objective).__name__}"
         )
         logits, targets, mask = self.inputs(draw, objective)
         objective.losses(logits, targets)
@@ -76,6 +76,8 @@ class _ObjectiveSubject(Laws):
             f"losses {list(losses.shape)}, expected {list(logits.shape[:2])}"
         )
         assert torch.isfinite(losses).all(), f"losses {losses}"
+        # One step's loss must not depend on other steps: truncated back-propagation and masks rely
+        # on it.
         row, step = (draw(st.integers(0, size - 1)) for size in losses.shape)
         (gradient,) = gradients(losses[row, step], [logits])
         reached = gradient.any(-1)
@@ -118,6 +120,7 @@ class _ObjectiveSubject(Laws):
     def padding(self, draw: Draw) -> None:
         objective = self.build()
         logits, targets, mask = self.inputs(draw, objective)
+        # Other logits and other targets in the padding, so that any use of them shows.
         others, other_targets = -3 * logits, objective.answer(-logits)
         scores = objective.scores(logits, targets, mask)
         changed = objective.scores(
@@ -139,7 +142,7 @@ class _ObjectiveSubject(Laws):
     def monitored(self, draw: Draw) -> None:
         objective = self.build()
         logits, targets, mask = self.inputs(draw, objective)
-        # Better ones, by the objective's own loss.
+        # Better logits, by descent on the objective's own loss.
         better = logits.clone()
         for _ in range(50):
             better.requires_grad_()
@@ -173,22 +176,21 @@ def check_objective(
 ) -> None:
     """Check that an objective keeps every law of objectives.
 
-    A loss a step, of the logits of that step alone, less after a step down its gradient; answers of
-    the form of the targets; a finite score a sequence, in which padding does not count, and the
-    monitored one of them the lower the better; nothing modified in place.
+    The loss of a step depends on the logits of that step alone, and falls along its gradient.
+    Answers have the form of the targets. Each score is one finite number for a sequence, and
+    padding does not count. The monitored score improves as it falls. Nothing is modified in place.
 
     Args:
-        objective: a class, or a function that makes the objective.
-        width: O, of the logits ``[B, T, O]``; targets are what the objective answers to others.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``objective``.
+        objective: class of the objective, or a function that makes it.
+        width: O, width of the logits ``[B, T, O]``; targets are the answers to other logits.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``objective``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the objective can't be called.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is not a class or function that makes the objective.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_objective(Tokens, label_smoothing=0.1)``
@@ -209,7 +211,7 @@ class _KernelSubject(Laws):
         inputs: SearchStrategy[Any],
         tolerance: float,
     ) -> None:
-        # What is tested is a pair of functions, which may be modules: nothing is to be made.
+        # A pair of functions, which may be modules: there is nothing to make.
         super().__init__(lambda: (fast, naive), {})
         self.strategy = inputs
         self.tolerance = tolerance
@@ -260,11 +262,13 @@ class _KernelSubject(Laws):
         inputs = self.inputs(draw, differentiable)
         sources = differentiated(inputs)
 
+        # The gradient of a projection of the first gradients.
         def twice(function: Callable[..., Any]) -> list[Tensor]:
             total = projection(function(*inputs))
             first = torch.autograd.grad(total, sources, create_graph=True, allow_unused=True)
             return gradients([each for each in first if each is not None], sources)
 
+        # A fast path may refuse second derivatives, but must not give wrong ones.
         expected = twice(naive)
         try:
             result = twice(fast)
@@ -275,6 +279,7 @@ class _KernelSubject(Laws):
     @law("a second call gives the same numbers, and the first keeps its own", examples=4)
     def second_call(self, draw: Draw) -> None:
         fast, _ = self.build()
+        # A kernel with buffers of its own may overwrite the first result in a second call.
         inputs, others = (self.inputs(draw, differentiable) for _ in range(2))
         before = map_state(copied, inputs)
         first = fast(*inputs)
@@ -301,24 +306,24 @@ def check_kernel(
     leave_out: Iterable[str] = (),
     max_examples: int | None = None,
 ) -> None:
-    """Check that a fast path gives what its plain definition gives.
+    """Check that a fast path agrees with its plain definition.
 
-    Values, gradients, values without gradients, second derivatives (or an error in their place),
-    types; a second call gives the same, and nothing is modified in place.
+    Both have the same values, with and without gradients, the same gradients, the same types and
+    the same second derivatives (an error in their place is allowed). A second call gives the same
+    result. Nothing is modified in place.
 
     Args:
         fast: a function of tensors, or a module.
-        naive: the plain definition, of the same arguments.
-        inputs: a strategy for the arguments: a tensor, or a tuple of (tuples of) tensors. Better
-            in double precision, in which both must be the same but for rounding.
-        tolerance: the relative difference that is rounding.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
+        naive: the plain definition, with the same arguments.
+        inputs: a strategy for the arguments: a tensor, or a tuple of (tuples of) tensors,
+            preferably in double precision.
+        tolerance: relative difference that counts as rounding.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_kernel(fast, naive, st.tuples(tensors((2, 3)), tensors((3, 4))))``

@@ -1,4 +1,4 @@
-"""Checks of what takes steps over explicit state: controllers, memory accesses, models."""
+"""Checks of parts that take steps over explicit state: cells, memory accesses, models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from unittest import mock
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memnets import fast, functional
 from memnets.batches import BEGIN, END, Batch
-from memnets.core import Addressing, Controller, MemoryAccess, Normalizer, map_state
+from memnets.core import Addressing, Cell, Controller, MemoryAccess, Normalizer, map_state
 from memnets.testing import strategies
 from memnets.testing.laws import (
     LOW_PRECISION,
@@ -43,18 +43,18 @@ from memnets.testing.laws import (
 if TYPE_CHECKING:
     from memnets.models import Model
 
-__all__ = ["check_access", "check_controller", "check_model", "check_pointer"]
+__all__ = ["check_access", "check_cell", "check_controller", "check_model", "check_pointer"]
 
 
 class _Sequences(NamedTuple):
-    """What comes before the first step, ``[B, S, ...]``, and the steps, ``[B, T, ...]``."""
+    """A source, ``[B, S, ...]``, and the steps after it, ``[B, T, ...]``."""
 
     source: Tensor
     steps: Tensor
 
 
 class _Recurrent(Subject):
-    """A kind of part that takes steps over explicit state."""
+    """Base class for the laws of parts that take steps over explicit state."""
 
     @abstractmethod
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
@@ -77,7 +77,7 @@ class _Recurrent(Subject):
         return _Sequences(source, self.following(draw, source, time))
 
     def reading(self, draw: Draw, batch: int, time: int) -> Tensor:
-        """What comes before the first step, ``[B, S, ...]``."""
+        """A source, ``[B, S, ...]``."""
         return self.sequence(draw, batch, time)
 
     def following(self, draw: Draw, source: Tensor, time: int) -> Tensor:
@@ -85,13 +85,14 @@ class _Recurrent(Subject):
         return self.sequence(draw, len(source), time)
 
     def run(self, part: Any, inputs: _Sequences) -> Tensor:
-        """Outputs alone: what holds for states has laws of its own."""
+        """Outputs alone; states have laws of their own."""
         return self.advance(part, inputs.steps, self.start(part, inputs.source))[0]
 
     def results(self, part: Any, inputs: _Sequences) -> Any:
         return self.advance(part, inputs.steps, self.start(part, inputs.source))
 
     def interrupted(self, part: Any, inputs: _Sequences, interlude: Callable[[], None]) -> Any:
+        # The interlude comes between two halves: a part must not keep anything but its state.
         half = inputs.steps.shape[1] // 2
         state, outputs = self.start(part, inputs.source), None
         if half:
@@ -106,7 +107,7 @@ class _Recurrent(Subject):
         _, state = self.advance(part, steps[:, :2], self.start(part, source))
         state = map_state(differentiable, state)
         sources = differentiated(state)
-        if not sources:  # it has no past
+        if not sources:  # a part without a past
             return
         late = self.advance(part, steps[:, 2:], state)[0][:, -1]
         reached = [gradient.flatten(1).any(1) for gradient in gradients(late, sources)]
@@ -137,6 +138,7 @@ class _Recurrent(Subject):
         part = self.build()
         batch = draw(strategies.sizes(3, 4))
         inputs = self.inputs(draw, batch=batch)
+        # Rows may be left out, repeated and reordered, as a search does.
         rows = st.lists(st.integers(0, batch - 1), min_size=1, max_size=batch + 1)
         index = torch.tensor(draw(rows))
         _, state = self.advance(part, inputs.steps, self.start(part, inputs.source))
@@ -154,7 +156,7 @@ class _Recurrent(Subject):
 
 
 class _Chunked(_Recurrent):
-    """A kind of part that takes many steps at once."""
+    """Base class for the laws of parts that can take many steps at once."""
 
     def step(self, part: Any, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step, ``[B, ...] -> [B, O]``."""
@@ -168,6 +170,7 @@ class _Chunked(_Recurrent):
         sizes: list[int] = []
         while sum(sizes) < steps.shape[1]:
             sizes.append(draw(st.integers(1, steps.shape[1] - sum(sizes))))
+        # Single steps are the definition of a cell; the rest must agree with them.
         state = self.start(part, source)
         at_once = self.advance(part, steps, state)
         outputs = []
@@ -188,7 +191,7 @@ class _Chunked(_Recurrent):
 
 
 class _Started(_Recurrent):
-    """A kind of part whose first state comes of nothing."""
+    """Base class for the laws of parts with an ``initial_state``."""
 
     def start(self, part: Any, source: Tensor) -> Any:
         return part.initial_state(len(source))
@@ -198,7 +201,7 @@ class _Started(_Recurrent):
         part = self.build()
         source, steps = map_state(differentiable, self.inputs(draw, batch=2, time=4))
         outputs, state = self.advance(part, steps, self.start(part, source))
-        if not tensors_of(state):  # it has no past
+        if not tensors_of(state):  # a part without a past
             return
         (gradient,) = gradients(outputs[:, -1], [steps])
         reached = gradient.flatten(2).any(2)
@@ -211,6 +214,8 @@ class _Started(_Recurrent):
         batch = draw(strategies.sizes(3, 4))
         source, steps = self.inputs(draw, batch=batch, time=4)
         taken = torch.tensor(draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
+        # A choice is right if what follows is right: states may differ in parts that nobody reads,
+        # such as closed slots.
         _, before = self.advance(part, steps[:, :1], self.start(part, source))
         _, after = self.advance(part, steps[:, 1:2], before)
         chosen = part.choose(taken, after, before)
@@ -224,7 +229,7 @@ class _Started(_Recurrent):
     def placement(self, draw: Draw) -> None:
         batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(self.dtypes))
         for device in ("cpu", "meta"):
-            # A copy, since a part of the part may be that of the caller, and nothing comes back.
+            # A copy: the move to "meta" loses all numbers, and a submodule may be the caller's.
             part = copy.deepcopy(self.build(dtype)).to(device)
             for tensor in tensors_of(part.initial_state(batch)):
                 assert tensor.device.type == device, f"{tensor.device}, expected {device}"
@@ -232,34 +237,206 @@ class _Started(_Recurrent):
                 assert tensor.dtype == expected, f"{tensor.dtype}, expected {expected}"
 
 
-class _ControllerSubject(_Started, _Chunked):
-    check = "check_controller"
-    kind = Controller
-    input_size = 3
+class _CellSubject(_Started, _Chunked):
+    """Any cell that is made from the width of its input."""
+
+    check = "check_cell"
+    kind: ClassVar[type | None] = Cell
+    sourced = False
+    input_size = 4
 
     def make(self, arguments: dict[str, Any]) -> Any:
         return self.factory(self.input_size, **arguments)
 
+    def width(self) -> int:
+        """Width of the input of a step."""
+        return self.input_size
+
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
-        tensor: Tensor = draw(strategies.tensors((batch, time, self.input_size), special=False))
+        tensor: Tensor = draw(strategies.tensors((batch, time, self.width()), special=False))
         return tensor
 
-    def advance(self, part: Controller, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return part.unroll(steps, state)
+    def start(self, part: Any, source: Tensor) -> Any:
+        return part.start(source) if self.sourced else part.initial_state(len(source))
 
-    def step(self, part: Controller, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def advance(
+        self, part: Any, steps: Tensor, state: Any, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        result: tuple[Tensor, Any] = part.unroll(steps, state, mask)
+        return result
+
+    def step(self, part: Any, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         result: tuple[Tensor, Any] = part(inputs, state)
         return result
 
+    @law("a step gives [B, output_size]")
+    def shape(self, draw: Draw) -> None:
+        self._shape(draw, "output_size")
+
+    def _shape(self, draw: Draw, size: str) -> None:
+        part = self.build(training=draw(st.booleans()))
+        assert part.input_size == self.width(), f"input_size is {part.input_size}"
+        source, steps = self.inputs(draw)
+        state = self.start(part, source)
+        for one, _ in (part(steps[:, 0], state), part.step(steps[:, 0], state)):
+            assert_shape(one, (len(steps), getattr(part, size)), steps)
+        many, _ = self.advance(part, steps, state)
+        assert_shape(many, (*steps.shape[:2], getattr(part, size)), steps)
+
+    @law("steps that a sequence skips leave no trace")
+    def skipped(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw, batch=3, time=4))
+        rest = differentiable(self.following(draw, source, 2))
+        mask = _steps_taken(draw, *steps.shape[:2])
+        sizes = draw(st.sampled_from([[1, 3], [2, 2], [3, 1], [1, 2, 1]]))
+        sources = [*differentiated((source, steps, rest)), *part.parameters()]
+
+        def one_by_one(state: Any) -> tuple[Tensor, Any]:
+            outputs = []
+            for inputs, taken in zip(steps.unbind(1), mask.unbind(1), strict=True):
+                output, after = self.step(part, inputs, state)
+                state = part.choose(taken, after, state)
+                outputs.append(output)
+            return torch.stack(outputs, 1), state
+
+        def in_chunks(state: Any) -> tuple[Tensor, Any]:
+            outputs = []
+            for inputs, taken in zip(steps.split(sizes, 1), mask.split(sizes, 1), strict=True):
+                output, state = self.advance(part, inputs, state, taken)
+                outputs.append(output)
+            return torch.cat(outputs, 1), state
+
+        ways = {
+            "all at once": lambda state: self.advance(part, steps, state, mask),
+            "one by one": one_by_one,
+            f"in chunks of {sizes}": in_chunks,
+        }
+        expected = self._each_alone(part, source, steps, mask, rest)
+        expected_gradients = gradients(expected, sources)
+        for name, way in ways.items():
+            outputs, state = way(self.start(part, source))
+            # Where a step is skipped, the output may be anything.
+            outputs = outputs.where(mask.unsqueeze(-1), 0.0)
+            result = outputs, self.advance(part, rest, state)[0]
+            what = f"with the mask {mask.int().tolist()}, {name}, and without the skipped steps"
+            assert_close(result, expected, f"outputs {what}")
+            assert_close(gradients(result, sources), expected_gradients, f"gradient {what}")
+
+    def _each_alone(
+        self, part: Any, source: Tensor, steps: Tensor, mask: Tensor, rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of each sequence at the steps that it takes, 0 at others; and those after."""
+        outputs, later = [], []
+        for row, taken in enumerate(mask):
+            one = slice(row, row + 1)
+            state = self.start(part, source[one])
+            places = torch.zeros(len(taken), int(taken.sum()), dtype=steps.dtype)
+            places[taken] = torch.eye(places.shape[1], dtype=steps.dtype)
+            after = None
+            if places.shape[1]:
+                after, state = self.advance(part, steps[one][:, taken], state)
+            later.append(self.advance(part, rest[one], state)[0])
+            empty = later[-1].new_zeros(1, len(taken), later[-1].shape[-1])
+            outputs.append(empty if after is None else places @ after)
+        return torch.cat(outputs), torch.cat(later)
+
+    @law("the fast path and the plain one agree")
+    def fast_path(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw))
+        state = map_state(differentiable, self.start(part, source))
+        sources = [*differentiated((steps, state)), *part.parameters()]
+
+        def by_steps() -> tuple[Tensor, Any]:
+            after, outputs = state, []
+            for inputs in steps.unbind(1):
+                output, after = part.step(inputs, after)
+                outputs.append(output)
+            return torch.stack(outputs, 1), after
+
+        for way in (by_steps, lambda: self.advance(part, steps, state)):
+            quick = way()
+            with fast.naive():
+                plain = way()
+            assert_close(quick, plain, "outputs and state")
+            assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
+
+    @law("padding of the source never changes a result")
+    def source_padding(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=3)
+        lengths = [draw(st.integers(1, source.shape[1])) for _ in range(len(source))]
+        mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+        padded, _ = self.advance(part, steps, part.start(source, mask))
+        for row, length in enumerate(lengths):
+            one = slice(row, row + 1)
+            alone, _ = self.advance(part, steps[one], part.start(source[one, :length]))
+            what = f"outputs with {length} steps of {source.shape[1]} of the source"
+            assert_close(padded[one], alone, what)
+
+
+def _steps_taken(draw: Draw, batch: int, time: int) -> Tensor:
+    """A mask with holes: one step that nobody takes, and at times a sequence that takes none."""
+    rows = st.lists(st.booleans(), min_size=time, max_size=time)
+    mask = torch.tensor([draw(rows) for _ in range(batch)])
+    # The simplest mask of all is of one kind; two rows of another make it tell something.
+    mask[0] ^= torch.arange(time) % 2 == 0
+    mask[1] = True
+    mask[:, draw(st.integers(0, time - 1))] = False
+    return mask
+
+
+def check_cell(
+    cell: Callable[..., Cell],
+    *,
+    size: int = 4,
+    sourced: bool = False,
+    dtypes: Iterable[torch.dtype] = LOW_PRECISION,
+    leave_out: Iterable[str] = (),
+    max_examples: int | None = None,
+    **arguments: Any,
+) -> None:
+    """Check that a cell keeps every law of cells.
+
+    Shapes; all steps at once, one by one and in any chunks give the same numbers, gradients too,
+    and so they do with a mask: a step that a sequence skips leaves no trace; the fast path and the
+    plain one agree; batch neighbours never change a result; the batch comes first in the state,
+    and a first one has the precision and the device of the cell; the gradient reaches every
+    parameter; nothing is kept on self or modified in place.
+
+    Args:
+        cell: a class, or a function that makes the cell, from the width of its input.
+        size: width of the input.
+        sourced: whether the cell looks at a source: its first state is then ``start(source)``, of
+            vectors as wide as its input.
+        dtypes: the types of less than double precision that the cell is to know.
+        leave_out: names of laws to leave out; a name that there is not gets a list of those.
+        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
+            given.
+        **arguments: for ``cell``, besides the width of the input.
+
+    Raises:
+        AssertionError: laws broke; the message says of each what was found.
+        TypeError: what should make the part is a part.
+        ValueError: ``leave_out`` names a law that there is not.
+
+    Example:
+        ``check_cell(SelfAttention, heads=2)``
+    """
+    subject = _CellSubject(cell, arguments, dtypes)
+    subject.input_size, subject.sourced = size, sourced
+    subject.hold(max_examples, leave_out, [] if sourced else ["source_padding"])
+
+
+class _ControllerSubject(_CellSubject):
+    check = "check_controller"
+    kind = Controller
+    input_size = 3
+
     @law("a step gives [B, hidden_size]")
     def shape(self, draw: Draw) -> None:
-        part = self.build(training=draw(st.booleans()))
-        assert part.input_size == self.input_size, f"input_size is {part.input_size}"
-        source, steps = self.inputs(draw)
-        hidden, _ = part(steps[:, 0], self.start(part, source))
-        assert_shape(hidden, (len(steps), part.hidden_size), steps)
-        hiddens = self.run(part, _Sequences(source, steps))
-        assert_shape(hiddens, (*steps.shape[:2], part.hidden_size), steps)
+        self._shape(draw, "hidden_size")
 
 
 def check_controller(
@@ -272,41 +449,45 @@ def check_controller(
 ) -> None:
     """Check that a controller keeps every law of controllers.
 
-    Shapes; all steps at once, one by one and in any chunks give the same numbers, gradients too;
-    batch neighbours never change a result; the batch comes first in the state, and a first one has
-    the precision and the device of the controller; the gradient reaches every parameter; nothing is
-    kept on self or modified in place.
+    The laws of :func:`check_cell` hold, and the output has the width ``hidden_size``.
 
     Args:
-        controller: a class, or a function that makes the controller, from the width of its input.
-        dtypes: the types of less than double precision that the controller is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``controller``, besides the width of the input.
+        controller: class of the controller, or a function that makes it from its input's width.
+        dtypes: floating-point types besides float64 that the controller must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``controller``, besides the width of the input.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_controller(LSTM, hidden_size=8)``
     """
-    _ControllerSubject(controller, arguments, dtypes).hold(max_examples, leave_out)
+    subject = _ControllerSubject(controller, arguments, dtypes)
+    subject.hold(max_examples, leave_out, ["source_padding"])
 
 
-class _AccessSubject(_Started):
-    """The width of the interface is known when the part is built: a part is built to ask for it."""
+class _AccessSubject(_CellSubject):
+    """Laws of memory accesses; a part is built to ask for the width of its interface."""
 
     check = "check_access"
     kind = MemoryAccess
 
     @functools.cached_property
     def interface_size(self) -> int:
+        # Only a finished part knows it. The extra part must not move the random generator.
         with torch.random.fork_rng(devices=[]):
             size: int = self.build().interface_size
         return size
+
+    def make(self, arguments: dict[str, Any]) -> Any:
+        return self.factory(**arguments)
+
+    def width(self) -> int:
+        return self.interface_size
 
     def sequence(
         self,
@@ -316,27 +497,17 @@ class _AccessSubject(_Started):
         dtype: torch.dtype = torch.float64,
         special: bool = False,
     ) -> Tensor:
-        # No gradient beyond the reach of the type: a strength multiplies a sharpness, a key and a
-        # value, and each of them may be extreme.
+        # The true gradient must fit the type: a strength multiplies a sharpness, a key and a value,
+        # and each of the four may be extreme.
         end = strategies.magnitude(dtype, 4)
         low, high = (-end, end) if special else (None, None)
         shape = (batch, time, self.interface_size)
         interfaces: Tensor = draw(strategies.tensors(shape, dtype, low, high, special))
         return interfaces
 
-    def advance(self, part: MemoryAccess, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
-        outputs = []
-        for interface in steps.unbind(1):
-            vectors, state = part(interface, state)
-            outputs.append(vectors)
-        return torch.stack(outputs, 1), state
-
     @law("a step gives [B, read_size]")
     def shape(self, draw: Draw) -> None:
-        part = self.build(training=draw(st.booleans()))
-        source, steps = self.inputs(draw)
-        vectors, _ = part(steps[:, 0], self.start(part, source))
-        assert_shape(vectors, (len(steps), part.read_size), steps)
+        self._shape(draw, "read_size")
 
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
@@ -346,9 +517,9 @@ class _AccessSubject(_Started):
         steps = self.sequence(draw, batch, draw(strategies.sizes(2, 3)), dtype, special=True)
         state = part.initial_state(batch)
         for interface in steps.unbind(1):
-            # A step at a time: over many steps even the true gradient may be too great.
+            # The gradient of one step at a time: over several, even the true one may overflow.
             interface, state = map_state(differentiable, (interface, state))
-            vectors, next_state = part(interface, state)
+            vectors, next_state = part.step(interface, state)
             assert_finite((vectors, next_state), "what is read and the state")
             sources = [*differentiated((interface, state)), *part.parameters()]
             assert_finite(gradients((vectors, next_state), sources), "gradient")
@@ -363,18 +534,6 @@ class _AccessSubject(_Started):
         missed = (~reached).nonzero().flatten().tolist()
         assert reached.all(), f"no gradient for entries {missed} of the interface"
 
-    @law("the fast path and the plain one agree")
-    def fast_path(self, draw: Draw) -> None:
-        part = self.build()
-        source, steps = map_state(differentiable, self.inputs(draw))
-        state = map_state(differentiable, self.start(part, source))
-        sources = [*differentiated((steps, state)), *part.parameters()]
-        quick = self.advance(part, steps, state)
-        with fast.naive():
-            plain = self.advance(part, steps, state)
-        assert_close(quick, plain, "outputs and state")
-        assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
-
     @law("steps change every part of the state", examples=3)
     def writes(self, draw: Draw) -> None:
         part = self.build()
@@ -384,6 +543,7 @@ class _AccessSubject(_Started):
         for number, (old, new) in enumerate(
             zip(tensors_of(before), tensors_of(after), strict=True)
         ):
+            # A tensor of the state that no step changes is a slip: it belongs on the module.
             same = old.shape == new.shape and bool((old == new).all())
             assert not same, f"tensor {number} of the state, {list(old.shape)}, is as at the start"
 
@@ -392,6 +552,7 @@ class _AccessSubject(_Started):
         part = self.build(training=draw(st.booleans()))
         source, steps = self.inputs(draw)
         state = self.start(part, source)
+        # A fast twin runs no addressing, so there would be nothing to watch.
         with fast.naive(), _weights_inside(part) as found:
             for step in range(steps.shape[1]):
                 _, state = self.advance(part, steps[:, step : step + 1], state)
@@ -414,6 +575,7 @@ class _AccessSubject(_Started):
         settable = isinstance(getattr(part, "slots", None), int)
         if settable:
             self._more_slots(draw, part)
+        # Without the attribute ``slots``, look for an argument that makes the state larger.
         function, named = _by_name(self.factory, self.arguments)
         numbers = [name for name, value in named.items() if type(value) is int]
         growing = [name for name in numbers if _grows_with(part, function, named, name)]
@@ -440,7 +602,7 @@ class _AccessSubject(_Started):
 def _by_name(
     factory: Callable[..., Any], arguments: dict[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What is called in the end, and all its arguments by name; none, if some have no name."""
+    """The function behind a factory, and its arguments by name; none if some have no name."""
     given: tuple[Any, ...] = ()
     if isinstance(factory, functools.partial):
         given, arguments = factory.args, {**factory.keywords, **arguments}
@@ -465,7 +627,7 @@ def _by_name(
 def _grows_with(
     part: MemoryAccess, function: Callable[..., Any], named: dict[str, Any], name: str
 ) -> bool:
-    """Whether an argument is a number of slots: with it the state grows, but no width.
+    """Whether an argument is a number of slots: the state grows with it, and no width does.
 
     Raises:
         AssertionError: a parameter grows too.
@@ -474,7 +636,7 @@ def _grows_with(
         other = function(**copy.deepcopy({**named, name: named[name] + 1}))
         widths = (other.interface_size, other.read_size)
         state = [tensor.shape for tensor in tensors_of(other.initial_state(1))]
-    except Exception:  # there may be no such part
+    except Exception:  # such a part may not exist
         return False
     first = [tensor.shape for tensor in tensors_of(part.initial_state(1))]
     if widths != (part.interface_size, part.read_size) or state == first:
@@ -489,7 +651,7 @@ def _grows_with(
 
 @contextmanager
 def _weights_inside(part: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """All weights that a part makes within the block, and where."""
+    """Collect all weights that a part makes within the context, with their places."""
     found: list[tuple[str, Tensor]] = []
 
     def watch(name: str) -> Any:
@@ -509,6 +671,7 @@ def _weights_inside(part: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
 
         return call
 
+    # Addressings and normalizers are seen by hooks; other weights where they read or write.
     with ExitStack() as stack:
         for name, module in part.named_modules():
             if isinstance(module, (Addressing, Normalizer)):
@@ -528,30 +691,27 @@ def check_access(
 ) -> None:
     """Check that a memory access keeps every law of accesses.
 
-    Shapes; batch neighbours never change a result; the batch comes first in the state, and a first
-    one has the precision and the device of the access; finite numbers and gradients for extreme
-    interfaces in float32, bfloat16 and float16; the gradient reaches every parameter and every part
-    of the interface; the fast path and the plain one agree, gradients too; no parameter depends on
-    the number of slots (for an access with an attribute ``slots``); nothing is kept on self or
-    modified in place.
+    The laws of :func:`check_cell` hold, and the output has the width ``read_size``. Results and
+    gradients are finite for extreme interfaces in float32, bfloat16 and float16. The gradient
+    reaches every entry of the interface. Steps change every part of the state. No parameter depends
+    on the number of slots (the attribute ``slots``, or an argument with which the state grows).
 
     Args:
-        access: a class, or a function that makes the access.
-        dtypes: the types of less than double precision that the access is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``access``.
+        access: class of the access, or a function that makes it.
+        dtypes: floating-point types besides float64 that the access must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``access``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_access(NTM, slots=8, width=4)``
     """
-    _AccessSubject(access, arguments, dtypes).hold(max_examples, leave_out)
+    _AccessSubject(access, arguments, dtypes).hold(max_examples, leave_out, ["source_padding"])
 
 
 class _ModelSubject(_Chunked):
@@ -590,6 +750,7 @@ class _ModelSubject(_Chunked):
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:
         part = self.build()
+        # Both runs have the same shapes, so even the bits must be equal.
         source, steps = self.inputs(draw, time=draw(st.integers(2, 4)))
         time = draw(st.integers(1, steps.shape[1] - 1))
         changed = self.following(draw, source, steps.shape[1])
@@ -603,6 +764,7 @@ class _ModelSubject(_Chunked):
         part = self.build()
         source, steps = self.inputs(draw)
         lengths = [draw(st.integers(1, source.shape[1])) for _ in range(len(source))]
+        # Steps that fit the shortest source: a pointer may not point at padding.
         steps = self.following(draw, source[:, : min(lengths)], steps.shape[1])
         mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         padded, _ = self.advance(part, steps, part.encode(source, mask))
@@ -612,7 +774,7 @@ class _ModelSubject(_Chunked):
             self.same_answers(padded[one], alone, length, source.shape[1])
 
     def same_answers(self, padded: Tensor, alone: Tensor, length: int, whole: int) -> None:
-        """Assert that logits with padding are those without, ``[1, T, O]``."""
+        """Assert that logits with and without padding are the same, ``[1, T, O]``."""
         assert_close(padded, alone, f"outputs with {length} steps of {whole}")
 
     @law("the gradient of the loss reaches every parameter")
@@ -624,7 +786,7 @@ class _ModelSubject(_Chunked):
         assert_reached(part, part.loss(Batch(source, steps, targets)))
 
     def _targets(self, part: Model, sequences: _Sequences) -> Tensor:
-        """Random targets, of the form of the model's answers; nothing that it can't answer."""
+        """Random targets in the form of the model's answers, of probability above 0."""
         with torch.no_grad():
             logits = self.run(part, sequences)
         return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
@@ -659,7 +821,7 @@ class _ModelSubject(_Chunked):
         source, steps = self.inputs(draw, batch=rows)
         rest = self.following(draw, source, 2)
         for same_source in (False, True):
-            # Beams of a source stand side by side.
+            # The rows of a source's beam stand side by side.
             read = source[torch.arange(rows) // 2] if same_source else source
             least = [row // 2 * 2 if same_source else 0 for row in range(rows)]
             most = [first + 1 if same_source else rows - 1 for first in least]
@@ -681,18 +843,20 @@ class _ModelSubject(_Chunked):
             results.append((dict(part.state_dict()), self.run(part, inputs)))
         assert_equal(results[1], results[0], "parameters, outputs and state")
 
-    @law("one batch can be learnt by heart", examples=1)
+    @law("the model can overfit one batch", examples=1)
     def overfit(self, draw: Draw) -> None:
         part = self.build(torch.float32, training=True)
         sequences = map_state(single, self.inputs(draw, batch=2, time=3))
         targets = self._targets(part, sequences)
         batch = Batch(sequences.source, sequences.steps, targets)
+        # A model that cannot overfit two sequences has a fault that no other law may show.
         optimizer = torch.optim.Adam(part.parameters(), lr=0.01)
         costs = [self._cost(part, batch)]
         for step in range(1, self.overfit_steps + 1):
             optimizer.zero_grad()
             part.loss(batch).backward()
             optimizer.step()
+            # Asked often, so that a model that learns quickly ends the law early.
             if step % 10 == 0 or step == self.overfit_steps:
                 costs.append(self._cost(part, batch))
                 if costs[-1] < costs[0] / 5:
@@ -701,7 +865,8 @@ class _ModelSubject(_Chunked):
 
     @torch.no_grad()
     def _cost(self, part: Model, batch: Batch) -> float:
-        """Of the answers alone: what is trained may have terms whose value says nothing."""
+        """Mean loss of the answers."""
+        # Not ``part.loss``: it may have terms, as REINFORCE has, whose value does not measure it.
         return part.objective.losses(part.logits(batch), batch.targets).mean().item()
 
 
@@ -718,28 +883,27 @@ def check_model(
 ) -> None:
     """Check that a model keeps every law of models.
 
-    Decoding all steps at once, one by one and in any chunks gives the same numbers, gradients too;
-    the future is never seen; padding of the source and batch neighbours never change a result; the
-    same seed gives the same numbers; the batch comes first in the state; the gradient reaches every
-    parameter; nothing is kept on self or modified in place; one batch can be learnt by heart.
+    Decoding all steps at once, one by one and in any chunks gives the same results and gradients.
+    The future is never seen. Padding of the source and batch neighbours never change a result. The
+    same seed gives the same results. The batch comes first in the state. The gradient reaches every
+    parameter. Nothing is kept on self or modified in place. The model can overfit one batch.
 
     Args:
-        model: a class, or a function that makes the model.
-        steps: from B and T to a strategy for what the model reads, ``[B, T, ...]``; tensors
-            ``[B, T, input_size]`` if not given, for a model with an attribute ``input_size``.
-        overfit_steps: steps of Adam, at the rate 0.01, in which the cost of the answers to one
-            small batch must fall to a fifth; 0 leaves the law out.
-        masked: whether the model knows padding of its source; ``False`` leaves the law out.
-        dtypes: the types of less than double precision that the model is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``model``.
+        model: class of the model, or a function that makes it.
+        steps: a function from B and T to a strategy for inputs of the model, ``[B, T, ...]``; by
+            default tensors ``[B, T, input_size]``, for a model with an attribute ``input_size``.
+        overfit_steps: number of steps of Adam, at the rate 0.01, within which the loss of one small
+            batch must fall to a fifth; 0 leaves the law out.
+        masked: whether the model supports padding of its source; ``False`` leaves the law out.
+        dtypes: floating-point types besides float64 that the model must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``model``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_model(MemoryMachine, input_size=3, output_size=2, controller=LSTM)``
@@ -749,12 +913,12 @@ def check_model(
 
 
 def _not_meant(overfit_steps: int, masked: bool) -> list[str]:
-    """Laws that are not meant for a model."""
+    """Laws that the settings of the check leave out."""
     return ["overfit"] * (not overfit_steps) + ["padding"] * (not masked)
 
 
 class _PointerSubject(_ModelSubject):
-    """A model that answers with steps of its source: the tokens from ``END + 1`` on."""
+    """Laws of models that answer with steps of the source: the tokens from ``END + 1`` on."""
 
     check = "check_pointer"
 
@@ -803,7 +967,7 @@ class _SetPointerSubject(_PointerSubject):
         source, steps = self.inputs(draw)
         order = torch.tensor(draw(st.permutations(range(source.shape[1]))))
         marks = torch.arange(END + 1)
-        # Where each token of the permuted source was before.
+        # For each token of the permuted source, its token before.
         before = torch.cat([marks, order + END + 1])
         now = before.argsort()
         logits = self.run(part, _Sequences(source, steps))
@@ -826,27 +990,26 @@ def check_pointer(
 ) -> None:
     """Check that a model which points at its source keeps the laws of models and of pointers.
 
-    Those of :func:`check_model`; padding and, without ``revisit``, what was pointed at before have
-    no probability, everything else has some; with ``symmetry``, a permutation of the source
-    permutes the answer.
+    These are the laws of :func:`check_model` and two more. Padding and, without ``revisit``,
+    earlier steps of the answer have probability 0; all other steps have a higher one. With
+    ``symmetry``, a permutation of the source permutes the answer.
 
     Args:
-        model: a class, or a function that makes the model.
-        symmetry: ``permutation`` for a model that does not care for the order of its source.
-        revisit: whether a step may be pointed at again; goes to ``model`` too.
-        steps: from B and S to a strategy for what the model reads, as in :func:`check_model`.
+        model: class of the model, or a function that makes it.
+        symmetry: ``permutation`` for a model that ignores the order of its source.
+        revisit: whether an answer may point at a step again; it is an argument of ``model`` too.
+        steps: a function from B and S to a strategy for sources, see :func:`check_model`.
         overfit_steps: see :func:`check_model`.
-        masked: whether the model knows padding of its source; ``False`` leaves the law out.
-        dtypes: the types of less than double precision that the model is to know.
-        leave_out: names of laws to leave out; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on; the Hypothesis profile says if not
-            given.
-        **arguments: for ``model``.
+        masked: whether the model supports padding of its source; ``False`` leaves the law out.
+        dtypes: floating-point types besides float64 that the model must support.
+        leave_out: names of laws to leave out; the error for an unknown name lists them all.
+        max_examples: number of examples for each law; that of the Hypothesis profile by default.
+        **arguments: arguments for ``model``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the part is a part.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is a finished part, not a class or function that makes one.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_pointer(PointerNetwork, input_size=2, encoder=..., decoder=LSTM, attention=...)``

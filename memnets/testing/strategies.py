@@ -1,11 +1,11 @@
-"""Hypothesis strategies for memories and for what is asked of them.
+"""Hypothesis strategies for memories, queries and other tensors.
 
 Hypothesis draws sizes, a kind of content and a seed; torch fills the tensors from the seed, which
-is faster by far than to draw each number. Special numbers come often (0, the smallest normal
-number, numbers so great that their products nearly overflow), and so do masks that leave nothing to
-address and weights that are exactly one-hot.
+is much faster than drawing each number. Special cases come often: 0, the smallest normal number,
+numbers so large that their products nearly overflow, masks without an open slot, and weights that
+are exactly one-hot.
 
-All tensors are new, on the CPU, and need no gradient. Letters as in :mod:`memnets.core`.
+All tensors are new, on the CPU, and require no gradient. Letters as in :mod:`memnets.core`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = [
 
 
 def magnitude(dtype: torch.dtype, degree: int = 3) -> float:
-    """A great number, of which the sum of a few products of ``degree`` factors does not overflow.
+    """A large number for which the sum of a few products of ``degree`` factors is finite.
 
     Args:
         dtype: a floating-point type.
-        degree: at least 1; 3 for a query, a key and a value, which a gradient multiplies.
+        degree: number of factors, at least 1; 3 for a gradient's product of query, key and value.
     """
     return float(torch.finfo(dtype).max ** (1 / degree)) / 4
 
@@ -57,16 +57,16 @@ def seeds() -> SearchStrategy[int]:
 
 
 def sizes(likely: int, greatest: int) -> SearchStrategy[int]:
-    """Sizes from 1 to ``greatest``; one that tells most comes first, and comes often.
+    """Sizes from 1 to ``greatest``; ``likely`` comes first, and often.
 
-    A batch of 1 or a memory of 1 slot hides many faults: the simplest size is not the best.
+    A batch of 1 or a memory of 1 slot hides many faults, so the simplest size is not the best.
     """
     others = [size for size in range(1, greatest + 1) if size != likely]
     return st.sampled_from([likely, *others])
 
 
 def shapes() -> SearchStrategy[tuple[int, ...]]:
-    """Leading dims ``*B``: none, one or two."""
+    """Leading dims ``*B``: none, one or two of them."""
     return st.sampled_from([(2,), (), (2, 3), (1,), (3,), (3, 1)])
 
 
@@ -82,22 +82,22 @@ def tensors(
     """Finite tensors.
 
     Args:
-        draw: given by Hypothesis.
-        shape: of the tensor.
+        draw: an argument from Hypothesis.
+        shape: shape of the tensor.
         dtype: a floating-point type.
-        low: the least number, or ``None`` for numbers from a normal distribution.
-        high: the greatest number; together with ``low``.
+        low: least number; ``None`` = numbers from a normal distribution.
+        high: greatest number; ``None`` if ``low`` is.
         special: whether special numbers may come: 0, also in whole rows; the smallest normal
-            number; the ends of the range, which are plus and minus :func:`magnitude` if no range is
-            given; and equal entries. Without them all entries differ, as good as surely.
+            number; the ends of the range, or plus and minus :func:`magnitude` without one; and
+            equal entries. Without special numbers all entries differ, almost surely.
 
     Raises:
-        ValueError: only one of ``low`` and ``high`` is given.
+        ValueError: only one of ``low`` and ``high`` is ``None``.
     """
     if (low is None) != (high is None):
         raise ValueError(f"give both low and high, or neither; got {low} and {high}")
     generator = _generator(draw)
-    # Drawn in double precision, so that a type's numbers are the same ones, rounded.
+    # Drawn in double precision, so that all types get the same numbers, rounded.
     if low is None or high is None:
         ordinary = torch.randn(*shape, generator=generator, dtype=torch.float64)
         ends = [-magnitude(dtype), magnitude(dtype)]
@@ -113,6 +113,7 @@ def tensors(
         if kind == "constant":
             ordinary = numbers[draw(st.integers(0, len(numbers) - 1))].expand(*shape).clone()
         else:
+            # Half of the entries are special, and a quarter of the rows all zeros.
             chosen = numbers[torch.randint(len(numbers), tuple(shape), generator=generator)]
             swap = torch.rand(*shape, generator=generator) < 0.5
             ordinary = torch.where(swap, chosen, ordinary)
@@ -130,15 +131,16 @@ def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor
     """Boolean masks ``[*B, 1 or Q, N]``, True = may be addressed.
 
     Args:
-        draw: given by Hypothesis.
-        shape: of the mask, at least one dimension.
-        empty_rows: whether there may be rows in which nothing may be addressed.
+        draw: an argument from Hypothesis.
+        shape: shape of the mask, at least one dimension.
+        empty_rows: whether rows without an open slot may come.
     """
     generator = _generator(draw)
     kind = draw(st.sampled_from(["rows", "full", "empty"] if empty_rows else ["rows", "full"]))
     if kind != "rows":
         return torch.full(tuple(shape), kind == "full")
-    # Each row on its own: all slots, some of them, one, or none.
+    # Each row is one of: all slots open, some of them, one, or none.
+    # "Some" includes one slot for sure, so that only the last choice is an empty row.
     one = torch.randint(shape[-1], tuple(shape)[:-1], generator=generator)
     single = torch.nn.functional.one_hot(one, shape[-1]).bool()
     some = single | (torch.rand(*shape, generator=generator) < 0.5)
@@ -148,14 +150,14 @@ def masks(draw: DrawFn, shape: Sequence[int], empty_rows: bool = True) -> Tensor
 
 
 def tokens(size: int, least: int = 0) -> Callable[[int, int], SearchStrategy[Tensor]]:
-    """Strategies for token sequences, as :func:`~memnets.testing.check_model` takes them.
+    """Strategies for token sequences, for :func:`~memnets.testing.check_model`.
 
     Args:
         size: tokens are in ``[least, size)``.
         least: the lowest token.
 
     Returns:
-        From B and T to a strategy for int64 ``[B, T]``.
+        A function from B and T to a strategy for tokens, int64 ``[B, T]``.
     """
 
     def steps(batch: int, time: int) -> SearchStrategy[Tensor]:
@@ -172,6 +174,7 @@ def tokens(size: int, least: int = 0) -> Callable[[int, int], SearchStrategy[Ten
 def weights(draw: DrawFn, shape: Sequence[int], dtype: torch.dtype = torch.float64) -> Tensor:
     """Weights ``[*B, Q, N]``, rows on the simplex: smooth, sparse, equal or exactly one-hot."""
     generator = _generator(draw)
+    # One-hot first: Hypothesis shrinks to it, and a failure is then easy to read.
     kind = draw(st.sampled_from(["one-hot", "smooth", "sparse", "equal"]))
     if kind == "one-hot":
         one = torch.randint(shape[-1], tuple(shape)[:-1], generator=generator)
@@ -205,14 +208,14 @@ def memories(
     """Memories.
 
     Args:
-        draw: given by Hypothesis.
-        batch: ``*B``; drawn if not given.
-        slots: N; drawn if not given.
-        width: K, of the keys.
-        value_width: V.
-        queries: Q; the mask is ``[*B, 1, N]`` or ``[*B, Q, N]``.
-        masked: whether there is a mask; drawn if not given.
-        dtype: of keys and values.
+        draw: an argument from Hypothesis.
+        batch: ``*B``; drawn by default.
+        slots: N, the number of slots; drawn by default.
+        width: K, width of the keys.
+        value_width: V, width of the values.
+        queries: Q, the number of queries; the mask is ``[*B, 1, N]`` or ``[*B, Q, N]``.
+        masked: whether there is a mask; drawn by default.
+        dtype: type of keys and values.
         special: as for :func:`tensors`.
     """
     batch = draw(shapes()) if batch is None else tuple(batch)
@@ -228,8 +231,8 @@ def queries(memory: Memory, count: int = 1, special: bool = True) -> SearchStrat
     """Queries ``[*B, Q, K]`` that fit a memory.
 
     Args:
-        memory: what they will be asked of.
-        count: Q.
+        memory: the memory that the queries fit.
+        count: Q, the number of queries.
         special: as for :func:`tensors`.
     """
     keys = memory.keys
@@ -241,9 +244,9 @@ def sharp_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = 
     """Keys that fit a memory, with strengths.
 
     Args:
-        draw: given by Hypothesis.
-        memory: what they will be asked of.
-        count: Q.
+        draw: an argument from Hypothesis.
+        memory: the memory that the queries fit.
+        count: Q, the number of queries.
         special: as for :func:`tensors`.
     """
     dtype = memory.keys.dtype
@@ -258,7 +261,7 @@ def sharp_queries(draw: DrawFn, memory: Memory, count: int = 1, special: bool = 
 def allocating_queries(
     draw: DrawFn, memory: Memory, count: int = 1, special: bool = True
 ) -> AllocatingQuery:
-    """What write heads of a DNC emit; arguments as for :func:`sharp_queries`."""
+    """Queries of write heads of a DNC; arguments as for :func:`sharp_queries`."""
     key, strength = draw(sharp_queries(memory, count, special))
     gates = tensors((*memory.keys.shape[:-2], count, 1), key.dtype, 0.0, 1.0, special)
     return AllocatingQuery(key, 1 + strength, draw(gates), draw(gates))
@@ -268,7 +271,7 @@ def allocating_queries(
 def linked_queries(
     draw: DrawFn, memory: Memory, count: int = 1, special: bool = True
 ) -> LinkedQuery:
-    """What read heads of a DNC emit; arguments as for :func:`sharp_queries`."""
+    """Queries of read heads of a DNC; arguments as for :func:`sharp_queries`."""
     key, strength = draw(sharp_queries(memory, count, special))
     modes = draw(weights((*memory.keys.shape[:-2], count, 3), key.dtype))
     return LinkedQuery(key, 1 + strength, modes)
@@ -278,16 +281,16 @@ def linked_queries(
 def ntm_queries(
     draw: DrawFn, memory: Memory, count: int = 1, special: bool = True, kernel: int | None = None
 ) -> NTMQuery:
-    """What heads of a Neural Turing Machine emit; the shift kernel has a size of at most N.
+    """Queries of heads of a Neural Turing Machine; the shift kernel has a size of at most N.
 
     Args:
-        draw: given by Hypothesis.
-        memory: what they will be asked of.
-        count: Q.
+        draw: an argument from Hypothesis.
+        memory: the memory that the queries fit.
+        count: Q, the number of queries.
         special: whether special numbers may come, in each part the ends of its range.
-        kernel: size of the shift kernel, odd and at most N, for an addressing that takes but one:
-            ``check_addressing(..., query=partial(ntm_queries, kernel=3), least_slots=3)``; drawn if
-            not given.
+        kernel: size of the shift kernel, odd and at most N, for an addressing with a fixed size:
+            ``check_addressing(..., query=partial(ntm_queries, kernel=3), least_slots=3)``; drawn by
+            default.
 
     Raises:
         ValueError: the kernel is even or greater than N.

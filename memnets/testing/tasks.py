@@ -26,7 +26,7 @@ def _assert_same(one: Batch, other: Batch, what: str) -> None:
         if first is None or second is None:
             same = first is second
         else:
-            # Bit-equal; where a number is NaN, it is for another law.
+            # Equal bits; the law of shapes finds NaN.
             same = first.dtype == second.dtype and torch.equal(
                 first.nan_to_num(), second.nan_to_num()
             )
@@ -50,10 +50,11 @@ class _TaskSubject(Laws):
 
     def __init__(self, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
         super().__init__(factory, arguments)
+        # Finished tasks by seed.
         self._ready: dict[int, Any] = {}
 
     def seeded(self, seed: int = 0) -> Any:
-        """A new task, ready as the trainer would make it."""
+        """A new task, prepared as by the trainer."""
         task = self.make(copy.deepcopy({**self.arguments, "seed": seed}))
         task.prepare_data()
         task.setup("fit")
@@ -61,7 +62,7 @@ class _TaskSubject(Laws):
         return task
 
     def task(self, seed: int = 0) -> Any:
-        """One for all laws that need no new one, since to make it may take long."""
+        """A task for all laws that do not need a new one; making a task may take long."""
         if seed not in self._ready:
             self._ready[seed] = self.seeded(seed)
         return self._ready[seed]
@@ -73,19 +74,21 @@ class _TaskSubject(Laws):
     def smoke(self, draw: Draw) -> None:
         for split in self.splits():
             batch = self.task().batch(split, 0)
-            assert isinstance(batch, Batch), f"got a {type(batch).__name__}, which is no Batch"
+            assert isinstance(batch, Batch), f"expected a Batch; got a {type(batch).__name__}"
 
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:
         split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
+        # A test set may have a single batch.
         if split not in ("train", "val"):
             index = 0
         first = self.task().batch(split, index)
+        # Batches made in between must not change it.
         for other in self.splits():
             self.task().batch(other, 0)
         _assert_same(self.task().batch(split, index), first, f"batch {index} of {split}, again")
         new = self.seeded().batch(split, index)
-        _assert_same(new, first, f"batch {index} of {split}, of a task made anew")
+        _assert_same(new, first, f"batch {index} of {split}, of a new task")
 
     @law("other seeds, splits and indices give other batches", examples=2)
     def different(self, draw: Draw) -> None:
@@ -137,7 +140,7 @@ class _TaskSubject(Laws):
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
             assert tensor.dim() == 2, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"
-            # Tokens for vectors are steps of a source, of which there may be any number.
+            # With a source of vectors, tokens point at its steps, and may have any size.
             assert not of_tokens or (tensor < size).all(), (
                 f"{name} has token {tensor.max()}, but there are {size}"
             )
@@ -155,6 +158,7 @@ class _TaskSubject(Laws):
             f"{name} {list(mask.shape)}, expected {list(steps.shape[:2])}"
         )
         assert mask.any(1).all(), f"{name}: a sequence is padding alone"
+        # Encoders take the length of a source from its mask.
         if name == "source_mask":
             assert (mask.long().diff(dim=1) <= 0).all(), f"{name}: padding before the last step"
 
@@ -187,6 +191,7 @@ class _TaskSubject(Laws):
     @law("a worker makes the same batches", examples=1)
     def workers(self, draw: Draw) -> None:
         task = self.task()
+        # Workers that are not forked receive the task pickled.
         there = pickle.loads(pickle.dumps(task))
         for split in self.splits():
             _assert_same(there.batch(split, 0), task.batch(split, 0), f"{split}, after pickling")
@@ -207,23 +212,23 @@ def check_task(
 ) -> None:
     """Check that a task keeps every law of tasks.
 
-    A batch is a pure function of seed, split and index, and draws from no generator of others;
-    shapes, types, ranges and masks; names of test sets, and their loaders; the same batches in a
-    worker.
+    A batch is a pure function of seed, split and index, and uses no global random generator.
+    Batches have the right shapes, types, ranges and masks. Test sets have names and loaders.
+    A worker makes the same batches.
 
-    It takes as long as some 50 batches of each split: give small ones.
+    The check takes as long as about 50 batches of each split, so use small ones.
 
     Args:
-        task: a class, or a function that makes the task, from ``seed`` among other things.
-        leave_out: names of laws to leave out, such as ``different`` for a task that has but one
-            batch; a name that there is not gets a list of those.
-        max_examples: how many examples each law is tested on, at most; there are few anyway.
-        **arguments: for ``task``, besides ``seed``.
+        task: class of the task, or a function that makes it; it must take ``seed``.
+        leave_out: names of laws to leave out, such as ``different`` for a task with a single batch;
+            the error for an unknown name lists them all.
+        max_examples: most examples for each law; there are few in any case.
+        **arguments: arguments for ``task``, besides ``seed``.
 
     Raises:
-        AssertionError: laws broke; the message says of each what was found.
-        TypeError: what should make the task can't be called.
-        ValueError: ``leave_out`` names a law that there is not.
+        AssertionError: a law does not hold; the message describes each failure.
+        TypeError: the first argument is not a class or function that makes the task.
+        ValueError: ``leave_out`` names an unknown law.
 
     Example:
         ``check_task(Copying, width=3, max_length=5, validation_batch_size=4)``

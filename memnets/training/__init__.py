@@ -1,4 +1,4 @@
-"""Training: objectives, the Lightning base of models, schedules, and what a run leaves behind."""
+"""Training: objectives, the Lightning base class of models, schedules and run folders."""
 
 from memnets.training.model import Model, TrainingDiverged
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens

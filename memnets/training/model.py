@@ -1,4 +1,4 @@
-"""What all models share: encode and decode over explicit state, loss, scores, optimiser."""
+"""Base class for models: training, validation and tests of an encoder-decoder with Lightning."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as lightning
@@ -15,18 +16,21 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, State, map_state
+from memnets.core import EncoderDecoder, State, check_positive, map_state
+from memnets.files import write_atomically
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.runs import FORMAT, Origin
+from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model", "TrainingDiverged"]
 
 
-#: A loss scaler that has come below this has not met overflows of its own making.
+#: Least scale of a loss scaler. At a smaller one, the scale is not the cause of an overflow.
 _LEAST_SCALE = 2.0**-16
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss or the gradient is no longer finite; the weights were not touched."""
+    """Error: the loss or the gradient is not finite; the step has not changed the weights."""
 
 
 class Model(EncoderDecoder[State], lightning.LightningModule):
@@ -36,20 +40,28 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     :meth:`~memnets.core.EncoderDecoder.decode`.
 
     Args:
-        objective: what the outputs mean; bits if not given.
-        optimizer: takes the parameters; Adam at its default rate if not given.
-        schedule: how the learning rate goes on after the warm-up: constant, down to 0 along a
-            cosine that ends with the training, or with the inverse root of the step (Vaswani et al.
-            2017, section 5.3).
-        warmup_steps: steps over which the learning rate rises linearly from 0, at least 0.
+        objective: the loss, and the meaning of the outputs; :class:`~memnets.training.Bits` by
+            default.
+        optimizer: makes the optimizer from the parameters; Adam by default.
+        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
+            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
+            the step (Vaswani et al. 2017, section 5.3).
+        warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
+        tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
+            ``None`` = never. With it, memory does not grow with the length of an answer. The
+            weights still change once for each batch.
     """
+
+    #: Settings of the model, if ``memnets fit`` or :func:`memnets.load` built it.
+    origin: Origin | None = None
 
     def __init__(
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant",
+        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
+        tbptt_steps: int | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine", "inverse_sqrt"):
@@ -58,6 +70,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if tbptt_steps is not None:
+            check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
             raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
         if not callable(optimizer):
@@ -69,6 +83,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
+        self.tbptt_steps = tbptt_steps
+        # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
     def generate(
@@ -83,16 +99,31 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return decoding.generate(self, source, mask, beam, length_penalty, max_length)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps that are not padding, a scalar."""
+        """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``."""
+        if self.tbptt_steps is not None and torch.is_grad_enabled():
+            parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return truncated_loss(self, parameters, batch, self.tbptt_steps)
         return masked_mean(
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
 
+    def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
+        """Begin an answer for truncated back-propagation.
+
+        Args:
+            batch: a batch of a task.
+            steps: number of steps from one cut to the next, at least 1.
+
+        Returns:
+            The state from which to decode, and the number of steps to the first cut.
+        """
+        return self.encode(batch.source, batch.source_mask), steps
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check that the batch is one for the objective.
+        """Check that the batch fits the objective.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it does not.
         """
         self.objective.check(batch)
         return batch
@@ -101,15 +132,16 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         """Loss of a batch.
 
         Raises:
-            TrainingDiverged: it is not finite.
+            TrainingDiverged: the loss is not finite.
         """
         loss = self.loss(batch)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
-        # Logging costs as much as a small model's forward pass: only when somebody will see it.
+        # Logging costs as much as a small model's forward pass: do it only where the trainer
+        # writes it.
         if index % self._log_interval == 0:
             self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -125,15 +157,16 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer is told, and stop at a gradient that is not finite.
+        """Clip the gradient by the trainer's settings; stop if it is not finite.
 
-        With a loss scaler (``precision="16-mixed"``) such a gradient is the scaler's way to find
-        its scale: it skips the step and takes a smaller one. Only a scale below 2^-16, at which no
-        gradient in float16 can still be the scale's doing, ends the training.
+        A loss scaler (``precision="16-mixed"``) finds its scale by such gradients: it skips the
+        step and lowers the scale. Training ends only at a scale below 2^-16, which cannot be the
+        cause of an overflow in float16.
 
         Raises:
-            TrainingDiverged: the norm of the gradient is not finite, and no scaler mends it.
+            TrainingDiverged: the norm of the gradient is not finite, and no scaler handles it.
         """
+        # Lightning would clip with a norm of its own; this one is also checked and logged.
         norm = total_norm(
             [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         )
@@ -142,7 +175,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
                 return
             raise TrainingDiverged(
                 f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
-                "the weights are those of the step before"
+                "the step did not change the weights"
             )
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
@@ -152,7 +185,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _scaled_too_much(self) -> bool:
-        """Whether a gradient that is not finite may be so because the loss was scaled up."""
+        """Whether the scale of the loss may be the cause of a gradient that is not finite."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return scaler is not None and scaler.is_enabled() and scaler.get_scale() >= _LEAST_SCALE
 
@@ -166,31 +199,32 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         )
 
     def on_test_epoch_start(self) -> None:
-        """No answers yet."""
+        """Forget the answers of earlier tests."""
         self.test_notes: list[str] = []
         self.test_answers: dict[str, list[Tensor]] = {}
         self._examined: dict[tuple[str, str], list[Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Keep what the model answers and its scores.
+        """Keep the model's answers to a batch and their scores.
 
-        ``test_answers`` are the answers to each test set, batch by batch, in the form of the
-        targets and on the CPU; of several ways of answering, the first. They stay until the next
-        test, for whoever draws or writes them.
+        ``test_answers`` holds the answers to each test set, batch by batch, in the form of the
+        targets and on the CPU. If a model answers in several ways, it holds the first. The answers
+        stay until the next test, for pictures and files.
         """
         name = self._task.test_names()[dataloader_idx]
         found = self.objective.examine(self, batch)
         for number, (way, examined) in enumerate(found.items()):
+            # On the CPU: the answers to a whole test set may not fit on a GPU.
             kept = map_state(Tensor.cpu, examined)
             self._examined.setdefault((name, way), []).append(kept)
             if number == 0:
                 self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
-        """Log the mean of each score and what the task measures, under the name of the test set.
+        """Log the mean of each score, and the task's own measures, under the test set's name.
 
-        Where the task measures what the objective scores too, such as whether an answer is exact,
-        the task knows better.
+        If the task measures a score that the objective also computes, such as ``exact``, the task's
+        value counts.
         """
         for (name, way), examined in self._examined.items():
             answers, scores = zip(*examined, strict=True)
@@ -220,7 +254,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return task
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, with the learning rate set anew at every step."""
+        """The optimizer, with a learning rate that follows the schedule at every step."""
         optimizer = self.optimizer(self.parameters())
         factor = partial(
             _learning_rate_factor,
@@ -229,15 +263,39 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        # By step, not by epoch, as Lightning would: an epoch has any number of steps.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    # Dropout and sampling draw from torch's generator: a resumed run must go on where it stopped.
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint that :func:`memnets.load` reads: weights and settings.
+
+        If the process is killed meanwhile, an older file of this name stays whole.
+
+        Args:
+            path: path of the file; its folder is made if missing.
+
+        Raises:
+            ValueError: the model was made in Python and has no config.
+        """
+        if self.origin is None:
+            raise ValueError(
+                "expected a model with a config, of memnets fit or memnets.load; a model made in "
+                "Python has none: save torch.save(model.state_dict(), path), and load that into a "
+                "model that is made the same way"
+            )
+        entries = {"format": FORMAT, **self.origin.entries(), "state_dict": self.state_dict()}
+        write_atomically(Path(path), lambda file: torch.save(entries, file))
+
+    # Dropout and sampling draw from the generator of torch: a resumed run must restore its state.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the random generators."""
+        """Save the format, the settings of the model, and the state of the random generators."""
+        checkpoint["format"] = FORMAT
+        if self.origin is not None:
+            checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))
         checkpoint["generators"] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["generators"]["cuda"] = torch.cuda.get_rng_state_all()
@@ -247,7 +305,8 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self._generators = checkpoint.get("generators")
 
     def on_train_start(self) -> None:
-        """Set the random generators as they were when the checkpoint was saved."""
+        """Restore the random generators of the checkpoint."""
+        # Here, not on loading: whatever runs in between may draw from them.
         generators, self._generators = self._generators, None
         if generators is not None:
             torch.set_rng_state(generators["cpu"].cpu())
@@ -256,16 +315,18 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of the values where ``mask`` is True, a scalar; of all if it is ``None``."""
+    """Mean of the values where ``mask`` is True, a scalar; of all values if it is ``None``."""
     return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all of them, a scalar; right too where the squares overflow.
+    """Euclidean norm of several gradients together, a scalar, even if their squares overflow.
 
-    The gradient of a long chain may be as great: its direction still serves, once it is clipped.
+    The gradient of a long chain of steps may be so large. Once it is clipped, its direction is
+    still useful.
     """
     norm = nn.utils.get_total_norm(gradients)
+    # Divided by the largest number, all squares are at most 1. NaN and true infinities stay.
     if norm.isinf():
         greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
         norm = greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
@@ -274,6 +335,8 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:
     """Factor on the learning rate before step number ``step``, in ``[0, 1]``."""
+    # One more in both: the first step is not lost at a rate of 0, and the step after the warm-up
+    # is the first at the full rate.
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "cosine":

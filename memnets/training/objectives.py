@@ -1,4 +1,4 @@
-"""Objectives: what outputs mean, the loss that trains them and the scores that judge them."""
+"""Objectives: the meaning of a model's outputs, their loss and their scores."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from memnets.decoding import check_search, generate, play
 __all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
 
 
-#: Answers, and a score a sequence by name.
+#: Answers to a batch, and the scores of its sequences ``[B]``, by name.
 Examined = tuple[Tensor, dict[str, Tensor]]
 
 
 class Objective(ABC):
-    """From logits to a loss, an answer and scores.
+    """Base class for functions from logits to a loss, an answer and scores.
 
     Attributes:
-        monitor: the score that is the lower the better: the best checkpoint has the lowest.
+        monitor: name of a score that improves as it falls; the best checkpoint has the lowest.
     """
 
     monitor: ClassVar[str]
 
     def check(self, batch: Batch) -> None:
-        """Check that a task's batch is one that this objective is for.
+        """Check that a task's batch fits this objective.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it does not.
         """
         if batch.rewards is not None:
             raise ValueError(
@@ -56,38 +56,42 @@ class Objective(ABC):
 
     @abstractmethod
     def answer(self, logits: Tensor) -> Tensor:
-        """What the model answers, in the form of the targets."""
+        """The model's answer, in the form of the targets.
+
+        Args:
+            logits: ``[B, T, O]``.
+        """
 
     @abstractmethod
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Whether a task with these mean scores may be called solved."""
+        """Whether a task with these mean scores counts as solved."""
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Let a model answer on its own, as in a test.
 
         Args:
-            model: to be tested.
-            batch: of a test set.
+            model: the model.
+            batch: a batch of a test set.
 
         Returns:
-            For each way of answering, named by what is put after a score's name (the first has no
-            name), the answers and their scores.
+            Answers and scores for each way of answering, by the ending of its scores' names; the
+            first ending is empty.
         """
         logits = model.logits(batch)
         scores = self.scores(logits, batch.targets, batch.target_mask)
         return {"": (self.answer(logits), scores)}
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
-        """What should not go unseen in the answers to a test set; nothing if it has no marks.
+        """Notes on the answers to a test set, to show with its scores; none by default.
 
         Args:
-            answers: to each batch of the set, in the form of the targets.
+            answers: answers to each batch of the set, in the form of the targets.
         """
         return []
 
     @abstractmethod
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """How good each sequence of answers is.
+        """Scores of each sequence of answers.
 
         Args:
             logits: ``[B, T, O]``.
@@ -95,16 +99,16 @@ class Objective(ABC):
             mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
 
         Returns:
-            Name -> ``[B]``, a number a sequence.
+            Scores ``[B]``, one number for each sequence, by name.
         """
 
 
 class Bits(Objective):
-    """Binary vectors, each bit on its own (Graves et al. 2014, section 4).
+    """Binary vectors, with independent bits (Graves et al. 2014, section 4).
 
     The scores are ``bits``, the cost of a sequence: the cross-entropy summed over all steps and
-    bits, in bits; ``wrong_bits``, how many bits of a sequence are wrong at a threshold of one half;
-    and ``exact``, 1 if none is.
+    bits, in bits; ``wrong_bits``, the number of wrong bits in a sequence at a threshold of one
+    half; and ``exact``, 1 if no bit is wrong, else 0.
     """
 
     monitor = "bits"
@@ -119,7 +123,7 @@ class Bits(Objective):
         _check_vectors(self, batch.targets)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Less than 0.01 bits a sequence."""
+        """Whether the cost is less than 0.01 bits a sequence."""
         return scores["bits"] < 0.01
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -139,6 +143,8 @@ class Bits(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``bits``, ``wrong_bits`` and ``exact`` of each sequence."""
+        # Scores are computed in float32, since 16 bits round their sums. The loss is a mean over
+        # the bits of a step, in nats.
         bits = self.losses(logits.float(), targets) * (targets.shape[-1] / math.log(2))
         wrong = (self.answer(logits) != targets).sum(-1)
         if mask is not None:
@@ -182,11 +188,12 @@ class Labels(Objective):
         return logits.argmax(-1)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """At least 99 % of the answers right."""
+        """Whether at least 99 % of the answers are right."""
         return scores["accuracy"] >= 0.99
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``accuracy`` of each sequence."""
+        # The loss of each sequence is a mean over its own steps, so that long ones do not dominate.
         mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
         steps = mask.sum(-1).clamp_min(1)
         losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
@@ -195,15 +202,15 @@ class Labels(Objective):
 
 
 class Actions(Labels):
-    """One of O actions at each step, each of which brings a reward; targets are a teacher's.
+    """One of O actions with a reward at each step; the targets are a teacher's actions.
 
-    Training imitates the teacher, at the states that the task has come to. In a test the scores of
-    :class:`Labels` are of those states too, but a model also plays on its own
-    (:func:`~memnets.decoding.play`), and ``reward`` is what it earns in a sequence.
+    Training imitates the teacher, in the states that the task gives. In a test the scores of
+    :class:`Labels` are computed in those states too. The model also plays on its own
+    (:func:`~memnets.decoding.play`); ``reward`` is the sum of its rewards in a sequence.
     """
 
     def check(self, batch: Batch) -> None:
-        """Check that a batch says what each action brings, and which a teacher takes.
+        """Check that a batch has rewards, and a teacher's actions as targets.
 
         Raises:
             ValueError: it does not.
@@ -221,13 +228,14 @@ class Actions(Labels):
         _check_whole(self, batch.targets)
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
-        """The actions that a model takes by its own play.
+        """Actions of the model's own play, and their scores.
 
         Raises:
-            ValueError: the batch does not say what actions bring.
+            ValueError: the batch has no rewards.
         """
         self.check(batch)
         assert batch.rewards is not None
+        # The scores on the teacher's states, then the reward of the model's own play.
         (_, known), *_ = super().examine(model, batch).values()
         actions = play(model, batch.source, batch.rewards, batch.source_mask)
         brought = batch.rewards.float().gather(-1, actions.unsqueeze(-1)).squeeze(-1)
@@ -240,18 +248,19 @@ class Tokens(Labels):
     """One of O tokens at each step; the answer ends with the end mark.
 
     The scores are ``loss``, the cross-entropy of a token, in nats, without smoothing; ``accuracy``,
-    the share of right tokens after right ones; and ``exact``, 1 if all are. In a test a model
-    answers on its own, and ``exact`` says whether that is the target.
+    the share of right tokens, each predicted from the right ones before it; and ``exact``, 1 if all
+    are right, else 0. In a test the model answers on its own, and ``exact`` compares this answer
+    with the target.
 
     Args:
-        label_smoothing: share of the target's probability that goes to all tokens alike, in
+        label_smoothing: share of the target's probability that is spread evenly over all tokens, in
             ``[0, 1)`` (Vaswani et al. 2017, section 5.4).
-        beam: if more than 1, a test searches with a beam of this width too; its scores are named
-            ``<score>_beam``.
+        beam: width of a beam search in tests, at least 1. Above 1, a test also searches with this
+            beam; the names of its scores end in ``_beam``.
         length_penalty: alpha of that search, at least 0.
-        max_length: of an answer in a test, at least 1; if not given, see
-            :mod:`memnets.decoding`. A longer answer is cut, as it is where the model can go on no
-            further (:meth:`~memnets.models.Model.longest_answer`).
+        max_length: most tokens of an answer in a test, at least 1; ``2 S + 10`` by default, with S
+            the steps of the source. A longer answer is cut, also at the limit of the model
+            (:meth:`~memnets.core.EncoderDecoder.longest_answer`).
     """
 
     def __init__(
@@ -278,7 +287,7 @@ class Tokens(Labels):
         return _cross_entropy(self, logits, targets, self.label_smoothing)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """At least 99.9 % of the answers exact."""
+        """Whether at least 99.9 % of the answers are exact."""
         return scores["exact"] >= 0.999
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -290,7 +299,7 @@ class Tokens(Labels):
         return {**super().scores(logits, targets, mask), "exact": exact}
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
-        """How many answers have no end mark, if any: they were cut at their greatest length."""
+        """A note on the number of answers that were cut at their greatest length, if any."""
         cut = sum(int((~(tokens == END).any(1)).sum()) for tokens in answers)
         count = sum(map(len, answers))
         return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
@@ -299,6 +308,7 @@ class Tokens(Labels):
         """Greedy answers and, with a beam, the best of its search."""
         known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
         found = {}
+        # Greedy answers are always there, to compare runs with different beams.
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue
@@ -337,11 +347,11 @@ class Numbers(Objective):
         return (logits - targets).square().mean(-1)
 
     def answer(self, logits: Tensor) -> Tensor:
-        """The numbers as they are, ``[B, T, O]``."""
+        """The logits themselves, ``[B, T, O]``."""
         return logits
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """A mean squared error of at most 0.01."""
+        """Whether the mean squared error is at most 0.01."""
         return scores["error"] <= 0.01
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
@@ -402,6 +412,7 @@ def _same(answers: Tensor, targets: Tensor) -> Tensor:
         nn.functional.pad(tokens, (0, longest - tokens.shape[1]), value=PAD)
         for tokens in (answers, targets)
     ]
+    # True behind the first end mark: what follows it does not belong to the answer.
     over = [tokens.eq(END).cumsum(1) - tokens.eq(END).long() > 0 for tokens in padded]
     ours, theirs = (
         tokens.masked_fill(late, PAD) for tokens, late in zip(padded, over, strict=True)

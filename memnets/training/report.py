@@ -1,4 +1,4 @@
-"""The report of a run: its numbers in a file, and in words."""
+"""The report of a run: its numbers in a file and on the console."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ __all__ = ["Report"]
 
 
 class Report(lightning.Callback):
-    """Write ``metrics.json`` and sum up; say how training goes where there is no progress bar.
+    """Write ``metrics.json`` and a summary; print validations if there is no progress bar.
 
-    ``val/...`` is of the last validation, ``test/...`` of the best checkpoint.
-    ``train/sequences_to_solve`` is how many sequences training had seen at the first validation
-    with scores that the objective calls solved; it is absent from a run that never came there, and
-    so where nobody can, as on n-grams.
-    ``train/tokens_per_second`` counts the tokens of the answers, where answers are tokens, and the
-    time of training alone.
+    ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint.
+    ``train/sequences_to_solve`` is the number of training sequences up to the first validation
+    whose scores count as solved; it is missing if there was none.
+    ``train/tokens_per_second`` is the number of answer tokens per second of training, without
+    validation, for tasks whose answers are tokens.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +42,7 @@ class Report(lightning.Callback):
         self._console = Console(soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts that a resumed run goes on from."""
+        """State for a checkpoint: the counts so far."""
         return {
             "sequences": self.sequences,
             "tokens": self.tokens,
@@ -54,7 +53,7 @@ class Report(lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from these counts."""
+        """Restore the counts of a checkpoint."""
         self.sequences = state_dict["sequences"]
         self.tokens = state_dict["tokens"]
         self.validating = state_dict["validating"]
@@ -72,7 +71,7 @@ class Report(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count."""
+        """Count sequences and tokens."""
         self.trained = True
         self.sequences += len(batch.targets) * trainer.world_size
         if not batch.targets.is_floating_point():
@@ -101,7 +100,7 @@ class Report(lightning.Callback):
             print(f"{self.sequences} sequences: {scores}", flush=True)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Write the numbers of training; also of one that was killed after its last step."""
+        """Write the numbers of training, also after a kill behind the last step."""
         if not trainer.is_global_zero:
             return
         self.seconds += self._since_start()
@@ -139,8 +138,8 @@ class Report(lightning.Callback):
         self._console.print(f"Everything is in {self.folder}")
 
     def _print_table(self, title: str, sets: dict[str, str], metrics: dict[str, float]) -> None:
-        """A cell for each score of each set, of which ``sets`` maps the prefix to its label."""
-        # Of the prefixes that a name begins with, the longest is its own.
+        """Print a table of scores and sets; ``sets`` maps the prefix of a set to its label."""
+        # A name may begin with several prefixes, such as test/ and test/lake_: the longest counts.
         prefixes = sorted(sets, key=len, reverse=True)
         own = {name: next(filter(name.startswith, prefixes)) for name in metrics}
         scores = list(dict.fromkeys(name.removeprefix(own[name]) for name in metrics))
@@ -149,7 +148,7 @@ class Report(lightning.Callback):
             values = (metrics.get(f"{prefix}{name}") for prefix in prefixes for name in names)
             return ["" if value is None else f"{value:.4g}" for value in values]
 
-        # What there is more of goes downwards: there is no end to the lines of a terminal.
+        # The longer side goes downwards: a terminal has any number of lines, but not of columns.
         if len(scores) > max(len(sets), 6):
             table = Table("score", title=title)
             columns, lines = (

@@ -1,4 +1,4 @@
-"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and what is in it."""
+"""The folder of a run, ``runs/<task>/<model>/version_<n>/``, and its files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from memnets.files import read_text, write_atomically
 
 __all__ = [
+    "FORMAT",
     "AtomicCheckpointIO",
     "CSVTable",
     "CheckpointError",
+    "Origin",
     "changes",
     "check_name",
     "check_optimizer_state",
@@ -35,31 +37,61 @@ __all__ = [
 ]
 
 
-#: Bytes of a table of metrics.
+#: Most bytes of ``metrics.json``.
 _MOST_METRICS = 2**24
 
 
+#: Number of the layout of checkpoints. It rises if older versions cannot read the new layout.
+#: Version 0.1 wrote no number.
+FORMAT = 2
+
+
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used: it is missing, damaged, or that of another model."""
+    """Error: a checkpoint is missing, damaged, or of another model."""
+
+
+class Origin(NamedTuple):
+    """Settings of a model, with which it can be built again from a checkpoint.
+
+    Attributes:
+        config: YAML of the run, with the settings of the model under ``model``.
+        sizes: ``input_size`` and ``output_size``, which the task has set.
+        task_state: state of the task, by the name of its class; empty for most tasks.
+    """
+
+    config: str
+    sizes: dict[str, int]
+    task_state: dict[str, dict[str, Any]]
+
+    def entries(self) -> dict[str, Any]:
+        """Entries for a checkpoint."""
+        return {"config": self.config, "sizes": dict(self.sizes), **self.task_state}
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Load a checkpoint, tensors and plain values alone (``weights_only=True``).
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged.
+        CheckpointError: there is no such file, it is damaged, or a newer version of this library
+            wrote it.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # what torch raises depends on where the damage is
+    except Exception as error:  # torch raises many kinds, depending on the damage
         reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(
             f"expected a checkpoint at {path}; the file is damaged or of another kind ({reason})"
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"expected a checkpoint at {path}; the file holds no state_dict")
+    written = checkpoint.get("format", 1)
+    if type(written) is int and written > FORMAT:
+        raise CheckpointError(
+            f"{path} has the format {written}, and this version of memnets reads up to {FORMAT}; "
+            "a newer version reads it"
+        )
     for name, fits, expected in _CHECKPOINT:
         if name in checkpoint and not fits(checkpoint[name]):
             raise CheckpointError(
@@ -78,6 +110,14 @@ def _named_tensors(value: Any) -> bool:
     )
 
 
+def _sizes(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"input_size", "output_size"}
+        and all(map(_whole, value.values()))
+    )
+
+
 def _optimizer_states(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(one, dict)
@@ -90,9 +130,10 @@ def _optimizer_states(value: Any) -> bool:
 
 
 def _callback_states(value: Any) -> bool:
-    """Also that no checkpoint, which training may delete for a better one, is named by a way out.
+    """Whether these are states of callbacks, with no path that leads out of its folder.
 
-    Lightning deletes only what is in its folder; to it, so is ``<folder>/../../other``.
+    Training deletes a checkpoint when it has a better one. Lightning checks that the file lies in
+    the folder of the run, but accepts ``<folder>/../../other``.
     """
     if not isinstance(value, dict):
         return False
@@ -113,9 +154,11 @@ def _generators(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("cpu"), Tensor)
 
 
-#: Entries of a checkpoint, whether one is sound, and what it must be.
+#: For each entry of a checkpoint, a check of its value, and a description for the error.
 _CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("format", lambda value: _whole(value) and value > 0, "a whole number of at least 1"),
     ("state_dict", _named_tensors, "tensors by their names"),
+    ("sizes", _sizes, "input_size and output_size, whole numbers"),
     ("optimizer_states", _optimizer_states, "a list of states of optimizers"),
     ("lr_schedulers", lambda value: isinstance(value, list), "a list"),
     (
@@ -131,17 +174,18 @@ _CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 
 def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
-    """Check that a checkpoint holds the parameters of this very model.
+    """Check that a checkpoint has the parameters of a model, by names and shapes.
 
     Raises:
         CheckpointError: it does not.
     """
     ours = {name: list(value.shape) for name, value in model.state_dict().items()}
     theirs = {name: list(value.shape) for name, value in checkpoint["state_dict"].items()}
+    older = "" if "format" in checkpoint else ", or of memnets 0.1, whose layout was another"
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise CheckpointError(
-                f"{path} is a checkpoint of another model: expected {name} of shape "
+                f"{path} is a checkpoint of another model{older}: expected {name} of shape "
                 f"{ours.get(name, 'none')}; got {theirs.get(name, 'none')}"
             )
 
@@ -152,20 +196,20 @@ def check_optimizer_state(
     checkpoint: Mapping[str, Any],
     path: str,
 ) -> None:
-    """Check that the optimizer of a run can go on from a checkpoint, by a step on copies.
+    """Check that an optimizer can use its state in a checkpoint, by a step on copies.
 
     Args:
-        make: the optimizer of the model, from parameters.
-        model: is left as it is.
-        checkpoint: that of a run of the same model.
-        path: of the checkpoint.
+        make: makes the optimizer from parameters.
+        model: the model; it does not change.
+        checkpoint: a checkpoint of the same model.
+        path: path of the checkpoint, for an error.
 
     Raises:
-        CheckpointError: it cannot.
+        CheckpointError: the optimizer cannot use its state.
     """
     states = checkpoint.get("optimizer_states")
     if not states:
-        raise CheckpointError(f"{path} holds no state of an optimizer to go on from")
+        raise CheckpointError(f"{path} has no state of an optimizer, which a resumed run needs")
 
     def copies() -> list[nn.Parameter]:
         made = []
@@ -175,30 +219,32 @@ def check_optimizer_state(
             made.append(one)
         return made
 
+    # Optimizers check their states only when they use them, in a step. A new optimizer takes a step
+    # first: if that fails, the checkpoint is not the cause.
     fresh, restored = make(copies()), make(copies())
     with torch.random.fork_rng(devices=[]):
         try:
             fresh.step()
-        except Exception:  # one that needs more than gradients, such as a closure
+        except Exception:  # an optimizer that needs more than gradients, such as a closure
             return
         try:
             restored.load_state_dict(copy.deepcopy(states[0]))
             restored.step()
-        except Exception as error:  # what an optimizer raises depends on where the damage is
+        except Exception as error:  # optimizers raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(
-                f"{path} cannot be gone on from: {type(restored).__name__} cannot use the state "
-                f"of the optimizer there ({reason[:200]})"
+                f"{path} cannot be resumed: {type(restored).__name__} cannot use the state "
+                f"of its optimizer ({reason[:200]})"
             ) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that a kill in the middle of writing leaves as they were."""
+    """Checkpoint files that stay whole if the process is killed while it writes."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write beside the old file, then take its place."""
+        """Write a new file beside the old one, then replace it."""
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(
@@ -213,13 +259,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
-    """The whole name, the old and the new value of each setting that two configs differ in.
+    """Settings in which two configs differ: the full name, the old value and the new value.
 
-    What only one of them has is left out, so that either may leave settings at their defaults.
+    Settings in only one of the configs do not count: the other leaves them at their defaults.
     """
     old, new = dict(_leaves(before)), dict(_leaves(now))
-    common = [name for name in old if name in new]
-    return [(name, old[name], new[name]) for name in common if not _same(old[name], new[name])]
+    # A config may give settings of a part without init_args, if it leaves the class as it is.
+    plain = {name.replace(".init_args.", "."): value for name, value in new.items()}
+    common = [(name, name.replace(".init_args.", ".")) for name in old]
+    common = [(name, short) for name, short in common if short in plain]
+    return [
+        (name, old[name], plain[short])
+        for name, short in common
+        if not _same(old[name], plain[short])
+    ]
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -231,20 +284,20 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are one; a class may be named with its module and without."""
+    """Whether two values are the same; a class may be named with or without its module."""
     if isinstance(one, str) and isinstance(other, str):
         return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")
     return bool(one == other)
 
 
 def check_name(name: Any) -> str:
-    """Check the name of a run, ``<task>/<model>``, which is the name of a folder too.
+    """Check the name of a run, ``<task>/<model>``, which is also the name of its folder.
 
-    Each part begins with a letter, a digit or an underscore, so that none leads out of the folder
-    of all runs, and has no space, control character, slash or backslash.
+    Each part begins with a letter, a digit or an underscore, so that it cannot lead out of the
+    folder of all runs, and has no space, control character, slash or backslash.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the name is not valid.
     """
     parts = name.split("/") if isinstance(name, str) else []
     fine = [part.isprintable() and re.fullmatch(r"\w[^\s\\]{0,99}", part) for part in parts]
@@ -258,17 +311,18 @@ def check_name(name: Any) -> str:
 
 
 def versions(root: Path) -> list[Path]:
-    """The folders ``version_<n>`` under ``root``, the newest last."""
+    """Folders ``version_<n>`` under ``root``, the newest last."""
     matches = [re.fullmatch(r"version_(\d+)", path.name) for path in root.glob("version_*")]
     return [root / f"version_{n}" for n in sorted(int(match[1]) for match in matches if match)]
 
 
 def next_version(root: Path) -> Path:
-    """Make the next folder ``version_<n>`` under ``root``; two runs at once get one each."""
+    """Make the next folder ``version_<n>`` under ``root``; each of several runs gets its own."""
     while True:
         known = versions(root)
         number = int(known[-1].name.removeprefix("version_")) + 1 if known else 0
         folder = root / f"version_{number}"
+        # To make a folder is atomic: of two runs at once, one gets the error and takes the next.
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -277,7 +331,7 @@ def next_version(root: Path) -> Path:
 
 
 def last_version(root: Path) -> Path:
-    """The newest folder under ``root`` that holds a checkpoint to go on from.
+    """The newest folder under ``root`` with a checkpoint to resume from.
 
     Raises:
         CheckpointError: there is none.
@@ -286,15 +340,15 @@ def last_version(root: Path) -> Path:
         if (folder / "checkpoints" / "last.ckpt").is_file():
             return folder
     raise CheckpointError(
-        f"expected a run to go on with, {root}/version_<n>/checkpoints/last.ckpt; there is none"
+        f"expected a run to resume, {root}/version_<n>/checkpoints/last.ckpt; there is none"
     )
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """What ``metrics.json`` holds; nothing if there is no such file.
+    """Read the numbers of ``metrics.json`` by name; empty if there is no such file.
 
     Raises:
-        ValueError: the file is no flat JSON object, name -> number.
+        ValueError: the file is not a flat JSON object with numbers as values.
     """
     path = folder / "metrics.json"
     if not path.exists():
@@ -315,7 +369,7 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 
 def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Add to ``metrics.json``, flat, name -> number; what it holds under other names stays."""
+    """Add numbers by name to ``metrics.json``; its other names stay."""
     path = folder / "metrics.json"
     known = read_metrics(folder)
     known.update({name: float(value) for name, value in metrics.items()})
@@ -324,12 +378,12 @@ def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
 
 
 class CSVTable(Logger):
-    """Logs to ``metrics.csv``, a row a step, and goes on with the table of a run that is resumed.
+    """Logger to ``metrics.csv``, with a row for each step; a resumed run continues its table.
 
     Args:
-        folder: of the run.
-        resumed_step: rows of this step and later are dropped, the run will write them again;
-            ``None`` = a new table.
+        folder: folder of the run.
+        resumed_step: step at which the run resumes; rows of this step and later are dropped, since
+            the run will write them again. ``None`` = a new table.
     """
 
     def __init__(self, folder: Path, resumed_step: int | None = None) -> None:
@@ -344,12 +398,12 @@ class CSVTable(Logger):
 
     @property
     def name(self) -> str:
-        """Of the task and model."""
+        """Name of the model's folder of runs."""
         return self.path.parent.parent.name
 
     @property
     def version(self) -> str:
-        """Of the run."""
+        """Name of the folder of the run."""
         return self.path.parent.name
 
     @property
@@ -361,7 +415,7 @@ class CSVTable(Logger):
         """Do nothing; the settings are in ``config.yaml``."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add to the row of the step."""
+        """Add numbers to the row of a step."""
         self.rows.setdefault(step or 0, {"step": step or 0}).update(metrics)
 
     def save(self) -> None:
@@ -380,5 +434,5 @@ class CSVTable(Logger):
             write_atomically(self.path, write)
 
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the rest of the table."""
         self.save()

@@ -13,18 +13,19 @@ __all__ = ["Curriculum", "MemorySchedule"]
 
 
 class MemorySchedule(lightning.Callback):
-    """Change settings of a machine's memory while it trains, and its size for some test sets.
+    """Change settings of a memory during training, and its size for validation and tests.
 
-    No parameter depends on the number of slots N. A small memory in training makes a head that
-    wraps around overwrite what it still needs, so that it learns to keep its place; in a small
-    memory for validation too, the best checkpoint is one that does. Where nothing is said, a
-    setting is that of the model.
+    No parameter depends on the number of slots N. In a small memory, a head that wraps around
+    overwrites slots that it still needs, so in training it learns to keep its place. A small memory
+    in validation selects a checkpoint that does so. Settings that are not named keep the model's
+    values.
 
     Args:
-        training: share of the training, in ``[0, 1)`` -> settings of the access from then on, such
-            as ``{slots: 128, noise: 0.0}``; of a list, each batch takes the next in turn.
-        validation: N of the validation.
-        testing: name of a test set -> N.
+        training: for a share of the training, in ``[0, 1)``, the settings of the access from then
+            on, such as ``{0.5: {slots: 128, noise: 0.0}}``. A list of values is used in turn, one
+            for each batch.
+        validation: N for the validation.
+        testing: N for test sets, by name.
 
     Raises:
         ValueError: a share or a number is out of its range.
@@ -53,10 +54,10 @@ class MemorySchedule(lightning.Callback):
             check_positive(slots=slots)
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Check that there is a memory with these settings, and note what they are.
+        """Check that the model's memory has these settings, and note their values.
 
         Raises:
-            ValueError: there is not.
+            ValueError: the memory lacks a setting.
         """
         access = getattr(pl_module, "access", None)
         names = {"slots"}.union(*self.training.values())
@@ -83,7 +84,7 @@ class MemorySchedule(lightning.Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Set what is due by how much of the training is done."""
+        """Set the values for the present share of the training."""
         done = trainer.global_step / trainer.estimated_stepping_batches
         due = [settings for share, settings in self.training.items() if share <= done]
         settings = due[-1] if due else {}
@@ -114,21 +115,22 @@ class MemorySchedule(lightning.Callback):
     on_predict_batch_start = on_test_batch_start
 
     def prepare(self, trainer: lightning.Trainer, pl_module: Any, name: str) -> None:
-        """Set N as for test set ``name``."""
+        """Set N for the test set ``name``."""
         self._set(pl_module, **({"slots": self.testing[name]} if name in self.testing else {}))
 
 
 class Curriculum(lightning.Callback):
-    """Make the training harder whenever the model has become good at it.
+    """Make the training harder when the model has become good at it.
 
-    A setting of the task takes one value after the other, the next once the loss of training is
-    low. How far it is, checkpoints keep, so that a run goes on where it stopped.
+    A setting of the task takes one value after the other, the next one once the training loss is
+    low. Checkpoints keep the place, so that a resumed run continues with the same value.
 
     Args:
-        setting: of the task, such as ``training_repeats`` of :class:`~tasks.RepeatCopying`.
-        values: of the setting, at least one.
-        loss: what a moving average of the loss must come below, more than 0.
-        steps: training batches that the average looks back on, and that each value has at least; at
+        setting: name of a setting of the task, such as ``training_repeats`` of
+            :class:`~tasks.RepeatCopying`.
+        values: values of the setting, at least one.
+        loss: bound below which a moving average of the loss must fall, more than 0.
+        steps: number of batches of the moving average, and fewest batches with each value, at
             least 1.
 
     Raises:
@@ -151,18 +153,18 @@ class Curriculum(lightning.Callback):
 
     @property
     def state_key(self) -> str:
-        """One for each setting."""
+        """Key of the callback's state, one for each setting."""
         return self._generate_state_key(setting=self.setting)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where a resumed run goes on from."""
+        """State for a checkpoint: the place in the values, and the average so far."""
         return {"stage": self._stage, "taken": self._taken, "average": self._average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there.
+        """Restore the state of a checkpoint.
 
         Raises:
-            ValueError: there are fewer values now.
+            ValueError: the place of the checkpoint is beyond the values.
         """
         if state_dict["stage"] >= len(self.values):
             raise ValueError(
@@ -174,10 +176,10 @@ class Curriculum(lightning.Callback):
         )
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Check that the task takes the values, and makes its batches when they are asked for.
+        """Check that the task accepts the values and has no workers.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the task lacks the setting, refuses a value, or makes batches ahead of time.
         """
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(task, self.setting):
@@ -190,12 +192,13 @@ class Curriculum(lightning.Callback):
                 f"workers must be 0; got {task.workers}"
             )
         usual = getattr(task, self.setting)
-        for value in self.values:  # one that the task refuses is an error now
+        # A value that the task refuses must be an error now, not hours later.
+        for value in self.values:
             setattr(task, self.setting, value)
         setattr(task, self.setting, usual)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Set the value that is due."""
+        """Set the present value."""
         self._set(trainer)
 
     def on_train_batch_end(
@@ -207,10 +210,11 @@ class Curriculum(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Go on to the next value if the loss is low."""
-        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # which divided it
+        # Lightning has divided the loss by the number of accumulated batches.
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
         loss = float(trainer.strategy.reduce(loss, reduce_op="mean"))
         self._taken += 1
-        # The mean of the first steps, and then one that forgets.
+        # A plain mean of the first steps, then an exponential moving average.
         self._average += (loss - self._average) / min(self._taken, self.steps)
         last = self._stage + 1 == len(self.values)
         if not last and self._taken >= self.steps and self._average < self.loss:

@@ -1,4 +1,4 @@
-"""Pictures of a test: what a model answered, and where it looked."""
+"""Pictures of a test: a model's answers and the weights of its addressings."""
 
 from __future__ import annotations
 
@@ -21,33 +21,42 @@ __all__ = ["Pictures"]
 
 
 class Pictures(lightning.Callback):
-    """After a test, draw what a model answered to each test set, and where it looked.
+    """After a test, draw answers to each test set, with the weights of the addressings.
 
-    Where a task draws curves, these. Of binary vectors, the first sequence: the answer, and where
-    the heads were. Of tokens, a few: where the model looked while it gave its own answer (Bahdanau
-    et al. 2015, figure 3), for each layer the mean of its heads; or, for a machine, where the heads
-    of its memory were. Where a task draws answers in the plane, the same few, beside the right
-    ones. Of episodes of images, a few: which examples the queries looked at.
+    The picture depends on the task:
 
-    The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To see where it
-    looked, the model reads the sequences that are drawn once more, with these answers as inputs.
+    - curves, if the task has them;
+    - for binary vectors, the sequence with the most wrong bits, or the first if all are right: the
+      answer, and the weights of the heads;
+    - for tokens, a few sequences: the weights over the source during the model's own answer
+      (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
+      weights of the heads of its memory;
+    - for answers in a plane, the same few sequences, beside the right answers;
+    - for episodes of images, a few of them: the weights of the queries over the examples.
+
+    The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
+    the model reads the drawn sequences once more, with these answers as inputs.
 
     Args:
-        folder: where the pictures go.
-        longest: sequences and episodes whose source or target is longer are left out, but of
-            curves.
-        sequences: of tokens or images, how many sequences of a test set are drawn, the first of
-            each of its batches before the second of any; of curves, how many panels; at least 1.
+        folder: folder of the pictures.
+        longest: most steps of a source or a target; longer sequences and episodes are not drawn.
+            Curves have no limit, and binary vectors have their own.
+        longest_binary: the same for binary vectors.
+        sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
+            then the second of each; for curves, the number of panels.
     """
 
-    def __init__(self, folder: Path, longest: int = 200, sequences: int = 4) -> None:
-        check_positive(longest=longest, sequences=sequences)
+    def __init__(
+        self, folder: Path, longest: int = 200, sequences: int = 4, longest_binary: int = 1000
+    ) -> None:
+        check_positive(longest=longest, sequences=sequences, longest_binary=longest_binary)
         self.folder = folder
         self.longest = longest
+        self.longest_binary = longest_binary
         self.sequences = sequences
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Draw."""
+        """Draw the pictures of all test sets."""
         if not trainer.is_global_zero:
             return
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -64,9 +73,10 @@ class Pictures(lightning.Callback):
                 plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
                 continue
             if batches[0].targets.dim() == 3:
-                binary = isinstance(pl_module.objective, Bits)
-                if binary and batches[0].targets.shape[1] <= self.longest:
-                    self.draw(pl_module, batches[0], name)
+                if isinstance(pl_module.objective, Bits) and (
+                    batches[0].targets.shape[1] <= self.longest_binary
+                ):
+                    self.draw(pl_module, batches[0], _plain(answers[0]), name)
                 continue
             drawings = []
             for number, (alone, answer) in enumerate(self._first(batches, answers)):
@@ -90,7 +100,7 @@ class Pictures(lightning.Callback):
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]
     ) -> Iterator[tuple[Batch, Tensor]]:
-        """Sequences to draw, each a batch of one without padding, and its answer ``[1, T]``."""
+        """Sequences to draw, each as a batch of one without padding, with its answer ``[1, T]``."""
         for number in range(self.sequences):
             batch, row = batches[number % len(batches)], number // len(batches)
             if row >= len(batch.targets):
@@ -104,36 +114,50 @@ class Pictures(lightning.Callback):
                 answer = answers[number % len(batches)][row : row + 1]
                 yield Batch(source, inputs, targets), answer
 
-    def draw(self, model: Model, batch: Batch, name: str) -> None:
-        """Draw the first sequence of a batch: ``<name>_answer.png`` and ``<name>_weights.png``."""
-        first = _moved(map_state(lambda part: part[:1], batch), model)
+    def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
+        """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.
+
+        Args:
+            model: in evaluation.
+            batch: of binary vectors.
+            answers: of the model in the test, in the form of the targets.
+            name: of the test set.
+        """
+        wrong = (batch.targets != answers).sum(-1)
+        if batch.target_mask is not None:
+            wrong = wrong.masked_fill(~batch.target_mask, 0)
+        row = int(wrong.sum(1).argmax())
+        worst = _moved(map_state(lambda part: part[row : row + 1], batch), model)
         with torch.no_grad(), trace.record(model) as tape:
-            probabilities = model.logits(first)[0].sigmoid()
+            probabilities = model.logits(worst)[0].sigmoid()
+        bits = int(wrong[row].sum())
         plots.answer(
-            first.targets[0],
+            worst.targets[0],
             probabilities,
             self.folder / f"{name}_answer.png",
-            title=f"{_title(name)}: what was asked for, what came",
+            title=f"{_title(name)}: what was asked for, what came; {bits} wrong bits"
+            + (", the most of all" if bits else ""),
         )
         if tape.weights:
             tape.plot(
                 self.folder / f"{name}_weights.png",
-                split=first.source.shape[1],
+                split=worst.source.shape[1],
                 title=f"{_title(name)}: where the heads were",
             )
 
     def draw_tokens(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
     ) -> None:
-        """Draw where a model looked while it gave an answer in tokens.
+        """Draw the weights of a model during an answer in tokens.
 
         Args:
-            model: in evaluation.
-            task: whose batch it is; it gives the words.
-            batch: of one sequence, without padding.
-            answer: of the model in the test, ``[1, T]``; what follows an end mark is left out.
-            name: of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
-            title: stands above, before a word on what is drawn.
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence, without padding.
+            answer: the model's answer in the test, ``[1, T]``; tokens behind an end mark do not
+                count.
+            name: name of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            title: begin of the picture's title.
         """
         parts = model.alignments()
         answer = answer[:, : _length(answer[0], model.longest_answer(batch.source.shape[1]))]
@@ -160,15 +184,15 @@ class Pictures(lightning.Callback):
     def draw_episode(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
     ) -> None:
-        """Draw which examples the queries of an episode looked at, if the model looks at any.
+        """Draw the weights of an episode's queries over its examples, if the model has such.
 
         Args:
-            model: in evaluation.
-            task: whose batch it is; it gives the images.
-            batch: of one episode of images, without padding.
-            answer: of the model in the test, ``[1, T]``.
-            name: of the file, with ``{}`` for its content, ``episode``.
-            title: stands above.
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the images.
+            batch: a batch of one episode of images, without padding.
+            answer: the model's answer in the test, ``[1, T]``.
+            name: name of the file, with ``{}`` for its content, ``episode``.
+            title: title of the picture.
         """
         parts = model.alignments()
         if not parts:
@@ -180,7 +204,7 @@ class Pictures(lightning.Callback):
         examples, queries = task.images(batch, 0)
         path = self.folder / name.format("episode")
         plots.episode(
-            # Queries are a batch, of one step each.
+            # A learner takes the queries as a batch of single steps.
             {label: tape.calls(part)[-1][:, 0] for label, part in parts.items()},
             examples,
             queries,
@@ -192,21 +216,21 @@ class Pictures(lightning.Callback):
 
 
 def _title(name: str) -> str:
-    """A test set by its name, in a title."""
+    """Name of a test set in a title."""
     return "test set" if name == "test" else f"test set {name.replace('_', ' ')}"
 
 
 def _plain(answers: Tensor) -> Tensor:
-    """Answers in a precision that NumPy knows."""
+    """Answers in a precision that NumPy supports."""
     return answers.float() if answers.is_floating_point() else answers
 
 
 def _length(tokens: Tensor, limit: int | None) -> int:
-    """Steps of an answer ``[T]`` without the padding behind it; its end mark is one of them.
+    """Number of steps of an answer ``[T]`` with its end mark, without padding.
 
     Args:
         tokens: the answer.
-        limit: where the model was cut if it came to no end; ``None`` = at T.
+        limit: number of steps at which the model cuts an answer; ``None`` = T.
     """
     ends = (tokens == END).nonzero()
     if len(ends):
@@ -215,14 +239,14 @@ def _length(tokens: Tensor, limit: int | None) -> int:
 
 
 def _moved(batch: Batch, model: Model) -> Batch:
-    """A batch where the model is, and in its precision."""
+    """A batch on the device and in the precision of a model."""
     return map_state(
         lambda part: part.to(model.device, model.dtype if part.is_floating_point() else None), batch
     )
 
 
 def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:
-    """Words for the source and the targets of a batch of one, numbers where a task has no words."""
+    """Words for the source and the targets of a batch of one; numbers if the task has no words."""
     words: tuple[list[str], list[str]] | None = task.labels(batch, 0)
     if words is None:
         steps = [str(step + 1) for step in range(batch.source.shape[1])]

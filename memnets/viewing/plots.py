@@ -102,13 +102,13 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _rows_columns(panels: int, columns: int = _COLUMNS) -> tuple[int, int]:
-    """Of the smallest grid for so many panels, with at most so many columns."""
+    """Rows and columns of the smallest grid for some panels, with at most ``columns`` columns."""
     columns = min(panels, columns)
     return math.ceil(panels / columns), columns
 
 
 def _grid(figure: Figure, rows: int, columns: int, panels: int, **shared: bool) -> list[Axes]:
-    """So many panels, row by row; the places that are left over stay empty."""
+    """Axes of the panels, row by row; the other places of the grid stay empty."""
     axes: Any = figure.subplots(rows, columns, squeeze=False, **shared)  # type: ignore[call-overload]
     grid: list[Axes] = list(axes.flatten())
     for panel in grid[panels:]:

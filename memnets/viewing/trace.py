@@ -1,4 +1,4 @@
-"""Record what the parts of any model report: the weights of its addressings, and more.
+"""Recording of the events of a model's parts: weights of its addressings, and more.
 
 Example::
 
@@ -11,7 +11,7 @@ Example::
 
     with trace.record(model, kinds=["memory", "usage"]) as tape:
         model.logits(batch)
-    tape.calls(model.access, "usage")        # one [B, N] a step
+    tape.calls(model.access, "usage")        # one [B, N] for each step
 
 :mod:`memnets.events` lists the kinds.
 """
@@ -35,15 +35,15 @@ Part: TypeAlias = nn.Module | str
 
 
 class Tape:
-    """Events that were recorded, their values detached and on the CPU.
+    """Recorded events; their values are detached and on the CPU.
 
     Args:
-        model: whose parts are recorded.
+        model: the model whose parts are recorded.
 
     Attributes:
-        events: all of them, in order.
-        names: part of the model -> its name in the model, as in ``model.named_modules()``.
-        heads: addressing -> a name for each of its Q queries, where the part that holds it gives
+        events: all events, in order.
+        names: names of the model's parts, as in ``model.named_modules()``, by part.
+        heads: names of an addressing's Q queries, by addressing; a part with ``head_names`` gives
             them.
     """
 
@@ -61,18 +61,18 @@ class Tape:
 
     @property
     def weights(self) -> dict[nn.Module, list[Tensor]]:
-        """Addressing -> weights ``[*B, Q, N]`` of each call, in order."""
+        """Weights ``[*B, Q, N]`` of each call, in order, by addressing."""
         return self._by_part("weights")
 
     def calls(self, part: Part, kind: str = "weights") -> list[Tensor]:
-        """Everything of one kind that a part reported, in order.
+        """Values of one kind from one part, in order.
 
         Args:
             part: a part of the model, or its name.
-            kind: see :mod:`memnets.events`.
+            kind: kind of the events, see :mod:`memnets.events`.
 
         Raises:
-            KeyError: nothing was recorded of this part and kind.
+            KeyError: there are no events of this part and kind.
         """
         recorded = self._by_part(kind)
         for each, values in recorded.items():
@@ -95,37 +95,38 @@ class Tape:
         return part if isinstance(part, str) else self.names.get(part, type(part).__name__)
 
     def stacked(self, part: Part) -> Tensor:
-        """The weights of all calls of an addressing as one tensor, ``[*B, calls, Q, N]``.
+        """Weights of all calls of an addressing as one tensor, ``[*B, calls, Q, N]``.
 
-        Slots that a memory did not have yet weigh 0.
+        Slots that a growing memory did not have yet have weight 0.
 
         Args:
             part: the addressing, or its name.
 
         Raises:
-            KeyError: no weights of it were recorded.
+            KeyError: there are no weights of this addressing.
         """
         return torch.stack(self._padded(part), -3)
 
     def _padded(self, part: Part) -> list[Tensor]:
-        """The weights of all calls of an addressing, with as many slots as the last has."""
+        """Weights of all calls of an addressing, filled up to the largest number of slots."""
         calls = self.calls(part)
         slots = max(weights.shape[-1] for weights in calls)
         return [nn.functional.pad(weights, (0, slots - weights.shape[-1])) for weights in calls]
 
     def over_time(self, part: Part, sequence: int = 0) -> Tensor:
-        """The weights of one sequence of the batch, head by head: ``[H, T, N]``.
+        """Weights of one sequence of the batch by head and step, ``[H, T, N]``.
 
-        It is the same whether the addressing was called once with T queries or T times with one,
-        and whether its heads are queries of one memory (``[B, Q, N]``, where the memory names
-        them) or batch (``[B, H, T, N]``). Slots that a memory did not have yet weigh 0.
+        The result is the same for one call with T queries and for T calls with one query. It is
+        also the same for heads that are queries of one memory (``[B, Q, N]``, if the memory names
+        them) and heads in the batch (``[B, H, T, N]``). Slots that a growing memory did not have
+        yet have weight 0.
 
         Args:
             part: the addressing, or its name.
-            sequence: which sequence of the batch.
+            sequence: number of the sequence in the batch.
 
         Raises:
-            KeyError: no weights of it were recorded.
+            KeyError: there are no weights of this addressing.
         """
         calls = [weights[sequence] for weights in self._padded(part)]
         if self._heads(part) and calls[0].dim() == 2:
@@ -134,18 +135,20 @@ class Tape:
         return steps.reshape(-1, *steps.shape[-2:])
 
     def plot(self, path: str | Path, sequence: int = 0, split: int = 0, title: str = "") -> Path:
-        """Draw the weights of one sequence of the batch over time, a panel a head.
+        """Draw the weights of one sequence of the batch over time, with a panel for each head.
 
         Args:
-            path: file to write; its ending says the format.
-            sequence: which sequence of the batch.
-            split: the step at which the source ends and the answer starts, marked if not 0.
-            title: stands above.
+            path: file to write; its ending decides the format.
+            sequence: number of the sequence in the batch.
+            split: step at which the source ends and the answer starts, marked in the picture; 0 =
+                no mark.
+            title: title of the picture.
 
         Returns:
             The path.
         """
-        from memnets.viewing import plots  # matplotlib takes longer to import than all the rest
+        # Imported here: matplotlib takes longer to load than the rest of the library.
+        from memnets.viewing import plots
 
         over_time = {part: self.over_time(part, sequence) for part in self.weights}
         heads = {part: self._head_names(part, len(each)) for part, each in over_time.items()}
@@ -170,26 +173,27 @@ class Tape:
         title: str = "",
         across: str = "source",
     ) -> Path:
-        """Draw what one sequence of the batch looked at while it answered.
+        """Draw the weights of one sequence of the batch while the model answered it.
 
         Args:
-            path: file to write; its ending says the format.
-            parts: label of a panel -> the addressing, as a model's ``alignments()``.
+            path: file to write; its ending decides the format.
+            parts: addressings by the label of their panels, such as a model's ``alignments()``.
             source_labels: a word for each of the N slots.
-            target_labels: a word for each step of the answer, the last T of the steps recorded.
-            sequence: which sequence of the batch.
-            heads: a panel a head, in place of the mean of the heads of an addressing.
-            title: stands above.
+            target_labels: a word for each step of the answer: the last T recorded steps.
+            sequence: number of the sequence in the batch.
+            heads: True = a panel for each head; False = the mean of an addressing's heads.
+            title: title of the picture.
             across: name of the axis of the slots.
 
         Returns:
             The path.
 
         Raises:
-            KeyError: no weights of an addressing were recorded.
-            ValueError: the labels are not as many as steps and slots.
+            KeyError: there are no weights of an addressing.
+            ValueError: the number of labels is not that of the steps and slots.
         """
-        from memnets.viewing import plots  # matplotlib takes longer to import than all the rest
+        # Imported here: matplotlib takes longer to load than the rest of the library.
+        from memnets.viewing import plots
 
         panels: dict[str, Tensor] = {}
         columns = None
@@ -206,7 +210,7 @@ class Tape:
         return plots.alignment(panels, source_labels, target_labels, path, title, columns, across)
 
     def _heads(self, part: Part) -> list[str]:
-        """Names of the heads of an addressing; none where nobody gives them."""
+        """Names of the heads of an addressing; empty if it has none."""
         named = (names for each, names in self.heads.items() if part in (each, self._name(each)))
         return next(named, [])
 
@@ -216,16 +220,15 @@ class Tape:
 
 @contextmanager
 def record(model: nn.Module, kinds: Collection[str] | None = ("weights",)) -> Iterator[Tape]:
-    """Record, within the block, what the parts of a model report.
+    """Record the events of a model's parts within this context.
 
-    Scores of :meth:`~memnets.addressing.Content.scores`, of which a pointer makes its answer, are
-    recorded as the weights that they stand for. Fast paths are off meanwhile, since they need not
-    make the weights at all.
+    For a pointer's scores (:meth:`~memnets.addressing.Content.scores`) it records their weights.
+    Fast twins are off meanwhile, since they may not compute the weights at all.
 
     Args:
-        model: whose parts are recorded; those of other models in the block are not.
-        kinds: of events, see :mod:`memnets.events`: the weights of all addressings if not given;
-            ``None`` = all kinds, of which memories and links are large.
+        model: the model whose parts are recorded; events of other models are ignored.
+        kinds: kinds of events, see :mod:`memnets.events`; weights alone by default; ``None`` = all
+            kinds. Memories and links are large.
     """
     tape = Tape(model)
 

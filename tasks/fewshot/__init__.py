@@ -1,4 +1,4 @@
-"""Learning from few examples: classes of images (FewShot), sines (Sinusoids), arms (Bandits)."""
+"""Few-shot learning: classes of images (FewShot), sines (Sinusoids), bandits (Bandits)."""
 
 from tasks.fewshot.bandits import Bandits
 from tasks.fewshot.images import FewShot

@@ -1,4 +1,4 @@
-"""Bandits with many arms, the teachers that know how to play them, and what each earns."""
+"""Bandits with several arms, the policies that play them, and their rewards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import Batch, Curves
+from memnets.batches import Batch, Curves, feedback
 from memnets.core import check_positive
-from memnets.decoding import feedback
 from tasks.base import Array, Task
 
 __all__ = [
@@ -27,47 +26,48 @@ __all__ = [
     "ucb",
 ]
 
-#: What indices are told apart to: arms that differ by less tie.
+#: Resolution of the indices; arms whose indices differ by less count as equal.
 _RESOLUTION = 1e-3
 
-#: The teacher of a longer game would take too long.
+#: Most pulls of a game: the teacher of a longer one would take too long to compute.
 _MOST_PULLS = 500
 
-#: Prices are gone through in so many blocks, each of which fits into a cache.
+#: Number of blocks of prices; a block fits into the processor's cache.
 _BLOCKS = 50
 
-#: From the wins and the losses of each arm so far, ``[B, K]``, how many pulls were made, and a
-#: generator, how good each arm looks, ``[B, K]``; of arms that tie, the first is pulled.
+#: A function that values arms: from the wins and losses of each arm so far, ``[B, K]``, the number
+#: of pulls so far and a generator to a value of each arm, ``[B, K]``. The arm of the highest value
+#: is pulled, the first of equal ones.
 Policy = Callable[[Array, Array, int, np.random.Generator], Array]
 
 
 class Bandits(Task):
-    """Pull arms, of which each pays 1 with a probability of its own or nothing; earn the most.
+    """Multi-armed bandit: pull arms with unknown probabilities of a reward of 1; earn the most.
 
     The setting of Duan et al. 2016 (section 3.1) and Mishra et al. 2018 (section 5.2): an episode
-    has K arms, with probabilities uniform in ``[0, 1]``, and so many pulls. Both papers train by
-    reinforcement; here a model imitates a teacher, the Gittins index, which is nearly the best
-    play, at the states that this teacher, who sometimes wanders, comes to. In a test it plays on
-    its own.
+    has K arms, with probabilities uniform in ``[0, 1]``, and a fixed number of pulls. Both papers
+    use reinforcement learning. Here a model imitates a teacher, the Gittins index, which plays
+    nearly optimally. The states are those of the teacher, with some random pulls. In a test the
+    model plays on its own.
 
-    A step is the arm that was pulled before, one-hot, and what it paid, ``[B, T, K + 1]``, zeros at
-    first; the source is one step of zeros. Targets are the arms of the teacher, ``[B, T]``, and
-    rewards what each arm would have paid at each pull, ``[B, T, K]``. For
-    :class:`~memnets.training.Actions`, and models of sequences; not for a
-    :class:`~memnets.models.MetaLearner`, where no step sees another.
+    An input is the last arm, one-hot, and its reward, ``[B, T, K + 1]``; the first is zeros. The
+    source is one step of zeros. Targets are the teacher's arms, ``[B, T]``; rewards are those of
+    each arm at each pull, ``[B, T, K]``. The task needs the objective
+    :class:`~memnets.training.Actions` and a model of sequences. A
+    :class:`~memnets.models.MetaLearner` does not fit, since its steps do not see each other.
 
-    The test set is named ``test``. Beside the ``reward`` of the model, a test says what others earn
-    with the same arms: ``gittins_reward`` (:func:`gittins_indices`), ``ucb_reward`` (UCB1, Auer et
-    al. 2002), ``thompson_reward`` (Thompson 1933) and ``random_reward``.
+    The test set is named ``test``. Besides the model's ``reward``, a test gives the rewards of
+    other policies with the same arms: ``gittins_reward`` (:func:`gittins_indices`), ``ucb_reward``
+    (UCB1, Auer et al. 2002), ``thompson_reward`` (Thompson 1933) and ``random_reward``.
 
     Args:
-        arms: K, at least 2.
-        pulls: of an episode, from 1 to 500: the teacher needs 2 seconds for 100, some 4 minutes
-            for 500, once a process.
-        wander: share of the pulls in training and validation that are random, in ``[0, 1]``.
-        ucb_factor: of the width of UCB1's bound, at least 0; 1 is the paper's, which explores too
-            much for games as short as these.
-        test_episodes: at least 1.
+        arms: K, the number of arms, at least 2.
+        pulls: number of pulls of an episode, from 1 to 500. Each process computes the teacher once:
+            2 seconds for 100 pulls, about 4 minutes for 500.
+        wander: share of random pulls in training and validation, in ``[0, 1]``.
+        ucb_factor: factor on the width of UCB1's bound, at least 0. The paper's factor, 1, explores
+            too much in short games.
+        test_episodes: number of episodes of the test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -104,15 +104,16 @@ class Bandits(Task):
         return ["test"]
 
     def setup(self, stage: str) -> None:
-        """Get the teacher ready, once for all workers."""
+        """Compute the teacher, once for all workers."""
+        # Its indices are cached, and a forked worker inherits them.
         self.teacher()
 
     def teacher(self) -> Policy:
-        """Whom a model imitates. Override it for another."""
+        """The policy that a model imitates. Override it for another one."""
         return gittins(self.pulls)
 
     def policies(self) -> dict[str, Policy]:
-        """Those that a model is compared with: the score is ``<name>_reward``.
+        """Policies to compare a model with, by name; their scores are ``<name>_reward``.
 
         Override it to add one: ``{**super().policies(), "greedy": my_policy}``.
         """
@@ -127,16 +128,18 @@ class Bandits(Task):
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         _, rewards = self._games(split, index)
         wander = 0.0 if split in self.test_names() else self.wander
+        # A generator of its own: the games must be the same for every teacher.
         random = self.random(f"teacher {split}", index)
         pulled, taught = follow(self.teacher(), rewards, random, wander)
         paid = torch.from_numpy(rewards)
         told = feedback(torch.from_numpy(pulled), paid)
         start = torch.zeros_like(told[:, :1])
+        # The reward of a pull is known only at the next one.
         inputs = torch.cat([start, told[:, :-1]], 1)
         return Batch(start, inputs, torch.from_numpy(taught), rewards=paid)
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """``<policy>_reward`` of each policy: what it earns in an episode of the same arms."""
+        """``<policy>_reward`` of each policy: its mean reward of an episode with the same arms."""
         _, rewards = self._games(split, 0)
         return {
             f"{name}_reward": float(_taken(rewards, pulled).sum(1).mean())
@@ -144,9 +147,9 @@ class Bandits(Task):
         }
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
-        """What pulls so far have cost, against the best arm's, by the model and by each policy.
+        """Regret of the model and of each policy: the reward lost so far against the best arm.
 
-        But for chance, beside which the others would look alike.
+        The random policy is left out, since beside it the others would look alike.
         """
         chances, _ = self._games(split, 0)
         lost = chances.max(2, keepdims=True) - chances
@@ -160,14 +163,14 @@ class Bandits(Task):
         return [Curves(lines, caption, "pulls", "regret: reward lost so far")]
 
     def _games(self, split: str, index: int) -> tuple[Array, Array]:
-        """What each arm pays on average, and at each pull, ``[B, T, K]`` both."""
+        """Mean rewards of the arms, and their rewards at each pull, both ``[B, T, K]``."""
         random = self.random(split, index)
         size = self.sequences(split, self.test_episodes)
         chances = np.repeat(random.random((size, 1, self.arms)), self.pulls, 1)
         return chances, (random.random(chances.shape) < chances).astype(np.float32)
 
     def _others(self, split: str) -> dict[str, Array]:
-        """The arms that each policy pulls, ``[B, T]``, in the games of a test set.
+        """Arms that each policy pulls in the games of a test set, ``[B, T]``, by name.
 
         They play once: the scores and the curves of a test are made from the same pulls.
         """
@@ -184,7 +187,7 @@ class Bandits(Task):
 
 
 def _taken(values: Array, pulled: Array) -> Array:
-    """Of values ``[B, T, K]`` those of the arms that were pulled, ``[B, T]``."""
+    """Values ``[B, T]`` of the pulled arms, from the values of all arms, ``[B, T, K]``."""
     taken: Array = np.take_along_axis(values, pulled[..., None], 2)[..., 0]
     return taken
 
@@ -195,18 +198,20 @@ def follow(
     """Let a policy pull the arms.
 
     Args:
-        policy: says how good each arm looks.
-        rewards: what each arm would pay at each pull, 0 or 1, ``[B, T, K]``.
-        random: for the policy, and for the pulls that are random.
-        wander: share of the pulls that are random, in ``[0, 1]``.
+        policy: the policy.
+        rewards: reward of each arm at each pull, 0 or 1, ``[B, T, K]``.
+        random: generator for the policy and for random pulls.
+        wander: share of random pulls, in ``[0, 1]``.
 
     Returns:
-        The arms that were pulled, and those that the policy would have, ``[B, T]`` each.
+        The arms pulled, and the arms that the policy chose, ``[B, T]`` each.
     """
     size, pulls, arms = rewards.shape
     wins, losses = np.zeros((2, size, arms), np.int64)
     pulled, taught = np.zeros((2, size, pulls), np.int64)
     rows = np.arange(size)
+    # The teacher's choice is the target at every pull; only some of the pulls follow it, so that
+    # the model also learns to go on from other states.
     wandering = random.random((size, pulls)) < wander
     anywhere = random.integers(0, arms, (size, pulls))
     for step in range(pulls):
@@ -219,7 +224,7 @@ def follow(
 
 
 def gittins(pulls: int) -> Policy:
-    """The policy that pulls the arm with the highest of :func:`gittins_indices`."""
+    """The policy that pulls the arm of the highest Gittins index (:func:`gittins_indices`)."""
     indices = gittins_indices(pulls)
     return lambda wins, losses, step, random: indices[step][wins, losses]
 
@@ -237,34 +242,34 @@ def ucb(factor: float = 1.0) -> Policy:
 
 
 def thompson(wins: Array, losses: Array, step: int, random: np.random.Generator) -> Array:
-    """A draw from what each arm's probability may be, ``Beta(1 + wins, 1 + losses)``."""
+    """Thompson sampling: a draw from the posterior of each arm, ``Beta(1 + wins, 1 + losses)``."""
     drawn: Array = random.beta(1.0 + wins, 1.0 + losses)
     return drawn
 
 
 def chance(wins: Array, losses: Array, step: int, random: np.random.Generator) -> Array:
-    """Any arm."""
+    """The policy that pulls arms at random."""
     drawn: Array = np.asarray(random.random(wins.shape))
     return drawn
 
 
 @lru_cache(maxsize=4)
 def gittins_indices(pulls: int) -> tuple[Array, ...]:
-    """How much an arm is worth a pull, to one who has so many pulls left and may stop before.
+    """Gittins indices of an arm for a game of finite length.
 
-    The index of an arm that won s times and lost f times, before which its probability was uniform,
-    is the greatest mean reward of its next pulls over all rules when to stop (Gittins 1979), with
-    at most m pulls left, none discounted (Kaufmann 2018, FH-Gittins). It is the price of a pull at
-    which it is just worth while to begin: the value of the arm at a price is ``V_m(s, f) = max(0,
-    p - price + p V_{m-1}(s + 1, f) + (1 - p) V_{m-1}(s, f + 1))`` with ``p = (s + 1) / (s + f +
-    2)``, and ``V_0 = 0``.
+    The arm has won s times and lost f times, with a uniform prior. Its index is the greatest mean
+    reward of its next pulls, over all rules for stopping (Gittins 1979), with at most m pulls left
+    and no discount (Kaufmann 2018, FH-Gittins). It equals the highest price of a pull at which
+    playing is worth while: the value of the arm at a price is ``V_m(s, f) = max(0, p - price + p
+    V_{m-1}(s + 1, f) + (1 - p) V_{m-1}(s, f + 1))`` with ``p = (s + 1) / (s + f + 2)``, and
+    ``V_0 = 0``.
 
     Args:
-        pulls: of the whole game, at least 1. Time and memory grow with the third power.
+        pulls: pulls of the whole game, at least 1. Time and memory grow with the third power.
 
     Returns:
-        For each number of pulls t that were made, the indices by s and f, ``[t + 1, t + 1]``, with
-        m = pulls - t left, to the nearest thousandth or so.
+        For each number of pulls so far t, the indices by s and f, ``[t + 1, t + 1]``, with
+        m = pulls - t left, precise to about a thousandth.
     """
     check_positive(pulls=pulls)
     worth = [np.zeros((made + 1, made + 1), np.int64) for made in range(pulls)]
@@ -277,10 +282,12 @@ def gittins_indices(pulls: int) -> tuple[Array, ...]:
             begin = chance_to_win - some
             begin += chance_to_win * value[:, 1:, :-1]
             begin += (1 - chance_to_win) * value[:, :-1, 1:]
-            # The value falls with the price, down to 0: count the prices at which it is above.
+            # The value falls as the price rises, down to 0. So the number of prices with a value
+            # above 0 gives the index.
             worth[made] += np.count_nonzero(begin > 0, axis=0)
             value = np.maximum(begin, 0, out=begin)
     indices = tuple((count - 0.5) * _RESOLUTION for count in worth)
+    # The cache hands the same arrays to all callers.
     for index in indices:
         index.setflags(write=False)
     return indices

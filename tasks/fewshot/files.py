@@ -1,10 +1,9 @@
-"""Images in class folders: in a folder, or in a zip file.
+"""Images of classes from folders and zip files.
 
-Of a file, the first picture is read, turned as its EXIF orientation says, in grey: colours by
-their brightness, greys of 16 bits divided by 257. What is transparent shows white paper, as any
-viewer does; or black paper, if on white there would be nothing to see. Numbers that no file says
-the white of (floating point, and 32 bits) are taken for shares of 1, of 255 or of 65535, whichever
-is the least that holds all those of the data set.
+The first picture of a file is read in grey and turned by its EXIF orientation. Colours become their
+brightness; greys of 16 bits are divided by 257. Transparent parts show white paper, as in a viewer,
+or black paper if nothing could be seen on white. Formats without a value for white (floating point
+and 32 bits) get the least of 1, 255 and 65535 that no number of the data set exceeds.
 """
 
 from __future__ import annotations
@@ -20,24 +19,27 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.base import Array
 from tasks.limits import advice, limit, read_at_most
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-#: Nothing else is tried, whatever a file is called: some formats are programs.
+#: The only formats that Pillow may try, whatever a file's name. Some of its others, such as
+#: EPS, run programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-#: Whites of greys that have none of their own.
+#: Candidates for the white of greys without one.
 WHITES = (1.0, 255.0, 65535.0)
-#: On white paper, ink that is not darker by this is not seen.
+#: Least difference from the white paper at which ink can be seen.
 FAINT = 26
-#: An image may have one pixel for so many bytes of a file.
+#: Bytes of memory that a pixel may take while an image is read; see :mod:`tasks.limits`.
 BYTES_OF_A_PIXEL = 8
 
 
@@ -45,9 +47,9 @@ class ClassImages(NamedTuple):
     """The images of a class.
 
     Attributes:
-        name: where they are, for messages.
-        folders: the folder that they are in and those that it is in, the innermost last.
-        images: n of uint8 ``[height, width]``, of grey: one array, or a list where sizes differ.
+        name: path of the images, for messages.
+        folders: the names of the folders above the images, the innermost last.
+        images: n grey images, uint8 ``[height, width]``: one array, or a list if sizes differ.
     """
 
     name: str
@@ -56,23 +58,23 @@ class ClassImages(NamedTuple):
 
 
 def read_classes(paths: Sequence[str], one_size: bool = True) -> tuple[list[ClassImages], int]:
-    """Read all images; those of a folder are a class.
+    """Read all images; the images of a folder are a class.
 
-    An image whose content came before, in whatever class and file, is left out, and so is a class
-    of which no image is left: Omniglot's archives share some alphabets. Links to folders are
-    followed; a link to a folder that it lies in is not, and no folder is read twice.
+    An image is left out if an earlier one, of any class and file, has the same content; a class
+    without images is left out too. (Omniglot's archives share some alphabets.) Links to folders are
+    followed, except to a folder above the link. No folder is read twice.
 
     Args:
         paths: folders or zip files, at least one.
         one_size: whether all images must have the size of the first.
 
     Returns:
-        The classes, in the order of the paths and of the names in each, and how many images were
+        The classes, in the order of the paths and of the names in each, and the number of images
         left out.
 
     Raises:
-        ValueError: a path is missing, is no zip file or has no image; an image cannot be read or
-            has another size than the first; or the images are more than
+        ValueError: a path is missing, is not a zip file or has no image; an image cannot be read or
+            has another size than the first; or the images have more pixels than
             :func:`tasks.limits.limit`.
     """
     classes: dict[str, list[Array]] = {}
@@ -83,7 +85,7 @@ def read_classes(paths: Sequence[str], one_size: bool = True) -> tuple[list[Clas
         found = False
         with _files(path) as files:
             for member, read in files.items():
-                # Hidden files are no images: a Mac leaves some in the zip files that it makes.
+                # macOS puts hidden files with the names of images into its zip files.
                 if member.suffix.lower() not in ENDINGS or member.name.startswith("."):
                     continue
                 found = True
@@ -95,6 +97,7 @@ def read_classes(paths: Sequence[str], one_size: bool = True) -> tuple[list[Clas
                         f"{_where(path, member)}: expected an image of {_size(shape)}, as that of "
                         f"{first}; got {_size(image.shape)}"
                     )
+                # With the shape: the same bytes may be images of different sides.
                 content = f"{image.shape} {image.dtype}".encode() + image.tobytes()
                 if (digest := hashlib.sha256(content).digest()) in known:
                     duplicates += 1
@@ -121,22 +124,22 @@ def read_classes(paths: Sequence[str], one_size: bool = True) -> tuple[list[Clas
 
 
 def read_runs(path: str) -> tuple[Array, Array, Array]:
-    """Read classification runs as those of Lake et al. 2015.
+    """Read classification runs in the form of Lake et al. 2015.
 
-    Each folder has a file ``class_labels.txt``; a line of it names the image of an item and that of
-    the example of the same class. There is one example of each class.
+    The folder of a run has a file ``class_labels.txt``. Each of its lines names the image of an
+    item and the image of the example of the same class. A class has one example.
 
     Args:
         path: a folder or a zip file of runs.
 
     Returns:
-        For all runs in the order of their names, the examples, uint8 ``[runs, N, height, width]``,
-        the items, ``[runs, Q, height, width]``, and which example is of the class of each,
+        For all runs in the order of their names: the examples, uint8 ``[runs, N, height, width]``;
+        the items, ``[runs, Q, height, width]``; and the number of each item's example,
         ``[runs, Q]``.
 
     Raises:
-        ValueError: the path is missing, is no zip file or has no run; a line names no image that is
-            there; the runs have different numbers of images, or images of different sizes.
+        ValueError: the path is missing, is not a zip file or has no run; a line names a missing
+            image; or the runs differ in the number or the size of their images.
     """
     with _files(path) as members:
         return _runs(path, members)
@@ -201,8 +204,8 @@ def _runs(
 
 
 def read_digits() -> list[ClassImages]:
-    """Handwritten digits of 8 x 8 pixels, which scikit-learn brings along: ``0`` to ``9``."""
-    # Slow to load, and of no use where there are files.
+    """Handwritten digits ``0`` to ``9`` of 8 x 8 pixels, from scikit-learn."""
+    # Imported here: it is slow to load, and not needed with files.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -215,13 +218,13 @@ def read_digits() -> list[ClassImages]:
 
 @contextmanager
 def _files(path: str) -> Iterator[dict[PurePosixPath, Callable[[], bytes]]]:
-    """The files in a folder or a zip file, in the order of their names.
+    """Open a folder or a zip file.
 
     Yields:
-        The name of each, and what reads it.
+        For each file in the order of the names, a function that reads it, by name.
 
     Raises:
-        ValueError: there is no such folder or zip file; a file cannot be read.
+        ValueError: there is no such folder or zip file, or a file cannot be read.
     """
     if Path(path).is_dir():
         yield {
@@ -235,6 +238,7 @@ def _files(path: str) -> Iterator[dict[PurePosixPath, Callable[[], bytes]]]:
 
     def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         where = f"{path}/{info.filename}"
+        # The size in the archive may be false, so the read below counts too.
         if info.file_size > limit():
             raise ValueError(
                 f"{where}: expected at most {limit():,} bytes; got {info.file_size:,}; "
@@ -263,9 +267,9 @@ def _files(path: str) -> Iterator[dict[PurePosixPath, Callable[[], bytes]]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """The files in a folder, in those within and in those that are linked to, each folder once."""
+    """Files in a folder, its subfolders and the folders linked from there, each folder once."""
     seen = {os.path.realpath(root)}
-    # What is there goes before what is linked to, so that a folder is found by its own name.
+    # Real folders come before links, so that a folder is found by its own name.
     found = [root]
     while found:
         links = []
@@ -290,10 +294,10 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _is_file(file: Path) -> bool:
-    """Whether a file is one to read.
+    """Whether a path is a file.
 
     Raises:
-        ValueError: it is an image by its name, and a link to nothing.
+        ValueError: the path has the name of an image, but is a broken link.
     """
     if file.suffix.lower() in ENDINGS and file.is_symlink() and not file.exists():
         raise ValueError(f"{file}: expected an image; it is a link to nothing")
@@ -321,7 +325,7 @@ def _text(content: bytes, where: str) -> list[str]:
     """Lines of a text in UTF-8.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the text is not UTF-8.
     """
     try:
         return content.decode("utf-8-sig").splitlines()
@@ -330,16 +334,18 @@ def _text(content: bytes, where: str) -> list[str]:
 
 
 def _decoded(content: bytes, where: str) -> Array:
-    """Greys ``[height, width]``: uint8, or float64 if the image does not say what its white is.
+    """Decode an image to greys ``[height, width]``: uint8, or float64 if its white is unknown.
 
     Raises:
-        ValueError: it is no image, is damaged, or has too many pixels.
+        ValueError: the content is not an image, is damaged, or has too many pixels.
     """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     most = limit() // BYTES_OF_A_PIXEL
     try:
         with warnings.catch_warnings():
-            # Pillow refuses twice as many pixels as its bound, and warns of more than that, and of
-            # notes in a file that are damaged: what matters is the picture.
+            # Pillow raises an error at twice its bound and warns from the bound on: so the bound is
+            # half of ours. It also warns of damaged metadata, which do not matter here.
             warnings.simplefilter("ignore")
             with _pillow_bound(most // 2):
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -353,13 +359,16 @@ def _decoded(content: bytes, where: str) -> Array:
         UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, ArithmeticError,
         LookupError, struct.error, zlib.error,
     ) as error:  # fmt: skip
+        # Pillow's decoders raise all of these for damaged files.
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: expected an image; it cannot be read ({reason})") from error
 
 
 @contextmanager
 def _pillow_bound(pixels: int) -> Iterator[None]:
-    """Set the bound of Pillow, which is a number of its module."""
+    """Set Pillow's bound on pixels within this context; it is a global variable of Pillow."""
+    from PIL import Image
+
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
     try:
         yield
@@ -368,7 +377,8 @@ def _pillow_bound(pixels: int) -> Iterator[None]:
 
 
 def _greys(image: Image.Image) -> Array:
-    """See :func:`_decoded`; whole numbers of a PNG have 16 bits, whatever Pillow calls them."""
+    """Greys of an image, see :func:`_decoded`."""
+    # Some versions of Pillow open a PNG of 16 bits in the mode of 32 bits.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         greys = np.asarray(image).astype(np.float64) / 257
         clear = image.info.get("transparency")
@@ -377,7 +387,7 @@ def _greys(image: Image.Image) -> Array:
     if image.mode in ("I", "F"):
         numbers = np.asarray(image).astype(np.float64)
         least, top = numbers.min(), numbers.max()
-        if not 0 <= least <= top <= WHITES[-1]:  # a NaN is not either
+        if not 0 <= least <= top <= WHITES[-1]:  # also catches NaN
             raise ValueError(
                 f"greys must be from 0 to at most {WHITES[-1]:.0f}; got {least:g} to {top:g}: "
                 "save it with 8 or 16 bits"
@@ -392,11 +402,11 @@ def _greys(image: Image.Image) -> Array:
 
 
 def _on_paper(greys: Array, seen: Array) -> Array:
-    """Greys on white paper; on black, if there is something to see that white hides.
+    """Put greys on white paper, or on black paper if only that shows them.
 
     Args:
         greys: ``[height, width]``, in ``[0, 255]``.
-        seen: how much of each hides the paper, ``[height, width]``, in ``[0, 1]``.
+        seen: opacity of each pixel, ``[height, width]``, in ``[0, 1]``.
 
     Returns:
         uint8 ``[height, width]``.
@@ -408,13 +418,13 @@ def _on_paper(greys: Array, seen: Array) -> Array:
 
 
 def _white(images: Iterable[Array]) -> float:
-    """What white is to those images that do not say."""
+    """White of the images whose format does not define it."""
     top = max((image.max() for image in images if image.dtype != np.uint8), default=0.0)
     return next(white for white in WHITES if top <= white)
 
 
 def _grey(image: Array, white: float) -> Array:
-    """uint8 ``[height, width]``."""
+    """Scale an image to uint8 ``[height, width]``."""
     return image if image.dtype == np.uint8 else np.round(image * (255 / white)).astype(np.uint8)
 
 

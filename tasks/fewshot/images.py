@@ -1,73 +1,77 @@
-"""Classification from few examples (Vinyals et al. 2016; Lake et al. 2015)."""
+"""Few-shot classification of images (Vinyals et al. 2016; Lake et al. 2015)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs
 from tasks.limits import check_room
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = ["FewShot"]
 
-AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-#: If no class is held out by name, one in this many is.
+#: One class in this many is held out if none is named.
 HELD_OUT = 5
-#: More than anybody waits for.
+#: An upper bound that no useful test reaches; it catches slips of the keyboard.
 MOST_EPISODES = 10**7
 
 
 class FewShot(Task):
-    """See K images of each of N classes, then say of which of them others are.
+    """Few-shot classification of images: K examples of each of N classes, then queries.
 
     The source is the examples of an episode in random order, ``[B, N K, side * side + labels]``:
-    the ink of each pixel in ``[0, 1]``, row by row, and the label, one-hot. The inputs are the
-    queries, with zeros for the label, ``[B, N queries, ...]``, and the targets are their labels.
-    Which classes an episode has, and which label each has in it, is drawn anew.
+    the ink of each pixel in ``[0, 1]``, row by row, then the label, one-hot. The inputs are the
+    queries, with zeros for the label, ``[B, N queries, ...]``; the targets are their labels. Each
+    episode draws its classes, and a label for each of them.
 
-    Images are read once, from folders or zip files in which the images of a folder are a class; an
-    image whose content came before is left out. Without paths, they are handwritten digits.
+    Images are read once, from folders or zip files; the images of a folder are a class. An image
+    with the content of an earlier one is left out. Without paths, the images are handwritten
+    digits.
 
     Args:
         paths: folders or zip files; ``None`` = the digits of scikit-learn, 8 x 8 pixels.
-        folder: where the paths are that are not named from the root.
-        held_out: names of folders whose classes are tested on: those of classes, or of folders of
-            classes, such as alphabets. If not given, the last fifth of the classes, at least N.
-        validation: names of folders whose classes are validated on, and not trained on; if not
-            given, validation has new episodes of the classes of training.
-        lake: folder or zip file of the runs of Lake et al. 2015, a test set named ``lake``.
-        ways: N of validation and test, at least 2.
-        shots: K; validation takes turns with them, and each is a test set, named ``shot_<k>``.
-        training: pairs (N, K), of which each training batch draws one; those of validation if not
-            given.
-        queries: of each class in an episode, at least 1.
-        side: images are resized to so many pixels a side, and may be of different sizes: each
-            keeps its proportions, in the middle of a square of paper. If not given, all must be
-            squares of one size, and stay as they are.
+        folder: folder of all paths that are not absolute.
+        held_out: names of folders whose classes are for the tests: folders of a class, or folders
+            of classes, such as alphabets. By default the last fifth of the classes, at least N.
+        validation: names of folders whose classes are for validation, and not for training. By
+            default validation has new episodes of the training classes.
+        lake: folder or zip file of the runs of Lake et al. 2015, for a test set named ``lake``.
+        ways: N, the number of classes of an episode of validation and tests, at least 2.
+        shots: numbers of examples K; validation uses them in turn, and each has a test set,
+            ``shot_<k>``.
+        training: pairs (N, K); each training batch draws one. By default those of validation.
+        queries: number of queries of each class in an episode, at least 1.
+        side: number of pixels of a side. Images of any size are resized to it and keep their
+            proportions, in the middle of a square of paper. ``None`` = all images are squares of
+            one size and are not resized.
         dark_ink: whether images are dark on white.
-        rotations: whether turns of the classes of training by 90, 180 and 270 degrees are classes
-            of training as well (Santoro et al. 2016).
-        variants: how many copies of each image of training there are beside it, slightly turned,
-            scaled, sheared and moved, at least 0.
-        test_episodes: in each of the test sets but ``lake``, at least 1.
-        settings: see :class:`~tasks.Task`; a batch is of episodes.
+        rotations: whether training classes turned by 90, 180 and 270 degrees are more training
+            classes (Santoro et al. 2016).
+        variants: number of copies of each training image, slightly turned, scaled, sheared and
+            moved, at least 0.
+        test_episodes: number of episodes of each test set but ``lake``, at least 1.
+        settings: see :class:`~tasks.Task`; a sequence is an episode.
 
     Attributes:
-        duplicates: how many images were left out since they came before.
+        duplicates: number of images left out because their content came before.
 
     Raises:
         ValueError: a number is out of its range, a file cannot be used, or there are too few
             classes, or too few images of a class.
+        MissingExtra: Pillow, or for the digits scikit-learn, is not installed.
     """
 
     def __init__(
@@ -112,6 +116,8 @@ class FewShot(Task):
         if variants < 0:
             raise ValueError(f"variants must be at least 0; got {variants}")
 
+        digits = ["sklearn"] if paths is None else []
+        check_extra("fewshot", "tasks.FewShot", "PIL", *digits)
         self.duplicates = 0
         if paths is None:
             classes, where = read_digits(), "the digits"
@@ -124,6 +130,7 @@ class FewShot(Task):
         random = self.random("variants", 0)
         self._pools = {}
         for split, members in _split(classes, held_out, validation, ways, where).items():
+            # Only training is enlarged: validation and tests are on the images as they were drawn.
             copies, turns = (variants, 4 if rotations else 1) if split == "train" else (0, 1)
             for n, k in self.training if split == "train" else self.tested:
                 _check_enough(members, turns, n, k + queries, f"{split} in {where}")
@@ -149,7 +156,7 @@ class FewShot(Task):
         self.input_size = self.side**2 + self.output_size
 
     def _check_room(self, side: int) -> None:
-        """Check that no batch of images with such a side is too large."""
+        """Check that no batch of images with this side is too large."""
         tested, most = (
             max(n * (k + self.queries) for n, k in pairs) for pairs in (self.tested, self.training)
         )
@@ -157,15 +164,15 @@ class FewShot(Task):
         check_room("a validation batch", self.validation_batch_size, tested, side, side)
 
     def test_names(self) -> list[str]:
-        """``shot_<k>`` for each number of examples, and ``lake`` if there are its runs."""
+        """``shot_<k>`` for each number of examples, and ``lake`` if its runs are there."""
         return [*self.test_sets, *([] if self._lake is None else ["lake"])]
 
     def score_prefix(self, name: str) -> str:
-        """See :meth:`~tasks.Task.score_prefix`; that of ``lake`` is ``test/lake_``."""
+        """See :meth:`~tasks.Task.score_prefix`; the prefix of ``lake`` is ``test/lake_``."""
         return "test/lake_" if name == "lake" else super().score_prefix(name)
 
     def batches(self, split: str) -> int:
-        """How many batches a split has; of ``train``, how many come between two validations."""
+        """See :meth:`~tasks.Task.batches`; a test set has as many as its episodes need."""
         if split in self.test_sets:
             return -(-self.test_episodes // self.validation_batch_size)
         return super().batches(split)
@@ -173,8 +180,7 @@ class FewShot(Task):
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set.
 
-        The one batch of ``lake`` is its runs; their classes have labels in the order of the names
-        of their examples.
+        The only batch of ``lake`` is its runs; labels follow the order of the examples' names.
         """
         if split == "lake" and self._lake is not None:
             examples, items, answers = self._lake
@@ -189,12 +195,16 @@ class FewShot(Task):
             ways, shots = self.tested[index % len(self.tested)]
         else:
             ways, shots = self.test_sets[split]
+            # The last batch of a test set may be smaller.
             size = min(size, self.test_episodes - index * size)
         pool = self._pools[split if split in self._pools else "test"]
         images = pool.draw(random, size, ways, shots + self.queries)
+        # Labels are drawn from all that the model has: with fewer classes than labels, each label
+        # is trained as often as the others.
         order = random.random((size, self.output_size)).argsort(-1)[:, :ways]
         labels = np.broadcast_to(order[..., np.newaxis], images.shape[:3])
-        # Classes take turns among the queries, which are answered each on its own.
+        # Queries of the classes alternate. Their order does not matter to a model, which answers
+        # each on its own, and no shuffle is needed.
         asked, answers = (
             part[:, :, shots:].swapaxes(1, 2).reshape(size, -1, *part.shape[3:])
             for part in (images, labels)
@@ -206,7 +216,7 @@ class FewShot(Task):
         return self._episodes(shown[rows, mixed], shown_labels[rows, mixed], asked, answers)
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Numbers of the labels of examples and queries."""
+        """Labels of examples and queries, as numbers."""
         shown = batch.source[row, :, -self.output_size :].argmax(-1)
         return [str(label) for label in shown.tolist()], list(map(str, batch.targets[row].tolist()))
 
@@ -219,7 +229,7 @@ class FewShot(Task):
         return shown, asked
 
     def _episodes(self, shown: Array, labels: Array, asked: Array, answers: Array) -> Batch:
-        """Examples ``[B, S, side, side]`` with their labels ``[B, S]``, and queries with theirs."""
+        """Make a batch from images ``[B, S, side, side]`` and labels ``[B, S]`` of both kinds."""
         one_hot = np.eye(self.output_size, dtype=np.float32)[labels]
         empty = np.zeros((*answers.shape, self.output_size), np.float32)
         source, inputs = (
@@ -247,9 +257,10 @@ class _Pool:
 
     def draw(self, random: np.random.Generator, size: int, ways: int, count: int) -> Array:
         """Some images of some classes, a variant of each: uint8 ``[B, N, n, side, side]``."""
-        # The least of random numbers are a draw without replacement, for all episodes at once.
+        # The order of random numbers is a draw without replacement, for all episodes at once.
         classes = random.random((size, len(self.counts))).argsort(-1)[:, :ways]
         numbers = random.random((size, ways, self.counts.max()))
+        # Classes have different numbers of images: places beyond sort last.
         there = np.arange(self.counts.max()) < self.counts[classes][..., np.newaxis]
         chosen = np.where(there, numbers, np.inf).argsort(-1)[..., :count]
         variants = random.integers(self.images.shape[1], size=chosen.shape)
@@ -258,10 +269,10 @@ class _Pool:
 
 
 def _side(first: ClassImages) -> int:
-    """The side of images that are not resized.
+    """Side of images that are not resized.
 
     Raises:
-        ValueError: they are not square.
+        ValueError: the images are not square.
     """
     height, width = first.images[0].shape
     if height != width:
@@ -279,10 +290,10 @@ def _split(
     ways: int,
     where: str,
 ) -> dict[str, list[ClassImages]]:
-    """Classes of training, validation and test.
+    """Split classes into those of training, validation and tests.
 
     Raises:
-        ValueError: a folder that is named is not there.
+        ValueError: a named folder does not exist.
     """
     for name in [*(held_out or []), *validation]:
         if not any(name in one.folders for one in classes):
@@ -304,10 +315,10 @@ def _split(
 def _check_enough(
     classes: Sequence[ClassImages], turns: int, ways: int, count: int, where: str
 ) -> None:
-    """Check that episodes of ``ways`` classes with ``count`` images each can be drawn.
+    """Check that there are ``ways`` classes with ``count`` images each.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: there are too few classes, or too few images of a class.
     """
     if len(classes) * turns < ways:
         raise ValueError(
@@ -324,28 +335,46 @@ def _check_enough(
 def _prepared(
     images: Array | list[Array], side: int, dark_ink: bool, copies: int, random: np.random.Generator
 ) -> Array:
-    """Ink on nothing, and variants of it: n of uint8 ``[h, w] -> [n, 1 + copies, side, side]``."""
+    """Resize images to ink on an empty square, and add moved copies.
+
+    Args:
+        images: n images, uint8 ``[h, w]``.
+        side: number of pixels of a side.
+        dark_ink: whether the images are dark on white.
+        copies: number of copies of each image.
+        random: draws the copies.
+
+    Returns:
+        uint8 ``[n, 1 + copies, side, side]``.
+    """
+    from PIL.Image import Resampling, fromarray
+
     prepared = []
     for pixels in images:
-        image = Image.fromarray(_squared(255 - pixels if dark_ink else pixels))
+        # Copies are made before the resize, from all the pixels that there are.
+        image = fromarray(_squared(255 - pixels if dark_ink else pixels))
         variants = [image, *(_moved(image, random) for _ in range(copies))]
-        prepared.append([np.asarray(one.resize((side, side), BILINEAR)) for one in variants])
+        resized = [one.resize((side, side), Resampling.BILINEAR) for one in variants]
+        prepared.append([np.asarray(one) for one in resized])
     return np.array(prepared)
 
 
 def _squared(ink: Array) -> Array:
-    """A square with the image ``[h, w]`` in its middle, and no ink around it."""
+    """Pad an image ``[h, w]`` to a square, with no ink around it."""
     missing = [max(ink.shape) - length for length in ink.shape]
     return np.pad(ink, [(space // 2, space - space // 2) for space in missing])
 
 
 def _moved(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """A copy turned by up to 10 degrees, scaled and sheared by 10 %, moved by 7 % of its sides."""
+    """A copy turned by up to 10 degrees, scaled and sheared by 10 %, moved by 7 % of a side."""
+    from PIL.Image import Resampling, Transform
+
     angle, shear = random.uniform(-1, 1, 2) * (math.radians(10), 0.1)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = turn @ np.array([[1, shear], [0, 1]]) * random.uniform(0.9, 1.1, (2, 1))
-    # About the middle of the image, and then aside.
+    # Pillow's matrix is about a corner: this move makes it one about the middle, then shifts it.
     middle = np.array(image.size) / 2
     move = middle - matrix @ middle + random.uniform(-0.07, 0.07, 2) * image.size
     (a, b), (d, e) = matrix
-    return image.transform(image.size, AFFINE, (a, b, move[0], d, e, move[1]), BILINEAR)
+    affine = (a, b, move[0], d, e, move[1])
+    return image.transform(image.size, Transform.AFFINE, affine, Resampling.BILINEAR)

@@ -18,18 +18,19 @@ __all__ = ["Sinusoids"]
 
 
 class Sinusoids(Task):
-    """See K points of a sine, then say its values at other places.
+    """Regression of a sine from K of its points.
 
-    ``y = a sin(x - b)``, with an amplitude a in ``[0.1, 5]`` and a phase b in ``[0, pi]`` of its
-    own for each episode, and x in ``[-5, 5]``. The source is the points (x, y), ``[B, K, 2]``; the
-    inputs are (x, 0), ``[B, queries, 2]``, and the targets y, ``[B, queries, 1]``. The places that
-    a test asks for are evenly spaced.
+    ``y = a sin(x - b)``, with x in ``[-5, 5]``. Each episode draws an amplitude a in ``[0.1, 5]``
+    and a phase b in ``[0, pi]``. The source is the points (x, y), ``[B, K, 2]``; the inputs are
+    (x, 0), ``[B, queries, 2]``, and the targets y, ``[B, queries, 1]``. The queries of a test are
+    evenly spaced.
 
     Args:
-        shots: K; a training batch draws one of them, and each is a test set, ``shot_<k>``.
-        queries: points that are asked for in training and validation, at least 1.
-        test_queries: points that a test asks for, at least 1.
-        test_episodes: in each test set, at least 1.
+        shots: numbers of points K; a training batch draws one of them, and each has a test set,
+            ``shot_<k>``.
+        queries: number of queries of an episode of training and validation, at least 1.
+        test_queries: number of queries of an episode of a test, at least 1.
+        test_episodes: number of episodes of each test set, at least 1.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -77,10 +78,11 @@ class Sinusoids(Task):
         x = np.concatenate([shown, asked], 1)
         points = np.stack([x, amplitude * np.sin(x - phase)], -1).astype(np.float32)
         source, whole = torch.from_numpy(points).split([shots, asked.shape[1]], 1)
+        # The inputs are the points with 0 in place of y.
         return Batch(source, whole * torch.tensor([1.0, 0.0]), whole[..., 1:])
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
-        """Some episodes: the points that were seen, the sine, and the answer."""
+        """Panels of episodes: the points of the source, the sine, and the answer."""
         batch = self.batch(split, 0)
         asked = batch.inputs[..., :1]
         sides = {

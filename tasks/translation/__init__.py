@@ -1,4 +1,4 @@
-"""Translation, from phrases of CLDR, from text files and from gettext catalogues."""
+"""Translation of phrases of CLDR, text files and gettext catalogues."""
 
 from tasks.translation.task import Translation
 

@@ -1,4 +1,4 @@
-"""Messages of programs and their translations, from gettext catalogues (``.po`` and ``.mo``)."""
+"""Pairs of messages and their translations from gettext catalogues (``.po`` and ``.mo``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["read_catalogue"]
 _LINE: Final = re.compile(
     r'(?P<keyword>msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\])?\s*"(?P<text>(?:[^"\\]|\\.)*)"'
 )
-#: Keyword -> those that may come right before it; "" is the begin of the file.
+#: For each keyword, the keywords that may come right before it; "" is the begin of the file.
 _AFTER: Final = {
     "msgctxt": ("", "msgstr", "msgstr[]"),
     "msgid": ("", "msgctxt", "msgstr", "msgstr[]"),
@@ -30,7 +30,7 @@ _AFTER: Final = {
 }
 
 
-#: The header of a .po file: the translation of nothing.
+#: The header of a .po file: the translation of the empty message.
 _HEADER: Final = re.compile(rb'^msgid\s+""\s*\nmsgstr((?:\s*"[^\n]*"\s*$)+)', re.MULTILINE)
 _CHARSET: Final = re.compile(rb'charset\s*=[\s\\"]*([a-z0-9][\w:.+-]*)', re.IGNORECASE)
 #: The first 4 bytes of a .mo file whose numbers begin with the lowest byte.
@@ -38,22 +38,24 @@ _LITTLE: Final = b"\xde\x12\x04\x95"
 
 
 class _Catalogue(Catalog):
-    """A catalogue that takes from its header what is needed to read messages, and no more.
+    """A catalogue that reads only the parts of its header that its messages need.
 
-    Dates, names and versions may be empty or nonsense, as some programs leave them.
+    Some programs leave dates, names and versions in the header empty or invalid. Babel raises an
+    error for them.
     """
 
     def _take(self, headers: Iterable[tuple[str, str]]) -> None:
         needed = []
         for name, value in headers:
             kind = name.lower()
+            # Templates have the line "nplurals=INTEGER", for a translator to fill in.
             known = kind != "plural-forms" or ("nplurals" in value and "INTEGER" not in value)
             if kind in ("content-type", "plural-forms") and known:
                 needed.append((name, value))
             elif kind == "language":
                 try:
                     self._set_locale(value.replace("-", "_") or None)
-                except (ValueError, TypeError):  # no language, such as "German (Austria)"
+                except (ValueError, TypeError):  # free text, such as "German (Austria)"
                     self._set_locale(None)
         self._set_mime_headers(needed)
 
@@ -63,17 +65,16 @@ class _Catalogue(Catalog):
 def read_catalogue(path: str) -> Pairs:
     """Pair the messages of a catalogue with their translations.
 
-    Of a message with plural forms, the singular is paired with the first form and the plural with
-    the last. What is fuzzy (in a ``.po``; a ``.mo`` holds none) or not translated is left out and
-    counted; obsolete messages and the header are no messages. A line break within a message
-    becomes a space. Of the header, which may be missing, only the charset, the language and the
-    number of plural forms matter.
+    For a message with plural forms, the singular is paired with the first form, the plural with the
+    last. Messages that are fuzzy (only a ``.po`` has these) or not translated are left out and
+    counted. Obsolete messages and the header do not count. A line break within a message becomes a
+    space. The header may be missing; only its charset, language and number of plural forms matter.
 
     Args:
-        path: a compiled catalogue if its name ends in ``.mo``.
+        path: path of the catalogue; compiled if its name ends in ``.mo``.
 
     Raises:
-        ValueError: the file is missing, empty or damaged, or nothing in it is translated.
+        ValueError: the file is missing, empty, damaged, or without a translation.
     """
     catalogue = _read_mo(path) if path.endswith(".mo") else _read_po(path)
     pairs, skipped = [], Counter[str]()
@@ -109,7 +110,7 @@ def _read_mo(path: str) -> Catalog:
     content = read_bytes(path)
     try:
         return read_mo(io.BytesIO(_without_header(content)))
-    except Exception as error:  # what Babel raises depends on where the damage is
+    except Exception as error:  # Babel raises many kinds, depending on the damage
         raise ValueError(
             f"expected a compiled gettext catalogue (.mo) at {path}; the file is damaged or of "
             f"another kind ({_first_line(error)})"
@@ -121,7 +122,7 @@ def _read_po(path: str) -> Catalog:
     header = _HEADER.search(content)
     charset = header and _CHARSET.search(header[1])
     name = charset[1].decode() if charset else "utf-8"
-    if name.lower() in ("utf-8", "utf8", "charset"):  # CHARSET stands in templates
+    if name.lower() in ("utf-8", "utf8", "charset"):  # templates have the word CHARSET
         name = "utf-8-sig"
     try:
         text = content.decode(name)
@@ -142,7 +143,8 @@ def _read_po(path: str) -> Catalog:
 
 
 def _without_header(content: bytes) -> bytes:
-    """A compiled catalogue that says nothing in its header but the charset."""
+    """Blank the header of a compiled catalogue, except for the charset."""
+    # With spaces of the same length, so that all offsets in the file stay valid.
     order = "<" if content[:4] == _LITTLE else ">"
     messages, translations = struct.unpack(order + "2I", content[12:20])
     (first,) = struct.unpack(order + "I", content[messages : messages + 4])
@@ -156,10 +158,10 @@ def _without_header(content: bytes) -> bytes:
 
 
 def _check_lines(path: str, text: str) -> None:
-    """Check each line and their order: of much that is wrong, Babel drops what it cannot read.
+    """Check the lines of a catalogue and their order; Babel silently drops many broken lines.
 
     Raises:
-        ValueError: a line is not one of a catalogue, is out of place, or repeats a message.
+        ValueError: a line is invalid or out of place, or repeats a message.
     """
     last = ""
     messages: list[tuple[int, dict[str, str]]] = []

@@ -1,9 +1,9 @@
-"""Phrases localised by CLDR, the Unicode locale data in the Babel package, in two languages.
+"""Phrases in two languages from CLDR, the Unicode locale data in the Babel package.
 
 Dates, times, "in 2 years", units, money, numbers, and names of countries, languages and currencies,
-alone and in lists. They are what a program prints, made by rule and drawn at random: no natural
-corpus, and no measure of how well a model translates prose. What they are good for is a task of
-real words, with word order, agreement and plurals, that needs no file and no network.
+alone and in lists. Rules make them, and they are drawn at random. They are not a natural corpus,
+and scores on them do not tell how well a model translates prose. But they make a task of real
+words, with word order, agreement and plurals, without any file or network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["locale_of", "phrases"]
 
 Phrase = Callable[[Locale], str | None]
 
-#: Text of one split out of this many goes to validation, and of one to the test.
+#: One text in this many goes to validation, and one to the test.
 SHARES: Final = 20
 
 UNITS: Final = tuple(
@@ -68,7 +68,7 @@ CURRENCIES: Final = (
 )
 SKELETONS: Final = ("yMMMM", "MMMMd", "MMMd", "yMMMEd", "MMMEd", "yQQQQ", "yw", "MMMMW", "Ed")
 INTERVALS: Final = ("yMMMd", "yMMMEd", "MMMd", "yMMM", "MMMEd", "yMMMM")
-#: Spaces that no keyboard has, as they come in numbers, before units and between dates.
+#: Special spaces that CLDR puts into numbers, before units and between dates.
 SPACES: Final = str.maketrans(dict.fromkeys("\N{NO-BREAK SPACE}\u202f\N{THIN SPACE}", " "))
 
 
@@ -78,8 +78,8 @@ def locale_of(language: str) -> Locale:
     Raises:
         ValueError: CLDR has no such language.
     """
-    # Babel's locales share what they inherit, and keep in it what they looked up: names that one
-    # lacks would be those of another that was used before. So each gets data of its own.
+    # Babel's locales share the data that they inherit, and cache lookups in it: a name that one
+    # locale lacks could come from another one used before. So each gets data of its own.
     getattr(localedata, "_cache", {}).clear()
     try:
         locale = Locale.parse(language.replace("-", "_"))
@@ -96,22 +96,21 @@ def locale_of(language: str) -> Locale:
 def phrases(
     source: str, target: str, sizes: Mapping[str, int], seed: int
 ) -> dict[str, list[tuple[str, str]]]:
-    """Draw pairs of phrases, and share them out.
+    """Draw pairs of phrases, and divide them into splits.
 
-    No text comes twice, neither as source nor as target, so none of a test is in training, and
-    each source has one translation. Where a pair goes is decided by its source text alone, so that
-    with other seeds and sizes too what is held out once is held out always. Pairs whose two texts
-    are equal are left out: there is nothing to translate. No-break and thin spaces are plain
-    spaces, as people type them.
+    No text comes twice, neither as source nor as target: no text of a test is in training, and each
+    source has one translation. The source text alone decides the split of a pair, so that a text
+    held out with one seed and size is held out with all. Pairs of two equal texts are left out.
+    No-break and thin spaces become plain spaces.
 
     Args:
-        source: the language to translate from.
-        target: the language to translate into.
-        sizes: how many pairs ``train``, ``val`` and ``test`` are to have.
-        seed: chooses the phrases.
+        source: language to translate from.
+        target: language to translate into.
+        sizes: number of pairs of ``train``, ``val`` and ``test``.
+        seed: seed of the draws.
 
     Returns:
-        Split -> pairs, in the order in which they were drawn.
+        Pairs of each split, in the order in which they were drawn.
 
     Raises:
         ValueError: CLDR has no such language, or too few phrases in it.
@@ -120,7 +119,8 @@ def phrases(
     draw = _Drawing(*locales, random.Random(seed))
     found: dict[str, list[tuple[str, str]]] = {split: [] for split in sizes}
     seen: tuple[set[str], set[str]] = set(), set()
-    # The rarest split gets one pair of SHARES, and most of what is drawn is new.
+    # A bound on the draws, for languages with too few phrases. The rarest split gets one pair in
+    # SHARES, and most draws are new.
     tries = 1000 + 4 * SHARES * max(sizes.values()) + 4 * sum(sizes.values())
     for _ in range(tries):
         if all(len(found[split]) >= size for split, size in sizes.items()):
@@ -142,14 +142,18 @@ def phrases(
 
 
 class _Drawing:
-    """Draws phrases that two locales can say."""
+    """Draws phrases that exist in two locales.
+
+    Each method of a kind of phrase draws its numbers and names, and returns a function that writes
+    the phrase in a locale.
+    """
 
     def __init__(self, source: Locale, target: Locale, chance: random.Random) -> None:
         self.locales = source, target
         self.chance = chance
         kinds = ("territories", "languages", "scripts", "currencies")
         names = {kind: self._both(kind) for kind in kinds}
-        #: Kind -> what has a name of that kind in both languages.
+        #: For each kind, the keys with a name in both languages; kinds with few names are left out.
         self.names = {kind: keys for kind, keys in names.items() if len(keys) >= 4}
         self.makers: tuple[Callable[[], Phrase], ...] = (
             self.date,
@@ -165,14 +169,14 @@ class _Drawing:
         )
 
     def _both(self, names: str) -> list[str]:
-        """What both locales have a name for, in a fixed order."""
+        """Keys with a name in both locales, in a fixed order."""
         known = [getattr(locale, names) for locale in self.locales]
         return sorted(
             key for key in known[0] if key in known[1] and all(table[key] != key for table in known)
         )
 
     def pair(self) -> tuple[str, str] | None:
-        """A phrase in both languages; ``None`` if one of them cannot say it."""
+        """A phrase in both languages; ``None`` if CLDR lacks it in one of them."""
         phrase = self.chance.choice(self.makers)()
         texts = []
         for locale in self.locales:
@@ -191,7 +195,7 @@ class _Drawing:
         return datetime.datetime(1950, 1, 1) + datetime.timedelta(minutes=minutes)
 
     def amount(self) -> float:
-        """A number as people write them: small and whole, large and whole, or with decimals."""
+        """A number: small and whole, large and whole, or with decimals."""
         kind = self.chance.randrange(4)
         if kind == 0:
             return self.chance.randrange(1, 21)
@@ -328,7 +332,7 @@ def _unit(amount: float, unit: str, locale: Locale) -> str:
 
 
 def _known(text: str | None, *units_in_it: str) -> str:
-    """A text with units in it; LookupError if Babel put a unit's code, for want of its name."""
+    """Return a text with units, or raise LookupError if Babel wrote a unit's code for a name."""
     if text is None or any(unit in text for unit in units_in_it):
         raise LookupError(units_in_it)
     return text

@@ -1,4 +1,4 @@
-"""Pairs of sentences from two text files, or from two columns of one."""
+"""Pairs of sentences from two text files, or from two columns of one file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Pairs", "lines_of", "read_bytes", "read_columns", "read_lines", "rea
 
 
 class Pairs(NamedTuple):
-    """Sentences and their translations, and what was left out.
+    """Sentences and their translations.
 
     Attributes:
         pairs: (source, target), neither empty.
-        skipped: reason and file -> how many were left out.
+        skipped: number of pairs left out, by reason and file.
     """
 
     pairs: list[tuple[str, str]]
@@ -24,10 +24,10 @@ class Pairs(NamedTuple):
 
 
 def read_bytes(path: str) -> bytes:
-    """What is in a file, unpacked if its name ends in ``.gz``.
+    """Read the content of a file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        ValueError: it is missing, empty, damaged, or larger than :func:`tasks.limits.limit`.
+        ValueError: the file is missing, empty, damaged, or larger than :func:`tasks.limits.limit`.
     """
     content = read_file(path)
     if not content.strip():
@@ -36,26 +36,26 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_lines(path: str) -> list[str]:
-    """Lines of a text file, plain or gzip, see :func:`lines_of`.
+    """Read the lines of a text file, plain or gzip, see :func:`lines_of`.
 
     Raises:
-        ValueError: the file is missing, empty or damaged, or not UTF-8.
+        ValueError: the file is missing, empty, damaged, or not in UTF-8.
     """
     return lines_of(read_bytes(path), path)
 
 
 def lines_of(content: bytes, name: str, first: int = 1) -> list[str]:
-    r"""Lines of a text in UTF-8, with or without a byte order mark.
+    r"""Split a text in UTF-8, with or without a byte order mark, into lines.
 
-    A line ends at ``\n`` or ``\r\n`` and nowhere else.
+    A line ends only at ``\n`` or ``\r\n``.
 
     Args:
         content: the text.
-        name: what an error calls it.
-        first: number of the first line.
+        name: name of the text, for an error.
+        first: number of the first line, for an error.
 
     Raises:
-        ValueError: it is not UTF-8.
+        ValueError: the text is not UTF-8.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -65,8 +65,10 @@ def lines_of(content: bytes, name: str, first: int = 1) -> list[str]:
         raise ValueError(
             f"{name}, line {line}: expected UTF-8; got the byte {byte:#04x}"
         ) from error
+    # Not ``splitlines``: it also splits at signs that stand within sentences, and two files would
+    # no longer match.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if not lines[-1]:  # what follows the end of the last line is no line
+    if not lines[-1]:  # an end of line at the end of the text begins no other line
         lines.pop()
     return lines
 
@@ -74,14 +76,15 @@ def lines_of(content: bytes, name: str, first: int = 1) -> list[str]:
 def read_two_files(source: str, target: str) -> Pairs:
     """Pair the lines of two files.
 
-    Pairs of which a side is empty, or both are, are left out and counted.
+    Pairs with an empty side are left out and counted.
 
     Args:
-        source: path of the sentences, one a line, plain or gzip.
+        source: path of the sentences, one in each line, plain or gzip.
         target: path of their translations.
 
     Raises:
-        ValueError: see :func:`read_lines`; or the files have different numbers of lines.
+        ValueError: a file cannot be read (see :func:`read_lines`), or the files have different
+            numbers of lines.
     """
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
@@ -93,16 +96,16 @@ def read_two_files(source: str, target: str) -> Pairs:
 
 
 def read_columns(path: str, columns: Sequence[int] = (0, 1)) -> Pairs:
-    """Pair two columns of a file with tabs between its columns.
+    """Pair two columns of a file whose columns are separated by tabs.
 
-    Empty lines, and pairs of which a side is empty, are left out and counted.
+    Empty lines, and pairs with an empty side, are left out and counted.
 
     Args:
-        path: plain or gzip.
-        columns: which column is the source and which the target, from 0.
+        path: path of the file, plain or gzip.
+        columns: numbers of the columns of source and target, from 0.
 
     Raises:
-        ValueError: see :func:`read_lines`; or a line has too few columns.
+        ValueError: the file cannot be read (see :func:`read_lines`), or a line has too few columns.
     """
     pairs = []
     for number, line in enumerate(read_lines(path), start=1):

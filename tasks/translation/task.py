@@ -1,4 +1,4 @@
-"""Translation (Sutskever et al. 2014; Bahdanau et al. 2015): sub-words, batches, scores."""
+"""Translation (Sutskever et al. 2014; Bahdanau et al. 2015)."""
 
 from __future__ import annotations
 
@@ -16,94 +16,95 @@ from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
 from memnets.core import check_positive
+from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
 from tasks.base import Array, Task
 from tasks.limits import read_file
-from tasks.translation.catalogues import read_catalogue
-from tasks.translation.cldr import locale_of, phrases
 from tasks.translation.files import read_columns, read_two_files
 
 __all__ = ["Translation"]
 
-#: BLEU is also given for sources of up to so many words, and for those that are longer.
+#: Numbers of words that divide sources into groups, for BLEU by the length of the source.
 LENGTHS = (5, 10, 15, 20, 30)
-#: Fewer sentences than these say nothing about a length.
+#: Fewest sentences of a group with a BLEU of its own.
 LEAST_SENTENCES = 20
-#: Where no file is given, one source in this many is held out, and no more than the next number.
+#: Without a file for it, a split holds out one source in this many, and at most the next number.
 HELD_OUT = 20
 MOST_HELD_OUT = 1000
-#: Pairs of ``cldr``: there are hardly more.
+#: Most pairs of ``cldr``; it has hardly more.
 MOST_PHRASES = 1_000_000
-#: No vocabulary of sub-words is larger.
+#: Most tokens of a vocabulary; no useful one is larger.
 MOST_TOKENS = 10_000_000
-#: Letters of languages that put no spaces between words: Thai to Burmese, kana, Chinese.
+#: Letters of languages without spaces between words: Thai to Burmese, kana, Chinese.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
-#: Under what names a checkpoint keeps the vocabularies; the second if the target has its own.
+#: Names of the vocabularies in a checkpoint; the second is there if the target has its own.
 VOCABULARIES = ("vocabulary", "target_vocabulary")
 
 logger = logging.getLogger(__name__)
 
 
 class Translation(Task):
-    """Translate sentences.
+    """Translation of sentences.
 
-    The source is tokens ``[B, S]``, each row ended by :data:`~memnets.core.END`. Targets are the
-    tokens of the translation and the end mark, ``[B, T]``; while it answers, the model is given
-    ``BEGIN`` and then the targets before. ``PAD`` fills up the rows. Both languages share one
-    vocabulary of sub-words, or each has its own; they are trained on the training pairs alone, or
-    read from files, and kept in checkpoints: a task whose state is restored needs no training data
-    to read text.
+    The source is tokens ``[B, S]``, with :data:`~memnets.batches.END` at the end of each row.
+    Targets are the tokens of the translation, then the end mark, ``[B, T]``. Inputs are ``BEGIN``,
+    then the targets one step late. ``PAD`` fills the rows. Both languages share a vocabulary of
+    sub-words, or each has its own. Vocabularies are trained on the training pairs, or read from
+    files, and kept in checkpoints: a task restored from a checkpoint needs no training data to read
+    text.
 
-    ``cldr`` is localised phrases, such as dates, units and lists of countries, drawn by rule
-    (:mod:`tasks.translation.cldr`), and no natural corpus. ``files`` are sentences, one a line in
-    two files or in two columns of one, plain or ``.gz``, UTF-8. ``gettext`` is catalogues, ``.po``
-    and ``.mo``. Nothing is read before it is needed.
+    The source ``cldr`` gives localised phrases, such as dates, units and lists of countries, made
+    by rules (:mod:`tasks.translation.cldr`); it is not a natural corpus. ``files`` reads sentences,
+    one in each line of two files or of two columns of a file, plain or ``.gz``, in UTF-8.
+    ``gettext`` reads catalogues, ``.po`` and ``.mo``. Data is read when it is first needed.
 
-    A pass over the training data is a permutation of its pairs, cut into batches of like length by
-    a budget of tokens; the batches come in an order of their own in each pass. Validation and test
-    have every pair, whatever its length; what was left out elsewhere is in :attr:`skipped`.
+    A pass over the training data is a permutation of its pairs, cut into batches of similar length
+    by a budget of tokens. Each pass has its own order of batches. Validation and test have every
+    pair, of any length; :attr:`skipped` counts the pairs left out elsewhere.
 
     Args:
-        source: where the pairs are from.
-        languages: from which, into which, for ``cldr``.
-        sizes: pairs of training, validation and test, for ``cldr``.
-        folder: where the files are that are not named from the root.
-        train: two files or one with columns, for ``files``; any number of catalogues, for
-            ``gettext``.
-        val: the same; if not given, one in 20 of the sources of training is held out, at least one
-            and at most 1000, chosen by its text.
-        test: the same.
-        columns: which columns of a file, from 0.
-        reverse: translate from the second language, file, column or form into the first.
-        vocabulary_size: tokens of both languages together, the marks included; or a pair, tokens of
-            a vocabulary of the source and of one of the target. Of two that have the same size, the
-            ``tied`` models here share the embeddings.
-        vocabulary_files: sentencepiece models to use instead of training some: one for both
-            languages, or one for the source and one for the target. They say their size
-            (``vocabulary_size`` is not used), and may have their marks anywhere.
-        vocabulary_kind: see :meth:`~memnets.vocabulary.Vocabulary.train`.
-        batch_tokens: at most so many tokens in a batch, source and targets, padding included; a
-            pair of the validation or test that has more is a batch alone.
-        max_tokens: training pairs of which a side has more tokens, end mark included, are left out
-            and counted.
-        epoch_batches: training batches between two validations; a pass over the data if not given.
-        validation_batches: validate on so many batches; all if not given.
-        bleu_tokenizer: how sacrebleu cuts text into the words of BLEU: ``13a`` for languages that
-            put spaces between words, ``zh`` for Chinese, ``char`` for single characters, ``intl``
-            for more kinds of punctuation, ``none`` for text that is cut already; and ``ja-mecab``,
-            ``ko-mecab``, ``spm``, ``flores101``, ``flores200``, which need packages or a model that
-            sacrebleu downloads.
-        workers: processes that make batches ahead of time, from 0 to 1024.
-        seed: chooses the phrases of ``cldr`` and the order of the training data; from the command
+        source: source of the pairs: ``cldr``, ``files`` or ``gettext``.
+        languages: language to translate from and language to translate into, for ``cldr``.
+        sizes: numbers of pairs of training, validation and test, for ``cldr``.
+        folder: folder of all files that are not absolute paths.
+        train: files of the training pairs: for ``files`` two files, or one with columns; for
+            ``gettext`` any number of catalogues.
+        val: files of the validation pairs. By default one in 20 of the training sources is held
+            out, at least one and at most 1000, chosen by its text.
+        test: files of the test pairs; the default is as for ``val``.
+        columns: numbers of the columns of source and target, from 0.
+        reverse: whether to translate from the second language, file, column or form into the first.
+        vocabulary_size: number of tokens of both languages together, with the marks; or a pair of
+            numbers, for a vocabulary of the source and one of the target. With equal numbers,
+            ``tied`` models share the embeddings.
+        vocabulary_files: sentencepiece models to use instead of training: one for both languages,
+            or one for the source and one for the target. Their own sizes count, not
+            ``vocabulary_size``; their marks may have any numbers.
+        vocabulary_kind: ``bpe``, ``unigram`` or ``char``, see
+            :meth:`~memnets.vocabulary.Vocabulary.train`.
+        batch_tokens: most tokens of a batch, source and targets with padding. A longer pair of
+            validation or test is a batch of its own.
+        max_tokens: most tokens of each side of a training pair, with the end mark; longer pairs are
+            left out and counted.
+        epoch_batches: number of training batches between two validations; by default those of a
+            pass over the data.
+        validation_batches: number of batches of a validation; all by default.
+        bleu_tokenizer: sacrebleu's way to split text into words for BLEU: ``13a`` for languages
+            with spaces between words, ``zh`` for Chinese, ``char`` for single characters, ``intl``
+            for more kinds of punctuation, ``none`` for text that is split already; and
+            ``ja-mecab``, ``ko-mecab``, ``spm``, ``flores101``, ``flores200``, which need packages
+            or a model that sacrebleu downloads.
+        workers: number of processes that make batches ahead of time, from 0 to 1024.
+        seed: seed of the phrases of ``cldr`` and of the order of the training data; on the command
             line it follows ``seed_everything``.
 
     Attributes:
-        skipped: reason -> how many pairs were left out, of what has been read so far.
-        signatures: score -> how sacrebleu computed it, after :meth:`measure`.
+        skipped: number of pairs left out so far, by reason.
+        signatures: sacrebleu's settings of each score, by its name, after :meth:`measure`.
 
     Raises:
-        ValueError: a setting is out of its range, or does not go with another.
+        ValueError: a setting is out of its range, or does not go with another one.
     """
 
     def __init__(
@@ -164,9 +165,11 @@ class Translation(Task):
         self.whole_pass = epoch_batches is None
         self.whole_validation = validation_batches is None
         self.bleu_tokenizer = bleu_tokenizer
-        if bleu_tokenizer != "13a":  # which is slow to load
+        # An error should come now, not after the training; but sacrebleu is slow to load, and the
+        # usual tokenizer is always there.
+        if bleu_tokenizer != "13a":
             self._bleu()
-        #: One for both languages, or one for the source and one for the target.
+        #: A vocabulary for both languages, or one for the source and one for the target.
         self._vocabularies: list[Vocabulary] | None = None
         if vocabulary_files:
             files = [vocabulary_files] if isinstance(vocabulary_files, str) else vocabulary_files
@@ -196,6 +199,9 @@ class Translation(Task):
         self._pass: tuple[int, Array, Array] | None = None
 
     def _check_source(self) -> None:
+        # Before hours of training, not at the test that ends it.
+        modules = ["sentencepiece", "sacrebleu", *([] if self.source == "files" else ["babel"])]
+        check_extra("translation", "tasks.Translation", *modules)
         if self.source == "cldr":
             check_positive(**{f"sizes_{split}": size for split, size in self.sizes.items()})
             if max(self.sizes.values()) > MOST_PHRASES:
@@ -205,6 +211,8 @@ class Translation(Task):
                 )
             if any(self.paths.values()):
                 raise ValueError("source=cldr reads no files; got train, val or test")
+            from tasks.translation.cldr import locale_of
+
             if locale_of(self.languages[0]) == locale_of(self.languages[1]):
                 raise ValueError(f"languages must be two different ones; got {self.languages}")
             return
@@ -223,14 +231,14 @@ class Translation(Task):
                 )
 
     def test_names(self) -> list[str]:
-        """One test set, ``test``."""
+        """``test``."""
         return ["test"]
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """Sentences and their translations, of ``train``, ``val`` or ``test``, in their order.
+        """Sentences and translations of ``train``, ``val`` or ``test``, in their order.
 
         Raises:
-            ValueError: a file is missing, damaged, or not what it should be.
+            ValueError: a file is missing, damaged, or of another kind.
         """
         if split not in self._pairs:
             self._pairs.update(self._load(split))
@@ -238,12 +246,16 @@ class Translation(Task):
 
     def _load(self, split: str) -> dict[str, list[tuple[str, str]]]:
         if self.source == "cldr":
+            from tasks.translation.cldr import phrases
+
             drawn = phrases(*self.languages, self.sizes, self.seed)
             return {name: self._directed(pairs) for name, pairs in drawn.items()}
         if split != "train" and self.paths[split]:
             return {split: self._read(split)}
         pairs = self._read("train")
         missing = [name for name in ("val", "test") if not self.paths[name]]
+        # By the text, so that all pairs of a source are held out together, and the same ones for
+        # every order of the file and every seed.
         sources = sorted({pair[0] for pair in pairs}, key=lambda text: zlib.crc32(text.encode()))
         held = min(MOST_HELD_OUT, max(1, len(sources) // HELD_OUT))
         if len(sources) <= held * len(missing):
@@ -265,6 +277,8 @@ class Translation(Task):
     def _read(self, split: str) -> list[tuple[str, str]]:
         paths = self.paths[split]
         if self.source == "gettext":
+            from tasks.translation.catalogues import read_catalogue
+
             parts = [read_catalogue(path) for path in paths]
         elif len(paths) == 2:
             parts = [read_two_files(*paths)]
@@ -284,9 +298,9 @@ class Translation(Task):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokens of the source, and of the target too if they share a vocabulary.
+        """Vocabulary of the source, and of the target too if they share one.
 
-        They are those of a checkpoint or of a file, else trained on the training pairs.
+        It comes from a checkpoint or a file, or is trained on the training pairs.
 
         Raises:
             ValueError: the training text is too small or too large for ``vocabulary_size``.
@@ -295,7 +309,7 @@ class Translation(Task):
 
     @property
     def target_vocabulary(self) -> Vocabulary:
-        """The tokens of the target; see :attr:`vocabulary`."""
+        """Vocabulary of the target; see :attr:`vocabulary`."""
         return self._both()[-1]
 
     def _both(self) -> list[Vocabulary]:
@@ -312,17 +326,17 @@ class Translation(Task):
         return self._vocabularies
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the vocabulary, and that of the target if it has its own."""
+        """State for a checkpoint: the vocabulary, and that of the target if it has its own."""
         return {
             name: vocabulary.to_tensor()
             for name, vocabulary in zip(VOCABULARIES, self._both(), strict=False)
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the vocabularies of a checkpoint.
+        """Restore the vocabularies of a checkpoint.
 
         Raises:
-            ValueError: there are none, one is damaged, or has another size.
+            ValueError: a vocabulary is missing, damaged, or of another size.
         """
         kept = [state_dict[name] for name in VOCABULARIES if name in state_dict]
         if "vocabulary" not in state_dict:
@@ -338,11 +352,12 @@ class Translation(Task):
                 f"tokens; got {got}"
             )
         self._vocabularies = vocabularies
+        # Tokens of another vocabulary would not be those of the checkpoint's model.
         self._encoded.clear()
         self._pass = None
 
     def batches(self, split: str) -> int:
-        """How many batches a split has; of ``train``, how many come between two validations."""
+        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
         if split == "train" and not self.whole_pass:
             return self.epoch_batches
         number = self._tokens(split).batches
@@ -361,6 +376,7 @@ class Translation(Task):
         targets, target_mask = encoded.targets.pad(rows)
         inputs = np.full_like(targets, BEGIN)
         inputs[:, 1:] = targets[:, :-1]
+        # The shift has moved END into the padding of shorter rows.
         inputs[~target_mask] = PAD
         return Batch(
             source=torch.from_numpy(source),
@@ -371,7 +387,7 @@ class Translation(Task):
         )
 
     def rows(self, split: str, index: int) -> list[int]:
-        """Which of :meth:`pairs` a batch has.
+        """Numbers of a batch's pairs in :meth:`pairs`.
 
         Raises:
             IndexError: validation or test has no such batch.
@@ -379,11 +395,16 @@ class Translation(Task):
         return [int(row) for row in self._tokens(split).kept[self._rows(split, index)]]
 
     def sources(self, split: str, batches: int | None = None) -> list[str]:
-        """Sentences to translate, in the order of the batches; of the first few, or of all."""
+        """Sentences to translate, in the order of the batches.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            batches: number of first batches; ``None`` = all.
+        """
         return self._texts(split, 0, batches)
 
     def references(self, split: str, batches: int | None = None) -> list[str]:
-        """Their translations, as they were read, in the order of the batches; see above."""
+        """Translations of the :meth:`sources`, unchanged, in the same order."""
         return self._texts(split, 1, batches)
 
     def _texts(self, split: str, side: int, batches: int | None) -> list[str]:
@@ -395,7 +416,7 @@ class Translation(Task):
         ]
 
     def _tokens(self, split: str) -> _Encoded:
-        """The tokens of a split, made when they are first asked for."""
+        """Tokens of a split, made at the first call."""
         if split not in self._encoded:
             limit = self.max_tokens if split == "train" else None
             encoded = _Encoded(
@@ -415,15 +436,16 @@ class Translation(Task):
         return self._encoded[split]
 
     def _rows(self, split: str, index: int) -> Array:
-        """Which of the encoded pairs a batch has."""
+        """Numbers of a batch's pairs among the encoded ones."""
         encoded = self._tokens(split)
         epoch, index = divmod(index, encoded.batches)
         if split != "train":
             if epoch:
                 raise IndexError(f"{split} has {encoded.batches} batches, numbered from 0")
-            # In an order of chance, so that the first few batches stand for all.
+            # In random order, so that the first batches represent all of them.
             rows, order = encoded.sorted(), self.random(split, 0).permutation(encoded.batches)
         else:
+            # The order of a pass depends on its number alone, so only the present one is kept.
             if self._pass is None or self._pass[0] != epoch:
                 random = self.random(split, epoch)
                 rows = encoded.sorted(random.permutation(len(encoded.kept)))
@@ -434,13 +456,13 @@ class Translation(Task):
         return chosen
 
     def source_batch(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Sentences of anybody's, as the source of a batch.
+        """Turn a user's sentences into the source of a batch.
 
         Args:
-            sentences: at least one; what has no words is the end mark alone.
+            sentences: at least one; a sentence without words becomes the end mark alone.
 
         Returns:
-            Tokens ``[B, S]``, and a mask, bool ``[B, S]``, or ``None`` if nothing is padding.
+            Tokens ``[B, S]``, and a mask, bool ``[B, S]``, or ``None`` without padding.
 
         Raises:
             ValueError: there is no sentence.
@@ -450,13 +472,13 @@ class Translation(Task):
         return padded([[*self.vocabulary.encode(sentence), END] for sentence in sentences])
 
     def text(self, tokens: Tensor | Iterable[int]) -> str:
-        """The sentence that tokens spell, up to the first end mark."""
+        """Sentence of tokens, up to their first end mark."""
         return self.target_vocabulary.decode(
             tokens.tolist() if isinstance(tokens, Tensor) else tokens
         )
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Sub-words of the source and of the targets, end marks included."""
+        """Sub-words of the source and of the targets, with end marks."""
         sides = (
             (self.vocabulary, batch.source, batch.source_mask),
             (self.target_vocabulary, batch.targets, batch.target_mask),
@@ -468,7 +490,7 @@ class Translation(Task):
         return source, targets
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
-        """Sentence, reference and translation, in the order of the batches."""
+        """Sentences, references and translations, in the order of the batches."""
         texts = [self.text(row) for answer in answers for row in answer]
         sources, references = (
             side(split, len(answers)) for side in (self.sources, self.references)
@@ -476,7 +498,7 @@ class Translation(Task):
         return list(zip(sources, references, texts, strict=True))
 
     def notes(self) -> list[str]:
-        """The signatures of the scores, after :meth:`measure`, and whether BLEU fits the text."""
+        """Signatures of the scores, after :meth:`measure`, and a warning if BLEU does not fit."""
         notes = [f"{name}: {signature}" for name, signature in self.signatures.items()]
         if self.signatures and self.bleu_tokenizer == "13a":
             text = "".join(self.references("test")).replace(" ", "")
@@ -491,9 +513,9 @@ class Translation(Task):
         """The metric BLEU.
 
         Raises:
-            ValueError: sacrebleu has no such tokenizer, or lacks what it needs.
+            ValueError: sacrebleu has no such tokenizer, or lacks a package or model for it.
         """
-        # Slow to load, and of no use before the end.
+        # Imported here: it is slow to load, and needed in tests alone.
         from sacrebleu.metrics.bleu import BLEU
 
         if self.bleu_tokenizer not in BLEU.TOKENIZERS:
@@ -510,23 +532,23 @@ class Translation(Task):
             ) from error
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """Score translations of a whole split against the references as they were read.
+        """Score translations of a split against the unchanged references.
 
         Args:
             split: ``val`` or ``test``.
-            answers: tokens ``[B, T]`` for each batch, or for the first of them alone, in order;
-                what follows an end mark is not read, and there need be none.
+            answers: tokens ``[B, T]`` for each batch, or for the first batches, in order; tokens
+                behind an end mark do not count, and an answer need not have one.
 
         Returns:
-            ``bleu`` (Papineni et al. 2002; cased, tokenized by ``bleu_tokenizer``) and ``chrf``
-            (Popović 2015) of the whole split by sacrebleu, in ``[0, 100]``; ``exact``, the share of
-            sentences that are the reference but for spaces; ``bleu_words_1-5`` and so on, BLEU of
-            the sources of so many words, where there are at least 20.
+            ``bleu`` (Papineni et al. 2002; cased, with ``bleu_tokenizer``) and ``chrf`` (Popović
+            2015) of all sentences by sacrebleu, in ``[0, 100]``; ``exact``, the share of sentences
+            equal to the reference except for spaces; and ``bleu_words_1-5`` and so on, BLEU by the
+            number of words of the source, for groups of at least 20 sentences.
 
         Raises:
-            ValueError: there is not an answer for each sentence.
+            ValueError: the number of answers is not the number of sentences.
         """
-        # Slow to load, and of no use before the end.
+        # Imported here: it is slow to load, and needed in tests alone.
         from sacrebleu.metrics.chrf import CHRF
 
         batches = min(len(answers), self.batches(split))
@@ -564,7 +586,10 @@ class Translation(Task):
 
 
 class _Side:
-    """Sequences of tokens, one after the other."""
+    """Sequences of tokens, stored in one array.
+
+    A list of lists would take many times the memory.
+    """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
         self.lengths = np.array([len(tokens) for tokens in sequences], np.int64)
@@ -572,7 +597,7 @@ class _Side:
         self.tokens = np.fromiter(itertools.chain.from_iterable(sequences), np.int32)
 
     def pad(self, rows: Array) -> tuple[Array, Array]:
-        """Some of the sequences, int64 ``[B, longest]``, and where they are not padding."""
+        """Some sequences, int64 ``[B, longest]``, and a mask, False = padding."""
         lengths = self.lengths[rows]
         steps = np.arange(lengths.max())
         real = steps < lengths[:, None]
@@ -582,18 +607,18 @@ class _Side:
 
 
 class _Encoded:
-    """The tokens of a split, each sentence with its end mark, and where batches are cut.
+    """Tokens of a split, with an end mark for each sentence, cut into batches.
 
     Args:
-        pairs: at least one.
-        vocabularies: what makes them tokens, of the source and of the target.
-        budget: tokens of a batch.
-        limit: tokens of the longer side of a pair that is kept.
+        pairs: sentences and translations, at least one pair.
+        vocabularies: vocabularies of source and target.
+        budget: most tokens of a batch.
+        limit: most tokens of the longer side of a pair; ``None`` = no limit.
 
     Attributes:
-        kept: numbers of the pairs that are.
-        skipped: how many are not.
-        cuts: where each batch begins in the sorted pairs, and where the last ends.
+        kept: numbers of the pairs within the limit.
+        skipped: number of the other pairs.
+        cuts: place of the first pair of each batch among the sorted pairs, then their number.
     """
 
     def __init__(
@@ -617,6 +642,8 @@ class _Encoded:
             _Side([tokens[row][side] for row in self.kept]) for side in (0, 1)
         )
         rows = self.sorted()
+        # A batch grows until one more pair would exceed the budget, padding included. Sorted pairs
+        # have similar lengths, so there is little padding.
         lengths = np.stack([self.sources.lengths, self.targets.lengths], 1)[rows].tolist()
         self.cuts = [0]
         longest_source = longest_target = 0
@@ -631,15 +658,15 @@ class _Encoded:
 
     @property
     def batches(self) -> int:
-        """How many batches there are."""
+        """Number of batches."""
         return len(self.cuts) - 1
 
     def sorted(self, ties: Array | None = None) -> Array:
-        """The pairs by length, of the target first.
+        """Order of the pairs by the length of the target, then of the source.
 
         Args:
-            ties: a number for each pair, by which those of the same lengths are sorted; if not
-                given, they keep their order.
+            ties: a number for each pair, for the order of pairs with the same lengths; ``None`` =
+                they keep their order.
         """
         lengths = (self.sources.lengths, self.targets.lengths)
         rows: Array = np.lexsort(lengths if ties is None else (ties, *lengths))
@@ -647,5 +674,5 @@ class _Encoded:
 
 
 def _mask(real: Array) -> Tensor | None:
-    """True where tokens are not padding, ``[B, longest]``; ``None`` if nothing is padding."""
+    """Mask, False = padding, ``[B, longest]``; ``None`` without padding."""
     return None if real.all() else torch.from_numpy(real)

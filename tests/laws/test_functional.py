@@ -11,9 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch.autograd import gradcheck
 
 from memnets import functional, testing
-from memnets.kernels.dnc import DNCKernel, DNCLayout
-from memnets.kernels.ntm import HeadLayout, NTMKernel
+from memnets.kernels.dnc import DNCKernel
+from memnets.kernels.ntm import NTMKernel
 from memnets.kernels.steps import LSTMWeights, run, step
+from memnets.memories.dnc import DNCLayout
+from memnets.memories.ntm import NTMLayout
 
 counts = st.integers(1, 3)
 
@@ -558,10 +560,10 @@ def test_append_keeps_every_bit(memory, count):
 @pytest.mark.parametrize(
     "layout",
     [
-        HeadLayout(1, 1, 2, 3),
-        HeadLayout(1, 1, 2, 1),
-        HeadLayout(2, 2, 2, 3),
-        HeadLayout(1, 3, 1, 5),
+        NTMLayout(1, 1, 2, 3),
+        NTMLayout(1, 1, 2, 1),
+        NTMLayout(2, 2, 2, 3),
+        NTMLayout(1, 3, 1, 5),
     ],
 )
 def test_ntm_kernel_gradient(layout):

@@ -25,6 +25,7 @@ CHECKS = {
     testing.check_score: Dot,
     testing.check_normalizer: Softmax,
     testing.check_addressing: DotContent,
+    testing.check_cell: Recurrent,
     testing.check_controller: Recurrent,
     testing.check_access: partial(NTM, slots=4, width=2),
     testing.check_model: Machine,
@@ -65,7 +66,7 @@ def test_a_part_that_is_made_already_is_said_to_be_one(check):
 
 
 def test_a_part_of_another_kind_is_named():
-    with pytest.raises(AssertionError, match="got a Dot, which is no MemoryAccess"):
+    with pytest.raises(AssertionError, match="expected a MemoryAccess; got a Dot"):
         testing.check_access(Dot)
 
 
@@ -103,9 +104,9 @@ def test_scratch_on_self_is_no_fault():
 
 
 class OnlySingle(Dot):
-    def forward(self, query, keys):
+    def __call__(self, query, keys):
         assert query.dtype != torch.float16, "no half precision"
-        return super().forward(query, keys)
+        return super().__call__(query, keys)
 
 
 def test_types_may_be_named():

@@ -1,5 +1,6 @@
 """Every model under its laws, with tokens and with vectors."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -8,7 +9,21 @@ from torch import nn
 
 from memnets import testing
 from memnets.addressing import Content, Hard, Local
-from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions, SinusoidalPositions
+from memnets.batches import Batch
+from memnets.cells import (
+    GRU,
+    LSTM,
+    LSTMN,
+    AttentionBlock,
+    Chain,
+    LearnedPositions,
+    Loop,
+    SinusoidalPositions,
+    TCBlock,
+    residual_stack,
+    transformer_stack,
+)
+from memnets.cells.composed import kept
 from memnets.encoders import Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.memories import NTM
@@ -20,10 +35,13 @@ from memnets.models import (
     PointerNetwork,
     Prototypical,
     Seq2Seq,
+    SequenceModel,
+    StackModel,
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
+from memnets.testing.laws import assert_close
 from memnets.training.objectives import Labels, Numbers, Tokens
 
 SIZE = 7
@@ -286,3 +304,66 @@ def test_seq2seq_with_a_set_encoder():
         max_examples=3,
         **{**BAHDANAU, "encoder": partial(Process, steps=2)},
     )
+
+
+def body_of_snail():
+    """Two attention blocks and the TC block between them, on vectors of width 3."""
+    first = AttentionBlock(3, 3, 2)
+    between = TCBlock(first.output_size, 20, 2)
+    last = AttentionBlock(between.output_size, 4, 3)
+    return Chain(3, [kept(cell) for cell in (first, between, last)])
+
+
+STACK = {"width": 4, "layers": 2, "hidden_size": 8}
+LOOP = {"controller": partial(LSTM, hidden_size=4), "access": NTM(slots=3, width=2)}
+
+#: A named model; its body, made of cells; its largest length. All are of vectors of width 3.
+BODIES = {
+    "MemoryMachine": (
+        lambda: MemoryMachine(3, 3, **copy.deepcopy(LOOP)),
+        lambda: Loop(3, **copy.deepcopy(LOOP)),
+        None,
+    ),
+    "MemoryMachine without a memory": (
+        lambda: MemoryMachine(3, 3, partial(GRU, hidden_size=4)),
+        lambda: GRU(3, 4),
+        None,
+    ),
+    "SNAIL": (lambda: SNAIL(3, 3, **SMALL_SNAIL), body_of_snail, 20),
+    "StackModel": (
+        lambda: StackModel(3, 3, partial(LSTM, hidden_size=5), tied=False, **STACK),
+        lambda: residual_stack(partial(LSTM, hidden_size=5), 2, 4, 8, dropout=0.0),
+        None,
+    ),
+    "CausalTransformer": (
+        lambda: CausalTransformer(3, 3, heads=2, dropout=0.0, tied=False, **STACK),
+        lambda: transformer_stack(2, 4, 2, 8, dropout=0.0),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_named_model_is_the_model_of_its_body(name):
+    make, body, max_length = BODIES[name]
+    named = make().double().eval()
+    # Both ends are the named model's, the body is made of cells, its weights by the same names.
+    plain = SequenceModel(
+        copy.deepcopy(named.inputs), body().double(), copy.deepcopy(named.output), max_length
+    ).eval()
+    plain.load_state_dict(named.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    source, inputs, targets = (
+        torch.randn(2, steps, 3, generator=generator, dtype=torch.float64) for steps in (4, 3, 3)
+    )
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    results = []
+    for model in (named, plain):
+        state = model.encode(source, mask)
+        logits, after = model.decode(inputs, state)
+        loss = model.loss(Batch(source, inputs, targets.sigmoid().round(), mask))
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        gradients = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+        results.append((state, logits, after, loss, gradients))
+        assert model.longest_answer(4) == (None if max_length is None else max_length - 4)
+    assert_close(results[0], results[1], f"{name} and the model of its body")

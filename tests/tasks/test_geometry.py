@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from memnets.batches import END, PAD, UNKNOWN
+from memnets.extras import MissingExtra
 from tasks import ConvexHull, Delaunay, TravellingSalesman
 from tests.tasks.test_pointing import pointed
 
@@ -369,7 +370,7 @@ def test_elkai_is_asked_for_where_it_is_needed(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "elkai", None)
     assert TravellingSalesman(max_points=12).batch("train", 0).source.shape[0] == 16
     for settings in ({"max_points": 13}, {"max_points": 12, "test_sets": [(13, 1)]}):
-        with pytest.raises(ValueError, match="more than 12 points need the package elkai"):
+        with pytest.raises(MissingExtra, match=r"12 points .* elkai.*memnets\[geometry\]"):
             TravellingSalesman(**settings)
 
 

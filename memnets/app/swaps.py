@@ -14,19 +14,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from memnets.files import load_yaml, read_text
-from memnets.messages import settings_of
+import yaml
 
-__all__ = ["check_callbacks", "drop_settings", "read_configs", "run_name"]
+from memnets.app.messages import settings_of
+from memnets.files import load_yaml, read_settings, read_text
+
+__all__ = ["check_callbacks", "drop_settings", "read_config", "run_name"]
 
 #: Callbacks whose settings are for a task: the lengths of its sequences, its test sets.
 _FOR_A_TASK = ("MemorySchedule", "Curriculum")
 
 
-def read_configs(paths: Sequence[Any]) -> list[dict[str, Any]]:
-    """What is in the files that a config is made of, in their order."""
-    contents = (load_yaml(read_text(str(path))) for path in paths)
-    return [content for content in contents if isinstance(content, dict)]
+def read_config(value: str) -> dict[str, Any]:
+    """The settings that a value of ``--config`` gives: a file, or settings themselves in braces.
+
+    Raises:
+        ValueError: it cannot be read, or holds none.
+    """
+    if not value.lstrip().startswith("{"):
+        return read_settings(value)
+    try:
+        settings = load_yaml(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"expected settings in braces; got {value} ({error})") from error
+    return settings if isinstance(settings, dict) else {}
 
 
 def run_name(files: Sequence[dict[str, Any]], config: Any) -> str:
@@ -155,7 +166,7 @@ def _asked(arguments: Sequence[str]) -> set[str]:
 
 
 def _class_path(node: Any) -> str:
-    """Of a part of a config, whether the path stands alone or with its settings."""
+    """Class path of a part of a config, written alone or with settings; empty if none."""
     if isinstance(node, str):
         return node
     path = None if node is None else node.get("class_path")
@@ -167,8 +178,8 @@ def _naming(model: Any) -> Any:
     settings = {} if model is None or isinstance(model, str) else model.get("init_args") or {}
     if settings.get("learner") is not None:
         return _naming(settings["learner"])
-    if "access" in settings:
-        return settings["access"] or settings.get("controller") or model
+    if "access" in settings or "controller" in settings:
+        return settings.get("access") or settings.get("controller") or model
     return model
 
 

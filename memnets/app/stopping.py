@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM end a command in order: it says what is left, and its exit code which it was.
+"""An orderly end of a command by Ctrl-C or SIGTERM, with a message and an exit code.
 
-This module imports nothing that takes long, so that it can come before what does.
+This module imports nothing slow, so that it can come before the slow imports.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Stopped", "restore_handlers", "stoppable"]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks the command to end.
+    """Error: a signal asks the command to end.
 
     Args:
-        signum: which one.
-        message: for the user.
+        signum: number of the signal.
+        message: message for the user.
     """
 
     def __init__(self, signum: int, message: str = "stopped") -> None:
@@ -30,28 +30,29 @@ class Stopped(KeyboardInterrupt):
 
     @staticmethod
     def behind(error: BaseException) -> Stopped | None:
-        """The signal that an error goes back to, such as the exit that a trainer makes of it."""
+        """The signal behind an error; a trainer, for example, turns it into an exit."""
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, Stopped):
             cause = cause.__context__
         return cause
 
 
-#: Only the process that was told to listen does; those that it forks end as Python ends them.
+#: Number of the process that listens. Forked processes inherit the handlers, but end in Python's
+#: usual way.
 _listener: int | None = None
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     if os.getpid() != _listener:
         raise KeyboardInterrupt
-    # Who asks twice does not want to wait.
+    # A second signal ends the process at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     raise Stopped(signum)
 
 
 def restore_handlers() -> None:
-    """Listen to the signals again, after a library has put handlers of its own in place of ours."""
+    """Set our handlers again, after a library has set its own."""
     if os.getpid() == _listener and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop)
@@ -59,13 +60,14 @@ def restore_handlers() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Make of Ctrl-C and SIGTERM a line and the exit codes 130 and 143, as shells have them.
+    """Turn Ctrl-C and SIGTERM into a message and the exit codes 130 and 143 of shells.
 
     Raises:
         SystemExit: a signal came.
     """
     global _listener
-    if threading.current_thread() is not threading.main_thread():  # signals are not for this one
+    # Only the main thread can handle signals.
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = _listener, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -79,7 +81,7 @@ def stoppable() -> Iterator[None]:
             raise
         code = 128 + stopped.signum
         if isinstance(error, SystemExit) and error.code == code:
-            raise  # it was said
+            raise  # the message is already printed
         if str(stopped):
             print(f"memnets: {stopped}", file=sys.stderr)
         sys.exit(code)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
-__all__ = ["one_line", "settings_of"]
+__all__ = ["nearest", "one_line", "settings_of"]
 
 #: At most so many names are suggested.
 _MOST = 8
@@ -34,22 +34,16 @@ _PARTS = (
     "memnets.normalizers", "memnets.training", "memnets.scores", "tasks", "torch.optim",
 )  # fmt: skip
 
-#: The options of each command that come first.
-_OPTIONS = (
-    "ckpt_path", "config", "data", "model", "name", "print_config", "runs", "seed_everything",
-    "threads", "trainer",
-)  # fmt: skip
-
 
 def one_line(message: str) -> str:
-    """What a nested message of jsonargparse says, without the attempts that had to fail.
+    """Reduce a nested message of jsonargparse to one line, without attempts that had to fail.
 
     Args:
-        message: of an error, in any number of lines.
+        message: message of an error, with any number of lines.
 
     Returns:
-        Where the error is, as ``model.access.slots``, what it is, and what to do, where that is
-        known. Any other message comes back as it is, in one line.
+        The place of the error, such as ``model.access.slots``, the error, and advice if there is
+        some. Any other message is only joined to one line.
     """
     message = message.replace("Does not validate against any of the Union subtypes", "")
     every = [line.strip(" -") for line in message.splitlines()]
@@ -79,11 +73,11 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         return f"{text[: match.end()]}; modules are looked for in this folder and on PYTHONPATH"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         names = [name for name, _ in _classes(match[1])]
-        near = _nearest(match[2], names)
+        near = nearest(match[2], names)
         return text[: match.end()] + (f"; it has {near}" if near else "")
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
         known = {name: path for module in _PARTS for name, path in _classes(module)}
-        near = _nearest(match[1], known, 1)
+        near = nearest(match[1], known, 1)
         text = f"expected the path of a class, {known.get(near, 'my_parts.MyClass')} for one"
         return f"{text}; got {match[1]}"
     if match := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
@@ -99,10 +93,10 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
             f"its class first, as in memnets fit --config configs/copying/ntm.yaml "
             f"{flag}.{setting} {value}"
         )
-    if match := re.match(r"unrecognized arguments: --([\w.]+)", text.lower()):
-        first, *rest = match[1].split(".")
-        near = _nearest(first, _OPTIONS, 1)
-        return f"{text}; did you mean --{'.'.join([near, *rest])}?"
+    if match := re.match(r"unrecognized arguments: --trainer\.(\w+)", text):
+        trainer = getattr(sys.modules.get("pytorch_lightning"), "Trainer", None)
+        near = nearest(match[1], settings_of(trainer), 1) if trainer is not None else ""
+        return f"{text}; did you mean --trainer.{near}?" if near else text
     if "required: fit.data, fit.model" in text:
         return text + "; start from a config: memnets fit --config configs/copying/ntm.yaml"
     return text
@@ -115,7 +109,7 @@ def _accepted(path: str, option: str) -> str:
     found = getattr(sys.modules.get(module), name, None)
     if not callable(found):
         return ""
-    near = _nearest(option, settings_of(found))
+    near = nearest(option, settings_of(found))
     return f"; {name} takes {near}" if near else f"; {name} takes no settings"
 
 
@@ -146,7 +140,7 @@ def _classes(module: str) -> Iterator[tuple[str, str]]:
             yield name, f"{module}.{name}"
 
 
-def _nearest(name: str, names: Iterable[str], most: int = _MOST) -> str:
+def nearest(name: str, names: Iterable[str], most: int = _MOST) -> str:
     """The names that are most like one, the nearest first."""
     ordered = sorted(
         dict.fromkeys(names),

@@ -1,14 +1,14 @@
-"""What a config may name: for each setting a class that it is for, checked before it is called.
+"""Checks of the classes that a config names, before they are imported and called.
 
-A config builds what it names. One that a user wrote or typed may name the user's own classes; one
-that comes inside a checkpoint may have been written by anybody, so it names parts of this library,
-optimizers of PyTorch and a few parts of Lightning, and nothing else, unless the user says that it
-is to be trusted. Three checks stand in a row:
+A config builds the parts that it names. A config that the user wrote or typed may name the user's
+own classes. The config in a checkpoint may come from anybody, so it may name only parts of this
+library, optimizers of PyTorch and a few parts of Lightning, unless the user trusts it. There are
+three checks:
 
-* :func:`checked_config` walks the config of a checkpoint before anything of it is imported;
-* :func:`check_parts` walks a config once it is parsed, whoever wrote it, before anything is called:
-  a setting takes a class of the kind that it is for, and no function;
-* :func:`strict_parsing` has the parser make nothing where a setting may be anything.
+* :func:`checked_config` walks the config of a checkpoint before any of its names is imported;
+* :func:`check_parts` walks every parsed config before any part is made: a setting must name a class
+  of the expected kind, not a function;
+* :func:`strict_parsing` keeps the parser from making objects for settings of any type.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class _Slot(NamedTuple):
-    """What a setting takes.
+    """The values that a setting accepts.
 
     Attributes:
-        classes: a class of one of these, or what makes one.
-        function: any function.
-        text: any text.
+        classes: kinds of class; an object of one, or a function that makes one, is accepted.
+        function: whether any function is accepted.
+        text: whether any text is accepted.
         items: types of the entries of a list; ``None`` = no list.
         values: type of the values of a mapping; ``None`` = no mapping.
     """
@@ -276,7 +276,7 @@ class _Walk:
         self.settings(arguments, _settings_of(part), where)
 
     def _find(self, name: str, slot: _Slot, where: str) -> Any:
-        """What a class path stands for; of a checkpoint, without importing anything of others."""
+        """Find the object of a class path; for a checkpoint, without an import of foreign code."""
         if not self.source or name in self.named:
             return _imported(name)
         part = _known(name) if "." in name else self._short(name, slot)
@@ -361,12 +361,16 @@ def _known(name: str) -> type | None:
             importlib.import_module(module)
         except ImportError:
             return None
-    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    found: Any = None
+    if module.partition(".")[0] in _OURS:
+        found = getattr(sys.modules.get(module), attribute, None)  # some names load their module
+    elif module in sys.modules:
+        found = vars(sys.modules[module]).get(attribute)
     return found if inspect.isclass(found) and _is_known(found.__module__) else None
 
 
 def _imported(name: str) -> Any:
-    """What a class path of the user's stands for."""
+    """Import the object of the user's class path; ``None`` if there is none."""
     names = name.split(".")
     for end in range(len(names) - 1, 0, -1):
         try:

@@ -1,4 +1,4 @@
-"""The progress bar: how far an epoch is, and the scores, in a line that a terminal holds."""
+"""The progress bar: the place in the epoch and the scores, in one line of a terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["ProgressBar"]
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar with all scores of the validation, shortened to fit.
 
-    The loss of training is ``loss``; a score of the validation goes by its own name, but for one of
-    that name, which is ``val/loss``. What does not fit a narrow terminal is the speed.
+    The training loss is ``loss``. A score of the validation has its own name, except for its loss,
+    which is ``val/loss``. On a narrow terminal, the speed is cut off first.
 
     Args:
-        refresh_rate: batches between two updates, at least 1.
+        refresh_rate: number of batches between two updates, at least 1.
     """
 
     BAR_FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt}{postfix} [{rate_noinv_fmt}]"
@@ -26,7 +26,7 @@ class ProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Short names and four digits; the number of the run is left out."""
+        """Scores with short names and four digits, without the number of the run."""
         shown: dict[str, Any] = {}
         for name, value in trainer.progress_bar_metrics.items():
             short = name.removeprefix("train/").removeprefix("val/")

@@ -1,0 +1,71 @@
+"""Files with the answers of a model to the test sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from memnets.batches import PAD
+from memnets.files import write_atomically
+from tasks import Task
+
+__all__ = ["plain", "write_answers"]
+
+
+def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:
+    """Write ``predictions.npz``, and ``predictions.tsv`` with words; print their paths.
+
+    Args:
+        folder: folder of the run.
+        task: the task, which gives the batches.
+        answers: answers to each batch of each test set.
+    """
+    names = task.test_names()
+    arrays: dict[str, Any] = {}
+    rows: list[tuple[str, str, str]] = []
+    for name, group in zip(names, answers, strict=True):
+        arrays.update(_arrays(name, task, group))
+        rows += task.texts(name, list(group))
+    path, table = folder / "predictions.npz", folder / "predictions.tsv"
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    if rows:
+        rows.insert(0, ("source", "reference", "answer"))
+        text = "".join("\t".join(map(plain, row)) + "\n" for row in rows)
+        write_atomically(table, lambda file: file.write(text.encode()))
+    where = f"{path} and {table}" if rows else path
+    print(f"Answers to {', '.join(names)} are in {where}")
+
+
+def _arrays(name: str, task: Task, group: Sequence[Tensor]) -> dict[str, Any]:
+    """Arrays of a test set, by their names in the file."""
+    batches = [task.batch(name, index) for index in range(len(group))]
+    arrays = {
+        f"{name}/source": _joined([batch.source for batch in batches]),
+        f"{name}/targets": _joined([batch.targets for batch in batches]),
+        f"{name}/answers": _joined([answer.cpu() for answer in group]),
+    }
+    rewards = [batch.rewards for batch in batches if batch.rewards is not None]
+    if rewards:
+        arrays[f"{name}/rewards"] = _joined(rewards)
+    return arrays
+
+
+def _joined(batches: list[Tensor]) -> np.ndarray[Any, Any]:
+    """Join batches to one array, padded to the longest sequence."""
+    steps = max(batch.shape[1] for batch in batches)
+    joined = batches[0].new_full((sum(map(len, batches)), steps, *batches[0].shape[2:]), PAD)
+    row = 0
+    for batch in batches:
+        joined[row : row + len(batch), : batch.shape[1]] = batch
+        row += len(batch)
+    return joined.numpy()
+
+
+def plain(text: str) -> str:
+    """A text with spaces in place of tabs and line ends."""
+    return re.sub(r"[\t\r\n]", " ", text)

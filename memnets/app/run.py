@@ -1,0 +1,601 @@
+"""``memnets fit | validate | test | predict``: a run, from its settings to its folder.
+
+Lightning's command line parses the settings and builds the parts; here is what it does not know:
+the run's folder, checkpoints that hold their config, and a test after each training.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from jsonargparse.typing import register_type
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities import rank_zero_only
+
+from memnets.app.checkpoints import Saved, read, restore_task, start_from
+from memnets.app.commands import COMMANDS, EXAMPLES, TRUST, values
+from memnets.app.help import HelpAll, ShortHelp
+from memnets.app.keeping import (
+    OPTIMIZER,
+    Changed,
+    SaveConfig,
+    TensorBoard,
+    Watching,
+    best_and_last,
+)
+from memnets.app.predict import write_answers
+from memnets.app.progress import ProgressBar
+from memnets.app.stopping import Stopped
+from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
+from memnets.app.trust import check_classes, check_parts, strict_parsing
+from memnets.core import check_threads
+from memnets.files import load_yaml, only_writer
+from memnets.models import Model
+from memnets.training.report import Report
+from memnets.training.runs import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    CSVTable,
+    Origin,
+    changes,
+    check_name,
+    check_optimizer_state,
+    check_same_model,
+    last_version,
+    load_checkpoint,
+    next_version,
+    read_metrics,
+)
+from memnets.viewing.pictures import Pictures
+from tasks import Task
+
+__all__ = ["CLI", "run"]
+
+#: Configs name devices, as those of Lightning's callbacks that average weights.
+register_type(torch.device)
+
+#: Print on the first of several processes alone.
+_say = rank_zero_only(print)
+
+#: Settings that make another run: those of the trainer say how far it goes.
+_OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
+
+#: What a trainer does unless a config says otherwise.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+#: Arguments of the trainer's methods that the command gives itself.
+_GIVEN = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run a command of a trainer: fit, validate, test or predict.
+
+    Raises:
+        Exception: whatever the parser, the parts or the trainer raise.
+    """
+    strict_parsing()
+    with ExitStack() as held:
+        CLI(command, arguments, held).run()
+
+
+class CLI(LightningCLI):
+    """Lightning's command line for one command: it parses and builds; :meth:`run` does the rest.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: that follow it.
+        held: keeps the lock of the run's folder, and clears a folder away that was made for
+            nothing.
+
+    Attributes:
+        configs: contents of the configs that the settings were made of, in their order.
+        folder: of the run; ``None`` before it is known, and in a dry run.
+        finished: why there is nothing to do.
+    """
+
+    def __init__(self, command: str, arguments: list[str], held: ExitStack) -> None:
+        self.command, self.arguments, self.held = command, arguments, held
+        self.configs: list[dict[str, Any]] = []
+        self.folder: Path | None = None
+        self.finished: str | None = None
+        self._resumed_step: int | None = None
+        self._changed: list[tuple[str, Any, Any]] = []
+        self._saved: Saved | None = None
+        self._best: ModelCheckpoint | None = None
+        super().__init__(
+            Model,
+            Task,
+            save_config_callback=None,
+            parser_kwargs={
+                "exit_on_error": False,  # main() says errors in one line
+                "formatter_class": ShortHelp,
+                "prog": "memnets",
+                "usage": f"memnets {command} [options]",
+                "description": COMMANDS[command] + "\n" + EXAMPLES,
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=arguments,
+            run=False,  # one parser, of this command: four would take four times as long
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # The parser, in the order in which the help shows the options.
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed, and what belongs to a run's folder."""
+        parser.add_argument(
+            "--seed_everything",
+            type=bool | int,
+            default=0,
+            help="Seed of the weights and of the data; true draws one, and says which.",
+        )
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. If "
+            "not given, that of the config, with the task or model that is in place of its own.",
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=1,
+            help="Threads of PyTorch on the CPU; small models are fastest with one.",
+        )
+        parser.add_argument("--trust", action="store_true", help=TRUST)
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            help="A checkpoint whose weights a training begins with; all else is new.",
+        )
+        parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the model, the task, the arguments of the trainer's method, and the trainer."""
+        parser.add_lightning_class_args(Model, "model", subclass_mode=True)
+        parser.add_lightning_class_args(Task, "data", subclass_mode=True)
+        self.of_method = parser.add_method_arguments(Trainer, self.command, skip=set(_GIVEN))
+        if "verbose" in self.of_method:
+            parser.set_defaults({"verbose": False})  # the report prints a table of its own
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the sizes of data and model, and the seed."""
+        for size in ("input_size", "output_size"):
+            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    # From arguments to settings.
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments, behind the config that a checkpoint holds, which they may change.
+
+        Raises:
+            ValueError: a function is named for a part; or whatever the parser raises.
+        """
+        try:
+            self.configs = [read_config(value) for value in values(args, "--config", "-c")]
+            self.config = parser.parse_args([*self._config_of_checkpoint(), *args])
+        except (ArgumentError, ValueError, TypeError) as error:
+            check_classes(_class_paths(args))
+            raise error
+        self._settle_seed()
+
+    def _config_of_checkpoint(self) -> list[str]:
+        """The config of the checkpoint that the arguments name, as an argument; or none.
+
+        Raises:
+            CheckpointError: it may not be used.
+        """
+        fit = self.command == "fit"
+        paths = values(self.arguments, "--ckpt_path", *(("--init_from",) if fit else ()))
+        if not paths or (fit and (self.configs or paths[-1] == "last")):
+            return []
+        trust = "--trust" in self.arguments
+        config, notes = read(paths[-1]).checked_config(trust, _class_paths(self.arguments))
+        for note in notes:
+            print(f"memnets: {note}", file=sys.stderr)
+        self.configs.insert(0, config)
+        # In braces, which tell settings from the name of a file.
+        return ["--config", yaml.safe_dump(config, sort_keys=False, default_flow_style=True)]
+
+    def _settle_seed(self) -> None:
+        seed = self.config["seed_everything"]
+        if seed is False:
+            raise ValueError("seed_everything must be a whole number, or true for one of chance")
+        if seed is True:
+            seed = _drawn_seed()
+            self.config["seed_everything"] = seed
+            self.config["data"]["init_args"]["seed"] = seed
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed_everything must be in [0, 2^32); got {seed}")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run after what is run; see that no setting is for another task.
+
+        Raises:
+            ValueError: a schedule of a config is for a task that is no longer there.
+        """
+        check_callbacks(self.configs, self.config, self.arguments)
+        left_out = drop_settings(self.configs, self.config, self.arguments)
+        if left_out is not None:
+            _say(left_out)
+        if not any(each.split("=")[0] == "--name" for each in self.arguments):
+            self.config["name"] = run_name(self.configs, self.config)
+
+    # From settings to parts.
+
+    def instantiate_classes(self) -> None:
+        """Find the run's folder, then make model, data and trainer."""
+        check_parts(self.config.as_dict())
+        check_name(self.config["name"])
+        check_threads(self.config["threads"])
+        torch.set_num_threads(self.config["threads"])
+        _check_trainer(self.config["trainer"])
+        path = self.config["ckpt_path"]
+        if self.command != "fit":
+            self.folder = _folder_of(path)
+            self._saved = read(path)
+        elif path is not None:
+            if path == "last":
+                path = str(last_version(self._root) / "checkpoints" / "last.ckpt")
+                self.config["ckpt_path"] = path
+            self._go_on(path)
+        if self.finished is None:
+            super().instantiate_classes()
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.config["runs"], self.config["name"])
+
+    @property
+    def _dry(self) -> bool:
+        return bool(self.config["trainer"].get("fast_dev_run"))
+
+    def _config_text(self) -> str:
+        """The whole config, but for where a run goes on from."""
+        config = self.config.clone()
+        for name in ("ckpt_path", "trust"):  # trust is said, never kept
+            config.pop(name, None)
+        text: str = self.parser.dump(config)
+        # A value of null is left out there, as if it were the default.
+        trainer = config["trainer"]
+        nulls = {name: None for name in TRAINER_DEFAULTS if trainer.get(name) is None}
+        if nulls:
+            settings = load_yaml(text)
+            settings["trainer"].update(nulls)
+            text = yaml.safe_dump(settings, sort_keys=False)
+        return text
+
+    def _go_on(self, path: str) -> None:
+        """Go on from a checkpoint: in its run's folder, if it is the last of this very run.
+
+        With other settings, of more than the trainer, it is another run, and has a folder of its
+        own: the results of the first stay what they are.
+
+        Raises:
+            CheckpointError: the optimizer cannot go on with what the checkpoint holds.
+        """
+        self._saved = read(path)
+        self._resumed_step = self._saved.content["global_step"]
+        if "config" in self._saved.content:
+            self._changed = changes(self._saved.config, load_yaml(self._config_text()))
+        for name, before, now in self._changed:
+            if name == f"{OPTIMIZER}.class_path":
+                raise CheckpointError(
+                    f"{path} holds the state of {before}, with which {now} cannot go on; keep the "
+                    f"optimizer, or start anew from the weights alone: --init_from={path}"
+                )
+        other = any(re.match(_OF_RESULTS, name) for name, *_ in self._changed)
+        if Path(path).name != "last.ckpt" or other or self._dry:
+            return
+        self.folder = _folder_of(path)
+        self._hold()
+        limit = _reached(self._saved.content, self.config["trainer"])
+        tested = any(name.startswith("test/") for name in read_metrics(self.folder))
+        if limit is not None and tested:
+            self.finished = (
+                f"{self.folder} is finished: it is at step {self._resumed_step}, and {limit}; "
+                "nothing was changed"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Take what the checkpoint holds; add what every run has: loggers, checkpoints, report.
+
+        Args:
+            kwargs: settings of the trainer in place of those of the config.
+        """
+        self._restore()
+        self._is_new = self.folder is None
+        if self._is_new and not self._dry:
+            # Only now, when every part of the run was made without error.
+            self._make_folder()
+        settings = {**self.config_init["trainer"], **kwargs}
+        given = settings.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        settings["callbacks"] = [*given, *self._bar(settings, given), *self._callbacks(settings)]
+        if settings.get("logger") in (None, True):
+            writes = self.command == "fit" and self.folder is not None and not _rank()
+            settings["logger"] = self._loggers() if writes else False
+        if settings.get("plugins") is None:
+            settings["plugins"] = [AtomicCheckpointIO()]
+        if settings.get("default_root_dir") is None and self.folder is not None:
+            settings["default_root_dir"] = self.folder  # of whatever writes and has no other place
+        return super().instantiate_trainer(**settings)
+
+    def _restore(self) -> None:
+        """Take what the checkpoint holds that the trainer will not take, and say what was taken.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
+        start, fitting = self.config["init_from"], self.command == "fit"
+        if self._saved is not None:
+            check_same_model(self.model, self._saved.content, self._saved.path)
+            if fitting:
+                optimizer = self.model.optimizer
+                check_optimizer_state(optimizer, self.model, self._saved.content, self._saved.path)
+            restore_task(self.datamodule, self._saved)
+            if fitting:
+                for name, before, now in self._changed:
+                    _say(f"Changed since the run began: {name} {before} -> {now}")
+                _say(f"Going on from step {self._resumed_step} of {self._saved.path}")
+            self._saved = None  # the trainer reads it again; two copies need not be kept
+        elif fitting and start is not None:
+            _say(start_from(self.model, self.datamodule, read(start)))
+        sizes = {name: getattr(self.datamodule, name) for name in ("input_size", "output_size")}
+        state = self.datamodule.state_dict()
+        states = {type(self.datamodule).__qualname__: state} if state else {}
+        self.model.origin = Origin(self._config_text(), sizes, states)
+
+    def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
+        """Those that every run has."""
+        self._watching = Watching()
+        if self.folder is None:
+            return [self._watching]
+        callbacks = [self._watching, Report(self.folder), Pictures(self.folder / "pictures")]
+        if self.command != "fit":
+            return callbacks
+        self._config_file = SaveConfig(self.model.origin.config, self.folder)
+        callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
+        if settings.get("enable_checkpointing") is not False:
+            monitor = self.model.objective.monitor
+            goes_on = self._resumed_step is not None and not self._is_new
+            self._best, last = best_and_last(self.folder / "checkpoints", monitor, goes_on)
+            callbacks += [self._best, last]
+        return callbacks
+
+    def _bar(self, settings: dict[str, Any], given: Sequence[Callback]) -> list[Callback]:
+        """The progress bar, on a terminal; a bar of the user's own takes its place."""
+        own = any(isinstance(callback, AnyProgressBar) for callback in given)
+        if settings.get("enable_progress_bar") is None:
+            settings["enable_progress_bar"] = own or sys.stderr.isatty()
+        # First: it ends before the report says where things are.
+        return [ProgressBar()] if settings["enable_progress_bar"] and not own else []
+
+    def _make_folder(self) -> None:
+        """Make the next folder; the first of several processes does, and alone writes there."""
+        self.folder = self._root
+        if not _rank():
+            self.folder = next_version(self._root)
+            self.held.push(self._clear_away)
+            self._hold()
+            if self._resumed_step is not None:
+                print(f"What comes now is in {self.folder}; the run that it began with stays")
+
+    def _loggers(self) -> list[Any]:
+        assert self.folder is not None
+        tensorboard = TensorBoard(
+            self.folder.parent, name="", version=self.folder.name, purge_step=self._resumed_step
+        )
+        return [tensorboard, CSVTable(self.folder, self._resumed_step)]
+
+    # What the command does.
+
+    def run(self) -> None:
+        """Run the command; when it is stopped, say what is left, and leave no process behind.
+
+        Raises:
+            Stopped: a signal came.
+            Exception: whatever the trainer raises.
+        """
+        if self.finished is not None:
+            _say(self.finished)
+            return
+        try:
+            getattr(self, f"_{self.command}")()
+        except BaseException as last:
+            _end(getattr(self.trainer.strategy.launcher, "procs", []))
+            error = self._watching.error or last  # what the trainer does after one may fail too
+            stopped = Stopped.behind(error)
+            if stopped is not None:
+                raise Stopped(stopped.signum, self._left()) from error
+            if error is last:
+                raise
+            raise error from None
+
+    @property
+    def _of_trainer(self) -> dict[str, Any]:
+        """Arguments of the trainer's method."""
+        return {name: self.config_init[name] for name in self.of_method}
+
+    def _validate(self) -> None:
+        self.trainer.validate(self.model, datamodule=self.datamodule, **self._of_trainer)
+
+    def _test(self) -> None:
+        self.trainer.test(self.model, datamodule=self.datamodule, **self._of_trainer)
+
+    def _predict(self) -> None:
+        answers = self.trainer.predict(self.model, datamodule=self.datamodule, **self._of_trainer)
+        if self.trainer.is_global_zero:
+            assert answers is not None
+            assert self.folder is not None
+            groups: Any = answers if len(self.datamodule.test_names()) > 1 else [answers]
+            write_answers(self.folder, self.datamodule, groups)
+
+    def _fit(self) -> None:
+        """Train, then test the best checkpoint; the last weights, if there is none."""
+        self.trainer.fit(self.model, datamodule=self.datamodule, **self._of_trainer)
+        if self.folder is None or self.trainer.interrupted:
+            return
+        if self._best is not None and self._best.best_model_path:
+            # Not by the trainer: after a training with averaged weights it would load the others.
+            self.model.load_state_dict(load_checkpoint(self._best.best_model_path)["state_dict"])
+        elif self._best is not None:
+            self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        self._config_file.write(self.trainer)
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+    def _left(self) -> str:
+        """A message about a stopped run: its folder, and the command to resume it."""
+        if _rank():
+            return ""
+        if self.command != "fit" or self.folder is None:
+            return "stopped"
+        last = self.folder / "checkpoints" / "last.ckpt"
+        step = self.trainer.global_step
+        if last.is_file():
+            again = shlex.join(["memnets", "fit", "--ckpt_path", str(last)])
+            return f"stopped at step {step}; the run is in {self.folder}; to go on: {again}"
+        if self._began():
+            return f"stopped at step {step}, before the first checkpoint; see {self.folder}"
+        return "stopped before the first step; nothing is left"
+
+    def _began(self) -> bool:
+        """Whether a step was taken."""
+        trainer: Trainer | None = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > (self._resumed_step or 0)
+
+    @rank_zero_only
+    def _hold(self) -> None:
+        """Be the only one who trains in the folder, and clear away what a killed run left."""
+        assert self.folder is not None
+        self.held.enter_context(only_writer(self.folder))
+        for part in self.folder.rglob(".*.part"):
+            part.unlink()
+
+    def _clear_away(self, error: type[BaseException] | None, *_: Any) -> None:
+        """Leave no folder of a run that failed before its first step."""
+        assert self.folder is not None
+        if error is None or self._began() or any(self.folder.glob("checkpoints/*.ckpt")):
+            return
+        shutil.rmtree(self.folder)
+        outside = Path(self.config["runs"]).parent
+        with suppress(OSError):  # other runs, which stay
+            for folder in takewhile(lambda folder: folder != outside, self.folder.parents):
+                folder.rmdir()
+
+
+def _rank() -> int:
+    """The number of this process among several, also before there is a trainer."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
+
+
+def _drawn_seed() -> int:
+    """A seed of chance, the same in each process of a run; says which.
+
+    Raises:
+        ValueError: each of several processes would draw another.
+    """
+    if _rank() or os.environ.get("WORLD_SIZE", "1") != "1":
+        if "PL_GLOBAL_SEED" not in os.environ:  # where the first process has put it
+            raise ValueError(
+                "seed_everything=true would draw a seed for each process; give a number"
+            )
+        seed = int(os.environ["PL_GLOBAL_SEED"])
+    else:
+        seed = int.from_bytes(os.urandom(4), "big")
+    _say(f"The seed is {seed}")
+    return seed
+
+
+def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
+    """The trainer's limit that a checkpoint has reached, in words; ``None`` = no limit."""
+    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", -1)
+    if steps is not None and 0 <= steps <= checkpoint["global_step"]:
+        return f"trainer.max_steps is {steps}"
+    loop = checkpoint["loops"]["fit_loop"]
+    # At the validation that ends an epoch, when checkpoints are saved, it does not count yet.
+    at_end = loop["epoch_loop.batch_progress"]["is_last_batch"]
+    done = loop["epoch_progress"]["current"]["processed"] + int(at_end)
+    if epochs is not None and 0 <= epochs <= done:
+        return f"trainer.max_epochs is {epochs}"
+    return None
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Check settings that the trainer takes, and fails with later.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+    batches = trainer.get("accumulate_grad_batches")
+    if batches is not None and batches < 1:
+        raise ValueError(f"trainer.accumulate_grad_batches must be at least 1; got {batches}")
+    epochs = trainer.get("check_val_every_n_epoch")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"trainer.check_val_every_n_epoch must be at least 1; got {epochs}")
+    every = trainer.get("val_check_interval")
+    if isinstance(every, (int, float)) and every <= 0:
+        raise ValueError(
+            f"trainer.val_check_interval must be more than 0; got {every}; "
+            "to train without validation, give trainer.limit_val_batches=0"
+        )
+    if trainer.get("barebones"):
+        raise ValueError(
+            "trainer.barebones leaves out the log, by which runs are scored and checkpoints "
+            "chosen; for a quick try, give trainer.fast_dev_run=true"
+        )
+
+
+def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """End the processes that a trainer has launched; they may first say why they ended."""
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+
+
+def _folder_of(checkpoint: str) -> Path:
+    """The run that a checkpoint belongs to, else the folder it lies in."""
+    folder = Path(checkpoint).resolve().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def _class_paths(arguments: list[str]) -> set[str]:
+    """Dotted names in the user's flags and configs for parts; class paths are among them."""
+    parts = {
+        argument.split("=")[0]
+        for argument in arguments
+        if re.match(r"--(model|data|trainer)[.=+]|--(model|data|trainer)$", argument)
+    }
+    typed = values(arguments, *parts)
+    typed += [yaml.safe_dump(read_config(config)) for config in values(arguments, "--config", "-c")]
+    name = r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])"
+    return set(re.findall(name, "\n".join(typed)))

@@ -1,0 +1,67 @@
+"""The pages, as far as they can be checked without building them; ``.ci/run`` builds them."""
+
+import ast
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+EXAMPLES = sorted(ROOT.glob("examples/*/plot_*.py"))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The module that writes the pages of the reference."""
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_a_page_for_each_room_and_none_for_a_private_one(
+    reference, tmp_path
+) -> None:
+    (tmp_path / "gone.md").write_text("a room that there is no more")
+    reference.write_pages(tmp_path)
+    pages = {path.stem for path in tmp_path.glob("*.md")} - {"index"}
+    rooms = {path.stem for path in (ROOT / "memnets").iterdir() if path.suffix == ".py"}
+    rooms |= {path.parent.name for path in (ROOT / "memnets").glob("*/__init__.py")}
+    assert pages == {room for room in rooms if not room.startswith("_")} | {"tasks"}
+    index = (tmp_path / "index.md").read_text()
+    assert all(f"\n{page}\n" in index for page in pages)
+    assert "automodule:: memnets.cells\n" in (tmp_path / "cells.md").read_text()
+
+
+def test_the_reference_describes_public_names_alone(reference) -> None:
+    for room in reference._rooms():
+        for name in re.findall(r"automodule:: (\S+)", reference._page(room)):
+            module = importlib.import_module(name)
+            assert not any(part.startswith("_") for part in name.split("."))
+            assert module.__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_has_a_title_and_checks_what_it_claims(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    title, line, *_ = (ast.get_docstring(tree) or "\n").splitlines()
+    assert title
+    assert line == "=" * len(title)
+    checks = (ast.Assert, ast.Attribute)
+    found = [node for node in ast.walk(tree) if isinstance(node, checks)]
+    assert any(isinstance(node, ast.Assert) or node.attr == "assert_close" for node in found)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(path: Path, reference) -> None:
+    generated = {f"gallery/{each.parent.name}/{each.stem}.rst" for each in EXAMPLES}
+    for link in re.findall(r"\]\(([^):#]+\.(?:md|rst|png))", path.read_text()):
+        assert (path.parent / link).is_file() or link in generated | {
+            "api/index.md",
+            "gallery/index.rst",
+        }, link

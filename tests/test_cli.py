@@ -682,7 +682,7 @@ def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:
     lines = shown["--help"].splitlines()
     assert len(lines) < 110
     starts = [next(i for i, line in enumerate(lines) if part in line) for part in (
-        "--config FILE", "The model:", "The task:", "--help_all shows the other switches",
+        "--config NAME", "The model:", "The task:", "--help_all shows the other switches",
         "--trainer.max_steps MAX_STEPS",
     )]  # fmt: skip
     assert starts == sorted(starts)

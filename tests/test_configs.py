@@ -259,3 +259,19 @@ def test_a_run_of_version_0_1_goes_on_without_clipping() -> None:
     main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=2"])
     whole = yaml.safe_load((run / "config.yaml").read_text())
     assert whole["trainer"]["gradient_clip_val"] is None
+
+
+@pytest.mark.usefixtures("elsewhere", "sketches")
+def test_clipping_can_be_left_out() -> None:
+    content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    trained = []
+    for name, value in (("off", "0"), ("none", "null"), ("usual", "1e-9")):
+        flags = [f"--name=a/{name}", f"--trainer.gradient_clip_val={value}"]
+        sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
+        main(["fit", "--config=mine.yaml", *flags, *sgd, "--trainer.max_steps=1", *TINY])
+        path = Path("runs/a", name, "version_0/checkpoints/last.ckpt")
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        trained.append(torch.cat([weight.flatten() for weight in weights.values()]))
+    assert torch.equal(trained[0], trained[1])
+    assert not torch.equal(trained[0], trained[2])

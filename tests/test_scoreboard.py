@@ -241,7 +241,9 @@ def test_the_table_says_which_settings_have_changed_since() -> None:
     config["data"]["init_args"]["batch_size"] = 3
     config["model"]["init_args"]["controller"] = {"class_path": "X", "init_args": {"a": 1}}
     assert says()
-    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.25
+    # The config of a run is whole, where that of the board gives a rate alone.
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.25, "eps": 1e-8}}
+    config["model"]["init_args"]["optimizer"] = adam
     assert says("model.init_args.optimizer.init_args.lr was 0.25, now 0.005")
     config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.005
     config["model"]["init_args"]["access"]["class_path"] = "NTM"

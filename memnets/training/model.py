@@ -179,8 +179,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             )
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
-        if gradient_clip_val is not None and gradient_clip_algorithm in (None, "norm"):
-            nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+        most = gradient_clip_val or 0.0
+        if most > 0 and gradient_clip_algorithm in (None, "norm"):  # 0 is off, as in Lightning
+            nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

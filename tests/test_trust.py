@@ -251,6 +251,23 @@ def test_parts_of_ones_own_need_a_word(capsys, monkeypatch) -> None:
     assert "trust" not in config
 
 
+def test_a_run_with_a_class_of_the_current_folder_is_resumed(capsys, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    for name in ("mine_then", "mine_now"):
+        Path(f"{name}.py").write_text(
+            "import pytorch_lightning\n\nclass Mine(pytorch_lightning.Callback): ...\n"
+        )
+    main(["fit", *SMALL, "--trainer.callbacks+=mine_then.Mine"])
+    last = RUN / "checkpoints" / "last.ckpt"
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=6"])
+    # The run's own config.yaml must name the class, and only fit resumes a run.
+    assert "give --trust if" in fails(capsys, "test", "--ckpt_path", str(last))
+    (RUN / "config.yaml").write_text((RUN / "config.yaml").read_text().replace("then", "now"))
+    message = fails(capsys, "fit", "--ckpt_path", str(last))
+    assert "names 'mine_then.Mine'" in message
+    assert "mine_now" not in sys.modules
+
+
 def test_a_checkpoint_does_not_say_where_to_write(good: Path, capsys) -> None:
     elsewhere = Path.cwd() / "elsewhere"
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,10 @@ class CLI(LightningCLI):
         if not paths or (fit and (self.configs or paths[-1] == "last")):
             return []
         trust = "--trust" in self.arguments
-        config, notes = read(paths[-1]).checked_config(trust, _class_paths(self.arguments))
+        named = _class_paths(self.arguments)
+        if fit and values(self.arguments, "--ckpt_path"):
+            named |= _own_class_paths(_folder_of(paths[-1]))
+        config, notes = read(paths[-1]).checked_config(trust, named)
         for note in notes:
             print(f"memnets: {note}", file=sys.stderr)
         self.configs.insert(0, config)
@@ -602,3 +606,16 @@ def _class_paths(arguments: list[str]) -> set[str]:
     typed += [yaml.safe_dump(read_config(config)) for config in values(arguments, "--config", "-c")]
     name = r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])"
     return set(re.findall(name, "\n".join(typed)))
+
+
+def _own_class_paths(folder: Path) -> set[str]:
+    """Class paths in the ``config.yaml`` of a run whose modules are in the current folder.
+
+    Whoever resumes a run there has named these classes when the run began.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return set()
+    names = _class_paths(["--config", str(path)])
+    here = [str(Path.cwd())]
+    return {name for name in names if PathFinder.find_spec(name.partition(".")[0], here)}

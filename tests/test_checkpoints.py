@@ -187,7 +187,7 @@ LIGHT = [
     (["fit", "--data.max_length=3"], "there is no task yet that has a setting max_length"),
     (["test"], "memnets test needs --ckpt_path=<file>"),
     (["test", "--ckptpath=x"], "did you mean --ckpt_path?"),
-    (["translate", "--help"], "Exit status: 0 if each line has its line"),
+    (["translate", "--help"], "Exit status: 0 if every line has its translation"),
     (["translate", "--ckpt_path=x"], "unrecognized arguments: --ckpt_path=x"),
     (["scoreboard", "--report"], "did you mean --report_only?"),
 ]

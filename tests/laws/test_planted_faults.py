@@ -1481,7 +1481,7 @@ def all_but(check, law):
 def test_a_faulty_part_is_found_by_its_law(check, law, part):
     settings = {}
     if check is testing.check_model:
-        settings = {"overfit_steps": 20 * law.startswith("one batch")}
+        settings = {"overfit_steps": 20 * law.endswith("overfit one batch")}
     if check is testing.check_cell:
         settings = {"sourced": law == SOURCE}
     if check is testing.check_pointer:

@@ -32,14 +32,14 @@ def named(name, *modules):
             pass
     raise ImportError(name)
 
-cells = ("memnets.cells", "memnets.cells", "memnets.cells")
+cells = ("memnets.cells", "memnets.controllers")
 LSTM, GRU = named("LSTM", *cells), named("GRU", *cells)
 from memnets.addressing import Content
 from memnets.encoders import Recurrent
 from memnets.memories import DNC, NTM
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive
-Tokens = named("Tokens", "memnets.training", "memnets.training")
+Tokens = named("Tokens", "memnets.training", "memnets.objectives")
 from tasks import Copying, CopyingTokens, SortingNumbers
 
 def machine(access, batch_size):

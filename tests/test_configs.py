@@ -255,6 +255,7 @@ def test_a_run_of_version_0_1_goes_on_without_clipping() -> None:
     checkpoint = torch.load(last, weights_only=True)
     config = yaml.safe_load(checkpoint["config"])
     del config["trainer"]["gradient_clip_val"]  # as it left out what was null, the default
+    del checkpoint["format"]
     torch.save({**checkpoint, "config": yaml.safe_dump(config)}, last)
     main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=2"])
     whole = yaml.safe_load((run / "config.yaml").read_text())

@@ -152,10 +152,9 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
             return None
     if not enabled():
         return None
-    plain = _plain(arguments)
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
-        if (plain or candidate.any_precision) and candidate.fits(*own):
+        if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
     return None
 

@@ -68,6 +68,8 @@ def full_precision_state(function: Function) -> Function:
 
     @wraps(function)
     def keeping(*arguments: Any, **named: Any) -> Any:
+        if not _any_autocast():  # asked first: cells within cells come here many times in a step
+            return function(*arguments, **named)
         outputs, state = function(*arguments, **named)
         return outputs, _kept(state, arguments, named)
 

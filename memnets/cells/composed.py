@@ -232,8 +232,14 @@ class Connection(nn.Module):
 
     def after(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Sum of the inputs and the result of the part, both ``[*B, width]``."""
-        total: Tensor = inputs + self.dropout(outputs)
-        return total if self.pre else self.norm(total)
+        if (
+            self.dropout.p and self.dropout.training
+        ):  # asked here, as a call costs time at each step
+            outputs = self.dropout(outputs)
+        total = inputs + outputs
+        if not self.pre:
+            total = self.norm(total)
+        return total
 
 
 class Residual(Cell[State]):

@@ -707,3 +707,19 @@ def test_an_episode_without_weights_that_fit_is_refused(weights, message) -> Non
     images = torch.rand(3, 4, 4)
     with pytest.raises(ValueError, match=message):
         plots.episode(weights, images, images[:2], ["a"] * 3, [("a", "a")] * 2, "nowhere.png")
+
+
+def test_pictures_of_long_sequences_keep_every_sharp_weight() -> None:
+    steps, slots = 2003, 1100
+    weights = torch.zeros(steps, slots)
+    weights[torch.arange(steps), torch.arange(steps) % slots] = 1.0
+    blocks, (left, right, bottom, top) = plots._coarse(weights.T)
+    assert blocks.shape[0] <= 200
+    assert blocks.shape[1] <= 800
+    assert (left, bottom) == (-0.5, -0.5)
+    assert right >= steps - 0.5
+    assert top >= slots - 0.5
+    assert (blocks.amax(0) == 1).all()  # a head is somewhere at each step
+    short = torch.rand(5, 7)
+    assert torch.equal(plots._coarse(short)[0], short)
+    assert plots._coarse(short)[1] == (-0.5, 6.5, -0.5, 4.5)

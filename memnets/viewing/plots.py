@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets.batches import Curves
 from memnets.files import write_atomically
@@ -177,7 +177,13 @@ def weights(
     figure = _figure(9, 0.8 + 2.2 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, image) in zip(axes, panels.items(), strict=True):
-        drawn = panel.imshow(_array(image.T), origin="lower", cmap=_WEIGHTS, vmin=0, vmax=1)
+        steps, slots = image.shape
+        shown, extent = _coarse(image.T)
+        drawn = panel.imshow(
+            _array(shown), origin="lower", extent=extent, cmap=_WEIGHTS, vmin=0, vmax=1
+        )
+        panel.set_xlim(-0.5, steps - 0.5)
+        panel.set_ylim(-0.5, slots - 0.5)
         panel.set_ylabel(f"{name}\nslot")
         panel.yaxis.set_major_locator(_whole_numbers(6))
         if split:
@@ -482,6 +488,20 @@ def scoreboard(
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=2)
     return _save(figure, path)
+
+
+def _coarse(
+    image: Tensor, most: tuple[int, int] = (200, 800)
+) -> tuple[Tensor, tuple[float, float, float, float]]:
+    """The greatest weight of each block of slots and steps, and the extent of the blocks.
+
+    A picture has fewer pixels than a long sequence has weights. Pixels that stand for one weight of
+    several would leave out most of the sharp ones.
+    """
+    size = [math.ceil(length / limit) for length, limit in zip(image.shape, most, strict=True)]
+    blocks = nn.functional.max_pool2d(image[None].float(), size, ceil_mode=True)[0]
+    height, width = (count * step - 0.5 for count, step in zip(blocks.shape, size, strict=True))
+    return blocks, (-0.5, width, -0.5, height)
 
 
 def _array(values: Tensor) -> Array:

@@ -49,14 +49,34 @@ PACKAGES = ("memnets", "tasks")
 #: The tests of each file, the quickest first. A file that is not named has those of its folder.
 TESTS = {
     "memnets/": "test_cli.py",
+    "memnets/_moved.py": "test_moved.py",
     "memnets/addressing.py": (
         "test_addressing.py test_memories.py laws/test_parts.py laws/test_models.py test_trace.py"
     ),
-    "memnets/cli.py": "test_cli.py test_translate.py",
-    "memnets/controllers.py": (
-        "test_memories.py test_machine.py laws/test_parts.py laws/test_models.py"
+    "memnets/app/": "test_cli.py test_checkpoints.py test_resume.py",
+    "memnets/app/checkpoints.py": "test_checkpoints.py test_trust.py test_translate.py test_cli.py",
+    "memnets/app/cli.py": "test_cli.py test_translate.py",
+    "memnets/app/commands.py": "test_cli.py test_packaging.py",
+    "memnets/app/configs.py": "test_packaging.py test_configs.py",
+    "memnets/app/held.py": "test_scoreboard.py",
+    "memnets/app/messages.py": "test_cli.py test_configs.py",
+    "memnets/app/scoreboard.py": "test_scoreboard.py",
+    "memnets/app/swaps.py": "test_swaps.py",
+    "memnets/app/translate.py": "test_translate.py",
+    "memnets/app/translator.py": "test_translate.py",
+    "memnets/app/trust.py": "test_trust.py test_translate.py",
+    "memnets/batches.py": (
+        "test_objectives.py tasks/test_copying.py tasks/test_tokens.py test_decoding.py "
+        "test_machine.py laws/test_models.py"
     ),
-    "memnets/convolutions.py": "test_convolutions.py laws/test_models.py",
+    "memnets/cells/": (
+        "test_memories.py test_machine.py laws/test_parts.py laws/test_models.py test_truncation.py"
+    ),
+    "memnets/cells/attention.py": (
+        "test_layers.py test_convolutions.py test_pointer.py laws/test_models.py laws/test_parts.py"
+    ),
+    "memnets/cells/convolutions.py": "test_convolutions.py laws/test_models.py",
+    "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "
@@ -65,6 +85,8 @@ TESTS = {
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/encoders.py": "test_addressing.py test_pointer.py laws/test_models.py",
     "memnets/events.py": "test_trace.py",
+    "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",
+    "memnets/fast.py": "laws/test_twins.py test_kernels.py test_trace.py laws/test_surroundings.py",
     "memnets/features.py": "test_features.py test_episodes.py laws/test_models.py",
     "memnets/files.py": "test_files.py test_cli.py tasks/test_fewshot.py tasks/test_translation.py",
     "memnets/functional.py": (
@@ -72,18 +94,13 @@ TESTS = {
     ),
     "memnets/kernels/": (
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
-        "laws/test_parts.py"
+        "laws/test_parts.py laws/test_twins.py"
     ),
-    "memnets/layers.py": "test_layers.py test_convolutions.py test_pointer.py laws/test_models.py",
     "memnets/memories/": (
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"
     ),
     "memnets/models/": "laws/test_models.py test_base.py test_cli.py",
-    "memnets/models/base.py": (
-        "test_base.py test_objectives.py test_episodes.py test_trace.py laws/test_models.py "
-        "test_cli.py test_translate.py"
-    ),
     "memnets/models/episodes.py": (
         "test_episodes.py tasks/test_fewshot.py tasks/test_bandits.py laws/test_models.py"
     ),
@@ -92,8 +109,12 @@ TESTS = {
         "laws/test_models.py test_cli.py"
     ),
     "memnets/models/pointer.py": "test_pointer.py laws/test_models.py test_trace.py",
+    "memnets/models/reinforce.py": "test_addressing.py test_base.py laws/test_models.py",
     "memnets/models/seq2seq.py": (
         "test_addressing.py test_decoding.py test_trace.py laws/test_models.py test_translate.py"
+    ),
+    "memnets/models/sequence.py": (
+        "test_machine.py test_decoding.py test_episodes.py test_truncation.py laws/test_models.py"
     ),
     "memnets/models/snail.py": (
         "test_episodes.py test_decoding.py laws/test_models.py test_trace.py"
@@ -104,26 +125,34 @@ TESTS = {
     "memnets/normalizers.py": (
         "test_addressing.py laws/test_functional.py laws/test_parts.py laws/test_models.py"
     ),
-    "memnets/objectives.py": (
-        "test_objectives.py test_episodes.py tasks/test_bandits.py laws/test_models.py "
-        "test_trace.py test_pointer.py test_cli.py"
-    ),
-    "memnets/runs.py": "test_cli.py test_translate.py test_resume.py test_scoreboard.py",
-    "memnets/scoreboard.py": "test_scoreboard.py",
+    "memnets/precision.py": "test_precision.py",
     "memnets/scores.py": (
         "test_kernels.py test_addressing.py laws/test_parts.py laws/test_models.py"
     ),
     "memnets/testing/": (
-        "laws/test_strategies.py test_base.py test_objectives.py laws/test_planted_faults.py "
-        "laws/test_parts.py"
+        "laws/test_strategies.py laws/test_kit.py test_base.py test_objectives.py "
+        "laws/test_planted_faults.py laws/test_parts.py laws/test_surroundings.py"
+    ),
+    "memnets/training/": "test_base.py test_callbacks.py test_cli.py",
+    "memnets/training/model.py": (
+        "test_base.py test_objectives.py test_episodes.py test_trace.py laws/test_models.py "
+        "test_cli.py test_translate.py"
+    ),
+    "memnets/training/objectives.py": (
+        "test_objectives.py test_episodes.py tasks/test_bandits.py laws/test_models.py "
+        "test_trace.py test_pointer.py laws/test_surroundings.py test_cli.py"
     ),
     "memnets/training/report.py": "test_cli.py",
     "memnets/training/schedules.py": "test_callbacks.py test_cli.py",
-    "memnets/translator.py": "test_translate.py",
+    "memnets/training/runs.py": (
+        "test_checkpoints.py test_cli.py test_translate.py test_resume.py test_scoreboard.py"
+    ),
+    "memnets/training/truncation.py": "test_truncation.py test_machine.py",
     "memnets/viewing/": "test_trace.py test_cli.py",
     "memnets/viewing/plots.py": "test_trace.py test_cli.py test_scoreboard.py",
     "memnets/viewing/trace.py": "test_trace.py",
     "memnets/vocabulary.py": "test_vocabulary.py test_translate.py tasks/test_translation.py",
+    "tasks/": "tasks/test_base.py",
     "tasks/base.py": (
         "tasks/test_base.py tasks/test_copying.py tasks/test_tokens.py tasks/test_pointing.py "
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
@@ -131,8 +160,11 @@ TESTS = {
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
     "tasks/fewshot/": "tasks/test_fewshot.py tasks/test_bandits.py",
     "tasks/fewshot/bandits.py": "tasks/test_bandits.py test_trace.py",
+    "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",
     "tasks/geometry.py": "tasks/test_geometry.py tasks/test_pointing.py",
+    "tasks/limits.py": "tasks/test_limits.py",
     "tasks/pointing.py": "tasks/test_pointing.py tasks/test_geometry.py test_pointer.py",
+    "tasks/points.py": "tasks/test_points.py tasks/test_pointing.py",
     "tasks/ngrams.py": "tasks/test_ntm_tasks.py",
     "tasks/priority.py": "tasks/test_ntm_tasks.py",
     "tasks/recall.py": "tasks/test_ntm_tasks.py",

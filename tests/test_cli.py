@@ -749,7 +749,7 @@ def test_answers_that_do_not_end_are_counted_in_a_test(capsys) -> None:
     flags = [
         *("--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"),
         *("--data.batch_size=2", "--data.validation_batch_size=2", "--data.test_sequences=5"),
-        *("--data.max_length=6", "--data.test_lengths=[]", "--model.width=8", "--model.heads=2"),
+        *("--data.max_length=6", "--data.test_sets=[]", "--model.width=8", "--model.heads=2"),
         *(positions, "--model.positions.width=8", "--model.positions.max_length=8"),
         "--model.objective.beam=2",
     ]

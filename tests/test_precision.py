@@ -65,7 +65,7 @@ class Copying(CopyingTokens):
     def __init__(self):
         super().__init__(
             symbols=8, max_length=4, batch_size=4, epoch_batches=9, validation_batches=1,
-            test_lengths=[],
+            test_sets=[],
         )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import mutants
+
 ROOT = Path(__file__).parent.parent
 
 #: Rooms in the order in which they stand: each imports only those before it, and itself.
@@ -119,3 +121,10 @@ def test_a_part_never_names_its_twin() -> None:
         if not name.startswith("memnets.kernels"):
             twins = {other for other in imported(name) if other.startswith("memnets.kernels")}
             assert not twins, f"{name} imports {sorted(twins)}"
+
+
+def test_mutants_of_every_module_meet_tests_that_there_are() -> None:
+    for path in MODULES.values():
+        for name in mutants.tests_of(path.relative_to(ROOT).as_posix()):
+            assert (ROOT / name).is_file(), f"{name}, for {path}"
+    assert [each for each in mutants.TESTS if not (ROOT / each).exists()] == []

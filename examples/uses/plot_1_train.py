@@ -108,7 +108,6 @@ lstm = MemoryMachine(
     input_size=task.input_size,
     output_size=task.output_size,
     controller=partial(LSTM, hidden_size=96),
-    access=None,
     optimizer=partial(torch.optim.Adam, lr=0.01),
 )
 trainer(steps=training.global_step).fit(lstm, task)

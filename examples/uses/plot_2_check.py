@@ -168,5 +168,6 @@ assert torch.allclose(state[0].argmax(-1), torch.tensor([2, 1, 2, 3]))
 
 # %%
 # There is such a check for every kind of part: ``check_score``, ``check_normalizer``,
-# ``check_addressing``, ``check_controller``, ``check_access``, ``check_model``,
-# ``check_pointer``. See :mod:`memnets.testing`.
+# ``check_addressing``, ``check_cell``, ``check_controller``, ``check_access``,
+# ``check_encoder``, ``check_model``, ``check_pointer``, ``check_decoding``,
+# ``check_objective``, ``check_task``, ``check_kernel``. See :mod:`memnets.testing`.

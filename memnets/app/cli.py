@@ -1,4 +1,4 @@
-"""The command line: ``memnets fit | validate | test | predict | translate | scoreboard``.
+"""The command line: ``memnets fit | validate | test | predict | translate | scoreboard | configs``.
 
 Here are the way from arguments to a command, and the one line that an error ends in. What takes
 long to import is imported when a command needs it.

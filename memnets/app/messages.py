@@ -29,9 +29,9 @@ _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 #: Where parts are that a bare name may stand for.
 _PARTS = (
-    "memnets.addressing", "memnets.training", "memnets.cells", "memnets.encoders",
-    "memnets.features", "memnets.cells", "memnets.memories", "memnets.models",
-    "memnets.normalizers", "memnets.training", "memnets.scores", "tasks", "torch.optim",
+    "memnets.addressing", "memnets.cells", "memnets.encoders", "memnets.features",
+    "memnets.memories", "memnets.models", "memnets.normalizers", "memnets.scores",
+    "memnets.training", "tasks", "torch.optim",
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         setting, value = nested[0] if nested else ("<setting>", "<value>")
         return (
             f"there is no {kind} yet that has a setting {setting}: give its config or "
-            f"its class first, as in memnets fit --config configs/copying/ntm.yaml "
+            f"its class first, as in memnets fit --config copying/ntm "
             f"{flag}.{setting} {value}"
         )
     if match := re.match(r"unrecognized arguments: --trainer\.(\w+)", text):
@@ -98,7 +98,7 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         near = nearest(match[1], settings_of(trainer), 1) if trainer is not None else ""
         return f"{text}; did you mean --trainer.{near}?" if near else text
     if "required: fit.data, fit.model" in text:
-        return text + "; start from a config: memnets fit --config configs/copying/ntm.yaml"
+        return text + "; start from a config: memnets fit --config copying/ntm"
     return text
 
 

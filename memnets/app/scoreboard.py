@@ -546,7 +546,8 @@ def run_scoreboard(arguments: list[str]) -> None:
         asked = asked_of.instantiate(asked_of.parse_args(arguments))
     except ArgumentError as error:
         reason = one_line(str(error))
-        raise UsageError(f"{reason}; see configs/scoreboards/ for what a board holds") from error
+        shown = "memnets scoreboard --config scoreboards/ntm --print_config"
+        raise UsageError(f"{reason}; {shown} shows what a board holds") from error
     asked.pop("config")
     again = [argument for argument in arguments if argument != "--report_only"]
     scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))

@@ -328,7 +328,7 @@ def check_decoding(
 
     The definitions encode the source and decode the whole answer again for every token. Caches,
     ``reorder`` and rows that leave the batch must not change an answer. The check assumes a model
-    that keeps the laws of :func:`check_model`.
+    that keeps the laws of :func:`~memnets.testing.check_model`.
 
     Args:
         model: class of the model, or a function that makes it, which answers in tokens.

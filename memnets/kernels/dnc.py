@@ -44,8 +44,8 @@ class DNCKernel(NamedTuple):
     """The :class:`~memnets.kernels.steps.StepKernel` of a DNC (Graves et al. 2016).
 
     A step writes, then reads. The state is M ``[B, N, W]``, u ``[B, N]``, p ``[B, N]``,
-    L ``[B, N, N]``, w^w ``[B, N]`` and w^r ``[B, R, N]``. A step adds 1 / |M| at the end, so that
-    the next step need not compute it again.
+    L ``[B, N, N]``, w^w ``[B, N]`` and w^r ``[B, R, N]``. A step adds ``1 / |M|`` at the end, so
+    that the next step need not compute it again.
 
     Attributes:
         layout: layout of the interface.

@@ -126,9 +126,9 @@ class PointedKeys(NamedTuple):
     """Keys scaled to the length of their strength, with the parts that their gradient needs.
 
     Attributes:
-        pointed: beta k / |k|, ``[B, H, W]``.
-        unit: k / |k|, ``[B, H, W]``.
-        scale: beta / |k|, ``[B, H, 1]``.
+        pointed: ``beta k / |k|``, ``[B, H, W]``.
+        unit: ``k / |k|``, ``[B, H, W]``.
+        scale: ``beta / |k|``, ``[B, H, 1]``.
     """
 
     pointed: Tensor
@@ -176,9 +176,9 @@ class Content(NamedTuple):
     """Weights by content, with the parts that their gradient needs.
 
     Attributes:
-        weights: c = softmax(beta k.M / (|k| |M|)), ``[B, H, N]``.
+        weights: ``c = softmax(beta k.M / (|k| |M|))``, ``[B, H, N]``.
         scores: the argument of the softmax, ``[B, H, N]``.
-        slot_scale: 1 / |M|, ``[B, 1, N]``.
+        slot_scale: ``1 / |M|``, ``[B, 1, N]``.
     """
 
     weights: Tensor
@@ -195,7 +195,7 @@ def content(pointed: Tensor, memory: Tensor, slot_scale: Tensor) -> Content:
     """Address by content.
 
     Args:
-        pointed: beta k / |k|, ``[B, H, W]``.
+        pointed: ``beta k / |k|``, ``[B, H, W]``.
         memory: ``[B, N, W]``.
         slot_scale: the result of :func:`slot_scales`.
     """
@@ -211,7 +211,7 @@ def content_gradient(
     Args:
         gradient: gradient of the weights, ``[B, H, N]``.
         addressed: the result of :func:`content`.
-        pointed: beta k / |k|, ``[B, H, W]``.
+        pointed: ``beta k / |k|``, ``[B, H, W]``.
         memory: ``[B, N, W]``.
         memory_gradient: ``[B, N, W]``, changed in place.
 

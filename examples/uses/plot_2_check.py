@@ -132,8 +132,8 @@ class InSinglePrecision(DeltaRule):
 
 laws = {
     InPlace: "a state is never modified in place",
-    Remembers: "nothing is kept on self",
-    InSinglePrecision: "a first state has the precision and the device of its part",
+    Remembers: "what a call keeps on self never changes a later one",
+    InSinglePrecision: "it can be made, and run once",  # the laws also run in float64
 }
 for memory, law in laws.items():
     assert law in broken_laws(memory)

@@ -65,9 +65,8 @@ class Leaky(Controller[Tensor]):
         return self.layer.weight.new_zeros(batch_size, self.hidden_size)
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        state = torch.lerp(
-            state, self.layer(torch.cat([inputs, state], -1)).tanh(), self.rate
-        )
+        new = self.layer(torch.cat([inputs, state], -1)).tanh()
+        state = state + self.rate * (new - state)
         return state, state
 
 

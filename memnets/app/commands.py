@@ -157,6 +157,18 @@ def _help() -> str:
     return f"{usage}\n\n{DESCRIPTION}\ncommands:\n{commands}\noptions:\n{options}"
 
 
+#: Where a name that is no option of a command is one: with a prefix, or in other words.
+_ELSEWHERE = {
+    "checkpoint": "ckpt_path",
+    "ckpt_path": "checkpoint",
+    "seed": "seed_everything",
+    **{
+        name: f"trainer.{name}"
+        for name in ("accelerator", "callbacks", "devices", "logger", "max_steps", "precision")
+    },
+}
+
+
 def _check_options(command: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         match = re.match(r"--([^=.+]+)([^=+]*)", argument)
@@ -165,7 +177,9 @@ def _check_options(command: str, arguments: Sequence[str]) -> None:
                 return  # what follows are no options
             continue
         if match[1] not in OPTIONS[command]:
-            near = nearest(match[1], OPTIONS[command], 1)
+            near = _ELSEWHERE.get(match[1], "")
+            if near.partition(".")[0] not in OPTIONS[command]:
+                near = nearest(match[1], OPTIONS[command], 1)
             raise UsageError(
                 f"unrecognized arguments: {argument}; did you mean --{near}{match[2]}?"
             )

@@ -57,8 +57,8 @@ class DeltaRule(MemoryAccess[Tensor]):
 
 
 # %%
-# One line checks it. In a file of tests it is the body of a test, and without
-# ``max_examples`` it looks harder.
+# One line checks it; it needs the extra ``testing``. In a file of tests it is the body
+# of a test, and without ``max_examples`` it looks harder.
 
 from memnets import testing
 
@@ -168,5 +168,6 @@ assert torch.allclose(state[0].argmax(-1), torch.tensor([2, 1, 2, 3]))
 
 # %%
 # There is such a check for every kind of part: ``check_score``, ``check_normalizer``,
-# ``check_addressing``, ``check_controller``, ``check_access``, ``check_model``,
-# ``check_pointer``. See :mod:`memnets.testing`.
+# ``check_addressing``, ``check_cell``, ``check_controller``, ``check_access``,
+# ``check_encoder``, ``check_model``, ``check_pointer``, ``check_objective`` and
+# ``check_task``. See :mod:`memnets.testing`.

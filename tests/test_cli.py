@@ -439,6 +439,7 @@ def test_a_signal_ends_a_run_with_the_way_to_go_on(capsys, what, code, hook, exp
 def test_commands_without_what_they_need_say_so(capsys) -> None:
     assert "start from a config: memnets fit --config" in fails(capsys, "fit")
     assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")
+    assert "memnets translate needs --checkpoint=<file>" in fails(capsys, "translate")
     for flags in (["--model.access.help", "NTM"], ["--model.access.help=NTM"]):
         expected = "memnets fit --config copying/ntm --model.access.help NTM"
         assert expected in fails(capsys, "fit", *flags)

@@ -140,9 +140,10 @@ def check_usage(arguments: Sequence[str]) -> None:
     if _HELP & set(rest):
         return
     _check_configs(rest)
-    if command in ("validate", "test", "predict") and not values(rest, "--ckpt_path"):
+    flag = "--checkpoint" if command == "translate" else "--ckpt_path"
+    if command not in ("fit", "scoreboard", "configs") and not values(rest, flag):
         raise UsageError(
-            f"memnets {command} needs --ckpt_path=<file>; "
+            f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"
         )
     if command == "fit":

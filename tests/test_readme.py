@@ -22,6 +22,7 @@ from tasks import Copying
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DATA = (ROOT / "docs" / "data.md").read_text()
 #: Pages that are written by hand.
 PAGES = [
     ROOT / "README.md",
@@ -33,10 +34,10 @@ EXTENDING = ROOT / "examples" / "uses" / "plot_3_extend.py"
 FLAG = re.compile(r"""--[\w.]+=(?:'[^']*'|"[^"]*"|<[^>]*>|[^\s,;]+)""")
 
 
-def block(label: str) -> str:
+def block(label: str, text: str = README) -> str:
     """The code that follows a comment with this label."""
-    match = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert match, f"README.md has no code labelled {label}"
+    match = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert match, f"there is no code labelled {label}"
     return match[1]
 
 
@@ -116,6 +117,13 @@ def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> No
     assert "my_controllers.Leaky" in config
 
 
+@pytest.mark.usefixtures("elsewhere")
+def test_the_task_of_the_page_on_data_keeps_every_law(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_tasks.py").write_text(block("my_tasks.py", DATA))
+    testing.check_task(importlib.import_module("my_tasks").Parity, max_examples=5)
+
+
 def commands() -> list[str]:
     """Those of pages, examples and the help; for each config, what the comment at its head says.
 
@@ -159,6 +167,7 @@ def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
     """Parses a command in the folder of the README, where its parts can be imported."""
     (tmp_path / "my_controllers.py").write_text(block("my_controllers.py"))
     (tmp_path / "my_parts.py").write_text(my_parts())
+    (tmp_path / "my_tasks.py").write_text(block("my_tasks.py", DATA))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(ROOT)
 

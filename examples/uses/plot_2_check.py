@@ -57,8 +57,8 @@ class DeltaRule(MemoryAccess[Tensor]):
 
 
 # %%
-# One line checks it. In a file of tests it is the body of a test, and without
-# ``max_examples`` it looks harder.
+# One line checks it; it needs the extra ``testing``. In a file of tests it is the body
+# of a test, and without ``max_examples`` it looks harder.
 
 from memnets import testing
 

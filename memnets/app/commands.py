@@ -140,9 +140,10 @@ def check_usage(arguments: Sequence[str]) -> None:
     if _HELP & set(rest):
         return
     _check_configs(rest)
-    if command in ("validate", "test", "predict") and not values(rest, "--ckpt_path"):
+    flag = "--checkpoint" if command == "translate" else "--ckpt_path"
+    if command not in ("fit", "scoreboard", "configs") and not values(rest, flag):
         raise UsageError(
-            f"memnets {command} needs --ckpt_path=<file>; "
+            f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"
         )
     if command == "fit":
@@ -157,6 +158,18 @@ def _help() -> str:
     return f"{usage}\n\n{DESCRIPTION}\ncommands:\n{commands}\noptions:\n{options}"
 
 
+#: Where a name that is no option of a command is one: with a prefix, or in other words.
+_ELSEWHERE = {
+    "checkpoint": "ckpt_path",
+    "ckpt_path": "checkpoint",
+    "seed": "seed_everything",
+    **{
+        name: f"trainer.{name}"
+        for name in ("accelerator", "callbacks", "devices", "logger", "max_steps", "precision")
+    },
+}
+
+
 def _check_options(command: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         match = re.match(r"--([^=.+]+)([^=+]*)", argument)
@@ -165,7 +178,9 @@ def _check_options(command: str, arguments: Sequence[str]) -> None:
                 return  # what follows are no options
             continue
         if match[1] not in OPTIONS[command]:
-            near = nearest(match[1], OPTIONS[command], 1)
+            near = _ELSEWHERE.get(match[1], "")
+            if near.partition(".")[0] not in OPTIONS[command]:
+                near = nearest(match[1], OPTIONS[command], 1)
             raise UsageError(
                 f"unrecognized arguments: {argument}; did you mean --{near}{match[2]}?"
             )

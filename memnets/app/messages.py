@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
+from pkgutil import iter_modules
 from typing import Any
 
 __all__ = ["nearest", "one_line", "settings_of"]
@@ -72,7 +73,7 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
     if match := re.search(r"No module named '([^']+)'", text):
         return f"{text[: match.end()]}; modules are looked for in this folder and on PYTHONPATH"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
-        names = [name for name, _ in _classes(match[1])]
+        names = [*(name for name, _ in _classes(match[1])), *_modules(match[1])]
         near = nearest(match[2], names)
         return text[: match.end()] + (f"; it has {near}" if near else "")
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
@@ -93,6 +94,8 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
             f"its class first, as in memnets fit --config copying/ntm "
             f"{flag}.{setting} {value}"
         )
+    if (match := re.match(r"unrecognized arguments: --(\w+)", text)) and classes:
+        return text + _accepted(classes[-1], match[1])
     if match := re.match(r"unrecognized arguments: --trainer\.(\w+)", text):
         trainer = getattr(sys.modules.get("pytorch_lightning"), "Trainer", None)
         near = nearest(match[1], settings_of(trainer), 1) if trainer is not None else ""
@@ -138,6 +141,13 @@ def _classes(module: str) -> Iterator[tuple[str, str]]:
     for name in getattr(found, "__all__", vars(found) if found is not None else ()):
         if isinstance(getattr(found, name, None), type) and not name.startswith("_"):
             yield name, f"{module}.{name}"
+
+
+def _modules(package: str) -> Iterator[str]:
+    """Name of each public module of a package that was imported."""
+    for module in iter_modules(getattr(sys.modules.get(package), "__path__", [])):
+        if not module.name.startswith("_"):
+            yield module.name
 
 
 def nearest(name: str, names: Iterable[str], most: int = _MOST) -> str:

@@ -314,7 +314,7 @@ class _Walk:
         raise self._error(
             f"{self.source} names {what} for {where}{kind}: not a part of this library, PyTorch "
             "or Lightning that is harmless there, so nothing of it was run; give --trust if the "
-            "checkpoint is your own or of someone you trust"
+            "checkpoint is your own or of someone you trust (trust=True in Python)"
         )
 
     def _wrong(self, where: str, slot: _Slot, what: str) -> None:

@@ -72,9 +72,14 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """Load a checkpoint, tensors and plain values alone (``weights_only=True``).
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or a newer version of this library
-            wrote it.
+        CheckpointError: there is no such file, it is a folder, it is damaged, or a newer version
+            of this library wrote it.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(
+            f"expected a checkpoint at {path}; it is a folder, and a run has its checkpoints in "
+            "checkpoints/best.ckpt and checkpoints/last.ckpt"
+        )
     if not Path(path).is_file():
         raise CheckpointError(f"expected a checkpoint at {path}; there is no such file")
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets import fast
 from memnets.precision import full_precision
@@ -24,6 +24,7 @@ __all__ = [
     "append",
     "backward_weighting",
     "cosine_similarity",
+    "cross_entropy",
     "entmax15",
     "erase_add",
     "forward_weighting",
@@ -549,3 +550,26 @@ def append(memory: Tensor, row: Tensor) -> Tensor:
         ``[*B, N + T, W]``.
     """
     return torch.cat([memory, row], -2)
+
+
+# -- losses ---------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of tokens with smoothed targets, in nats (Vaswani et al. 2017, section 5.4).
+
+    ``log sum_j exp(x_j) - (1 - e) x_y - e mean(x)``.
+
+    Args:
+        logits: x, ``[N, O]``.
+        targets: y, whole numbers in ``[0, O)``, ``[N]``.
+        smoothing: e, share of a target's probability that is spread over all tokens, in ``[0, 1)``.
+
+    Returns:
+        ``[N]``.
+    """
+    twin = fast.find(cross_entropy, "", logits, targets, smoothing)
+    if twin is not None:
+        losses: Tensor = twin(logits, targets, smoothing)
+        return losses
+    return nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets.cells.dropout import Dropout
 from memnets.core import (
     Cell,
     Controller,
@@ -223,7 +224,7 @@ class Connection(nn.Module):
             raise ValueError(f"norm must be 'pre' or 'post'; got {norm!r}")
         self.pre = norm == "pre"
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def before(self, inputs: Tensor) -> Tensor:
         """Input of the part, ``[*B, width] -> [*B, width]``."""
@@ -298,7 +299,7 @@ def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential
     return nn.Sequential(
         nn.Linear(width, hidden_size),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(hidden_size, width),
     )
 

@@ -43,6 +43,8 @@ def read(part: Content, query: Tensor, memory: Memory, state: None) -> tuple[Ten
         # here; its result is set to zero afterwards, as in functional.masked.
         empty = ~mask.any(-1, keepdim=True)
         mask = mask | empty
+        # PyTorch's fast kernels take a mask of as many dimensions as the query alone.
+        mask = mask.view(*[1] * (query.dim() - mask.dim()), *mask.shape)
     vectors = nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, scale=scale
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memnets.addressing import Content, Hard, HardState
 from memnets.batches import Batch
-from memnets.cells import Bridge, Output, tied_embeddings
+from memnets.cells import Bridge, Dropout, Output, tied_embeddings
 from memnets.core import (
     Addressing,
     Cell,
@@ -109,7 +109,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.source_embedding, self.target_embedding = tied_embeddings(
             input_size, output_size, width, tied
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         check_made("attention", attention, "Content(Additive(64))")
         self.encoder = make("encoder", encoder, Encoder, width)
         value_size = 0 if attention is None else self.encoder.output_size

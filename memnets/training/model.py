@@ -19,6 +19,7 @@ from memnets.batches import Batch
 from memnets.core import EncoderDecoder, State, check_positive, map_state
 from memnets.files import write_atomically
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.optimizers import fused
 from memnets.training.runs import FORMAT, Origin
 from memnets.training.truncation import truncated_loss
 
@@ -256,7 +257,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a learning rate that follows the schedule at every step."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = fused(self.optimizer(self.parameters()))
         factor = partial(
             _learning_rate_factor,
             schedule=self.schedule,

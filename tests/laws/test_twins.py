@@ -72,6 +72,18 @@ def additive(draw):
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
 
 
+def entropy(smoothing):
+    """Logits of as many classes as the twin takes, and targets."""
+
+    def arguments(draw):
+        few, shifts = draw(tensors((BATCH, 4), (BATCH, 128)))
+        logits = (few.unsqueeze(1) * shifts.unsqueeze(2)).flatten(1)
+        targets = draw(st.lists(st.integers(0, 511), min_size=BATCH, max_size=BATCH))
+        return functional.cross_entropy, (logits, torch.tensor(targets), smoothing)
+
+    return arguments
+
+
 def loop(access):
     return lambda: Loop(3, partial(LSTM, hidden_size=4), access())
 
@@ -97,6 +109,7 @@ EXAMPLES = {
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
     ],
     (functional.additive_scores, ""): [additive],
+    (functional.cross_entropy, ""): [entropy(0.0), entropy(0.1)],
 }
 
 
@@ -130,7 +143,8 @@ def defined(part, method, arguments):
 
 def sources_of(part, arguments):
     parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
-    return [*differentiated(list(arguments)), *parameters]
+    states = [each for each in arguments if not isinstance(each, float)]
+    return [*differentiated(states), *parameters]
 
 
 def check_twin(twin, example, draw):
@@ -142,7 +156,9 @@ def check_twin(twin, example, draw):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw(testing.seeds()))
         part, arguments = example(draw)
-    arguments = map_state(differentiable, arguments)
+    arguments = tuple(
+        each if isinstance(each, float) else map_state(differentiable, each) for each in arguments
+    )
     sources = sources_of(part, arguments)
     assert fast.find(part, twin.method, *arguments) is twin.run, (
         f"the twin of {title(twin)} is not taken: `fits` says no to the example, or another is "

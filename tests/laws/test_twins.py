@@ -14,11 +14,13 @@ from torch import nn
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.cells import LSTM, Loop
+from memnets.cells import GRU, LSTM, Loop
 from memnets.core import Cell, Memory, map_state
+from memnets.encoders import Recurrent
 from memnets.memories import DNC, NTM
+from memnets.models import Seq2Seq
 from memnets.normalizers import ScalableSoftmax
-from memnets.scores import Dot, ScaledDot
+from memnets.scores import Additive, Dot, ScaledDot
 from memnets.testing.laws import assert_close, differentiable, differentiated, gradients
 
 BATCH, STEPS = 2, 3
@@ -72,6 +74,26 @@ def additive(draw):
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
 
 
+def answering(key_size=5, **settings):
+    """Steps of a GRU that looks at a source, some of it padding, and has taken one already."""
+
+    def arguments(draw):
+        part = Seq2Seq(
+            3, 3, partial(Recurrent, controller=partial(GRU, hidden_size=2)),
+            partial(GRU, hidden_size=5), Content(Additive(key_size)), width=4, key_size=key_size,
+            **settings,
+        ).double()  # fmt: skip
+        source, first, second = draw(tensors((BATCH, 4, 3), (BATCH, 1, 4), (BATCH, STEPS, 4)))
+        lengths = torch.tensor(draw(st.lists(st.integers(1, 4), min_size=BATCH, max_size=BATCH)))
+        mask = draw(st.sampled_from([None, torch.arange(4) < lengths.unsqueeze(1)]))
+        with fast.naive(), torch.no_grad():
+            _, state = part.unroll(first, part.encode(source, mask))
+        one = not (part.before or part.input_feeding)
+        return part, (second[:, :1] if one else second, state)
+
+    return arguments
+
+
 def entropy(smoothing):
     """Logits of as many classes as the twin takes, and targets."""
 
@@ -107,6 +129,12 @@ EXAMPLES = {
         reading(partial(Content, Dot())),
         reading(partial(Content, ScaledDot())),
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
+    ],
+    (Seq2Seq, "unroll"): [
+        answering(attend="before"),
+        answering(attend="before", key_size=3, input_feeding=True),
+        answering(attend="after", input_feeding=True),
+        answering(attend="after", key_size=3),
     ],
     (functional.additive_scores, ""): [additive],
     (functional.cross_entropy, ""): [entropy(0.0), entropy(0.1)],

@@ -17,13 +17,13 @@ from torch import Tensor
 from memnets import fast, functional
 from memnets.kernels.parts import differentiable
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "log_sum_exp"]
 
 #: Numbers in a block of rows: a quarter of a cache of 2 MiB in float32.
 _BLOCK = 1 << 17
 
 #: Least number of classes. With fewer, the time of the Python loop is more than is saved.
-_LEAST = 512
+_LEAST = 2048
 
 
 def _fits(logits: Tensor, targets: Tensor, smoothing: float) -> bool:
@@ -44,25 +44,28 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """``log sum_j exp(x_j)`` of each row, without a graph: ``[N, O] -> [N]``."""
+    rows, size = logits.shape
+    whole = logits.new_empty(rows)
+    room = logits.new_empty(min(rows, max(1, _BLOCK // size)), size)
+    for block in _blocks(logits):
+        part = logits[block]
+        greatest = part.amax(-1, keepdim=True)
+        sums = torch.sub(part, greatest, out=room[: len(part)]).exp_().sum(-1)
+        torch.add(sums.log_(), greatest.squeeze(-1), out=whole[block])
+    return whole
+
+
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, smoothing: float, targets: Tensor, logits: Tensor) -> Tensor:
-        rows, size = logits.shape
-        # log sum exp of each row, and its mean.
-        whole, mean = logits.new_empty(2, rows).unbind(0)
-        room = logits.new_empty(min(rows, max(1, _BLOCK // size)), size)
-        for block in _blocks(logits):
-            part = logits[block]
-            greatest = part.amax(-1, keepdim=True)
-            sums = torch.sub(part, greatest, out=room[: len(part)]).exp_().sum(-1)
-            torch.add(sums.log_(), greatest.squeeze(-1), out=whole[block])
-            if smoothing:
-                torch.mean(part, -1, out=mean[block])
+        whole = log_sum_exp(logits)
         ctx.save_for_backward(logits, targets, whole)
         ctx.smoothing, ctx.given = smoothing, 1
         ctx.plain = lambda logits: (functional.cross_entropy(logits, targets, smoothing),)
         losses = whole - logits.gather(1, targets.unsqueeze(1)).squeeze(1).mul_(1 - smoothing)
-        return losses.sub_(mean, alpha=smoothing) if smoothing else losses
+        return losses.sub_(logits.mean(-1), alpha=smoothing) if smoothing else losses
 
     @staticmethod
     @differentiable

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets import fast
 from memnets.cells.dropout import Dropout
 from memnets.core import (
     Cell,
@@ -150,6 +151,10 @@ class Chain(Controller[tuple[Any, ...]]):
         self, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of a cell, then of the next."""
+        twin = fast.find(self, "unroll", inputs, state, mask)
+        if twin is not None:
+            result: tuple[Tensor, tuple[Any, ...]] = twin(self, inputs, state, mask)
+            return result
         states = []
         for cell, past in zip(self._all(), state, strict=True):
             inputs, past = cell.unroll(inputs, past, mask)

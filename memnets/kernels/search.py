@@ -27,7 +27,7 @@ def _peaks(scores: Tensor) -> Tensor:
     """Greatest number of each block, ``[*B, O] -> [*B, blocks]``; the last block may be shorter."""
     size = scores.shape[-1]
     even = size - size % _BLOCK
-    peaks = scores[..., :even].unflatten(-1, (-1, _BLOCK)).amax(-1)
+    peaks: Tensor = scores[..., :even].unflatten(-1, (-1, _BLOCK)).amax(-1)
     if even == size:
         return peaks
     return torch.cat([peaks, scores[..., even:].amax(-1, keepdim=True)], -1)

@@ -133,8 +133,12 @@ def unroll(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> tuple[Tenso
         empty = closed.all(-1, keepdim=True)
         closed = closed & ~empty
     (controller,) = state.controller
+    from_input, from_hidden, input_bias, hidden_bias = decoder.gru.all_weights[0]
     given = _Given(
-        *decoder.gru.all_weights[0],
+        from_input,
+        from_hidden,
+        input_bias,
+        hidden_bias,
         to_query,
         projection.bias,
         attention.score.direction,

@@ -10,6 +10,7 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 
 - the part is of exactly the registered class, since a subclass may compute something else;
 - the twin's own ``fits`` accepts the part and its inputs;
+- it has gradients, or none are wanted (``only_values``);
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
   ``any_precision`` accepts all types;
 - nobody listens to the reports of the definition (:mod:`memnets.events`);
@@ -54,6 +55,7 @@ class Twin(NamedTuple):
         fits: takes the arguments of :attr:`run` and tells whether the twin can run with them.
         run: takes the part and the arguments of the method and returns the method's result.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        only_values: whether the twin has no gradients, and so runs only where none are recorded.
     """
 
     part: Any
@@ -61,6 +63,7 @@ class Twin(NamedTuple):
     fits: Callable[..., bool]
     run: Callable[..., Any]
     any_precision: bool = False
+    only_values: bool = False
 
 
 _twins: dict[tuple[Any, str], list[Twin]] = {}
@@ -71,6 +74,7 @@ def twin(
     method: str = "",
     fits: Callable[..., bool] = lambda *arguments: True,
     any_precision: bool = False,
+    only_values: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a twin; the last one registered is tried first.
 
@@ -79,11 +83,12 @@ def twin(
         method: name of the method that the twin replaces; empty for a function.
         fits: takes the arguments of the twin and tells whether it can run with them.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        only_values: whether the twin has no gradients, and so runs only where none are recorded.
     """
 
     def register(run: Function) -> Function:
         _twins.setdefault((part, method), []).insert(
-            0, Twin(part, method, fits, run, any_precision)
+            0, Twin(part, method, fits, run, any_precision, only_values)
         )
         return run
 
@@ -154,6 +159,8 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
+        if candidate.only_values and torch.is_grad_enabled():
+            continue
         if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
     return None

@@ -44,7 +44,7 @@ def _many(scores: Tensor, *others: object) -> bool:
     return many and scores.device.type == "cpu"
 
 
-@fast.twin(functional.likeliest, fits=_many, any_precision=True)
+@fast.twin(functional.likeliest, fits=_many, any_precision=True, only_values=True)
 def likeliest(scores: Tensor) -> Tensor:
     """Place of the greatest number of each row: ``[N, O] -> [N]``."""
     tokens = _tokens(_peaks(scores).argmax(-1), scores.shape[-1])
@@ -52,26 +52,22 @@ def likeliest(scores: Tensor) -> Tensor:
     return tokens.gather(-1, place).squeeze(-1)
 
 
-@fast.twin(functional.best_tokens, fits=_many)
+@fast.twin(functional.best_tokens, fits=_many, only_values=True)
 def best_tokens(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best continuations of some answers: see :func:`memnets.functional.best_tokens`."""
     size = logits.shape[-1]
-    with torch.no_grad():
-        peaks = _peaks(logits)
-        whole = log_sum_exp(logits.flatten(0, -2)).view(scores.shape)
-        # The best n tokens stand in the n blocks with the greatest peaks.
-        offset = (scores - whole).unsqueeze(-1)
-        best = (peaks + offset).flatten(1)
-        best = best.topk(min(count, best.shape[1]), -1).indices
-        parent, block = best // peaks.shape[-1], best % peaks.shape[-1]
-        tokens = _tokens(block, size)
-        # A token that stands twice behind the end of the last block counts once.
-        twice = torch.zeros_like(tokens, dtype=torch.bool)
-        twice[..., 1:] = tokens[..., 1:] == tokens[..., :-1]
-        places = (parent.unsqueeze(-1) * size + tokens).flatten(1)
-    if torch.is_grad_enabled():
-        offset = (scores - logits.logsumexp(-1)).unsqueeze(-1)
-    of_parents = offset.squeeze(-1).gather(1, parent).repeat_interleave(_BLOCK, 1)
-    totals = logits.flatten(1).gather(1, places) + of_parents
-    total, index = totals.masked_fill(twice.flatten(1), -torch.inf).topk(count, -1)
+    peaks = _peaks(logits)
+    whole = log_sum_exp(logits.flatten(0, -2)).view(scores.shape)
+    # The best n tokens stand in the n blocks with the greatest peaks.
+    offset = scores - whole
+    best = (peaks + offset.unsqueeze(-1)).flatten(1)
+    best = best.topk(min(count, best.shape[1]), -1).indices
+    parent, block = best // peaks.shape[-1], best % peaks.shape[-1]
+    tokens = _tokens(block, size)
+    places = (parent.unsqueeze(-1) * size + tokens).flatten(1)
+    totals = logits.flatten(1).gather(1, places).view_as(tokens)
+    totals += offset.gather(1, parent).unsqueeze(-1)
+    # The last token stands several times behind the end of the last block, and counts once.
+    totals[..., 1:].masked_fill_(tokens[..., 1:] == tokens[..., :-1], -torch.inf)
+    total, index = totals.flatten(1).topk(count, -1)
     return total, parent.gather(1, index // _BLOCK), tokens.flatten(1).gather(1, index)

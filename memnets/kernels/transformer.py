@@ -30,12 +30,11 @@ def _fits(
         mask is None
         and inputs.shape[1] == 1
         and not layer.training
-        and not torch.is_grad_enabled()
         and all(type(part) is Residual and type(part.cell) in _KINDS for part in layer.cells)
     )
 
 
-@fast.twin(TransformerLayer, "unroll", fits=_fits)
+@fast.twin(TransformerLayer, "unroll", fits=_fits, only_values=True)
 def unroll(
     layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
 ) -> tuple[Tensor, tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 The tests go over all twins that are registered. A new one needs an entry in ``EXAMPLES``.
 """
 
+from contextlib import nullcontext
 from functools import partial
 from unittest import mock
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.cells import GRU, LSTM, Loop
+from memnets.cells import GRU, LSTM, Loop, TransformerLayer
 from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.memories import DNC, NTM
@@ -101,7 +102,7 @@ def entropy(smoothing):
     """Logits of as many classes as the twin takes, and targets."""
 
     def arguments(draw):
-        few, shifts = draw(tensors((BATCH, 4), (BATCH, 128)))
+        few, shifts = draw(tensors((BATCH, 16), (BATCH, 128)))
         logits = (few.unsqueeze(1) * shifts.unsqueeze(2)).flatten(1)
         targets = draw(st.lists(st.integers(0, 511), min_size=BATCH, max_size=BATCH))
         return functional.cross_entropy, (logits, torch.tensor(targets), smoothing)
@@ -129,6 +130,43 @@ def appended_in_place(draw):
     """Slots to append to a memory that has room in its buffer."""
     memory, row, more = draw(tensors((BATCH, 5, 4), (BATCH, 1, 4), (BATCH, 2, 4)))
     return functional.append, (functional.append(memory, row), more)
+
+
+def layer(draw, cross=False, norm="pre"):
+    """A step of a decoder's layer that has taken some, in evaluation."""
+    part = TransformerLayer(4, 2, 6, dropout=0.5, norm=norm, cross=cross).double().eval()
+    source, first, second = draw(tensors((BATCH, 4, 4), (BATCH, STEPS, 4), (BATCH, 1, 4)))
+    mask = draw(st.sampled_from([None, torch.arange(4) < torch.tensor([[4], [2]])]))
+    skipped = draw(st.sampled_from([None, torch.tensor([[True] * STEPS, [True, False, True]])]))
+    with fast.naive(), torch.no_grad():
+        _, state = part.unroll(first, part.start(source, mask), skipped)
+    return part, (second, state, None)
+
+
+def spread(draw, *shape):
+    """More logits than Hypothesis could draw one by one, no two alike in a row."""
+    seed = draw(testing.seeds())
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(shape, generator=generator, dtype=torch.double).argsort(-1)
+    return order.double() * draw(st.sampled_from([1e-3, 1e-4]))
+
+
+def choosing(draw):
+    """Scores with some that are not finite."""
+    scores = spread(draw, 2, 1 << 16)
+    scores[draw(st.integers(0, 1)), draw(st.integers(0, 65535))] = draw(
+        st.sampled_from([torch.inf, -torch.inf, torch.nan])
+    )
+    return functional.likeliest, (scores,)
+
+
+def continuing(draw):
+    """Logits after some answers, one of them impossible,
+    the last block of them not full."""
+    logits = spread(draw, BATCH, 3, 22001)
+    scores = draw(tensors((BATCH, 3)))[0]
+    scores[:, 2] = draw(st.sampled_from([-torch.inf, -1.0]))
+    return functional.best_tokens, (logits, scores, draw(st.integers(1, 12)))
 
 
 def loop(access):
@@ -164,6 +202,13 @@ EXAMPLES = {
         answering(attend="after", key_size=3),
     ],
     (functional.cross_entropy, ""): [entropy(0.0), entropy(0.1)],
+    (functional.likeliest, ""): [choosing],
+    (functional.best_tokens, ""): [continuing],
+    (TransformerLayer, "unroll"): [
+        layer,
+        partial(layer, cross=True),
+        partial(layer, cross=True, norm="post"),
+    ],
     (functional.additive_scores, ""): [additive, one_query, large_entries],
     (functional.append, ""): [appended, appended_in_place],
 }
@@ -199,8 +244,13 @@ def defined(part, method, arguments):
 
 def sources_of(part, arguments):
     parameters = list(part.parameters()) if isinstance(part, nn.Module) else []
-    states = [each for each in arguments if not isinstance(each, float)]
+    states = [each for each in arguments if not isinstance(each, (int, float))]
     return [*differentiated(states), *parameters]
+
+
+def recording(twin):
+    """Where a twin may run: with gradients, or without if it has none."""
+    return torch.no_grad() if twin.only_values else nullcontext()
 
 
 def check_twin(twin, example, draw):
@@ -213,16 +263,20 @@ def check_twin(twin, example, draw):
         torch.manual_seed(draw(testing.seeds()))
         part, arguments = example(draw)
     arguments = tuple(
-        each if isinstance(each, float) else map_state(differentiable, each) for each in arguments
-    )
-    sources = sources_of(part, arguments)
-    assert fast.find(part, twin.method, *arguments) is twin.run, (
-        f"the twin of {title(twin)} is not taken: `fits` says no to the example, or another is "
-        "tried first"
+        each if isinstance(each, (int, float)) else map_state(differentiable, each)
+        for each in arguments
     )
     own = (part, *arguments) if twin.method else arguments
-    result, expected = twin.run(*own), defined(part, twin.method, arguments)
+    with recording(twin):
+        assert fast.find(part, twin.method, *arguments) is twin.run, (
+            f"the twin of {title(twin)} is not taken: `fits` says no to the example, or another is "
+            "tried first"
+        )
+        result, expected = twin.run(*own), defined(part, twin.method, arguments)
     assert_close(result, expected, f"the twin of {title(twin)} and its definition")
+    if twin.only_values:
+        return
+    sources = sources_of(part, arguments)
     assert_close(
         gradients(result, sources),
         gradients(expected, sources),
@@ -254,9 +308,12 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
         for example in examples_of(twin):
             part, arguments = example(data.draw)
             before = len(calls)
-            asked(part, twin.method, arguments)
-            assert len(calls) == before + 1, f"{title(twin)} does not ask for its twin"
-            defined(part, twin.method, arguments)
+            with recording(twin):
+                asked(part, twin.method, arguments)
+                assert len(calls) == before + 1, f"{title(twin)} does not ask for its twin"
+                defined(part, twin.method, arguments)
+            if twin.only_values:
+                asked(part, twin.method, arguments)
             assert len(calls) == before + 1, f"{title(twin)} runs its twin within naive()"
             if isinstance(part, nn.Module):
                 part.__class__ = type("Own", (type(part),), {})

@@ -385,9 +385,13 @@ def uniform(random: np.random.Generator, numbers: Sequence[int], width: int) -> 
     Returns:
         Float32 ``[n, width]`` for each sequence.
     """
-    drawn = random.random((sum(numbers), width), np.float32)
+    return _cut(random.random((sum(numbers), width), np.float32), numbers)
+
+
+def _cut(rows: Array, numbers: Sequence[int]) -> list[Array]:
+    """Cut an array into pieces of some numbers of rows; faster than NumPy's own for many."""
     ends = itertools.accumulate(numbers)
-    return [drawn[end - n : end] for n, end in zip(numbers, ends, strict=True)]
+    return [rows[end - n : end] for n, end in zip(numbers, ends, strict=True)]
 
 
 def by_length(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
@@ -401,9 +405,8 @@ def by_length(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
 
 def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) -> Batch:
     """Make a batch of points ``[n, width]`` and the indices of their answers."""
-    return answer_batch(
-        *padded(points, np.float32), [np.asarray(answer) + END + 1 for answer in answers]
-    )
+    tokens = np.concatenate(answers).astype(np.int64) + END + 1
+    return answer_batch(*padded(points, np.float32), _cut(tokens, [*map(len, answers)]))
 
 
 def in_unit_square(points: Array) -> Array:

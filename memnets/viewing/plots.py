@@ -550,9 +550,6 @@ def _save(figure: Figure, path: str | Path, title: str = "", **settings: Any) ->
     if title:
         size = matplotlib.rcParams["figure.titlesize"]
         figure.suptitle(title, **{**settings, "fontsize": size})
-    # Saving would lay out the figure twice, and the layout takes longer than the drawing.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     path = Path(path)
     form = path.suffix.removeprefix(".") or None
     write_atomically(path, lambda file: figure.savefig(file, format=form))

@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -214,55 +216,68 @@ def freed(device: str) -> None:
 
 
 Key = tuple[str, int, int, int]
+Found = dict[Key, list[float] | str]
 
 
-def measure(
-    sizes: list[int], lengths: list[int], slots: list[int], ways: list[str], device: str,
-    limit: float,
-) -> dict[Key, list[float] | str]:  # fmt: skip
-    start = time.perf_counter()
-    found: dict[Key, list[float] | str] = {}
+def measure(given: argparse.Namespace, device: str) -> None:
+    """Measure all cells of some ways, and write each to a file as soon as it is known."""
+    start, limit = time.perf_counter(), 60 * given.minutes
     # The most telling cells first, should the time run out.
-    for length, count, size in itertools.product(lengths, slots, sizes):
-        for way in ways:
-            key = (way, size, length, count)
-            where = f"B {size:5} T {length:4} N {count:5} {way:18}"
+    for length, slots, size in itertools.product(given.length, given.slots, given.batch):
+        for way in given.ways:
+            where = f"B {size:5} T {length:4} N {slots:5} {way:18}"
             began = time.perf_counter()
-            if began - start > limit:
-                found[key] = "out of time"
-                print(f"{where} left out: out of time", flush=True)
-                continue
+            result: list[float] | str
             try:
+                if began - start > limit:
+                    raise LeftOut("out of time")
                 with triton_twins("Triton" in way):
-                    times = timed(way, size, length, count, device, start + limit)
-                found[key] = times
-                middle, low, high = statistics.median(times), min(times), max(times)
+                    result = timed(way, size, length, slots, device, start + limit)
+                middle, low, high = statistics.median(result), min(result), max(result)
                 print(
                     f"{where} {middle * 1e3:9.2f} ms ({low * 1e3:.2f} to {high * 1e3:.2f}; "
-                    f"{len(times)} steps; {time.perf_counter() - began:.1f} s in all)",
+                    f"{len(result)} steps; {time.perf_counter() - began:.1f} s in all)",
                     flush=True,
                 )
             except LeftOut as reason:
-                found[key] = str(reason)
+                result = str(reason)
                 print(f"{where} left out: {reason}", flush=True)
             except Exception as error:
                 lines = str(error).strip().splitlines() or [""]
-                out = "out of memory" if "out of memory" in lines[0] else type(error).__name__
-                found[key] = out
+                result = "out of memory" if "out of memory" in lines[0] else type(error).__name__
                 print(f"{where} failed: {type(error).__name__}: {lines[0][:200]}", flush=True)
-                if out != "out of memory":
-                    print("".join(traceback.format_exc().splitlines(keepends=True)[-12:]), flush=True)
+                if result != "out of memory":
+                    print("".join(traceback.format_exc().splitlines(True)[-12:]), flush=True)
+            with given.part.open("a") as file:
+                file.write(json.dumps([[way, size, length, slots], result]) + "\n")
             freed(device)
+
+
+def measured_apart(given: argparse.Namespace, ways: list[str], minutes: float) -> Found:
+    """Measure some ways in a process of their own: an error on the device ends that one alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "cells")
+        part.touch()
+        command = [sys.executable, __file__, "--part", str(part), "--minutes", str(minutes)]
+        sizes = {"--batch": given.batch, "--length": given.length, "--slots": given.slots}
+        for name, values in {**sizes, "--ways": ways}.items():
+            command += [name, *map(str, values)]
+        code = subprocess.call([*command, *["--trial"] * given.trial])
+        cells = [json.loads(line) for line in part.read_text().splitlines()]
+    found: Found = {tuple(key): result for key, result in cells}
+    for key in itertools.product(ways, given.batch, given.length, given.slots):
+        found.setdefault(key, f"the process ended with {code}")
     return found
 
 
-def table(found: dict[Key, list[float] | str], ways: list[str]) -> str:
+def table(found: Found, ways: list[str]) -> str:
     """Markdown: median of each way in ms, min to max, and how many times as fast as eager."""
     lines = [
         f"| B | T | N | {' | '.join(ways)} |",
         "|" + "---|" * (3 + len(ways)),
     ]
-    for size, length, slots in dict.fromkeys(key[1:] for key in found):
+    order = sorted({key[1:] for key in found}, key=lambda cell: (cell[1], cell[2], cell[0]))
+    for size, length, slots in order:
         plain = found.get(("eager", size, length, slots))
         cells = []
         for way in ways:
@@ -317,21 +332,30 @@ def main() -> int:
     parser.add_argument("--slots", type=int, nargs="+", default=[128, 1024])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--trial", action="store_true", help="try this script on a CPU, tiny")
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not torch.cuda.is_available() and not given.trial:
         sys.exit("needs a CUDA device; --trial runs this script on a CPU, with tiny sizes")
     device = "cpu" if given.trial else "cuda"
-    if given.trial:
-        given.batch, given.length, given.slots = [2], [2, 3], [8]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    if given.part is not None:
+        measure(given, device)
+        return 0
+    if given.trial:
+        given.batch, given.length, given.slots = [2], [2, 3], [8]
     around = surroundings(device)
     print(around, flush=True)
     if given.only_check:
         return check(device)
-    found = measure(
-        given.batch, given.length, given.slots, given.ways, device, 60 * given.minutes
-    )
+    # Kernels in Triton apart: a fault in one of them leaves the device unusable for its process.
+    groups = [
+        [way for way in given.ways if ("Triton" in way) == triton] for triton in (False, True)
+    ]
+    groups = [group for group in groups if group]
+    found: Found = {}
+    for group in groups:
+        found.update(measured_apart(given, group, given.minutes * len(group) / len(given.ways)))
     told = (
         f"Training step of an NTM, copy: ms, median (min to max), times as fast as eager.\n"
         f"{around}, float32 without TF32.\n\n{table(found, given.ways)}\n"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from memnets.testing.laws import tensors_of
 
 __all__ = ["no_synchronisation"]
 
@@ -39,7 +37,9 @@ _MAKING = {
 
 
 @contextmanager
-def no_synchronisation(device: str | torch.device = "meta") -> Iterator[None]:
+def no_synchronisation(
+    device: str | torch.device = "meta", copies: bool = False
+) -> Iterator[None]:
     """Raise an error where the host would wait for a device within this context.
 
     The host waits when it asks for a number or a size that the device computes, and when it copies
@@ -48,6 +48,8 @@ def no_synchronisation(device: str | torch.device = "meta") -> Iterator[None]:
 
     Args:
         device: ``meta``, or a CUDA device, where PyTorch itself tells.
+        copies: whether copies from the host are allowed, as in a first step that prepares
+            constants; on ``meta`` alone.
 
     Raises:
         AssertionError: on ``meta``, the host would wait; the message names the operation.
@@ -64,7 +66,10 @@ def no_synchronisation(device: str | torch.device = "meta") -> Iterator[None]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
         return
-    with _Functions(), _Operations():
+    with ExitStack() as stack:
+        if not copies:
+            stack.enter_context(_Functions())
+        stack.enter_context(_Operations(copies))
         yield
 
 
@@ -88,29 +93,41 @@ class _Functions(TorchFunctionMode):
 class _Operations(TorchDispatchMode):
     """Finds operations for which the host waits."""
 
+    def __init__(self, copies: bool) -> None:
+        super().__init__()
+        self.copies = copies
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = [*_tensors((args, kwargs))]
-        name = func.overloadpacket.__name__
-        if any(map(_on_device, given)):
-            if name in _ASKING and not kwargs.get("output_size"):
-                raise AssertionError(f"the host waits: {func} {_ASKING[name]}")
-            # A number that the CPU holds travels with the call; more than one must be copied.
-            if any(not _on_device(tensor) and tensor.dim() for tensor in given):
-                raise AssertionError(f"the host waits: {func} mixes tensors of CPU and device")
-            if name in ("index", "index_put", "index_put_") and any(
-                tensor.dtype == torch.bool for tensor in _tensors(args[1])
-            ):
-                raise AssertionError(f"the host waits: {func} asks how many entries a mask has")
-        elif given and torch.device(kwargs.get("device") or "cpu").type == "meta":
-            raise AssertionError(f"the host waits: {func} copies from the CPU to the device")
-        if given and torch.device(kwargs.get("device") or "meta").type == "cpu" and (
-            any(map(_on_device, given))
-        ):
-            raise AssertionError(f"the host waits: {func} copies from the device to the CPU")
+        reason = self.reason(func.overloadpacket.__name__, args, kwargs)
+        if reason:
+            raise AssertionError(f"the host waits: {func} {reason}")
         return func(*args, **kwargs)
+
+    def reason(self, name: str, args: Any, kwargs: dict[str, Any]) -> str | None:
+        """Why the host would wait for an operation."""
+        given = [*_tensors((args, kwargs))]
+        if not given:
+            return None
+        target = kwargs.get("device")
+        kind = None if target is None else torch.device(target).type
+        if not any(map(_on_device, given)):
+            copied = kind == "meta" and not self.copies
+            return "copies from the CPU to the device" if copied else None
+        if kind == "cpu":
+            return "copies from the device to the CPU"
+        if name in _ASKING and "output_size" not in kwargs:
+            return _ASKING[name]
+        if name in ("index", "index_put", "index_put_") and any(
+            tensor.dtype == torch.bool for tensor in _tensors(args[1])
+        ):
+            return "asks how many entries a mask has"
+        # A number that the CPU holds travels with the call; more than one must be copied.
+        if any(not _on_device(tensor) and tensor.dim() for tensor in given):
+            return "mixes tensors of the CPU and the device"
+        return None
 
 
 def _on_device(tensor: Tensor) -> bool:

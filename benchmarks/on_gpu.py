@@ -181,7 +181,9 @@ def seconds(step: Run, count: int, device: str) -> list[float]:
     return [one.elapsed_time(other) / 1e3 for one, other in itertools.pairwise(events)]
 
 
-def timed(way: str, size: int, length: int, slots: int, device: str, deadline: float) -> list[float]:
+def timed(
+    way: str, size: int, length: int, slots: int, device: str, deadline: float
+) -> list[float]:
     """Times of a step, in seconds.
 
     Raises:
@@ -311,7 +313,9 @@ def check(device: str) -> int:
     if device != "cuda":
         print("--check needs a CUDA device; skipped", flush=True)
         return 0
-    tests = [name for name in ("tests/test_cuda.py", "tests/test_triton.py") if (ROOT / name).exists()]
+    tests = [
+        name for name in ("tests/test_cuda.py", "tests/test_triton.py") if (ROOT / name).exists()
+    ]
     command = [
         sys.executable, "-m", "pytest", "-q", "-rs", "-o", "addopts=", "-o",
         "filterwarnings=default", "-p", "no:cacheprovider", "--noconftest", "--durations=8",

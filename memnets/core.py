@@ -738,9 +738,7 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
         )
 
 
-def check_numbers(
-    right: Tensor, expected: str, found: Callable[[], str] | None = None
-) -> None:
+def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None = None) -> None:
     """Check what only the numbers in a tensor tell.
 
     Where Python may not look at them, the check becomes an operation: in a graph that is compiled,

@@ -43,9 +43,7 @@ DEVICE = os.environ.get("MEMNETS_CUDA", "cuda")
 TRIAL = DEVICE != "cuda"
 
 pytestmark = [
-    pytest.mark.skipif(
-        not TRIAL and not torch.cuda.is_available(), reason="needs a CUDA device"
-    ),
+    pytest.mark.skipif(not TRIAL and not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
 ]
 
@@ -123,9 +121,7 @@ TOKENS = {
         SIZE, SIZE, dropout=0.0, positions=LearnedPositions(8, 30), **SMALL
     ),
     "SNAIL": lambda: SNAIL(SIZE, SIZE, width=6, objective=Tokens(), **SMALL_SNAIL),
-    "machine of tokens": lambda: MemoryMachine(
-        SIZE, SIZE, LSTM6, NTM(6, 3), objective=Tokens()
-    ),
+    "machine of tokens": lambda: MemoryMachine(SIZE, SIZE, LSTM6, NTM(6, 3), objective=Tokens()),
 }
 POINTERS = {
     "pointer": lambda: PointerNetwork(
@@ -271,8 +267,7 @@ def test_graphs_give_the_numbers_of_plain_steps(name):
     kind = {"noise": "LSTM", "dropout": "plain"}.get(name, name)
     order = [(4, False), (4, True), (4, False), (4, True), (4, False), (4, True)]
     batches = [
-        moved(batch_for(kind, masked, seed, steps))
-        for seed, (steps, masked) in enumerate(order)
+        moved(batch_for(kind, masked, seed, steps)) for seed, (steps, masked) in enumerate(order)
     ]
     expected = trained_steps(model(), batches, graphs=False)
     assert_near(trained_steps(model(), batches, graphs=True), expected, rtol=2e-3, atol=1e-4)
@@ -300,7 +295,9 @@ def loops():
             yield DNC(slots, 20), rows, steps, masked
 
 
-@pytest.mark.parametrize("case", list(loops()), ids=lambda case: f"{type(case[0]).__name__}, {case[1:]}")
+@pytest.mark.parametrize(
+    "case", list(loops()), ids=lambda case: f"{type(case[0]).__name__}, {case[1:]}"
+)
 def test_twins_are_their_definitions(case):
     access, rows, steps, masked = case
     torch.manual_seed(0)
@@ -308,7 +305,9 @@ def test_twins_are_their_definitions(case):
     inputs = torch.randn(rows, steps, 9, device=DEVICE)
     mask = None
     if masked:
-        mask = torch.arange(steps, device=DEVICE) < torch.arange(1, rows + 1, device=DEVICE)[:, None]
+        mask = (
+            torch.arange(steps, device=DEVICE) < torch.arange(1, rows + 1, device=DEVICE)[:, None]
+        )
 
     def run():
         loop.zero_grad()
@@ -332,20 +331,15 @@ def test_twins_are_their_definitions(case):
 class Data(Copying):
     """Small batches; from ``breaks`` on, with sources of NaN."""
 
-    def __init__(self, breaks=10**9, holes=False):
+    def __init__(self, breaks=10**9):
         super().__init__(
             width=3, max_length=3, batch_size=4, epoch_batches=8, validation_batches=1,
             validation_batch_size=2, test_sets=[],
         )  # fmt: skip
         self.breaks = breaks
-        self.holes = holes
 
     def batch(self, split, index):
         made = super().batch(split, index)
-        if self.holes:
-            holes = torch.ones(made.source.shape[:2], dtype=torch.bool)
-            holes[:, 0] = False
-            made = made._replace(source_mask=holes)
         if split == "train" and index >= self.breaks:
             made = made._replace(source=torch.full_like(made.source, torch.nan))
         return made
@@ -385,11 +379,6 @@ def test_a_fit_with_graphs_is_the_fit_without(precision, tmp_path):
 def test_a_loss_that_breaks_ends_the_run(graphs, tmp_path):
     with pytest.raises(TrainingDiverged, match="the loss became nan at step 5"):
         fitted(tmp_path, Data(breaks=5), cuda_graphs=graphs)
-
-
-def test_a_mask_with_holes_is_found_on_the_host(tmp_path):
-    with pytest.raises(ValueError, match="each source must have a step, and padding only after"):
-        fitted(tmp_path, Data(holes=True))
 
 
 def test_the_command_line(tmp_path):

@@ -8,11 +8,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import memnets.core
+from memnets.addressing import Content
 from memnets.batches import Batch, padded_to
 from memnets.cells import LSTM
 from memnets.core import map_state
+from memnets.encoders import Recurrent
 from memnets.memories import NTM
-from memnets.models import MemoryMachine, MetaLearner, TrainingDiverged
+from memnets.models import (
+    SNAIL,
+    MemoryMachine,
+    MetaLearner,
+    PointerNetwork,
+    StackModel,
+    TrainingDiverged,
+)
+from memnets.scores import Additive
 from memnets.testing.laws import assert_close, assert_equal, tensors_of
 from memnets.training import Labels, MemorySchedule
 from memnets.training.graphs import FixedOptimizer, GraphedSteps, settings_of_modules
@@ -72,7 +82,9 @@ class _Operations(TorchDispatchMode):
 def _flat(value):
     if isinstance(value, torch.Tensor):
         return [value]
-    return [part for each in value for part in _flat(each)] if isinstance(value, (tuple, list)) else []
+    return (
+        [part for each in value for part in _flat(each)] if isinstance(value, (tuple, list)) else []
+    )
 
 
 class Descent(torch.optim.Optimizer):
@@ -335,6 +347,30 @@ def test_a_learner_tells_when_its_features_are_detached():
         5, 2, learner, prototypical=1.0, detached_steps=3, objective=Labels()
     )  # fmt: skip
     assert model.graph_settings() is True
+
+
+# -- checks on the host ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["holes", "length", "infinite"])
+def test_a_batch_for_a_gpu_is_checked_on_the_host(kind):
+    given = batch(3)
+    if kind == "holes":
+        model = StackModel(5, 4, partial(LSTM, hidden_size=4), width=4)
+        given = given._replace(source_mask=torch.tensor([[True, False, True]] * 2))
+        message = "each source must have a step, and padding only after its last step"
+    elif kind == "length":
+        model = SNAIL(5, 4, max_length=5, attentions=[(2, 2)], filters=2)
+        message = "the model can answer a source of 3 steps with at most 2; got an answer of 3"
+    else:
+        encoder = partial(Recurrent, controller=partial(LSTM, hidden_size=4))
+        model = PointerNetwork(
+            5, encoder, partial(LSTM, hidden_size=4), Content(Additive(4)), width=4
+        )  # fmt: skip
+        given.source[1, 2, 0] = torch.inf
+        message = r"source must be finite; got \[inf, .*\] at \[1, 2\]"
+    with pytest.raises(ValueError, match=message):
+        model.check_on_host(given)
 
 
 # -- padding to few lengths ------------------------------------------------------------------------

@@ -57,6 +57,11 @@ class _Episodic(Model[State]):
         self.features = made_features(features, self.sizes[0])
         self.nearness = Content(SquaredDistance())
 
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
+
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Split inputs into features and labels.
 

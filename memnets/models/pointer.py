@@ -248,6 +248,14 @@ class PointerNetwork(Model[PointerState]):
         )
         return state._replace(visited=visited, controller=controller)
 
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; the source is finite."""
+        check_source(batch.source, batch.source_mask)
+        check_numbers(
+            batch.source.isfinite().all(), "source must be finite", lambda: _infinite(batch.source)
+        )
+        super().check_on_host(batch)
+
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""
         longest = self.encoder.max_length

@@ -307,7 +307,9 @@ class _CellSubject(_Started, _Chunked):
     ) -> None:
         source, steps = map_state(differentiable, (source, steps))
         first = part.start(source, source_mask) if self.sourced else self.start(part, source)
-        found = [each for each in tensors_of(self.advance(part, steps, first, mask)) if each.grad_fn]
+        found = [
+            each for each in tensors_of(self.advance(part, steps, first, mask)) if each.grad_fn
+        ]
         torch.autograd.backward([each.sum() for each in found])
 
     @law("a step gives [B, output_size]")

@@ -37,9 +37,7 @@ _MAKING = {
 
 
 @contextmanager
-def no_synchronisation(
-    device: str | torch.device = "meta", copies: bool = False
-) -> Iterator[None]:
+def no_synchronisation(device: str | torch.device = "meta", copies: bool = False) -> Iterator[None]:
     """Raise an error where the host would wait for a device within this context.
 
     The host waits when it asks for a number or a size that the device computes, and when it copies
@@ -94,7 +92,7 @@ class _Operations(TorchDispatchMode):
     """Finds operations for which the host waits."""
 
     def __init__(self, copies: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.copies = copies
 
     def __torch_dispatch__(

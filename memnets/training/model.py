@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memnets import decoding
 from memnets.batches import Batch, padded_to
-from memnets.core import EncoderDecoder, State, at_hand, check_positive, check_source, map_state
+from memnets.core import EncoderDecoder, State, at_hand, check_positive, map_state
 from memnets.files import write_atomically
 from memnets.training.graphs import (
     CudaRecorder,
@@ -148,25 +148,38 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return self.encode(batch.source, batch.source_mask), steps
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Pad a training batch by ``pad_lengths``, and check what a device would have to tell.
+        """Pad a training batch by ``pad_lengths``; check a batch that goes to a GPU.
 
         Raises:
-            ValueError: padding stands before a step, or the answer is longer than the model allows.
+            ValueError: see :meth:`check_on_host`.
         """
         if self.trainer.training and self.pad_lengths > 1:
             batch = padded_to(batch, self.pad_lengths, self.longest_answer)
-        # On the CPU, the model checks these itself; elsewhere, the host would wait for the answer.
+        # On the CPU, the model checks this itself; elsewhere, the host would wait for the answer.
         if self.device.type != "cpu":
-            check_source(batch.source, batch.source_mask)
-            mask, steps = batch.source_mask, batch.inputs.shape[1]
-            read = batch.source.shape[1] if mask is None else int(mask.sum(1).max())
-            longest = self.longest_answer(read)
-            if longest is not None and steps > longest:
-                raise ValueError(
-                    f"the model can answer a source of {read} steps with at most {longest}; "
-                    f"got an answer of {steps} steps"
-                )
+            self.check_on_host(batch)
         return batch
+
+    def check_on_host(self, batch: Batch) -> None:
+        """Check the numbers of a batch before it goes to a GPU.
+
+        There, the host would have to wait for the answer. The default is the length of the answer.
+        A model that checks more numbers of its batches overrides it.
+
+        Args:
+            batch: a batch on the CPU.
+
+        Raises:
+            ValueError: the answer is longer than the model allows.
+        """
+        mask, steps = batch.source_mask, batch.inputs.shape[1]
+        read = batch.source.shape[1] if mask is None else int(mask.sum(1).max())
+        longest = self.longest_answer(read)
+        if longest is not None and steps > longest:
+            raise ValueError(
+                f"the model can answer a source of {read} steps with at most {longest}; "
+                f"got an answer of {steps} steps"
+            )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check that the batch fits the objective.
@@ -234,7 +247,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         loss = self.loss(batch)
         # The backward pass runs outside of autocast, as it does without graphs.
         with torch.autocast(loss.device.type, enabled=False) if _autocast(loss) else nullcontext():
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             loss = loss.detach()
             norm = self._clip(loss, greatest_norm or 0.0, greatest_value or 0.0)
             optimizer.step()

@@ -180,4 +180,5 @@ def _plain(arguments: Any) -> bool:
                 return False
         elif isinstance(argument, (tuple, list)):
             stack.extend(argument)
-    return device is None or not torch.is_autocast_enabled(device)
+    # PyTorch raises an error when asked about the device "meta".
+    return device in (None, "meta") or not torch.is_autocast_enabled(device)

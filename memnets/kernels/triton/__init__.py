@@ -1,0 +1,387 @@
+"""All steps of an LSTM on an NTM as two GPU kernels in Triton, one forward and one backward.
+
+The twin of :meth:`memnets.cells.Loop.unroll` on a GPU, for an LSTM of one layer on an NTM of any
+heads, with noise and masks. Eager PyTorch starts some hundred kernels a step there, and each costs
+more to start than to run.
+
+With ``TRITON_INTERPRET=1`` in the environment, Triton's interpreter runs the same kernels on the
+CPU: very slowly, to test them without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets import fast
+from memnets.cells.composed import Loop, LoopState
+from memnets.cells.recurrent import LSTM, LSTMState
+from memnets.core import MemoryAccess
+from memnets.kernels.ntm import NTMKernel, kernel
+from memnets.kernels.parts import differentiable, unrecorded
+from memnets.kernels.steps import LSTMWeights, _plain_run
+from memnets.memories.ntm import NTM, NTMLayout, NTMState
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["MOST_BYTES", "interpreted", "unroll", "why_not"]
+
+Tensors = tuple[Tensor, ...]
+
+#: Largest memory of a row, its slots and widths rounded up to powers of two. The registers of a
+#: GPU's multiprocessor, 256 KiB, hold it once, beside all else.
+MOST_BYTES = 128 * 1024
+
+#: Most cells of the LSTM, and most heads. More would be right, but slow to compile and to run.
+MOST_CELLS, MOST_HEADS = 256, 8
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs kernels, so that they take tensors of the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_not() -> str | None:
+    """Why this twin cannot run on this machine; ``None`` if it can."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if not (interpreted() or torch.cuda.is_available()):
+        return "no GPU"
+    return None
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below a number, at least 1."""
+    return 1 << (number - 1).bit_length()
+
+
+class _Launch(NamedTuple):
+    """Settings of the launch of a kernel.
+
+    Attributes:
+        constants: numbers that are known when the kernel is compiled.
+        warps: warps of 32 threads that share a row.
+    """
+
+    constants: dict[str, Any]
+    warps: int
+
+    def run(self, function: Any, rows: int, *arguments: Any, **constants: Any) -> None:
+        """Start a kernel with a program for each row."""
+        # One stage: the barriers between stores and loads leave nothing to overlap.
+        # Without fusion into multiply-adds two machines would agree more, but slower.
+        function[(rows,)](
+            *arguments, **constants, **self.constants, num_warps=self.warps, num_stages=1
+        )
+
+
+def _launch(layout: NTMLayout, epsilon: float, hidden: int, slots: int, like: Tensor) -> _Launch:
+    """Settings for the sizes of a machine."""
+    size, width = _power_of_two(slots), max(4, _power_of_two(layout.width))
+    # Enough warps that the memory takes at most 64 registers of a thread, of at most 128 with 16.
+    numbers = size * width * like.element_size() // 4
+    warps = 4 if numbers <= 1024 else 8 if numbers <= 8192 else 16
+    constants = {
+        "HIDDEN": hidden,
+        "READS": layout.read_heads,
+        "WRITES": layout.write_heads,
+        "SLOTS": slots,
+        "WIDTH": layout.width,
+        "SHIFT": layout.shift_range,
+        "EPSILON": epsilon,
+        "LEAST": layout.least_sharpness,
+        "TINY": torch.finfo(like.dtype).tiny,
+        "HIDDEN_BLOCK": _power_of_two(hidden),
+        "SLOT_BLOCK": size,
+        "WIDTH_BLOCK": width,
+        "SHIFT_BLOCK": _power_of_two(layout.shift_range),
+    }
+    return _Launch(constants, warps)
+
+
+def _tile(block: int, launch: _Launch) -> int:
+    """Columns of a matrix that a product loads at once: 16 numbers a thread, at most 32 columns."""
+    return max(1, min(32, 16 * 32 * launch.warps // block))
+
+
+def _compiled() -> ModuleType:
+    # Imported at the first run: the import of Triton takes time, and most machines do not need it.
+    from memnets.kernels.triton import ntm
+
+    return ntm
+
+
+def _plain(
+    access: MemoryAccess | None, kernel: NTMKernel, lengths: Tensor | None, *given: Tensor
+) -> Tensors:
+    """All steps by the plain definitions; arguments and results as for :class:`_Run`."""
+    *weights, inputs, feature, cell, memory, heads = given
+    features = []
+    for number, step in enumerate(inputs.split(1, 1)):
+        output, *state = _plain_run(access, kernel, *weights, step, feature, cell, memory, heads)  # type: ignore[arg-type]
+        output = output.squeeze(1)
+        if lengths is not None:
+            taken = (number < lengths).view(-1, 1)
+            output = torch.where(taken, output, torch.zeros_like(output))
+            old = feature, cell, memory, heads
+            feature, cell, memory, heads = (
+                torch.where(taken.view(-1, *[1] * (one.dim() - 1)), one, other)
+                for one, other in zip((output, *state), old, strict=True)
+            )
+        else:
+            feature, (cell, memory, heads) = output, state
+        features.append(output)
+    return torch.stack(features, 1), feature, cell, memory, heads
+
+
+class _Run(torch.autograd.Function):
+    """All steps of an LSTM on an NTM as one node of the graph.
+
+    Row b takes its first ``lengths[b]`` steps; features of the others are 0. What does not depend
+    on the last step is computed here for all steps at once: the products with the inputs, and in
+    the backward pass the gradients of all weights.
+    """
+
+    @staticmethod
+    @unrecorded
+    def forward(
+        ctx: Any,
+        access: MemoryAccess | None,
+        kernel: NTMKernel,
+        recorded: bool,
+        lengths: Tensor | None,
+        noise: Tensor | None,
+        from_input: Tensor,
+        from_hidden: Tensor,
+        input_bias: Tensor,
+        hidden_bias: Tensor,
+        interface_weight: Tensor,
+        interface_bias: Tensor,
+        inputs: Tensor,
+        feature: Tensor,
+        cell: Tensor,
+        memory: Tensor,
+        weights: Tensor,
+    ) -> Tensors:
+        given = (
+            from_input, from_hidden, input_bias, hidden_bias, interface_weight, interface_bias,
+            inputs, feature, cell, memory, weights,
+        )  # fmt: skip
+        batch, steps, width = inputs.shape
+        (_, heads, slots), hidden = weights.shape, cell.shape[1]
+        launch = _launch(kernel.layout, kernel.epsilon, hidden, slots, inputs)
+        from_x, from_read = from_input.tensor_split((width,), 1)
+        from_feature = torch.cat([from_hidden, from_read], 1)
+        inputs = inputs.flatten(0, 1)
+        of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_x.t())
+        if noise is None:
+            of_interface = interface_bias
+        else:
+            of_interface = interface_bias + noise
+        interface_weight = interface_weight.contiguous()
+
+        def places(count: int, *sizes: int, first: Tensor | None = None) -> Tensor:
+            place = inputs.new_empty(batch, count, *sizes)
+            if first is not None:
+                place[:, 0] = first
+            return place
+
+        # Without gradients nothing is kept: one place, or two in turn, for what steps hand on.
+        kept = steps if recorded else 0
+        interfaces = places(steps if recorded else 2, len(interface_bias))
+        all_weights = places(steps + 1 if recorded else 2, heads, slots, first=weights)
+        # A row may end before the last step. What it does not write must not become NaN later.
+        features = inputs.new_zeros(batch, steps + 1, feature.shape[1])
+        features[:, 0] = feature
+        cells, gates = places(kept and kept + 1, hidden), places(kept, 4 * hidden)
+        memories = places(kept, *memory.shape[1:])
+        contents, scores = places(kept, heads, slots), places(kept, heads, slots)
+        scales = places(kept, slots)
+        last = torch.empty_like(cell), memory.new_empty(memory.shape), weights.new_empty(batch, heads, slots)
+        interface_block = min(128, _power_of_two(len(interface_bias)))
+        block = max(interface_block, launch.constants["HIDDEN_BLOCK"])
+        launch.run(
+            _compiled().forward, batch,
+            of_inputs, of_interface, from_feature, interface_weight, lengths, cell.contiguous(),
+            memory.contiguous(), features, cells, gates, interfaces, memories, all_weights,
+            contents, scores, scales, *last, steps,
+            MASKED=lengths is not None, NOISE=noise is not None, RECORD=recorded,
+            INTERFACE_BLOCK=interface_block, TILE=_tile(block, launch),
+        )  # fmt: skip
+        if lengths is None:
+            last_feature = features[:, -1].contiguous()
+        else:
+            last_feature = features[torch.arange(batch, device=features.device), lengths.long()]
+
+        ctx.plain, ctx.given = _Plain(access, kernel, lengths), len(given)
+        ctx.launch, ctx.lengths = launch, lengths
+        ctx.save_for_backward(
+            *given, from_x, from_feature, interface_weight, inputs, features, cells, gates,
+            interfaces, memories, all_weights, contents, scores, scales,
+        )  # fmt: skip
+        return features[:, 1:].contiguous(), last_feature, *last
+
+    @staticmethod
+    @differentiable
+    def backward(
+        ctx: Any,
+        features_gradient: Tensor,
+        feature_gradient: Tensor,
+        cell_gradient: Tensor,
+        memory_gradient: Tensor,
+        weights_gradient: Tensor,
+    ) -> Any:
+        (
+            from_x, from_feature, interface_weight, inputs, features, cells, gates, interfaces,
+            memories, all_weights, contents, scores, scales,
+        ) = ctx.saved_tensors[ctx.given :]  # fmt: skip
+        launch, lengths = ctx.launch, ctx.lengths
+        batch, steps, _ = features_gradient.shape
+        size = from_feature.shape[1]
+        hidden = cells.shape[2]
+        # The kernel writes the gradients of the state before the first step in their places.
+        feature_gradient, cell_gradient, memory_gradient = (
+            gradient.clone(memory_format=torch.contiguous_format)
+            for gradient in (feature_gradient, cell_gradient, memory_gradient)
+        )
+        both = torch.stack([weights_gradient, torch.empty_like(weights_gradient)], 1)
+        made = torch.empty_like if lengths is None else torch.zeros_like
+        gates_gradient, interface_gradient = made(gates), made(interfaces)
+        feature_block = _power_of_two(size)
+        launch.run(
+            _compiled().backward, batch,
+            from_feature, interface_weight, lengths, cells, gates, interfaces, memories,
+            all_weights, contents, scores, scales, features_gradient.contiguous(),
+            feature_gradient, cell_gradient, memory_gradient, both, gates_gradient,
+            interface_gradient, steps,
+            MASKED=lengths is not None, FEATURE_BLOCK=feature_block,
+            TILE=_tile(feature_block, launch),
+        )  # fmt: skip
+        if lengths is None:
+            weights_gradient = both[:, steps % 2]
+        else:
+            weights_gradient = both[torch.arange(batch, device=both.device), lengths.long() % 2]
+
+        # Gradients of the weights: one product over all rows and steps.
+        gates_gradient = gates_gradient.flatten(0, 1)
+        interface_gradient = interface_gradient.flatten(0, 1)
+        before = features[:, :-1].reshape(batch * steps, size)
+        after = features[:, 1:, :hidden].reshape(batch * steps, hidden)
+        from_feature_gradient = torch.mm(gates_gradient.t(), before)
+        from_hidden_gradient, from_read_gradient = from_feature_gradient.tensor_split((hidden,), 1)
+        from_x_gradient = torch.mm(gates_gradient.t(), inputs)
+        bias_gradient = gates_gradient.sum(0)
+        return (
+            None,
+            None,
+            None,
+            None,
+            None,
+            torch.cat([from_x_gradient, from_read_gradient], 1),
+            from_hidden_gradient,
+            bias_gradient,
+            # Two biases with the same gradient; a shared tensor could be changed in place by both.
+            bias_gradient.clone(),
+            torch.mm(interface_gradient.t(), after),
+            interface_gradient.sum(0),
+            torch.mm(gates_gradient, from_x).view(batch, steps, -1),
+            feature_gradient,
+            cell_gradient,
+            memory_gradient,
+            weights_gradient,
+        )
+
+
+class _Plain(NamedTuple):
+    """The definition of a run, for second derivatives."""
+
+    access: MemoryAccess | None
+    kernel: NTMKernel
+    lengths: Tensor | None
+
+    def __call__(self, *given: Tensor) -> Tensors:
+        return _plain(*self, *given)
+
+
+def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    if not (inputs.is_cuda or (interpreted() and inputs.device.type == "cpu")):
+        return False
+    controller, access = loop.controller, loop.access
+    return (
+        type(controller) is LSTM
+        and controller.lstm.num_layers == 1
+        and controller.hidden_size <= MOST_CELLS
+        and type(access) is NTM
+        and access.read_heads + access.write_heads <= MOST_HEADS
+        and _bytes(access.layout, state.access.weights) <= MOST_BYTES
+        and kernel(access) is not None
+        and inputs.shape[0] > 0
+        and inputs.shape[1] > 0
+        and inputs.dtype == loop.interface.weight.dtype == state.access.memory.dtype
+        and why_not() is None
+    )
+
+
+def _bytes(layout: NTMLayout, weights: Tensor) -> int:
+    """Size of the memory of a row in registers."""
+    slots = _power_of_two(weights.shape[2])
+    return slots * max(4, _power_of_two(layout.width)) * weights.element_size()
+
+
+@fast.twin(Loop, "unroll", fits=_fits)
+def unroll(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
+) -> tuple[Tensor, LoopState]:
+    """``[B, T, input_size] -> [B, T, output_size]``: see :meth:`memnets.core.Cell.unroll`."""
+    controller, access = loop.controller, loop.access
+    assert isinstance(controller, LSTM)
+    assert isinstance(access, NTM)
+    chosen = kernel(access)
+    assert chosen is not None
+    noise = _noise(chosen, loop.interface, inputs) if chosen.noise else None
+    lengths = None
+    if mask is not None:
+        # A row takes the steps that it does not skip, one behind the other.
+        order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
+        lengths = mask.sum(1, dtype=torch.int32)
+        inputs = _picked(inputs, order)
+        noise = None if noise is None else _picked(noise, order)
+    (hidden,), (cell,) = state.controller
+    # Asked here: within a node, gradients are always off.
+    recorded = torch.is_grad_enabled()
+    features, feature, cell, *access_state = _Run.apply(  # type: ignore[no-untyped-call]
+        access,
+        chosen,
+        recorded,
+        lengths,
+        noise,
+        *LSTMWeights(*controller.lstm.all_weights[0]),
+        loop.interface.weight,
+        loop.interface.bias,
+        inputs,
+        torch.cat([hidden, state.read], -1),
+        cell,
+        *state.access,
+    )
+    if mask is not None:
+        # Back to their places; a skipped step shows the feature of the last step before it.
+        features = _picked(features, (mask.cumsum(1) - 1).clamp_min(0))
+    hidden, read = feature.tensor_split((controller.hidden_size,), -1)
+    return features, LoopState(LSTMState((hidden,), (cell,)), NTMState(*access_state), read)
+
+
+def _picked(sequences: Tensor, order: Tensor) -> Tensor:
+    """Steps of each row in another order: ``[B, T, I]``, ``[B, T] -> [B, T, I]``."""
+    return sequences.gather(1, order.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
+
+
+def _noise(kernel: NTMKernel, interface: nn.Linear, inputs: Tensor) -> Tensor:
+    """Noise on the interface of all steps, ``[B, T, P]``, in the draws of the definition."""
+    batch, steps, _ = inputs.shape
+    draws = [inputs.new_empty(batch, interface.out_features).normal_() for _ in range(steps)]
+    return torch.stack(draws, 1).mul_(kernel.noise)

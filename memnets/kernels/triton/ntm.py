@@ -1,0 +1,469 @@
+"""All steps of an LSTM on an NTM in one GPU kernel forward and one backward, in Triton.
+
+One program takes one row of the batch through all its steps. It keeps the memory in registers, and
+backward the gradient of the memory. So a step costs no launch, and the memory moves only once, to
+be kept for the backward pass. The weights of the layers come from the cache of the GPU.
+
+A vector that one product gives and the next one needs goes through global memory, where most of
+them must be kept for the backward pass in any case. Between the store of such a vector and its load
+stands a barrier, since other threads load it than have stored it. A place that is used again at
+the next step has such a barrier on both sides, or there are two places in turn.
+
+This module imports Triton; :mod:`memnets.kernels.triton` imports it at the first run.
+"""
+
+# Triton reads the source of these functions: no annotations of types but ``tl.constexpr``, and
+# capital letters for what is known when they are compiled.
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["backward", "forward"]
+
+
+@triton.jit
+def _tanh(numbers):
+    # The language has no tanh of its own that its interpreter knows too.
+    return 2 * tl.sigmoid(2 * numbers) - 1
+
+
+@triton.jit
+def _softplus(numbers):
+    return tl.maximum(numbers, 0.0) + tl.log(1 + tl.exp(-tl.abs(numbers)))
+
+
+@triton.jit
+def _softmax(numbers, open_slots):
+    """Softmax of ``[N]``, 0 where ``open_slots`` is False."""
+    numbers = tl.where(open_slots, numbers, -float("inf"))
+    powers = tl.exp(numbers - tl.max(numbers, 0))
+    return powers / tl.sum(powers, 0)
+
+
+@triton.jit
+def _times(matrix, vector, row, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr):
+    """``matrix vector`` at the rows ``row``: ``[ROWS, COLUMNS], [COLUMNS] -> [len(row)]``."""
+    products = tl.zeros([row.shape[0], TILE], matrix.dtype.element_ty)
+    for first in tl.static_range(0, COLUMNS, TILE):
+        column = first + tl.arange(0, TILE)
+        inside = column < COLUMNS
+        factors = tl.load(vector + column, mask=inside, other=0.0)
+        at = row[:, None] * COLUMNS + column[None, :]
+        inside = (row < ROWS)[:, None] & inside[None, :]
+        products += tl.load(matrix + at, mask=inside, other=0.0) * factors[None, :]
+    return tl.sum(products, 1)
+
+
+@triton.jit
+def _times_transposed(
+    matrix, vector, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr
+):
+    """``vector matrix`` at the columns ``column``: ``[ROWS, COLUMNS], [ROWS] -> [len(column)]``."""
+    products = tl.zeros([TILE, column.shape[0]], matrix.dtype.element_ty)
+    for first in tl.static_range(0, ROWS, TILE):
+        row = first + tl.arange(0, TILE)
+        inside = row < ROWS
+        factors = tl.load(vector + row, mask=inside, other=0.0)
+        at = row[:, None] * COLUMNS + column[None, :]
+        inside = inside[:, None] & (column < COLUMNS)[None, :]
+        products += tl.load(matrix + at, mask=inside, other=0.0) * factors[:, None]
+    return tl.sum(products, 0)
+
+
+@triton.jit
+def _shares(raw, SHIFT: tl.constexpr, SHIFT_BLOCK: tl.constexpr):
+    """The softmax of the shifts at ``raw``, with its parts: the largest number and the sum."""
+    move = tl.arange(0, SHIFT_BLOCK)
+    numbers = tl.load(raw + move, mask=move < SHIFT, other=-float("inf"))
+    most = tl.max(numbers, 0)
+    powers = tl.exp(numbers - most)
+    total = tl.sum(powers, 0)
+    return powers / total, most, total
+
+
+@triton.jit(do_not_specialize=["steps"])
+def forward(
+    of_inputs, of_interface, from_feature, to_interface, lengths, given_cell, given_memory,
+    features, cells, gates, interfaces, memories, weights, contents, scores, scales, last_cell,
+    last_memory, last_weights, steps,
+    MASKED: tl.constexpr, NOISE: tl.constexpr, RECORD: tl.constexpr, HIDDEN: tl.constexpr,
+    READS: tl.constexpr, WRITES: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr,
+    SHIFT: tl.constexpr, EPSILON: tl.constexpr, LEAST: tl.constexpr, TINY: tl.constexpr,
+    HIDDEN_BLOCK: tl.constexpr, INTERFACE_BLOCK: tl.constexpr, SLOT_BLOCK: tl.constexpr,
+    WIDTH_BLOCK: tl.constexpr, SHIFT_BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Take all steps of one row. Letters: C hidden cells, F = C + R W, P width of the interface.
+
+    Args:
+        of_inputs: the part of the gates that comes from x and the biases, ``[B, T, 4C]``.
+        of_interface: bias of the interface, ``[P]``; with ``NOISE`` bias and noise, ``[B, T, P]``.
+        from_feature: weights of the gates for ``[h, r]``, ``[4C, F]``.
+        to_interface: weights of the interface, ``[P, C]``.
+        lengths: with ``MASKED``, the number of steps of each row, int32 ``[B]``.
+        given_cell: ``[B, C]``.
+        given_memory: ``[B, N, W]``.
+        features: ``[h, r]`` of all steps behind those before the first, ``[B, T + 1, F]``.
+        cells: the same for c, ``[B, T + 1, C]``; written with ``RECORD`` alone.
+        gates: ``[B, T, 4C]``; written with ``RECORD`` alone.
+        interfaces: ``[B, T, P]``; without ``RECORD`` ``[B, 2, P]``, two places in turn.
+        memories: M before each step, ``[B, T, N, W]``; written with ``RECORD`` alone.
+        weights: w of all steps behind those before the first, ``[B, T + 1, H, N]``; without
+            ``RECORD`` ``[B, 2, H, N]``, two places in turn.
+        contents: weights by content, ``[B, T, H, N]``; written with ``RECORD`` alone.
+        scores: the argument of their softmax, ``[B, T, H, N]``; written with ``RECORD`` alone.
+        scales: ``1 / |M|`` of each slot, ``[B, T, N]``; written with ``RECORD`` alone.
+        last_cell: ``[B, C]``.
+        last_memory: ``[B, N, W]``.
+        last_weights: ``[B, H, N]``.
+        steps: T.
+    """
+    HEADS: tl.constexpr = READS + WRITES
+    FEATURE: tl.constexpr = HIDDEN + READS * WIDTH
+    INTERFACE: tl.constexpr = HEADS * (WIDTH + 3 + SHIFT) + 2 * WRITES * WIDTH
+    POSITIVE: tl.constexpr = HEADS * WIDTH
+    UNIT: tl.constexpr = POSITIVE + 2 * HEADS
+    SHIFTS: tl.constexpr = UNIT + HEADS + WRITES * WIDTH
+    ADDS: tl.constexpr = SHIFTS + HEADS * SHIFT
+    # 64 bits: a long batch of large memories has more numbers than 32 bits can count.
+    row = tl.program_id(0).to(tl.int64)
+    unit = tl.arange(0, HIDDEN_BLOCK)
+    in_hidden = unit < HIDDEN
+    slot = tl.arange(0, SLOT_BLOCK)
+    in_slots = slot < SLOTS
+    column = tl.arange(0, WIDTH_BLOCK)
+    in_width = column < WIDTH
+    place = slot[:, None] * WIDTH + column[None, :]
+    in_memory = in_slots[:, None] & in_width[None, :]
+    count = steps
+    if MASKED:
+        count = tl.load(lengths + row)
+    memory = tl.load(given_memory + row * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
+    cell = tl.load(given_cell + row * HIDDEN + unit, mask=in_hidden, other=0.0)
+    if RECORD:
+        tl.store(cells + row * (steps + 1) * HIDDEN + unit, cell, mask=in_hidden)
+
+    for step in range(count):
+        now = row * steps + step
+        feature = features + (row * (steps + 1) + step) * FEATURE
+        if RECORD:
+            tl.store(memories + now * SLOTS * WIDTH + place, memory, mask=in_memory)
+            interface = interfaces + now * INTERFACE
+            before = weights + (row * (steps + 1) + step) * HEADS * SLOTS
+            after = before + HEADS * SLOTS
+        else:
+            interface = interfaces + (row * 2 + step % 2) * INTERFACE
+            before = weights + (row * 2 + step % 2) * HEADS * SLOTS
+            after = weights + (row * 2 + 1 - step % 2) * HEADS * SLOTS
+
+        # LSTM: the gates of each cell, then its state.
+        given = of_inputs + now * 4 * HIDDEN + unit
+        block = from_feature
+        enter = _times(block, feature, unit, HIDDEN, FEATURE, TILE)
+        enter = tl.sigmoid(enter + tl.load(given, mask=in_hidden, other=0.0))
+        block += HIDDEN * FEATURE
+        forget = _times(block, feature, unit, HIDDEN, FEATURE, TILE)
+        forget = tl.sigmoid(forget + tl.load(given + HIDDEN, mask=in_hidden, other=0.0))
+        block += HIDDEN * FEATURE
+        candidate = _times(block, feature, unit, HIDDEN, FEATURE, TILE)
+        candidate = _tanh(candidate + tl.load(given + 2 * HIDDEN, mask=in_hidden, other=0.0))
+        block += HIDDEN * FEATURE
+        leave = _times(block, feature, unit, HIDDEN, FEATURE, TILE)
+        leave = tl.sigmoid(leave + tl.load(given + 3 * HIDDEN, mask=in_hidden, other=0.0))
+        cell = forget * cell + enter * candidate
+        feature += FEATURE
+        tl.store(feature + unit, leave * _tanh(cell), mask=in_hidden)
+        if RECORD:
+            kept = gates + now * 4 * HIDDEN + unit
+            tl.store(kept, enter, mask=in_hidden)
+            tl.store(kept + HIDDEN, forget, mask=in_hidden)
+            tl.store(kept + 2 * HIDDEN, candidate, mask=in_hidden)
+            tl.store(kept + 3 * HIDDEN, leave, mask=in_hidden)
+            kept = cells + (row * (steps + 1) + step + 1) * HIDDEN + unit
+            tl.store(kept, cell, mask=in_hidden)
+        tl.debug_barrier()
+
+        # Interface.
+        for first in tl.static_range(0, INTERFACE, INTERFACE_BLOCK):
+            entry = first + tl.arange(0, INTERFACE_BLOCK)
+            in_interface = entry < INTERFACE
+            numbers = _times(to_interface, feature, entry, INTERFACE, HIDDEN, TILE)
+            if NOISE:
+                bias = of_interface + now * INTERFACE + entry
+            else:
+                bias = of_interface + entry
+            numbers += tl.load(bias, mask=in_interface, other=0.0)
+            tl.store(interface + entry, numbers, mask=in_interface)
+        tl.debug_barrier()
+
+        # Address: content, interpolate, shift, sharpen. Read heads read at once.
+        scale = tl.rsqrt(tl.sum(memory * memory, 1) + EPSILON)
+        if RECORD:
+            tl.store(scales + now * SLOTS + slot, scale, mask=in_slots)
+        weight = scale  # for the compiler: it is assigned in the loop
+        for head in tl.static_range(HEADS):
+            key = tl.load(interface + head * WIDTH + column, mask=in_width, other=0.0)
+            strength = _softplus(tl.load(interface + POSITIVE + head))
+            sharpness = LEAST + _softplus(tl.load(interface + POSITIVE + HEADS + head))
+            gate = tl.sigmoid(tl.load(interface + UNIT + head))
+            pointed = key * (strength * tl.rsqrt(tl.sum(key * key, 0) + EPSILON))
+            score = tl.sum(memory * pointed[None, :], 1) * scale
+            content = _softmax(score, in_slots)
+            previous = tl.load(before + head * SLOTS + slot, mask=in_slots, other=0.0)
+            gated = previous + gate * (content - previous)
+            raw = interface + SHIFTS + head * SHIFT
+            _, most, total = _shares(raw, SHIFT, SHIFT_BLOCK)
+            shifted = tl.zeros_like(gated)
+            for move in tl.static_range(SHIFT):
+                share = tl.exp(tl.load(raw + move) - most) / total
+                origin = (slot + (SLOTS + SHIFT // 2 - move)) % SLOTS
+                shifted += share * tl.gather(gated, origin, 0)
+            # A plain power would underflow; log 0 would be -inf.
+            weight = _softmax(sharpness * tl.log(shifted + TINY), in_slots)
+            tl.store(after + head * SLOTS + slot, weight, mask=in_slots)
+            if RECORD:
+                kept = now * HEADS * SLOTS + head * SLOTS + slot
+                tl.store(contents + kept, content, mask=in_slots)
+                tl.store(scores + kept, score, mask=in_slots)
+            if head < READS:
+                vector = tl.sum(weight[:, None] * memory, 0)
+                tl.store(feature + HIDDEN + head * WIDTH + column, vector, mask=in_width)
+
+        # Write: all heads erase, then all add. The last head is a write head.
+        if WRITES > 1:
+            tl.debug_barrier()
+        for head in tl.static_range(WRITES):
+            if WRITES > 1:
+                weight = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
+            raw = interface + UNIT + HEADS + head * WIDTH + column
+            erase = tl.sigmoid(tl.load(raw, mask=in_width, other=0.0))
+            memory -= memory * (weight[:, None] * erase[None, :])
+        for head in tl.static_range(WRITES):
+            if WRITES > 1:
+                weight = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
+            add = tl.load(interface + ADDS + head * WIDTH + column, mask=in_width, other=0.0)
+            memory += weight[:, None] * add[None, :]
+        # The next step loads the vector read and the weights.
+        tl.debug_barrier()
+
+    tl.store(last_cell + row * HIDDEN + unit, cell, mask=in_hidden)
+    tl.store(last_memory + row * SLOTS * WIDTH + place, memory, mask=in_memory)
+    if RECORD:
+        final = weights + (row * (steps + 1) + count) * HEADS * SLOTS
+    else:
+        final = weights + (row * 2 + count % 2) * HEADS * SLOTS
+    for head in tl.static_range(HEADS):
+        weight = tl.load(final + head * SLOTS + slot, mask=in_slots, other=0.0)
+        tl.store(last_weights + (row * HEADS + head) * SLOTS + slot, weight, mask=in_slots)
+
+
+@triton.jit(do_not_specialize=["steps"])
+def backward(
+    from_feature, to_interface, lengths, cells, gates, interfaces, memories, weights, contents,
+    scores, scales, features_gradient, feature_gradient, cell_gradient, memory_gradient,
+    weights_gradient, gates_gradient, interface_gradient, steps,
+    MASKED: tl.constexpr, HIDDEN: tl.constexpr, READS: tl.constexpr, WRITES: tl.constexpr,
+    SLOTS: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, EPSILON: tl.constexpr,
+    LEAST: tl.constexpr, TINY: tl.constexpr, HIDDEN_BLOCK: tl.constexpr,
+    FEATURE_BLOCK: tl.constexpr, SLOT_BLOCK: tl.constexpr, WIDTH_BLOCK: tl.constexpr,
+    SHIFT_BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Take all steps of one row back. Letters and tensors are those of :func:`forward`.
+
+    Args:
+        from_feature: ``[4C, F]``.
+        to_interface: ``[P, C]``.
+        lengths: with ``MASKED``, the number of steps of each row, int32 ``[B]``.
+        cells: as ``forward`` wrote it, and so the next seven.
+        gates: ``[B, T, 4C]``.
+        interfaces: ``[B, T, P]``.
+        memories: ``[B, T, N, W]``.
+        weights: ``[B, T + 1, H, N]``.
+        contents: ``[B, T, H, N]``.
+        scores: ``[B, T, H, N]``.
+        scales: ``[B, T, N]``.
+        features_gradient: of the features of all steps, ``[B, T, F]``.
+        feature_gradient: of the last feature, ``[B, F]``; here and in the next two, the gradient
+            before the first step takes its place.
+        cell_gradient: of the last cell, ``[B, C]``.
+        memory_gradient: of the last memory, ``[B, N, W]``.
+        weights_gradient: of the last weights in its first place, ``[B, 2, H, N]``; those before the
+            first step of a row are in the place ``steps of the row % 2``.
+        gates_gradient: of the gates before their squashing, ``[B, T, 4C]``, written here.
+        interface_gradient: ``[B, T, P]``, written here.
+        steps: T.
+    """
+    HEADS: tl.constexpr = READS + WRITES
+    FEATURE: tl.constexpr = HIDDEN + READS * WIDTH
+    INTERFACE: tl.constexpr = HEADS * (WIDTH + 3 + SHIFT) + 2 * WRITES * WIDTH
+    POSITIVE: tl.constexpr = HEADS * WIDTH
+    UNIT: tl.constexpr = POSITIVE + 2 * HEADS
+    SHIFTS: tl.constexpr = UNIT + HEADS + WRITES * WIDTH
+    ADDS: tl.constexpr = SHIFTS + HEADS * SHIFT
+    row = tl.program_id(0).to(tl.int64)
+    unit = tl.arange(0, HIDDEN_BLOCK)
+    in_hidden = unit < HIDDEN
+    entry = tl.arange(0, FEATURE_BLOCK)
+    slot = tl.arange(0, SLOT_BLOCK)
+    in_slots = slot < SLOTS
+    column = tl.arange(0, WIDTH_BLOCK)
+    in_width = column < WIDTH
+    place = slot[:, None] * WIDTH + column[None, :]
+    in_memory = in_slots[:, None] & in_width[None, :]
+    shift = tl.arange(0, SHIFT_BLOCK)
+    count = steps
+    if MASKED:
+        count = tl.load(lengths + row)
+    feature_gradient += row * FEATURE
+    to_memory = tl.load(memory_gradient + row * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
+    to_cell = tl.load(cell_gradient + row * HIDDEN + unit, mask=in_hidden, other=0.0)
+
+    for back in range(count):
+        step = count - 1 - back
+        now = row * steps + step
+        interface = interfaces + now * INTERFACE
+        to_interfaces = interface_gradient + now * INTERFACE
+        before = weights + (row * (steps + 1) + step) * HEADS * SLOTS
+        after = before + HEADS * SLOTS
+        # The gradient of the weights has two places: a head may write its own only where no other
+        # thread still reads.
+        to_after = weights_gradient + (row * 2 + back % 2) * HEADS * SLOTS
+        to_before = weights_gradient + (row * 2 + 1 - back % 2) * HEADS * SLOTS
+        to_feature = features_gradient + now * FEATURE
+        memory = tl.load(memories + now * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
+
+        # Write: M_t = M prod_h (1 - w_h e_h) + sum_h w_h a_h.
+        to_writing = tl.zeros([SLOT_BLOCK], memory.dtype)
+        for head in tl.static_range(WRITES):
+            writing = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
+            raw = UNIT + HEADS + head * WIDTH + column
+            erase = tl.sigmoid(tl.load(interface + raw, mask=in_width, other=0.0))
+            add = tl.load(interface + ADDS + head * WIDTH + column, mask=in_width, other=0.0)
+            product = to_memory * memory
+            for other in tl.static_range(WRITES):
+                # Of the other heads: division by a head's own factor fails where it is 0.
+                if other != head:
+                    others = after + (READS + other) * SLOTS + slot
+                    others = tl.load(others, mask=in_slots, other=0.0)
+                    erases = interface + UNIT + HEADS + other * WIDTH + column
+                    erases = tl.sigmoid(tl.load(erases, mask=in_width, other=0.0))
+                    product -= product * (others[:, None] * erases[None, :])
+            to_add = tl.sum(writing[:, None] * to_memory, 0)
+            to_erase = -tl.sum(writing[:, None] * product, 0) * erase * (1 - erase)
+            to_writing = tl.sum(to_memory * add[None, :] - product * erase[None, :], 1)
+            tl.store(to_interfaces + ADDS + head * WIDTH + column, to_add, mask=in_width)
+            tl.store(to_interfaces + raw, to_erase, mask=in_width)
+            if WRITES > 1:
+                at = to_after + (READS + head) * SLOTS + slot
+                tl.store(at, to_writing + tl.load(at, mask=in_slots, other=0.0), mask=in_slots)
+        for head in tl.static_range(WRITES):
+            writing = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
+            raw = interface + UNIT + HEADS + head * WIDTH + column
+            erase = tl.sigmoid(tl.load(raw, mask=in_width, other=0.0))
+            to_memory -= to_memory * (writing[:, None] * erase[None, :])
+        if WRITES > 1:
+            tl.debug_barrier()
+
+        # Address, from the last operation to the first.
+        scale = tl.load(scales + now * SLOTS + slot, mask=in_slots, other=0.0)
+        radial = tl.zeros_like(scale)
+        for head in tl.static_range(HEADS):
+            weight = tl.load(after + head * SLOTS + slot, mask=in_slots, other=0.0)
+            gradient = tl.load(to_after + head * SLOTS + slot, mask=in_slots, other=0.0)
+            if head < READS:
+                at = HIDDEN + head * WIDTH + column
+                to_vector = tl.load(to_feature + at, mask=in_width, other=0.0)
+                to_vector += tl.load(feature_gradient + at, mask=in_width, other=0.0)
+                gradient += tl.sum(memory * to_vector[None, :], 1)
+                to_memory += weight[:, None] * to_vector[None, :]
+            elif WRITES == 1:
+                gradient += to_writing
+            # Sharpen.
+            kept = now * HEADS * SLOTS + head * SLOTS + slot
+            content = tl.load(contents + kept, mask=in_slots, other=0.0)
+            previous = tl.load(before + head * SLOTS + slot, mask=in_slots, other=0.0)
+            raw_sharpness = tl.load(interface + POSITIVE + HEADS + head)
+            sharpness = LEAST + _softplus(raw_sharpness)
+            gate = tl.sigmoid(tl.load(interface + UNIT + head))
+            gated = previous + gate * (content - previous)
+            raw = interface + SHIFTS + head * SHIFT
+            shares, most, total = _shares(raw, SHIFT, SHIFT_BLOCK)
+            shifted = tl.zeros_like(gated)
+            for move in tl.static_range(SHIFT):
+                share = tl.exp(tl.load(raw + move) - most) / total
+                origin = (slot + (SLOTS + SHIFT // 2 - move)) % SLOTS
+                shifted += share * tl.gather(gated, origin, 0)
+            shifted += TINY
+            gradient = weight * (gradient - tl.sum(weight * gradient, 0))
+            to_sharpness = tl.sum(gradient * tl.log(shifted), 0)
+            gradient = gradient * sharpness / shifted
+            # Shift. The gradient of a circular convolution is one with the kernel turned round.
+            to_gated = tl.zeros_like(gradient)
+            to_shares = tl.zeros_like(shares)
+            for move in tl.static_range(SHIFT):
+                share = tl.exp(tl.load(raw + move) - most) / total
+                origin = (slot + (SLOTS + SHIFT // 2 - move)) % SLOTS
+                moved = tl.sum(gradient * tl.gather(gated, origin, 0), 0)
+                to_shares = tl.where(shift == move, moved, to_shares)
+                target = (slot + (SLOTS - SHIFT // 2 + move)) % SLOTS
+                to_gated += share * tl.gather(gradient, target, 0)
+            to_gated = tl.where(in_slots, to_gated, 0.0)
+            to_shares = shares * (to_shares - tl.sum(shares * to_shares, 0))
+            tl.store(to_interfaces + SHIFTS + head * SHIFT + shift, to_shares, mask=shift < SHIFT)
+            # Interpolate.
+            to_gate = tl.sum(to_gated * (content - previous), 0)
+            looked = to_gated * gate
+            tl.store(to_before + head * SLOTS + slot, to_gated - looked, mask=in_slots)
+            # Content. The length of a slot is part of its score.
+            looked = content * (looked - tl.sum(content * looked, 0)) * scale
+            radial += looked * scale * tl.load(scores + kept, mask=in_slots, other=0.0)
+            key = tl.load(interface + head * WIDTH + column, mask=in_width, other=0.0)
+            raw_strength = tl.load(interface + POSITIVE + head)
+            key_scale = tl.rsqrt(tl.sum(key * key, 0) + EPSILON)
+            unit_key = key * key_scale
+            key_scale = key_scale * _softplus(raw_strength)
+            to_memory += looked[:, None] * (key * key_scale)[None, :]
+            to_pointed = tl.sum(looked[:, None] * memory, 0)
+            # A unit vector moves only across its direction: the part along it is the strength's.
+            to_strength = tl.sum(to_pointed * unit_key, 0)
+            to_key = (to_pointed - unit_key * to_strength) * key_scale
+            tl.store(to_interfaces + head * WIDTH + column, to_key, mask=in_width)
+            # The slope of softplus(x) is sigmoid(x); that of y = sigmoid(x) is y (1 - y).
+            to_positive = to_interfaces + POSITIVE + head
+            tl.store(to_positive, to_strength * tl.sigmoid(raw_strength))
+            tl.store(to_positive + HEADS, to_sharpness * tl.sigmoid(raw_sharpness))
+            tl.store(to_interfaces + UNIT + head, to_gate * gate * (1 - gate))
+        to_memory -= radial[:, None] * memory
+        tl.debug_barrier()
+
+        # LSTM: c_t = f c + i g and h = o tanh(c_t).
+        to_hidden = _times_transposed(to_interface, to_interfaces, unit, INTERFACE, HIDDEN, TILE)
+        to_hidden += tl.load(to_feature + unit, mask=in_hidden, other=0.0)
+        to_hidden += tl.load(feature_gradient + unit, mask=in_hidden, other=0.0)
+        kept = gates + now * 4 * HIDDEN + unit
+        enter = tl.load(kept, mask=in_hidden, other=0.0)
+        forget = tl.load(kept + HIDDEN, mask=in_hidden, other=0.0)
+        candidate = tl.load(kept + 2 * HIDDEN, mask=in_hidden, other=0.0)
+        leave = tl.load(kept + 3 * HIDDEN, mask=in_hidden, other=0.0)
+        kept = cells + (row * (steps + 1) + step) * HIDDEN + unit
+        cell = tl.load(kept, mask=in_hidden, other=0.0)
+        squashed = _tanh(tl.load(kept + HIDDEN, mask=in_hidden, other=0.0))
+        to_cell += to_hidden * leave * (1 - squashed * squashed)
+        to_gates = gates_gradient + now * 4 * HIDDEN
+        at = to_gates + unit
+        tl.store(at, to_cell * candidate * enter * (1 - enter), mask=in_hidden)
+        tl.store(at + HIDDEN, to_cell * cell * forget * (1 - forget), mask=in_hidden)
+        tl.store(at + 2 * HIDDEN, to_cell * enter * (1 - candidate * candidate), mask=in_hidden)
+        tl.store(at + 3 * HIDDEN, to_hidden * squashed * leave * (1 - leave), mask=in_hidden)
+        to_cell = to_cell * forget
+        tl.debug_barrier()
+
+        # The feature before: the gates read it.
+        earlier = _times_transposed(from_feature, to_gates, entry, 4 * HIDDEN, FEATURE, TILE)
+        tl.store(feature_gradient + entry, earlier, mask=entry < FEATURE)
+        tl.debug_barrier()
+
+    tl.store(memory_gradient + row * SLOTS * WIDTH + place, to_memory, mask=in_memory)
+    tl.store(cell_gradient + row * HIDDEN + unit, to_cell, mask=in_hidden)

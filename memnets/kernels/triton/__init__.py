@@ -83,9 +83,9 @@ class _Launch(NamedTuple):
 def _launch(layout: NTMLayout, epsilon: float, hidden: int, slots: int, like: Tensor) -> _Launch:
     """Settings for the sizes of a machine."""
     size, width = _power_of_two(slots), max(4, _power_of_two(layout.width))
-    # Enough warps that the memory takes at most 64 registers of a thread, of at most 128 with 16.
-    numbers = size * width * like.element_size() // 4
-    warps = 4 if numbers <= 1024 else 8 if numbers <= 8192 else 16
+    # A tile of slots takes 32 registers of each thread. A memory of one tile stays in them.
+    warps = 4 if size * width <= 1024 else 8
+    tile = min(size, 32 * 32 * warps * 4 // (width * like.element_size()))
     constants = {
         "HIDDEN": hidden,
         "READS": layout.read_heads,
@@ -98,6 +98,7 @@ def _launch(layout: NTMLayout, epsilon: float, hidden: int, slots: int, like: Te
         "TINY": torch.finfo(like.dtype).tiny,
         "HIDDEN_BLOCK": _power_of_two(hidden),
         "SLOT_BLOCK": size,
+        "SLOT_TILE": tile,
         "WIDTH_BLOCK": width,
         "SHIFT_BLOCK": _power_of_two(layout.shift_range),
     }
@@ -137,6 +138,13 @@ def _plain(
             feature, (cell, memory, heads) = output, state
         features.append(output)
     return torch.stack(features, 1), feature, cell, memory, heads
+
+
+def _at(places: Tensor, index: Tensor | int) -> Tensor:
+    """One place of each row, ``[B, places, ...] -> [B, ...]``, in a tensor of its own."""
+    if isinstance(index, int):
+        return places[:, index].clone()
+    return places[torch.arange(len(places), device=places.device), index]
 
 
 class _Run(torch.autograd.Function):
@@ -191,32 +199,30 @@ class _Run(torch.autograd.Function):
                 place[:, 0] = first
             return place
 
-        # Without gradients nothing is kept: one place, or two in turn, for what steps hand on.
-        kept = steps if recorded else 0
-        interfaces = places(steps if recorded else 2, len(interface_bias))
-        all_weights = places(steps + 1 if recorded else 2, heads, slots, first=weights)
+        # Tensors of steps, and of states. Without gradients nothing is kept: two places in turn.
+        passed, states = (steps, steps + 1) if recorded else (2, 2)
+        interfaces = places(passed, len(interface_bias))
+        cells = places(states, hidden, first=cell)
+        memories = places(states, *memory.shape[1:], first=memory)
+        all_weights = places(states, heads, slots, first=weights)
+        scores, scales = places(passed, heads, slots), places(passed, slots)
+        gates = places(steps if recorded else 0, 4 * hidden)
+        contents = places(steps if recorded else 0, heads, slots)
         # A row may end before the last step. What it does not write must not become NaN later.
         features = inputs.new_zeros(batch, steps + 1, feature.shape[1])
         features[:, 0] = feature
-        cells, gates = places(kept and kept + 1, hidden), places(kept, 4 * hidden)
-        memories = places(kept, *memory.shape[1:])
-        contents, scores = places(kept, heads, slots), places(kept, heads, slots)
-        scales = places(kept, slots)
-        last = torch.empty_like(cell), memory.new_empty(memory.shape), weights.new_empty(batch, heads, slots)
         interface_block = min(128, _power_of_two(len(interface_bias)))
         block = max(interface_block, launch.constants["HIDDEN_BLOCK"])
         launch.run(
             _compiled().forward, batch,
-            of_inputs, of_interface, from_feature, interface_weight, lengths, cell.contiguous(),
-            memory.contiguous(), features, cells, gates, interfaces, memories, all_weights,
-            contents, scores, scales, *last, steps,
+            of_inputs, of_interface, from_feature, interface_weight, lengths, features, cells,
+            gates, interfaces, memories, all_weights, contents, scores, scales, steps,
             MASKED=lengths is not None, NOISE=noise is not None, RECORD=recorded,
             INTERFACE_BLOCK=interface_block, TILE=_tile(block, launch),
         )  # fmt: skip
-        if lengths is None:
-            last_feature = features[:, -1].contiguous()
-        else:
-            last_feature = features[torch.arange(batch, device=features.device), lengths.long()]
+        ends = steps if lengths is None else lengths.long()
+        last_places = ends if recorded else ends % 2
+        last = [_at(kept, last_places) for kept in (cells, memories, all_weights)]
 
         ctx.plain, ctx.given = _Plain(access, kernel, lengths), len(given)
         ctx.launch, ctx.lengths = launch, lengths
@@ -224,7 +230,7 @@ class _Run(torch.autograd.Function):
             *given, from_x, from_feature, interface_weight, inputs, features, cells, gates,
             interfaces, memories, all_weights, contents, scores, scales,
         )  # fmt: skip
-        return features[:, 1:].contiguous(), last_feature, *last
+        return features[:, 1:].contiguous(), _at(features, ends), *last
 
     @staticmethod
     @differentiable
@@ -252,20 +258,20 @@ class _Run(torch.autograd.Function):
         both = torch.stack([weights_gradient, torch.empty_like(weights_gradient)], 1)
         made = torch.empty_like if lengths is None else torch.zeros_like
         gates_gradient, interface_gradient = made(gates), made(interfaces)
+        heads, slots = scores.shape[2:]
+        scratch = scores.new_empty(batch, heads, slots), scores.new_empty(batch, heads + 1, slots)
         feature_block = _power_of_two(size)
         launch.run(
             _compiled().backward, batch,
             from_feature, interface_weight, lengths, cells, gates, interfaces, memories,
             all_weights, contents, scores, scales, features_gradient.contiguous(),
             feature_gradient, cell_gradient, memory_gradient, both, gates_gradient,
-            interface_gradient, steps,
+            interface_gradient, *scratch, steps,
             MASKED=lengths is not None, FEATURE_BLOCK=feature_block,
             TILE=_tile(feature_block, launch),
         )  # fmt: skip
-        if lengths is None:
-            weights_gradient = both[:, steps % 2]
-        else:
-            weights_gradient = both[torch.arange(batch, device=both.device), lengths.long() % 2]
+        ends = steps if lengths is None else lengths.long()
+        weights_gradient = _at(both, ends % 2)
 
         # Gradients of the weights: one product over all rows and steps.
         gates_gradient = gates_gradient.flatten(0, 1)

@@ -47,7 +47,7 @@ def _softmax(numbers, open_slots):
 def _times(matrix, vector, row, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr):
     """``matrix vector`` at the rows ``row``: ``[ROWS, COLUMNS], [COLUMNS] -> [len(row)]``."""
     products = tl.zeros([row.shape[0], TILE], matrix.dtype.element_ty)
-    for first in tl.static_range(0, COLUMNS, TILE):
+    for first in tl.range(0, COLUMNS, TILE, loop_unroll_factor=4):
         column = first + tl.arange(0, TILE)
         inside = column < COLUMNS
         factors = tl.load(vector + column, mask=inside, other=0.0)
@@ -63,7 +63,7 @@ def _times_transposed(
 ):
     """``vector matrix`` at the columns ``column``: ``[ROWS, COLUMNS], [ROWS] -> [len(column)]``."""
     products = tl.zeros([TILE, column.shape[0]], matrix.dtype.element_ty)
-    for first in tl.static_range(0, ROWS, TILE):
+    for first in tl.range(0, ROWS, TILE, loop_unroll_factor=4):
         row = first + tl.arange(0, TILE)
         inside = row < ROWS
         factors = tl.load(vector + row, mask=inside, other=0.0)
@@ -86,16 +86,19 @@ def _shares(raw, SHIFT: tl.constexpr, SHIFT_BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["steps"])
 def forward(
-    of_inputs, of_interface, from_feature, to_interface, lengths, given_cell, given_memory,
-    features, cells, gates, interfaces, memories, weights, contents, scores, scales, last_cell,
-    last_memory, last_weights, steps,
+    of_inputs, of_interface, from_feature, to_interface, lengths, features, cells, gates,
+    interfaces, memories, weights, contents, scores, scales, steps,
     MASKED: tl.constexpr, NOISE: tl.constexpr, RECORD: tl.constexpr, HIDDEN: tl.constexpr,
     READS: tl.constexpr, WRITES: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr,
     SHIFT: tl.constexpr, EPSILON: tl.constexpr, LEAST: tl.constexpr, TINY: tl.constexpr,
     HIDDEN_BLOCK: tl.constexpr, INTERFACE_BLOCK: tl.constexpr, SLOT_BLOCK: tl.constexpr,
-    WIDTH_BLOCK: tl.constexpr, SHIFT_BLOCK: tl.constexpr, TILE: tl.constexpr,
+    SLOT_TILE: tl.constexpr, WIDTH_BLOCK: tl.constexpr, SHIFT_BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """Take all steps of one row. Letters: C hidden cells, F = C + R W, P width of the interface.
+
+    Tensors of steps have T places, and tensors of states T + 1, the given state first. Without
+    ``RECORD`` they have two places, which the steps use in turn.
 
     Args:
         of_inputs: the part of the gates that comes from x and the biases, ``[B, T, 4C]``.
@@ -103,21 +106,15 @@ def forward(
         from_feature: weights of the gates for ``[h, r]``, ``[4C, F]``.
         to_interface: weights of the interface, ``[P, C]``.
         lengths: with ``MASKED``, the number of steps of each row, int32 ``[B]``.
-        given_cell: ``[B, C]``.
-        given_memory: ``[B, N, W]``.
-        features: ``[h, r]`` of all steps behind those before the first, ``[B, T + 1, F]``.
-        cells: the same for c, ``[B, T + 1, C]``; written with ``RECORD`` alone.
-        gates: ``[B, T, 4C]``; written with ``RECORD`` alone.
-        interfaces: ``[B, T, P]``; without ``RECORD`` ``[B, 2, P]``, two places in turn.
-        memories: M before each step, ``[B, T, N, W]``; written with ``RECORD`` alone.
-        weights: w of all steps behind those before the first, ``[B, T + 1, H, N]``; without
-            ``RECORD`` ``[B, 2, H, N]``, two places in turn.
-        contents: weights by content, ``[B, T, H, N]``; written with ``RECORD`` alone.
-        scores: the argument of their softmax, ``[B, T, H, N]``; written with ``RECORD`` alone.
-        scales: ``1 / |M|`` of each slot, ``[B, T, N]``; written with ``RECORD`` alone.
-        last_cell: ``[B, C]``.
-        last_memory: ``[B, N, W]``.
-        last_weights: ``[B, H, N]``.
+        features: states ``[h, r]``, always kept, ``[B, T + 1, F]``.
+        cells: states c, ``[B, T + 1, C]``.
+        gates: of steps, ``[B, T, 4C]``; not used without ``RECORD``.
+        interfaces: of steps, ``[B, T, P]``.
+        memories: states M, ``[B, T + 1, N, W]``.
+        weights: states w, ``[B, T + 1, H, N]``.
+        contents: weights by content, of steps, ``[B, T, H, N]``; not used without ``RECORD``.
+        scores: the argument of their softmax, of steps, ``[B, T, H, N]``.
+        scales: ``1 / |M|`` of each slot, of steps, ``[B, T, N]``.
         steps: T.
     """
     HEADS: tl.constexpr = READS + WRITES
@@ -127,6 +124,7 @@ def forward(
     UNIT: tl.constexpr = POSITIVE + 2 * HEADS
     SHIFTS: tl.constexpr = UNIT + HEADS + WRITES * WIDTH
     ADDS: tl.constexpr = SHIFTS + HEADS * SHIFT
+    IN_REGISTERS: tl.constexpr = SLOT_TILE == SLOT_BLOCK
     # 64 bits: a long batch of large memories has more numbers than 32 bits can count.
     row = tl.program_id(0).to(tl.int64)
     unit = tl.arange(0, HIDDEN_BLOCK)
@@ -135,31 +133,33 @@ def forward(
     in_slots = slot < SLOTS
     column = tl.arange(0, WIDTH_BLOCK)
     in_width = column < WIDTH
-    place = slot[:, None] * WIDTH + column[None, :]
-    in_memory = in_slots[:, None] & in_width[None, :]
+    tile = tl.arange(0, SLOT_TILE)
     count = steps
     if MASKED:
         count = tl.load(lengths + row)
-    memory = tl.load(given_memory + row * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
-    cell = tl.load(given_cell + row * HIDDEN + unit, mask=in_hidden, other=0.0)
+    before = row * 2
     if RECORD:
-        tl.store(cells + row * (steps + 1) * HIDDEN + unit, cell, mask=in_hidden)
+        before = row * (steps + 1)
+    cell = tl.load(cells + before * HIDDEN + unit, mask=in_hidden, other=0.0)
+    memory = tl.zeros([SLOT_TILE, WIDTH_BLOCK], cell.dtype)
+    if IN_REGISTERS:
+        place = tile[:, None] * WIDTH + column[None, :]
+        inside = (tile < SLOTS)[:, None] & in_width[None, :]
+        memory = tl.load(memories + before * SLOTS * WIDTH + place, mask=inside, other=0.0)
 
     for step in range(count):
-        now = row * steps + step
-        feature = features + (row * (steps + 1) + step) * FEATURE
+        now = row * 2 + step % 2
+        before = now
+        after = row * 2 + 1 - step % 2
         if RECORD:
-            tl.store(memories + now * SLOTS * WIDTH + place, memory, mask=in_memory)
-            interface = interfaces + now * INTERFACE
-            before = weights + (row * (steps + 1) + step) * HEADS * SLOTS
-            after = before + HEADS * SLOTS
-        else:
-            interface = interfaces + (row * 2 + step % 2) * INTERFACE
-            before = weights + (row * 2 + step % 2) * HEADS * SLOTS
-            after = weights + (row * 2 + 1 - step % 2) * HEADS * SLOTS
+            now = row * steps + step
+            before = row * (steps + 1) + step
+            after = before + 1
+        feature = features + (row * (steps + 1) + step) * FEATURE
+        interface = interfaces + now * INTERFACE
 
         # LSTM: the gates of each cell, then its state.
-        given = of_inputs + now * 4 * HIDDEN + unit
+        given = of_inputs + (row * steps + step) * 4 * HIDDEN + unit
         block = from_feature
         enter = _times(block, feature, unit, HIDDEN, FEATURE, TILE)
         enter = tl.sigmoid(enter + tl.load(given, mask=in_hidden, other=0.0))
@@ -175,14 +175,13 @@ def forward(
         cell = forget * cell + enter * candidate
         feature += FEATURE
         tl.store(feature + unit, leave * _tanh(cell), mask=in_hidden)
+        tl.store(cells + after * HIDDEN + unit, cell, mask=in_hidden)
         if RECORD:
             kept = gates + now * 4 * HIDDEN + unit
             tl.store(kept, enter, mask=in_hidden)
             tl.store(kept + HIDDEN, forget, mask=in_hidden)
             tl.store(kept + 2 * HIDDEN, candidate, mask=in_hidden)
             tl.store(kept + 3 * HIDDEN, leave, mask=in_hidden)
-            kept = cells + (row * (steps + 1) + step + 1) * HIDDEN + unit
-            tl.store(kept, cell, mask=in_hidden)
         tl.debug_barrier()
 
         # Interface.
@@ -190,28 +189,39 @@ def forward(
             entry = first + tl.arange(0, INTERFACE_BLOCK)
             in_interface = entry < INTERFACE
             numbers = _times(to_interface, feature, entry, INTERFACE, HIDDEN, TILE)
+            bias = of_interface + entry
             if NOISE:
-                bias = of_interface + now * INTERFACE + entry
-            else:
-                bias = of_interface + entry
+                bias += (row * steps + step) * INTERFACE
             numbers += tl.load(bias, mask=in_interface, other=0.0)
             tl.store(interface + entry, numbers, mask=in_interface)
         tl.debug_barrier()
 
-        # Address: content, interpolate, shift, sharpen. Read heads read at once.
-        scale = tl.rsqrt(tl.sum(memory * memory, 1) + EPSILON)
-        if RECORD:
-            tl.store(scales + now * SLOTS + slot, scale, mask=in_slots)
-        weight = scale  # for the compiler: it is assigned in the loop
+        # Scores of all slots, tile by tile.
+        for first in range(0, SLOT_BLOCK, SLOT_TILE):
+            some = first + tile
+            in_some = some < SLOTS
+            if not IN_REGISTERS:
+                place = some[:, None] * WIDTH + column[None, :]
+                inside = in_some[:, None] & in_width[None, :]
+                memory = tl.load(memories + before * SLOTS * WIDTH + place, mask=inside, other=0.0)
+            scale = tl.rsqrt(tl.sum(memory * memory, 1) + EPSILON)
+            tl.store(scales + now * SLOTS + some, scale, mask=in_some)
+            for head in tl.static_range(HEADS):
+                key = tl.load(interface + head * WIDTH + column, mask=in_width, other=0.0)
+                strength = _softplus(tl.load(interface + POSITIVE + head))
+                pointed = key * (strength * tl.rsqrt(tl.sum(key * key, 0) + EPSILON))
+                score = tl.sum(memory * pointed[None, :], 1) * scale
+                tl.store(scores + (now * HEADS + head) * SLOTS + some, score, mask=in_some)
+        tl.debug_barrier()
+
+        # Address: content, interpolate, shift, sharpen.
         for head in tl.static_range(HEADS):
-            key = tl.load(interface + head * WIDTH + column, mask=in_width, other=0.0)
-            strength = _softplus(tl.load(interface + POSITIVE + head))
-            sharpness = LEAST + _softplus(tl.load(interface + POSITIVE + HEADS + head))
             gate = tl.sigmoid(tl.load(interface + UNIT + head))
-            pointed = key * (strength * tl.rsqrt(tl.sum(key * key, 0) + EPSILON))
-            score = tl.sum(memory * pointed[None, :], 1) * scale
-            content = _softmax(score, in_slots)
-            previous = tl.load(before + head * SLOTS + slot, mask=in_slots, other=0.0)
+            sharpness = LEAST + _softplus(tl.load(interface + POSITIVE + HEADS + head))
+            score = scores + (now * HEADS + head) * SLOTS + slot
+            content = _softmax(tl.load(score, mask=in_slots, other=0.0), in_slots)
+            previous = weights + (before * HEADS + head) * SLOTS + slot
+            previous = tl.load(previous, mask=in_slots, other=0.0)
             gated = previous + gate * (content - previous)
             raw = interface + SHIFTS + head * SHIFT
             _, most, total = _shares(raw, SHIFT, SHIFT_BLOCK)
@@ -222,53 +232,56 @@ def forward(
                 shifted += share * tl.gather(gated, origin, 0)
             # A plain power would underflow; log 0 would be -inf.
             weight = _softmax(sharpness * tl.log(shifted + TINY), in_slots)
-            tl.store(after + head * SLOTS + slot, weight, mask=in_slots)
+            tl.store(weights + (after * HEADS + head) * SLOTS + slot, weight, mask=in_slots)
             if RECORD:
-                kept = now * HEADS * SLOTS + head * SLOTS + slot
-                tl.store(contents + kept, content, mask=in_slots)
-                tl.store(scores + kept, score, mask=in_slots)
-            if head < READS:
-                vector = tl.sum(weight[:, None] * memory, 0)
-                tl.store(feature + HIDDEN + head * WIDTH + column, vector, mask=in_width)
-
-        # Write: all heads erase, then all add. The last head is a write head.
-        if WRITES > 1:
-            tl.debug_barrier()
-        for head in tl.static_range(WRITES):
-            if WRITES > 1:
-                weight = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
-            raw = interface + UNIT + HEADS + head * WIDTH + column
-            erase = tl.sigmoid(tl.load(raw, mask=in_width, other=0.0))
-            memory -= memory * (weight[:, None] * erase[None, :])
-        for head in tl.static_range(WRITES):
-            if WRITES > 1:
-                weight = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
-            add = tl.load(interface + ADDS + head * WIDTH + column, mask=in_width, other=0.0)
-            memory += weight[:, None] * add[None, :]
-        # The next step loads the vector read and the weights.
+                kept = contents + (now * HEADS + head) * SLOTS + slot
+                tl.store(kept, content, mask=in_slots)
         tl.debug_barrier()
 
-    tl.store(last_cell + row * HIDDEN + unit, cell, mask=in_hidden)
-    tl.store(last_memory + row * SLOTS * WIDTH + place, memory, mask=in_memory)
-    if RECORD:
-        final = weights + (row * (steps + 1) + count) * HEADS * SLOTS
-    else:
-        final = weights + (row * 2 + count % 2) * HEADS * SLOTS
-    for head in tl.static_range(HEADS):
-        weight = tl.load(final + head * SLOTS + slot, mask=in_slots, other=0.0)
-        tl.store(last_weights + (row * HEADS + head) * SLOTS + slot, weight, mask=in_slots)
+        # Read. The pass of the last read head also writes: all heads erase, then all add.
+        of_heads = weights + after * HEADS * SLOTS
+        for head in tl.static_range(READS):
+            vectors = tl.zeros([SLOT_TILE, WIDTH_BLOCK], cell.dtype)
+            for first in range(0, SLOT_BLOCK, SLOT_TILE):
+                some = first + tile
+                in_some = some < SLOTS
+                place = some[:, None] * WIDTH + column[None, :]
+                inside = in_some[:, None] & in_width[None, :]
+                if not IN_REGISTERS:
+                    of_memory = memories + before * SLOTS * WIDTH + place
+                    memory = tl.load(of_memory, mask=inside, other=0.0)
+                reading = tl.load(of_heads + head * SLOTS + some, mask=in_some, other=0.0)
+                vectors += reading[:, None] * memory
+                if head == READS - 1:
+                    for write in tl.static_range(READS, HEADS):
+                        writing = of_heads + write * SLOTS + some
+                        writing = tl.load(writing, mask=in_some, other=0.0)
+                        erase = interface + UNIT + HEADS + (write - READS) * WIDTH + column
+                        erase = tl.sigmoid(tl.load(erase, mask=in_width, other=0.0))
+                        memory -= memory * (writing[:, None] * erase[None, :])
+                    for write in tl.static_range(READS, HEADS):
+                        writing = of_heads + write * SLOTS + some
+                        writing = tl.load(writing, mask=in_some, other=0.0)
+                        add = interface + ADDS + (write - READS) * WIDTH + column
+                        add = tl.load(add, mask=in_width, other=0.0)
+                        memory += writing[:, None] * add[None, :]
+                    tl.store(memories + after * SLOTS * WIDTH + place, memory, mask=inside)
+            vector = feature + HIDDEN + head * WIDTH + column
+            tl.store(vector, tl.sum(vectors, 0), mask=in_width)
+        # The next step loads the state.
+        tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["steps"])
 def backward(
     from_feature, to_interface, lengths, cells, gates, interfaces, memories, weights, contents,
     scores, scales, features_gradient, feature_gradient, cell_gradient, memory_gradient,
-    weights_gradient, gates_gradient, interface_gradient, steps,
+    weights_gradient, gates_gradient, interface_gradient, weights_scratch, scores_scratch, steps,
     MASKED: tl.constexpr, HIDDEN: tl.constexpr, READS: tl.constexpr, WRITES: tl.constexpr,
     SLOTS: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr, EPSILON: tl.constexpr,
     LEAST: tl.constexpr, TINY: tl.constexpr, HIDDEN_BLOCK: tl.constexpr,
-    FEATURE_BLOCK: tl.constexpr, SLOT_BLOCK: tl.constexpr, WIDTH_BLOCK: tl.constexpr,
-    SHIFT_BLOCK: tl.constexpr, TILE: tl.constexpr,
+    FEATURE_BLOCK: tl.constexpr, SLOT_BLOCK: tl.constexpr, SLOT_TILE: tl.constexpr,
+    WIDTH_BLOCK: tl.constexpr, SHIFT_BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Take all steps of one row back. Letters and tensors are those of :func:`forward`.
 
@@ -276,10 +289,10 @@ def backward(
         from_feature: ``[4C, F]``.
         to_interface: ``[P, C]``.
         lengths: with ``MASKED``, the number of steps of each row, int32 ``[B]``.
-        cells: as ``forward`` wrote it, and so the next seven.
+        cells: as ``forward`` wrote it with ``RECORD``, and so the next seven.
         gates: ``[B, T, 4C]``.
         interfaces: ``[B, T, P]``.
-        memories: ``[B, T, N, W]``.
+        memories: ``[B, T + 1, N, W]``.
         weights: ``[B, T + 1, H, N]``.
         contents: ``[B, T, H, N]``.
         scores: ``[B, T, H, N]``.
@@ -293,6 +306,9 @@ def backward(
             first step of a row are in the place ``steps of the row % 2``.
         gates_gradient: of the gates before their squashing, ``[B, T, 4C]``, written here.
         interface_gradient: ``[B, T, P]``, written here.
+        weights_scratch: gradient of the weights by reads and writes, ``[B, H, N]``.
+        scores_scratch: of the products of keys and slots, and last of the squared lengths of the
+            slots, ``[B, H + 1, N]``.
         steps: T.
     """
     HEADS: tl.constexpr = READS + WRITES
@@ -302,6 +318,7 @@ def backward(
     UNIT: tl.constexpr = POSITIVE + 2 * HEADS
     SHIFTS: tl.constexpr = UNIT + HEADS + WRITES * WIDTH
     ADDS: tl.constexpr = SHIFTS + HEADS * SHIFT
+    IN_REGISTERS: tl.constexpr = SLOT_TILE == SLOT_BLOCK
     row = tl.program_id(0).to(tl.int64)
     unit = tl.arange(0, HIDDEN_BLOCK)
     in_hidden = unit < HIDDEN
@@ -310,80 +327,102 @@ def backward(
     in_slots = slot < SLOTS
     column = tl.arange(0, WIDTH_BLOCK)
     in_width = column < WIDTH
-    place = slot[:, None] * WIDTH + column[None, :]
-    in_memory = in_slots[:, None] & in_width[None, :]
+    tile = tl.arange(0, SLOT_TILE)
     shift = tl.arange(0, SHIFT_BLOCK)
     count = steps
     if MASKED:
         count = tl.load(lengths + row)
     feature_gradient += row * FEATURE
-    to_memory = tl.load(memory_gradient + row * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
+    memory_gradient += row * SLOTS * WIDTH
+    weights_scratch += row * HEADS * SLOTS
+    scores_scratch += row * (HEADS + 1) * SLOTS
     to_cell = tl.load(cell_gradient + row * HIDDEN + unit, mask=in_hidden, other=0.0)
+    to_memory = tl.zeros([SLOT_TILE, WIDTH_BLOCK], to_cell.dtype)
+    if IN_REGISTERS:
+        place = tile[:, None] * WIDTH + column[None, :]
+        inside = (tile < SLOTS)[:, None] & in_width[None, :]
+        to_memory = tl.load(memory_gradient + place, mask=inside, other=0.0)
 
     for back in range(count):
         step = count - 1 - back
         now = row * steps + step
+        before = row * (steps + 1) + step
         interface = interfaces + now * INTERFACE
         to_interfaces = interface_gradient + now * INTERFACE
-        before = weights + (row * (steps + 1) + step) * HEADS * SLOTS
-        after = before + HEADS * SLOTS
-        # The gradient of the weights has two places: a head may write its own only where no other
-        # thread still reads.
+        of_heads = weights + (before + 1) * HEADS * SLOTS
         to_after = weights_gradient + (row * 2 + back % 2) * HEADS * SLOTS
         to_before = weights_gradient + (row * 2 + 1 - back % 2) * HEADS * SLOTS
         to_feature = features_gradient + now * FEATURE
-        memory = tl.load(memories + now * SLOTS * WIDTH + place, mask=in_memory, other=0.0)
+        of_memory = memories + before * SLOTS * WIDTH
 
-        # Write: M_t = M prod_h (1 - w_h e_h) + sum_h w_h a_h.
-        to_writing = tl.zeros([SLOT_BLOCK], memory.dtype)
+        # Write: M_t = M prod_h (1 - w_h e_h) + sum_h w_h a_h. Then read, in the last pass.
         for head in tl.static_range(WRITES):
-            writing = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
             raw = UNIT + HEADS + head * WIDTH + column
             erase = tl.sigmoid(tl.load(interface + raw, mask=in_width, other=0.0))
             add = tl.load(interface + ADDS + head * WIDTH + column, mask=in_width, other=0.0)
-            product = to_memory * memory
-            for other in tl.static_range(WRITES):
-                # Of the other heads: division by a head's own factor fails where it is 0.
-                if other != head:
-                    others = after + (READS + other) * SLOTS + slot
-                    others = tl.load(others, mask=in_slots, other=0.0)
-                    erases = interface + UNIT + HEADS + other * WIDTH + column
-                    erases = tl.sigmoid(tl.load(erases, mask=in_width, other=0.0))
-                    product -= product * (others[:, None] * erases[None, :])
-            to_add = tl.sum(writing[:, None] * to_memory, 0)
-            to_erase = -tl.sum(writing[:, None] * product, 0) * erase * (1 - erase)
-            to_writing = tl.sum(to_memory * add[None, :] - product * erase[None, :], 1)
+            to_add = tl.zeros([SLOT_TILE, WIDTH_BLOCK], to_cell.dtype)
+            to_erase = tl.zeros([SLOT_TILE, WIDTH_BLOCK], to_cell.dtype)
+            for first in range(0, SLOT_BLOCK, SLOT_TILE):
+                some = first + tile
+                in_some = some < SLOTS
+                place = some[:, None] * WIDTH + column[None, :]
+                inside = in_some[:, None] & in_width[None, :]
+                memory = tl.load(of_memory + place, mask=inside, other=0.0)
+                if not IN_REGISTERS:
+                    to_memory = tl.load(memory_gradient + place, mask=inside, other=0.0)
+                writing = of_heads + (READS + head) * SLOTS + some
+                writing = tl.load(writing, mask=in_some, other=0.0)
+                product = to_memory * memory
+                for other in tl.static_range(WRITES):
+                    # Of the other heads: division by a head's own factor fails where it is 0.
+                    if other != head:
+                        others = of_heads + (READS + other) * SLOTS + some
+                        others = tl.load(others, mask=in_some, other=0.0)
+                        erases = interface + UNIT + HEADS + other * WIDTH + column
+                        erases = tl.sigmoid(tl.load(erases, mask=in_width, other=0.0))
+                        product -= product * (others[:, None] * erases[None, :])
+                to_add += writing[:, None] * to_memory
+                to_erase += writing[:, None] * product
+                to_writing = tl.sum(to_memory * add[None, :] - product * erase[None, :], 1)
+                tl.store(
+                    weights_scratch + (READS + head) * SLOTS + some, to_writing, mask=in_some
+                )
+                if head == WRITES - 1:
+                    for other in tl.static_range(WRITES):
+                        others = of_heads + (READS + other) * SLOTS + some
+                        others = tl.load(others, mask=in_some, other=0.0)
+                        erases = interface + UNIT + HEADS + other * WIDTH + column
+                        erases = tl.sigmoid(tl.load(erases, mask=in_width, other=0.0))
+                        to_memory -= to_memory * (others[:, None] * erases[None, :])
+                    for read in tl.static_range(READS):
+                        at = HIDDEN + read * WIDTH + column
+                        to_vector = tl.load(to_feature + at, mask=in_width, other=0.0)
+                        to_vector += tl.load(feature_gradient + at, mask=in_width, other=0.0)
+                        to_reading = tl.sum(memory * to_vector[None, :], 1)
+                        tl.store(weights_scratch + read * SLOTS + some, to_reading, mask=in_some)
+                        reading = tl.load(of_heads + read * SLOTS + some, mask=in_some, other=0.0)
+                        to_memory += reading[:, None] * to_vector[None, :]
+                    if not IN_REGISTERS:
+                        tl.store(memory_gradient + place, to_memory, mask=inside)
+            to_add = tl.sum(to_add, 0)
+            to_erase = -tl.sum(to_erase, 0) * erase * (1 - erase)
             tl.store(to_interfaces + ADDS + head * WIDTH + column, to_add, mask=in_width)
             tl.store(to_interfaces + raw, to_erase, mask=in_width)
-            if WRITES > 1:
-                at = to_after + (READS + head) * SLOTS + slot
-                tl.store(at, to_writing + tl.load(at, mask=in_slots, other=0.0), mask=in_slots)
-        for head in tl.static_range(WRITES):
-            writing = tl.load(after + (READS + head) * SLOTS + slot, mask=in_slots, other=0.0)
-            raw = interface + UNIT + HEADS + head * WIDTH + column
-            erase = tl.sigmoid(tl.load(raw, mask=in_width, other=0.0))
-            to_memory -= to_memory * (writing[:, None] * erase[None, :])
-        if WRITES > 1:
             tl.debug_barrier()
 
         # Address, from the last operation to the first.
         scale = tl.load(scales + now * SLOTS + slot, mask=in_slots, other=0.0)
         radial = tl.zeros_like(scale)
         for head in tl.static_range(HEADS):
-            weight = tl.load(after + head * SLOTS + slot, mask=in_slots, other=0.0)
-            gradient = tl.load(to_after + head * SLOTS + slot, mask=in_slots, other=0.0)
-            if head < READS:
-                at = HIDDEN + head * WIDTH + column
-                to_vector = tl.load(to_feature + at, mask=in_width, other=0.0)
-                to_vector += tl.load(feature_gradient + at, mask=in_width, other=0.0)
-                gradient += tl.sum(memory * to_vector[None, :], 1)
-                to_memory += weight[:, None] * to_vector[None, :]
-            elif WRITES == 1:
-                gradient += to_writing
-            # Sharpen.
-            kept = now * HEADS * SLOTS + head * SLOTS + slot
+            at = head * SLOTS + slot
+            weight = tl.load(of_heads + at, mask=in_slots, other=0.0)
+            gradient = tl.load(to_after + at, mask=in_slots, other=0.0)
+            gradient += tl.load(weights_scratch + at, mask=in_slots, other=0.0)
+            # Sharpen. What the forward pass did not keep comes again.
+            kept = now * HEADS * SLOTS + at
             content = tl.load(contents + kept, mask=in_slots, other=0.0)
-            previous = tl.load(before + head * SLOTS + slot, mask=in_slots, other=0.0)
+            previous = weights + before * HEADS * SLOTS + at
+            previous = tl.load(previous, mask=in_slots, other=0.0)
             raw_sharpness = tl.load(interface + POSITIVE + HEADS + head)
             sharpness = LEAST + _softplus(raw_sharpness)
             gate = tl.sigmoid(tl.load(interface + UNIT + head))
@@ -415,27 +454,55 @@ def backward(
             # Interpolate.
             to_gate = tl.sum(to_gated * (content - previous), 0)
             looked = to_gated * gate
-            tl.store(to_before + head * SLOTS + slot, to_gated - looked, mask=in_slots)
+            tl.store(to_before + at, to_gated - looked, mask=in_slots)
             # Content. The length of a slot is part of its score.
             looked = content * (looked - tl.sum(content * looked, 0)) * scale
             radial += looked * scale * tl.load(scores + kept, mask=in_slots, other=0.0)
+            tl.store(scores_scratch + at, looked, mask=in_slots)
+            # The slope of softplus(x) is sigmoid(x); that of y = sigmoid(x) is y (1 - y).
+            to_sharpness = to_sharpness * tl.sigmoid(raw_sharpness)
+            tl.store(to_interfaces + POSITIVE + HEADS + head, to_sharpness)
+            tl.store(to_interfaces + UNIT + head, to_gate * gate * (1 - gate))
+        tl.store(scores_scratch + HEADS * SLOTS + slot, radial, mask=in_slots)
+        tl.debug_barrier()
+
+        # Keys and slots.
+        for head in tl.static_range(HEADS):
+            to_pointed = tl.zeros([SLOT_TILE, WIDTH_BLOCK], to_cell.dtype)
+            for first in range(0, SLOT_BLOCK, SLOT_TILE):
+                some = first + tile
+                in_some = some < SLOTS
+                place = some[:, None] * WIDTH + column[None, :]
+                inside = in_some[:, None] & in_width[None, :]
+                memory = tl.load(of_memory + place, mask=inside, other=0.0)
+                along = tl.load(scores_scratch + head * SLOTS + some, mask=in_some, other=0.0)
+                to_pointed += along[:, None] * memory
+                if head == HEADS - 1:
+                    if not IN_REGISTERS:
+                        to_memory = tl.load(memory_gradient + place, mask=inside, other=0.0)
+                    lengthwise = scores_scratch + HEADS * SLOTS + some
+                    lengthwise = tl.load(lengthwise, mask=in_some, other=0.0)
+                    to_memory -= lengthwise[:, None] * memory
+                    for other in tl.static_range(HEADS):
+                        along = scores_scratch + other * SLOTS + some
+                        along = tl.load(along, mask=in_some, other=0.0)
+                        key = tl.load(interface + other * WIDTH + column, mask=in_width, other=0.0)
+                        key_scale = tl.rsqrt(tl.sum(key * key, 0) + EPSILON)
+                        key_scale *= _softplus(tl.load(interface + POSITIVE + other))
+                        to_memory += along[:, None] * (key * key_scale)[None, :]
+                    if not IN_REGISTERS:
+                        tl.store(memory_gradient + place, to_memory, mask=inside)
+            to_pointed = tl.sum(to_pointed, 0)
             key = tl.load(interface + head * WIDTH + column, mask=in_width, other=0.0)
             raw_strength = tl.load(interface + POSITIVE + head)
             key_scale = tl.rsqrt(tl.sum(key * key, 0) + EPSILON)
             unit_key = key * key_scale
-            key_scale = key_scale * _softplus(raw_strength)
-            to_memory += looked[:, None] * (key * key_scale)[None, :]
-            to_pointed = tl.sum(looked[:, None] * memory, 0)
             # A unit vector moves only across its direction: the part along it is the strength's.
             to_strength = tl.sum(to_pointed * unit_key, 0)
-            to_key = (to_pointed - unit_key * to_strength) * key_scale
+            to_key = (to_pointed - unit_key * to_strength) * (key_scale * _softplus(raw_strength))
             tl.store(to_interfaces + head * WIDTH + column, to_key, mask=in_width)
-            # The slope of softplus(x) is sigmoid(x); that of y = sigmoid(x) is y (1 - y).
-            to_positive = to_interfaces + POSITIVE + head
-            tl.store(to_positive, to_strength * tl.sigmoid(raw_strength))
-            tl.store(to_positive + HEADS, to_sharpness * tl.sigmoid(raw_sharpness))
-            tl.store(to_interfaces + UNIT + head, to_gate * gate * (1 - gate))
-        to_memory -= radial[:, None] * memory
+            to_strength = to_strength * tl.sigmoid(raw_strength)
+            tl.store(to_interfaces + POSITIVE + head, to_strength)
         tl.debug_barrier()
 
         # LSTM: c_t = f c + i g and h = o tanh(c_t).
@@ -447,7 +514,7 @@ def backward(
         forget = tl.load(kept + HIDDEN, mask=in_hidden, other=0.0)
         candidate = tl.load(kept + 2 * HIDDEN, mask=in_hidden, other=0.0)
         leave = tl.load(kept + 3 * HIDDEN, mask=in_hidden, other=0.0)
-        kept = cells + (row * (steps + 1) + step) * HIDDEN + unit
+        kept = cells + before * HIDDEN + unit
         cell = tl.load(kept, mask=in_hidden, other=0.0)
         squashed = _tanh(tl.load(kept + HIDDEN, mask=in_hidden, other=0.0))
         to_cell += to_hidden * leave * (1 - squashed * squashed)
@@ -465,5 +532,8 @@ def backward(
         tl.store(feature_gradient + entry, earlier, mask=entry < FEATURE)
         tl.debug_barrier()
 
-    tl.store(memory_gradient + row * SLOTS * WIDTH + place, to_memory, mask=in_memory)
+    if IN_REGISTERS:
+        place = tile[:, None] * WIDTH + column[None, :]
+        inside = (tile < SLOTS)[:, None] & in_width[None, :]
+        tl.store(memory_gradient + place, to_memory, mask=inside)
     tl.store(cell_gradient + row * HIDDEN + unit, to_cell, mask=in_hidden)

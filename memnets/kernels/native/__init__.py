@@ -1,0 +1,1 @@
+"""Whole runs of a controller on a memory in C++, on the CPU."""

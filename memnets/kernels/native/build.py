@@ -185,7 +185,9 @@ def _compile(command: Sequence[str], start: float) -> None:
     """
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         try:
-            running = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+            running = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            )
         except OSError as error:
             raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
         try:

@@ -23,22 +23,19 @@ from memnets.cells.recurrent import LSTM, LSTMState
 from memnets.core import MemoryAccess
 from memnets.kernels.ntm import NTMKernel, kernel
 from memnets.kernels.parts import differentiable, unrecorded
-from memnets.kernels.steps import LSTMWeights, _plain_run
+from memnets.kernels.steps import LSTMWeights, plain_run
 from memnets.memories.ntm import NTM, NTMLayout, NTMState
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["MOST_BYTES", "interpreted", "unroll", "why_not"]
+__all__ = ["interpreted", "unroll", "why_not"]
 
 Tensors = tuple[Tensor, ...]
 
-#: Largest memory of a row, its slots and widths rounded up to powers of two. The registers of a
-#: GPU's multiprocessor, 256 KiB, hold it once, beside all else.
-MOST_BYTES = 128 * 1024
-
-#: Most cells of the LSTM, and most heads. More would be right, but slow to compile and to run.
-MOST_CELLS, MOST_HEADS = 256, 8
+#: Most slots, width of a slot, cells of the LSTM, and heads. More would be right, but slow to
+#: compile and to run.
+MOST_SLOTS, MOST_WIDTH, MOST_CELLS, MOST_HEADS = 4096, 128, 256, 8
 
 
 def interpreted() -> bool:
@@ -74,7 +71,6 @@ class _Launch(NamedTuple):
     def run(self, function: Any, rows: int, *arguments: Any, **constants: Any) -> None:
         """Start a kernel with a program for each row."""
         # One stage: the barriers between stores and loads leave nothing to overlap.
-        # Without fusion into multiply-adds two machines would agree more, but slower.
         function[(rows,)](
             *arguments, **constants, **self.constants, num_warps=self.warps, num_stages=1
         )
@@ -124,7 +120,7 @@ def _plain(
     *weights, inputs, feature, cell, memory, heads = given
     features = []
     for number, step in enumerate(inputs.split(1, 1)):
-        output, *state = _plain_run(access, kernel, *weights, step, feature, cell, memory, heads)  # type: ignore[arg-type]
+        output, *state = plain_run(access, kernel, *weights, step, feature, cell, memory, heads)  # type: ignore[arg-type]
         output = output.squeeze(1)
         if lengths is not None:
             taken = (number < lengths).view(-1, 1)
@@ -324,7 +320,8 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
         and controller.hidden_size <= MOST_CELLS
         and type(access) is NTM
         and access.read_heads + access.write_heads <= MOST_HEADS
-        and _bytes(access.layout, state.access.weights) <= MOST_BYTES
+        and access.width <= MOST_WIDTH
+        and state.access.memory.shape[1] <= MOST_SLOTS
         and kernel(access) is not None
         and inputs.shape[0] > 0
         and inputs.shape[1] > 0
@@ -333,13 +330,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     )
 
 
-def _bytes(layout: NTMLayout, weights: Tensor) -> int:
-    """Size of the memory of a row in registers."""
-    slots = _power_of_two(weights.shape[2])
-    return slots * max(4, _power_of_two(layout.width)) * weights.element_size()
-
-
-@fast.twin(Loop, "unroll", fits=_fits)
+@fast.twin(Loop, "unroll", fits=_fits, name="triton", why_not=why_not)
 def unroll(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
 ) -> tuple[Tensor, LoopState]:

@@ -384,9 +384,7 @@ def backward(
                 to_add += writing[:, None] * to_memory
                 to_erase += writing[:, None] * product
                 to_writing = tl.sum(to_memory * add[None, :] - product * erase[None, :], 1)
-                tl.store(
-                    weights_scratch + (READS + head) * SLOTS + some, to_writing, mask=in_some
-                )
+                tl.store(weights_scratch + (READS + head) * SLOTS + some, to_writing, mask=in_some)
                 if head == WRITES - 1:
                     for other in tl.static_range(WRITES):
                         others = of_heads + (READS + other) * SLOTS + some

@@ -120,7 +120,7 @@ def _plain(
     *weights, inputs, feature, cell, memory, heads = given
     features = []
     for number, step in enumerate(inputs.split(1, 1)):
-        output, *state = plain_run(access, kernel, *weights, step, feature, cell, memory, heads)  # type: ignore[arg-type]
+        output, *state = plain_run(access, kernel, *weights, step, feature, cell, memory, heads)
         output = output.squeeze(1)
         if lengths is not None:
             taken = (number < lengths).view(-1, 1)
@@ -183,10 +183,7 @@ class _Run(torch.autograd.Function):
         from_feature = torch.cat([from_hidden, from_read], 1)
         inputs = inputs.flatten(0, 1)
         of_inputs = torch.addmm(input_bias + hidden_bias, inputs, from_x.t())
-        if noise is None:
-            of_interface = interface_bias
-        else:
-            of_interface = interface_bias + noise
+        of_interface = interface_bias if noise is None else interface_bias + noise
         interface_weight = interface_weight.contiguous()
 
         def places(count: int, *sizes: int, first: Tensor | None = None) -> Tensor:

@@ -298,7 +298,7 @@ Tensors forward(std::string controller, std::string memory, at::IntArrayRef layo
 
 Tensors backward(std::string controller, std::string memory, at::IntArrayRef layout,
                  at::ArrayRef<double> settings, at::TensorList weights,
-                 const c10::optional<at::Tensor>& mask, at::TensorList saved, at::TensorList access,
+                 const c10::optional<at::Tensor>& mask, at::TensorList saved,
                  const at::Tensor& gradient, at::TensorList state_gradient, bool of_inputs) {
   const Machine machine{controller, memory, layout, settings, weights};
   return gradient.scalar_type() == at::kFloat

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from memnets.core import MemoryAccess
 from memnets.kernels.parts import constant, differentiable, unrecorded
 
-__all__ = ["KERNELS", "LSTMWeights", "StepKernel", "kernel_of", "plain_run", "plain_step", "run", "step"]
+__all__ = [
+    "KERNELS",
+    "LSTMWeights",
+    "StepKernel",
+    "kernel_of",
+    "plain_run",
+    "plain_step",
+    "run",
+    "step",
+]
 
 Tensors = tuple[Tensor, ...]
 

@@ -16,7 +16,7 @@ from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.cells import GRU, LSTM, FeedForward, Loop
 from memnets.core import Cell, Memory, map_state
-from memnets.kernels import native
+from memnets.kernels import native, triton
 from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
 from memnets.normalizers import ScalableSoftmax
@@ -126,6 +126,12 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
         unrolled(sharp),
     ],
+    (Loop, "unroll", "Triton"): [
+        unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
+        unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
+        unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
+        unrolled(sharp),
+    ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
         reading(partial(Content, ScaledDot())),
@@ -156,6 +162,14 @@ def skip_what_is_missing(twin):
     reason = twin.why_not()
     if reason is not None:
         pytest.skip(f"the twin of {title(twin)} cannot run here: {reason}")
+
+
+def placed(twin, made):
+    """A part and arguments where the twin takes them: those in Triton run on a GPU alone."""
+    if twin.name != "Triton" or triton.interpreted():
+        return made
+    part, arguments = made
+    return part.cuda(), map_state(torch.Tensor.cuda, arguments)
 
 
 def alone(twin):
@@ -196,7 +210,7 @@ def check_twin(twin, example, draw):
     seed = draw(testing.seeds())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        part, arguments = example(draw)
+        part, arguments = placed(twin, example(draw))
         arguments = map_state(differentiable, arguments)
         sources = sources_of(part, arguments)
         with alone(twin):
@@ -238,7 +252,7 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
     @given(data=st.data())
     def run(data):
         for example in examples_of(twin):
-            part, arguments = example(data.draw)
+            part, arguments = placed(twin, example(data.draw))
             before = len(calls)
             asked(part, twin.method, arguments)
             assert len(calls) == before + 1, f"{title(twin)} does not ask for its twin"

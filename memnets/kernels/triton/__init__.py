@@ -63,17 +63,18 @@ class _Launch(NamedTuple):
     Attributes:
         constants: numbers that are known when the kernel is compiled.
         warps: warps of 32 threads that share a row.
+        registers: most registers of a thread; ``None`` = as many as the compiler wants.
     """
 
     constants: dict[str, Any]
     warps: int
+    registers: int | None = None
 
     def run(self, function: Any, rows: int, *arguments: Any, **constants: Any) -> None:
         """Start a kernel with a program for each row."""
         # One stage: the barriers between stores and loads leave nothing to overlap.
-        function[(rows,)](
-            *arguments, **constants, **self.constants, num_warps=self.warps, num_stages=1
-        )
+        options = {"num_warps": self.warps, "num_stages": 1, "maxnreg": self.registers}
+        function[(rows,)](*arguments, **constants, **self.constants, **options)
 
 
 def _launch(layout: NTMLayout, epsilon: float, hidden: int, slots: int, like: Tensor) -> _Launch:
@@ -327,7 +328,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     )
 
 
-@fast.twin(Loop, "unroll", fits=_fits, name="triton", why_not=why_not)
+@fast.twin(Loop, "unroll", fits=_fits, name="Triton", why_not=why_not)
 def unroll(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
 ) -> tuple[Tensor, LoopState]:

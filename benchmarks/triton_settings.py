@@ -9,6 +9,7 @@ others give on yours: milliseconds of a forward and a backward pass, the median 
 import argparse
 import itertools
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -44,6 +45,22 @@ def milliseconds(loop: Loop, inputs: torch.Tensor) -> float:
     return sorted(times[3:])[10]
 
 
+def altered(warps: int, columns: int, numbers: int, registers: int | None) -> Any:
+    """A context in which the kernels are launched with other settings."""
+    own, tile_of = kernels._launch, kernels._tile
+
+    def launch(*arguments: Any) -> Any:
+        constants = dict(own(*arguments).constants)
+        tile = numbers * 32 * warps // constants["WIDTH_BLOCK"]
+        constants["SLOT_TILE"] = min(constants["SLOT_BLOCK"], tile)
+        return kernels._Launch(constants, warps, registers)
+
+    def tile(block: int, launched: Any) -> int:
+        return min(columns, tile_of(block, launched))
+
+    return mock.patch.multiple(kernels, _launch=launch, _tile=tile)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 128, 1024])
@@ -53,25 +70,14 @@ def main() -> None:
     if not torch.cuda.is_available():
         parser.error("no GPU")
     print(torch.cuda.get_device_name(), "torch", torch.__version__, f"T {options.steps}")
-    own, tile_of = kernels._launch, kernels._tile
-    for slots, (warps, columns, numbers, registers) in itertools.product(options.slots, SETTINGS):
-
-        def launch(*arguments):
-            made = own(*arguments)
-            constants = dict(made.constants)
-            tile = numbers * 32 * warps // constants["WIDTH_BLOCK"]
-            constants["SLOT_TILE"] = min(constants["SLOT_BLOCK"], tile)
-            return kernels._Launch(constants, warps, registers)
-
-        def tile(block, launched):
-            return min(columns, tile_of(block, launched))
-
+    for slots, setting in itertools.product(options.slots, SETTINGS):
         loop = Loop(9, partial(LSTM, hidden_size=100), NTM(slots=slots, width=20)).cuda()
-        with mock.patch.multiple(kernels, _launch=launch, _tile=tile):
+        with altered(*setting):
             times = [
                 milliseconds(loop, torch.randn(batch, options.steps, 9, device="cuda"))
                 for batch in options.batch
             ]
+        warps, columns, numbers, registers = setting
         row = "  ".join(
             f"B {batch}: {time:7.2f} ms" for batch, time in zip(options.batch, times, strict=True)
         )

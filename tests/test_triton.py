@@ -118,9 +118,8 @@ def check(loop, batch=2, steps=3, masked=False):
     [
         ({}, {}),
         ({"width": 1, "slots": 4}, {"batch": 1, "steps": 1}),
-        ({"read_heads": 2, "width": 5, "shift_range": 5}, {}),
-        ({"write_heads": 2, "shift_range": 1, "least_sharpness": 1.2}, {"steps": 2}),
-        ({"read_heads": 2, "write_heads": 3, "noise": 0.1, "hidden": 5}, {"steps": 2}),
+        ({"read_heads": 2, "width": 5, "shift_range": 5}, {"batch": 1}),
+        ({"write_heads": 3, "noise": 0.1, "shift_range": 1, "hidden": 5}, {"steps": 2}),
         ({"noise": 0.1}, {"batch": 4, "masked": True}),
         # Gates close, and weights vanish.
         ({"scale": 30.0, "slots": 9, "least_sharpness": 2.0}, {}),
@@ -132,8 +131,7 @@ def test_a_run_is_its_definition(settings, sizes):
 
 
 @running
-@pytest.mark.parametrize("settings", [{}, {"read_heads": 2, "write_heads": 2}], ids=str)
-def test_a_memory_of_several_tiles(settings):
+def test_a_memory_of_several_tiles():
     launch = kernels._launch
 
     def tiled(*arguments):
@@ -142,7 +140,7 @@ def test_a_memory_of_several_tiles(settings):
         return launched
 
     with mock.patch.object(kernels, "_launch", tiled):
-        check(made(slots=11, **settings), steps=2)
+        check(made(slots=11, read_heads=2, write_heads=2), batch=1)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ CPU: very slowly, to test them without a GPU.
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,11 +45,25 @@ def interpreted() -> bool:
 
 
 def why_not() -> str | None:
-    """Why this twin cannot run on this machine; ``None`` if it can."""
+    """Why this twin cannot run in this process; ``None`` if it can."""
     if find_spec("triton") is None:
         return "Triton is not installed"
-    if not (interpreted() or torch.cuda.is_available()):
-        return "no GPU"
+    if interpreted():
+        return None
+    return _failure() if torch.cuda.is_available() else "no GPU"
+
+
+@cache
+def _failure() -> str | None:
+    """Why Triton does not work on this GPU: it is too old, or Triton finds no C compiler."""
+    place = torch.zeros(1, dtype=torch.int32, device="cuda")
+    try:
+        _compiled().trial[(1,)](place)
+        torch.cuda.synchronize()
+    # Triton raises errors of many kinds here. The definition can do without it.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        return f"Triton does not work here: {reason or type(error).__name__}"
     return None
 
 
@@ -74,7 +89,9 @@ class _Launch(NamedTuple):
         """Start a kernel with a program for each row."""
         # One stage: the barriers between stores and loads leave nothing to overlap.
         options = {"num_warps": self.warps, "num_stages": 1, "maxnreg": self.registers}
-        function[(rows,)](*arguments, **constants, **self.constants, **options)
+        # Triton starts kernels on the current device, which need not be that of the tensors.
+        with torch.cuda.device_of(arguments[0]):
+            function[(rows,)](*arguments, **constants, **self.constants, **options)
 
 
 def _launch(layout: NTMLayout, epsilon: float, hidden: int, slots: int, like: Tensor) -> _Launch:

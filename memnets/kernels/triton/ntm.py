@@ -10,10 +10,18 @@ stands a barrier, since other threads load it than have stored it. A place that 
 the next step has such a barrier on both sides, or there are two places in turn.
 
 This module imports Triton; :mod:`memnets.kernels.triton` imports it at the first run.
+
+Constants are in capital letters. ``MASKED``: rows have lengths of their own. ``NOISE``: the bias of
+the interface differs from step to step. ``RECORD``: what the backward pass needs is kept.
+``HIDDEN``: C, cells of the LSTM. ``READS``, ``WRITES``: heads, H of them. ``SLOTS``: N. ``WIDTH``:
+W. ``SHIFT``: S, the size of the shift kernel. ``EPSILON``: of the cosine. ``LEAST``: lower bound of
+the sharpness. ``TINY``: the smallest number before a logarithm. A ``_BLOCK`` is a size rounded up
+to a power of two, as Triton needs it, for one load. ``SLOT_TILE``: slots that are in registers at
+once; if it is all of them, the memory stays there. ``TILE``: columns of a product's matrix, or rows
+where it is transposed, that are loaded at once.
 """
 
-# Triton reads the source of these functions: no annotations of types but ``tl.constexpr``, and
-# capital letters for what is known when they are compiled.
+# Triton reads the source of these functions: no annotations of types but ``tl.constexpr``.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -21,7 +29,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "trial"]
+
+
+@triton.jit
+def trial(place):
+    """Write a number, to see whether Triton works here."""
+    tl.store(place, 1)
 
 
 @triton.jit
@@ -85,7 +99,7 @@ def _shares(raw, SHIFT: tl.constexpr, SHIFT_BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["steps"])
-def forward(
+def forward(  # noqa: D417 - the module documents the constants
     of_inputs, of_interface, from_feature, to_interface, lengths, features, cells, gates,
     interfaces, memories, weights, contents, scores, scales, steps,
     MASKED: tl.constexpr, NOISE: tl.constexpr, RECORD: tl.constexpr, HIDDEN: tl.constexpr,
@@ -95,7 +109,7 @@ def forward(
     SLOT_TILE: tl.constexpr, WIDTH_BLOCK: tl.constexpr, SHIFT_BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """Take all steps of one row. Letters: C hidden cells, F = C + R W, P width of the interface.
+    """Take all steps of one row. F = C + R W is the width of ``[h, r]``, P that of the interface.
 
     Tensors of steps have T places, and tensors of states T + 1, the given state first. Without
     ``RECORD`` they have two places, which the steps use in turn.
@@ -273,7 +287,7 @@ def forward(
 
 
 @triton.jit(do_not_specialize=["steps"])
-def backward(
+def backward(  # noqa: D417 - the module documents the constants
     from_feature, to_interface, lengths, cells, gates, interfaces, memories, weights, contents,
     scores, scales, features_gradient, feature_gradient, cell_gradient, memory_gradient,
     weights_gradient, gates_gradient, interface_gradient, weights_scratch, scores_scratch, steps,

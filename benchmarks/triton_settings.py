@@ -64,13 +64,13 @@ def errors(slots: int, batch: int, steps: int) -> str:
         gradients = torch.autograd.grad(total, sources)
         values = outputs, state.access.memory, state.access.weights, state.controller.cell[0]
         found.append([[one.detach().double() for one in same] for same in (values, gradients)])
-    exact, ours, plain = found
-    far = [
-        [max(map(distance, *pair)) for pair in zip(one, exact, strict=True)]
-        for one in (ours, plain)
-    ]
-    return "values {:.0e} (definition {:.0e}), gradients {:.0e} (definition {:.0e})".format(
-        far[0][0], far[1][0], far[0][1], far[1][1]
+    exact, *others = found
+    (values, slopes), (plain_values, plain_slopes) = (
+        [max(map(distance, *pair)) for pair in zip(one, exact, strict=True)] for one in others
+    )
+    return (
+        f"values {values:.0e} (definition {plain_values:.0e}), "
+        f"gradients {slopes:.0e} (definition {plain_slopes:.0e})"
     )
 
 

@@ -4,6 +4,8 @@ The interpreter must be switched on before anything imports Triton, so it has a 
 ``TRITON_INTERPRET=1 python -m pytest -n0 tests/test_triton.py``. The first test starts it.
 """
 
+import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -211,6 +213,113 @@ def test_a_planted_fault_is_found(kernel, message):
         pytest.raises(AssertionError, match=f"^{message}"),
     ):
         check(made(), batch=1, steps=2)
+
+
+class Places:
+    """Places in memory that the threads of a program share, between two barriers.
+
+    The interpreter runs the threads of a program in step. On a GPU they are not: a thread that
+    loads what another one stores needs a barrier between, and so does one that stores where another
+    one loads.
+    """
+
+    def __init__(self):
+        self.loaded, self.stored = {}, set()
+
+    def barrier(self):
+        self.loaded.clear()
+        self.stored.clear()
+
+    def load(self, places):
+        assert self.stored.isdisjoint(places), "a load of what other threads store"
+        self.loaded.update(dict.fromkeys(places, places))
+
+    def store(self, places):
+        assert self.stored.isdisjoint(places), "two stores at one place"
+        # Where a load and a store have the same places, each thread stores where itself loaded.
+        others = [place for place in places if self.loaded.get(place, places) != places]
+        assert not others, "a store where other threads load"
+        self.stored.update(places)
+
+
+def watched(places, barriers):
+    """A context in which the interpreter tells of loads, stores, and the given barriers."""
+    builder = type(interpreter().interpreter_builder)
+    load, store, run = builder.create_masked_load, builder.create_masked_store, kernels._Launch.run
+    count = itertools.count()
+
+    def chosen(pointers, mask):
+        return tuple(pointers.data[mask.data].flatten().tolist())
+
+    def loading(self, pointers, mask, *others):
+        places.load(chosen(pointers, mask))
+        return load(self, pointers, mask, *others)
+
+    def storing(self, pointers, value, mask, *others):
+        places.store(chosen(pointers, mask))
+        return store(self, pointers, value, mask, *others)
+
+    def running(*arguments, **constants):
+        places.barrier()
+        run(*arguments, **constants)
+        places.barrier()
+
+    def barrier(self):
+        if barriers(next(count)):
+            places.barrier()
+
+    stack = contextlib.ExitStack()
+    for owner, names in (
+        (builder, {"create_masked_load": loading, "create_masked_store": storing}),
+        (builder, {"create_barrier": barrier}),
+        (kernels._Launch, {"run": running}),
+    ):
+        stack.enter_context(mock.patch.multiple(owner, **names))
+    return stack
+
+
+def interpreter():
+    from triton.runtime import interpreter
+
+    return interpreter
+
+
+def a_run(tile, kept, **settings):
+    """One run of two steps of one row, with gradients or without."""
+    launch = kernels._launch
+
+    def tiled(*arguments):
+        launched = launch(*arguments)
+        return launched._replace(constants={**launched.constants, "SLOT_TILE": tile})
+
+    loop = made(slots=8, **settings)
+    (inputs, state), mask = given(loop, 1, 2)
+    with mock.patch.object(kernels, "_launch", tiled), torch.set_grad_enabled(kept):
+        result = asked(loop, inputs, state, mask)
+        if kept:
+            gradients(result, [inputs])
+
+
+interpreting = pytest.mark.skipif(not kernels.interpreted(), reason="watches the interpreter")
+
+
+@interpreting
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("tile", "heads"), [(8, 1), (4, 2)])
+def test_threads_share_places_across_barriers_alone(tile, heads, kept):
+    with watched(Places(), lambda number: True):
+        a_run(tile, kept, read_heads=heads, write_heads=heads)
+
+
+@interpreting
+@pytest.mark.parametrize("gone", [0, 4, 11, 14])
+def test_a_barrier_that_is_left_out_is_found(gone):
+    # Five barriers a step: numbers from 10 on are those of the two steps back.
+    with (
+        watched(Places(), lambda number: number != gone),
+        pytest.raises(interpreter().InterpreterError, match="other threads"),
+    ):
+        a_run(8, True)
 
 
 @running

@@ -56,6 +56,27 @@ def whole_numbers_of_float32():
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
+@pytest.fixture
+def with_triton() -> None:
+    """Lets Triton's twins run; without this, kernels need not be compiled."""
+    if not any(map(in_triton, fast.twins())):
+        pytest.skip("no twin in Triton")
+
+
+@pytest.fixture(autouse=True)
+def chosen_twins(request, monkeypatch):
+    if "with_triton" not in request.fixturenames:
+        fast.twins()  # loads them
+        chosen = {
+            key: [twin for twin in same if not in_triton(twin)] for key, same in fast._twins.items()
+        }
+        monkeypatch.setattr(fast, "_twins", chosen)
+
+
+def in_triton(twin):
+    return "triton" in twin.run.__module__
+
+
 class Rerun:
     """Stands for CUDA graphs in a trial on a CPU."""
 
@@ -287,27 +308,27 @@ def test_a_step_in_mixed_precision(name):
 
 # -- twins -----------------------------------------------------------------------------------------
 
-
-def loops():
-    for rows, slots, steps in ((2, 6, 3), (16, 128, 9)):
-        for masked in (False, True):
-            yield NTM(slots, 20), rows, steps, masked
-            yield DNC(slots, 20), rows, steps, masked
+SIZES = [(2, 6, 3), (16, 128, 9)]
 
 
-@pytest.mark.parametrize(
-    "case", list(loops()), ids=lambda case: f"{type(case[0]).__name__}, {case[1:]}"
-)
-def test_twins_are_their_definitions(case):
-    access, rows, steps, masked = case
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("memory", [NTM, DNC])
+def test_twins_are_their_definitions(memory, sizes, masked):
+    twin_is_definition(memory, *sizes, masked)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_twin_in_triton_is_its_definition(masked, with_triton):
+    twin_is_definition(NTM, *SIZES[1], masked)
+
+
+def twin_is_definition(memory, rows, slots, steps, masked):
     torch.manual_seed(0)
-    loop = Loop(9, partial(LSTM, hidden_size=30), access).to(DEVICE)
+    loop = Loop(9, partial(LSTM, hidden_size=30), memory(slots, 20)).to(DEVICE)
     inputs = torch.randn(rows, steps, 9, device=DEVICE)
-    mask = None
-    if masked:
-        mask = (
-            torch.arange(steps, device=DEVICE) < torch.arange(1, rows + 1, device=DEVICE)[:, None]
-        )
+    lengths = torch.arange(1, rows + 1, device=DEVICE)[:, None]
+    mask = torch.arange(steps, device=DEVICE) < lengths if masked else None
 
     def run():
         loop.zero_grad()
@@ -323,6 +344,13 @@ def test_twins_are_their_definitions(case):
     with fast.naive():
         expected = run()
     assert_near(result, expected, rtol=5e-3, atol=1e-3)
+
+
+def test_graphs_and_triton_together(with_triton):
+    batches = [moved(batch_for("LSTM, NTM", False, seed)) for seed in range(4)]
+    expected = trained_steps(made("LSTM, NTM"), batches, graphs=False)
+    result = trained_steps(made("LSTM, NTM"), batches, graphs=True)
+    assert_near(result, expected, rtol=2e-3, atol=1e-4)
 
 
 # -- fits ------------------------------------------------------------------------------------------

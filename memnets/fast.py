@@ -23,7 +23,7 @@ Values and gradients of a twin equal those of the definition. One law checks all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -140,23 +140,27 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         A function of the part and the arguments (of the arguments alone for a function), or
         ``None`` if the definition must run.
     """
-    key = part if method == "" else type(part)
-    candidates = _twins.get((key, method))
     # Most parts have no twin: for them, this lookup must be all that a step pays.
-    if candidates is None:
-        if not PROVIDERS:
-            return None
-        _load()
-        candidates = _twins.get((key, method))
-        if candidates is None:
-            return None
-    if not enabled():
+    candidates = _registered(part if method == "" else type(part), method)
+    if not candidates or not enabled():
         return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
         if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
     return None
+
+
+def _registered(part: Any, method: str) -> Sequence[Twin]:
+    """Twins of a method of a class, or of a function; the one to try first comes first."""
+    if PROVIDERS:
+        _load()
+    return _twins.get((part, method), ())
+
+
+# A graph takes the result as it is, for an import cannot be a part of one. The decorator
+# ``torch.compiler.assume_constant_result`` sets this mark too, but loads the compiler, for seconds.
+_registered._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _load() -> None:

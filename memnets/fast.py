@@ -23,7 +23,7 @@ Values and gradients of a twin equal those of the definition. One law checks all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -141,7 +141,8 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         ``None`` if the definition must run.
     """
     # Most parts have no twin: for them, this lookup must be all that a step pays.
-    candidates = _registered(part if method == "" else type(part), method)
+    _load()
+    candidates = _twins.get((part if method == "" else type(part), method))
     if not candidates or not enabled():
         return None
     own = arguments if method == "" else (part, *arguments)
@@ -151,22 +152,16 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
     return None
 
 
-def _registered(part: Any, method: str) -> Sequence[Twin]:
-    """Twins of a method of a class, or of a function; the one to try first comes first."""
-    if PROVIDERS:
-        _load()
-    return _twins.get((part, method), ())
-
-
-# A graph takes the result as it is, for an import cannot be a part of one. The decorator
-# ``torch.compiler.assume_constant_result`` sets this mark too, but loads the compiler, for seconds.
-_registered._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
 def _load() -> None:
     # Each provider is taken off the list first: its own import may call ``find`` again.
     while PROVIDERS:
         import_module(PROVIDERS.pop(0))
+
+
+# While a graph is made, this function runs, since an import cannot be a part of the graph. The
+# decorator ``torch.compiler.assume_constant_result`` sets the same mark, but takes seconds: it
+# loads the compiler.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _plain(arguments: Any) -> bool:

@@ -738,9 +738,7 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
         )
 
 
-def check_numbers(
-    right: Tensor, expected: str, found: Callable[[], str] | None = None
-) -> None:
+def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None = None) -> None:
     """Check what only the numbers in a tensor tell.
 
     Where Python may not look at them, the check becomes an operation: in a graph that is compiled,
@@ -759,7 +757,7 @@ def check_numbers(
         if not right:
             raise ValueError(expected if found is None else f"{expected}; got {found()}")
     elif torch.compiler.is_compiling() or not _batched(right):
-        torch._assert_async(right, expected)  # type: ignore[call-overload]
+        torch._assert_async(right, expected)
 
 
 def at_hand(tensor: Tensor) -> bool:

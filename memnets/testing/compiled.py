@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 __all__: list[str] = []
 
 
 def compiles() -> bool:
     """Whether ``torch.compile`` can read functions of this version of Python."""
-    import torch._dynamo  # not at the top: it takes seconds
+    from torch._dynamo.eval_frame import is_dynamo_supported  # not at the top: it takes seconds
 
-    return bool(torch._dynamo.is_dynamo_supported())
+    return bool(is_dynamo_supported())
 
 
-def in_one_graph(
-    function: Callable[..., Any], *arguments: Any, backend: str = "eager"
-) -> Any:
+def in_one_graph(function: Callable[..., Any], *arguments: Any, backend: str = "eager") -> Any:
     """Results of a function that ``torch.compile`` has made into one graph.
 
     Args:

@@ -757,7 +757,7 @@ def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None 
         if not right:
             raise ValueError(expected if found is None else f"{expected}; got {found()}")
     elif torch.compiler.is_compiling() or not _batched(right):
-        torch._assert_async(right, expected)  # type: ignore[call-overload]
+        torch._assert_async(right, expected)
 
 
 def at_hand(tensor: Tensor) -> bool:

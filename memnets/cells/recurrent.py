@@ -79,7 +79,7 @@ class _Network(nn.RNNBase):
         if state is None:
             zeros = inputs.new_zeros(self.num_layers, len(inputs), self.hidden_size)
             state = (zeros, zeros) if self.mode == "LSTM" else zeros
-        run = torch.lstm if self.mode == "LSTM" else torch.gru
+        run: Any = torch.lstm if self.mode == "LSTM" else torch.gru
         outputs, *last = run(
             inputs, state, self._flat_weights, True, self.num_layers, 0.0, self.training, False,
             True,

@@ -20,6 +20,7 @@ from memnets import fast, functional
 from memnets.batches import BEGIN, END, Batch
 from memnets.core import Addressing, Cell, Controller, MemoryAccess, Normalizer, map_state
 from memnets.testing import strategies
+from memnets.testing.compiled import compiles, in_one_graph
 from memnets.testing.laws import (
     LOW_PRECISION,
     Draw,
@@ -154,6 +155,39 @@ class _Recurrent(Subject):
     def parameters(self, draw: Draw) -> None:
         part = self.build()
         assert_reached(part, self.run(part, self.inputs(draw, batch=3, time=4)))
+
+    @law("torch.compile makes one graph of it, with the numbers and gradients of eager", examples=1)
+    def compiled(self, draw: Draw) -> None:
+        if not compiles():
+            self.skip("compiled", "torch.compile does not support this version of Python")
+            return
+        part = self.build(training=True)
+        # Leaves of the graph: of other tensors the compiler asks for what warns.
+        arguments = map_state(
+            lambda tensor: tensor.detach().clone().requires_grad_(tensor.is_floating_point()),
+            self.in_graph_arguments(draw, part),
+        )
+        # A copy, since training may change buffers.
+        plain = copy.deepcopy(part)
+        torch.manual_seed(0)
+        expected = self.in_graph(plain, *arguments)
+        torch.manual_seed(0)
+        result = in_one_graph(functools.partial(self.in_graph, part), *arguments)
+        assert_close(result, expected, "compiled and eager")
+        given = differentiated(list(arguments))
+        assert_close(
+            gradients(result, [*given, *part.parameters()]),
+            gradients(expected, [*given, *plain.parameters()]),
+            "gradient, compiled and eager",
+        )
+
+    @abstractmethod
+    def in_graph_arguments(self, draw: Draw, part: Any) -> tuple[Any, ...]:
+        """Draw the arguments of :meth:`in_graph` besides the part, structures of tensors."""
+
+    @abstractmethod
+    def in_graph(self, part: Any, *arguments: Any) -> Any:
+        """All that a user may want to compile of a part, its results as structures of tensors."""
 
     @law("the host never waits for a device", examples=1)
     def waiting(self, draw: Draw) -> None:
@@ -296,6 +330,16 @@ class _CellSubject(_Started, _Chunked):
     def step(self, part: Any, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         result: tuple[Tensor, Any] = part(inputs, state)
         return result
+
+    def in_graph_arguments(self, draw: Draw, part: Any) -> tuple[Any, ...]:
+        # Few steps: a graph holds each of them, and takes long to make.
+        return *self.inputs(draw, batch=2, time=2), torch.tensor([[True], [False]])
+
+    def in_graph(self, part: Any, *arguments: Any) -> Any:
+        # A first state, a step, then one that a sequence skips.
+        source, steps, mask = arguments
+        output, state = part.step(steps[:, 0], self.start(part, source))
+        return output, self.advance(part, steps[:, 1:], state, mask)
 
     def train(
         self,
@@ -790,6 +834,19 @@ class _ModelSubject(_Chunked):
 
     def advance(self, part: Model, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
         return part.decode(steps, state)
+
+    def in_graph_arguments(self, draw: Draw, part: Model) -> tuple[Any, ...]:
+        source = self.reading(draw, 2, 2)
+        sequences = _Sequences(source, self.following(draw, source, 2))
+        mask = torch.tensor([[True, True], [True, False]])
+        batch = Batch(*sequences, self._targets(part, sequences), None, mask)
+        with torch.no_grad():
+            return batch, part.encode(batch.source)
+
+    def in_graph(self, part: Model, *arguments: Any) -> Any:
+        # The loss of a batch, and a step of an answer.
+        batch, state = arguments
+        return part.loss(batch), part.decode(batch.inputs[:, :1], state)
 
     def train(
         self,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
 from memnets import decoding
@@ -134,6 +135,40 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         return masked_mean(
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
+
+    def compile(self, *arguments: Any, **named: Any) -> None:
+        """Compile the loss in place; arguments as for ``torch.compile``.
+
+        Training then runs compiled code, also within a Lightning trainer; answers, validation and
+        tests do not. A copy of the model is not compiled.
+
+        Raises:
+            ValueError: the model has ``tbptt_steps``.
+        """
+        self._compile(partial(torch.compile, *arguments, **named))
+
+    def _compile(self, compiler: Callable[[Any], Any]) -> None:
+        if self.tbptt_steps is not None:
+            raise ValueError(
+                "a compiled loss has one gradient, without cuts: tbptt_steps must be None; "
+                f"got {self.tbptt_steps}"
+            )
+        self.__dict__.pop("loss", None)  # of an earlier call
+        self.loss = compiler(self.loss)  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for a copy or a pickle, without compiled code, which belongs to this model."""
+        state = super().__getstate__()
+        state.pop("loss", None)
+        return state
+
+    def setup(self, stage: str) -> None:
+        """Compile the loss, and the loss alone, of a model that comes from ``torch.compile``."""
+        # Lightning would compile the whole steps, but what they log is no code for a compiler.
+        if self._compiler_ctx is not None:
+            compiler = self._compiler_ctx["dynamo_ctx"]
+            to_uncompiled(self)
+            self._compile(compiler)
 
     def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
         """Begin an answer for truncated back-propagation.

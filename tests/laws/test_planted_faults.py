@@ -60,6 +60,7 @@ FAST = "the fast path and the plain one agree"
 SOURCE = "padding of the source never changes a result"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 WAITING = "the host never waits for a device"
+COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +241,30 @@ def idles(part):
         self.idle = nn.Parameter(torch.ones(1))
 
     return idling
+
+
+def asks_for_a_number(part, method):
+    """Decides by a number in a tensor, which a graph does not know."""
+    return outputs(part, method, lambda self, output: output if output.sum() < 1e9 else -output)
+
+
+def another_number_in_a_graph(part, method):
+    return outputs(
+        part, method, lambda self, output: output * (1.01 if torch.compiler.is_compiling() else 1)
+    )
+
+
+def another_gradient_in_a_graph(part, method):
+    def twice(self, output):
+        return 2 * output - output.detach() if torch.compiler.is_compiling() else output
+
+    return outputs(part, method, twice)
+
+
+def in_graphs(part, method="forward"):
+    """Faults that a compiled part may have."""
+    kinds = (asks_for_a_number, another_number_in_a_graph, another_gradient_in_a_graph)
+    return [(COMPILED, kind(part, method)) for kind in kinds]
 
 
 def mixes(part, method="__call__"):
@@ -625,6 +650,7 @@ CONTROLLERS = [
     (CHOOSE, the_other_state),
     (CHOOSE, Growing),
     *general(Recurrent),
+    *in_graphs(Recurrent),
     (AUTOCAST, mixes(Recurrent, "forward")),
     (KEPT, state_kept_on_self),
     (IN_PLACE, overwrites(Recurrent)),
@@ -894,6 +920,7 @@ ACCESSES = [
     (INSIDE, ReadAtOnce),
     (SLOTS, RowsLearnt),
     *general(SmallNTM),
+    *in_graphs(SmallNTM),
     (AUTOCAST, mixes(SmallNTM)),
     (KEPT, memory_kept_on_self),
     (IN_PLACE, overwrites(SmallNTM)),
@@ -1120,6 +1147,7 @@ MODELS = [
     (DIFFERENCES, partial(Machine, controller_that_detaches)),
     (DIFFERENCES, source_detached),
     *general(Machine, "decode"),
+    *in_graphs(Machine, "decode"),
     (AUTOCAST, state_that_autocast_makes_coarse),
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),

@@ -130,6 +130,8 @@ def pytorch_ntm(size: int, length: int, slots: int, device: str) -> Run:
     from ntm.aio import EncapsulatedNTM
 
     model = EncapsulatedNTM(9, 8, HIDDEN, 1, 1, slots, WIDTH).to(device)
+    # Its first read vectors stand in a plain list, which ``to`` does not move.
+    model.ntm.init_r = [vector.to(device) for vector in model.ntm.init_r]
     optimizer = torch.optim.Adam(model.parameters())
     batch = batch_of(size, length, device)
     inputs, targets = batch.source.transpose(0, 1), batch.targets.transpose(0, 1)

@@ -112,7 +112,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.pad_lengths = pad_lengths
         # Training steps as graphs, and numbers on their way from the device, while a training runs.
         self._graphs: GraphedSteps | None = None
-        self._results = Results(self._check_finite)
+        self._results = Results(self._check_later)
         # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
@@ -312,12 +312,20 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         """Whether the host may ask for a number: on the CPU, or with a loss scaler, which asks."""
         return at_hand(tensor) or self._scaler() is not None
 
-    def _check_finite(self, step: int, loss: float, norm: float = 0.0) -> None:
+    def _check_finite(
+        self,
+        step: int,
+        loss: float,
+        norm: float = 0.0,
+        effect: str = "the step did not change the weights",
+    ) -> None:
         for name, value in (("loss", loss), ("norm of the gradient", norm)):
             if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the {name} became {value} at step {step}; the step did not change the weights"
-                )
+                raise TrainingDiverged(f"the {name} became {value} at step {step}; {effect}")
+
+    def _check_later(self, step: int, loss: float, norm: float = 0.0) -> None:
+        # By now the optimizer has taken the step, with the gradients of earlier steps alone.
+        self._check_finite(step, loss, norm, "its gradient counted as 0")
 
     @property
     def _log_interval(self) -> int:

@@ -170,7 +170,7 @@ def _weights(order: _Order, scores: Tensor) -> Tensor:
     """Weights ``[B, S]`` of scores, which are changed in place."""
     if order.closed is None or order.empty is None:
         return scores.softmax(-1)
-    return scores.masked_fill_(order.closed, -torch.inf).softmax(-1).masked_fill_(order.empty, 0.0)
+    return scores.masked_fill_(order.closed, -torch.inf).softmax(-1).masked_fill(order.empty, 0.0)
 
 
 def _run(order: _Order, given: _Given, recorded: bool) -> tuple[Tensor, Tensor, list[_Step]]:
@@ -280,9 +280,9 @@ class _Run(torch.autograd.Function):
     @staticmethod
     @differentiable
     def backward(ctx: Any, features_gradient: Tensor, state_gradient: Tensor) -> Any:
-        given = _Given(*ctx.saved_tensors[: ctx.given])
-        order, outputs = ctx.order, ctx.saved_tensors[ctx.given]
-        left = _Step(*ctx.saved_tensors[ctx.given + 1 :])
+        saved, order = ctx.saved_tensors, ctx.order
+        given, outputs = _Given(*saved[: ctx.given]), saved[ctx.given]
+        left = _Step(*saved[ctx.given + 1 :])
         steps, batch, size = left.before.shape
         width, values, keys = given.inputs.shape[-1], given.values, given.keys
         one = constant(1.0, keys.dtype, keys.device)

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -88,8 +89,8 @@ struct Machine {
 
 template <typename scalar>
 Tensors forward_of(const Machine& machine, const at::Tensor& given,
-                   const c10::optional<at::Tensor>& given_mask,
-                   const c10::optional<at::Tensor>& noise, at::TensorList state, bool recorded) {
+                   const std::optional<at::Tensor>& given_mask,
+                   const std::optional<at::Tensor>& noise, at::TensorList state, bool recorded) {
   const int64_t first = machine.state_tensors();
   const at::Tensor &read = state[first], &to_interface = machine.to_interface();
   const Tensors access = state.slice(first + 1).vec();
@@ -117,8 +118,8 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   }
   features.select(0, 0).narrow(1, h, sizes.read).copy_(read);
   const at::Tensor outputs = at::empty({B, T, F}, options);
-  const at::Tensor states = at::empty({sizes.state_count(), B, S}, options);
-  const at::Tensor kept = at::empty({sizes.kept_count(), B, K}, options);
+  const at::Tensor states = room({sizes.state_count(), B, S}, options);
+  const at::Tensor kept = room({sizes.kept_count(), B, K}, options);
   Tensors last;
   for (const at::Tensor& one : access) last.push_back(at::empty_like(one));
 
@@ -188,7 +189,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
 }
 
 template <typename scalar>
-Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& given_mask,
+Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& given_mask,
                     at::TensorList saved, const at::Tensor& gradient,
                     at::TensorList state_gradient, bool of_inputs) {
   const at::Tensor &inputs = saved[0], &features = saved[1], &states = saved[2], &kept = saved[3];
@@ -288,7 +289,7 @@ Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& giv
 
 Tensors forward(std::string controller, std::string memory, at::IntArrayRef layout,
                 at::ArrayRef<double> settings, at::TensorList weights, const at::Tensor& inputs,
-                const c10::optional<at::Tensor>& mask, const c10::optional<at::Tensor>& noise,
+                const std::optional<at::Tensor>& mask, const std::optional<at::Tensor>& noise,
                 at::TensorList state, bool recorded) {
   const Machine machine{controller, memory, layout, settings, weights};
   return inputs.scalar_type() == at::kFloat
@@ -298,7 +299,7 @@ Tensors forward(std::string controller, std::string memory, at::IntArrayRef layo
 
 Tensors backward(std::string controller, std::string memory, at::IntArrayRef layout,
                  at::ArrayRef<double> settings, at::TensorList weights,
-                 const c10::optional<at::Tensor>& mask, at::TensorList saved,
+                 const std::optional<at::Tensor>& mask, at::TensorList saved,
                  const at::Tensor& gradient, at::TensorList state_gradient, bool of_inputs) {
   const Machine machine{controller, memory, layout, settings, weights};
   return gradient.scalar_type() == at::kFloat

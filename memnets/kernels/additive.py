@@ -116,31 +116,35 @@ def _of_sums(query: Tensor, keys: Tensor, room: Tensor) -> Tensor:
     return torch.add(query, keys, out=room).sigmoid_()
 
 
-def _prepared(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, _Sigmoids]:
-    """Queries and keys in the form of which a function makes the sigmoids, and the function."""
+def _small(query: Tensor, keys: Tensor) -> bool:
+    """Whether the exponentials of all entries are finite and not 0."""
     largest = _LARGEST[query.dtype]
-    # A number that is not finite fails this too.
-    if query.abs().amax() <= largest and keys.abs().amax() <= largest:
-        return query.mul(-2).exp_(), keys.mul(-2).exp_(), _of_exponentials
-    return 2 * query, 2 * keys, _of_sums
+    # NaN is not between the two.
+    return all(
+        bool((-largest <= least) & (most <= largest))
+        for least, most in (query.aminmax(), keys.aminmax())
+    )
 
 
 def _made(
-    query: Tensor, keys: Tensor, direction: Tensor, rooms: int
+    query: Tensor, keys: Tensor, small: bool, rooms: int
 ) -> Iterator[tuple[slice, slice, Tensor, list[Tensor]]]:
     """Make all sigmoids, block by block.
 
     Args:
         query: ``[B, Q, K]``.
         keys: ``[B, N, K]``.
-        direction: v, ``[K]``.
+        small: the result of :func:`_small`.
         rooms: number of further tensors that the caller needs for a block.
 
     Yields:
         Rows and queries of a block; its sigmoids, ``[b, t, N, K]``; and tensors of the same shape.
     """
     (rows, queries, width), slots = query.shape, keys.shape[1]
-    query, keys, sigmoids = _prepared(query, keys)
+    if small:
+        query, keys, sigmoids = query.mul(-2).exp_(), keys.mul(-2).exp_(), _of_exponentials
+    else:
+        query, keys, sigmoids = 2 * query, 2 * keys, _of_sums
     # The same buffers serve all blocks, so that they stay in the cache. The first block is the
     # largest; only the last of a row or of the batch may be smaller.
     first, columns = next(_blocks(rows, queries, slots * width))
@@ -159,9 +163,9 @@ class _Additive(torch.autograd.Function):
     @unrecorded
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
-        ctx.given, ctx.plain = 3, _definition
+        ctx.given, ctx.plain, ctx.small = 3, _definition, _small(query, keys)
         scores = query.new_empty(*query.shape[:2], keys.shape[1])
-        for row, column, block, _ in _made(query, keys, direction, 0):
+        for row, column, block, _ in _made(query, keys, ctx.small, 0):
             torch.mv(block.view(-1, len(direction)), direction, out=scores[row, column].view(-1))
         # v . (2 s - 1) = 2 v . s - sum v.
         return scores.mul_(2).sub_(direction.sum())
@@ -175,7 +179,7 @@ class _Additive(torch.autograd.Function):
         grad_query, grad_keys = torch.empty_like(query), torch.zeros_like(keys)
         # d/dv of 2 v . s - sum v: the second term is the same for all pairs.
         grad_direction = -grad.sum().expand(width).clone()
-        for row, column, block, (slope,) in _made(query, keys, direction, 1):
+        for row, column, block, (slope,) in _made(query, keys, ctx.small, 1):
             part = grad[row, column]
             grad_direction.addmv_(block.view(-1, width).T, part.reshape(-1), alpha=2)
             # The slope of s is s (1 - s) = s - s^2.

@@ -14,6 +14,8 @@ exponential of its own. The results differ from those of the definition by round
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,6 +67,35 @@ def _definition(query: Tensor, keys: Tensor, direction: Tensor) -> tuple[Tensor]
     return (functional.additive_scores(query, keys, direction),)
 
 
+class _Room(threading.local):
+    """Room for the pairs of one step, which the steps of a run share, for each thread.
+
+    The nodes of the graph hold the room, and here is a weak reference alone: it lasts as long as
+    the run. A tensor of its own for each step of a memory that grows would be larger each time, and
+    leave a hole in main memory that no later one fits into: T^2 in all.
+    """
+
+    def __init__(self) -> None:
+        self.last: Callable[[], Tensor | None] = lambda: None
+
+    def take(self, keys: Tensor) -> Tensor:
+        """A tensor of at least as many numbers as the keys, with any content."""
+        room = self.last()
+        fits = room is not None and room.dtype == keys.dtype and len(room) >= keys.numel()
+        if room is None or not fits:
+            room = keys.new_empty(1 << (keys.numel() - 1).bit_length())
+            self.last = weakref.ref(room)
+        return room
+
+
+_room = _Room()
+
+
+def _pairs(query: Tensor, keys: Tensor, room: Tensor) -> Tensor:
+    """``tanh(q + k)``, ``[B, 1, K], [B, N, K] -> [B, N, K]``, in a room that is large enough."""
+    return torch.add(keys, query, out=room[: keys.numel()].view(keys.shape)).tanh_()
+
+
 class _OneQuery(torch.autograd.Function):
     """Scores ``[B, 1, N]`` of one query for each memory."""
 
@@ -72,15 +103,15 @@ class _OneQuery(torch.autograd.Function):
     @unrecorded
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
-        ctx.given, ctx.plain = 3, _definition
-        pairs = torch.add(keys, query).tanh_()
+        ctx.given, ctx.plain, ctx.room = 3, _definition, _room.take(keys)
+        pairs = _pairs(query, keys, ctx.room)
         return torch.mv(pairs.view(-1, len(direction)), direction).view(len(keys), 1, -1)
 
     @staticmethod
     @differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, direction = ctx.saved_tensors
-        pairs = torch.add(keys, query).tanh_()
+        pairs = _pairs(query, keys, _room.take(keys))
         direction_gradient = torch.mv(pairs.view(-1, len(direction)).t(), gradient.reshape(-1))
         # The slope of tanh x is 1 - tanh^2 x; PyTorch's own kernel multiplies it by v too.
         slope = torch.ops.aten.tanh_backward(direction.expand_as(pairs), pairs)

@@ -21,7 +21,7 @@ from pathlib import Path
 from against_revision import HERE, checkout, worker
 
 WORKER = '''
-import os, re, sys, time
+import importlib, os, re, sys, time
 from functools import partial
 from pathlib import Path
 import torch
@@ -107,6 +107,9 @@ CASES = {
     "tape, read heads": (
         "H", HEADS, lambda size: looped(Tape(20, read_heads=size))(STEPS)),
 }
+
+# Loaded here, once, and not by each child.
+importlib.import_module("memnets.kernels")
 
 def high_water_mark():
     """Most bytes that this process ever held."""

@@ -55,6 +55,99 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
     torch.testing.assert_close(quick, plain, rtol=1e-10, atol=1e-10)
 
 
+def test_scores_of_large_entries_take_no_exponentials_of_them():
+    query, keys = torch.tensor([[[1000.0], [-1000.0]]]), torch.tensor([[[-999.5], [1000.0]]])
+    scores = additive.additive(query, keys, torch.ones(1))
+    torch.testing.assert_close(scores, torch.tanh(query + keys.mT))
+    # The largest that do take them, of both signs.
+    query, keys = torch.tensor([[[40.0], [-40.0]]]), torch.tensor([[[-39.5], [40.0], [39.5]]])
+    scores = additive.additive(query, keys, torch.ones(1))
+    torch.testing.assert_close(scores, torch.tanh(query + keys.mT))
+
+
+def grown(memory, count, start=0.0):
+    """The memory after each of ``count`` appends, one slot at a time."""
+    memories = [memory]
+    for number in range(count):
+        row = torch.full_like(memory[:, :1], start + number)
+        memories.append(functional.append(memories[-1], row))
+    return memories
+
+
+def storage(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
+def test_a_memory_that_grows_is_copied_a_few_times_alone():
+    memories = grown(torch.randn(2, 1, 3), 100)
+    assert len({storage(memory) for memory in memories[1:]}) <= 4
+    for number, memory in enumerate(memories):
+        assert memory.shape == (2, 1 + number, 3)
+        assert (memory[:, 1:] == torch.arange(number).view(-1, 1)).all()
+
+
+def test_two_continuations_of_one_memory_do_not_meet():
+    *_, trunk = grown(torch.randn(2, 1, 3), 20)
+    before = trunk.clone()
+    first, second = grown(trunk, 5, 100.0)[-1], grown(trunk, 5, 200.0)[-1]
+    assert storage(first) == storage(trunk) != storage(second)
+    for branch, start in ((first, 100.0), (second, 200.0)):
+        assert branch[:, :21].equal(before)
+        assert (branch[:, 21:] == start + torch.arange(5).view(-1, 1)).all()
+    assert trunk.equal(before)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda memory: memory[:1],
+        lambda memory: memory[:, :5],
+        lambda memory: memory[:, 5:],
+        lambda memory: memory[..., :2],
+        lambda memory: memory[[1, 0, 0]],
+        lambda memory: memory.transpose(0, 1),
+        lambda memory: memory.double(),
+        torch.clone,
+        torch.detach,
+    ],
+)
+def test_parts_of_a_memory_grow_apart_from_it(choose):
+    *_, memory = grown(torch.randn(2, 1, 3), 10)
+    before = memory.clone()
+    part = choose(memory)
+    row = torch.randn_like(part[:, :1])
+    expected = torch.cat([part, row], 1)
+    longer = functional.append(part, row)
+    assert longer.equal(expected)
+    assert memory.equal(before)
+    *_, other = grown(memory, 3, 100.0)
+    assert longer.equal(expected)
+    assert other[:, :11].equal(before)
+
+
+def test_a_memory_grows_in_inference_mode_and_out_of_it():
+    *_, memory = grown(torch.zeros(2, 1, 3), 4)
+    with torch.inference_mode():
+        *_, inside = grown(memory, 2, 4.0)
+    *_, outside = grown(inside, 2, 6.0)
+    assert (outside[:, 1:] == torch.arange(8).view(-1, 1)).all()
+
+
+def test_what_a_step_has_saved_is_right_after_later_steps():
+    start, row = torch.randn(2, 1, 3, requires_grad=True), torch.randn(2, 1, 3, requires_grad=True)
+
+    def run():
+        memory, total = start, 0.0
+        for _ in range(20):
+            memory = functional.append(memory, row * memory.square().mean(1, keepdim=True))
+            total = total + memory.pow(3).sum()
+        return torch.autograd.grad(total, [start, row])
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run())
+
+
 def test_blocks_cover_every_pair_once():
     for rows, queries, pairs in [(5, 3, 100), (7, 11, additive._BLOCK // 2), (2, 3, 10**6)]:
         seen = torch.zeros(rows, queries)

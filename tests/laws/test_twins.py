@@ -76,15 +76,18 @@ def holes(batch, steps):
     )
 
 
-def reading(make):
+def reading(make, width=3, heads=False):
     """A read of a memory, with a mask and without, under one of which a row is all closed."""
 
     def arguments(draw):
-        query, keys, values = draw(tensors((BATCH, 2, 4), (BATCH, 5, 4), (BATCH, 5, 3)))
+        query, keys, values = draw(tensors((BATCH, 2, 4), (BATCH, 5, 4), (BATCH, 5, width)))
         mask = draw(st.sampled_from([None, torch.ones(BATCH, 1, 5, dtype=torch.bool).tril(1)]))
         if mask is not None and draw(st.booleans()):
             mask = mask & (torch.arange(BATCH) > 0).view(BATCH, 1, 1)
-        return make().double(), (query, Memory(keys, values, mask), None)
+        memory = Memory(keys, values, mask)
+        if heads:
+            query, memory = map_state(lambda part: part.unsqueeze(1), (query, memory))
+        return make().double(), (query, memory, None)
 
     return arguments
 
@@ -92,6 +95,28 @@ def reading(make):
 def additive(draw):
     """Scores of all pairs; none of its arguments is a part."""
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
+
+
+def one_query(draw):
+    """Scores of one query for each memory."""
+    return functional.additive_scores, draw(tensors((BATCH, 1, 4), (BATCH, 5, 4), (4,)))
+
+
+def large_entries(draw):
+    """Scores of queries and keys so large that an exponential of them alone would overflow."""
+    query, keys, direction = draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
+    return functional.additive_scores, (query + 400, keys - 400, direction)
+
+
+def appended(draw):
+    """Slots to append to a memory that has been copied into a buffer."""
+    return functional.append, draw(tensors((BATCH, 5, 4), (BATCH, 2, 4)))
+
+
+def appended_in_place(draw):
+    """Slots to append to a memory that has room in its buffer."""
+    memory, row, more = draw(tensors((BATCH, 5, 4), (BATCH, 1, 4), (BATCH, 2, 4)))
+    return functional.append, (functional.append(memory, row), more)
 
 
 TWO_LAYERS = partial(LSTM, hidden_size=4, layers=2)
@@ -146,8 +171,11 @@ EXAMPLES = {
         reading(partial(Content, Dot())),
         reading(partial(Content, ScaledDot())),
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
+        reading(partial(Content, ScaledDot()), width=4),
+        reading(partial(Content, Dot()), width=4, heads=True),
     ],
-    (functional.additive_scores, "", "kernels.additive"): [additive],
+    (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
+    (functional.append, "", "kernels.append"): [appended, appended_in_place],
 }
 
 

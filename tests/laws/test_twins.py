@@ -17,6 +17,7 @@ from memnets.addressing import Content
 from memnets.cells import LSTM, Loop
 from memnets.core import Cell, Memory, map_state
 from memnets.memories import DNC, NTM
+from memnets.models import SNAIL
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot, ScaledDot
 from memnets.testing.laws import assert_close, differentiable, differentiated, gradients
@@ -76,6 +77,19 @@ def loop(access):
     return lambda: Loop(3, partial(LSTM, hidden_size=4), access())
 
 
+def continued(steps, answers, **settings):
+    """Answers of a SNAIL to a source, none of which sees another."""
+
+    def arguments(draw):
+        part = SNAIL(
+            3, 2, max_length=7, attentions=[(3, 2), (2, 4)], filters=3, **settings
+        ).double()
+        source, inputs = draw(tensors((BATCH, steps, 3), (BATCH, answers, 3)))
+        return part, (source, inputs, None)
+
+    return arguments
+
+
 #: A twin, by its part and method -> functions of ``draw`` that give the part, or the function that
 #: it stands for, and arguments that the twin takes.
 EXAMPLES = {
@@ -97,6 +111,12 @@ EXAMPLES = {
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
     ],
     (functional.additive_scores, ""): [additive],
+    (SNAIL, "continuations"): [
+        continued(5, 3),
+        continued(6, 1, likeness=2.0),
+        continued(1, 2, kernel_size=3),
+        continued(5, 2, kernel_size=1, width=4),
+    ],
 }
 
 

@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pairs import spread
+
 WORKER = '''
 import importlib, sys, time
 from functools import partial
@@ -136,10 +138,10 @@ def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
                 ask(process, name)
         pairs = [[ask(process, name) for process in processes] for _ in range(rounds)]
         mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-        ratios = [b / a for a, b in pairs]
+        ratio = spread(b / a for a, b in pairs)
         print(
-            f"| {name} | {other:.2f} | {mine:.2f} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} |",
+            f"| {name} | {other:.2f} | {mine:.2f} | {ratio.median:.2f} | "
+            f"{ratio.least:.2f} to {ratio.greatest:.2f} |",
             flush=True,
         )
     for process in processes:

@@ -6,6 +6,7 @@ work on the machine counts less.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 Step = Callable[[], object]
 
-#: Steps of each program before those that are timed.
+#: Rounds before those that are timed.
 WARM_UP = 2
 #: Seconds between two lines of progress.
 PATIENCE = 5.0
@@ -147,6 +148,7 @@ def turns(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
     told: Callable[[int], object] = lambda done: None,
+    warm_up: int = WARM_UP,
 ) -> dict[str, list[float]]:
     """Seconds of each program in each round, after some rounds to warm up.
 
@@ -156,8 +158,9 @@ def turns(
         rounds: number of rounds.
         clock: gives the present time in seconds.
         told: is called with the number of rounds so far, after each.
+        warm_up: number of rounds before those that are timed.
     """
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         for step in programs.values():
             step()
     times: dict[str, list[float]] = {name: [] for name in programs}
@@ -248,7 +251,12 @@ def run(doc: str, peer: Peer, cases: Cases) -> None:
     )
     parser.add_argument("--only", default="", help="a part of the names of the cases to time")
     parser.add_argument("--rounds", type=int, help="pairs for each case; each has its own number")
-    parser.add_argument("--record", type=Path, help="append a line of JSON for each case here")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        help="append a line of JSON for each case here; a case that is there already, of the same "
+        "code and on the same machine, is not timed again",
+    )
     given = parser.parse_args()
     if given.peer is None or not given.peer.is_dir():
         parser.error(
@@ -258,9 +266,14 @@ def run(doc: str, peer: Peer, cases: Cases) -> None:
     if another:
         say(another)
     sys.path.insert(0, str(given.peer / peer.inner))
-    version = peer.found(given.peer)
+    mark = {"script": Path(sys.argv[0]).stem, "version": peer.found(given.peer)}
+    mark["code"] = fingerprint(Path(sys.argv[0]))
+    known = [] if given.record is None else [row["name"] for row in recorded(given.record, mark)]
     for case in cases():
         if given.only not in case.name:
+            continue
+        if case.name in known:
+            say(f"{case.name}: known from {given.record}")
             continue
         if isinstance(case, LeftOut):
             print(f"{case.name}: left out, {case.why}", flush=True)
@@ -271,7 +284,31 @@ def run(doc: str, peer: Peer, cases: Cases) -> None:
             found = row._asdict()
         if given.record is not None:
             with given.record.open("a") as file:
-                print(json.dumps({**found, "version": version}), file=file)
+                print(json.dumps({**mark, **found}), file=file)
+
+
+def fingerprint(script: Path) -> str:
+    """Some letters that change with the code, the processor and PyTorch."""
+    root = Path(__file__).resolve().parent.parent
+    kinds = (".py", ".cpp", ".h", ".cu")
+    code = [
+        path
+        for folder in ("memnets", "tasks")
+        for path in sorted((root / folder).rglob("*"))
+        if path.suffix in kinds
+    ]
+    told = hashlib.sha256(f"{processor()[0]} {torch.__version__}".encode())
+    for path in (*code, Path(__file__), script):
+        told.update(path.read_bytes())
+    return told.hexdigest()[:12]
+
+
+def recorded(record: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of a record that have a mark, in their order."""
+    if not record.exists():
+        return []
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    return [line for line in lines if mark.items() <= line.items()]
 
 
 # -- steps -----------------------------------------------------------------------------------------

@@ -72,23 +72,35 @@ class Curves(NamedTuple):
 
 
 def padded(
-    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: type[np.generic] = np.int64
+    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]],
+    dtype: type[np.generic] = np.int64,
+    first: int | None = None,
+    last: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Stack sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
 
     Args:
         rows: B sequences, at least one, each ``[n, ...]``.
         dtype: type of the numbers in the result.
+        first: a token to put before each sequence of tokens, such as :data:`BEGIN`; ``None`` = no.
+        last: a token to put behind each sequence of tokens, such as :data:`END`; ``None`` = no.
 
     Returns:
         ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` without padding.
     """
     lengths = np.array([len(row) for row in rows])
-    inside = np.arange(lengths.max()) < lengths[:, None]
+    before = int(first is not None)
+    whole = lengths + before + int(last is not None)
+    place = np.arange(whole.max())
+    inside = place < whole[:, None]
     # All sequences in one assignment: a loop over rows is slow for large batches.
     steps = np.concatenate(rows)
     filled = np.full((*inside.shape, *steps.shape[1:]), PAD, dtype)
-    filled[inside] = steps
+    filled[(before <= place) & (place < lengths[:, None] + before)] = steps
+    if first is not None:
+        filled[:, 0] = first
+    if last is not None:
+        filled[np.arange(len(rows)), whole - 1] = last
     return torch.from_numpy(filled), None if inside.all() else torch.from_numpy(inside)
 
 

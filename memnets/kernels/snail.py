@@ -1,9 +1,11 @@
-"""A SNAIL on a source and the one step after it, as one node of the autograd graph.
+"""A SNAIL on a source and its answers, as one node of the autograd graph.
 
-The twin of :meth:`memnets.core.EncoderDecoder.continuations`. Nearly all of the time of a SNAIL
-goes into products with its weights, so this twin takes fewer and larger ones:
+The twin of :meth:`memnets.core.EncoderDecoder.logits`, where each answer sees those before it, and
+of :meth:`memnets.core.EncoderDecoder.continuations`, where no answer sees another. Nearly all of
+the time of a SNAIL goes into products with its weights, so that this twin takes fewer and larger
+ones:
 
-- The last block reads for the answers alone. Then nobody needs a key and a value of each step:
+- Of the last block the answers alone are needed. If they are few, no step needs a key and a value:
   ``q . (W x) = (W^T q) . x``, and the values' weights can wait until the steps are mixed. The
   products are of the size of the answers, not of the source.
 - A tap of a convolution is computed only of the steps that it reaches, not of padding.
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from memnets import fast
 from memnets.addressing import Content
+from memnets.batches import Batch
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain
 from memnets.cells.convolutions import DenseBlock, TCBlock
@@ -36,34 +39,29 @@ from memnets.normalizers import Softmax
 from memnets.precision import called_with
 from memnets.scores import ScaledDot
 
-__all__ = ["continuations"]
+__all__ = ["continuations", "logits"]
 
 
 class _Rows(NamedTuple):
-    """Rows of the features: steps of the source, then the answers, each for all sequences.
+    """Rows of the features: steps of a sequence, then the last one in several versions.
 
     Attributes:
         batch: B, the number of sequences.
-        steps: S, steps of the source.
-        answers: T, the number of answers, all of them steps of the time S.
+        steps: S, steps before the last one.
+        versions: T, the number of last steps, all of them at the time S.
     """
 
     batch: int
     steps: int
-    answers: int
-
-    @property
-    def source(self) -> int:
-        """Number of rows of the source."""
-        return self.batch * self.steps
+    versions: int
 
     def by_sequence(self, rows: Tensor) -> Tensor:
         """``[(S + T) B, W] -> [B, S + T, W]``, or a part of the rows; a view."""
         return rows.view(-1, self.batch, rows.shape[-1]).transpose(0, 1)
 
     def closed(self, device: torch.device) -> Tensor:
-        """Slots that a step must not see, bool ``[S + T, S + T]``: later steps, other answers."""
-        order = torch.arange(self.steps + self.answers, device=device)
+        """Slots that a step must not see, bool ``[S + T, S + T]``: later steps, other versions."""
+        order = torch.arange(self.steps + self.versions, device=device)
         time = order.clamp_max(self.steps)
         return (time >= time.unsqueeze(1)) & (order != order.unsqueeze(1))
 
@@ -98,7 +96,7 @@ class _Convolution:
         both = torch.addmm(bias, inputs, weight[:, -size:].t())
         for part, first, count in self._past(weight, rows):
             both[first : first + count].addmm_(inputs[:count], part.t())
-            # The first answer is among these rows; the others have the same past.
+            # The first version is among these rows; the others have the same past.
             others = both[first + count :]
             if len(others):
                 past = inputs[count - rows.batch : count] @ part.t()
@@ -109,8 +107,9 @@ class _Convolution:
         return (both,)
 
     def backward(
-        self, features: Tensor, gradient: Tensor, weight: Tensor, rows: _Rows, both: Tensor
+        self, features: Tensor, gradient: Tensor, weight: Tensor, rows: _Rows, *saved: Tensor
     ) -> tuple[Tensor, Tensor]:
+        (both,) = saved
         size = self.size
         inputs, inputs_gradient = features[:, :size], gradient[:, :size]
         values, gates = both.chunk(2, 1)
@@ -162,8 +161,9 @@ class _Attention:
         return (projected,)
 
     def backward(
-        self, features: Tensor, gradient: Tensor, weight: Tensor, rows: _Rows, projected: Tensor
+        self, features: Tensor, gradient: Tensor, weight: Tensor, rows: _Rows, *saved: Tensor
     ) -> tuple[Tensor, Tensor]:
+        (projected,) = saved
         size = self.size
         queries, keys, values = rows.by_sequence(projected).split(self.sizes, -1)
         # Computed again, so that no matrix of all pairs of steps is kept for each block.
@@ -179,73 +179,57 @@ class _Attention:
         return through.t() @ features[:, :size], through.sum(0)
 
 
-class _Answer:
-    """The last :class:`~memnets.cells.AttentionBlock`, of which the answers alone are needed."""
+class _LastAttention(_Attention):
+    """The last :class:`~memnets.cells.AttentionBlock`, of which few rows are needed.
 
-    def __init__(self, block: AttentionBlock) -> None:
-        self.size = block.input_size
-        self.sizes = block.sizes
-        self.scale = 1 / math.sqrt(block.sizes[0])
+    Args:
+        block: the block.
+        answers: number of the last steps that are needed, at least 1.
+    """
+
+    def __init__(self, block: AttentionBlock, answers: int) -> None:
+        super().__init__(block)
+        self.answers = answers
+
+    def _own(self, features: Tensor, rows: _Rows) -> Tensor:
+        """Rows of the answers."""
+        return features[len(features) - self.answers * rows.batch :]
 
     def forward(
         self, features: Tensor, weight: Tensor, bias: Tensor, rows: _Rows
     ) -> tuple[Tensor, ...]:
-        """Outputs of the block, ``[T B, size + V]``, and what its gradient needs."""
         to_query, to_key, to_value = weight.split(self.sizes)
         query_bias, _, value_bias = bias.split(self.sizes)
-        own = features[rows.source :]
+        inputs = features[:, : self.size]
+        own = self._own(inputs, rows)
         # The bias of the keys adds the same to all scores of a query, which changes no weight.
         queries = torch.addmm(query_bias, own, to_query.t()).mul_(self.scale)
         pointed = queries @ to_key
-        source, answers = (rows.by_sequence(part) for part in (features[: rows.source], own))
-        pointed_answers = rows.by_sequence(pointed)
-        scores = torch.bmm(pointed_answers, source.mT)
-        own_scores = (pointed_answers * answers).sum(-1, keepdim=True)
-        weights = torch.cat([scores, own_scores], -1).softmax(-1)
-        mixed = torch.mul(answers, weights[..., -1:])
-        mixed.baddbmm_(weights[..., :-1], source)
-        mixed = mixed.transpose(0, 1).reshape_as(own)
-        read = torch.addmm(value_bias, mixed, to_value.t())
-        return torch.cat([own, read], 1), queries, pointed, weights, mixed
+        slots = rows.by_sequence(inputs)
+        scores = torch.bmm(rows.by_sequence(pointed), slots.mT)
+        closed = rows.closed(scores.device)[-self.answers :]
+        weights = scores.masked_fill_(closed, -math.inf).softmax(-1)
+        mixed = torch.bmm(weights, slots).transpose(0, 1).reshape_as(own)
+        torch.addmm(value_bias, mixed, to_value.t(), out=self._own(features, rows)[:, self.size :])
+        return queries, pointed, weights, mixed
 
     def backward(
-        self,
-        features: Tensor,
-        gradient: Tensor,
-        weight: Tensor,
-        rows: _Rows,
-        outer: Tensor,
-        *saved: Tensor,
+        self, features: Tensor, gradient: Tensor, weight: Tensor, rows: _Rows, *saved: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of weight and bias, from that of the outputs, ``[T B, size + V]``.
-
-        The first part of the features' gradient is stored in ``gradient``.
-        """
         queries, pointed, weights, mixed = saved
         to_query, to_key, to_value = weight.split(self.sizes)
-        own = features[rows.source :]
-        of_own, of_read = outer.split([self.size, self.sizes[2]], 1)
-        of_mixed = of_read @ to_value
-        source, answers, by_mixed, by_pointed = (
-            rows.by_sequence(part) for part in (features[: rows.source], own, of_mixed, pointed)
-        )
-        of_weights = torch.cat(
-            [torch.bmm(by_mixed, source.mT), (by_mixed * answers).sum(-1, keepdim=True)], -1
-        )
-        of_scores = softmax_gradient(of_weights, weights)
-        # Each step of the source is in the scores and in the mix: both in one product.
-        both = torch.cat([by_pointed, by_mixed], 1)
-        shares = torch.cat([of_scores[..., :-1], weights[..., :-1]], 1)
-        rows.by_sequence(gradient[: rows.source]).copy_(torch.bmm(shares.mT, both))
-        of_pointed = torch.mul(answers, of_scores[..., -1:])
-        of_pointed.baddbmm_(of_scores[..., :-1], source)
-        of_pointed = of_pointed.transpose(0, 1).reshape_as(own)
+        inputs, inputs_gradient = features[:, : self.size], gradient[:, : self.size]
+        own, slots = self._own(inputs, rows), rows.by_sequence(inputs)
+        of_read = self._own(gradient, rows)[:, self.size :]
+        of_mixed = rows.by_sequence(of_read @ to_value)
+        of_scores = softmax_gradient(torch.bmm(of_mixed, slots.mT), weights)
+        of_pointed = torch.bmm(of_scores, slots).transpose(0, 1).reshape_as(own)
         of_queries = torch.mm(of_pointed, to_key.t()).mul_(self.scale)
-        of_answers = gradient[rows.source :]
-        torch.addmm(of_own, of_queries, to_query, out=of_answers)
-        rows.by_sequence(of_answers).addcmul_(by_pointed, of_scores[..., -1:]).addcmul_(
-            by_mixed, weights[..., -1:]
-        )
+        # Each slot is in the scores and in the mix: both in one product.
+        shares = torch.cat([of_scores, weights], 1)
+        both = torch.cat([rows.by_sequence(pointed), of_mixed], 1)
+        rows.by_sequence(inputs_gradient).add_(torch.bmm(shares.mT, both))
+        self._own(inputs_gradient, rows).addmm_(of_queries, to_query)
         weight_gradient = torch.cat(
             [of_queries.t() @ own, queries.t() @ of_pointed, of_read.t() @ mixed]
         )
@@ -267,10 +251,12 @@ def _blocks(body: Cell) -> list[Any] | None:
     return None if None in found else [block for part in found for block in part or []]
 
 
-def _fits(model: SNAIL, source: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
+def _fits(
+    model: SNAIL, source: Tensor, inputs: Tensor, mask: Tensor | None, apart: bool = True
+) -> bool:
     blocks = _blocks(model.body)
     return (
-        # Steps that a sequence skips would need a row order of its own.
+        # Steps that a sequence skips would need rows of their own order.
         mask is None
         and model.inputs.positions is None
         and blocks is not None
@@ -280,30 +266,56 @@ def _fits(model: SNAIL, source: Tensor, inputs: Tensor, mask: Tensor | None) -> 
         and min(source.dim(), inputs.dim()) > 1
         and len(source) == len(inputs)
         and min(source.shape[:2] + inputs.shape[:2]) > 0
-        and (model.max_length is None or source.shape[1] < model.max_length)
+        and (
+            model.max_length is None
+            or source.shape[1] + (1 if apart else inputs.shape[1]) <= model.max_length
+        )
     )
+
+
+def _fits_batch(model: SNAIL, batch: Batch) -> bool:
+    return _fits(model, batch.source, batch.inputs, batch.source_mask, apart=False)
 
 
 @fast.twin(SNAIL, "continuations", fits=_fits)
 def continuations(model: SNAIL, source: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor:
     """Logits ``[B, T, O]``: see :meth:`memnets.core.EncoderDecoder.continuations`."""
+    return _answered(model, source, inputs, inputs.shape[1])
+
+
+@fast.twin(SNAIL, "logits", fits=_fits_batch)
+def logits(model: SNAIL, batch: Batch) -> Tensor:
+    """Logits ``[B, T, O]``: see :meth:`memnets.core.EncoderDecoder.logits`."""
+    return _answered(model, batch.source, batch.inputs, 1)
+
+
+def _answered(model: SNAIL, source: Tensor, inputs: Tensor, versions: int) -> Tensor:
+    """Logits of the answers; the last ``versions`` of them are versions of the last step."""
     blocks = _blocks(model.body)
     assert blocks is not None
     weights = [tensor for block in blocks for tensor in (block.layer.weight, block.layer.bias)]
-    hidden = _Continuations.apply(  # type: ignore[no-untyped-call]
-        model.body, blocks, model.inputs.source(source), model.inputs.answer(inputs), *weights
+    hidden = _Answers.apply(  # type: ignore[no-untyped-call]
+        model.body,
+        blocks,
+        versions,
+        model.inputs.source(source),
+        model.inputs.answer(inputs),
+        *weights,
     )
-    logits: Tensor = model.output(hidden)
-    return logits
+    outputs: Tensor = model.output(hidden)
+    return outputs
 
 
-def _plain(body: Cell, source: Tensor, answers: Tensor, *weights: Tensor) -> tuple[Tensor]:
+def _plain(
+    body: Cell, versions: int, source: Tensor, answers: Tensor, *weights: Tensor
+) -> tuple[Tensor]:
     """Outputs of the body by its definition, with weights in place of its own."""
 
     def run() -> tuple[Tensor]:
         _, state = body.unroll(source, body.initial_state(len(source)))
-        rows = torch.arange(len(answers), device=answers.device)
-        rows = rows.repeat_interleave(answers.shape[1])
+        if versions == 1:
+            return (body.unroll(answers, state)[0],)
+        rows = torch.arange(len(answers), device=answers.device).repeat_interleave(versions)
         state = map_state(lambda part: part.index_select(0, rows), state)
         outputs, _ = body.step(answers.flatten(0, 1), state)
         return (outputs.view(*answers.shape[:2], -1),)
@@ -313,50 +325,69 @@ def _plain(body: Cell, source: Tensor, answers: Tensor, *weights: Tensor) -> tup
     return outputs
 
 
-class _Continuations(torch.autograd.Function):
+def _layers(blocks: list[Any], steps: int, answers: int) -> list[_Convolution | _Attention]:
+    """How to compute blocks, of the last of which the last steps alone are needed."""
+    *inner, last = blocks
+    layers = [
+        _Convolution(each) if type(each) is DenseBlock else _Attention(each) for each in inner
+    ]
+    # Each of the answers meets all steps, in their full width, twice instead of once in that of
+    # keys and values. The other steps need no keys and values for it.
+    key, _, value = last.sizes
+    meeting = answers * steps * (2 * last.input_size - key - value)
+    spared = (steps - answers) * last.input_size * (key + value)
+    return [*layers, _LastAttention(last, answers) if meeting < spared else _Attention(last)]
+
+
+class _Answers(torch.autograd.Function):
     @staticmethod
     @unrecorded
     def forward(
-        ctx: Any, body: Cell, blocks: list[Any], source: Tensor, answers: Tensor, *weights: Tensor
+        ctx: Any,
+        body: Cell,
+        blocks: list[Any],
+        versions: int,
+        source: Tensor,
+        answers: Tensor,
+        *weights: Tensor,
     ) -> Tensor:
-        batch, steps, width = source.shape
-        rows = _Rows(batch, steps, answers.shape[1])
-        *inner, last = blocks
-        features = source.new_empty((steps + rows.answers) * batch, last.input_size)
+        batch, before, width = source.shape
+        count = answers.shape[1]
+        steps = before + count
+        rows = _Rows(batch, steps - versions, versions)
+        layers = _layers(blocks, steps, count)
+        features = source.new_empty(steps * batch, blocks[-1].output_size)
         by_sequence = rows.by_sequence(features)
-        by_sequence[:, :steps, :width] = source
-        by_sequence[:, steps:, :width] = answers
-        kinds = [_Convolution if type(block) is DenseBlock else _Attention for block in inner]
-        layers = [*(kind(block) for kind, block in zip(kinds, inner, strict=True)), _Answer(last)]
-        saved: list[tuple[Tensor, ...]] = []
-        pairs = list(zip(weights[::2], weights[1::2], strict=True))
-        for layer, (weight, bias) in zip(layers[:-1], pairs, strict=False):
-            saved.append(layer.forward(features, weight, bias, rows))
-        outputs, *kept = layers[-1].forward(features, *pairs[-1], rows)
-        ctx.layers, ctx.rows, ctx.width = layers, rows, width
-        ctx.plain, ctx.given = partial(_plain, body), 2 + len(weights)
+        by_sequence[:, :before, :width] = source
+        by_sequence[:, before:, :width] = answers
+        pairs = zip(weights[::2], weights[1::2], strict=True)
+        saved = [
+            layer.forward(features, weight, bias, rows)
+            for layer, (weight, bias) in zip(layers, pairs, strict=True)
+        ]
+        ctx.layers, ctx.rows, ctx.width, ctx.before = layers, rows, width, before
+        ctx.counts = [len(part) for part in saved]
+        ctx.plain, ctx.given = partial(_plain, body, versions), 2 + len(weights)
         ctx.save_for_backward(
-            source, answers, *weights, features, *(each for part in saved for each in part), *kept
+            source, answers, *weights, features, *(each for part in saved for each in part)
         )
-        return rows.by_sequence(outputs).contiguous()
+        return by_sequence[:, before:].contiguous()
 
     @staticmethod
     @differentiable
     def backward(ctx: Any, outer: Tensor) -> Any:
-        layers, rows, width = ctx.layers, ctx.rows, ctx.width
+        rows, width, before = ctx.rows, ctx.width, ctx.before
         weights = ctx.saved_tensors[2 : ctx.given : 2]
         features, *saved = ctx.saved_tensors[ctx.given :]
         gradient = torch.empty_like(features)
-        *inner, last = layers
-        kept = [outer.transpose(0, 1).flatten(0, 1), *saved[len(inner) :]]
-        gradients = [last.backward(features, gradient, weights[-1], rows, *kept)]
-        for layer, weight, part in reversed(list(zip(inner, weights, saved, strict=False))):
-            gradients.append(layer.backward(features, gradient, weight, rows, part))
-        by_sequence = rows.by_sequence(gradient[:, :width])
-        return (
-            None,
-            None,
-            by_sequence[:, : rows.steps],
-            by_sequence[:, rows.steps :],
-            *(each for pair in reversed(gradients) for each in pair),
-        )
+        by_sequence = rows.by_sequence(gradient)
+        by_sequence[:, :before] = 0
+        by_sequence[:, before:] = outer
+        gradients: list[Tensor] = []
+        for layer, weight, count in reversed(
+            list(zip(ctx.layers, weights, ctx.counts, strict=True))
+        ):
+            kept = [saved.pop() for _ in range(count)][::-1]
+            gradients[:0] = layer.backward(features, gradient, weight, rows, *kept)
+        to_inputs = by_sequence[..., :width]
+        return None, None, None, to_inputs[:, :before], to_inputs[:, before:], *gradients

@@ -14,6 +14,7 @@ from torch import nn
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
+from memnets.batches import Batch
 from memnets.cells import LSTM, Loop
 from memnets.core import Cell, Memory, map_state
 from memnets.memories import DNC, NTM
@@ -77,15 +78,24 @@ def loop(access):
     return lambda: Loop(3, partial(LSTM, hidden_size=4), access())
 
 
+def answered(steps, answers, **settings):
+    """A batch for a SNAIL, whose answers see those before them."""
+
+    def arguments(draw):
+        attentions = [(3, 2), (2, 4)]
+        part = SNAIL(3, 2, max_length=9, attentions=attentions, filters=3, **settings).double()
+        source, inputs = draw(tensors((BATCH, steps, 3), (BATCH, answers, 3)))
+        return part, (Batch(source, inputs, torch.zeros(BATCH, answers, dtype=torch.long)),)
+
+    return arguments
+
+
 def continued(steps, answers, **settings):
     """Answers of a SNAIL to a source, none of which sees another."""
 
     def arguments(draw):
-        part = SNAIL(
-            3, 2, max_length=7, attentions=[(3, 2), (2, 4)], filters=3, **settings
-        ).double()
-        source, inputs = draw(tensors((BATCH, steps, 3), (BATCH, answers, 3)))
-        return part, (source, inputs, None)
+        part, (batch,) = answered(steps, answers, **settings)(draw)
+        return part, (batch.source, batch.inputs, None)
 
     return arguments
 
@@ -116,6 +126,12 @@ EXAMPLES = {
         continued(6, 1, likeness=2.0),
         continued(1, 2, kernel_size=3),
         continued(5, 2, kernel_size=1, width=4),
+    ],
+    (SNAIL, "logits"): [
+        answered(5, 1),
+        answered(1, 7),
+        answered(6, 3, kernel_size=3),
+        answered(2, 2, kernel_size=1, width=4, likeness=2.0),
     ],
 }
 

@@ -279,10 +279,16 @@ class Task(lightning.LightningDataModule, ABC):
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # From pinned memory, a GPU fetches a batch while the host goes on.
+            pin_memory=_for_cuda(self.trainer),
             # A generator of its own: an iterator otherwise draws a seed from the global one, and a
             # resumed run would differ.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def _for_cuda(trainer: lightning.Trainer | None) -> bool:
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
 class _Batches(Dataset[Batch]):

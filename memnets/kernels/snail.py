@@ -377,8 +377,8 @@ class _Answers(torch.autograd.Function):
     @differentiable
     def backward(ctx: Any, outer: Tensor) -> Any:
         rows, width, before = ctx.rows, ctx.width, ctx.before
-        weights = ctx.saved_tensors[2 : ctx.given : 2]
-        features, *saved = ctx.saved_tensors[ctx.given :]
+        saved = list(ctx.saved_tensors)  # asked for once: a checkpoint gives them once
+        weights, features = saved[2 : ctx.given : 2], saved[ctx.given]
         gradient = torch.empty_like(features)
         by_sequence = rows.by_sequence(gradient)
         by_sequence[:, :before] = 0

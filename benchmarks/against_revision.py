@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pairs import spread
+
 #: The tree of this file.
 HERE = Path(__file__).resolve().parent.parent
 
@@ -142,10 +144,10 @@ def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
                 ask(process, name)
         pairs = [[ask(process, name) for process in processes] for _ in range(rounds)]
         mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-        ratios = [b / a for a, b in pairs]
+        ratio = spread(b / a for a, b in pairs)
         print(
-            f"| {name} | {other:.2f} | {mine:.2f} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} |",
+            f"| {name} | {other:.2f} | {mine:.2f} | {ratio.median:.2f} | "
+            f"{ratio.least:.2f} to {ratio.greatest:.2f} |",
             flush=True,
         )
     for process in processes:

@@ -18,11 +18,13 @@ from torch.utils.checkpoint import checkpoint
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
+from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, FeedForward, Loop
 from memnets.core import Cell, Memory, map_state
 from memnets.kernels import native, triton
 from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
+from memnets.models import SNAIL
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot, ScaledDot
 from memnets.testing.laws import (
@@ -123,6 +125,28 @@ TWO_LAYERS = partial(LSTM, hidden_size=4, layers=2)
 RECURRENT, FEED_FORWARD = partial(LSTM, hidden_size=4), partial(FeedForward, hidden_size=4)
 
 
+def answered(steps, answers, **settings):
+    """A batch for a SNAIL, whose answers see those before them."""
+
+    def arguments(draw):
+        attentions = [(3, 2), (2, 4)]
+        part = SNAIL(3, 2, max_length=9, attentions=attentions, filters=3, **settings).double()
+        source, inputs = draw(tensors((BATCH, steps, 3), (BATCH, answers, 3)))
+        return part, (Batch(source, inputs, torch.zeros(BATCH, answers, dtype=torch.long)),)
+
+    return arguments
+
+
+def continued(steps, answers, **settings):
+    """Answers of a SNAIL to a source, none of which sees another."""
+
+    def arguments(draw):
+        part, (batch,) = answered(steps, answers, **settings)(draw)
+        return part, (batch.source, batch.inputs, None)
+
+    return arguments
+
+
 def loop(access, controller=RECURRENT):
     return lambda: Loop(3, controller, access())
 
@@ -176,6 +200,18 @@ EXAMPLES = {
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],
+    (SNAIL, "continuations", "kernels.snail"): [
+        continued(5, 3),
+        continued(6, 1, likeness=2.0),
+        continued(1, 2, kernel_size=3),
+        continued(5, 2, kernel_size=1, width=4),
+    ],
+    (SNAIL, "logits", "kernels.snail"): [
+        answered(5, 1),
+        answered(1, 7),
+        answered(6, 3, kernel_size=3),
+        answered(2, 2, kernel_size=1, width=4, likeness=2.0),
+    ],
 }
 
 

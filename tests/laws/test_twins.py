@@ -160,6 +160,9 @@ def sharp():
     return part
 
 
+#: Its second derivatives reach 1e8, so that those near 0 have no digits left.
+EXTREME = unrolled(sharp)
+
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
@@ -183,13 +186,13 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
-        unrolled(sharp),
+        EXTREME,
     ],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
-        unrolled(sharp),
+        EXTREME,
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
@@ -353,7 +356,9 @@ def at_doubles(part, method, arguments):
         places = iter([next(rest) if moves else same for moves, same in both])
         return asked(part, method, map_state(lambda _: next(places), arguments))
 
-    return function, [tensor for tensor, moves in zip(given, real, strict=True) if moves]
+    # Copies: a first state may hold one number in several places, which forward mode refuses.
+    numbers = [tensor.clone() for tensor, moves in zip(given, real, strict=True) if moves]
+    return function, [number.contiguous() for number in numbers]
 
 
 def curved(result):
@@ -368,20 +373,23 @@ def check_second(twin, example, draw):
     Raises:
         AssertionError: they are others than those of the definition.
     """
-    part, arguments = example(draw)
+    seed = draw(testing.seeds())
+    part, arguments = placed(twin, example(draw))
     arguments = map_state(differentiable, arguments)
     sources = sources_of(part, arguments)
     own = (part, *arguments) if twin.method else arguments
 
-    def twice(result):
+    def twice(run, *arguments_of_run):
+        torch.manual_seed(seed)
+        result = that_counts(twin, arguments, run(*arguments_of_run))
         first = torch.autograd.grad(curved(result), sources, create_graph=True, allow_unused=True)
         return gradients([curved(each) for each in first if each is not None], sources)
 
-    expected = twice(defined(part, twin.method, arguments))
+    expected = twice(defined, part, twin.method, arguments)
     # An error that says what to do, or PyTorch's own of a fused operation, may come in their place.
     found, refused = None, ""
     try:
-        found = twice(twin.run(*own))
+        found = twice(twin.run, *own)
     except RuntimeError as error:
         refused = str(error)
     if refused:
@@ -394,7 +402,8 @@ def check_second(twin, example, draw):
 @settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=2)
 @given(data=st.data())
 def test_a_second_derivative_of_a_twin_is_right_or_refused(twin, data):
-    for example in examples_of(twin):
+    skip_what_is_missing(twin)
+    for example in (one for one in examples_of(twin) if one is not EXTREME):
         check_second(twin, example, data.draw)
 
 
@@ -405,11 +414,13 @@ def test_a_second_derivative_of_a_twin_is_right_or_refused(twin, data):
 def test_transforms_checkpoints_and_copies_go_through_the_door_of_a_twin(twin, data):
     for example in examples_of(twin):
         part, arguments = example(data.draw)
+        if isinstance(part, nn.Module):
+            part.eval()  # nothing is drawn at random
         function, numbers = at_doubles(part, twin.method, arguments)
         leaves = [number.detach().requires_grad_() for number in numbers]
 
-        def total(*numbers, function=function):
-            return curved(function(*numbers))
+        def total(*numbers, function=function, arguments=arguments):
+            return curved(that_counts(twin, arguments, function(*numbers)))
 
         with fast.naive():
             plain = total(*leaves)

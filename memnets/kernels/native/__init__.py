@@ -224,7 +224,8 @@ class _Run(torch.autograd.Function):
     @staticmethod
     @differentiable
     def backward(ctx: Any, gradient: Tensor, *state_gradient: Tensor) -> Any:
-        given, saved = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+        every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
+        given, saved = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
         # The gradients of the inputs are those of data, which mostly nobody wants.
         found = torch.ops.memnets.run_backward(

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import Memory
 from memnets.kernels import additive
 from memnets.memories import DNC, LRUA, NTM, Tape
@@ -146,6 +146,35 @@ def test_what_a_step_has_saved_is_right_after_later_steps():
     quick = run()
     with fast.naive():
         torch.testing.assert_close(quick, run())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(LSTMN, 3, hidden_size=4),
+        partial(Loop, 3, partial(LSTMN, hidden_size=4), Tape(width=3, score=Additive(3))),
+        partial(Loop, 3, partial(LSTM, hidden_size=4), Tape(width=3, read_heads=2)),
+    ],
+)
+def test_a_long_run_with_a_memory_that_grows_is_plain(make):
+    torch.manual_seed(0)
+    cell = make().double()
+    inputs = torch.randn(2, 40, 3, dtype=torch.double, requires_grad=True)
+    mask = torch.rand(2, 40) < 0.8
+
+    def run():
+        outputs, state = cell.unroll(inputs, cell.initial_state(2))
+        # Two continuations of one state, and the first of them once more, its steps masked.
+        more = [cell.unroll(inputs[:, :n], state)[0] for n in (5, 9, 5)]
+        masked, _ = cell.unroll(inputs, state, mask)
+        loss = sum(part.square().sum() for part in (outputs, *more, masked[mask]))
+        return outputs, *more, *torch.autograd.grad(loss, [inputs, *cell.parameters()])
+
+    quick = run()
+    with fast.naive():
+        plain = run()
+    torch.testing.assert_close(quick, plain, rtol=1e-9, atol=1e-9)
+    assert quick[1].equal(quick[3])
 
 
 def test_blocks_cover_every_pair_once():

@@ -158,7 +158,8 @@ def _build(found: str, path: Path) -> None:
     start = time.monotonic()
     try:
         made = place / path.name
-        _compile([found, *_arguments(), str(SOURCES / MAIN), "-o", str(made)], start)
+        before, after = _arguments()
+        _compile([found, *before, str(SOURCES / MAIN), "-o", str(made), *after], start)
         # The library is there as a whole or not at all.
         os.replace(made, path)
     except Unavailable as error:
@@ -169,12 +170,18 @@ def _build(found: str, path: Path) -> None:
     _say(f"CPU operators built in {time.monotonic() - start:.0f} s")
 
 
-def _arguments() -> list[str]:
+def _arguments() -> tuple[list[str], list[str]]:
+    """Arguments of the compiler before and after the file that it reads."""
     from torch.utils import cpp_extension
 
-    folders = [f"-I{folder}" for folder in cpp_extension.include_paths()]
     abi = int(torch.compiled_with_cxx11_abi())
-    return [*OPTIONS, f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *folders]
+    headers = [f"-I{place}" for place in cpp_extension.include_paths()]
+    # PyTorch's libraries are in the process already, under these names.
+    libraries = [f"-L{place}" for place in cpp_extension.library_paths()]
+    return (
+        [*OPTIONS, f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *headers],
+        [*libraries, "-lc10", "-ltorch_cpu"],
+    )
 
 
 def _compile(command: Sequence[str], start: float) -> None:

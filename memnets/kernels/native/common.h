@@ -9,6 +9,7 @@
 #include <cstring>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 namespace memnets {
 
@@ -253,12 +254,25 @@ MEMNETS_INLINE void softmax_gradient(int64_t n, scalar* gradient, const scalar* 
   }
 }
 
-// ln(1 + e^x), as PyTorch computes it, and its slope.
+// ln(1 + e^x): above 20, where PyTorch does so too, it is x.
 template <typename scalar>
-MEMNETS_INLINE scalar softplus(scalar x, scalar* slope) {
-  const scalar power = std::exp(x < 20 ? x : scalar(20));
-  *slope = x > 20 ? scalar(1) : power / (1 + power);
-  return x > 20 ? x : std::log1p(power);
+MEMNETS_INLINE Vector<scalar> softplus(Vector<scalar> x) {
+  const Vector<scalar> power = exponential<scalar>(x > 20 ? all(scalar(20)) : x);
+  // 1 + e^x has lost the last digits of a small e^x; the factor puts them back.
+  const Vector<scalar> one_more = 1 + power;
+  const Vector<scalar> result = logarithm<scalar>(one_more) * (power / (one_more - 1));
+  return x > 20 ? x : one_more == 1 ? power : result;
+}
+
+// Calls `body(count, i)` for blocks of four vectors, then of one, which cover a padded row. `count`
+// is a constant, so that a block can stay in the registers of the processor.
+template <typename scalar, typename Body>
+MEMNETS_INLINE void blocks(int64_t stride, Body body) {
+  int64_t i = 0;
+  for (; i + 4 * lanes<scalar> <= stride; i += 4 * lanes<scalar>) {
+    body(std::integral_constant<int, 4>(), i);
+  }
+  for (; i < stride; i += lanes<scalar>) body(std::integral_constant<int, 1>(), i);
 }
 
 }  // namespace memnets

@@ -37,7 +37,7 @@ struct Links {
   using Vec = Vector<scalar>;
   static constexpr int64_t width = lanes<scalar>;
 
-  // Links are kept after every `stride` steps. Backward computes those between once more, in
+  // Links are kept at every `stride`-th step. Backward computes those between once more, in
   // registers, which takes less time than to fetch them from memory.
   static constexpr int64_t stride = 4;
 
@@ -49,7 +49,7 @@ struct Links {
   int64_t size() const { return rows * span; }
 
   // Writes that lead from links that are kept to those before a step.
-  struct Replay {
+  struct Writes {
     int64_t count = 0;
     const scalar *written[stride], *precedence[stride];
   };
@@ -64,8 +64,8 @@ struct Links {
   static MEMNETS_INLINE void clear_diagonal(Vec (&block)[count], int64_t i, int64_t j) {
     using Whole = typename Types<scalar>::whole;
     typename Types<scalar>::wholes lane;
-    for (int64_t k = 0; k < width; ++k) lane[k] = static_cast<Whole>(k);
-    for (int a = 0; a < count; ++a) {
+    for (int64_t k = 0; k < width; k++) lane[k] = static_cast<Whole>(k);
+    for (int a = 0; a < count; a++) {
       block[a] = lane == static_cast<Whole>(i + a - j) ? Vec{} : block[a];
     }
   }
@@ -81,40 +81,40 @@ struct Links {
     for (int64_t i = 0; i < rows; i += block) {
       scalar row[block], rest[block], own[block][heads];
       Vec sums[block][heads];
-      for (int a = 0; a < block; ++a) {
+      for (int a = 0; a < block; a++) {
         row[a] = written[i + a];
         rest[a] = 1 - row[a];
-        for (int h = 0; h < heads; ++h) {
+        for (int h = 0; h < heads; h++) {
           sums[a][h] = Vec{};
           own[a][h] = weights[h * span + i + a];
         }
       }
       for (int64_t j = 0; j < span; j += width) {
         Vec linked[block];
-        for (int a = 0; a < block; ++a) linked[a] = load(links + (i + a) * span + j);
+        for (int a = 0; a < block; a++) linked[a] = load(links + (i + a) * span + j);
         if (!updated) {
           const Vec column = load(written + j), last = load(precedence + j);
-          for (int a = 0; a < block; ++a) {
+          for (int a = 0; a < block; a++) {
             linked[a] = (rest[a] - column) * linked[a] + row[a] * last;
           }
           if (crosses(i, block, j)) clear_diagonal(linked, i, j);
-          for (int a = 0; a < block; ++a) store(next + (i + a) * span + j, linked[a]);
+          for (int a = 0; a < block; a++) store(next + (i + a) * span + j, linked[a]);
         }
-        for (int h = 0; h < heads; ++h) {
+        for (int h = 0; h < heads; h++) {
           const Vec weight = load(weights + h * span + j);
           Vec total = load(back + h * span + j);
-          for (int a = 0; a < block; ++a) {
+          for (int a = 0; a < block; a++) {
             sums[a][h] += linked[a] * weight;
             total += own[a][h] * linked[a];
           }
           store(back + h * span + j, total);
         }
       }
-      for (int a = 0; a < block; ++a) {
-        for (int h = 0; h < heads; ++h) on[h * span + i + a] = sum<scalar>(sums[a][h]);
+      for (int a = 0; a < block; a++) {
+        for (int h = 0; h < heads; h++) on[h * span + i + a] = sum<scalar>(sums[a][h]);
       }
     }
-    for (int h = 0; h < heads; ++h) {
+    for (int h = 0; h < heads; h++) {
       std::fill(on + h * span + slots, on + (h + 1) * span, scalar(0));
     }
   }
@@ -124,7 +124,7 @@ struct Links {
   // the precedence too, and the gradient of the links becomes that of L_{t-1}.
   template <int heads, bool last>
   void backward(
-      const scalar* links, const Replay& replay, const scalar* written, const scalar* precedence,
+      const scalar* links, const Writes& replay, const scalar* written, const scalar* precedence,
       const scalar* weights, const scalar* on_gradient, const scalar* back_gradient,
       scalar* gradient, scalar* weights_gradient, scalar* written_gradient,
       scalar* precedence_gradient) const {
@@ -133,14 +133,14 @@ struct Links {
       scalar row[block], rest[block], own[block][heads], on[block][heads];
       scalar past[stride][block];
       Vec of_row[block], sums[block][heads];
-      for (int64_t k = 0; k < replay.count; ++k) {
-        for (int a = 0; a < block; ++a) past[k][a] = replay.written[k][i + a];
+      for (int64_t k = 0; k < replay.count; k++) {
+        for (int a = 0; a < block; a++) past[k][a] = replay.written[k][i + a];
       }
-      for (int a = 0; a < block; ++a) {
+      for (int a = 0; a < block; a++) {
         row[a] = written[i + a];
         rest[a] = 1 - row[a];
         of_row[a] = Vec{};
-        for (int h = 0; h < heads; ++h) {
+        for (int h = 0; h < heads; h++) {
           sums[a][h] = Vec{};
           own[a][h] = weights[h * span + i + a];
           on[a][h] = on_gradient[h * span + i + a];
@@ -150,24 +150,24 @@ struct Links {
         const bool diagonal = crosses(i, block, j);
         const Vec column = load(written + j), p = load(precedence + j);
         Vec old[block], linked[block], slope[block];
-        for (int a = 0; a < block; ++a) old[a] = load(links + (i + a) * span + j);
-        for (int64_t k = 0; k < replay.count; ++k) {
+        for (int a = 0; a < block; a++) old[a] = load(links + (i + a) * span + j);
+        for (int64_t k = 0; k < replay.count; k++) {
           const Vec then = load(replay.written[k] + j), order = load(replay.precedence[k] + j);
-          for (int a = 0; a < block; ++a) {
+          for (int a = 0; a < block; a++) {
             old[a] = ((1 - past[k][a]) - then) * old[a] + past[k][a] * order;
           }
         }
         if (diagonal) clear_diagonal(old, i, j);
-        for (int a = 0; a < block; ++a) {
+        for (int a = 0; a < block; a++) {
           linked[a] = (rest[a] - column) * old[a] + row[a] * p;
           slope[a] = load(gradient + (i + a) * span + j);
         }
         if (diagonal) clear_diagonal(linked, i, j);
-        for (int h = 0; h < heads; ++h) {
+        for (int h = 0; h < heads; h++) {
           const Vec weight = load(weights + h * span + j);
           const Vec back = load(back_gradient + h * span + j);
           Vec total = load(weights_gradient + h * span + j);
-          for (int a = 0; a < block; ++a) {
+          for (int a = 0; a < block; a++) {
             sums[a][h] += linked[a] * back;
             total += on[a][h] * linked[a];
             slope[a] += on[a][h] * weight;
@@ -179,7 +179,7 @@ struct Links {
         if (diagonal) clear_diagonal(slope, i, j);
         if (last) {
           Vec of_column = load(written_gradient + j), of_p = load(precedence_gradient + j);
-          for (int a = 0; a < block; ++a) {
+          for (int a = 0; a < block; a++) {
             of_p += row[a] * slope[a];
             of_row[a] += slope[a] * (p - old[a]);
             of_column -= slope[a] * old[a];
@@ -188,11 +188,11 @@ struct Links {
           store(written_gradient + j, of_column);
           store(precedence_gradient + j, of_p);
         }
-        for (int a = 0; a < block; ++a) store(gradient + (i + a) * span + j, slope[a]);
+        for (int a = 0; a < block; a++) store(gradient + (i + a) * span + j, slope[a]);
       }
-      for (int a = 0; a < block; ++a) {
+      for (int a = 0; a < block; a++) {
         if (last) written_gradient[i + a] += sum<scalar>(of_row[a]);
-        for (int h = 0; h < heads; ++h) {
+        for (int h = 0; h < heads; h++) {
           weights_gradient[h * span + i + a] += sum<scalar>(sums[a][h]);
         }
       }
@@ -206,9 +206,11 @@ struct Allocation {
   const int64_t slots;
   const scalar epsilon;
 
-  using Bits = std::conditional_t<sizeof(scalar) == 4, uint32_t, uint64_t>;
-  using Slot = std::pair<Bits, int32_t>;
-  using Place = std::conditional_t<sizeof(scalar) == 4, int32_t, int64_t>;
+  static constexpr bool single = sizeof(scalar) == 4;
+  using Bits = std::conditional_t<single, uint32_t, uint64_t>;
+  // Usage and number of a slot in one whole number, in the order that is wanted.
+  using Slot = std::conditional_t<single, uint64_t, unsigned __int128>;
+  using Place = std::conditional_t<single, int32_t, int64_t>;
 
   // Whole numbers in the order of the numbers. NaN has a place too, or a sort might not end.
   static Bits sortable(scalar number) {
@@ -222,14 +224,14 @@ struct Allocation {
   // Put slots in order of usage, least first, equal ones in their own order. `from` is the order
   // of the step before, which is nearly right: most slots keep their places.
   void sort(const scalar* usage, const Place* from, Place* order, Slot* sorted) const {
-    for (int64_t k = 0; k < slots; ++k) {
-      sorted[k] = {sortable(usage[from[k]]), static_cast<int32_t>(from[k])};
+    for (int64_t k = 0; k < slots; k++) {
+      sorted[k] = Slot(sortable(usage[from[k]])) << 8 * sizeof(Bits) | Slot(from[k]);
     }
     int64_t moves = 0;
-    for (int64_t k = 1; k < slots; ++k) {
+    for (int64_t k = 1; k < slots; k++) {
       const Slot slot = sorted[k];
       int64_t place = k;
-      for (; place > 0 && slot < sorted[place - 1]; --place) sorted[place] = sorted[place - 1];
+      for (; place > 0 && slot < sorted[place - 1]; place--) sorted[place] = sorted[place - 1];
       sorted[place] = slot;
       moves += k - place;
       if (moves > 8 * slots) {
@@ -237,13 +239,16 @@ struct Allocation {
         break;
       }
     }
-    for (int64_t k = 0; k < slots; ++k) order[k] = sorted[k].second;
+    for (int64_t k = 0; k < slots; k++) order[k] = static_cast<Place>(Bits(sorted[k]));
   }
 
-  // a(phi_k) = (1 - u(phi_k)) prod_{i < k} u(phi_i); the products go to `before`.
+  // a(phi_k) = (1 - u(phi_k)) prod_{i < k} u(phi_i); the products go to `before`. Rows are padded.
   void forward(const scalar* usage, const Place* order, scalar* allocation, scalar* before) const {
     scalar product = 1;
-    for (int64_t k = 0; k < slots; ++k) {
+    std::memset(allocation, 0, padded<scalar>(slots) * sizeof(scalar));
+    std::memset(before, 0, padded<scalar>(slots) * sizeof(scalar));
+    // Few free slots are enough for a product of 0: at the start, seven of float32.
+    for (int64_t k = 0; k < slots && product != 0; k++) {
       const scalar free = (1 - epsilon) * (1 - usage[order[k]]);
       before[k] = product;
       allocation[order[k]] = free * product;
@@ -255,8 +260,10 @@ struct Allocation {
   void backward(
       const scalar* usage, const Place* order, const scalar* allocation, const scalar* before,
       const scalar* towards, scalar* usage_gradient) const {
+    int64_t k = 0;
+    while (k < slots && before[k] != 0) k++;
     scalar later = 0;
-    for (int64_t k = slots - 1; k >= 0; --k) {
+    while (k-- > 0) {
       const int64_t slot = order[k];
       const scalar used = 1 - (1 - epsilon) * (1 - usage[slot]);
       usage_gradient[slot] -= (1 - epsilon) * (towards[slot] * before[k] - later / used);
@@ -266,24 +273,32 @@ struct Allocation {
 };
 
 template <typename scalar>
-struct DNCStep {
+struct DNC final : Memory<scalar> {
   using Vec = Vector<scalar>;
   using Place = typename Allocation<scalar>::Place;
   using Slot = typename Allocation<scalar>::Slot;
-  using Replay = typename Links<scalar>::Replay;
 
   const int64_t slots, width, reads, span;
   const scalar epsilon;  // within the roots of the cosine
   const Allocation<scalar> allocation;
   const Links<scalar> links;
   // Where the parts of the interface begin: keys at 0, then strengths, gates and erase, modes, add.
-  const int64_t strengths, unit, modes, add, interface_size;
+  const int64_t strengths, unit, modes, add;
 
-  DNCStep(int64_t slots, int64_t width, int64_t reads, double epsilon, double usage_epsilon)
+  DNC(int64_t reads, int64_t width, int64_t slots, double epsilon, double usage_epsilon)
       : slots(slots), width(width), reads(reads), span(padded<scalar>(slots)), epsilon(epsilon),
         allocation{slots, scalar(usage_epsilon)}, links(slots), strengths((reads + 1) * width),
-        unit(strengths + reads + 1), modes(unit + reads + 2 + width), add(modes + 3 * reads),
-        interface_size(add + width) {}
+        unit(strengths + reads + 1), modes(unit + reads + 2 + width), add(modes + 3 * reads) {
+    this->interface_size = add + width;
+    this->read_size = reads * width;
+    this->state_size = span * (reads + 5);
+    this->bulk_size = links.size() + span * width;
+    this->stride = Links<scalar>::stride;
+    this->kept_size = span * (4 * reads + 4) + padded<scalar>(this->interface_size);
+    this->gradient_size = span * (reads + 3) + this->bulk_size;
+    this->scratch_size = span * std::max<int64_t>(2 * width + 3 * reads + 3, 2) +
+                         2 * padded<scalar>((reads + 1) * width) + reads * lanes<scalar>;
+  }
 
   // -- buffers ------------------------------------------------------------------------------------
 
@@ -299,20 +314,29 @@ struct DNCStep {
     }
   };
 
-  // All but the links.
+  // The bulk of a state: the links and the memory ``[W, N]``.
   template <typename number>
-  struct State {
-    number *memory, *inverse, *usage, *precedence, *written, *weights, *order;
+  struct Bulk {
+    number *links, *memory;
   };
 
   template <typename number>
-  State<number> state(number* at) const {
-    Cutter<number> cut{at, span};
-    // Braces, so that the order is that of the fields.
-    return {cut(width), cut(1), cut(1), cut(1), cut(1), cut(reads), cut(1)};
+  Bulk<number> bulk_of(number* at) const {
+    return {at, at + links.size()};
   }
 
-  int64_t state_size() const { return span * (width + reads + 5); }
+  // All else of a state. `inverse` is 1 / |M|; `order` is that of the slots by usage.
+  template <typename number>
+  struct State {
+    number *inverse, *usage, *precedence, *written, *weights, *order;
+  };
+
+  template <typename number>
+  State<number> state_of(number* at) const {
+    Cutter<number> cut{at, span};
+    // Within braces the calls are made from left to right.
+    return {cut(1), cut(1), cut(1), cut(1), cut(reads), cut(1)};
+  }
 
   template <typename number>
   struct Kept {
@@ -320,28 +344,107 @@ struct DNCStep {
   };
 
   template <typename number>
-  Kept<number> kept(number* at) const {
+  Kept<number> kept_of(number* at) const {
     Cutter<number> cut{at, span};
     return {cut(reads + 1), cut(reads + 1), cut(1), cut(1), cut(reads), cut(reads), cut(0)};
   }
 
-  int64_t kept_size() const { return span * (4 * reads + 4) + padded<scalar>(interface_size); }
-
-  // Gradients of all but the links.
+  template <typename number>
   struct Gradient {
-    scalar *memory, *usage, *precedence, *written, *weights;
+    number *usage, *precedence, *written, *weights, *links, *memory;
   };
 
-  Gradient gradient(scalar* at) const {
-    Cutter<scalar> cut{at, span};
-    return {cut(width), cut(1), cut(1), cut(1), cut(reads)};
+  template <typename number>
+  Gradient<number> gradient_of(number* at) const {
+    Cutter<number> cut{at, span};
+    number *usage = cut(1), *precedence = cut(1), *written = cut(1), *weights = cut(reads);
+    const auto bulk = bulk_of(cut.at);
+    return {usage, precedence, written, weights, bulk.links, bulk.memory};
   }
 
-  int64_t gradient_size() const { return span * (width + reads + 3); }
+  // -- from and to tensors: M, u, p, L, w of the write, w of the reads -----------------------------
 
-  int64_t scratch_size() const {
-    return 2 * padded<scalar>((reads + 1) * width) + span * (3 * reads + 5) +
-           (reads + 1) * lanes<scalar>;
+  void rows_in(int64_t rows, const scalar* from, scalar* to) const {
+    for (int64_t row = 0; row < rows; row++, from += slots, to += span) {
+      std::copy(from, from + slots, to);
+      std::fill(to + slots, to + span, scalar(0));
+    }
+  }
+
+  void rows_out(int64_t rows, const scalar* from, scalar* to) const {
+    for (int64_t row = 0; row < rows; row++, from += span, to += slots) {
+      std::copy(from, from + slots, to);
+    }
+  }
+
+  void bulk_in(int64_t b, const scalar* const* tensors, const Bulk<scalar>& bulk) const {
+    const scalar* memory = tensors[0] + b * slots * width;
+    std::memset(bulk.memory, 0, width * span * sizeof(scalar));
+    for (int64_t i = 0; i < slots; i++) {
+      for (int64_t w = 0; w < width; w++) bulk.memory[w * span + i] = memory[i * width + w];
+    }
+    std::memset(bulk.links + slots * span, 0, (links.rows - slots) * span * sizeof(scalar));
+    rows_in(slots, tensors[3] + b * slots * slots, bulk.links);
+  }
+
+  void bulk_out(int64_t b, const Bulk<const scalar>& bulk, scalar* const* tensors) const {
+    scalar* memory = tensors[0] + b * slots * width;
+    for (int64_t i = 0; i < slots; i++) {
+      for (int64_t w = 0; w < width; w++) memory[i * width + w] = bulk.memory[w * span + i];
+    }
+    rows_out(slots, bulk.links, tensors[3] + b * slots * slots);
+  }
+
+  void load(
+      int64_t b, const scalar* const* tensors, scalar* state, scalar* bulk) const override {
+    const auto found = state_of(state);
+    const auto whole = bulk_of(bulk);
+    bulk_in(b, tensors, whole);
+    rows_in(1, tensors[1] + b * slots, found.usage);
+    rows_in(1, tensors[2] + b * slots, found.precedence);
+    rows_in(1, tensors[4] + b * slots, found.written);
+    rows_in(reads, tensors[5] + b * reads * slots, found.weights);
+    Place* order = reinterpret_cast<Place*>(found.order);
+    for (int64_t k = 0; k < slots; k++) order[k] = static_cast<Place>(k);
+    for (int64_t j = 0; j < span; j += lanes<scalar>) {
+      Vec squares = all(epsilon);
+      for (int64_t w = 0; w < width; w++) {
+        const Vec value = memnets::load(whole.memory + w * span + j);
+        squares += value * value;
+      }
+      store(found.inverse + j, inverse_root(squares));
+    }
+    clear_padding(found.inverse);
+  }
+
+  void save(
+      int64_t b, const scalar* state, const scalar* bulk, scalar* const* tensors) const override {
+    const auto found = state_of(state);
+    bulk_out(b, bulk_of(bulk), tensors);
+    rows_out(1, found.usage, tensors[1] + b * slots);
+    rows_out(1, found.precedence, tensors[2] + b * slots);
+    rows_out(1, found.written, tensors[4] + b * slots);
+    rows_out(reads, found.weights, tensors[5] + b * reads * slots);
+  }
+
+  void load_gradient(
+      int64_t b, const scalar* const* tensors, scalar* gradient) const override {
+    const auto found = gradient_of(gradient);
+    bulk_in(b, tensors, {found.links, found.memory});
+    rows_in(1, tensors[1] + b * slots, found.usage);
+    rows_in(1, tensors[2] + b * slots, found.precedence);
+    rows_in(1, tensors[4] + b * slots, found.written);
+    rows_in(reads, tensors[5] + b * reads * slots, found.weights);
+  }
+
+  void save_gradient(
+      int64_t b, const scalar* gradient, scalar* const* tensors) const override {
+    const auto found = gradient_of(gradient);
+    bulk_out(b, {found.links, found.memory}, tensors);
+    rows_out(1, found.usage, tensors[1] + b * slots);
+    rows_out(1, found.precedence, tensors[2] + b * slots);
+    rows_out(1, found.written, tensors[4] + b * slots);
+    rows_out(reads, found.weights, tensors[5] + b * reads * slots);
   }
 
   // -- by content ---------------------------------------------------------------------------------
@@ -351,12 +454,12 @@ struct DNCStep {
   void products(const scalar* keys, const scalar* memory, scalar* out) const {
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
       Vec total[heads];
-      for (int h = 0; h < heads; ++h) total[h] = load(out + h * span + j);
-      for (int64_t w = 0; w < width; ++w) {
-        const Vec value = load(memory + w * span + j);
-        for (int h = 0; h < heads; ++h) total[h] += keys[h * width + w] * value;
+      for (int h = 0; h < heads; h++) total[h] = get(out + h * span + j);
+      for (int64_t w = 0; w < width; w++) {
+        const Vec value = get(memory + w * span + j);
+        for (int h = 0; h < heads; h++) total[h] += keys[h * width + w] * value;
       }
-      for (int h = 0; h < heads; ++h) store(out + h * span + j, total[h]);
+      for (int h = 0; h < heads; h++) store(out + h * span + j, total[h]);
     }
   }
 
@@ -369,54 +472,48 @@ struct DNCStep {
   // r_h(w) = sum_i w_h(i) M(i, w).
   template <int heads>
   void read(const scalar* weights, const scalar* memory, scalar* vectors) const {
-    for (int64_t w = 0; w < width; ++w) {
+    for (int64_t w = 0; w < width; w++) {
       Vec total[heads] = {};
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec value = load(memory + w * span + j);
-        for (int h = 0; h < heads; ++h) total[h] += load(weights + h * span + j) * value;
+        const Vec value = get(memory + w * span + j);
+        for (int h = 0; h < heads; h++) total[h] += get(weights + h * span + j) * value;
       }
-      for (int h = 0; h < heads; ++h) vectors[h * width + w] = sum<scalar>(total[h]);
+      for (int h = 0; h < heads; h++) vectors[h * width + w] = sum<scalar>(total[h]);
     }
   }
 
-  static Vec root(Vec squares) {
-    for (int64_t i = 0; i < lanes<scalar>; ++i) squares[i] = std::sqrt(squares[i]);
-    return squares;
+  static MEMNETS_INLINE Vec get(const scalar* from) { return memnets::load(from); }
+
+  static MEMNETS_INLINE Vec inverse_root(Vec squares) {
+    scalar numbers[lanes<scalar>];
+    store(numbers, squares);
+    for (int64_t i = 0; i < lanes<scalar>; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
+    return get(numbers);
   }
 
-  // 1 / |M(i)|; 0 for padding, which would have a length of epsilon.
-  void inverse_lengths(const scalar* memory, scalar* inverse) const {
-    for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      Vec squares = all(epsilon);
-      for (int64_t w = 0; w < width; ++w) {
-        const Vec value = load(memory + w * span + j);
-        squares += value * value;
-      }
-      store(inverse + j, 1 / root(squares));
-    }
-    std::fill(inverse + slots, inverse + span, scalar(0));
-  }
+  // A padding slot would have a length of epsilon.
+  void clear_padding(scalar* row) const { std::fill(row + slots, row + span, scalar(0)); }
 
   // Keys scaled to the length of their strengths: a product with one is beta times the cosine, but
   // for the length of the slot.
   void point(const scalar* interface, scalar* pointed) const {
-    for (int64_t h = 0; h <= reads; ++h) {
+    for (int64_t h = 0; h <= reads; h++) {
       const scalar* key = interface + h * width;
       const scalar scale = (1 + interface[strengths + h]) / std::sqrt(dot(width, key, key) + epsilon);
-      for (int64_t w = 0; w < width; ++w) pointed[h * width + w] = key[w] * scale;
+      for (int64_t w = 0; w < width; w++) pointed[h * width + w] = key[w] * scale;
     }
   }
 
   void point_backward(
       const scalar* interface, const scalar* pointed_gradient, scalar* interface_gradient) const {
-    for (int64_t h = 0; h <= reads; ++h) {
+    for (int64_t h = 0; h <= reads; h++) {
       const scalar *key = interface + h * width, *towards = pointed_gradient + h * width;
       const scalar softplus = interface[strengths + h];
       const scalar inverse = 1 / std::sqrt(dot(width, key, key) + epsilon);
       // A unit vector moves only across its direction: the part along it is the strength's.
       const scalar along = dot(width, towards, key) * inverse;
       const scalar scale = (1 + softplus) * inverse;
-      for (int64_t w = 0; w < width; ++w) {
+      for (int64_t w = 0; w < width; w++) {
         interface_gradient[h * width + w] = (towards[w] - key[w] * inverse * along) * scale;
       }
       interface_gradient[strengths + h] = along * -std::expm1(-softplus);
@@ -429,9 +526,9 @@ struct DNCStep {
       scalar* scores, scalar* weights) const {
     std::fill(scores, scores + heads * span, scalar(0));
     products(heads, pointed, memory, scores);
-    for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t h = 0; h < heads; h++) {
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec score = load(scores + h * span + j) * load(inverse + j);
+        const Vec score = get(scores + h * span + j) * get(inverse + j);
         store(scores + h * span + j, score);
         store(weights + h * span + j, score);
       }
@@ -448,29 +545,29 @@ struct DNCStep {
       const scalar* pointed, const scalar* memory, const scalar* weights, const scalar* vectors,
       scalar* memory_gradient, scalar* pointed_gradient, scalar* radial) const {
     std::fill(radial, radial + span, scalar(0));
-    for (int h = 0; h < heads; ++h) {
+    for (int h = 0; h < heads; h++) {
       softmax_gradient(slots, towards + h * span, content + h * span);
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec scale = load(inverse + j), slope = load(towards + h * span + j) * scale;
+        const Vec scale = get(inverse + j), slope = get(towards + h * span + j) * scale;
         store(towards + h * span + j, slope);
         // The length of a slot is part of its score; the gradient points along the slot.
-        store(radial + j, load(radial + j) + slope * load(scores + h * span + j) * scale);
+        store(radial + j, get(radial + j) + slope * get(scores + h * span + j) * scale);
       }
     }
-    for (int64_t w = 0; w < width; ++w) {
+    for (int64_t w = 0; w < width; w++) {
       Vec total[heads] = {};
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec value = load(memory + w * span + j);
-        Vec gradient = load(memory_gradient + w * span + j) - load(radial + j) * value;
-        for (int h = 0; h < heads; ++h) {
-          const Vec slope = load(towards + h * span + j);
+        const Vec value = get(memory + w * span + j);
+        Vec gradient = get(memory_gradient + w * span + j) - get(radial + j) * value;
+        for (int h = 0; h < heads; h++) {
+          const Vec slope = get(towards + h * span + j);
           total[h] += slope * value;
           gradient += slope * pointed[h * width + w];
-          if (reading) gradient += load(weights + h * span + j) * vectors[h * width + w];
+          if (reading) gradient += get(weights + h * span + j) * vectors[h * width + w];
         }
         store(memory_gradient + w * span + j, gradient);
       }
-      for (int h = 0; h < heads; ++h) pointed_gradient[h * width + w] = sum<scalar>(total[h]);
+      for (int h = 0; h < heads; h++) pointed_gradient[h * width + w] = sum<scalar>(total[h]);
     }
   }
 
@@ -480,45 +577,43 @@ struct DNCStep {
   void use(const State<const scalar>& past, const scalar* free_gates, scalar* usage) const {
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
       Vec kept = all(scalar(1));
-      for (int64_t h = 0; h < reads; ++h) {
-        kept *= 1 - free_gates[h] * load(past.weights + h * span + j);
+      for (int64_t h = 0; h < reads; h++) {
+        kept *= 1 - free_gates[h] * get(past.weights + h * span + j);
       }
-      const Vec before = load(past.usage + j);
-      store(usage + j, (before + (1 - before) * load(past.written + j)) * kept);
+      const Vec before = get(past.usage + j);
+      store(usage + j, (before + (1 - before) * get(past.written + j)) * kept);
     }
   }
 
   // Backward of `use`. It sets the gradients of u_{t-1}, of w_{t-1}^w and of the free gates, and
   // adds to those of the read weights.
   void use_backward(
-      const State<const scalar>& past, const scalar* free_gates, const Gradient& gradient,
+      const State<const scalar>& past, const scalar* free_gates, const Gradient<scalar>& gradient,
       scalar* free_gradient, scalar* scratch) const {
-    scalar *after = scratch, *sums = scratch + span;
-    std::fill(sums, sums + reads * lanes<scalar>, scalar(0));
+    std::fill(scratch, scratch + reads * lanes<scalar>, scalar(0));
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec usage = load(past.usage + j), written = load(past.written + j);
-      const Vec towards = load(gradient.usage + j);
+      const Vec usage = get(past.usage + j), written = get(past.written + j);
+      const Vec towards = get(gradient.usage + j);
       const Vec of_factors = towards * (usage + (1 - usage) * written);
       Vec kept = all(scalar(1));
-      for (int64_t h = 0; h < reads; ++h) {
+      for (int64_t h = 0; h < reads; h++) {
         // The product over all other heads. No division: a factor may be 0.
         Vec others = all(scalar(1));
-        for (int64_t k = 0; k < reads; ++k) {
-          if (k != h) others *= 1 - free_gates[k] * load(past.weights + k * span + j);
+        for (int64_t k = 0; k < reads; k++) {
+          if (k != h) others *= 1 - free_gates[k] * get(past.weights + k * span + j);
         }
-        const Vec weight = load(past.weights + h * span + j), of_factor = of_factors * others;
-        store(sums + h * lanes<scalar>, load(sums + h * lanes<scalar>) + of_factor * weight);
-        scalar* weights_gradient = gradient.weights + h * span + j;
-        store(weights_gradient, load(weights_gradient) - of_factor * free_gates[h]);
+        const Vec weight = get(past.weights + h * span + j), of_factor = of_factors * others;
+        scalar *sums = scratch + h * lanes<scalar>, *of_weight = gradient.weights + h * span + j;
+        store(sums, get(sums) + of_factor * weight);
+        store(of_weight, get(of_weight) - of_factor * free_gates[h]);
         kept *= 1 - free_gates[h] * weight;
       }
       const Vec of_filled = towards * kept;
       store(gradient.usage + j, of_filled * (1 - written));
       store(gradient.written + j, of_filled * (1 - usage));
     }
-    (void)after;
-    for (int64_t h = 0; h < reads; ++h) {
-      const scalar total = sum<scalar>(load(sums + h * lanes<scalar>));
+    for (int64_t h = 0; h < reads; h++) {
+      const scalar total = sum<scalar>(get(scratch + h * lanes<scalar>));
       free_gradient[h] = -total * free_gates[h] * (1 - free_gates[h]);
     }
   }
@@ -527,58 +622,64 @@ struct DNCStep {
 
   // The parts of the interface in their ranges. Strengths keep their softplus, without the 1.
   void activate(const scalar* raw, scalar* interface) const {
-    scalar slope;
-    std::copy(raw, raw + interface_size, interface);
-    for (int64_t i = strengths; i < unit; ++i) interface[i] = softplus(raw[i], &slope);
+    std::copy(raw, raw + this->interface_size, interface);
+    map(unit - strengths, raw + strengths, interface + strengths,
+        [](Vec x) { return softplus<scalar>(x); });
     map(modes - unit, raw + unit, interface + unit, [](Vec x) { return sigmoid<scalar>(x); });
     for (int64_t i = modes; i < add; i += 3) {
       scalar* mode = interface + i;
       const scalar most = std::max(mode[0], std::max(mode[1], mode[2]));
-      for (int k = 0; k < 3; ++k) mode[k] = std::exp(mode[k] - most);
+      for (int k = 0; k < 3; k++) mode[k] = std::exp(mode[k] - most);
       const scalar total = mode[0] + mode[1] + mode[2];
-      for (int k = 0; k < 3; ++k) mode[k] /= total;
+      for (int k = 0; k < 3; k++) mode[k] /= total;
     }
   }
 
-  // `next_links` may be `past_links`.
+  // M_t = M_{t-1} + w (v - e M_{t-1}), the same as M (1 - w e) + w v for a single head.
+  static MEMNETS_INLINE Vec write(Vec value, Vec weight, scalar erase, scalar add) {
+    return value + weight * (add - erase * value);
+  }
+
   void forward(
-      const scalar* raw, const State<const scalar>& past, const scalar* past_links,
-      const State<scalar>& next, scalar* next_links, const Kept<scalar>& kept, scalar* vectors,
-      scalar* scratch) const {
+      scalar* raw, const scalar* before, scalar* after, const scalar* bulk, scalar* next_bulk,
+      scalar* kept_numbers, scalar* vectors, scalar* scratch) const override {
+    const auto past = state_of(before);
+    const auto next = state_of(after);
+    const auto from = bulk_of(bulk);
+    const auto to = bulk_of(next_bulk);
+    const auto kept = kept_of(kept_numbers);
     activate(raw, kept.interface);
     const scalar *gates = kept.interface + unit, *erase = gates + reads + 2;
     const scalar *mode = kept.interface + modes, *added = kept.interface + add;
-    scalar* pointed = scratch;
+    Slot* sorting = reinterpret_cast<Slot*>(scratch);
+    scalar* pointed = scratch + 2 * span;
     point(kept.interface, pointed);
-    Slot* sorting = reinterpret_cast<Slot*>(scratch + 2 * padded<scalar>((reads + 1) * width));
-    Place* order = reinterpret_cast<Place*>(next.order);
 
     use(past, gates, next.usage);
+    Place* order = reinterpret_cast<Place*>(next.order);
     allocation.sort(next.usage, reinterpret_cast<const Place*>(past.order), order, sorting);
     allocation.forward(next.usage, order, kept.free, kept.before);
-    std::fill(kept.free + slots, kept.free + span, scalar(0));
 
-    // Write: w = g_w (g_a a + (1 - g_a) c), M = M + w (v - e M).
+    // Write: w = g_w (g_a a + (1 - g_a) c).
     scalar* content = kept.content + reads * span;
     contents(
-        1, pointed + reads * width, past.memory, past.inverse, kept.scores + reads * span, content);
+        1, pointed + reads * width, from.memory, past.inverse, kept.scores + reads * span, content);
     Vec mass = {};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec by_content = load(content + j);
-      const Vec chosen = by_content + gates[reads] * (load(kept.free + j) - by_content);
+      const Vec by_content = get(content + j);
+      const Vec chosen = by_content + gates[reads] * (get(kept.free + j) - by_content);
       const Vec written = gates[reads + 1] * chosen;
       mass += written;
       store(next.written + j, written);
       Vec squares = all(epsilon);
-      for (int64_t w = 0; w < width; ++w) {
-        const Vec value = load(past.memory + w * span + j);
-        const Vec changed = value + written * (added[w] - erase[w] * value);
-        store(next.memory + w * span + j, changed);
-        squares += changed * changed;
+      for (int64_t w = 0; w < width; w++) {
+        const Vec value = write(get(from.memory + w * span + j), written, erase[w], added[w]);
+        store(to.memory + w * span + j, value);
+        squares += value * value;
       }
-      store(next.inverse + j, 1 / root(squares));
+      store(next.inverse + j, inverse_root(squares));
     }
-    std::fill(next.inverse + slots, next.inverse + span, scalar(0));
+    clear_padding(next.inverse);
 
     // Links; then the precedence, which the links take from the step before.
     by_heads(reads, [&](auto group, int64_t head) {
@@ -586,66 +687,91 @@ struct DNCStep {
       scalar *on = kept.on + head * span, *back = kept.back + head * span;
       if (head == 0) {
         links.template forward<group.value, false>(
-            past_links, next_links, next.written, past.precedence, weights, on, back);
+            from.links, to.links, next.written, past.precedence, weights, on, back);
       } else {
         links.template forward<group.value, true>(
-            next_links, next_links, next.written, past.precedence, weights, on, back);
+            to.links, to.links, next.written, past.precedence, weights, on, back);
       }
     });
     const scalar rest = 1 - sum<scalar>(mass);
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      store(next.precedence + j, rest * load(past.precedence + j) + load(next.written + j));
+      store(next.precedence + j, rest * get(past.precedence + j) + get(next.written + j));
     }
 
     // Read: w = pi_1 b + pi_2 c + pi_3 f.
-    contents(reads, pointed, next.memory, next.inverse, kept.scores, kept.content);
-    for (int64_t h = 0; h < reads; ++h) {
+    contents(reads, pointed, to.memory, next.inverse, kept.scores, kept.content);
+    for (int64_t h = 0; h < reads; h++) {
       for (int64_t j = h * span; j < (h + 1) * span; j += lanes<scalar>) {
-        store(
-            next.weights + j, mode[3 * h] * load(kept.back + j) +
-                                  mode[3 * h + 1] * load(kept.content + j) +
-                                  mode[3 * h + 2] * load(kept.on + j));
+        const Vec weight = mode[3 * h] * get(kept.back + j) +
+                           mode[3 * h + 1] * get(kept.content + j) +
+                           mode[3 * h + 2] * get(kept.on + j);
+        store(next.weights + j, weight);
       }
     }
     by_heads(reads, [&](auto group, int64_t head) {
-      read<group.value>(next.weights + head * span, next.memory, vectors + head * width);
+      read<group.value>(next.weights + head * span, to.memory, vectors + head * width);
     });
   }
 
-  // `gradient` and `links_gradient` are those of the next state, then those of the state before.
-  // The links before the step follow from `kept_links` by the writes of `replay`.
+  // The memory before the last of some steps, and after it, from a memory that was kept.
+  void replay(
+      const Taken<scalar>* steps, int64_t count, const scalar* kept, scalar* before,
+      scalar* after) const {
+    for (int64_t j = 0; j < span; j += lanes<scalar>) {
+      Vec written[Links<scalar>::stride];
+      for (int64_t k = 0; k < count; k++) written[k] = get(state_of(steps[k].after).written + j);
+      for (int64_t w = 0; w < width; w++) {
+        Vec value = get(kept + w * span + j);
+        for (int64_t k = 0; k < count; k++) {
+          if (k + 1 == count) store(before + w * span + j, value);
+          const scalar* interface = kept_of(steps[k].kept).interface;
+          value = write(value, written[k], interface[unit + reads + 2 + w], interface[add + w]);
+        }
+        store(after + w * span + j, value);
+      }
+    }
+  }
+
   void backward(
-      const State<const scalar>& past, const State<const scalar>& next, const scalar* kept_links,
-      const Replay& replay, const Kept<const scalar>& kept, const scalar* vectors_gradient,
-      const Gradient& gradient, scalar* links_gradient, scalar* interface_gradient,
-      scalar* scratch) const {
+      const Taken<scalar>* steps, int64_t count, const scalar* bulk,
+      const scalar* vectors_gradient, scalar* state_gradient, scalar* interface_gradient,
+      scalar* scratch) const override {
+    const auto past = state_of(steps[count - 1].before);
+    const auto next = state_of(steps[count - 1].after);
+    const auto kept = kept_of(steps[count - 1].kept);
+    const auto gradient = gradient_of(state_gradient);
     const scalar *gates = kept.interface + unit, *erase = gates + reads + 2;
     const scalar *mode = kept.interface + modes, *added = kept.interface + add;
     scalar *of_gates = interface_gradient + unit, *of_erase = of_gates + reads + 2;
-    Cutter<scalar> cut_keys{scratch, padded<scalar>((reads + 1) * width)};
-    scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1);
-    Cutter<scalar> cut{cut_keys.at, span};
+    Cutter<scalar> cut{scratch, span};
+    scalar *memory = cut(width), *next_memory = cut(width);
     scalar *of_back = cut(reads), *of_content = cut(reads), *of_on = cut(reads);
-    scalar *radial = cut(1), *of_free = cut(1), *of_sought = cut(1), *rest_of_scratch = cut(0);
+    scalar *radial = cut(1), *of_free = cut(1), *of_sought = cut(1);
+    Cutter<scalar> cut_keys{cut.at, padded<scalar>((reads + 1) * width)};
+    scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *sums = cut_keys(0);
     point(kept.interface, pointed);
+    replay(steps, count, bulk_of(bulk).memory, memory, next_memory);
 
     // Read. The gradients of b, c and f, and of the modes.
-    products(reads, vectors_gradient, next.memory, gradient.weights);
-    for (int64_t h = 0; h < reads; ++h) {
-      Vec sums[3] = {};
+    products(reads, vectors_gradient, next_memory, gradient.weights);
+    for (int64_t h = 0; h < reads; h++) {
+      Vec total[3] = {};
       for (int64_t j = h * span; j < (h + 1) * span; j += lanes<scalar>) {
-        const Vec slope = load(gradient.weights + j);
-        sums[0] += slope * load(kept.back + j);
-        sums[1] += slope * load(kept.content + j);
-        sums[2] += slope * load(kept.on + j);
+        const Vec slope = get(gradient.weights + j);
+        total[0] += slope * get(kept.back + j);
+        total[1] += slope * get(kept.content + j);
+        total[2] += slope * get(kept.on + j);
         store(of_back + j, slope * mode[3 * h]);
         store(of_content + j, slope * mode[3 * h + 1]);
         store(of_on + j, slope * mode[3 * h + 2]);
         store(gradient.weights + j, Vec{});  // from here on that of the weights before
       }
       scalar slopes[3], mean = 0;
-      for (int k = 0; k < 3; ++k) mean += (slopes[k] = sum<scalar>(sums[k])) * mode[3 * h + k];
-      for (int k = 0; k < 3; ++k) {
+      for (int k = 0; k < 3; k++) {
+        slopes[k] = sum<scalar>(total[k]);
+        mean += slopes[k] * mode[3 * h + k];
+      }
+      for (int k = 0; k < 3; k++) {
         interface_gradient[modes + 3 * h + k] = (slopes[k] - mean) * mode[3 * h + k];
       }
     }
@@ -653,28 +779,34 @@ struct DNCStep {
       const int64_t at = head * span, key = head * width;
       contents_backward<group.value, true>(
           of_content + at, kept.content + at, kept.scores + at, next.inverse, pointed + key,
-          next.memory, next.weights + at, vectors_gradient + key, gradient.memory,
+          next_memory, next.weights + at, vectors_gradient + key, gradient.memory,
           pointed_gradient + key, radial);
     });
 
     // Precedence: p = (1 - sum w) p + w. Then the links.
     Vec mass = {}, pushed = {};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      mass += load(next.written + j);
-      pushed += load(gradient.precedence + j) * load(past.precedence + j);
+      mass += get(next.written + j);
+      pushed += get(gradient.precedence + j) * get(past.precedence + j);
     }
     const scalar rest = 1 - sum<scalar>(mass), of_mass = sum<scalar>(pushed);
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec slope = load(gradient.precedence + j);
-      store(gradient.written + j, load(gradient.written + j) + slope - of_mass);
+      const Vec slope = get(gradient.precedence + j);
+      store(gradient.written + j, get(gradient.written + j) + slope - of_mass);
       store(gradient.precedence + j, slope * rest);
+    }
+    typename Links<scalar>::Writes writes;
+    for (int64_t k = 0; k + 1 < count; k++) {
+      writes.written[k] = state_of(steps[k].after).written;
+      writes.precedence[k] = state_of(steps[k].before).precedence;
+      writes.count++;
     }
     by_heads(reads, [&](auto group, int64_t head) {
       const int64_t at = head * span;
       auto run = [&](auto last) {
         links.template backward<group.value, last.value>(
-            kept_links, replay, next.written, past.precedence, past.weights + at, of_on + at,
-            of_back + at, links_gradient, gradient.weights + at, gradient.written,
+            bulk_of(bulk).links, writes, next.written, past.precedence, past.weights + at,
+            of_on + at, of_back + at, gradient.links, gradient.weights + at, gradient.written,
             gradient.precedence);
       };
       if (head + group.value == reads) {
@@ -685,16 +817,15 @@ struct DNCStep {
     });
 
     // Write: M = M + w (v - e M).
-    for (int64_t w = 0; w < width; ++w) {
+    for (int64_t w = 0; w < width; w++) {
       Vec of_add = {}, of_erased = {};
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec value = load(past.memory + w * span + j), slope = load(gradient.memory + w * span + j);
-        const Vec moved = slope * load(next.written + j);
+        const Vec value = get(memory + w * span + j), slope = get(gradient.memory + w * span + j);
+        const Vec moved = slope * get(next.written + j);
+        const Vec of_weight = get(gradient.written + j) + slope * (added[w] - erase[w] * value);
         of_add += moved;
         of_erased += moved * value;
-        store(
-            gradient.written + j,
-            load(gradient.written + j) + slope * (added[w] - erase[w] * value));
+        store(gradient.written + j, of_weight);
         store(gradient.memory + w * span + j, slope - erase[w] * moved);
       }
       interface_gradient[add + w] = sum<scalar>(of_add);
@@ -702,28 +833,28 @@ struct DNCStep {
     }
 
     // w = g_w (g_a a + (1 - g_a) c).
-    const scalar by_allocation = gates[reads], write = gates[reads + 1];
+    const scalar by_allocation = gates[reads], open = gates[reads + 1];
     const scalar* content = kept.content + reads * span;
-    Vec of_write = {}, of_allocation = {};
+    Vec of_open = {}, of_allocation = {};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec by_content = load(content + j), beyond = load(kept.free + j) - by_content;
-      const Vec slope = load(gradient.written + j), scaled = slope * write;
-      of_write += slope * (by_content + by_allocation * beyond);
+      const Vec by_content = get(content + j), beyond = get(kept.free + j) - by_content;
+      const Vec slope = get(gradient.written + j), scaled = slope * open;
+      of_open += slope * (by_content + by_allocation * beyond);
       of_allocation += scaled * beyond;
       store(of_free + j, scaled * by_allocation);
       store(of_sought + j, scaled * (1 - by_allocation));
     }
     of_gates[reads] = sum<scalar>(of_allocation) * by_allocation * (1 - by_allocation);
-    of_gates[reads + 1] = sum<scalar>(of_write) * write * (1 - write);
+    of_gates[reads + 1] = sum<scalar>(of_open) * open * (1 - open);
     contents_backward<1, false>(
         of_sought, content, kept.scores + reads * span, past.inverse, pointed + reads * width,
-        past.memory, nullptr, nullptr, gradient.memory, pointed_gradient + reads * width, radial);
+        memory, nullptr, nullptr, gradient.memory, pointed_gradient + reads * width, radial);
     point_backward(kept.interface, pointed_gradient, interface_gradient);
 
     allocation.backward(
         next.usage, reinterpret_cast<const Place*>(next.order), kept.free, kept.before, of_free,
         gradient.usage);
-    use_backward(past, gates, gradient, of_gates, rest_of_scratch);
+    use_backward(past, gates, gradient, of_gates, sums);
   }
 };
 

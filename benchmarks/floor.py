@@ -230,7 +230,9 @@ def main() -> None:
     print("|---|---|" + "---|" * len(names))
     for case in CASES:
         if given.only in case.title:
-            measure(case, given.rounds if case.slots < 1024 else max(3, given.rounds // 4), given.skip)
+            measure(
+                case, given.rounds if case.slots < 1024 else max(3, given.rounds // 4), given.skip
+            )
 
 
 if __name__ == "__main__":

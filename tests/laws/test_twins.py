@@ -8,14 +8,16 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.cells import LSTM, Loop
+from memnets.cells import GRU, LSTM, FeedForward, Loop
 from memnets.core import Cell, Memory, map_state
+from memnets.kernels import native
+from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot, ScaledDot
@@ -41,17 +43,27 @@ def stepped(make):
     return arguments
 
 
-def unrolled(make):
-    """Steps of a cell that has taken some already."""
+def unrolled(make, batch=BATCH, steps=STEPS, masked=False, begun=True):
+    """Steps of a cell, with a mask or without; by default it has taken some already."""
 
     def arguments(draw):
         part = make().double()
-        first, second = draw(tensors(*[(BATCH, STEPS, part.input_size)] * 2))
-        with fast.naive(), torch.no_grad():
-            _, state = part.unroll(first, part.initial_state(BATCH))
-        return part, (second, state, None)
+        first, second = draw(tensors(*[(batch, steps, part.input_size)] * 2))
+        state = part.initial_state(batch)
+        if begun:
+            with fast.naive(), torch.no_grad():
+                _, state = part.unroll(first, state)
+        mask = torch.tensor(draw(holes(batch, steps))) if masked else None
+        return part, (second, state, mask)
 
     return arguments
+
+
+def holes(batch, steps):
+    """Steps that sequences skip, anywhere: one may skip all."""
+    return st.lists(
+        st.lists(st.booleans(), min_size=steps, max_size=steps), min_size=batch, max_size=batch
+    )
 
 
 def reading(make):
@@ -72,49 +84,83 @@ def additive(draw):
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
 
 
-def loop(access):
-    return lambda: Loop(3, partial(LSTM, hidden_size=4), access())
+TWO_LAYERS = partial(LSTM, hidden_size=4, layers=2)
+RECURRENT, FEED_FORWARD = partial(LSTM, hidden_size=4), partial(FeedForward, hidden_size=4)
 
 
-#: A twin, by its part and method -> functions of ``draw`` that give the part, or the function that
-#: it stands for, and arguments that the twin takes.
+def loop(access, controller=RECURRENT):
+    return lambda: Loop(3, controller, access())
+
+
+def sharp():
+    """A loop whose numbers are so large that gates close and weights vanish."""
+    part = loop(partial(NTM, slots=9, width=3, least_sharpness=2.0))()
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.mul_(20)
+    return part
+
+
+#: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
+#: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
-    (NTM, "step"): [
+    (NTM, "step", "kernels.ntm"): [
         stepped(partial(NTM, slots=5, width=3)),
         stepped(partial(NTM, slots=6, width=2, read_heads=2, write_heads=3, shift_range=5)),
     ],
-    (DNC, "step"): [
+    (DNC, "step", "kernels.dnc"): [
         stepped(partial(DNC, slots=5, width=3)),
         stepped(partial(DNC, slots=4, width=2, read_heads=3)),
     ],
-    (Loop, "unroll"): [
+    (Loop, "unroll", "kernels.loop"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2))),
         unrolled(loop(partial(DNC, slots=4, width=3, read_heads=2))),
     ],
-    (Content, "read"): [
+    (Loop, "unroll", "C++"): [
+        unrolled(loop(partial(NTM, slots=5, width=3))),
+        unrolled(loop(partial(NTM, slots=19, width=2, read_heads=2, shift_range=5)), masked=True),
+        unrolled(loop(partial(NTM, slots=70, width=2, write_heads=2, noise=0.3))),
+        unrolled(loop(partial(NTM, slots=6, width=3, read_heads=3, write_heads=3)), masked=True),
+        unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
+        unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
+        unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
+        unrolled(sharp),
+    ],
+    (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
         reading(partial(Content, ScaledDot())),
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
     ],
-    (functional.additive_scores, ""): [additive],
+    (functional.additive_scores, "", "kernels.additive"): [additive],
 }
 
 
 def title(twin):
-    part = getattr(twin.part, "__name__", str(twin.part))
-    return f"{part}.{twin.method}" if twin.method else part
+    return f"{twin.stands_for} by {twin.name}"
 
 
 def examples_of(twin):
     """Those of ``EXAMPLES``; without one, a failure that says what to add."""
-    found = EXAMPLES.get((twin.part, twin.method))
+    found = EXAMPLES.get((twin.part, twin.method, twin.name))
     if not found:
+        key = f"({twin.part.__name__}, {twin.method!r}, {twin.name!r})"
         pytest.fail(
             f"no example for the fast twin of {title(twin)}: add to EXAMPLES in "
-            f"tests/laws/test_twins.py an entry ({twin.part.__name__}, {twin.method!r}): a "
-            "function of draw that gives the part and arguments for which its `fits` says yes"
+            f"tests/laws/test_twins.py an entry {key}: a function of draw that gives the part and "
+            "arguments for which its `fits` says yes"
         )
     return found
+
+
+def skip_what_is_missing(twin):
+    reason = twin.why_not()
+    if reason is not None:
+        pytest.skip(f"the twin of {title(twin)} cannot run here: {reason}")
+
+
+def alone(twin):
+    """A context in which no other twin of the same method is tried first."""
+    return mock.patch.dict(fast._twins, {(twin.part, twin.method): [twin]})
 
 
 def asked(part, method, arguments):
@@ -133,23 +179,35 @@ def sources_of(part, arguments):
     return [*differentiated(list(arguments)), *parameters]
 
 
+def that_counts(twin, arguments, result):
+    """The part of a result that is not of any value: outputs of skipped steps are."""
+    if twin.method != "unroll" or arguments[2] is None:
+        return result
+    outputs, state = result
+    return torch.where(arguments[2].unsqueeze(-1), outputs, 0.0), state
+
+
 def check_twin(twin, example, draw):
-    """One twin on one example.
+    """One twin on one example, with the same random numbers as the definition.
 
     Raises:
         AssertionError: it is not taken, or gives other numbers or gradients than the definition.
     """
+    seed = draw(testing.seeds())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw(testing.seeds()))
+        torch.manual_seed(seed)
         part, arguments = example(draw)
-    arguments = map_state(differentiable, arguments)
-    sources = sources_of(part, arguments)
-    assert fast.find(part, twin.method, *arguments) is twin.run, (
-        f"the twin of {title(twin)} is not taken: `fits` says no to the example, or another is "
-        "tried first"
-    )
-    own = (part, *arguments) if twin.method else arguments
-    result, expected = twin.run(*own), defined(part, twin.method, arguments)
+        arguments = map_state(differentiable, arguments)
+        sources = sources_of(part, arguments)
+        with alone(twin):
+            assert fast.find(part, twin.method, *arguments) is twin.run, (
+                f"the twin of {title(twin)} is not taken: `fits` says no to the example"
+            )
+        own = (part, *arguments) if twin.method else arguments
+        torch.manual_seed(seed)
+        result = that_counts(twin, arguments, twin.run(*own))
+        torch.manual_seed(seed)
+        expected = that_counts(twin, arguments, defined(part, twin.method, arguments))
     assert_close(result, expected, f"the twin of {title(twin)} and its definition")
     assert_close(
         gradients(result, sources),
@@ -162,19 +220,19 @@ def check_twin(twin, example, draw):
 @settings(suppress_health_check=list(HealthCheck), deadline=None)
 @given(data=st.data())
 def test_a_twin_is_its_definition(twin, data):
+    skip_what_is_missing(twin)
     for example in examples_of(twin):
         check_twin(twin, example, data.draw)
 
 
 @pytest.mark.parametrize("twin", fast.twins(), ids=title)
 def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
+    skip_what_is_missing(twin)
     calls = []
 
     def counting(*arguments):
         calls.append(arguments)
         return twin.run(*arguments)
-
-    counted = [twin._replace(run=counting)]
 
     @settings(max_examples=1, deadline=None, database=None)
     @given(data=st.data())
@@ -192,7 +250,7 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
                 asked(part, twin.method, arguments)
                 assert len(calls) == before + 1, "a subclass runs it"
 
-    with mock.patch.dict(fast._twins, {(twin.part, twin.method): counted}):
+    with alone(twin._replace(run=counting)):
         run()
 
 
@@ -270,13 +328,13 @@ def test_a_twin_that_is_right_passes():
     ],
 )
 def test_a_twin_with_a_planted_fault_is_found(run):
-    with pytest.raises(AssertionError, match=r"the twin of Leaky\.step and "):
+    with pytest.raises(AssertionError, match=r"the twin of Leaky\.step by .* and "):
         check_leaky(run)
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_twin_that_is_never_taken_is_found():
-    with pytest.raises(AssertionError, match=r"the twin of Leaky\.step is not taken"):
+    with pytest.raises(AssertionError, match=r"the twin of Leaky\.step by .* is not taken"):
         check_leaky(right, fits=lambda part, inputs, state: False)
 
 
@@ -284,5 +342,120 @@ def test_a_twin_that_is_never_taken_is_found():
 def test_a_twin_without_an_example_is_told_what_to_add():
     fast.twin(Leaky, "step")(right)
     (twin,) = (twin for twin in fast.twins() if twin.part is Leaky)
-    with pytest.raises(pytest.fail.Exception, match=r"add to EXAMPLES in .*\(Leaky, 'step'\)"):
+    with pytest.raises(pytest.fail.Exception, match=r"add to EXAMPLES in .*\(Leaky, 'step', '"):
         examples_of(twin)
+
+
+# -- the operators in C++ -------------------------------------------------------------------------
+
+
+def by_name(name):
+    (twin,) = (one for one in fast.twins() if one.name == name)
+    skip_what_is_missing(twin)
+    return twin
+
+
+def another_sharpness(run):
+    def sharper(*given):
+        given = list(given)
+        given[3] = (1.001 * given[3][0], *given[3][1:])
+        return run(*given)
+
+    return sharper
+
+
+def no_mask(run):
+    return lambda *given: run(*given[:6], None, *given[7:])
+
+
+def no_noise(run):
+    return lambda *given: run(*given[:7], None, *given[8:])
+
+
+def a_gradient_less(place):
+    def planted(run):
+        def less(*given):
+            found = list(run(*given))
+            found[place] = torch.zeros_like(found[place])
+            return found
+
+        return less
+
+    return planted
+
+
+@pytest.mark.parametrize(
+    ("operator", "plant"),
+    [
+        ("run", another_sharpness),
+        ("run", no_mask),
+        ("run", no_noise),
+        ("run_backward", another_sharpness),
+        ("run_backward", a_gradient_less(0)),
+        ("run_backward", a_gradient_less(4)),
+        ("run_backward", a_gradient_less(-1)),
+    ],
+)
+def test_an_operator_with_a_planted_fault_is_found(operator, plant, monkeypatch):
+    twin = by_name("C++")
+    right = getattr(torch.ops.memnets, operator)
+    monkeypatch.setattr(torch.ops.memnets, operator, plant(right))
+
+    @settings(max_examples=2, deadline=None, database=None, phases=[Phase.generate])
+    @given(data=st.data())
+    def check(data):
+        for example in examples_of(twin):
+            check_twin(twin, example, data.draw)
+
+    with pytest.raises(AssertionError, match=r"Loop\.unroll by C\+\+ and"):
+        check()
+
+
+def test_the_operators_are_tried_before_the_kernels(monkeypatch):
+    """And run in single precision, without gradients, where the kernels take over if they fail."""
+    native, kernels = by_name("C++"), by_name("kernels.loop")
+    part = loop(partial(NTM, slots=20, width=3))()
+    inputs, state = torch.randn(2, 3, 3), part.initial_state(2)
+    assert fast.find(part, "unroll", inputs, state, None) is native.run
+    with fast.naive():
+        expected = part.unroll(inputs, state)
+    for result in (part.unroll(inputs, state), torch.no_grad()(part.unroll)(inputs, state)):
+        assert_close(result, expected, "single precision", rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(build, "loaded", lambda: False)
+    assert fast.find(part, "unroll", inputs, state, None) is kernels.run
+    assert_close(part.unroll(inputs, state), expected, "the kernel", rtol=1e-4, atol=1e-6)
+
+
+def driven(part, controller):
+    """A loop through the same memory with another controller."""
+    return loop(lambda: part.access, controller)().double()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part, inputs, state: (part, inputs, map_state(lambda one: one[:1], state)),
+        lambda part, inputs, state: (part, inputs[:, :0], state),
+        lambda part, inputs, state: (part, inputs[..., :2], state),
+        lambda part, inputs, state: (part, inputs.float(), state),
+        lambda part, inputs, state: (part.float(), inputs, state),
+        lambda part, inputs, state: (part, inputs, state._replace(read=state.read[:, :1])),
+        lambda part, inputs, state: (loop(lambda: part.access, GRU)().double(), inputs, state),
+        lambda part, inputs, state: (
+            loop(lambda: part.access, TWO_LAYERS)().double(),
+            inputs,
+            state,
+        ),
+        lambda part, inputs, state: (loop(partial(NTM, 5, 3, score=Dot()))(), inputs, state),
+    ],
+)
+def test_the_operators_leave_to_others_what_they_do_not_compute(change):
+    by_name("C++")
+    part = loop(partial(NTM, slots=5, width=3))().double()
+    inputs = torch.randn(2, 3, 3).double()
+    state = part.initial_state(2)
+    assert native._fits(part, inputs, state, None)
+    changed = change(part, inputs, state)
+    assert not native._fits(*changed, None)
+    for mask in (torch.ones(2, 3), torch.ones(2, 4).bool()):
+        assert not native._fits(part, inputs, state, mask)

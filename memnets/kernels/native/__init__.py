@@ -232,7 +232,9 @@ class _Run(torch.autograd.Function):
         )
         states = len(given) - weights - 1
         ctx.machine, ctx.weights, ctx.given, ctx.mask = machine, weights, len(given), mask
-        ctx.plain = partial(_plain, loop, kernel_of(loop.access), mask, weights)
+        kernel = kernel_of(loop.access)
+        assert kernel is not None
+        ctx.plain = partial(_plain, loop, kernel, mask, weights)
         ctx.save_for_backward(*given, *rest[states:])
         return outputs, *rest[:states]
 

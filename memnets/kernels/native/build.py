@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,10 +110,16 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def compiler() -> str | None:
-    """The compiler: that of the variable ``CXX``, or the first of the usual names."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    return next((found for name in names if (found := shutil.which(name))), None)
+def compiler() -> list[str]:
+    """The command of the compiler: that of the variable ``CXX``, or ``c++``, as in PyTorch.
+
+    Raises:
+        Unavailable: there is no such program.
+    """
+    command = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(command[0]) is None:
+        raise Unavailable(f"no C++ compiler: {command[0]} is not found")
+    return command
 
 
 def load() -> None:
@@ -125,32 +132,38 @@ def load() -> None:
     if os.environ.get(SWITCH, "").lower() in ("0", "off", "no", "false"):
         raise Unavailable(f"switched off by {SWITCH}={os.environ[SWITCH]}")
     path = library()
-    if not path.exists():
+    kept = path.exists()
+    if not kept:
         _build_once(path)
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        raise Unavailable(f"the library cannot be loaded: {_in_a_line(str(error))}") from error
+        # A library that lay there may be damaged; one that was just built is as good as it gets.
+        if not kept:
+            reason = _in_a_line(str(error.__cause__ or error))
+            raise Unavailable(f"the library cannot be loaded: {reason}") from error
+        with suppress(OSError):
+            path.unlink()
+        if path.exists():
+            raise Unavailable(f"{path} is damaged and cannot be removed") from error
+        load()
     _loaded = True
 
 
 def _build_once(path: Path) -> None:
     """Build the library under a lock, so that of several processes one builds and all load."""
-    found = compiler()
-    if found is None:
-        wanted = f"{os.environ['CXX']}, as CXX says" if os.environ.get("CXX") else "c++"
-        raise Unavailable(f"no C++ compiler ({wanted})")
+    command = compiler()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The lock is free when its process ends, however that is.
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                _build(found, path)
+                _build(command, path)
     except OSError as error:
         raise Unavailable(f"{path.parent} cannot be written: {error.strerror or error}") from error
 
 
-def _build(found: str, path: Path) -> None:
+def _build(command: list[str], path: Path) -> None:
     for left in path.parent.glob(f"{path.stem}.*.building"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     place = Path(tempfile.mkdtemp(prefix=f"{path.stem}.", suffix=".building", dir=path.parent))
@@ -159,11 +172,11 @@ def _build(found: str, path: Path) -> None:
     try:
         made = place / path.name
         before, after = _arguments()
-        _compile([found, *before, str(SOURCES / MAIN), "-o", str(made), *after], start)
+        _compile([*command, *before, str(SOURCES / MAIN), "-o", str(made), *after], start)
         # The library is there as a whole or not at all.
         os.replace(made, path)
     except Unavailable as error:
-        _say(f"not built, so steps run without them, slower: {error}")
+        _say(f"not built, so steps run without them, slower ({SWITCH}=0 tries no more): {error}")
         raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -192,7 +205,9 @@ def _compile(command: Sequence[str], start: float) -> None:
     """
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         try:
-            running = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+            running = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            )
         except OSError as error:
             raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
         try:

@@ -77,6 +77,7 @@ struct Links {
       const scalar* links, scalar* next, const scalar* written, const scalar* precedence,
       const scalar* weights, scalar* on, scalar* back) const {
     constexpr int block = heads <= 2 ? 4 : 2;
+    const int64_t span = this->span, rows = this->rows;  // stores might change those of the object
     std::fill(back, back + heads * span, scalar(0));
     for (int64_t i = 0; i < rows; i += block) {
       scalar row[block], rest[block], own[block][heads];
@@ -91,7 +92,11 @@ struct Links {
       }
       for (int64_t j = 0; j < span; j += width) {
         Vec linked[block];
-        for (int a = 0; a < block; a++) linked[a] = load(links + (i + a) * span + j);
+        for (int a = 0; a < block; a++) {
+          linked[a] = load(links + (i + a) * span + j);
+          // The next rows are in other places than the processor would guess.
+          __builtin_prefetch(links + (i + a + block) * span + j);
+        }
         if (!updated) {
           const Vec column = load(written + j), last = load(precedence + j);
           for (int a = 0; a < block; a++) {
@@ -129,12 +134,17 @@ struct Links {
       scalar* gradient, scalar* weights_gradient, scalar* written_gradient,
       scalar* precedence_gradient) const {
     constexpr int block = heads <= 2 ? 4 : 2;
+    const int64_t span = this->span, rows = this->rows, count = replay.count;
     for (int64_t i = 0; i < rows; i += block) {
       scalar row[block], rest[block], own[block][heads], on[block][heads];
-      scalar past[stride][block];
+      scalar past[stride][block], past_rest[stride][block];
       Vec of_row[block], sums[block][heads];
-      for (int64_t k = 0; k < replay.count; k++) {
-        for (int a = 0; a < block; a++) past[k][a] = replay.written[k][i + a];
+#pragma GCC unroll 1
+      for (int64_t k = 0; k < count; k++) {
+        for (int a = 0; a < block; a++) {
+          past[k][a] = replay.written[k][i + a];
+          past_rest[k][a] = 1 - past[k][a];
+        }
       }
       for (int a = 0; a < block; a++) {
         row[a] = written[i + a];
@@ -150,11 +160,16 @@ struct Links {
         const bool diagonal = crosses(i, block, j);
         const Vec column = load(written + j), p = load(precedence + j);
         Vec old[block], linked[block], slope[block];
-        for (int a = 0; a < block; a++) old[a] = load(links + (i + a) * span + j);
-        for (int64_t k = 0; k < replay.count; k++) {
+        for (int a = 0; a < block; a++) {
+          old[a] = load(links + (i + a) * span + j);
+          __builtin_prefetch(links + (i + a + block) * span + j);
+          __builtin_prefetch(gradient + (i + a + block) * span + j);
+        }
+#pragma GCC unroll 1
+        for (int64_t k = 0; k < count; k++) {
           const Vec then = load(replay.written[k] + j), order = load(replay.precedence[k] + j);
           for (int a = 0; a < block; a++) {
-            old[a] = ((1 - past[k][a]) - then) * old[a] + past[k][a] * order;
+            old[a] = (past_rest[k][a] - then) * old[a] + past[k][a] * order;
           }
         }
         if (diagonal) clear_diagonal(old, i, j);
@@ -242,33 +257,46 @@ struct Allocation {
     for (int64_t k = 0; k < slots; k++) order[k] = static_cast<Place>(Bits(sorted[k]));
   }
 
-  // a(phi_k) = (1 - u(phi_k)) prod_{i < k} u(phi_i); the products go to `before`. Rows are padded.
-  void forward(const scalar* usage, const Place* order, scalar* allocation, scalar* before) const {
+  // a(phi_k) = (1 - u(phi_k)) prod_{i < k} u(phi_i). In order of usage, `free` is 1 - u(phi_k) and
+  // `before` the product. Rows are padded.
+  void forward(
+      const scalar* usage, const Place* order, scalar* allocation, scalar* free,
+      scalar* before) const {
+    const int64_t slots = this->slots, span = padded<scalar>(slots);
+    const scalar epsilon = this->epsilon;
+    for (int64_t k = 0; k < slots; k++) free[k] = (1 - epsilon) * (1 - usage[order[k]]);
+    std::fill(free + slots, free + span, scalar(0));
+    std::fill(before, before + span, scalar(0));
     scalar product = 1;
-    std::memset(allocation, 0, padded<scalar>(slots) * sizeof(scalar));
-    std::memset(before, 0, padded<scalar>(slots) * sizeof(scalar));
     // Few free slots are enough for a product of 0: at the start, seven of float32.
     for (int64_t k = 0; k < slots && product != 0; k++) {
-      const scalar free = (1 - epsilon) * (1 - usage[order[k]]);
       before[k] = product;
-      allocation[order[k]] = free * product;
-      product *= 1 - free;
+      product *= 1 - free[k];
     }
+    std::fill(allocation + slots, allocation + span, scalar(0));
+    for (int64_t k = 0; k < slots; k++) allocation[order[k]] = free[k] * before[k];
   }
 
   // Add to the gradient of the usage. A slot's usage is a factor of all later products.
   void backward(
-      const scalar* usage, const Place* order, const scalar* allocation, const scalar* before,
-      const scalar* towards, scalar* usage_gradient) const {
-    int64_t k = 0;
-    while (k < slots && before[k] != 0) k++;
-    scalar later = 0;
-    while (k-- > 0) {
-      const int64_t slot = order[k];
-      const scalar used = 1 - (1 - epsilon) * (1 - usage[slot]);
-      usage_gradient[slot] -= (1 - epsilon) * (towards[slot] * before[k] - later / used);
-      later += towards[slot] * allocation[slot];
+      const Place* order, const scalar* free, const scalar* before, const scalar* towards,
+      scalar* usage_gradient, scalar* scratch) const {
+    const int64_t slots = this->slots, span = padded<scalar>(slots);
+    scalar *sorted = scratch, *later = scratch + span;
+    for (int64_t k = 0; k < slots; k++) sorted[k] = towards[order[k]];
+    std::fill(sorted + slots, sorted + span, scalar(0));
+    scalar total = 0;
+    for (int64_t k = slots - 1; k >= 0; k--) {
+      later[k] = total;
+      total += sorted[k] * (free[k] * before[k]);
     }
+    std::fill(later + slots, later + span, scalar(0));
+    for (int64_t k = 0; k < span; k += lanes<scalar>) {
+      const Vector<scalar> of_free =
+          load(sorted + k) * load(before + k) - load(later + k) / (1 - load(free + k));
+      store(sorted + k, (1 - epsilon) * of_free);
+    }
+    for (int64_t k = 0; k < slots; k++) usage_gradient[order[k]] -= sorted[k];
   }
 };
 
@@ -294,7 +322,8 @@ struct DNC final : Memory<scalar> {
     this->state_size = span * (reads + 5);
     this->bulk_size = links.size() + span * width;
     this->stride = Links<scalar>::stride;
-    this->kept_size = span * (4 * reads + 4) + padded<scalar>(this->interface_size);
+    this->rows = getenv("ROWS") ? atoi(getenv("ROWS")) : 16;
+    this->kept_size = span * (4 * reads + 5) + padded<scalar>(this->interface_size);
     this->gradient_size = span * (reads + 3) + this->bulk_size;
     this->scratch_size = span * std::max<int64_t>(2 * width + 3 * reads + 3, 2) +
                          2 * padded<scalar>((reads + 1) * width) + reads * lanes<scalar>;
@@ -340,13 +369,13 @@ struct DNC final : Memory<scalar> {
 
   template <typename number>
   struct Kept {
-    number *scores, *content, *free, *before, *back, *on, *interface;
+    number *scores, *content, *allocation, *free, *before, *back, *on, *interface;
   };
 
   template <typename number>
   Kept<number> kept_of(number* at) const {
     Cutter<number> cut{at, span};
-    return {cut(reads + 1), cut(reads + 1), cut(1), cut(1), cut(reads), cut(reads), cut(0)};
+    return {cut(reads + 1), cut(reads + 1), cut(1), cut(1), cut(1), cut(reads), cut(reads), cut(0)};
   }
 
   template <typename number>
@@ -658,7 +687,7 @@ struct DNC final : Memory<scalar> {
     use(past, gates, next.usage);
     Place* order = reinterpret_cast<Place*>(next.order);
     allocation.sort(next.usage, reinterpret_cast<const Place*>(past.order), order, sorting);
-    allocation.forward(next.usage, order, kept.free, kept.before);
+    allocation.forward(next.usage, order, kept.allocation, kept.free, kept.before);
 
     // Write: w = g_w (g_a a + (1 - g_a) c).
     scalar* content = kept.content + reads * span;
@@ -667,7 +696,7 @@ struct DNC final : Memory<scalar> {
     Vec mass = {};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
       const Vec by_content = get(content + j);
-      const Vec chosen = by_content + gates[reads] * (get(kept.free + j) - by_content);
+      const Vec chosen = by_content + gates[reads] * (get(kept.allocation + j) - by_content);
       const Vec written = gates[reads + 1] * chosen;
       mass += written;
       store(next.written + j, written);
@@ -714,18 +743,23 @@ struct DNC final : Memory<scalar> {
   }
 
   // The memory before the last of some steps, and after it, from a memory that was kept.
+  template <int count>
   void replay(
-      const Taken<scalar>* steps, int64_t count, const scalar* kept, scalar* before,
-      scalar* after) const {
-    for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      Vec written[Links<scalar>::stride];
-      for (int64_t k = 0; k < count; k++) written[k] = get(state_of(steps[k].after).written + j);
-      for (int64_t w = 0; w < width; w++) {
+      const Taken<scalar>* steps, const scalar* kept, scalar* before, scalar* after) const {
+    const int64_t span = this->span;
+    const scalar *erase[count], *added[count], *written[count];
+    for (int k = 0; k < count; k++) {
+      const scalar* interface = kept_of(steps[k].kept).interface;
+      erase[k] = interface + unit + reads + 2;
+      added[k] = interface + add;
+      written[k] = state_of(steps[k].after).written;
+    }
+    for (int64_t w = 0; w < width; w++) {
+      for (int64_t j = 0; j < span; j += lanes<scalar>) {
         Vec value = get(kept + w * span + j);
-        for (int64_t k = 0; k < count; k++) {
+        for (int k = 0; k < count; k++) {
           if (k + 1 == count) store(before + w * span + j, value);
-          const scalar* interface = kept_of(steps[k].kept).interface;
-          value = write(value, written[k], interface[unit + reads + 2 + w], interface[add + w]);
+          value = write(value, get(written[k] + j), erase[k][w], added[k][w]);
         }
         store(after + w * span + j, value);
       }
@@ -750,7 +784,14 @@ struct DNC final : Memory<scalar> {
     Cutter<scalar> cut_keys{cut.at, padded<scalar>((reads + 1) * width)};
     scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *sums = cut_keys(0);
     point(kept.interface, pointed);
-    replay(steps, count, bulk_of(bulk).memory, memory, next_memory);
+    static_assert(Links<scalar>::stride == 4, "as many cases as steps between what is kept");
+    const scalar* kept_memory = bulk_of(bulk).memory;
+    switch (count) {
+      case 1: replay<1>(steps, kept_memory, memory, next_memory); break;
+      case 2: replay<2>(steps, kept_memory, memory, next_memory); break;
+      case 3: replay<3>(steps, kept_memory, memory, next_memory); break;
+      default: replay<4>(steps, kept_memory, memory, next_memory);
+    }
 
     // Read. The gradients of b, c and f, and of the modes.
     products(reads, vectors_gradient, next_memory, gradient.weights);
@@ -837,7 +878,7 @@ struct DNC final : Memory<scalar> {
     const scalar* content = kept.content + reads * span;
     Vec of_open = {}, of_allocation = {};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec by_content = get(content + j), beyond = get(kept.free + j) - by_content;
+      const Vec by_content = get(content + j), beyond = get(kept.allocation + j) - by_content;
       const Vec slope = get(gradient.written + j), scaled = slope * open;
       of_open += slope * (by_content + by_allocation * beyond);
       of_allocation += scaled * beyond;
@@ -852,8 +893,8 @@ struct DNC final : Memory<scalar> {
     point_backward(kept.interface, pointed_gradient, interface_gradient);
 
     allocation.backward(
-        next.usage, reinterpret_cast<const Place*>(next.order), kept.free, kept.before, of_free,
-        gradient.usage);
+        reinterpret_cast<const Place*>(next.order), kept.free, kept.before, of_free, gradient.usage,
+        of_back);  // two rows that nobody reads any more
     use_backward(past, gates, gradient, of_gates, sums);
   }
 };

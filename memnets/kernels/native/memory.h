@@ -37,6 +37,10 @@ struct Memory {
   int64_t gradient_size = 0;
   int64_t scratch_size = 0;
 
+  // Most rows that a thread takes through all steps at once, so that their memories stay near the
+  // processor; with fewer, the products of matrices would suffer.
+  int64_t rows = 16;
+
   virtual ~Memory() = default;
 
   // From and to the tensors of the state, whose rows follow each other as in PyTorch, b being the

@@ -25,10 +25,6 @@
 namespace memnets {
 namespace {
 
-// Most rows that a thread takes through all steps at once, so that their memories stay near the
-// processor; with fewer, the products of matrices would suffer.
-constexpr int64_t ROWS = 16;
-
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
@@ -86,11 +82,11 @@ struct Bulks {
   scalar* before(int64_t t, int64_t b) const { return at(t / stride * stride, b); }
 };
 
-// Calls `take(low, high)` for groups of rows, in several threads.
+// Calls `take(low, high)` for groups of at most `most` rows, in several threads.
 template <typename Take>
-void rows(int64_t batch, Take take) {
+void rows(int64_t batch, int64_t most, Take take) {
   at::parallel_for(0, batch, 1, [&](int64_t first, int64_t last) {
-    const int64_t parts = (last - first + ROWS - 1) / ROWS;
+    const int64_t parts = (last - first + most - 1) / most;
     for (int64_t part = 0; part < parts; part++) {
       take(first + (last - first) * part / parts, first + (last - first) * (part + 1) / parts);
     }
@@ -163,7 +159,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   scalar* place = numbers<scalar>(states);
   scalar* keep = numbers<scalar>(kept);
 
-  rows(B, [&](int64_t low, int64_t high) {
+  rows(B, memory->rows, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), drive = scratch<scalar>(count * I);
     scalar* const interfaces = start<scalar>(drive);
@@ -270,7 +266,7 @@ Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& giv
   scalar* of_interface = numbers<scalar>(interface_gradient);
   scalar* of_memory = numbers<scalar>(memory_gradient);
 
-  rows(B, [&](int64_t low, int64_t high) {
+  rows(B, memory->rows, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), hidden = scratch<scalar>(count * h);
     scalar* const of_hidden = start<scalar>(hidden);

@@ -17,6 +17,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "buffers.h"
 #include "controllers.h"
 #include "dnc.h"
 #include "memory.h"
@@ -141,10 +142,10 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   }
   features.select(0, 0).narrow(1, h, sizes.read).copy_(read);
   const at::Tensor outputs = at::empty({B, T, F}, options);
-  const at::Tensor states = at::empty({sizes.state_count(), B, S}, options);
-  const at::Tensor kept = at::empty({sizes.kept_count(), B, K}, options);
+  const at::Tensor states = Buffers::empty({sizes.state_count(), B, S}, options);
+  const at::Tensor kept = Buffers::empty({sizes.kept_count(), B, K}, options);
   Bulks<scalar> bulks(*memory, sizes);
-  const at::Tensor bulk = at::empty({bulks.kept() + 1, B, bulks.size}, options);
+  const at::Tensor bulk = Buffers::empty({bulks.kept() + 1, B, bulks.size}, options);
   bulks.place = numbers<scalar>(bulk);
   Tensors last;
   for (const at::Tensor& one : access) last.push_back(at::empty_like(one));
@@ -251,7 +252,7 @@ Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& giv
   const at::Tensor interface_gradient = at::empty({T * B, I}, options);
   Bulks<scalar> bulks(*memory, sizes);
   bulks.place = numbers<scalar>(bulk);
-  const at::Tensor memory_gradient = at::empty({B, G}, options);
+  const at::Tensor memory_gradient = Buffers::empty({B, G}, options);
   const Tensors given = state_gradient.slice(first + 1).vec();
   Tensors of_access;
   for (const at::Tensor& one : given) of_access.push_back(at::empty_like(one));

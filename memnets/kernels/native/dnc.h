@@ -76,17 +76,17 @@ struct Links {
   void forward(
       const scalar* links, scalar* next, const scalar* written, const scalar* precedence,
       const scalar* weights, scalar* on, scalar* back) const {
-    constexpr int block = heads <= 2 ? 4 : 2;
+    constexpr int block = 4;
     const int64_t span = this->span, rows = this->rows;  // stores might change those of the object
     std::fill(back, back + heads * span, scalar(0));
     for (int64_t i = 0; i < rows; i += block) {
       scalar row[block], rest[block], own[block][heads];
-      Vec sums[block][heads];
+      Vec total_on[heads][block];
       for (int a = 0; a < block; a++) {
         row[a] = written[i + a];
         rest[a] = 1 - row[a];
         for (int h = 0; h < heads; h++) {
-          sums[a][h] = Vec{};
+          total_on[h][a] = Vec{};
           own[a][h] = weights[h * span + i + a];
         }
       }
@@ -109,15 +109,13 @@ struct Links {
           const Vec weight = load(weights + h * span + j);
           Vec total = load(back + h * span + j);
           for (int a = 0; a < block; a++) {
-            sums[a][h] += linked[a] * weight;
+            total_on[h][a] += linked[a] * weight;
             total += own[a][h] * linked[a];
           }
           store(back + h * span + j, total);
         }
       }
-      for (int a = 0; a < block; a++) {
-        for (int h = 0; h < heads; h++) on[h * span + i + a] = sum<scalar>(sums[a][h]);
-      }
+      for (int h = 0; h < heads; h++) sums<scalar>(total_on[h], on + h * span + i);
     }
     for (int h = 0; h < heads; h++) {
       std::fill(on + h * span + slots, on + (h + 1) * span, scalar(0));
@@ -138,7 +136,7 @@ struct Links {
     for (int64_t i = 0; i < rows; i += block) {
       scalar row[block], rest[block], own[block][heads], on[block][heads];
       scalar past[stride][block], past_rest[stride][block];
-      Vec of_row[block], sums[block][heads];
+      Vec of_row[block], of_weights[heads][block];
 #pragma GCC unroll 1
       for (int64_t k = 0; k < count; k++) {
         for (int a = 0; a < block; a++) {
@@ -151,7 +149,7 @@ struct Links {
         rest[a] = 1 - row[a];
         of_row[a] = Vec{};
         for (int h = 0; h < heads; h++) {
-          sums[a][h] = Vec{};
+          of_weights[h][a] = Vec{};
           own[a][h] = weights[h * span + i + a];
           on[a][h] = on_gradient[h * span + i + a];
         }
@@ -183,7 +181,7 @@ struct Links {
           const Vec back = load(back_gradient + h * span + j);
           Vec total = load(weights_gradient + h * span + j);
           for (int a = 0; a < block; a++) {
-            sums[a][h] += linked[a] * back;
+            of_weights[h][a] += linked[a] * back;
             total += on[a][h] * linked[a];
             slope[a] += on[a][h] * weight;
             slope[a] += own[a][h] * back;
@@ -205,11 +203,14 @@ struct Links {
         }
         for (int a = 0; a < block; a++) store(gradient + (i + a) * span + j, slope[a]);
       }
-      for (int a = 0; a < block; a++) {
-        if (last) written_gradient[i + a] += sum<scalar>(of_row[a]);
-        for (int h = 0; h < heads; h++) {
-          weights_gradient[h * span + i + a] += sum<scalar>(sums[a][h]);
-        }
+      scalar totals[block];
+      if (last) {
+        sums<scalar>(of_row, totals);
+        for (int a = 0; a < block; a++) written_gradient[i + a] += totals[a];
+      }
+      for (int h = 0; h < heads; h++) {
+        sums<scalar>(of_weights[h], totals);
+        for (int a = 0; a < block; a++) weights_gradient[h * span + i + a] += totals[a];
       }
     }
   }

@@ -12,6 +12,10 @@
 #include <utility>
 #include <type_traits>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace memnets {
 
 #if defined(__AVX512F__)
@@ -84,21 +88,52 @@ MEMNETS_INLINE Vector<scalar> all(scalar number) {
   return Vector<scalar>{} + number;
 }
 
+namespace detail {
+
+// All lanes as one: of the halves of a vector, then of the halves of those.
+template <typename scalar, int64_t count, typename Join>
+MEMNETS_INLINE scalar fold(const scalar* numbers, Join join) {
+  if constexpr (count == 1) {
+    return numbers[0];
+  } else {
+    typedef scalar part __attribute__((vector_size(count / 2 * sizeof(scalar))));
+    part low, high;
+    std::memcpy(&low, numbers, sizeof(part));
+    std::memcpy(&high, numbers + count / 2, sizeof(part));
+    const part joined = join(low, high);
+    scalar rest[count / 2];
+    std::memcpy(rest, &joined, sizeof(part));
+    return fold<scalar, count / 2>(rest, join);
+  }
+}
+
+}  // namespace detail
+
+// While it lives, numbers below the normal ones count as 0 in this thread. They mean nothing to a
+// memory, but a processor may take a hundred times as long for each.
+class NormalNumbers {
+#if defined(__SSE2__)
+ public:
+  NormalNumbers() : before(_mm_getcsr()) { _mm_setcsr(before | 0x8040); }
+  ~NormalNumbers() { _mm_setcsr(before); }
+  NormalNumbers(const NormalNumbers&) = delete;
+  NormalNumbers& operator=(const NormalNumbers&) = delete;
+
+ private:
+  const unsigned before;
+#else
+ public:
+  NormalNumbers() {}
+  ~NormalNumbers() {}
+#endif
+};
+
 // Sum of the lanes of a vector.
 template <typename scalar>
 MEMNETS_INLINE scalar sum(Vector<scalar> value) {
-  typedef typename Types<scalar>::half half;
-  half low, high;
-  std::memcpy(&low, &value, sizeof(half));
-  std::memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof(half), sizeof(half));
-  low += high;
-  constexpr int64_t count = lanes<scalar> / 2;
-  scalar parts[count];
-  std::memcpy(parts, &low, sizeof(low));
-  for (int64_t width = count / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; i++) parts[i] += parts[i + width];
-  }
-  return parts[0];
+  scalar numbers[lanes<scalar>];
+  std::memcpy(numbers, &value, sizeof(value));
+  return detail::fold<scalar, lanes<scalar>>(numbers, [](auto a, auto b) { return a + b; });
 }
 
 namespace detail {
@@ -156,11 +191,9 @@ MEMNETS_INLINE void sums(const Vector<scalar> (&vectors)[count], scalar* to) {
 // Greatest lane of a vector; lanes of NaN may be passed over.
 template <typename scalar>
 MEMNETS_INLINE scalar greatest(Vector<scalar> value) {
-  scalar parts[lanes<scalar>];
-  std::memcpy(parts, &value, sizeof(value));
-  scalar most = parts[0];
-  for (int64_t i = 1; i < lanes<scalar>; i++) most = parts[i] > most ? parts[i] : most;
-  return most;
+  scalar numbers[lanes<scalar>];
+  std::memcpy(numbers, &value, sizeof(value));
+  return detail::fold<scalar, lanes<scalar>>(numbers, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 namespace detail {

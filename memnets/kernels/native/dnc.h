@@ -329,7 +329,7 @@ struct DNC final : Memory<scalar> {
     this->kept_size = span * (4 * reads + 5) + padded<scalar>(this->interface_size);
     this->gradient_size = span * (reads + 3) + this->bulk_size;
     this->scratch_size = span * std::max<int64_t>(2 * width + 3 * reads + 3, 2) +
-                         2 * padded<scalar>((reads + 1) * width) + reads * lanes<scalar>;
+                         2 * padded<scalar>((reads + 1) * width) + (2 * reads + 1) * lanes<scalar>;
   }
 
   // -- buffers ------------------------------------------------------------------------------------
@@ -618,35 +618,39 @@ struct DNC final : Memory<scalar> {
   }
 
   // Backward of `use`. It sets the gradients of u_{t-1}, of w_{t-1}^w and of the free gates, and
-  // adds to those of the read weights.
+  // adds to those of the read weights. `heads` is the number of read heads, or 0 for any number.
+  template <int heads>
   void use_backward(
       const State<const scalar>& past, const scalar* free_gates, const Gradient<scalar>& gradient,
       scalar* free_gradient, scalar* scratch) const {
-    std::fill(scratch, scratch + reads * lanes<scalar>, scalar(0));
+    const int64_t span = this->span, reads = heads ? heads : this->reads;
+    Vec few[2 * std::max(heads, 1) + 1];
+    // The sums over slots, and the products of the factors of all heads from one on.
+    Vec* const totals = heads ? few : reinterpret_cast<Vec*>(scratch);
+    Vec* const after = totals + reads;
+    for (int64_t h = 0; h < reads; h++) totals[h] = Vec{};
     for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      const Vec usage = get(past.usage + j), written = get(past.written + j);
-      const Vec towards = get(gradient.usage + j);
-      const Vec of_factors = towards * (usage + (1 - usage) * written);
-      Vec kept = all(scalar(1));
-      for (int64_t h = 0; h < reads; h++) {
-        // The product over all other heads. No division: a factor may be 0.
-        Vec others = all(scalar(1));
-        for (int64_t k = 0; k < reads; k++) {
-          if (k != h) others *= 1 - free_gates[k] * get(past.weights + k * span + j);
-        }
-        const Vec weight = get(past.weights + h * span + j), of_factor = of_factors * others;
-        scalar *sums = scratch + h * lanes<scalar>, *of_weight = gradient.weights + h * span + j;
-        store(sums, get(sums) + of_factor * weight);
-        store(of_weight, get(of_weight) - of_factor * free_gates[h]);
-        kept *= 1 - free_gates[h] * weight;
+      after[reads] = all(scalar(1));
+      for (int64_t h = reads - 1; h >= 0; h--) {
+        after[h] = after[h + 1] * (1 - free_gates[h] * get(past.weights + h * span + j));
       }
-      const Vec of_filled = towards * kept;
+      const Vec usage = get(past.usage + j), written = get(past.written + j);
+      const Vec towards = get(gradient.usage + j), of_filled = towards * after[0];
       store(gradient.usage + j, of_filled * (1 - written));
       store(gradient.written + j, of_filled * (1 - usage));
+      // That of a factor, times the factors of the heads before. No division: one may be 0.
+      Vec of_factor = towards * (usage + (1 - usage) * written);
+      for (int64_t h = 0; h < reads; h++) {
+        const Vec weight = get(past.weights + h * span + j), own = of_factor * after[h + 1];
+        scalar* of_weight = gradient.weights + h * span + j;
+        totals[h] += own * weight;
+        store(of_weight, get(of_weight) - own * free_gates[h]);
+        of_factor *= 1 - free_gates[h] * weight;
+      }
     }
     for (int64_t h = 0; h < reads; h++) {
-      const scalar total = sum<scalar>(get(scratch + h * lanes<scalar>));
-      free_gradient[h] = -total * free_gates[h] * (1 - free_gates[h]);
+      const scalar gate = free_gates[h];
+      free_gradient[h] = -sum<scalar>(totals[h]) * gate * (1 - gate);
     }
   }
 
@@ -785,7 +789,7 @@ struct DNC final : Memory<scalar> {
     scalar *of_back = cut(reads), *of_content = cut(reads), *of_on = cut(reads);
     scalar *radial = cut(1), *of_free = cut(1), *of_sought = cut(1);
     Cutter<scalar> cut_keys{cut.at, padded<scalar>((reads + 1) * width)};
-    scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *sums = cut_keys(0);
+    scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *spare = cut_keys(0);
     point(kept.interface, pointed);
     static_assert(Links<scalar>::stride == 4, "as many cases as steps between what is kept");
     const scalar* kept_memory = bulk_of(bulk).memory;
@@ -898,7 +902,12 @@ struct DNC final : Memory<scalar> {
     allocation.backward(
         reinterpret_cast<const Place*>(next.order), kept.free, kept.before, of_free, gradient.usage,
         of_back);  // two rows that nobody reads any more
-    use_backward(past, gates, gradient, of_gates, sums);
+    switch (reads) {
+      case 1: use_backward<1>(past, gates, gradient, of_gates, spare); break;
+      case 2: use_backward<2>(past, gates, gradient, of_gates, spare); break;
+      case 4: use_backward<4>(past, gates, gradient, of_gates, spare); break;
+      default: use_backward<0>(past, gates, gradient, of_gates, spare);
+    }
   }
 };
 

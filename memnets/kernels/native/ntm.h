@@ -409,6 +409,11 @@ struct NTM final : Memory<scalar> {
     for (int64_t k = 0; k < 2 * H * width; k++) store(sums + k * L, vector{});
     blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
       constexpr int V = decltype(vectors_)::value;
+      if constexpr (reading == 1 && writing == 1) {
+        one_and_one<V>(memory, looking, marking, kept, vectors_gradient, gradient, of_looking,
+                       of_marking, of_erase, of_add, i);
+        return;
+      }
       for (int64_t w = 0; w < width; w++) {
         vector number[V], now[V];
         for (int v = 0; v < V; v++) {
@@ -476,6 +481,43 @@ struct NTM final : Memory<scalar> {
       interface_gradient[erase + k] =
           -sum<scalar>(memnets::load(of_erase + k * L)) * out * (1 - out);
       interface_gradient[add + k] = sum<scalar>(memnets::load(of_add + k * L));
+    }
+  }
+
+  // A block of read_and_write_gradient for one head of each kind, all in registers.
+  template <int V>
+  MEMNETS_INLINE void one_and_one(
+      const scalar* __restrict memory, const scalar* __restrict looking,
+      const scalar* __restrict marking, const scalar* __restrict kept,
+      const scalar* __restrict vectors_gradient, scalar* __restrict gradient,
+      scalar* __restrict of_looking, scalar* __restrict of_marking, scalar* __restrict of_erase,
+      scalar* __restrict of_add, int64_t i) const {
+    vector look[V], mark[V], of_look[V], of_mark[V];
+    for (int v = 0; v < V; v++) {
+      look[v] = memnets::load(looking + i + v * L);
+      mark[v] = memnets::load(marking + i + v * L);
+      of_look[v] = memnets::load(of_looking + i + v * L);
+      of_mark[v] = memnets::load(of_marking + i + v * L);
+    }
+    for (int64_t w = 0; w < width; w++) {
+      const scalar out = kept[erase + w], in = kept[add + w], given = vectors_gradient[w];
+      vector added = {}, erased = {};
+      for (int v = 0; v < V; v++) {
+        scalar* place = gradient + w * stride + i + v * L;
+        const vector number = memnets::load(memory + w * stride + i + v * L);
+        const vector now = memnets::load(place), product = now * number;
+        added += mark[v] * now;
+        erased += mark[v] * product;
+        of_mark[v] += in * now - out * product;
+        of_look[v] += given * number;
+        store(place, now - mark[v] * out * now + look[v] * given);
+      }
+      store(of_add + w * L, memnets::load(of_add + w * L) + added);
+      store(of_erase + w * L, memnets::load(of_erase + w * L) + erased);
+    }
+    for (int v = 0; v < V; v++) {
+      store(of_looking + i + v * L, of_look[v]);
+      store(of_marking + i + v * L, of_mark[v]);
     }
   }
 

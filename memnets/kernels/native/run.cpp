@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -87,6 +88,7 @@ struct Bulks {
 template <typename Take>
 void rows(int64_t batch, int64_t most, Take take) {
   at::parallel_for(0, batch, 1, [&](int64_t first, int64_t last) {
+    const NormalNumbers normal;
     const int64_t parts = (last - first + most - 1) / most;
     for (int64_t part = 0; part < parts; part++) {
       take(first + (last - first) * part / parts, first + (last - first) * (part + 1) / parts);
@@ -113,8 +115,8 @@ struct Machine {
 
 template <typename scalar>
 Tensors forward_of(const Machine& machine, const at::Tensor& given,
-                   const c10::optional<at::Tensor>& given_mask,
-                   const c10::optional<at::Tensor>& noise, at::TensorList state, bool recorded) {
+                   const std::optional<at::Tensor>& given_mask,
+                   const std::optional<at::Tensor>& noise, at::TensorList state, bool recorded) {
   const int64_t first = machine.state_tensors();
   const at::Tensor &read = state[first], &to_interface = machine.to_interface();
   const Tensors access = state.slice(first + 1).vec();
@@ -148,7 +150,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   const at::Tensor bulk = Buffers::empty({bulks.kept() + 1, B, bulks.size}, options);
   bulks.place = numbers<scalar>(bulk);
   Tensors last;
-  for (const at::Tensor& one : access) last.push_back(at::empty_like(one));
+  for (const at::Tensor& one : access) last.push_back(Buffers::empty(one.sizes(), options));
 
   const auto from = all_numbers<scalar>(access), to = all_numbers<scalar>(last);
   const scalar* weights = numbers<scalar>(to_interface);
@@ -221,7 +223,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
 }
 
 template <typename scalar>
-Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& given_mask,
+Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& given_mask,
                     at::TensorList saved, const at::Tensor& gradient,
                     at::TensorList state_gradient, bool of_inputs) {
   const at::Tensor &inputs = saved[0], &features = saved[1], &states = saved[2], &kept = saved[3],
@@ -255,7 +257,7 @@ Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& giv
   const at::Tensor memory_gradient = Buffers::empty({B, G}, options);
   const Tensors given = state_gradient.slice(first + 1).vec();
   Tensors of_access;
-  for (const at::Tensor& one : given) of_access.push_back(at::empty_like(one));
+  for (const at::Tensor& one : given) of_access.push_back(Buffers::empty(one.sizes(), options));
 
   const auto from = all_numbers<scalar>(given), to = all_numbers<scalar>(of_access);
   const scalar* weights = numbers<scalar>(to_interface);
@@ -330,7 +332,7 @@ Tensors backward_of(const Machine& machine, const c10::optional<at::Tensor>& giv
 
 Tensors forward(std::string controller, std::string memory, at::IntArrayRef layout,
                 at::ArrayRef<double> settings, at::TensorList weights, const at::Tensor& inputs,
-                const c10::optional<at::Tensor>& mask, const c10::optional<at::Tensor>& noise,
+                const std::optional<at::Tensor>& mask, const std::optional<at::Tensor>& noise,
                 at::TensorList state, bool recorded) {
   const Machine machine{controller, memory, layout, settings, weights};
   return inputs.scalar_type() == at::kFloat
@@ -340,7 +342,7 @@ Tensors forward(std::string controller, std::string memory, at::IntArrayRef layo
 
 Tensors backward(std::string controller, std::string memory, at::IntArrayRef layout,
                  at::ArrayRef<double> settings, at::TensorList weights,
-                 const c10::optional<at::Tensor>& mask, at::TensorList saved,
+                 const std::optional<at::Tensor>& mask, at::TensorList saved,
                  const at::Tensor& gradient, at::TensorList state_gradient, bool of_inputs) {
   const Machine machine{controller, memory, layout, settings, weights};
   return gradient.scalar_type() == at::kFloat

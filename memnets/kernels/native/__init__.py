@@ -1,8 +1,8 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when it is
-first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when
+it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
 :mod:`memnets.kernels.loop` run in its place.
 """
 

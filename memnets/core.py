@@ -51,9 +51,11 @@ __all__ = [
     "MemoryAccess",
     "Normalizer",
     "Score",
+    "at_hand",
     "check_made",
     "check_mask",
     "check_memory",
+    "check_numbers",
     "check_positive",
     "check_source",
     "check_threads",
@@ -484,9 +486,12 @@ class Cell(nn.Module, ABC, Generic[State]):
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
             return result
-        # Steps that no sequence skips need no choice between the old state and the new. One
-        # transfer to the CPU here is cheaper than a question to the device at each step.
-        skipped = [False] * inputs.shape[1] if mask is None else (~mask.all(0)).tolist()
+        # Steps that no sequence skips need no choice between the old state and the new, if their
+        # number can be told without waiting for a device.
+        if mask is None:
+            skipped = [False] * inputs.shape[1]
+        else:
+            skipped = (~mask.all(0)).tolist() if at_hand(mask) else [True] * inputs.shape[1]
         outputs = []
         for number, step_inputs in enumerate(inputs.unbind(1)):
             output, next_state = self.step(step_inputs, state)
@@ -726,8 +731,48 @@ def check_source(source: Tensor, mask: Tensor | None) -> None:
         )
     check_mask(mask, source.shape, "[B, S]")
     # Encoders take lengths from the mask, so that a hole within a source would go unseen.
-    if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
-        raise ValueError("each source must have a step, and padding only after its last step")
+    if mask is not None:
+        check_numbers(
+            mask[:, 0].all() & (mask[:, 1:] <= mask[:, :-1]).all(),
+            "each source must have a step, and padding only after its last step",
+        )
+
+
+def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None = None) -> None:
+    """Check what only the numbers in a tensor tell.
+
+    Where Python may not look at them, the check becomes an operation: in a graph that is compiled,
+    and on a device that the host would have to wait for. It then raises a RuntimeError without
+    what was found. Under ``torch.func.vmap`` there is no check.
+
+    Args:
+        right: bool ``[]``, whether the numbers are right.
+        expected: what is right, for the message.
+        found: describes what came, for the message.
+
+    Raises:
+        ValueError: the numbers are not right.
+    """
+    if at_hand(right):
+        if not right:
+            raise ValueError(expected if found is None else f"{expected}; got {found()}")
+    elif torch.compiler.is_compiling() or not _batched(right):
+        torch._assert_async(right, expected)
+
+
+def at_hand(tensor: Tensor) -> bool:
+    """Whether Python may look at the numbers in a tensor: on the CPU, and not in a graph."""
+    if torch.compiler.is_compiling():
+        return False
+    return tensor.device.type == "cpu" and not _batched(tensor)
+
+
+def _batched(tensor: Tensor) -> bool:
+    """Whether ``torch.func.vmap`` maps over a tensor."""
+    # PyTorch has no public name for it. A tensor of ``torch.func.grad`` may hold one of vmap.
+    while torch._C._functorch.is_gradtrackingtensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return torch._C._functorch.is_batchedtensor(tensor)
 
 
 def __getattr__(name: str) -> Any:

@@ -160,17 +160,10 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         A function of the part and the arguments (of the arguments alone for a function), or
         ``None`` if the definition must run.
     """
-    key = part if method == "" else type(part)
-    candidates = _twins.get((key, method))
     # Most parts have no twin: for them, this lookup must be all that a step pays.
-    if candidates is None:
-        if not PROVIDERS:
-            return None
-        _load()
-        candidates = _twins.get((key, method))
-        if candidates is None:
-            return None
-    if not enabled():
+    _load()
+    candidates = _twins.get((part if method == "" else type(part), method))
+    if not candidates or not enabled():
         return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
@@ -183,6 +176,12 @@ def _load() -> None:
     # Each provider is taken off the list first: its own import may call ``find`` again.
     while PROVIDERS:
         import_module(PROVIDERS.pop(0))
+
+
+# While a graph is made, this function runs, since an import cannot be a part of the graph. The
+# decorator ``torch.compiler.assume_constant_result`` sets the same mark, but takes seconds: it
+# loads the compiler.
+_load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _plain(arguments: Any) -> bool:
@@ -200,4 +199,5 @@ def _plain(arguments: Any) -> bool:
                 return False
         elif isinstance(argument, (tuple, list)):
             stack.extend(argument)
-    return device is None or not torch.is_autocast_enabled(device)
+    # PyTorch raises an error when asked about the device "meta".
+    return device in (None, "meta") or not torch.is_autocast_enabled(device)

@@ -114,7 +114,6 @@ class _Entmax15(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
 
     @staticmethod
     def _product(ctx: Any, direction: Tensor) -> Tensor:
@@ -130,6 +129,15 @@ class _Entmax15(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Entmax15._product(ctx, gradient)
+
+
+class _ForwardEntmax15(_Entmax15):
+    """The same in forward mode too, which ``torch.compile`` does not take."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
@@ -148,7 +156,8 @@ def entmax15(scores: Tensor) -> Tensor:
     Returns:
         ``[..., N]``, rows on the simplex.
     """
-    weights: Tensor = _Entmax15.apply(scores)  # type: ignore[no-untyped-call]
+    function = _Entmax15 if torch.compiler.is_compiling() else _ForwardEntmax15
+    weights: Tensor = function.apply(scores)  # type: ignore[no-untyped-call]
     return weights
 
 

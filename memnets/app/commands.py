@@ -83,7 +83,7 @@ What you will need most:
 
 #: Options of the commands that run a trainer, up to the first dot.
 _COMMON = (
-    *("ckpt_path", "config", "data", "help", "help_all", "init_from", "model", "name"),
+    *("ckpt_path", "compile", "config", "data", "help", "help_all", "init_from", "model", "name"),
     *("print_config", "runs", "seed_everything", "threads", "trainer", "trust", "weights_only"),
 )
 

@@ -97,7 +97,7 @@ _PLAIN = (
     torch.device, torch.dtype, torch.Tensor,
 )  # fmt: skip
 
-_TOP = ("data", "model", "name", "runs", "seed_everything", "threads", "trainer")
+_TOP = ("compile", "data", "model", "name", "runs", "seed_everything", "threads", "trainer")
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -459,7 +459,8 @@ def checked_config(
         if isinstance(value, str) and (refused or os.sep in value):
             walk.refuse(f"trainer.{name}", _shown(value))
     walk.settings(trainer, _settings_of(lightning.Trainer), "trainer")
-    for name, kinds in (("name", str), ("runs", str), ("seed_everything", int), ("threads", int)):
+    plain = {"compile": bool, "name": str, "runs": str, "seed_everything": int, "threads": int}
+    for name, kinds in plain.items():
         if not isinstance(checked.get(name), (kinds, NoneType)):
             raise CheckpointError(
                 f"the config in {path} is damaged: {name} is {_shown(checked[name])}"

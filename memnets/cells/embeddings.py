@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from memnets.core import check_made, check_mask, check_positive
+from memnets.core import check_made, check_mask, check_numbers, check_positive
 
 __all__ = [
     "Embedding",
@@ -173,11 +173,11 @@ class LearnedPositions(Positions):
         Raises:
             ValueError: a position is not below ``max_length``.
         """
-        if positions.numel() and positions.max() >= len(self.weight):
-            raise ValueError(
-                f"the model's positions end at max_length = {len(self.weight)}; "
-                f"got a sequence of length {int(positions.max()) + 1}"
-            )
+        check_numbers(
+            (positions < len(self.weight)).all(),
+            f"the model's positions end at max_length = {len(self.weight)}",
+            lambda: f"a sequence of length {int(positions.max()) + 1}",
+        )
         return nn.functional.embedding(positions, self.weight)
 
 

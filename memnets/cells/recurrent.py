@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,44 @@ class FeedForward(Controller[None]):
         return self.layers(inputs), None
 
 
+class _Network(nn.RNNBase):
+    """A recurrent network of PyTorch, with the weights of ``nn.LSTM`` or ``nn.GRU``.
+
+    ``torch.compile`` refuses objects of these two classes, but not what they compute.
+
+    Args:
+        kind: ``LSTM`` or ``GRU``.
+        input_size: width of the input.
+        hidden_size: width of every layer.
+        layers: number of layers.
+    """
+
+    def __init__(
+        self, kind: Literal["LSTM", "GRU"], input_size: int, hidden_size: int, layers: int
+    ) -> None:
+        super().__init__(kind, input_size, hidden_size, layers, batch_first=True)
+
+    def forward(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """All steps, fused.
+
+        Args:
+            inputs: ``[B, T, input_size]``.
+            state: a tensor of all layers, or for an LSTM a pair of them; zeros by default.
+
+        Returns:
+            Outputs ``[B, T, hidden_size]``, and the state after the last step.
+        """
+        if state is None:
+            zeros = inputs.new_zeros(self.num_layers, len(inputs), self.hidden_size)
+            state = (zeros, zeros) if self.mode == "LSTM" else zeros
+        run: Any = torch.lstm if self.mode == "LSTM" else torch.gru
+        outputs, *last = run(
+            inputs, state, self._flat_weights, True, self.num_layers, 0.0, self.training, False,
+            True,
+        )  # fmt: skip
+        return outputs, tuple(last) if self.mode == "LSTM" else last[0]
+
+
 class _Gated(Controller[State]):
     """Base class for controllers around a recurrent network of PyTorch.
 
@@ -60,9 +98,9 @@ class _Gated(Controller[State]):
         layers: number of layers, at least 1.
     """
 
-    #: Name of the attribute that holds the network, and its class. The name is part of the names of
+    #: Name of the attribute that holds the network, and its kind. The name is part of the names of
     #: the parameters, and so of every checkpoint.
-    _network: ClassVar[tuple[str, type[nn.LSTM] | type[nn.GRU]]]
+    _network: ClassVar[tuple[str, Literal["LSTM", "GRU"]]]
 
     def __init__(self, input_size: int, hidden_size: int = 100, layers: int = 1) -> None:
         super().__init__()
@@ -70,7 +108,7 @@ class _Gated(Controller[State]):
         self.input_size = input_size
         self.hidden_size = hidden_size
         name, kind = self._network
-        self.add_module(name, kind(input_size, hidden_size, layers, batch_first=True))
+        self.add_module(name, _Network(kind, input_size, hidden_size, layers))
 
     def _stacked(self, state: State) -> Any:
         """The state in PyTorch's form: a tensor of all layers, or a tuple of them."""
@@ -120,11 +158,11 @@ class LSTM(_Gated[LSTMState]):
     It has ``layers`` layers of width ``hidden_size``.
 
     Attributes:
-        lstm: the ``torch.nn.LSTM`` that holds the weights.
+        lstm: the network that holds the weights, as a ``torch.nn.LSTM`` does.
     """
 
-    _network = "lstm", nn.LSTM
-    lstm: nn.LSTM
+    _network = "lstm", "LSTM"
+    lstm: nn.RNNBase
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros."""
@@ -156,11 +194,11 @@ class GRU(_Gated[tuple[Tensor, ...]]):
     for each layer.
 
     Attributes:
-        gru: the ``torch.nn.GRU`` that holds the weights.
+        gru: the network that holds the weights, as a ``torch.nn.GRU`` does.
     """
 
-    _network = "gru", nn.GRU
-    gru: nn.GRU
+    _network = "gru", "GRU"
+    gru: nn.RNNBase
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, ...]:
         """Zeros."""

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from memnets.core import MemoryAccess
 from memnets.kernels.parts import constant, differentiable, unrecorded
 
-__all__ = ["KERNELS", "LSTMWeights", "StepKernel", "kernel_of", "plain_step", "run", "step"]
+__all__ = [
+    "KERNELS",
+    "LSTMWeights",
+    "StepKernel",
+    "kernel_of",
+    "plain_run",
+    "plain_step",
+    "run",
+    "step",
+]
 
 Tensors = tuple[Tensor, ...]
 
@@ -183,7 +192,7 @@ class _Step(torch.autograd.Function):
         return None, None, interface_gradient, *state_gradient
 
 
-def _plain_run(
+def plain_run(
     access: MemoryAccess | None,
     kernel: StepKernel,
     from_input: Tensor,
@@ -274,7 +283,7 @@ class _Run(torch.autograd.Function):
             cell = next_cell
 
         ctx.kernel, ctx.vectors_shape = kernel, vectors.shape
-        ctx.plain, ctx.given = partial(_plain_run, access, kernel), len(given)
+        ctx.plain, ctx.given = partial(plain_run, access, kernel), len(given)
         all_features = torch.stack(features)
         ctx.save_for_backward(
             *given, from_x, from_feature, interface_weight, inputs, all_features,

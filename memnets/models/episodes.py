@@ -7,7 +7,7 @@ depends on the examples alone, not on other queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ class _Episodic(Model[State]):
         self.sizes = [input_size - output_size, output_size]
         self.features = made_features(features, self.sizes[0])
         self.nearness = Content(SquaredDistance())
+
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Split inputs into features and labels.
@@ -199,12 +204,19 @@ class MetaLearner(_Episodic[State]):
             logits = self.nearness.scores(queries, memory)
             losses = self.objective.losses(logits, batch.targets)
             beside = self.prototypical * masked_mean(losses, batch.target_mask)
-        if self.global_step < self.detached_steps:
+        if self._detached():
             examples, queries = examples.detach(), queries.detach()
         state = self.learner.encode(torch.cat([examples, labels], -1), batch.source_mask)
         logits = self._answer(torch.cat([queries, none], -1), state)
         losses = self.objective.losses(logits, batch.targets)
         return masked_mean(losses, batch.target_mask) + beside
+
+    def _detached(self) -> bool:
+        return self.global_step < self.detached_steps
+
+    def graph_settings(self) -> Hashable:
+        """See :meth:`~memnets.training.Model.graph_settings`: whether the features are detached."""
+        return self._detached()
 
     def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""

@@ -17,7 +17,9 @@ from memnets.core import (
     Cell,
     Encoder,
     Memory,
+    at_hand,
     check_made,
+    check_numbers,
     check_positive,
     check_source,
     make,
@@ -155,11 +157,7 @@ class PointerNetwork(Model[PointerState]):
             )
         slots = source.new_ones(source.shape[:2], dtype=torch.bool) if mask is None else mask
         # One infinite point would make NaN of the whole sequence, far from its cause.
-        if not source.isfinite().all():
-            row, step, _ = (~source.isfinite()).nonzero()[0].tolist()
-            raise ValueError(
-                f"source must be finite; got {source[row, step].tolist()} at [{row}, {step}]"
-            )
+        check_numbers(source.isfinite().all(), "source must be finite", lambda: _infinite(source))
         embedded = self.embedding(self.features(source))
         vectors, summary = self.encoder(embedded, mask)
         _, controller = self.bridge.first_state(summary, self.decoder)
@@ -180,10 +178,11 @@ class PointerNetwork(Model[PointerState]):
             ValueError: a token points beyond the source.
         """
         steps = state.slots.shape[1]
-        if (inputs > END + steps).any():
-            raise ValueError(
-                f"tokens must be at most END + S = {END + steps}; got {inputs.max().item()}"
-            )
+        check_numbers(
+            (inputs <= END + steps).all(),
+            f"tokens must be at most END + S = {END + steps}",
+            lambda: f"{inputs.max().item()}",
+        )
         # Marks are not steps of the source. They stand for the last slot, whose input is that of
         # the first step.
         place = torch.where(inputs > END, inputs - (END + 1), steps)
@@ -219,17 +218,23 @@ class PointerNetwork(Model[PointerState]):
         loss = super().loss(batch)
         # A closed target has probability 0, and so an infinite loss. The search for its place runs
         # only in this case.
-        if loss == torch.inf:
-            losses = self.objective.losses(self.logits(batch), batch.targets)
-            if batch.target_mask is not None:
-                losses = losses.masked_fill(~batch.target_mask, 0.0)
-            row, step = losses.isinf().nonzero()[0].tolist()
-            raise ValueError(
+        # Where nobody may look, the training finds the infinite loss.
+        if at_hand(loss):
+            check_numbers(
+                loss != torch.inf,
                 "targets must point at steps that may be pointed at, not at padding nor, without "
-                "revisit, at a step that was pointed at before; "
-                f"got token {batch.targets[row, step].item()} at [{row}, {step}]"
+                "revisit, at a step that was pointed at before",
+                lambda: self._closed(batch),
             )
         return loss
+
+    def _closed(self, batch: Batch) -> str:
+        """Describe the first target that points at a closed step."""
+        losses = self.objective.losses(self.logits(batch), batch.targets)
+        if batch.target_mask is not None:
+            losses = losses.masked_fill(~batch.target_mask, 0.0)
+        row, step = losses.isinf().nonzero()[0].tolist()
+        return f"token {batch.targets[row, step].item()} at [{row}, {step}]"
 
     def reorder(
         self, state: PointerState, index: Tensor, same_source: bool = False
@@ -243,6 +248,14 @@ class PointerNetwork(Model[PointerState]):
         )
         return state._replace(visited=visited, controller=controller)
 
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; the source is finite."""
+        check_source(batch.source, batch.source_mask)
+        check_numbers(
+            batch.source.isfinite().all(), "source must be finite", lambda: _infinite(batch.source)
+        )
+        super().check_on_host(batch)
+
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""
         longest = self.encoder.max_length
@@ -255,6 +268,12 @@ class PointerNetwork(Model[PointerState]):
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """See :meth:`~memnets.core.EncoderDecoder.slot_names`."""
         return [*source, "end"]
+
+
+def _infinite(source: Tensor) -> str:
+    """Describe the first step of a source with a number that is not finite."""
+    row, step, _ = (~source.isfinite()).nonzero()[0].tolist()
+    return f"{source[row, step].tolist()} at [{row}, {step}]"
 
 
 class _Glimpse(nn.Module):

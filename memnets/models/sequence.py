@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from memnets.batches import Batch
 from memnets.cells.embeddings import Inputs
-from memnets.core import Cell
+from memnets.core import Cell, check_numbers
 from memnets.training.model import Model
 
 __all__ = ["SequenceModel", "SequenceState"]
@@ -119,10 +119,12 @@ class SequenceModel(Model[SequenceState]):
         if steps == 0:
             return vectors.new_zeros(batch, 0, self.body.output_size), state
         taken = state.steps + (steps if mask is None else mask.sum(1))
-        if self.max_length is not None and (longest := int(taken.max())) > self.max_length:
-            raise ValueError(
+        if self.max_length is not None:
+            check_numbers(
+                (taken <= self.max_length).all(),
                 f"the model is made for at most max_length = {self.max_length} steps of source and "
-                f"answer; got a sequence of length {longest}"
+                "answer",
+                lambda: f"a sequence of length {int(taken.max())}",
             )
         hidden, body = self.body.unroll(vectors, state.body, mask)
         return hidden, SequenceState(body, taken)

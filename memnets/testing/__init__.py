@@ -19,6 +19,9 @@ Otherwise the error describes each law that does not hold. Laws of all kinds of 
 - gradients are those of finite differences;
 - a ``state_dict`` restores the results.
 
+Cells, memories and models never make the host wait for a device: a GPU is fast only if Python runs
+ahead of it. :func:`no_synchronisation` finds such places in any code.
+
 Leave out a law that a part should not keep: for example ``leave_out=["finite_differences"]`` for a
 draw with a straight-through gradient. The error for an unknown name lists all laws. ``dtypes`` are
 the floating-point types besides float64 that a part must support, and ``masked=False`` is for a
@@ -60,6 +63,7 @@ from memnets.testing.strategies import (
     weights,
 )
 from memnets.testing.tasks import check_task
+from memnets.testing.waiting import no_synchronisation
 
 __all__ = [
     "allocating_queries",
@@ -80,6 +84,7 @@ __all__ = [
     "magnitude",
     "masks",
     "memories",
+    "no_synchronisation",
     "ntm_queries",
     "queries",
     "seeds",

@@ -3,6 +3,9 @@
 The tests go over all twins that are registered. A new one needs an entry in ``EXAMPLES``.
 """
 
+import copy
+import pickle
+import re
 from functools import partial
 from unittest import mock
 
@@ -11,17 +14,24 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.cells import GRU, LSTM, FeedForward, Loop
 from memnets.core import Cell, Memory, map_state
-from memnets.kernels import native
+from memnets.kernels import native, triton
 from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot, ScaledDot
-from memnets.testing.laws import assert_close, differentiable, differentiated, gradients
+from memnets.testing.laws import (
+    assert_close,
+    differentiable,
+    differentiated,
+    gradients,
+    tensors_of,
+)
 
 BATCH, STEPS = 2, 3
 
@@ -129,6 +139,9 @@ DNC_RUNS = [
     scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 5, True),
 ]
 
+#: Its second derivatives reach 1e8, so that those near 0 have no digits left.
+EXTREME = unrolled(sharp)
+
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
@@ -152,8 +165,14 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
-        unrolled(sharp),
+        EXTREME,
         *DNC_RUNS,
+    ],
+    (Loop, "unroll", "Triton"): [
+        unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
+        unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
+        unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
+        EXTREME,
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
@@ -185,6 +204,14 @@ def skip_what_is_missing(twin):
     reason = twin.why_not()
     if reason is not None:
         pytest.skip(f"the twin of {title(twin)} cannot run here: {reason}")
+
+
+def placed(twin, made):
+    """A part and arguments where the twin takes them: those in Triton run on a GPU alone."""
+    if twin.name != "Triton" or triton.interpreted():
+        return made
+    part, arguments = made
+    return part.cuda(), map_state(torch.Tensor.cuda, arguments)
 
 
 def alone(twin):
@@ -225,7 +252,7 @@ def check_twin(twin, example, draw):
     seed = draw(testing.seeds())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        part, arguments = example(draw)
+        part, arguments = placed(twin, example(draw))
         arguments = map_state(differentiable, arguments)
         sources = sources_of(part, arguments)
         with alone(twin):
@@ -267,7 +294,7 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
     @given(data=st.data())
     def run(data):
         for example in examples_of(twin):
-            part, arguments = example(data.draw)
+            part, arguments = placed(twin, example(data.draw))
             before = len(calls)
             asked(part, twin.method, arguments)
             assert len(calls) == before + 1, f"{title(twin)} does not ask for its twin"
@@ -281,6 +308,113 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
 
     with alone(twin._replace(run=counting)):
         run()
+
+
+def at_doubles(part, method, arguments):
+    """The door as a function of all its tensors of real numbers, which come second."""
+    given = tensors_of(arguments)
+    real = [tensor.is_floating_point() for tensor in given]
+
+    def function(*numbers):
+        rest = iter(numbers)
+        both = zip(real, given, strict=True)
+        places = iter([next(rest) if moves else same for moves, same in both])
+        return asked(part, method, map_state(lambda _: next(places), arguments))
+
+    # Copies: a first state may hold one number in several places, which forward mode refuses.
+    numbers = [tensor.clone() for tensor, moves in zip(given, real, strict=True) if moves]
+    return function, [number.contiguous() for number in numbers]
+
+
+def curved(result):
+    """A number whose gradient depends on the result."""
+    real = [tensor for tensor in tensors_of(result) if tensor.is_floating_point()]
+    return sum((tensor.square() + 3 * tensor).sum() for tensor in real)
+
+
+def check_second(twin, example, draw):
+    """Second derivatives of one twin on one example.
+
+    Raises:
+        AssertionError: they are others than those of the definition.
+    """
+    seed = draw(testing.seeds())
+    part, arguments = placed(twin, example(draw))
+    arguments = map_state(differentiable, arguments)
+    sources = sources_of(part, arguments)
+    own = (part, *arguments) if twin.method else arguments
+
+    def twice(run, *arguments_of_run):
+        torch.manual_seed(seed)
+        result = that_counts(twin, arguments, run(*arguments_of_run))
+        first = torch.autograd.grad(curved(result), sources, create_graph=True, allow_unused=True)
+        return gradients([curved(each) for each in first if each is not None], sources)
+
+    expected = twice(defined, part, twin.method, arguments)
+    # An error that says what to do, or PyTorch's own of a fused operation, may come in their place.
+    found, refused = None, ""
+    try:
+        found = twice(twin.run, *own)
+    except RuntimeError as error:
+        refused = str(error)
+    if refused:
+        assert re.search(r"memnets\.naive\(\)|is not implemented", refused), refused
+        return
+    assert_close(found, expected, f"second derivatives of the twin of {title(twin)}")
+
+
+@pytest.mark.parametrize("twin", fast.twins(), ids=title)
+@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=2)
+@given(data=st.data())
+def test_a_second_derivative_of_a_twin_is_right_or_refused(twin, data):
+    skip_what_is_missing(twin)
+    for example in (one for one in examples_of(twin) if one is not EXTREME):
+        check_second(twin, example, data.draw)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:There is a perf")
+@pytest.mark.parametrize("twin", fast.twins(), ids=title)
+@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=1)
+@given(data=st.data())
+def test_transforms_checkpoints_and_copies_go_through_the_door_of_a_twin(twin, data):
+    for example in examples_of(twin):
+        part, arguments = example(data.draw)
+        if isinstance(part, nn.Module):
+            part.eval()  # nothing is drawn at random
+        function, numbers = at_doubles(part, twin.method, arguments)
+        leaves = [number.detach().requires_grad_() for number in numbers]
+
+        def total(*numbers, function=function, arguments=arguments):
+            return curved(that_counts(twin, arguments, function(*numbers)))
+
+        with fast.naive():
+            plain = total(*leaves)
+        expected = torch.autograd.grad(plain, leaves, allow_unused=True, materialize_grads=True)
+        moves = tuple(torch.randn_like(number) for number in numbers)
+        places = tuple(range(len(numbers)))
+        many = tuple(torch.stack([number, number]) for number in numbers)
+        found = {
+            "torch.func.grad": torch.func.grad(total, argnums=places)(*numbers),
+            "torch.func.vmap": [
+                each[1] for each in torch.func.vmap(torch.func.grad(total, argnums=places))(*many)
+            ],
+            "torch.utils.checkpoint": torch.autograd.grad(
+                checkpoint(total, *leaves, use_reentrant=False),
+                leaves,
+                allow_unused=True,
+                materialize_grads=True,
+            ),
+        }
+        for name, result in found.items():
+            assert_close(list(result), list(expected), f"gradient by {name} of {title(twin)}")
+        _, along = torch.func.jvp(total, tuple(numbers), moves)
+        product = sum((one * move).sum() for one, move in zip(expected, moves, strict=True))
+        assert_close(along, product, f"torch.func.jvp of {title(twin)}")
+        if isinstance(part, nn.Module):
+            result = asked(part, twin.method, arguments)
+            for same in (copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
+                again = asked(same, twin.method, arguments)
+                assert_close(again, result, f"{title(twin)} of a copied part")
 
 
 class Leaky(Cell):
@@ -359,6 +493,39 @@ def test_a_twin_that_is_right_passes():
 def test_a_twin_with_a_planted_fault_is_found(run):
     with pytest.raises(AssertionError, match=r"the twin of Leaky\.step by .* and "):
         check_leaky(run)
+
+
+class Undifferentiable(torch.autograd.Function):
+    """The step of a leaky cell, whose gradient passes for a constant."""
+
+    @staticmethod
+    def forward(ctx, inputs, state, decay):
+        after = decay * state + inputs
+        ctx.save_for_backward(state, decay, after)
+        return after.tanh(), after
+
+    @staticmethod
+    def backward(ctx, by_output, by_state):
+        state, decay, after = (tensor.detach() for tensor in ctx.saved_tensors)
+        slope = by_output.detach() * (1 - after.tanh().square()) + by_state.detach()
+        return slope, slope * decay, (slope * state).sum(0)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_twin_with_a_wrong_second_derivative_is_found():
+    fast.twin(Leaky, "step")(
+        lambda part, inputs, state: Undifferentiable.apply(inputs, state, part.decay)
+    )
+    (twin,) = (twin for twin in fast.twins() if twin.part is Leaky)
+
+    @settings(max_examples=1, deadline=None, database=None)
+    @given(data=st.data())
+    def check(data):
+        check_twin(twin, stepped(Leaky), data.draw)
+        with pytest.raises(AssertionError, match="second derivatives of the twin of Leaky"):
+            check_second(twin, stepped(Leaky), data.draw)
+
+    check()
 
 
 @pytest.mark.usefixtures("registered")

@@ -246,7 +246,8 @@ class _Run(torch.autograd.Function):
     @staticmethod
     @differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        given, saved = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+        every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
+        given, saved = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
         # Those of the memory are not needed where the last state is not used, nor the first wanted.
         needed = 1 + ctx.own_states

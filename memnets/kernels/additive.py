@@ -14,6 +14,8 @@ exponential of its own. The results differ from those of the definition by round
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,6 +67,35 @@ def _definition(query: Tensor, keys: Tensor, direction: Tensor) -> tuple[Tensor]
     return (functional.additive_scores(query, keys, direction),)
 
 
+class _Room(threading.local):
+    """Room for the pairs of one step, which the steps of a run share, for each thread.
+
+    The nodes of the graph hold the room, and here is a weak reference alone: it lasts as long as
+    the run. A tensor of its own for each step of a memory that grows would be larger each time, and
+    leave a hole in main memory that no later one fits into: T^2 in all.
+    """
+
+    def __init__(self) -> None:
+        self.last: Callable[[], Tensor | None] = lambda: None
+
+    def take(self, keys: Tensor) -> Tensor:
+        """A tensor of at least as many numbers as the keys, with any content."""
+        room = self.last()
+        fits = room is not None and room.dtype == keys.dtype and len(room) >= keys.numel()
+        if room is None or not fits:
+            room = keys.new_empty(1 << (keys.numel() - 1).bit_length())
+            self.last = weakref.ref(room)
+        return room
+
+
+_room = _Room()
+
+
+def _pairs(query: Tensor, keys: Tensor, room: Tensor) -> Tensor:
+    """``tanh(q + k)``, ``[B, 1, K], [B, N, K] -> [B, N, K]``, in a room that is large enough."""
+    return torch.add(keys, query, out=room[: keys.numel()].view(keys.shape)).tanh_()
+
+
 class _OneQuery(torch.autograd.Function):
     """Scores ``[B, 1, N]`` of one query for each memory."""
 
@@ -72,15 +103,15 @@ class _OneQuery(torch.autograd.Function):
     @unrecorded
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
-        ctx.given, ctx.plain = 3, _definition
-        pairs = torch.add(keys, query).tanh_()
+        ctx.given, ctx.plain, ctx.room = 3, _definition, _room.take(keys)
+        pairs = _pairs(query, keys, ctx.room)
         return torch.mv(pairs.view(-1, len(direction)), direction).view(len(keys), 1, -1)
 
     @staticmethod
     @differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, direction = ctx.saved_tensors
-        pairs = torch.add(keys, query).tanh_()
+        pairs = _pairs(query, keys, _room.take(keys))
         direction_gradient = torch.mv(pairs.view(-1, len(direction)).t(), gradient.reshape(-1))
         # The slope of tanh x is 1 - tanh^2 x; PyTorch's own kernel multiplies it by v too.
         slope = torch.ops.aten.tanh_backward(direction.expand_as(pairs), pairs)
@@ -116,31 +147,35 @@ def _of_sums(query: Tensor, keys: Tensor, room: Tensor) -> Tensor:
     return torch.add(query, keys, out=room).sigmoid_()
 
 
-def _prepared(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, _Sigmoids]:
-    """Queries and keys in the form of which a function makes the sigmoids, and the function."""
+def _small(query: Tensor, keys: Tensor) -> bool:
+    """Whether the exponentials of all entries are finite and not 0."""
     largest = _LARGEST[query.dtype]
-    # A number that is not finite fails this too.
-    if query.abs().amax() <= largest and keys.abs().amax() <= largest:
-        return query.mul(-2).exp_(), keys.mul(-2).exp_(), _of_exponentials
-    return 2 * query, 2 * keys, _of_sums
+    # NaN is not between the two.
+    return all(
+        bool((-largest <= least) & (most <= largest))
+        for least, most in (query.aminmax(), keys.aminmax())
+    )
 
 
 def _made(
-    query: Tensor, keys: Tensor, direction: Tensor, rooms: int
+    query: Tensor, keys: Tensor, small: bool, rooms: int
 ) -> Iterator[tuple[slice, slice, Tensor, list[Tensor]]]:
     """Make all sigmoids, block by block.
 
     Args:
         query: ``[B, Q, K]``.
         keys: ``[B, N, K]``.
-        direction: v, ``[K]``.
+        small: the result of :func:`_small`.
         rooms: number of further tensors that the caller needs for a block.
 
     Yields:
         Rows and queries of a block; its sigmoids, ``[b, t, N, K]``; and tensors of the same shape.
     """
     (rows, queries, width), slots = query.shape, keys.shape[1]
-    query, keys, sigmoids = _prepared(query, keys)
+    if small:
+        query, keys, sigmoids = query.mul(-2).exp_(), keys.mul(-2).exp_(), _of_exponentials
+    else:
+        query, keys, sigmoids = 2 * query, 2 * keys, _of_sums
     # The same buffers serve all blocks, so that they stay in the cache. The first block is the
     # largest; only the last of a row or of the batch may be smaller.
     first, columns = next(_blocks(rows, queries, slots * width))
@@ -159,9 +194,9 @@ class _Additive(torch.autograd.Function):
     @unrecorded
     def forward(ctx: Any, query: Tensor, keys: Tensor, direction: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, direction)
-        ctx.given, ctx.plain = 3, _definition
+        ctx.given, ctx.plain, ctx.small = 3, _definition, _small(query, keys)
         scores = query.new_empty(*query.shape[:2], keys.shape[1])
-        for row, column, block, _ in _made(query, keys, direction, 0):
+        for row, column, block, _ in _made(query, keys, ctx.small, 0):
             torch.mv(block.view(-1, len(direction)), direction, out=scores[row, column].view(-1))
         # v . (2 s - 1) = 2 v . s - sum v.
         return scores.mul_(2).sub_(direction.sum())
@@ -175,7 +210,7 @@ class _Additive(torch.autograd.Function):
         grad_query, grad_keys = torch.empty_like(query), torch.zeros_like(keys)
         # d/dv of 2 v . s - sum v: the second term is the same for all pairs.
         grad_direction = -grad.sum().expand(width).clone()
-        for row, column, block, (slope,) in _made(query, keys, direction, 1):
+        for row, column, block, (slope,) in _made(query, keys, ctx.small, 1):
             part = grad[row, column]
             grad_direction.addmv_(block.view(-1, width).T, part.reshape(-1), alpha=2)
             # The slope of s is s (1 - s) = s - s^2.

@@ -65,8 +65,11 @@ _buffers: WeakKeyDictionary[torch.UntypedStorage, _Buffer] = WeakKeyDictionary()
 
 
 def _fits(memory: Tensor, row: Tensor) -> bool:
+    # A graph would not see that the storage is shared.
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
+        return False
     return (
-        # More new slots than old ones: a buffer of twice the size would be too large for them.
+        # With more new slots than old ones, a buffer of twice the size would be too large.
         0 < row.shape[-2] <= memory.shape[-2]
         and memory.numel() > 0
         and (torch.is_grad_enabled() or memory.numel() >= _LEAST_COPY)
@@ -74,9 +77,6 @@ def _fits(memory: Tensor, row: Tensor) -> bool:
         and memory.device == row.device
         and memory.shape[:-2] == row.shape[:-2]
         and memory.shape[-1] == row.shape[-1]
-        # A graph would not see that the storage is shared.
-        and not torch.compiler.is_compiling()
-        and not torch._C._get_tracing_state()
     )
 
 

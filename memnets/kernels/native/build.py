@@ -37,7 +37,7 @@ MAIN = "run.cpp"
 #: Options of the compiler. Those that change the arithmetic of infinities and NaN are not among
 #: them: -ffast-math would.
 OPTIONS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-march=native"),
+    *("-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-march=native"),
     *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"),
 )
 

@@ -56,7 +56,7 @@ struct NTM final : Memory<scalar> {
                          8 * writes * L;
   }
 
-  void load(int64_t b, const scalar* const* tensors, scalar* state) const override {
+  void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
     turn_in(tensors[0] + b * slots * width, state);
     rows_in(tensors[1] + b * heads * slots, state + weights);
     for (int64_t i = 0; i < stride; i += L) {
@@ -69,7 +69,8 @@ struct NTM final : Memory<scalar> {
     }
   }
 
-  void save(int64_t b, const scalar* state, scalar* const* tensors) const override {
+  void save(int64_t b, const scalar* state, const scalar*,
+            scalar* const* tensors) const override {
     turn_out(state, tensors[0] + b * slots * width);
     rows_out(state + weights, tensors[1] + b * heads * slots);
   }
@@ -84,8 +85,8 @@ struct NTM final : Memory<scalar> {
     rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
   }
 
-  void forward(scalar* interface, const scalar* before, scalar* after, scalar* kept,
-               scalar* vectors, scalar* scratch) const override {
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar*,
+               scalar* kept, scalar* vectors, scalar* scratch) const override {
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* kernel = circle + wide;
@@ -148,9 +149,10 @@ struct NTM final : Memory<scalar> {
     }
   }
 
-  void backward(const scalar* before, const scalar* after, const scalar* kept,
+  void backward(const Taken<scalar>* steps, int64_t count, const scalar*,
                 const scalar* vectors_gradient, scalar* gradient, scalar* interface_gradient,
                 scalar* scratch) const override {
+    const auto [before, after, kept] = steps[count - 1];
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* turned = circle + wide;
@@ -407,6 +409,11 @@ struct NTM final : Memory<scalar> {
     for (int64_t k = 0; k < 2 * H * width; k++) store(sums + k * L, vector{});
     blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
       constexpr int V = decltype(vectors_)::value;
+      if constexpr (reading == 1 && writing == 1) {
+        one_and_one<V>(memory, looking, marking, kept, vectors_gradient, gradient, of_looking,
+                       of_marking, of_erase, of_add, i);
+        return;
+      }
       for (int64_t w = 0; w < width; w++) {
         vector number[V], now[V];
         for (int v = 0; v < V; v++) {
@@ -474,6 +481,43 @@ struct NTM final : Memory<scalar> {
       interface_gradient[erase + k] =
           -sum<scalar>(memnets::load(of_erase + k * L)) * out * (1 - out);
       interface_gradient[add + k] = sum<scalar>(memnets::load(of_add + k * L));
+    }
+  }
+
+  // A block of read_and_write_gradient for one head of each kind, all in registers.
+  template <int V>
+  MEMNETS_INLINE void one_and_one(
+      const scalar* __restrict memory, const scalar* __restrict looking,
+      const scalar* __restrict marking, const scalar* __restrict kept,
+      const scalar* __restrict vectors_gradient, scalar* __restrict gradient,
+      scalar* __restrict of_looking, scalar* __restrict of_marking, scalar* __restrict of_erase,
+      scalar* __restrict of_add, int64_t i) const {
+    vector look[V], mark[V], of_look[V], of_mark[V];
+    for (int v = 0; v < V; v++) {
+      look[v] = memnets::load(looking + i + v * L);
+      mark[v] = memnets::load(marking + i + v * L);
+      of_look[v] = memnets::load(of_looking + i + v * L);
+      of_mark[v] = memnets::load(of_marking + i + v * L);
+    }
+    for (int64_t w = 0; w < width; w++) {
+      const scalar out = kept[erase + w], in = kept[add + w], given = vectors_gradient[w];
+      vector added = {}, erased = {};
+      for (int v = 0; v < V; v++) {
+        scalar* place = gradient + w * stride + i + v * L;
+        const vector number = memnets::load(memory + w * stride + i + v * L);
+        const vector now = memnets::load(place), product = now * number;
+        added += mark[v] * now;
+        erased += mark[v] * product;
+        of_mark[v] += in * now - out * product;
+        of_look[v] += given * number;
+        store(place, now - mark[v] * out * now + look[v] * given);
+      }
+      store(of_add + w * L, memnets::load(of_add + w * L) + added);
+      store(of_erase + w * L, memnets::load(of_erase + w * L) + erased);
+    }
+    for (int v = 0; v < V; v++) {
+      store(of_looking + i + v * L, of_look[v]);
+      store(of_marking + i + v * L, of_mark[v]);
     }
   }
 

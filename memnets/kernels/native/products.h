@@ -33,6 +33,53 @@ constexpr auto gemm() {
   }
 }
 
+// to[i] += sum_j from[j] matrix[i, j], for `count` rows of `width` numbers, `stride` apart.
+template <typename scalar>
+void add_dots(scalar* __restrict to, const scalar* __restrict from,
+              const scalar* __restrict matrix, int64_t count, int64_t width, int64_t stride) {
+  constexpr int64_t L = lanes<scalar>;
+  int64_t i = 0;
+  // Four rows at once: a sum waits for its last term.
+  for (; i + 4 <= count; i += 4) {
+    const scalar* row = matrix + i * stride;
+    Vector<scalar> total[4] = {};
+    int64_t j = 0;
+    for (; j + L <= width; j += L) {
+      const Vector<scalar> number = load(from + j);
+      for (int k = 0; k < 4; k++) total[k] += number * load(row + k * stride + j);
+    }
+    scalar rest[4] = {};
+    for (; j < width; j++) {
+      for (int k = 0; k < 4; k++) rest[k] += from[j] * row[k * stride + j];
+    }
+    for (int k = 0; k < 4; k++) to[i + k] += sum<scalar>(total[k]) + rest[k];
+  }
+  for (; i < count; i++) to[i] += dot(width, from, matrix + i * stride);
+}
+
+// to[j] += sum_i from[i] matrix[i, j].
+template <typename scalar>
+void add_rows(scalar* __restrict to, const scalar* __restrict from,
+              const scalar* __restrict matrix, int64_t count, int64_t width, int64_t stride) {
+  constexpr int64_t L = lanes<scalar>;
+  auto add = [&](auto rows, int64_t i) {
+    constexpr int R = decltype(rows)::value;
+    const scalar* row = matrix + i * stride;
+    int64_t j = 0;
+    for (; j + L <= width; j += L) {
+      Vector<scalar> total = load(to + j);
+      for (int k = 0; k < R; k++) total += from[i + k] * load(row + k * stride + j);
+      store(to + j, total);
+    }
+    for (; j < width; j++) {
+      for (int k = 0; k < R; k++) to[j] += from[i + k] * row[k * stride + j];
+    }
+  };
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) add(std::integral_constant<int, 8>(), i);
+  for (; i < count; i++) add(std::integral_constant<int, 1>(), i);
+}
+
 }  // namespace detail
 
 // A matrix within rows of a buffer.
@@ -50,19 +97,13 @@ struct Rows {
 template <bool turned, typename scalar>
 void add_product(Rows<scalar> result, Rows<const scalar> one, Rows<const scalar> other) {
   if (one.count == 1) {
-    // A vector and a matrix: the time is that of reading the matrix.
-    scalar* to = result.numbers;
-    const scalar* from = one.numbers;
+    // A vector and a matrix, without the way into a library and back.
     if constexpr (turned) {
-      for (int64_t i = 0; i < other.count; i++) {
-        to[i] += dot(one.width, from, other.numbers + i * other.stride);
-      }
+      detail::add_dots(result.numbers, one.numbers, other.numbers, other.count, one.width,
+                       other.stride);
     } else {
-      for (int64_t i = 0; i < other.count; i++) {
-        const scalar factor = from[i];
-        const scalar* row = other.numbers + i * other.stride;
-        for (int64_t j = 0; j < other.width; j++) to[j] += factor * row[j];
-      }
+      detail::add_rows(result.numbers, one.numbers, other.numbers, other.count, other.width,
+                       other.stride);
     }
     return;
   }

@@ -12,9 +12,10 @@ from memnets.addressing import Content
 from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import Memory
-from memnets.kernels import additive
+from memnets.encoders import Recurrent
+from memnets.kernels import additive, loss
 from memnets.memories import DNC, LRUA, NTM, Tape
-from memnets.models import MemoryMachine
+from memnets.models import MemoryMachine, Seq2Seq
 from memnets.normalizers import Entmax15
 from memnets.scores import Additive, Concat, Dot
 
@@ -53,6 +54,53 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
     with fast.naive():
         plain = run()
     torch.testing.assert_close(quick, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_in_blocks_of_rows_is_the_plain_one(rows, smoothing, monkeypatch):
+    monkeypatch.setattr(loss, "_BLOCK", 3 * loss._LEAST + 5)
+    torch.manual_seed(0)
+    logits = (9 * torch.randn(rows, loss._LEAST + 1, dtype=torch.double)).requires_grad_()
+    targets, weigh = torch.randint(loss._LEAST, (rows,)), torch.randn(rows, dtype=torch.double)
+    if not smoothing:
+        # A pointer's logits are -inf at what it cannot point to.
+        with torch.no_grad():
+            logits[:, -1] = -torch.inf
+
+    def run():
+        losses = functional.cross_entropy(logits, targets, smoothing)
+        return losses, torch.autograd.grad((losses * weigh).sum(), logits)
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("attend", ["before", "after"])
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_dropout_of_a_run_is_that_of_its_steps(attend, input_feeding):
+    torch.manual_seed(0)
+    model = Seq2Seq(
+        5, 5, partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+        partial(GRU, hidden_size=6), Content(Additive(6)), width=8, key_size=6, attend=attend,
+        input_feeding=input_feeding, dropout=0.5,
+    ).double()  # fmt: skip
+    source, embedded = torch.randint(5, (3, 4)), torch.randn(3, 7, 8, dtype=torch.double)
+
+    def run():
+        model.zero_grad()
+        torch.manual_seed(1)
+        features, state = model.unroll(embedded, model.encode(source))
+        features.sin().sum().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        return features, state.hidden, [each for each in gradients if each is not None]
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run(), rtol=1e-10, atol=1e-10)
+    share = (quick[0] == 0).double().mean().item()
+    assert share == pytest.approx(0.5, abs=0.2)
 
 
 def test_scores_of_large_entries_take_no_exponentials_of_them():

@@ -25,6 +25,9 @@ __all__ = ["append"]
 #: Fewest slots of a buffer.
 _LEAST = 16
 
+#: Least size of a memory that a search appends to in place: a copy of a smaller one is faster.
+_LEAST_COPY = 1 << 17
+
 
 class _Buffer:
     """What is known of a buffer ``[*B, room, W]``.
@@ -69,6 +72,7 @@ def _fits(memory: Tensor, row: Tensor) -> bool:
         # With more new slots than old ones, a buffer of twice the size would be too large.
         0 < row.shape[-2] <= memory.shape[-2]
         and memory.numel() > 0
+        and (torch.is_grad_enabled() or memory.numel() >= _LEAST_COPY)
         and memory.dtype == row.dtype
         and memory.device == row.device
         and memory.shape[:-2] == row.shape[:-2]

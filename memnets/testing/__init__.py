@@ -17,7 +17,8 @@ Otherwise the error describes each law that does not hold. Laws of all kinds of 
   that draw at random);
 - results have the precision of the part;
 - gradients are those of finite differences;
-- a ``state_dict`` restores the results.
+- a ``state_dict`` restores the results;
+- of cells and models, ``torch.compile`` makes one graph with the same values and gradients.
 
 Leave out a law that a part should not keep: for example ``leave_out=["finite_differences"]`` for a
 draw with a straight-through gradient. The error for an unknown name lists all laws. ``dtypes`` are

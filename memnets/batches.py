@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "Curves",
     "feedback",
     "padded",
+    "padded_to",
     "unpadded",
 ]
 
@@ -72,24 +73,77 @@ class Curves(NamedTuple):
 
 
 def padded(
-    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]], dtype: type[np.generic] = np.int64
+    rows: Sequence[Sequence[int] | np.ndarray[Any, Any]],
+    dtype: type[np.generic] = np.int64,
+    first: int | None = None,
+    last: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Stack sequences of tokens or of vectors, filled up to the longest with :data:`PAD`.
 
     Args:
         rows: B sequences, at least one, each ``[n, ...]``.
         dtype: type of the numbers in the result.
+        first: a token to put before each sequence of tokens, such as :data:`BEGIN`; ``None`` = no.
+        last: a token to put behind each sequence of tokens, such as :data:`END`; ``None`` = no.
 
     Returns:
         ``[B, T, ...]``, and a mask, bool ``[B, T]``, False = padding, or ``None`` without padding.
     """
     lengths = np.array([len(row) for row in rows])
-    inside = np.arange(lengths.max()) < lengths[:, None]
+    before = int(first is not None)
+    whole = lengths + before + int(last is not None)
+    place = np.arange(whole.max())
+    inside = place < whole[:, None]
     # All sequences in one assignment: a loop over rows is slow for large batches.
     steps = np.concatenate(rows)
     filled = np.full((*inside.shape, *steps.shape[1:]), PAD, dtype)
-    filled[inside] = steps
+    filled[(before <= place) & (place < lengths[:, None] + before)] = steps
+    if first is not None:
+        filled[:, 0] = first
+    if last is not None:
+        filled[np.arange(len(rows)), whole - 1] = last
     return torch.from_numpy(filled), None if inside.all() else torch.from_numpy(inside)
+
+
+def padded_to(
+    batch: Batch, multiple: int, longest_answer: Callable[[int], int | None] = lambda steps: None
+) -> Batch:
+    """Pad source and answer, with masks, to lengths that are multiples of a number.
+
+    Batches of many lengths get few shapes. The mean loss over all steps but padding is the same.
+    The source has a mask in any case, so that batches of one shape are all of one kind.
+
+    Args:
+        batch: a batch.
+        multiple: the number, at least 1.
+        longest_answer: most steps of an answer to a source of so many steps, ``None`` = no limit;
+            an answer is not padded beyond that. See
+            :meth:`memnets.core.EncoderDecoder.longest_answer`.
+    """
+    source, inputs, targets, source_mask, target_mask, rewards = batch
+    read, steps = source.shape[1], inputs.shape[1]
+    longest = longest_answer(read)
+    more_read, more_steps = -read % multiple, -steps % multiple
+    if longest is not None:
+        more_steps = max(0, min(more_steps, longest - steps))
+    return Batch(
+        _longer(source, more_read),
+        _longer(inputs, more_steps),
+        _longer(targets, more_steps),
+        _longer(_mask_of(source, source_mask), more_read),
+        _longer(_mask_of(targets, target_mask), more_steps),
+        None if rewards is None else _longer(rewards, more_steps),
+    )
+
+
+def _mask_of(steps: Tensor, mask: Tensor | None) -> Tensor:
+    return steps.new_ones(steps.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
+def _longer(steps: Tensor, more: int) -> Tensor:
+    """``[B, T, ...] -> [B, T + more, ...]``, filled with :data:`PAD`."""
+    room = steps.new_full((len(steps), more, *steps.shape[2:]), PAD)
+    return torch.cat([steps, room], 1) if more else steps
 
 
 def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:

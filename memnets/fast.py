@@ -20,6 +20,10 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 
 Values and gradients of a twin equal those of the definition. One law checks all twins
 (``tests/laws/test_twins.py``).
+
+A twin that needs something beyond PyTorch, such as a compiler or a GPU, is registered in any case,
+with a ``why_not`` that says what is missing; ``memnets doctor`` prints it. Its ``fits`` must say no
+as long as something is missing.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ class Twin(NamedTuple):
         fits: takes the arguments of :attr:`run` and tells whether the twin can run with them.
         run: takes the part and the arguments of the method and returns the method's result.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        name: a short name, to tell apart twins of the same method.
+        why_not: says in a few words why the twin can never run in this process; ``None`` = it can.
     """
 
     part: Any
@@ -62,6 +68,14 @@ class Twin(NamedTuple):
     fits: Callable[..., bool]
     run: Callable[..., Any]
     any_precision: bool = False
+    name: str = ""
+    why_not: Callable[[], str | None] = lambda: None
+
+    @property
+    def stands_for(self) -> str:
+        """The definition that it replaces, for instance ``NTM.step``."""
+        part = getattr(self.part, "__name__", str(self.part))
+        return f"{part}.{self.method}" if self.method else part
 
 
 _twins: dict[tuple[Any, str], list[Twin]] = {}
@@ -72,6 +86,8 @@ def twin(
     method: str = "",
     fits: Callable[..., bool] = lambda *arguments: True,
     any_precision: bool = False,
+    name: str = "",
+    why_not: Callable[[], str | None] = lambda: None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a twin; the last one registered is tried first.
 
@@ -80,12 +96,16 @@ def twin(
         method: name of the method that the twin replaces; empty for a function.
         fits: takes the arguments of the twin and tells whether it can run with them.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        name: a short name, to tell apart twins of the same method; by default that of the module.
+        why_not: says in a few words why the twin can never run in this process, for instance
+            because a compiler is missing; ``None`` = it can. It may take long: only
+            ``memnets doctor`` and tests ask.
     """
 
     def register(run: Function) -> Function:
-        _twins.setdefault((part, method), []).insert(
-            0, Twin(part, method, fits, run, any_precision)
-        )
+        called = name or run.__module__.removeprefix("memnets.")
+        made = Twin(part, method, fits, run, any_precision, called, why_not)
+        _twins.setdefault((part, method), []).insert(0, made)
         return run
 
     return register
@@ -180,4 +200,5 @@ def _plain(arguments: Any) -> bool:
                 return False
         elif isinstance(argument, (tuple, list)):
             stack.extend(argument)
-    return device is None or not torch.is_autocast_enabled(device)
+    # PyTorch raises an error when asked about the device "meta".
+    return device in (None, "meta") or not torch.is_autocast_enabled(device)

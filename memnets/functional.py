@@ -557,4 +557,8 @@ def append(memory: Tensor, row: Tensor) -> Tensor:
     Returns:
         ``[*B, N + T, W]``.
     """
+    twin = fast.find(append, "", memory, row)
+    if twin is not None:
+        longer: Tensor = twin(memory, row)
+        return longer
     return torch.cat([memory, row], -2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import multiprocessing
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -46,7 +48,9 @@ class Task(lightning.LightningDataModule, ABC):
         epoch_batches: number of training batches between two validations, at least 1.
         validation_batches: number of batches in the validation set, at least 1.
         validation_batch_size: number of sequences in a validation batch, at least 1.
-        workers: number of processes that make batches ahead of time, from 0 to 1024.
+        workers: number of processes that make batches ahead of time, from 0 to 1024. By default one
+            makes the training batches of a task whose batches take long
+            (:attr:`slow_batches`), where a second core is free for it; else none.
         seed: seed of the data; on the command line it follows ``seed_everything``.
 
     Raises:
@@ -58,6 +62,9 @@ class Task(lightning.LightningDataModule, ABC):
     input_size: int
     #: Width of a target vector; the number of tokens for tokens.
     output_size: int
+    #: Whether a training batch takes a notable part of a training step to make, such as a search
+    #: for tours; then a process makes them ahead of time by default.
+    slow_batches: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -65,7 +72,7 @@ class Task(lightning.LightningDataModule, ABC):
         epoch_batches: int = 100,
         validation_batches: int = 5,
         validation_batch_size: int = 100,
-        workers: int = 0,
+        workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,9 +82,9 @@ class Task(lightning.LightningDataModule, ABC):
             validation_batches=validation_batches,
             validation_batch_size=validation_batch_size,
         )
-        if workers < 0 or seed < 0:
+        if (workers or 0) < 0 or seed < 0:
             raise ValueError(f"workers and seed must be at least 0; got {workers} and {seed}")
-        if workers > MOST_WORKERS or seed >= SEEDS:
+        if (workers or 0) > MOST_WORKERS or seed >= SEEDS:
             raise ValueError(
                 f"workers must be at most {MOST_WORKERS} and seed below 2^64; "
                 f"got {workers} and {seed}"
@@ -254,19 +261,34 @@ class Task(lightning.LightningDataModule, ABC):
         """Loaders of the test sets."""
         return self.test_dataloader()
 
+    def loader_workers(self, split: str) -> int:
+        """Number of processes that make the batches of a split ahead of time."""
+        if self.workers is not None:
+            return self.workers
+        # Only a fork starts at once: other processes would first import torch, for seconds.
+        spare = cores() > 1 and multiprocessing.get_start_method() == "fork"
+        return int(self.slow_batches and split == "train" and spare)
+
     def _loader(self, split: str) -> DataLoader[Batch]:
         batches = _Batches(self, split)
+        workers = self.loader_workers(split)
         return _Loader(
             batches,
             sampler=_Indices(batches, endless=split == "train"),
             # An item is a whole batch already.
             batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # From pinned memory, a GPU fetches a batch while the host goes on.
+            pin_memory=_for_cuda(self.trainer),
             # A generator of its own: an iterator otherwise draws a seed from the global one, and a
             # resumed run would differ.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def _for_cuda(trainer: lightning.Trainer | None) -> bool:
+    return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
 class _Batches(Dataset[Batch]):
@@ -333,6 +355,13 @@ class _Loader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    # Not on every system can a process be bound to some cores.
+    bound = getattr(os, "sched_getaffinity", None)
+    return len(bound(0)) if bound else os.cpu_count() or 1
 
 
 def by_name(sets: Iterable[tuple[str, Sizes]]) -> dict[str, Sizes]:

@@ -21,7 +21,14 @@ from memnets.extras import check_extra
 from memnets.files import cached
 from tasks.base import Array
 from tasks.limits import check_room
-from tasks.pointing import Pointed, PointingTask, as_batch, in_unit_square
+from tasks.pointing import (
+    Pointed,
+    PointingTask,
+    as_batch,
+    by_length,
+    in_unit_square,
+    uniform,
+)
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 
@@ -43,9 +50,15 @@ LONGEST_DISTANCE = 1_000_000
 class _PlaneTask(PointingTask):
     """Base class for tasks on points in the unit square."""
 
+    slow_batches = True
+
     def points(self, random: np.random.Generator, n: int) -> Array:
         """Uniform in the unit square, ``[n, 2]``."""
         return random.random((n, 2), np.float32)
+
+    def several(self, random: np.random.Generator, numbers: Sequence[int]) -> list[Array]:
+        """Uniform in the unit square, ``[n, 2]`` for each sequence."""
+        return uniform(random, numbers, self.width)
 
     def seen(self, points: Array) -> Array:
         """Points, moved and scaled into the unit square if some lie outside of it.
@@ -158,7 +171,7 @@ class Delaunay(_HullTask):
     def answers(self, points: Sequence[Array]) -> list[Array]:
         """Triangles of several sequences; small ones by trying all triples, many at once."""
         found: dict[int, Array] = {}
-        for rows, same in _by_number(points):
+        for rows, same in _small(points):
             found.update(
                 (row, triangles)
                 for row, triangles in zip(rows, _triangulations(same), strict=True)
@@ -257,12 +270,13 @@ class TravellingSalesman(_PlaneTask):
     def answers(self, points: Sequence[Array]) -> list[Array]:
         """Tours of several sequences; short ones are found many at once."""
         tours: dict[int, Array] = {}
-        for rows, same in _by_number(points):
-            tours.update(zip(rows, _held_karp(same), strict=True))
+        for rows, same in _small(points):
+            tours.update(zip(rows, _counter_clockwise(same, _held_karp(same)), strict=True))
         long = [row for row, several in enumerate(points) if len(several) > EXACT_POINTS]
         if long:
-            tours.update(zip(long, self._long([points[row] for row in long]), strict=True))
-        return [_counter_clockwise(several, tours[row]) for row, several in enumerate(points)]
+            found = self._long([points[row] for row in long])
+            tours.update((row, _turned(points[row], t)) for row, t in zip(long, found, strict=True))
+        return [tours[row] for row in range(len(points))]
 
     def _long(self, points: list[Array]) -> list[Array]:
         """Tours of elkai, from the cache if it has them."""
@@ -306,19 +320,32 @@ def _from_lowest(cycle: list[int]) -> list[int]:
     return turned if turned[1] < turned[-1] else [turned[0], *turned[:0:-1]]
 
 
-def _counter_clockwise(points: Array, tour: Array) -> Array:
-    """The same tour from point 0 counter-clockwise, ``[n]``; without area, in any direction."""
-    tour = np.roll(tour, -tour.argmin())
-    return np.roll(tour[::-1], 1) if _signed_area(points[tour]) < 0 else tour
+def _counter_clockwise(points: Array, tours: Array) -> Array:
+    """The same tours, counter-clockwise; those without area in any direction.
+
+    Args:
+        points: ``[B, n, 2]``.
+        tours: from point 0, ``[B, n]``.
+    """
+    corners = np.take_along_axis(points.astype(np.float64), tours[..., None], 1)
+    clockwise = _cross(corners, np.roll(corners, -1, 1)).sum(1) < 0
+    backwards = np.concatenate([tours[:, :1], tours[:, :0:-1]], 1)
+    turned: Array = np.where(clockwise[:, None], backwards, tours)
+    return turned
 
 
-def _by_number(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
+def _turned(points: Array, tour: Array) -> Array:
+    """One tour ``[n]`` from point 0 counter-clockwise, of points ``[n, 2]``."""
+    turned: Array = _counter_clockwise(points[None], np.roll(tour, -tour.argmin())[None])[0]
+    return turned
+
+
+def _small(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
     """Group small instances by their n: their numbers, and their points ``[B, n, 2]``."""
-    numbers = np.array([len(several) for several in points])
-    for n in np.unique(numbers[numbers <= EXACT_POINTS]):
-        same = np.flatnonzero(numbers == n)
-        for rows in np.split(same, range(EXACT_INSTANCES, len(same), EXACT_INSTANCES)):
-            yield rows.tolist(), np.stack([points[row] for row in rows])
+    for rows, same in by_length(points):
+        for start in range(0, len(rows) if same.shape[1] <= EXACT_POINTS else 0, EXACT_INSTANCES):
+            end = start + EXACT_INSTANCES
+            yield rows[start:end], same[start:end]
 
 
 def _fans(points: Array, rows: Array, triangles: Array) -> list[Array]:
@@ -435,8 +462,10 @@ def _visits(m: int) -> list[tuple[Array, Array, Array]]:
     """Order of the dynamic programming over subsets of m points, by size from 2 on.
 
     Returns:
-        For each size, all pairs of a subset and its point: the subsets as bits, the last points of
-        the paths, and the subsets without them; all ``[P]``.
+        For each size, all pairs of a subset and its point: where the table of costs, by subset and
+        last point, has the pair, ``[P]``; where it has the paths without the last point, one for
+        each point that they may end in; and where the table of steps has the step from there, both
+        ``[size - 1, P]``.
     """
     subsets = np.arange(1 << m)
     inside = (subsets[:, None] >> np.arange(m) & 1).astype(bool)
@@ -444,7 +473,9 @@ def _visits(m: int) -> list[tuple[Array, Array, Array]]:
     visits = []
     for size in range(2, m + 1):
         subset, last = np.nonzero(inside & (sizes == size))
-        visits.append((subset, last, subset ^ (1 << last)))
+        before = subset ^ (1 << last)
+        ends = np.nonzero(inside[before])[1].reshape(-1, size - 1).T
+        visits.append((subset * m + last, before * m + ends, last * m + ends))
     return visits
 
 
@@ -462,8 +493,16 @@ def _held_karp(points: Array) -> Array:
     steps = distances[:, 1:, 1:].transpose(1, 2, 0)
     cost = np.full((1 << m, m, size), np.inf)
     cost[1 << np.arange(m), np.arange(m)] = home
-    for subset, last, before in _visits(m):
-        cost[subset, last] = (cost[before] + steps[last]).min(1)
+    flat, moves = cost.reshape(-1, size), steps.reshape(-1, size)
+    for here, paths, last_steps in _visits(m):
+        # One point k at a time: no large array of all sums is made.
+        least = flat[paths[0]]
+        least += moves[last_steps[0]]
+        for path, step in zip(paths[1:], last_steps[1:], strict=True):
+            longer = flat[path]
+            longer += moves[step]
+            np.minimum(least, longer, out=least)
+        flat[here] = least
     # The tour, backwards: the point before is where the minimum was taken.
     rows = np.arange(size)
     left = np.full(size, (1 << m) - 1)
@@ -493,4 +532,4 @@ def _guise(random: np.random.Generator, points: Array, tour: Array) -> tuple[Arr
     order = random.permutation(len(points))
     # Place i now holds point order[i]; the inverse of the order tells the new place of a point.
     points = shown[order]
-    return points, _counter_clockwise(points, np.argsort(order)[tour])
+    return points, _turned(points, np.argsort(order)[tour])

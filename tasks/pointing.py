@@ -6,6 +6,7 @@ means "slot i of the source", i from 0. So an answer consists of tokens, as in a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from abc import abstractmethod
@@ -134,6 +135,15 @@ class PointingTask(Task):
     def points(self, random: np.random.Generator, n: int) -> Array:
         """Random points, float32 ``[n, width]``."""
 
+    def several(self, random: np.random.Generator, numbers: Sequence[int]) -> list[Array]:
+        """Points of several sequences; override it where they can be drawn at once.
+
+        Args:
+            random: the generator of the batch.
+            numbers: number of points of each sequence.
+        """
+        return [self.points(random, n) for n in numbers]
+
     @abstractmethod
     def answer(self, points: Array) -> Sequence[int] | Array:
         """The right answer: indices into ``points``, float32 ``[n, width]``."""
@@ -207,7 +217,7 @@ class PointingTask(Task):
         else:
             size = self.sequences(split, self.test_sequences)
             numbers = random.integers(self.min_points, self.max_points + 1, size).tolist()
-        return [self.points(random, n) for n in numbers]
+        return self.several(random, numbers)
 
     def batch_of(self, points: Sequence[ArrayLike]) -> Batch:
         """Make a batch of a user's points, with their answers.
@@ -364,11 +374,39 @@ class PointingTask(Task):
         return pointed.points, lines, ", ".join(told)
 
 
+def uniform(random: np.random.Generator, numbers: Sequence[int], width: int) -> list[Array]:
+    """Points, uniform in the unit cube: the same as those drawn sequence by sequence.
+
+    Args:
+        random: the generator to draw from.
+        numbers: number of points of each sequence.
+        width: number of coordinates of a point.
+
+    Returns:
+        Float32 ``[n, width]`` for each sequence.
+    """
+    return _cut(random.random((sum(numbers), width), np.float32), numbers)
+
+
+def _cut(rows: Array, numbers: Sequence[int]) -> list[Array]:
+    """Cut an array into pieces of some numbers of rows; faster than NumPy's own for many."""
+    ends = itertools.accumulate(numbers)
+    return [rows[end - n : end] for n, end in zip(numbers, ends, strict=True)]
+
+
+def by_length(points: Sequence[Array]) -> Iterator[tuple[list[int], Array]]:
+    """Group sequences by their n: their numbers in the list, and their points ``[B, n, width]``."""
+    groups: dict[int, list[int]] = {}
+    for row, several in enumerate(points):
+        groups.setdefault(len(several), []).append(row)
+    for rows in groups.values():
+        yield rows, np.stack([points[row] for row in rows])
+
+
 def as_batch(points: Sequence[Array], answers: Sequence[Sequence[int] | Array]) -> Batch:
     """Make a batch of points ``[n, width]`` and the indices of their answers."""
-    return answer_batch(
-        *padded(points, np.float32), [np.asarray(answer) + END + 1 for answer in answers]
-    )
+    tokens = np.concatenate(answers).astype(np.int64) + END + 1
+    return answer_batch(*padded(points, np.float32), _cut(tokens, [*map(len, answers)]))
 
 
 def in_unit_square(points: Array) -> Array:
@@ -450,6 +488,10 @@ class SortingNumbers(PointingTask):
         """Uniform in ``[0, 1)``, ``[n, 1]``."""
         return random.random((n, 1), np.float32)
 
+    def several(self, random: np.random.Generator, numbers: Sequence[int]) -> list[Array]:
+        """Uniform in ``[0, 1)``, ``[n, 1]`` for each sequence."""
+        return uniform(random, numbers, self.width)
+
     def seen(self, points: Array) -> Array:
         """Numbers, moved and scaled into ``[0, 1]`` if some lie outside of it."""
         return in_unit_square(points)
@@ -457,3 +499,10 @@ class SortingNumbers(PointingTask):
     def answer(self, points: Array) -> Array:
         """Indices of the numbers, from the least to the greatest."""
         return np.argsort(points[:, 0], kind="stable")
+
+    def answers(self, points: Sequence[Array]) -> list[Array]:
+        """Answers to several sequences; all of one length at once."""
+        found: dict[int, Array] = {}
+        for rows, same in by_length(points):
+            found.update(zip(rows, np.argsort(same[..., 0], kind="stable"), strict=True))
+        return [found[row] for row in range(len(points))]

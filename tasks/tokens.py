@@ -35,8 +35,8 @@ def answer_batch(
         The batch. Inputs are a begin mark, then the answer; targets are the answer, then an end
         mark, ``[B, T]``. Padding comes last.
     """
-    inputs, _ = padded([[BEGIN, *tokens] for tokens in answers])
-    targets, target_mask = padded([[*tokens, END] for tokens in answers])
+    inputs, _ = padded(answers, first=BEGIN)
+    targets, target_mask = padded(answers, last=END)
     return Batch(source, inputs, targets, source_mask, target_mask)
 
 
@@ -133,7 +133,7 @@ class _TokenTask(Task):
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
         # A source ends with the end mark, so that a model can tell its length.
         sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
-        source, mask = padded([[*tokens, END] for tokens in sources])
+        source, mask = padded(sources, last=END)
         return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
 
     @abstractmethod

@@ -26,6 +26,13 @@ settings.register_profile("thorough", common, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def pytest_sessionstart() -> None:
+    """Build the operators in C++ before the first test: no test's output has the note of it."""
+    from memnets.kernels.native import build
+
+    build.loaded()
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> None:
     """An empty folder to run commands in; and no arguments of pytest's."""

@@ -58,6 +58,7 @@ TESTS = {
     "memnets/app/cli.py": "test_cli.py test_translate.py",
     "memnets/app/commands.py": "test_cli.py test_packaging.py",
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
+    "memnets/app/doctor.py": "test_native.py",
     "memnets/app/held.py": "test_scoreboard.py",
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
@@ -96,6 +97,7 @@ TESTS = {
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
         "laws/test_parts.py laws/test_twins.py"
     ),
+    "memnets/kernels/native/": "test_native.py laws/test_twins.py test_kernels.py",
     "memnets/memories/": (
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"

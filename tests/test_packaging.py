@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -101,17 +102,24 @@ def test_the_configs_are_listed(capsys) -> None:
     assert next(line for line in listed if line.startswith("copying/ntm")).endswith("section 4.1).")
 
 
+#: Kinds of files that the packages hold.
+SUFFIXES = (".py", ".yaml", ".typed", ".cpp", ".h")
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """A wheel of the project, built without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+def built(tmp_path_factory) -> Path:
+    """A folder with a wheel and a source distribution of the project, built without a network."""
+    folder = tmp_path_factory.mktemp("built")
+    code = (
+        "import sys; folder = sys.argv[1]; from setuptools import build_meta; "
+        "build_meta.build_wheel(folder); build_meta.build_sdist(folder)"
+    )
     pytest.importorskip("setuptools", minversion="77.0.3")
     # Setuptools leaves its notes in the folder that it builds: a copy.
     source = folder / "source"
     for name in ("memnets", "tasks", "configs"):
         for path in (ROOT / name).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".typed"):
+            if path.suffix in SUFFIXES:
                 target = source / path.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
@@ -121,8 +129,14 @@ def wheel(tmp_path_factory) -> Path:
         [sys.executable, "-c", code, str(folder)], cwd=source, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
+    """The wheel."""
+    (path,) = built.glob("*.whl")
+    return path
 
 
 def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel) -> None:
@@ -131,9 +145,20 @@ def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel) -> None:
     modules = {
         path.relative_to(ROOT).as_posix()
         for package in ("memnets", "tasks")
-        for path in [*(ROOT / package).rglob("*.py"), ROOT / package / "py.typed"]
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in SUFFIXES
     }
+    assert {"memnets/kernels/native/run.cpp", "tasks/py.typed"} <= modules
     assert held == modules | {f"memnets/configs/{name}.yaml" for name in CONFIGS}
+
+
+def test_a_source_distribution_holds_the_sources_of_the_operators(built) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    sources = {one.relative_to(ROOT).as_posix() for one in ROOT.glob("memnets/kernels/native/*.*")}
+    assert len(sources) > 4
+    assert sources <= held
 
 
 def test_an_installed_wheel_fits_a_config_by_its_name(wheel, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``memnets fit | validate | test | predict | translate | scoreboard | configs``.
+"""The command line: ``memnets fit``, ``test``, ``translate`` and the others (``memnets --help``).
 
 Here are the way from arguments to a command, and the one line that an error ends in. What takes
 long to import is imported when a command needs it.
@@ -69,13 +69,16 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif rest and command in ("configs", "doctor"):  # check_usage has seen that it asks for help
+        print(f"usage: memnets {command}\n\n{COMMANDS[command]}")
     elif command == "configs":
         from memnets.app.configs import list_configs
 
-        if rest:  # check_usage has seen that it is a call for help
-            print(f"usage: memnets configs\n\n{COMMANDS[command]}")
-        else:
-            list_configs()
+        list_configs()
+    elif command == "doctor":
+        from memnets.app.doctor import doctor
+
+        doctor()
     else:
         from memnets.app.run import run
 

@@ -60,6 +60,7 @@ COMMANDS = {
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
+    "doctor": "Show versions, the machine, and which fast twins are in use here, and why not.",
 }
 
 TRUST = (
@@ -102,6 +103,7 @@ OPTIONS = {
         *("runs", "threads"),
     ),
     "configs": ("help",),
+    "doctor": ("help",),
 }
 
 _HELP = {"-h", "--help", "--help_all"}
@@ -141,7 +143,7 @@ def check_usage(arguments: Sequence[str]) -> None:
         return
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
-    if command not in ("fit", "scoreboard", "configs") and not values(rest, flag):
+    if command not in ("fit", "scoreboard", "configs", "doctor") and not values(rest, flag):
         raise UsageError(
             f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"

@@ -1,7 +1,8 @@
 """Addressing by content and its read as one operation of PyTorch.
 
 The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax. With a
-fused kernel of PyTorch, the weights of all pairs are never stored.
+fused kernel of PyTorch, the weights of all pairs are never stored, and a memory that grows is not
+copied at each step.
 """
 
 from __future__ import annotations
@@ -43,7 +44,26 @@ def read(part: Content, query: Tensor, memory: Memory, state: None) -> tuple[Ten
         # here; its result is set to zero afterwards, as in functional.masked.
         empty = ~mask.any(-1, keepdim=True)
         mask = mask | empty
+    vectors = _attended(query, keys, values, mask, scale)
+    return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None
+
+
+def _attended(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Read ``[*B, Q, V]`` by the kernel of PyTorch that keeps least for the backward pass."""
+    if query.device.type == "cpu" and keys.shape[-1] != values.shape[-1]:
+        # PyTorch has no fused kernel for these, and its plain one keeps a scaled copy of the keys.
+        scores = (query * scale) @ keys.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1) @ values
+    # The fused kernels take memories with a dimension of heads alone.
+    heads = query.dim() == 3
+    if heads:
+        query, keys, values = query.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
+        mask = mask if mask is None or mask.dim() < 3 else mask.unsqueeze(1)
     vectors = nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, scale=scale
     )
-    return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None
+    return vectors.squeeze(1) if heads else vectors

@@ -68,10 +68,14 @@ def differentiable(backward: Function) -> Function:
     written_out = unrecorded(backward)
 
     @wraps(backward)
-    def choosing(ctx: Any, *gradients: Tensor) -> Any:
-        device = gradients[0].device.type
+    def choosing(ctx: Any, *gradients: Tensor | None) -> Any:
+        # An output that nobody uses may have none: see ``ctx.set_materialize_grads``.
+        given = [by for by in gradients if by is not None]
+        if not given:
+            return (None,) * len(ctx.needs_input_grad)
+        device = given[0].device.type
         # Twins run outside of autocast, but ``backward`` may be called within it.
-        if torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return choosing(ctx, *gradients)
         if not torch.is_grad_enabled():
@@ -81,7 +85,9 @@ def differentiable(backward: Function) -> Function:
         with fast.naive():
             outputs = ctx.plain(*copies)
         reached = [
-            (out, by) for out, by in zip(outputs, gradients, strict=True) if out.requires_grad
+            (out, by)
+            for out, by in zip(outputs, gradients, strict=True)
+            if out.requires_grad and by is not None
         ]
         wanted = [copy for copy in copies if copy.requires_grad]
         found = iter(
@@ -104,7 +110,8 @@ def differentiable(backward: Function) -> Function:
 @lru_cache(maxsize=64)
 def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a tensor ``[]``, cached; PyTorch would make a new one for each operation."""
-    return torch.tensor(value, dtype=dtype, device=device)
+    # Not ``torch.tensor``: it would copy the number from the CPU and wait for the device.
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def cosine_epsilon(addressing: ByKey[Any, Any], kind: type[ByKey[Any, Any]]) -> float | None:

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from memnets.core import MemoryAccess
 from memnets.kernels.parts import constant, differentiable, unrecorded
 
-__all__ = ["KERNELS", "LSTMWeights", "StepKernel", "kernel_of", "run", "step"]
+__all__ = [
+    "KERNELS",
+    "LSTMWeights",
+    "StepKernel",
+    "kernel_of",
+    "plain_run",
+    "plain_step",
+    "run",
+    "step",
+]
 
 Tensors = tuple[Tensor, ...]
 
@@ -134,7 +143,7 @@ def run(
     return features, cell, tuple(state)
 
 
-def _plain_step(
+def plain_step(
     access: MemoryAccess | None, kernel: StepKernel, interface: Tensor, *state: Tensor
 ) -> Tensors:
     """Take one step by the plain definition.
@@ -166,7 +175,7 @@ class _Step(torch.autograd.Function):
         shape = vectors.shape
 
         def plain(interface: Tensor, *state: Tensor) -> Tensors:
-            read, *next_state = _plain_step(access, kernel, interface, *state)
+            read, *next_state = plain_step(access, kernel, interface, *state)
             return read.view(shape), *next_state
 
         ctx.kernel, ctx.plain, ctx.given = kernel, plain, 1 + len(state)
@@ -183,7 +192,7 @@ class _Step(torch.autograd.Function):
         return None, None, interface_gradient, *state_gradient
 
 
-def _plain_run(
+def plain_run(
     access: MemoryAccess | None,
     kernel: StepKernel,
     from_input: Tensor,
@@ -207,7 +216,7 @@ def _plain_run(
             hidden_bias,
         )  # fmt: skip
         interface = nn.functional.linear(hidden, interface_weight, interface_bias)
-        read, *state = _plain_step(access, kernel, interface, *state)  # type: ignore[assignment]
+        read, *state = plain_step(access, kernel, interface, *state)  # type: ignore[assignment]
         feature = torch.cat([hidden, read], 1)
         features.append(feature)
     return torch.stack(features, 1), cell, *state
@@ -274,7 +283,7 @@ class _Run(torch.autograd.Function):
             cell = next_cell
 
         ctx.kernel, ctx.vectors_shape = kernel, vectors.shape
-        ctx.plain, ctx.given = partial(_plain_run, access, kernel), len(given)
+        ctx.plain, ctx.given = partial(plain_run, access, kernel), len(given)
         all_features = torch.stack(features)
         ctx.save_for_backward(
             *given, from_x, from_feature, interface_weight, inputs, all_features,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,13 +69,16 @@ class Slotted(MemoryAccess[State]):
         """Memory before the first step, ``[B, N, W]``."""
         memory = self.first_row.expand(batch_size, self.slots, self.width)
         if self.initial_spread:
-            rows = torch.from_numpy(_normal_rows(self.slots, self.width)).to(memory)
+            rows = _normal_rows(self.slots, self.width, memory.dtype, memory.device)
             memory = memory + self.initial_spread * rows
         return memory
 
 
 @lru_cache(maxsize=16)
-def _normal_rows(slots: int, width: int) -> np.ndarray[Any, Any]:
+@torch.inference_mode(False)
+def _normal_rows(slots: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Rows of normal numbers, ``[N, W]``; the rows of a larger N begin with those of a smaller."""
-    # From numpy with a seed of its own: neither the run's seed nor its device changes them.
-    return np.random.default_rng(0).standard_normal((slots, width))
+    # From numpy with a seed of its own: neither the run's seed nor its device changes them. Cached
+    # on the device: a copy in each training step would wait for it.
+    rows = np.random.default_rng(0).standard_normal((slots, width))
+    return torch.from_numpy(rows).to(device, dtype)

@@ -7,7 +7,7 @@ depends on the examples alone, not on other queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ class _Episodic(Model[State]):
         self.sizes = [input_size - output_size, output_size]
         self.features = made_features(features, self.sizes[0])
         self.nearness = Content(SquaredDistance())
+
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Split inputs into features and labels.
@@ -178,16 +183,13 @@ class MetaLearner(_Episodic[State]):
 
     def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits ``[B, T, O]`` for queries ``[B, T, I]``, and the unchanged state."""
-        return self._answer(torch.cat(self.see(inputs), -1), state), state
+        return self.learner.decode_each(torch.cat(self.see(inputs), -1), state), state
 
-    def _answer(self, seen: Tensor, state: State) -> Tensor:
-        # Each query becomes a row of a larger batch, with a copy of the state: no query can see
-        # another, and all take their step at once.
-        batch, queries = seen.shape[:2]
-        rows = torch.arange(batch, device=seen.device).repeat_interleave(queries)
-        state = self.learner.reorder(state, rows)
-        logits, _ = self.learner.decode(seen.flatten(0, 1).unsqueeze(1), state)
-        return logits.view(batch, queries, -1)
+    def logits(self, batch: Batch) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.logits`."""
+        check_source(batch.source, batch.source_mask)
+        examples, queries = (torch.cat(self.see(part), -1) for part in (batch.source, batch.inputs))
+        return self.learner.continuations(examples, queries, batch.source_mask)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all queries but padding, plus the weighted prototypical loss, a scalar."""
@@ -199,12 +201,20 @@ class MetaLearner(_Episodic[State]):
             logits = self.nearness.scores(queries, memory)
             losses = self.objective.losses(logits, batch.targets)
             beside = self.prototypical * masked_mean(losses, batch.target_mask)
-        if self.global_step < self.detached_steps:
+        if self._detached():
             examples, queries = examples.detach(), queries.detach()
-        state = self.learner.encode(torch.cat([examples, labels], -1), batch.source_mask)
-        logits = self._answer(torch.cat([queries, none], -1), state)
+        logits = self.learner.continuations(
+            torch.cat([examples, labels], -1), torch.cat([queries, none], -1), batch.source_mask
+        )
         losses = self.objective.losses(logits, batch.targets)
         return masked_mean(losses, batch.target_mask) + beside
+
+    def _detached(self) -> bool:
+        return self.global_step < self.detached_steps
+
+    def graph_settings(self) -> Hashable:
+        """See :meth:`~memnets.training.Model.graph_settings`: whether the features are detached."""
+        return self._detached()
 
     def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""

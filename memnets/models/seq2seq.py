@@ -224,6 +224,11 @@ class Seq2Seq(Model[Seq2SeqState]):
         features: Tensor = self.dropout(self.features(seen).tanh())
         return features
 
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
+
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""
         longest = self.encoder.max_length

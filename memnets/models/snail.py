@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from memnets.batches import Batch
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
@@ -86,6 +87,11 @@ class SNAIL(SequenceModel):
         """
         check_source(source, mask)
         return super().encode(source, mask)
+
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each attention block."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from memnets.batches import Batch
 from memnets.cells.attention import (
     CrossAttention,
     EncoderStack,
@@ -101,6 +102,11 @@ class Transformer(Model[TransformerState]):
         hidden, decoder = self.decoder.unroll(hidden, state.decoder)
         return self.output(hidden), TransformerState(decoder, state.steps + inputs.shape[1])
 
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
+
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""
         longest = self.inputs.max_length
@@ -169,6 +175,11 @@ class StackModel(SequenceModel):
         """
         check_source(source, mask)
         return super().encode(source, mask)
+
+    def check_on_host(self, batch: Batch) -> None:
+        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
+        check_source(batch.source, batch.source_mask)
+        super().check_on_host(batch)
 
 
 class CausalTransformer(StackModel):

@@ -507,7 +507,8 @@ def projection(outputs: Any) -> Tensor:
     for output in tensors_of(outputs):
         if output.is_floating_point():
             random = torch.rand(output.shape, generator=generator, dtype=torch.float64)
-            direction = (_GRADIENT_SCALE * (2 * random - 1)).to(output.dtype)
+            # Drawn on the CPU: the same numbers for outputs on any device.
+            direction = (_GRADIENT_SCALE * (2 * random - 1)).to(output)
             # The sum is taken in double precision, so that the type's own range is not the limit.
             finite = output.double().masked_fill(output.isinf(), 0.0)
             total = total + (finite * direction.double()).sum()

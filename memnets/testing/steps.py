@@ -40,6 +40,7 @@ from memnets.testing.laws import (
     single,
     tensors_of,
 )
+from memnets.testing.waiting import no_synchronisation
 
 if TYPE_CHECKING:
     from memnets.models import Model
@@ -188,6 +189,33 @@ class _Recurrent(Subject):
     def in_graph(self, part: Any, *arguments: Any) -> Any:
         """All that a user may want to compile of a part, its results as structures of tensors."""
 
+    @law("the host never waits for a device", examples=1)
+    def waiting(self, draw: Draw) -> None:
+        # A copy: the move to "meta" loses all numbers, and a submodule may be the caller's.
+        part = copy.deepcopy(self.build(torch.float32, training=True)).to("meta")
+        inputs = map_state(single, self.inputs(draw, batch=3, time=3))
+        source, steps = (each.to("meta") for each in inputs)
+        # The first run may prepare constants, which later ones find on the device.
+        for copies in (True, False):
+            for masks in ((None, None), (_all_taken(source), _all_taken(steps))):
+                with no_synchronisation(copies=copies):
+                    self.train(part, source, steps, *masks)
+
+    @abstractmethod
+    def train(
+        self,
+        part: Any,
+        source: Tensor,
+        steps: Tensor,
+        source_mask: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        """Run a part forward and backward, with masks of source and steps or without."""
+
+
+def _all_taken(steps: Tensor) -> Tensor:
+    return steps.new_ones(steps.shape[:2], dtype=torch.bool)
+
 
 class _Chunked(_Recurrent):
     """Base class for the laws of parts that can take many steps at once."""
@@ -312,6 +340,21 @@ class _CellSubject(_Started, _Chunked):
         source, steps, mask = arguments
         output, state = part.step(steps[:, 0], self.start(part, source))
         return output, self.advance(part, steps[:, 1:], state, mask)
+
+    def train(
+        self,
+        part: Any,
+        source: Tensor,
+        steps: Tensor,
+        source_mask: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        source, steps = map_state(differentiable, (source, steps))
+        first = part.start(source, source_mask) if self.sourced else self.start(part, source)
+        found = [
+            each for each in tensors_of(self.advance(part, steps, first, mask)) if each.grad_fn
+        ]
+        torch.autograd.backward([each.sum() for each in found])
 
     @law("a step gives [B, output_size]")
     def shape(self, draw: Draw) -> None:
@@ -447,8 +490,8 @@ def check_cell(
     and so they do with a mask: a step that a sequence skips leaves no trace; the fast path and the
     plain one agree; batch neighbours never change a result; the batch comes first in the state,
     and a first one has the precision and the device of the cell; the gradient reaches every
-    parameter; nothing is kept on self or modified in place. ``torch.compile`` makes one graph of
-    it, with the same values and gradients.
+    parameter; nothing is kept on self or modified in place; the host never waits for a device.
+    ``torch.compile`` makes one graph of it, with the same values and gradients.
 
     Args:
         cell: a class, or a function that makes the cell, from the width of its input.
@@ -773,6 +816,7 @@ class _ModelSubject(_Chunked):
         super().__init__(factory, arguments, dtypes)
         self.overfit_steps = overfit_steps
         self.given_steps = steps
+        self.masked = True
 
     @functools.cached_property
     def steps(self) -> Callable[[int, int], SearchStrategy[Tensor]]:
@@ -804,6 +848,20 @@ class _ModelSubject(_Chunked):
         # The loss of a batch, and a step of an answer.
         batch, state = arguments
         return part.loss(batch), part.decode(batch.inputs, state)
+
+    def train(
+        self,
+        part: Model,
+        source: Tensor,
+        steps: Tensor,
+        source_mask: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        with torch.no_grad():
+            logits, _ = part.decode(steps, part.encode(source))
+        targets = part.objective.answer(logits)
+        batch = Batch(source, steps, targets, source_mask if self.masked else None, mask)
+        part.whole_step(batch, torch.optim.Adam(part.parameters()), greatest_norm=1.0)
 
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:
@@ -944,8 +1002,9 @@ def check_model(
     Decoding all steps at once, one by one and in any chunks gives the same results and gradients.
     The future is never seen. Padding of the source and batch neighbours never change a result. The
     same seed gives the same results. The batch comes first in the state. The gradient reaches every
-    parameter. Nothing is kept on self or modified in place. ``torch.compile`` makes one graph of
-    the loss, and of a step of an answer. The model can overfit one batch.
+    parameter. Nothing is kept on self or modified in place. The host never waits for a device in a
+    training step. ``torch.compile`` makes one graph of the loss, and of a step of an answer. The
+    model can overfit one batch.
 
     Args:
         model: class of the model, or a function that makes it.
@@ -968,6 +1027,7 @@ def check_model(
         ``check_model(MemoryMachine, input_size=3, output_size=2, controller=LSTM)``
     """
     subject = _ModelSubject(model, arguments, steps, overfit_steps, dtypes)
+    subject.masked = masked
     subject.hold(max_examples, leave_out, _not_meant(overfit_steps, masked))
 
 
@@ -1075,4 +1135,5 @@ def check_pointer(
     """
     kind = _PointerSubject if symmetry is None else _SetPointerSubject
     subject = kind(model, {**arguments, "revisit": revisit}, steps, overfit_steps, revisit, dtypes)
+    subject.masked = masked
     subject.hold(max_examples, leave_out, _not_meant(overfit_steps, masked))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 
 import pytorch_lightning as lightning
@@ -16,9 +18,18 @@ from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
 from memnets import decoding
-from memnets.batches import Batch
-from memnets.core import EncoderDecoder, State, check_positive, map_state
+from memnets.batches import Batch, padded_to
+from memnets.core import EncoderDecoder, State, at_hand, check_positive, map_state
 from memnets.files import write_atomically
+from memnets.training.graphs import (
+    CudaRecorder,
+    FixedOptimizer,
+    GraphedSteps,
+    Recorder,
+    Results,
+    only_closure,
+    settings_of_modules,
+)
 from memnets.training.objectives import Bits, Examined, Objective
 from memnets.training.runs import FORMAT, Origin
 from memnets.training.truncation import truncated_loss
@@ -51,10 +62,19 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
             weights still change once for each batch.
+        cuda_graphs: whether training steps run as CUDA graphs (:mod:`memnets.training.graphs`):
+            the same numbers, much faster for small models. Needs one GPU, an optimizer with the
+            setting ``capturable``, such as Adam, and a precision without a loss scaler.
+        pad_lengths: training batches are padded, with masks, to lengths that are multiples of this
+            number, at least 1, so that there are few shapes and few graphs. The loss stays the
+            same; 1 = no padding.
     """
 
     #: Settings of the model, if ``memnets fit`` or :func:`memnets.load` built it.
     origin: Origin | None = None
+
+    #: Makes the recorder of training steps.
+    recorder: Callable[[], Recorder] = CudaRecorder
 
     def __init__(
         self,
@@ -63,8 +83,11 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         tbptt_steps: int | None = None,
+        cuda_graphs: bool = False,
+        pad_lengths: int = 1,
     ) -> None:
         super().__init__()
+        check_positive(pad_lengths=pad_lengths)
         if schedule not in ("constant", "cosine", "inverse_sqrt"):
             raise ValueError(
                 f"schedule must be 'constant', 'cosine' or 'inverse_sqrt'; got {schedule!r}"
@@ -85,6 +108,11 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.tbptt_steps = tbptt_steps
+        self.cuda_graphs = cuda_graphs
+        self.pad_lengths = pad_lengths
+        # Training steps as graphs, and numbers on their way from the device, while a training runs.
+        self._graphs: GraphedSteps | None = None
+        self._results = Results(self._check_later)
         # Random states of a checkpoint, from its loading to the start of the training.
         self._generators: dict[str, Any] | None = None
 
@@ -154,6 +182,40 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         """
         return self.encode(batch.source, batch.source_mask), steps
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Pad a training batch by ``pad_lengths``; check a batch that goes to a GPU.
+
+        Raises:
+            ValueError: see :meth:`check_on_host`.
+        """
+        if self.trainer.training and self.pad_lengths > 1:
+            batch = padded_to(batch, self.pad_lengths, self.longest_answer)
+        # On the CPU, the model checks this itself; elsewhere, the host would wait for the answer.
+        if self.device.type != "cpu":
+            self.check_on_host(batch)
+        return batch
+
+    def check_on_host(self, batch: Batch) -> None:
+        """Check the numbers of a batch before it goes to a GPU.
+
+        There, the host would have to wait for the answer. The default is the length of the answer.
+        A model that checks more numbers of its batches overrides it.
+
+        Args:
+            batch: a batch on the CPU.
+
+        Raises:
+            ValueError: the answer is longer than the model allows.
+        """
+        mask, steps = batch.source_mask, batch.inputs.shape[1]
+        read = batch.source.shape[1] if mask is None else int(mask.sum(1).max())
+        longest = self.longest_answer(read)
+        if longest is not None and steps > longest:
+            raise ValueError(
+                f"the model can answer a source of {read} steps with at most {longest}; "
+                f"got an answer of {steps} steps"
+            )
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check that the batch fits the objective.
 
@@ -166,20 +228,104 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch.
 
+        On a GPU the host does not wait for the loss. If it or the gradient is not finite, the
+        gradient counts as 0, and the error comes some steps later.
+
         Raises:
-            TrainingDiverged: the loss is not finite.
+            TrainingDiverged: the loss is not finite, or on a GPU that of an earlier step.
         """
-        loss = self.loss(batch)
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss became {loss.item()} at step {self.global_step}; "
-                "the step did not change the weights"
-            )
+        if self._graphs is not None:
+            loss, norm = self._graphed(batch)
+        else:
+            loss = self.loss(batch)
+            if self._told_at_once(loss) and not loss.isfinite():
+                self._check_finite(self.global_step, loss.item())
+            self._last_loss = loss.detach()
         # Logging costs as much as a small model's forward pass: do it only where the trainer
         # writes it.
         if index % self._log_interval == 0:
             self.log("train/loss", loss, prog_bar=True)
+            if self._graphs is not None:
+                self.log("train/gradient_norm", norm)
         return loss
+
+    def _graphed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and norm of the gradient of a whole step, by a graph."""
+        assert self._graphs is not None
+        self._fixed.read_rates()
+        loss, norm = (result.clone() for result in self._graphs(batch))
+        self._results.note(self.global_step, loss, norm)
+        return loss, norm
+
+    def whole_step(
+        self,
+        batch: Batch,
+        optimizer: FixedOptimizer | torch.optim.Optimizer,
+        greatest_norm: float | None = None,
+        greatest_value: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward pass, backward pass, clipping and update, without a question to the device.
+
+        If the loss or the norm is not finite, the gradient counts as 0.
+
+        Args:
+            batch: a batch of a task, on the device of the model.
+            optimizer: the optimizer of the model's parameters.
+            greatest_norm: clip the norm of the gradient to this; ``None`` or 0 = not.
+            greatest_value: clip each number of the gradient to this; ``None`` or 0 = not.
+
+        Returns:
+            The loss and the norm of the gradient before clipping, scalars.
+        """
+        for parameter in self.parameters():
+            parameter.grad = None
+        loss = self.loss(batch)
+        # The backward pass runs outside of autocast, as it does without graphs.
+        with torch.autocast(loss.device.type, enabled=False) if _autocast(loss) else nullcontext():
+            loss.backward()
+            loss = loss.detach()
+            norm = self._clip(loss, greatest_norm or 0.0, greatest_value or 0.0)
+            optimizer.step()
+        return loss, norm
+
+    def _clip(self, loss: Tensor, greatest_norm: float, greatest_value: float) -> Tensor:
+        """Clip the gradient, or make it 0 if it or the loss is not finite; norm of the gradient."""
+        gradients = [each.grad for each in self.parameters() if each.grad is not None]
+        norm = total_norm(gradients)
+        if greatest_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters(), greatest_norm, norm)
+        if greatest_value > 0:
+            nn.utils.clip_grad_value_(self.parameters(), greatest_value)
+        broken = ~(norm.isfinite() & loss.isfinite())
+        for gradient in gradients:
+            gradient.masked_fill_(broken, 0.0)
+        return norm
+
+    def graph_settings(self) -> Hashable:
+        """All values but attributes and the batch that :meth:`loss` reads in Python.
+
+        A training step as a CUDA graph is recorded again for each new value.
+        """
+        return ()
+
+    def _told_at_once(self, tensor: Tensor) -> bool:
+        """Whether the host may ask for a number: on the CPU, or with a loss scaler, which asks."""
+        return at_hand(tensor) or self._scaler() is not None
+
+    def _check_finite(
+        self,
+        step: int,
+        loss: float,
+        norm: float = 0.0,
+        effect: str = "the step did not change the weights",
+    ) -> None:
+        for name, value in (("loss", loss), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise TrainingDiverged(f"the {name} became {value} at step {step}; {effect}")
+
+    def _check_later(self, step: int, loss: float, norm: float = 0.0) -> None:
+        # By now the optimizer has taken the step, with the gradients of earlier steps alone.
+        self._check_finite(step, loss, norm, "its gradient counted as 0")
 
     @property
     def _log_interval(self) -> int:
@@ -201,29 +347,56 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         Raises:
             TrainingDiverged: the norm of the gradient is not finite, and no scaler handles it.
         """
+        if self._graphs is not None:
+            return  # the graph has clipped it
         # Lightning would clip with a norm of its own; this one is also checked and logged.
-        norm = total_norm(
-            [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        )
-        if not torch.isfinite(norm):
-            if self._scaled_too_much():
-                return
-            raise TrainingDiverged(
-                f"the norm of the gradient became {norm.item()} at step {self.global_step}; "
-                "the step did not change the weights"
+        most = gradient_clip_val or 0.0
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if self._told_at_once(self._last_loss):
+            norm = total_norm(
+                [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             )
+            if not torch.isfinite(norm):
+                if self._scaled_too_much():
+                    return
+                self._check_finite(self.global_step, 0.0, norm.item())
+            if most > 0 and by_norm:  # 0 is off, as in Lightning
+                nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
+            else:
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            norm = self._clip(self._last_loss, most * by_norm, most * (not by_norm))
+            self._results.note(self.global_step, self._last_loss, norm)
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
-        most = gradient_clip_val or 0.0
-        if most > 0 and gradient_clip_algorithm in (None, "norm"):  # 0 is off, as in Lightning
-            nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _scaler(self) -> Any:
+        """The loss scaler of the precision, if it has one that is on."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
 
     def _scaled_too_much(self) -> bool:
         """Whether the scale of the loss may be the cause of a gradient that is not finite."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return scaler is not None and scaler.is_enabled() and scaler.get_scale() >= _LEAST_SCALE
+        scaler = self._scaler()
+        return scaler is not None and scaler.get_scale() >= _LEAST_SCALE
+
+    def backward(self, loss: Tensor, *arguments: Any, **named: Any) -> None:
+        """Compute the gradient, unless a graph has done it."""
+        if self._graphs is None:
+            super().backward(loss, *arguments, **named)
+
+    def on_train_epoch_end(self) -> None:
+        """Wait for the numbers that are on their way from the device, and check them."""
+        self._results.settle()
+
+    def on_validation_start(self) -> None:
+        """Wait for the numbers that are on their way from the device, and check them."""
+        self._results.settle()
+
+    def on_train_end(self) -> None:
+        """Free the graphs."""
+        self._results.settle()
+        self._graphs = None
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the mean of each score as ``val/<score>``."""
@@ -292,6 +465,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, with a learning rate that follows the schedule at every step."""
         optimizer = self.optimizer(self.parameters())
+        if self.cuda_graphs:
+            # Before the scheduler is made, which wraps the method.
+            optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
         factor = partial(
             _learning_rate_factor,
             schedule=self.schedule,
@@ -341,13 +517,51 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self._generators = checkpoint.get("generators")
 
     def on_train_start(self) -> None:
-        """Restore the random generators of the checkpoint."""
+        """Restore the random generators of the checkpoint; get ready to record graphs.
+
+        Raises:
+            ValueError: ``cuda_graphs`` is on where it cannot work.
+        """
         # Here, not on loading: whatever runs in between may draw from them.
         generators, self._generators = self._generators, None
         if generators is not None:
             torch.set_rng_state(generators["cpu"].cpu())
             if torch.cuda.is_available() and "cuda" in generators:
                 torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
+        if self.cuda_graphs:
+            self._graphs = self._make_graphs()
+
+    def _make_graphs(self) -> GraphedSteps:
+        trainer = self.trainer
+        missing = {
+            f"a CUDA device; this run is on {self.device.type}: add --trainer.accelerator=gpu": (
+                self.device.type != "cuda" and self.recorder is CudaRecorder
+            ),
+            f"one process; got {trainer.world_size}": trainer.world_size > 1,
+            f"accumulate_grad_batches=1; got {trainer.accumulate_grad_batches}": (
+                trainer.accumulate_grad_batches != 1
+            ),
+            "a precision without a loss scaler, such as bf16-mixed": self._scaler() is not None,
+        }
+        for what, lacks in missing.items():
+            if lacks:
+                raise ValueError(f"cuda_graphs needs {what}, or leave cuda_graphs out")
+        (optimizer,) = trainer.optimizers
+        self._fixed = FixedOptimizer(optimizer)
+        most = trainer.gradient_clip_val or 0.0
+        by_norm = trainer.gradient_clip_algorithm in (None, "norm")
+        step = partial(
+            self.whole_step,
+            optimizer=self._fixed,
+            greatest_norm=most * by_norm,
+            greatest_value=most * (not by_norm),
+        )
+        plain = settings_of_modules(self)
+
+        def settings() -> Hashable:
+            return plain(), self._fixed.settings(), self.graph_settings()
+
+        return GraphedSteps(step, self.recorder(), settings)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -363,10 +577,20 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """
     norm = nn.utils.get_total_norm(gradients)
     # Divided by the largest number, all squares are at most 1. NaN and true infinities stay.
-    if norm.isinf():
-        greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-        norm = greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
-    return norm
+    if not at_hand(norm):
+        return torch.where(norm.isinf(), _large_norm(gradients), norm)
+    return _large_norm(gradients) if norm.isinf() else norm
+
+
+def _large_norm(gradients: Sequence[Tensor]) -> Tensor:
+    greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+    return greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
+
+
+def _autocast(tensor: Tensor) -> bool:
+    device = tensor.device.type
+    # PyTorch raises an error when asked about the device "meta".
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:

@@ -191,6 +191,9 @@ class Curriculum(lightning.Callback):
                 f"Curriculum needs a task that makes its batches when they are asked for: "
                 f"workers must be 0; got {task.workers}"
             )
+        # By default a task may have a worker, which would not see the new values.
+        if stage == "fit":
+            task.workers = 0
         usual = getattr(task, self.setting)
         # A value that the task refuses must be an error now, not hours later.
         for value in self.values:

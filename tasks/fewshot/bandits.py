@@ -71,6 +71,8 @@ class Bandits(Task):
         settings: see :class:`~tasks.Task`.
     """
 
+    slow_batches = True
+
     def __init__(
         self,
         arms: int = 5,

@@ -95,7 +95,7 @@ class Translation(Task):
             for more kinds of punctuation, ``none`` for text that is split already; and
             ``ja-mecab``, ``ko-mecab``, ``spm``, ``flores101``, ``flores200``, which need packages
             or a model that sacrebleu downloads.
-        workers: number of processes that make batches ahead of time, from 0 to 1024.
+        workers: number of processes that make batches ahead of time, see :class:`~tasks.Task`.
         seed: seed of the phrases of ``cldr`` and of the order of the training data; on the command
             line it follows ``seed_everything``.
 
@@ -124,7 +124,7 @@ class Translation(Task):
         max_tokens: int = 256,
         epoch_batches: int | None = None,
         validation_batches: int | None = None,
-        workers: int = 0,
+        workers: int | None = None,
         seed: int = 0,
         vocabulary_files: list[str] | str | None = None,
         bleu_tokenizer: str = "13a",

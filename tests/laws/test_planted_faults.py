@@ -59,6 +59,7 @@ SKIPPED = "steps that a sequence skips leave no trace"
 FAST = "the fast path and the plain one agree"
 SOURCE = "padding of the source never changes a result"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
+WAITING = "the host never waits for a device"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
@@ -111,6 +112,34 @@ def remembers(part, method="forward"):
         return output + last
 
     return outputs(part, method, add_last)
+
+
+def waits(part, method="forward"):
+    """Asks for a number."""
+    return outputs(part, method, lambda self, output: output + 0 * output.detach().sum().item())
+
+
+def looks_up(part, method="forward"):
+    """Asks how many entries a mask has."""
+
+    def positive(self, output):
+        return output + 0 * output[output > 0].sum()
+
+    return outputs(part, method, positive)
+
+
+def brings_numbers(part, method="forward"):
+    """Copies numbers from the host."""
+
+    def scaled(self, output):
+        return output * torch.tensor([1.0], dtype=output.dtype, device=output.device)
+
+    return outputs(part, method, scaled)
+
+
+def brings_a_tensor(part, method="forward"):
+    """Copies a tensor from the host."""
+    return outputs(part, method, lambda self, output: output * torch.ones(1).to(output))
 
 
 def wrong_without_gradients(part, method="forward"):
@@ -633,6 +662,7 @@ CONTROLLERS = [
     (CHUNKS, unroll_that_cuts_the_gradient),
     ("a step gives [B, hidden_size]", output_too_narrow),
     (PLACEMENT, first_state_of_single_precision),
+    *((WAITING, fault(Recurrent)) for fault in (waits, looks_up, brings_numbers, brings_a_tensor)),
 ]
 
 
@@ -905,6 +935,7 @@ ACCESSES = [
     (FAST, fast_path_with_another_gradient),
     ("no parameter depends on the number of slots", SlotsLearnt),
     (PLACEMENT, first_state_on_the_cpu),
+    (WAITING, waits(SmallNTM)),
 ]
 
 
@@ -1134,6 +1165,7 @@ MODELS = [
     ("the future is never seen", attention_normalised_over_the_queries),
     ("the future is never seen", with_dense_block(dense_block_trimmed_by_the_dilation)),
     ("padding never changes a result", with_dense_block(dense_block_without_mask)),
+    (WAITING, waits(Machine, "decode")),
 ]
 
 # -- encoders -------------------------------------------------------------------------------------

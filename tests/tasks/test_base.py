@@ -1,11 +1,15 @@
 """What all tasks share."""
 
 import logging
+from functools import partial
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memnets.batches import BEGIN, END, PAD, padded
 from tasks import (
     AssociativeRecall,
     ConvexHull,
@@ -69,3 +73,55 @@ def test_test_sets_had_other_names_before(make, old: str, caplog) -> None:
     # As when a config of before is given new test sets on the command line.
     assert make(**{old: [[9, 9]]}, test_sets=[(4, 2), (3, 1)]).test_names() == new.test_names()
     assert make(**{old: []}).test_names() == ["test"]
+
+
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_slow_training_batches_are_made_ahead_of_time_by_default(
+    slow, cores, start, monkeypatch
+) -> None:
+    monkeypatch.setattr("tasks.base.cores", lambda: cores)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: start)
+    make = partial(ConvexHull if slow else Copying, epoch_batches=2)
+    one = slow and cores > 1 and start == "fork"
+    assert make().train_dataloader().num_workers == int(one)
+    assert make().val_dataloader().num_workers == 0
+    assert [loader.num_workers for loader in make().test_dataloader()] == [0] * len(
+        make().test_names()
+    )
+    for workers in (0, 1):
+        assert make(workers=workers).train_dataloader().num_workers == workers
+        assert make(workers=workers).val_dataloader().num_workers == workers
+
+
+@pytest.mark.parametrize("make", [SortingNumbers, ConvexHull, TravellingSalesman])
+@given(numbers=st.lists(st.integers(3, 9), min_size=1, max_size=5), seed=st.integers(0, 2**31))
+def test_points_drawn_at_once_are_those_drawn_one_by_one(make, numbers, seed: int) -> None:
+    task = make()
+    at_once = task.several(np.random.default_rng(seed), numbers)
+    random = np.random.default_rng(seed)
+    one_by_one = [task.points(random, n) for n in numbers]
+    assert all(map(np.array_equal, at_once, one_by_one))
+    assert len(at_once) == len(one_by_one)
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(5, 9), max_size=4), min_size=1, max_size=4),
+    first=st.sampled_from([None, BEGIN]),
+    last=st.sampled_from([None, END]),
+    as_arrays=st.booleans(),
+)
+def test_marks_are_put_before_and_behind_each_sequence(rows, first, last, as_arrays) -> None:
+    marked = [
+        [*([] if first is None else [first]), *row, *([] if last is None else [last])]
+        for row in rows
+    ]
+    given_rows = [np.array(row, np.int64) for row in rows] if as_arrays else rows
+    filled, mask = padded(given_rows, first=first, last=last)
+    longest = max(map(len, marked))
+    assert filled.dtype == torch.int64
+    assert filled.tolist() == [row + [PAD] * (longest - len(row)) for row in marked]
+    inside = [[place < len(row) for place in range(longest)] for row in marked]
+    assert (mask is None) == all(map(all, inside))
+    assert mask is None or mask.tolist() == inside

@@ -1,0 +1,274 @@
+"""Whole runs of a controller on a memory in C++, on the CPU.
+
+The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
+controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when
+it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+:mod:`memnets.kernels.loop` run in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets import fast
+from memnets.cells.composed import Loop, LoopState
+from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
+from memnets.core import MemoryAccess, choose_state
+
+# Imported first, so that the twin of this module is tried before that one.
+from memnets.kernels import loop as _  # noqa: F401
+from memnets.kernels.dnc import kernel as dnc_kernel
+from memnets.kernels.native import build
+from memnets.kernels.ntm import kernel as ntm_kernel
+from memnets.kernels.parts import differentiable, unrecorded
+from memnets.kernels.steps import StepKernel, kernel_of, plain_step
+from memnets.memories.dnc import DNC, DNCState
+from memnets.memories.ntm import NTM, NTMState
+
+__all__ = ["MEMORIES", "Settings", "unroll"]
+
+Tensors = tuple[Tensor, ...]
+
+
+class Settings(NamedTuple):
+    """Settings of a memory for its operator.
+
+    Attributes:
+        kind: name of the memory in ``run.cpp``.
+        layout: whole numbers, the number of slots among them.
+        numbers: real numbers.
+        interface_size: width of the interface.
+        shapes: shapes of the tensors of the state, without the batch.
+        noise: standard deviation of Gaussian noise on the interface.
+    """
+
+    kind: str
+    layout: tuple[int, ...]
+    numbers: tuple[float, ...]
+    interface_size: int
+    shapes: tuple[tuple[int, ...], ...]
+    noise: float = 0.0
+
+
+def _ntm(memory: NTM, state: NTMState) -> Settings | None:
+    kernel = ntm_kernel(memory)
+    if kernel is None:
+        return None
+    layout, epsilon, noise = kernel
+    reads, writes, width, size, least_sharpness = layout
+    slots = state.memory.shape[1]
+    shapes = (slots, width), (reads + writes, slots)
+    whole = reads, writes, width, size, slots
+    return Settings("NTM", whole, (least_sharpness, epsilon), sum(layout.sizes), shapes, noise)
+
+
+def _dnc(memory: DNC, state: DNCState) -> Settings | None:
+    kernel = dnc_kernel(memory)
+    if kernel is None:
+        return None
+    layout, *epsilons = kernel
+    reads, width = layout
+    slots = state.memory.shape[1]
+    row = (slots,)
+    shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
+    return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+
+
+#: Class of a memory -> a function that gives the operator's settings for the memory's present
+#: settings and a state, or ``None`` if the operator does not compute them.
+MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
+    NTM: _ntm,
+    DNC: _dnc,
+}
+
+
+def _settings(access: MemoryAccess, state: Any) -> Settings | None:
+    find = MEMORIES.get(type(access))
+    return None if find is None else find(access, state)
+
+
+def _layers(controller: nn.Module) -> list[Tensor] | None:
+    """Weights of a controller in the operator's order; ``None`` for one that it does not know."""
+    if type(controller) is LSTM:
+        layers: Any = controller.lstm.all_weights
+        return list(layers[0]) if len(layers) == 1 else None
+    if type(controller) is FeedForward:
+        layers = list(controller.layers)
+        pairs = list(zip(layers[::2], layers[1::2], strict=False))
+        # The layers are open to changes, such as a dropout between them.
+        if len(layers) == 2 * len(pairs) and all(
+            type(one) is nn.Linear and type(other) is nn.Tanh for one, other in pairs
+        ):
+            return [tensor for one, _ in pairs for tensor in (one.weight, one.bias)]
+    return None
+
+
+def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    weights, settings = _layers(loop.controller), _settings(loop.access, state.access)
+    if weights is None or settings is None or inputs.numel() == 0:
+        return False
+    batch, kind = inputs.shape[0], inputs.dtype
+    flat = _flat(state)
+    # Errors of shape are the definition's to tell.
+    widths = [(loop.controller.output_size,)] * (len(flat) - 1 - len(settings.shapes))
+    shapes = [*widths, (loop.access.output_size,), *settings.shapes]
+    shapes.insert(0, (*inputs.shape[1:2], loop.input_size))
+    return (
+        kind in (torch.float32, torch.float64)
+        and all(
+            tensor.dtype == kind and tensor.device.type == "cpu"
+            for tensor in (inputs, *flat, *weights, loop.interface.weight, loop.interface.bias)
+        )
+        and all(
+            tensor.shape == (batch, *shape)
+            for tensor, shape in zip((inputs, *flat), shapes, strict=True)
+        )
+        and (mask is None or (mask.shape == inputs.shape[:2] and mask.dtype == torch.bool))
+        and build.loaded()
+    )
+
+
+def _flat(state: LoopState) -> Tensors:
+    """The tensors of a state: of the controller, the vector read, and of the memory."""
+    controller = [] if state.controller is None else [part for (part,) in state.controller]
+    return *controller, state.read, *state.access
+
+
+@fast.twin(Loop, "unroll", fits=_fits, name="C++", why_not=build.why_not)
+def unroll(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
+) -> tuple[Tensor, LoopState]:
+    """``[B, T, input_size] -> [B, T, output_size]``: see :meth:`memnets.core.Cell.unroll`.
+
+    The output of a skipped step is that of the step before.
+    """
+    settings, weights = _settings(loop.access, state.access), _layers(loop.controller)
+    assert settings is not None
+    assert weights is not None
+    noise = None
+    if settings.noise:
+        # Drawn step by step, as the definition does: so a seed gives the same numbers.
+        batch, steps, _ = inputs.shape
+        noise = inputs.new_empty(steps, batch, settings.interface_size)
+        for step in noise:
+            step.normal_()
+        noise *= settings.noise
+    flat = _flat(state)
+    outputs, *last = _Run.apply(  # type: ignore[no-untyped-call]
+        loop, settings, torch.is_grad_enabled(), mask, noise, len(weights) + 2,
+        *weights, loop.interface.weight, loop.interface.bias, inputs, *flat,
+    )  # fmt: skip
+    controller: LSTMState | None = None
+    if state.controller is not None:
+        hidden, cell, *last = last
+        controller = LSTMState((hidden,), (cell,))
+    read, *access = last
+    return outputs, LoopState(controller, type(state.access)(*access), read)
+
+
+def _plain(
+    loop: Loop, kernel: StepKernel, mask: Tensor | None, weights: int, *given: Tensor
+) -> Tensors:
+    """Take all steps by the plain definitions.
+
+    Args:
+        loop: the loop.
+        kernel: the kernel of its memory when the steps were taken.
+        mask: as in ``unroll``.
+        weights: number of the weights.
+        *given: weights, inputs and state, as :class:`_Run` is given them.
+
+    Returns:
+        The outputs and the tensors of the last state.
+    """
+    *layers, to_interface, bias = given[:weights]
+    inputs, *state = given[weights:]
+    lstm = type(loop.controller) is LSTM
+    hidden = state[0] if lstm else inputs.new_zeros(len(inputs), loop.controller.output_size)
+    cell = [state[1]] if lstm else []
+    state = [hidden, *cell, *state[2 if lstm else 0 :]]
+    features = []
+    for number, now in enumerate(inputs.unbind(1)):
+        hidden, *cell, read = state[: 3 if lstm else 2]
+        access = state[3 if lstm else 2 :]
+        hidden = torch.cat([now, read], 1)
+        if lstm:
+            hidden, *cell = torch.lstm_cell(hidden, state[:2], *layers)
+        else:
+            for weight, offset in zip(layers[::2], layers[1::2], strict=True):
+                hidden = nn.functional.linear(hidden, weight, offset).tanh()
+        driven = nn.functional.linear(hidden, to_interface, bias)
+        following = [hidden, *cell, *plain_step(loop.access, kernel, driven, *access)]
+        state = following if mask is None else choose_state(mask[:, number], following, state)
+        features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
+    return torch.stack(features, 1), *state[0 if lstm else 1 :]
+
+
+class _Run(torch.autograd.Function):
+    """All steps as one node of the graph."""
+
+    @staticmethod
+    @unrecorded
+    def forward(
+        ctx: Any,
+        loop: Loop,
+        settings: Settings,
+        recorded: bool,
+        mask: Tensor | None,
+        noise: Tensor | None,
+        weights: int,
+        *given: Tensor,
+    ) -> Tensors:
+        machine = type(loop.controller).__name__, *settings[:3]
+        recorded = recorded and any(tensor.requires_grad for tensor in given)
+        whole = [tensor.contiguous() for tensor in given]
+        outputs, *rest = torch.ops.memnets.run(
+            *machine, whole[:weights], whole[weights], mask, noise, whole[weights + 1 :], recorded
+        )
+        states = len(given) - weights - 1
+        ctx.machine, ctx.weights, ctx.given, ctx.mask = machine, weights, len(given), mask
+        kernel = kernel_of(loop.access)
+        assert kernel is not None
+        ctx.plain = partial(_plain, loop, kernel, mask, weights)
+        ctx.save_for_backward(*given, *rest[states:])
+        # Mostly nobody uses the last state: zeros in its place would be as large as the memory.
+        ctx.set_materialize_grads(False)
+        ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
+        ctx.own_states = states - len(settings.shapes)
+        return outputs, *rest[:states]
+
+    @staticmethod
+    @differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
+        given, saved = every[: ctx.given], every[ctx.given :]
+        wanted = ctx.needs_input_grad[-ctx.given :]
+        # Those of the memory are not needed where the last state is not used, nor the first wanted.
+        needed = 1 + ctx.own_states
+        first = ctx.weights + needed
+        if any(wanted[first:]) or any(one is not None for one in gradients[needed:]):
+            needed = len(gradients)
+        gradient, *state_gradient = (
+            given[0].new_zeros(shape) if one is None else one.contiguous()
+            for one, shape in zip(gradients[:needed], ctx.shapes, strict=False)
+        )
+        # The gradients of the inputs are those of data, which mostly nobody wants.
+        found = torch.ops.memnets.run_backward(
+            *ctx.machine,
+            [tensor.contiguous() for tensor in given[: ctx.weights]],
+            ctx.mask,
+            saved,
+            gradient,
+            state_gradient,
+            wanted[ctx.weights],
+        )
+        others = len(ctx.needs_input_grad) - ctx.given
+        return *[None] * others, *(
+            one if want else None for one, want in zip_longest(found, wanted)
+        )

@@ -1,0 +1,236 @@
+"""Build the C++ operators of this package once, keep them in a cache, and load them.
+
+They are built when they are first needed, with the compiler of the machine and for its processor.
+The library lies in the folder of PyTorch's own extensions, under a name that changes with the
+sources, the compiler's options, PyTorch, Python and the processor. Whatever goes wrong, parts run
+without it, by their other twins; :func:`why_not` says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+__all__ = ["SWITCH", "Unavailable", "compiler", "folder", "load", "loaded", "why_not"]
+
+#: Set to 0 in the environment, it switches the operators off.
+SWITCH = "MEMNETS_NATIVE"
+
+SOURCES = Path(__file__).parent
+#: The one file that is compiled; it includes the others.
+MAIN = "run.cpp"
+
+#: Options of the compiler. Those that change the arithmetic of infinities and NaN are not among
+#: them: -ffast-math would.
+OPTIONS = (
+    *("-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-march=native"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"),
+)
+
+#: About how long a build takes, in seconds, for the note.
+EXPECTED = 20
+
+
+class Unavailable(RuntimeError):
+    """Error: the operators cannot be used here; the message says why."""
+
+
+_lock = threading.Lock()
+#: Why a first try failed; a failed build is not tried twice in a process.
+_failed: str | None = None
+_loaded = False
+
+
+def loaded() -> bool:
+    """Whether the operators can run; loads them, and builds them if they are not built yet."""
+    global _failed
+    if _loaded:
+        return True
+    if _failed is not None:
+        return False
+    # A worker that makes batches should not compile; the process that trains will.
+    if torch.utils.data.get_worker_info() is not None and not library().exists():
+        return False
+    with _lock:
+        if not _loaded and _failed is None:
+            try:
+                load()
+            except Unavailable as reason:
+                _failed = str(reason)
+    return _loaded
+
+
+def why_not() -> str | None:
+    """Why the operators cannot run in this process; ``None`` if they can."""
+    return None if loaded() else _failed
+
+
+def folder() -> Path:
+    """Folder that holds the library, in that of PyTorch's extensions."""
+    root = os.environ.get("TORCH_EXTENSIONS_DIR")
+    if root is None:
+        # PyTorch's name for the same is in torch.utils.cpp_extension, which takes long to import.
+        from torch import _appdirs
+
+        root = _appdirs.user_cache_dir(appname="torch_extensions")
+    return Path(root).expanduser() / "memnets"
+
+
+def library() -> Path:
+    """File of the library that is right for this process, built or not."""
+    parts = [*OPTIONS, torch.__version__, sys.implementation.cache_tag, _processor()]
+    parts += [os.environ.get("CXX", "")]
+    key = hashlib.sha256("\0".join(parts).encode())
+    for path in sorted(SOURCES.glob("*.[ch]*")):
+        key.update(path.name.encode() + b"\0" + path.read_bytes())
+    return folder() / f"operators_{key.hexdigest()[:16]}.so"
+
+
+def _processor() -> str:
+    """What tells apart processors of which one cannot run code that is made for the other."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        named = ("model name", "flags", "Features", "CPU part")
+        found = {line.partition(":")[0].strip(): line for line in lines if line.startswith(named)}
+        return "\n".join([platform.machine(), *sorted(found.values())])
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def compiler() -> list[str]:
+    """The command of the compiler: that of the variable ``CXX``, or ``c++``, as in PyTorch.
+
+    Raises:
+        Unavailable: there is no such program.
+    """
+    command = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(command[0]) is None:
+        raise Unavailable(f"no C++ compiler: {command[0]} is not found")
+    return command
+
+
+def load() -> None:
+    """Load the operators into PyTorch, and build them before if they are not built yet.
+
+    Raises:
+        Unavailable: they are switched off, or cannot be built or loaded.
+    """
+    global _loaded
+    if os.environ.get(SWITCH, "").lower() in ("0", "off", "no", "false"):
+        raise Unavailable(f"switched off by {SWITCH}={os.environ[SWITCH]}")
+    path = library()
+    kept = path.exists()
+    if not kept:
+        _build_once(path)
+    try:
+        torch.ops.load_library(str(path))
+    except (OSError, RuntimeError) as error:
+        # A library that lay there may be damaged; one that was just built is as good as it gets.
+        if not kept:
+            reason = _in_a_line(str(error.__cause__ or error))
+            raise Unavailable(f"the library cannot be loaded: {reason}") from error
+        with suppress(OSError):
+            path.unlink()
+        if path.exists():
+            raise Unavailable(f"{path} is damaged and cannot be removed") from error
+        load()
+    _loaded = True
+
+
+def _build_once(path: Path) -> None:
+    """Build the library under a lock, so that of several processes one builds and all load."""
+    command = compiler()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is free when its process ends, however that is.
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                _build(command, path)
+    except OSError as error:
+        raise Unavailable(f"{path.parent} cannot be written: {error.strerror or error}") from error
+
+
+def _build(command: list[str], path: Path) -> None:
+    for left in path.parent.glob(f"{path.stem}.*.building"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{path.stem}.", suffix=".building", dir=path.parent))
+    _say(f"building its CPU operators once, about {EXPECTED} s; later runs use {path}")
+    start = time.monotonic()
+    try:
+        made = place / path.name
+        before, after = _arguments()
+        _compile([*command, *before, str(SOURCES / MAIN), "-o", str(made), *after], start)
+        # The library is there as a whole or not at all.
+        os.replace(made, path)
+    except Unavailable as error:
+        _say(f"not built, so steps run without them, slower ({SWITCH}=0 tries no more): {error}")
+        raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    _say(f"CPU operators built in {time.monotonic() - start:.0f} s")
+
+
+def _arguments() -> tuple[list[str], list[str]]:
+    """Arguments of the compiler before and after the file that it reads."""
+    from torch.utils import cpp_extension
+
+    abi = int(torch.compiled_with_cxx11_abi())
+    headers = [f"-I{place}" for place in cpp_extension.include_paths()]
+    # PyTorch's libraries are in the process already, under these names.
+    libraries = [f"-L{place}" for place in cpp_extension.library_paths()]
+    return (
+        [*OPTIONS, f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *headers],
+        [*libraries, "-lc10", "-ltorch_cpu"],
+    )
+
+
+def _compile(command: Sequence[str], start: float) -> None:
+    """Run the compiler, and say now and then that it still runs.
+
+    Raises:
+        Unavailable: it failed.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        try:
+            running = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+        try:
+            while True:
+                try:
+                    status = running.wait(timeout=EXPECTED)
+                    break
+                except subprocess.TimeoutExpired:
+                    _say(f"still building its CPU operators, {time.monotonic() - start:.0f} s")
+        except BaseException:
+            running.kill()
+            running.wait()
+            raise
+        if status:
+            output.seek(0)
+            lines = output.read().splitlines()
+            first = next((line for line in lines if "error" in line), lines[0] if lines else "")
+            raise Unavailable(f"{command[0]} failed with {status}: {_in_a_line(first)}")
+
+
+def _in_a_line(message: str) -> str:
+    return " ".join(message.split())[:300]
+
+
+def _say(message: str) -> None:
+    print(f"memnets: {message}", file=sys.stderr, flush=True)

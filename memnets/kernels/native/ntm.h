@@ -1,0 +1,560 @@
+// The memory of a Neural Turing Machine (Graves, Wayne & Danihelka 2014): a step of one row.
+//
+// The definition is memnets.memories.NTM; the names here are those of its code. The memory is kept
+// as [W, N], so that all loops go over slots, whatever W is.
+#pragma once
+
+#include <algorithm>
+
+#include "memory.h"
+
+namespace memnets {
+
+template <typename scalar>
+struct NTM final : Memory<scalar> {
+  typedef Vector<scalar> vector;
+  static constexpr int64_t L = lanes<scalar>;
+
+  int64_t reads, writes, width, size, slots, heads, stride;
+  scalar least_sharpness, epsilon;
+  // Where the parts of the interface begin.
+  int64_t positive, unit, erase, shift, add;
+  // Where the parts of the state, of its gradient and of what is kept begin.
+  int64_t lengths, weights, weights_gradient, slopes, scores, content, shifted;
+  int64_t wide;  // a row with its ends continued round the circle
+
+  NTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots,
+      double least_sharpness, double epsilon)
+      : reads(reads), writes(writes), width(width), size(size), slots(slots),
+        heads(reads + writes), stride(padded<scalar>(slots)),
+        least_sharpness(least_sharpness), epsilon(epsilon) {
+    positive = heads * width;
+    unit = positive + 2 * heads;
+    erase = unit + heads;
+    shift = erase + writes * width;
+    add = shift + heads * size;
+    this->interface_size = add + writes * width;
+    this->read_size = reads * width;
+
+    lengths = width * stride;
+    weights = lengths + stride;
+    this->state_size = weights + heads * stride;
+
+    weights_gradient = width * stride;
+    this->gradient_size = weights_gradient + heads * stride;
+
+    slopes = padded<scalar>(this->interface_size);
+    scores = slopes + padded<scalar>(2 * heads);
+    content = scores + heads * stride;
+    shifted = content + heads * stride;
+    this->kept_size = shifted + heads * stride;
+
+    wide = stride + padded<scalar>(2 * (size / 2)) + L;
+    const int64_t pointed = padded<scalar>(heads * width);
+    this->scratch_size = pointed + 2 * wide + (2 * heads + 1) * stride + padded<scalar>(size) +
+                         (std::max(reads, heads) + reads + 2 * writes) * width * L +
+                         8 * writes * L;
+  }
+
+  void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
+    turn_in(tensors[0] + b * slots * width, state);
+    rows_in(tensors[1] + b * heads * slots, state + weights);
+    for (int64_t i = 0; i < stride; i += L) {
+      vector square = all(epsilon);
+      for (int64_t w = 0; w < width; w++) {
+        const vector number = load_vector(state + w * stride + i);
+        square += number * number;
+      }
+      store(state + lengths + i, inverse_root(square));
+    }
+  }
+
+  void save(int64_t b, const scalar* state, const scalar*,
+            scalar* const* tensors) const override {
+    turn_out(state, tensors[0] + b * slots * width);
+    rows_out(state + weights, tensors[1] + b * heads * slots);
+  }
+
+  void load_gradient(int64_t b, const scalar* const* tensors, scalar* gradient) const override {
+    turn_in(tensors[0] + b * slots * width, gradient);
+    rows_in(tensors[1] + b * heads * slots, gradient + weights_gradient);
+  }
+
+  void save_gradient(int64_t b, const scalar* gradient, scalar* const* tensors) const override {
+    turn_out(gradient, tensors[0] + b * slots * width);
+    rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
+  }
+
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar*,
+               scalar* kept, scalar* vectors, scalar* scratch) const override {
+    scalar* pointed = scratch;
+    scalar* circle = pointed + padded<scalar>(heads * width);
+    scalar* kernel = circle + wide;
+    scalar* sums = kernel + padded<scalar>(size);
+
+    // Interface: each part into its range.
+    std::memcpy(kept, interface, positive * sizeof(scalar));
+    map(2 * heads, interface + positive, kept + positive,
+        [](vector x) { return softplus<scalar>(x); });
+    map(2 * heads, interface + positive, kept + slopes,
+        [](vector x) { return sigmoid<scalar>(x); });
+    map(heads + writes * width, interface + unit, kept + unit,
+        [](vector x) { return sigmoid<scalar>(x); });
+    std::memcpy(kept + add, interface + add, writes * width * sizeof(scalar));
+    for (int64_t head = 0; head < heads; head++) {
+      std::memcpy(kernel, interface + shift + head * size, size * sizeof(scalar));
+      softmax(size, kernel);
+      std::memcpy(kept + shift + head * size, kernel, size * sizeof(scalar));
+    }
+
+    // Content: keys of the length of their strength, so that a product is beta times the cosine.
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* key = kept + head * width;
+      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
+      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
+    }
+    int64_t done = 0;
+    for (; done + 2 <= heads; done += 2) {
+      score<2>(before, pointed + done * width, kept + scores + done * stride);
+    }
+    if (done < heads) score<1>(before, pointed + done * width, kept + scores + done * stride);
+
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* previous = before + weights + head * stride;
+      const scalar* moves = kept + shift + head * size;
+      scalar* found = kept + content + head * stride;
+      scalar* moved = kept + shifted + head * stride;
+      scalar* next = after + weights + head * stride;
+      const scalar gate = kept[unit + head];
+      const scalar sharpness = least_sharpness + kept[positive + heads + head];
+      std::memcpy(found, kept + scores + head * stride, stride * sizeof(scalar));
+      softmax(slots, found);
+      gated(found, previous, gate, circle);
+      for (int64_t i = 0; i < stride; i += L) {
+        // Sharpen: w = softmax(gamma log u). Of u = 0 there is no logarithm.
+        vector total = all(std::numeric_limits<scalar>::min());
+        for (int64_t j = 0; j < size; j++) {
+          total += moves[j] * memnets::load(circle + i + size - 1 - j);
+        }
+        store(moved + i, total);
+        store(next + i, sharpness * logarithm<scalar>(total));
+      }
+      softmax(slots, next);
+    }
+
+    if (reads == 1 && writes == 1) {
+      read_and_write<1, 1>(before, after, kept, vectors, sums);
+    } else {
+      read_and_write<0, 0>(before, after, kept, vectors, sums);
+    }
+  }
+
+  void backward(const Taken<scalar>* steps, int64_t count, const scalar*,
+                const scalar* vectors_gradient, scalar* gradient, scalar* interface_gradient,
+                scalar* scratch) const override {
+    const auto [before, after, kept] = steps[count - 1];
+    scalar* pointed = scratch;
+    scalar* circle = pointed + padded<scalar>(heads * width);
+    scalar* turned = circle + wide;
+    scalar* flow = turned + wide;             // gradients of the weights, then of the scores
+    scalar* radial = flow + heads * stride;
+    scalar* moves_gradient = radial + stride;
+    scalar* sums = moves_gradient + padded<scalar>(size);
+
+    std::memcpy(flow, gradient + weights_gradient, heads * stride * sizeof(scalar));
+    if (reads == 1 && writes == 1) {
+      read_and_write_gradient<1, 1>(
+          before, after, kept, vectors_gradient, gradient, interface_gradient, flow, sums);
+    } else {
+      read_and_write_gradient<0, 0>(
+          before, after, kept, vectors_gradient, gradient, interface_gradient, flow, sums);
+    }
+
+    for (int64_t i = 0; i < stride; i += L) store(radial + i, vector{});
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* previous = before + weights + head * stride;
+      const scalar* moves = kept + shift + head * size;
+      const scalar* found = kept + content + head * stride;
+      const scalar* moved = kept + shifted + head * stride;
+      const scalar gate = kept[unit + head];
+      const scalar sharpness = least_sharpness + kept[positive + heads + head];
+      scalar* now = flow + head * stride;
+
+      // Sharpen.
+      softmax_gradient(slots, now, after + weights + head * stride);
+      vector total = {};
+      for (int64_t i = 0; i < stride; i += L) {
+        const vector one = memnets::load(now + i), moved_one = memnets::load(moved + i);
+        total += one * logarithm<scalar>(moved_one);
+        store(now + i, sharpness * one / moved_one);
+      }
+      interface_gradient[positive + heads + head] =
+          sum<scalar>(total) * kept[slopes + heads + head];
+
+      // Shift. The gradient of a circular convolution is one with the kernel turned round.
+      gated(found, previous, gate, circle);
+      round(now, turned);
+      for (int64_t j = 0; j < size; j++) {
+        vector product = {};
+        for (int64_t i = 0; i < stride; i += L) {
+          product += memnets::load(now + i) * memnets::load(circle + i + size - 1 - j);
+        }
+        moves_gradient[j] = sum<scalar>(product);
+      }
+      scalar mean = 0;
+      for (int64_t j = 0; j < size; j++) mean += moves_gradient[j] * moves[j];
+      for (int64_t j = 0; j < size; j++) {
+        interface_gradient[shift + head * size + j] = moves[j] * (moves_gradient[j] - mean);
+      }
+
+      // Interpolate: u = g c + (1 - g) w.
+      vector of_gate = {};
+      for (int64_t i = 0; i < stride; i += L) {
+        vector back = {};
+        for (int64_t j = 0; j < size; j++) back += moves[j] * memnets::load(turned + i + j);
+        of_gate += back * (memnets::load(found + i) - memnets::load(previous + i));
+        store(gradient + weights_gradient + head * stride + i, back * (1 - gate));
+        store(now + i, back * gate);
+      }
+      interface_gradient[unit + head] = sum<scalar>(of_gate) * gate * (1 - gate);
+
+      // Content. The length of a slot is part of its score: its gradient points along the slot.
+      softmax_gradient(slots, now, found);
+      for (int64_t i = 0; i < stride; i += L) {
+        const vector length = memnets::load(before + lengths + i);
+        const vector one = memnets::load(now + i) * length;
+        store(now + i, one);
+        store(radial + i, memnets::load(radial + i) +
+                              one * length * memnets::load(kept + scores + head * stride + i));
+      }
+    }
+
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* key = kept + head * width;
+      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
+      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
+    }
+    if (heads == 2) {
+      content_gradient<2>(before, pointed, flow, radial, gradient, interface_gradient, sums);
+    } else {
+      content_gradient<0>(before, pointed, flow, radial, gradient, interface_gradient, sums);
+    }
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* key = kept + head * width;
+      scalar* of_key = interface_gradient + head * width;
+      const scalar scale = 1 / std::sqrt(dot(width, key, key) + epsilon);
+      // A unit vector moves only across its direction: the part along it is the strength's.
+      const scalar along = dot(width, of_key, key) * scale;
+      const scalar strength = kept[positive + head];
+      for (int64_t w = 0; w < width; w++) {
+        of_key[w] = (of_key[w] - key[w] * scale * along) * scale * strength;
+      }
+      interface_gradient[positive + head] = along * kept[slopes + head];
+    }
+  }
+
+ private:
+  static MEMNETS_INLINE vector load_vector(const scalar* from) { return memnets::load(from); }
+
+  static MEMNETS_INLINE vector inverse_root(vector square) {
+    scalar numbers[L];
+    store(numbers, square);
+    for (int64_t i = 0; i < L; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
+    return memnets::load(numbers);
+  }
+
+  // [N, W] -> [W, stride], and back.
+  void turn_in(const scalar* from, scalar* to) const {
+    for (int64_t w = 0; w < width; w++) {
+      for (int64_t i = 0; i < slots; i++) to[w * stride + i] = from[i * width + w];
+      for (int64_t i = slots; i < stride; i++) to[w * stride + i] = 0;
+    }
+  }
+
+  void turn_out(const scalar* from, scalar* to) const {
+    for (int64_t i = 0; i < slots; i++) {
+      for (int64_t w = 0; w < width; w++) to[i * width + w] = from[w * stride + i];
+    }
+  }
+
+  void rows_in(const scalar* from, scalar* to) const {
+    for (int64_t head = 0; head < heads; head++) {
+      std::memcpy(to + head * stride, from + head * slots, slots * sizeof(scalar));
+      for (int64_t i = slots; i < stride; i++) to[head * stride + i] = 0;
+    }
+  }
+
+  void rows_out(const scalar* from, scalar* to) const {
+    for (int64_t head = 0; head < heads; head++) {
+      std::memcpy(to + head * slots, from + head * stride, slots * sizeof(scalar));
+    }
+  }
+
+  // A row, and both its ends continued by half a kernel round the circle of N slots.
+  void round(const scalar* row, scalar* circle) const {
+    const int64_t reach = size / 2;
+    std::memcpy(circle + reach, row, slots * sizeof(scalar));
+    ends(circle);
+  }
+
+  void ends(scalar* circle) const {
+    const int64_t reach = size / 2;
+    for (int64_t i = 0; i < reach; i++) circle[i] = circle[slots + i];
+    for (int64_t i = 0; i < reach; i++) circle[reach + slots + i] = circle[reach + i];
+    for (int64_t i = 2 * reach + slots; i < stride + 2 * reach; i++) circle[i] = 0;
+  }
+
+  // g c + (1 - g) w, on the circle. In this form rounding cannot make a weight negative.
+  MEMNETS_INLINE void gated(const scalar* found, const scalar* previous, scalar gate,
+                            scalar* circle) const {
+    const int64_t reach = size / 2;
+    for (int64_t i = 0; i < stride; i += L) {
+      store(circle + reach + i,
+            gate * memnets::load(found + i) + (1 - gate) * memnets::load(previous + i));
+    }
+    ends(circle);
+  }
+
+  // Scores of some heads: one pass over the memory.
+  template <int count>
+  void score(const scalar* __restrict memory, const scalar* __restrict pointed,
+             scalar* __restrict result) const {
+    blocks<scalar>(stride, [&](auto vectors, int64_t i) {
+      constexpr int V = decltype(vectors)::value;
+      vector total[count][V] = {};
+      for (int64_t w = 0; w < width; w++) {
+        for (int v = 0; v < V; v++) {
+          const vector number = memnets::load(memory + w * stride + i + v * L);
+          for (int head = 0; head < count; head++) {
+            total[head][v] += pointed[head * width + w] * number;
+          }
+        }
+      }
+      for (int v = 0; v < V; v++) {
+        const vector length = memnets::load(memory + lengths + i + v * L);
+        for (int head = 0; head < count; head++) {
+          store(result + head * stride + i + v * L, total[head][v] * length);
+        }
+      }
+    });
+  }
+
+  // Read, then write M prod_h (1 - w_h e_h) + sum_h w_h a_h: one pass over the memory.
+  // `reading` and `writing` are the numbers of heads, 0 = known at run time only.
+  template <int reading, int writing>
+  void read_and_write(const scalar* __restrict memory, scalar* __restrict next,
+                      const scalar* __restrict kept, scalar* __restrict vectors,
+                      scalar* __restrict sums) const {
+    const int64_t R = reading ? reading : reads, H = writing ? writing : writes;
+    const scalar* looking = next + weights;
+    const scalar* marking = next + weights + R * stride;
+    for (int64_t k = 0; k < R * width; k++) store(sums + k * L, vector{});
+    blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
+      constexpr int V = decltype(vectors_)::value;
+      vector square[V];
+      for (int v = 0; v < V; v++) square[v] = all(epsilon);
+      for (int64_t w = 0; w < width; w++) {
+        vector number[V];
+        for (int v = 0; v < V; v++) number[v] = memnets::load(memory + w * stride + i + v * L);
+        for (int64_t head = 0; head < R; head++) {
+          vector total = memnets::load(sums + (head * width + w) * L);
+          for (int v = 0; v < V; v++) {
+            total += memnets::load(looking + head * stride + i + v * L) * number[v];
+          }
+          store(sums + (head * width + w) * L, total);
+        }
+        if (H == 1) {
+          const scalar out = kept[erase + w], in = kept[add + w];
+          for (int v = 0; v < V; v++) {
+            number[v] += memnets::load(marking + i + v * L) * (in - out * number[v]);
+          }
+        } else {
+          vector added[V] = {};
+          for (int64_t head = 0; head < H; head++) {
+            const scalar out = kept[erase + head * width + w], in = kept[add + head * width + w];
+            for (int v = 0; v < V; v++) {
+              const vector weight = memnets::load(marking + head * stride + i + v * L);
+              number[v] *= 1 - weight * out;
+              added[v] += weight * in;
+            }
+          }
+          for (int v = 0; v < V; v++) number[v] += added[v];
+        }
+        for (int v = 0; v < V; v++) {
+          store(next + w * stride + i + v * L, number[v]);
+          square[v] += number[v] * number[v];
+        }
+      }
+      for (int v = 0; v < V; v++) store(next + lengths + i + v * L, inverse_root(square[v]));
+    });
+    for (int64_t k = 0; k < R * width; k++) vectors[k] = sum<scalar>(memnets::load(sums + k * L));
+  }
+
+  // The reverse of read_and_write, also in one pass. The gradients of the weights are added to
+  // `flow`; that of the memory is changed in place.
+  template <int reading, int writing>
+  void read_and_write_gradient(const scalar* __restrict memory, const scalar* __restrict next,
+                               const scalar* __restrict kept,
+                               const scalar* __restrict vectors_gradient,
+                               scalar* __restrict gradient, scalar* __restrict interface_gradient,
+                               scalar* __restrict flow, scalar* __restrict sums) const {
+    const int64_t R = reading ? reading : reads, H = writing ? writing : writes;
+    const scalar* looking = next + weights;
+    const scalar* marking = next + weights + R * stride;
+    scalar* of_looking = flow;
+    scalar* of_marking = flow + R * stride;
+    scalar* of_erase = sums;
+    scalar* of_add = of_erase + H * width * L;
+    scalar* before = of_add + H * width * L;  // products of the factors of the heads before
+    for (int64_t k = 0; k < 2 * H * width; k++) store(sums + k * L, vector{});
+    blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
+      constexpr int V = decltype(vectors_)::value;
+      if constexpr (reading == 1 && writing == 1) {
+        one_and_one<V>(memory, looking, marking, kept, vectors_gradient, gradient, of_looking,
+                       of_marking, of_erase, of_add, i);
+        return;
+      }
+      for (int64_t w = 0; w < width; w++) {
+        vector number[V], now[V];
+        for (int v = 0; v < V; v++) {
+          number[v] = memnets::load(memory + w * stride + i + v * L);
+          now[v] = memnets::load(gradient + w * stride + i + v * L);
+        }
+        if (H == 1) {
+          const scalar out = kept[erase + w], in = kept[add + w];
+          vector added = memnets::load(of_add + w * L), erased = memnets::load(of_erase + w * L);
+          for (int v = 0; v < V; v++) {
+            scalar* place = of_marking + i + v * L;
+            const vector weight = memnets::load(marking + i + v * L), product = now[v] * number[v];
+            added += weight * now[v];
+            erased += weight * product;
+            store(place, memnets::load(place) + in * now[v] - out * product);
+            now[v] *= 1 - weight * out;
+          }
+          store(of_add + w * L, added);
+          store(of_erase + w * L, erased);
+        } else {
+          // By products of the other heads: division by a head's own factor fails where it is 0.
+          vector total[V];
+          for (int v = 0; v < V; v++) total[v] = all(scalar(1));
+          for (int64_t head = 0; head < H; head++) {
+            const scalar out = kept[erase + head * width + w];
+            for (int v = 0; v < V; v++) {
+              store(before + (head * V + v) * L, total[v]);
+              total[v] *= 1 - memnets::load(marking + head * stride + i + v * L) * out;
+            }
+          }
+          vector behind[V];
+          for (int v = 0; v < V; v++) behind[v] = now[v] * number[v];
+          for (int64_t head = H - 1; head >= 0; head--) {
+            const scalar out = kept[erase + head * width + w], in = kept[add + head * width + w];
+            scalar* add_place = of_add + (head * width + w) * L;
+            scalar* erase_place = of_erase + (head * width + w) * L;
+            vector added = memnets::load(add_place), erased = memnets::load(erase_place);
+            for (int v = 0; v < V; v++) {
+              scalar* place = of_marking + head * stride + i + v * L;
+              const vector weight = memnets::load(marking + head * stride + i + v * L);
+              const vector product = behind[v] * memnets::load(before + (head * V + v) * L);
+              added += weight * now[v];
+              erased += weight * product;
+              store(place, memnets::load(place) + in * now[v] - out * product);
+              behind[v] *= 1 - weight * out;
+            }
+            store(add_place, added);
+            store(erase_place, erased);
+          }
+          for (int v = 0; v < V; v++) now[v] *= total[v];
+        }
+        for (int64_t head = 0; head < R; head++) {
+          const scalar given = vectors_gradient[head * width + w];
+          for (int v = 0; v < V; v++) {
+            scalar* place = of_looking + head * stride + i + v * L;
+            store(place, memnets::load(place) + given * number[v]);
+            now[v] += memnets::load(looking + head * stride + i + v * L) * given;
+          }
+        }
+        for (int v = 0; v < V; v++) store(gradient + w * stride + i + v * L, now[v]);
+      }
+    });
+    for (int64_t k = 0; k < H * width; k++) {
+      const scalar out = kept[erase + k];
+      interface_gradient[erase + k] =
+          -sum<scalar>(memnets::load(of_erase + k * L)) * out * (1 - out);
+      interface_gradient[add + k] = sum<scalar>(memnets::load(of_add + k * L));
+    }
+  }
+
+  // A block of read_and_write_gradient for one head of each kind, all in registers.
+  template <int V>
+  MEMNETS_INLINE void one_and_one(
+      const scalar* __restrict memory, const scalar* __restrict looking,
+      const scalar* __restrict marking, const scalar* __restrict kept,
+      const scalar* __restrict vectors_gradient, scalar* __restrict gradient,
+      scalar* __restrict of_looking, scalar* __restrict of_marking, scalar* __restrict of_erase,
+      scalar* __restrict of_add, int64_t i) const {
+    vector look[V], mark[V], of_look[V], of_mark[V];
+    for (int v = 0; v < V; v++) {
+      look[v] = memnets::load(looking + i + v * L);
+      mark[v] = memnets::load(marking + i + v * L);
+      of_look[v] = memnets::load(of_looking + i + v * L);
+      of_mark[v] = memnets::load(of_marking + i + v * L);
+    }
+    for (int64_t w = 0; w < width; w++) {
+      const scalar out = kept[erase + w], in = kept[add + w], given = vectors_gradient[w];
+      vector added = {}, erased = {};
+      for (int v = 0; v < V; v++) {
+        scalar* place = gradient + w * stride + i + v * L;
+        const vector number = memnets::load(memory + w * stride + i + v * L);
+        const vector now = memnets::load(place), product = now * number;
+        added += mark[v] * now;
+        erased += mark[v] * product;
+        of_mark[v] += in * now - out * product;
+        of_look[v] += given * number;
+        store(place, now - mark[v] * out * now + look[v] * given);
+      }
+      store(of_add + w * L, memnets::load(of_add + w * L) + added);
+      store(of_erase + w * L, memnets::load(of_erase + w * L) + erased);
+    }
+    for (int v = 0; v < V; v++) {
+      store(of_looking + i + v * L, of_look[v]);
+      store(of_marking + i + v * L, of_mark[v]);
+    }
+  }
+
+  // From the gradients of the scores to those of the keys and of the memory, in one pass.
+  template <int count>
+  void content_gradient(const scalar* __restrict memory, const scalar* __restrict pointed,
+                        const scalar* __restrict flow, const scalar* __restrict radial,
+                        scalar* __restrict gradient, scalar* __restrict keys_gradient,
+                        scalar* __restrict sums) const {
+    const int64_t H = count ? count : heads;
+    for (int64_t k = 0; k < H * width; k++) store(sums + k * L, vector{});
+    blocks<scalar>(stride, [&](auto vectors, int64_t i) {
+      constexpr int V = decltype(vectors)::value;
+      for (int64_t w = 0; w < width; w++) {
+        vector number[V], now[V];
+        for (int v = 0; v < V; v++) {
+          number[v] = memnets::load(memory + w * stride + i + v * L);
+          now[v] = memnets::load(gradient + w * stride + i + v * L) -
+                   number[v] * memnets::load(radial + i + v * L);
+        }
+        for (int64_t head = 0; head < H; head++) {
+          const scalar key = pointed[head * width + w];
+          vector total = memnets::load(sums + (head * width + w) * L);
+          for (int v = 0; v < V; v++) {
+            const vector one = memnets::load(flow + head * stride + i + v * L);
+            total += one * number[v];
+            now[v] += one * key;
+          }
+          store(sums + (head * width + w) * L, total);
+        }
+        for (int v = 0; v < V; v++) store(gradient + w * stride + i + v * L, now[v]);
+      }
+    });
+    for (int64_t k = 0; k < H * width; k++) {
+      keys_gradient[k] = sum<scalar>(memnets::load(sums + k * L));
+    }
+  }
+};
+
+}  // namespace memnets

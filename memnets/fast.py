@@ -16,7 +16,8 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 - nobody listens to the reports of the definition (:mod:`memnets.events`);
 - the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, or in
   a graph that is compiled, exported or traced. In a graph, twins with ``any_precision`` may run:
-  they consist of PyTorch's own operations.
+  they consist of PyTorch's own operations. A graph keeps the twins that there were when it was
+  made.
 
 Values and gradients of a twin equal those of the definition. One law checks all twins
 (``tests/laws/test_twins.py``).

@@ -13,7 +13,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import Memory
 from memnets.encoders import Recurrent
-from memnets.kernels import additive, loss
+from memnets.kernels import additive, append, loss
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import MemoryMachine, Seq2Seq
 from memnets.normalizers import Entmax15
@@ -113,6 +113,13 @@ def test_scores_of_large_entries_take_no_exponentials_of_them():
     torch.testing.assert_close(scores, torch.tanh(query + keys.mT))
 
 
+@pytest.fixture
+def small_buffers(monkeypatch):
+    """Small memories go into buffers too."""
+    monkeypatch.setattr(append, "_SMALL", 0)
+    monkeypatch.setattr(append, "_SMALL_IN_SEARCH", 0)
+
+
 def grown(memory, count, start=0.0):
     """The memory after each of ``count`` appends, one slot at a time."""
     memories = [memory]
@@ -126,6 +133,7 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_a_memory_that_grows_is_copied_a_few_times_alone():
     memories = grown(torch.randn(2, 1, 3), 100)
     assert len({storage(memory) for memory in memories[1:]}) <= 4
@@ -134,6 +142,7 @@ def test_a_memory_that_grows_is_copied_a_few_times_alone():
         assert (memory[:, 1:] == torch.arange(number).view(-1, 1)).all()
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_two_continuations_of_one_memory_do_not_meet():
     *_, trunk = grown(torch.randn(2, 1, 3), 20)
     before = trunk.clone()
@@ -145,6 +154,7 @@ def test_two_continuations_of_one_memory_do_not_meet():
     assert trunk.equal(before)
 
 
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize(
     "choose",
     [
@@ -173,6 +183,7 @@ def test_parts_of_a_memory_grow_apart_from_it(choose):
     assert other[:, :11].equal(before)
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_a_memory_grows_in_inference_mode_and_out_of_it():
     *_, memory = grown(torch.zeros(2, 1, 3), 4)
     with torch.inference_mode():
@@ -181,6 +192,7 @@ def test_a_memory_grows_in_inference_mode_and_out_of_it():
     assert (outside[:, 1:] == torch.arange(8).view(-1, 1)).all()
 
 
+@pytest.mark.usefixtures("small_buffers")
 def test_what_a_step_has_saved_is_right_after_later_steps():
     start, row = torch.randn(2, 1, 3, requires_grad=True), torch.randn(2, 1, 3, requires_grad=True)
 
@@ -196,6 +208,7 @@ def test_what_a_step_has_saved_is_right_after_later_steps():
         torch.testing.assert_close(quick, run())
 
 
+@pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize(
     "make",
     [

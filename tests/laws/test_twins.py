@@ -154,8 +154,9 @@ def entropy(smoothing):
 
 
 def one_query(draw):
-    """Scores of one query for each memory."""
-    return functional.additive_scores, draw(tensors((BATCH, 1, 4), (BATCH, 5, 4), (4,)))
+    """Scores of one query for each memory, with a gradient."""
+    query, keys, direction = draw(tensors((BATCH, 1, 4), (BATCH, 5, 4), (4,)))
+    return functional.additive_scores, (query, keys, direction.requires_grad_())
 
 
 def large_entries(draw):
@@ -164,15 +165,22 @@ def large_entries(draw):
     return functional.additive_scores, (query + 400, keys - 400, direction)
 
 
+def many_slots(draw):
+    """A memory so large that it goes into a buffer, ``[B, 520, 4]``."""
+    (memory,) = draw(tensors((BATCH, 5, 4)))
+    return memory.repeat(1, 104, 1)
+
+
 def appended(draw):
-    """Slots to append to a memory that has been copied into a buffer."""
-    return functional.append, draw(tensors((BATCH, 5, 4), (BATCH, 2, 4)))
+    """Slots to append to a memory that is copied into a buffer."""
+    (row,) = draw(tensors((BATCH, 2, 4)))
+    return functional.append, (many_slots(draw), row)
 
 
 def appended_in_place(draw):
     """Slots to append to a memory that has room in its buffer."""
-    memory, row, more = draw(tensors((BATCH, 5, 4), (BATCH, 1, 4), (BATCH, 2, 4)))
-    return functional.append, (functional.append(memory, row), more)
+    row, more = draw(tensors((BATCH, 1, 4), (BATCH, 2, 4)))
+    return functional.append, (functional.append(many_slots(draw), row), more)
 
 
 def layer(draw, cross=False, norm="pre"):

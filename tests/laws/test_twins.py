@@ -69,6 +69,26 @@ def unrolled(make, batch=BATCH, steps=STEPS, masked=False, begun=True):
     return arguments
 
 
+def scattered(make, batch=BATCH, steps=STEPS, masked=False):
+    """Steps of a loop on a DNC whose memory holds anything: no two slots are used alike.
+
+    After steps from the initial state many slots are, but for their last digit, and which of them
+    is taken as free depends on that digit.
+    """
+
+    def arguments(draw):
+        part, (inputs, state, mask) = unrolled(make, batch, steps, masked)(draw)
+        slots = part.access.slots
+        access = map_state(lambda old: torch.rand_like(old) / slots, state.access)
+        link = access.link.masked_fill(torch.eye(slots, dtype=torch.bool), 0.0)
+        access = access._replace(
+            memory=torch.randn_like(access.memory), usage=slots * access.usage, link=link
+        )
+        return part, (inputs, state._replace(access=access), mask)
+
+    return arguments
+
+
 def holes(batch, steps):
     """Steps that sequences skip, anywhere: one may skip all."""
     return st.lists(
@@ -111,8 +131,29 @@ def sharp():
     return part
 
 
-#: Its second derivatives reach 1e8, so that those near 0 have no digits left.
-EXTREME = unrolled(sharp)
+def still():
+    """A loop whose heads stay on the first slot: all other weights are 0 before they are sharpened.
+
+    The sharpness is so near 1 that they have a gradient all the same.
+    """
+    memory = NTM(slots=9, width=3, gate_bias=-800.0, stay_bias=800.0)
+    part = loop(lambda: memory)()
+    with torch.no_grad():
+        part.interface.bias[memory.layout.sizes[0] :][2:4] = -7.0
+        part.interface.weight.mul_(0.1)
+    return part
+
+
+#: Second derivatives reach 1e8 there, so that those near 0 have no digits left.
+EXTREME = [unrolled(sharp), unrolled(still, begun=False)]
+
+DNC_RUNS = [
+    unrolled(loop(partial(DNC, slots=5, width=3))),
+    unrolled(loop(partial(DNC, slots=4, width=2, read_heads=3)), steps=6, masked=True),
+    unrolled(loop(partial(DNC, slots=1, width=1)), 1, 1, begun=False),
+    scattered(loop(partial(DNC, slots=40, width=2, read_heads=2)), steps=10),
+    scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 5, True),
+]
 
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
@@ -127,6 +168,7 @@ EXAMPLES = {
     ],
     (Loop, "unroll", "kernels.loop"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2))),
+        *EXTREME,
         unrolled(loop(partial(DNC, slots=4, width=3, read_heads=2))),
     ],
     (Loop, "unroll", "C++"): [
@@ -137,13 +179,14 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
-        EXTREME,
+        *EXTREME,
+        *DNC_RUNS,
     ],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
-        EXTREME,
+        *EXTREME,
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
@@ -339,7 +382,7 @@ def check_second(twin, example, draw):
 @given(data=st.data())
 def test_a_second_derivative_of_a_twin_is_right_or_refused(twin, data):
     skip_what_is_missing(twin)
-    for example in (one for one in examples_of(twin) if one is not EXTREME):
+    for example in (one for one in examples_of(twin) if one not in EXTREME):
         check_second(twin, example, data.draw)
 
 
@@ -531,6 +574,17 @@ def another_sharpness(run):
     return sharper
 
 
+def another_usage(run):
+    """The least usage of a slot is larger."""
+
+    def fuller(*given):
+        given = list(given)
+        given[3] = (given[3][0], 1e-2)
+        return run(*given)
+
+    return fuller
+
+
 def no_mask(run):
     return lambda *given: run(*given[:6], None, *given[7:])
 
@@ -552,18 +606,23 @@ def a_gradient_less(place):
 
 
 @pytest.mark.parametrize(
-    ("operator", "plant"),
+    ("operator", "plant", "examples"),
     [
-        ("run", another_sharpness),
-        ("run", no_mask),
-        ("run", no_noise),
-        ("run_backward", another_sharpness),
-        ("run_backward", a_gradient_less(0)),
-        ("run_backward", a_gradient_less(4)),
-        ("run_backward", a_gradient_less(-1)),
+        ("run", another_sharpness, None),
+        ("run", no_mask, None),
+        ("run", no_noise, None),
+        ("run_backward", another_sharpness, None),
+        ("run_backward", a_gradient_less(0), None),
+        ("run_backward", a_gradient_less(4), None),
+        ("run_backward", a_gradient_less(-1), None),
+        ("run", another_usage, DNC_RUNS),
+        ("run", no_mask, DNC_RUNS),
+        ("run_backward", another_usage, DNC_RUNS),
+        # The state of a DNC comes last: M, u, p, L, and the weights of writes and reads.
+        *[("run_backward", a_gradient_less(-place), DNC_RUNS) for place in range(1, 7)],
     ],
 )
-def test_an_operator_with_a_planted_fault_is_found(operator, plant, monkeypatch):
+def test_an_operator_with_a_planted_fault_is_found(operator, plant, examples, monkeypatch):
     twin = by_name("C++")
     right = getattr(torch.ops.memnets, operator)
     monkeypatch.setattr(torch.ops.memnets, operator, plant(right))
@@ -571,7 +630,7 @@ def test_an_operator_with_a_planted_fault_is_found(operator, plant, monkeypatch)
     @settings(max_examples=2, deadline=None, database=None, phases=[Phase.generate])
     @given(data=st.data())
     def check(data):
-        for example in examples_of(twin):
+        for example in examples or examples_of(twin):
             check_twin(twin, example, data.draw)
 
     with pytest.raises(AssertionError, match=r"Loop\.unroll by C\+\+ and"):

@@ -1,8 +1,8 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM: all steps, forward and backward, are one operator. It is built when it is
-first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when
+it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
 :mod:`memnets.kernels.loop` run in its place.
 """
 
@@ -22,10 +22,12 @@ from memnets.core import MemoryAccess, choose_state
 
 # Imported first, so that the twin of this module is tried before that one.
 from memnets.kernels import loop as _  # noqa: F401
+from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import differentiable, unrecorded
 from memnets.kernels.steps import StepKernel, kernel_of, plain_step
+from memnets.memories.dnc import DNC, DNCState
 from memnets.memories.ntm import NTM, NTMState
 
 __all__ = ["MEMORIES", "Settings", "unroll"]
@@ -65,9 +67,24 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     return Settings("NTM", whole, (least_sharpness, epsilon), sum(layout.sizes), shapes, noise)
 
 
+def _dnc(memory: DNC, state: DNCState) -> Settings | None:
+    kernel = dnc_kernel(memory)
+    if kernel is None:
+        return None
+    layout, *epsilons = kernel
+    reads, width = layout
+    slots = state.memory.shape[1]
+    row = (slots,)
+    shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
+    return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+
+
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
 #: settings and a state, or ``None`` if the operator does not compute them.
-MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {NTM: _ntm}
+MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
+    NTM: _ntm,
+    DNC: _dnc,
+}
 
 
 def _settings(access: MemoryAccess, state: Any) -> Settings | None:

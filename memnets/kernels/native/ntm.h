@@ -56,7 +56,7 @@ struct NTM final : Memory<scalar> {
                          8 * writes * L;
   }
 
-  void load(int64_t b, const scalar* const* tensors, scalar* state) const override {
+  void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
     turn_in(tensors[0] + b * slots * width, state);
     rows_in(tensors[1] + b * heads * slots, state + weights);
     for (int64_t i = 0; i < stride; i += L) {
@@ -69,7 +69,8 @@ struct NTM final : Memory<scalar> {
     }
   }
 
-  void save(int64_t b, const scalar* state, scalar* const* tensors) const override {
+  void save(int64_t b, const scalar* state, const scalar*,
+            scalar* const* tensors) const override {
     turn_out(state, tensors[0] + b * slots * width);
     rows_out(state + weights, tensors[1] + b * heads * slots);
   }
@@ -84,8 +85,8 @@ struct NTM final : Memory<scalar> {
     rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
   }
 
-  void forward(scalar* interface, const scalar* before, scalar* after, scalar* kept,
-               scalar* vectors, scalar* scratch) const override {
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar*,
+               scalar* kept, scalar* vectors, scalar* scratch) const override {
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* kernel = circle + wide;
@@ -148,9 +149,10 @@ struct NTM final : Memory<scalar> {
     }
   }
 
-  void backward(const scalar* before, const scalar* after, const scalar* kept,
+  void backward(const Taken<scalar>* steps, int64_t count, const scalar*,
                 const scalar* vectors_gradient, scalar* gradient, scalar* interface_gradient,
                 scalar* scratch) const override {
+    const auto [before, after, kept] = steps[count - 1];
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* turned = circle + wide;

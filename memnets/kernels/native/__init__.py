@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -236,25 +237,38 @@ class _Run(torch.autograd.Function):
         assert kernel is not None
         ctx.plain = partial(_plain, loop, kernel, mask, weights)
         ctx.save_for_backward(*given, *rest[states:])
+        # Mostly nobody uses the last state: zeros in its place would be as large as the memory.
+        ctx.set_materialize_grads(False)
+        ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
+        ctx.own_states = states - len(settings.shapes)
         return outputs, *rest[:states]
 
     @staticmethod
     @differentiable
-    def backward(ctx: Any, gradient: Tensor, *state_gradient: Tensor) -> Any:
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
         given, saved = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
+        # Those of the memory are not needed where the last state is not used, nor the first wanted.
+        needed = 1 + ctx.own_states
+        first = ctx.weights + needed
+        if any(wanted[first:]) or any(one is not None for one in gradients[needed:]):
+            needed = len(gradients)
+        gradient, *state_gradient = (
+            given[0].new_zeros(shape) if one is None else one.contiguous()
+            for one, shape in zip(gradients[:needed], ctx.shapes, strict=False)
+        )
         # The gradients of the inputs are those of data, which mostly nobody wants.
         found = torch.ops.memnets.run_backward(
             *ctx.machine,
             [tensor.contiguous() for tensor in given[: ctx.weights]],
             ctx.mask,
             saved,
-            gradient.contiguous(),
-            [one.contiguous() for one in state_gradient],
+            gradient,
+            state_gradient,
             wanted[ctx.weights],
         )
         others = len(ctx.needs_input_grad) - ctx.given
         return *[None] * others, *(
-            one if want else None for one, want in zip(found, wanted, strict=True)
+            one if want else None for one, want in zip_longest(found, wanted)
         )

@@ -276,7 +276,11 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
     std::vector<Taken<scalar>> steps(bulks.stride);
     scalar* const now = of_feature + low * F;
     for (int64_t b = low; b < high; b++) {
-      memory->load_gradient(b, from.data(), of_memory + b * G);
+      if (from.empty()) {  // of a last state that nobody uses
+        std::memset(of_memory + b * G, 0, G * sizeof(scalar));
+      } else {
+        memory->load_gradient(b, from.data(), of_memory + b * G);
+      }
     }
     for (int64_t t = T - 1; t >= 0; t--) {
       const bool* taken = active ? active + t * B : nullptr;
@@ -307,7 +311,7 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
       controller->backward(sizes, t, low, high, of_hidden, now, taken);
     }
     for (int64_t b = low; b < high; b++) {
-      memory->save_gradient(b, of_memory + b * G, to.data());
+      if (!to.empty()) memory->save_gradient(b, of_memory + b * G, to.data());
     }
   });
 

@@ -20,9 +20,7 @@
 
 #include "buffers.h"
 #include "controllers.h"
-#include "dnc.h"
 #include "memory.h"
-#include "ntm.h"
 
 namespace memnets {
 namespace {
@@ -30,13 +28,8 @@ namespace {
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
-  if (kind == "NTM") {
-    return std::make_unique<NTM<scalar>>(
-        layout[0], layout[1], layout[2], layout[3], layout[4], settings[0], settings[1]);
-  }
-  if (kind == "DNC") {
-    return std::make_unique<DNC<scalar>>(layout[0], layout[1], layout[2], settings[0], settings[1]);
-  }
+  if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
+  if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 

@@ -133,10 +133,10 @@ def sharp():
 
 DNC_RUNS = [
     unrolled(loop(partial(DNC, slots=5, width=3))),
-    unrolled(loop(partial(DNC, slots=4, width=2, read_heads=3)), steps=6, masked=True),
+    unrolled(loop(partial(DNC, slots=4, width=2, read_heads=3)), steps=10, masked=True),
     unrolled(loop(partial(DNC, slots=1, width=1)), 1, 1, begun=False),
     scattered(loop(partial(DNC, slots=40, width=2, read_heads=2)), steps=10),
-    scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 5, True),
+    scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 11, True),
 ]
 
 #: Its second derivatives reach 1e8, so that those near 0 have no digits left.

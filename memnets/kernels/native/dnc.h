@@ -31,7 +31,16 @@ MEMNETS_INLINE void by_heads(int64_t heads, Function&& run) {
   }
 }
 
-// The links L ``[N, N]`` of a DNC, which take N^2 numbers and nearly all of its time.
+// Call a function with a number from 1 to `most` as a constant.
+template <int most, typename Function>
+MEMNETS_INLINE void with_count(int64_t count, Function&& run) {
+  if constexpr (most > 1) {
+    if (count < most) return with_count<most - 1>(count, run);
+  }
+  run(std::integral_constant<int, most>());
+}
+
+// The links L [N, N] of a DNC, which take N^2 numbers and nearly all of its time.
 template <typename scalar>
 struct Links {
   using Vec = Vector<scalar>;
@@ -39,7 +48,7 @@ struct Links {
 
   // Links are kept at every `stride`-th step. Backward computes those between once more, in
   // registers, which takes less time than to fetch them from memory.
-  static constexpr int64_t stride = 4;
+  static constexpr int stride = 8;
 
   const int64_t slots, span, rows;  // N; columns and rows with padding
 
@@ -346,7 +355,7 @@ struct DNC final : Memory<scalar> {
     }
   };
 
-  // The bulk of a state: the links and the memory ``[W, N]``.
+  // The bulk of a state: the links and the memory [W, N].
   template <typename number>
   struct Bulk {
     number *links, *memory;
@@ -791,14 +800,9 @@ struct DNC final : Memory<scalar> {
     Cutter<scalar> cut_keys{cut.at, padded<scalar>((reads + 1) * width)};
     scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *spare = cut_keys(0);
     point(kept.interface, pointed);
-    static_assert(Links<scalar>::stride == 4, "as many cases as steps between what is kept");
-    const scalar* kept_memory = bulk_of(bulk).memory;
-    switch (count) {
-      case 1: replay<1>(steps, kept_memory, memory, next_memory); break;
-      case 2: replay<2>(steps, kept_memory, memory, next_memory); break;
-      case 3: replay<3>(steps, kept_memory, memory, next_memory); break;
-      default: replay<4>(steps, kept_memory, memory, next_memory);
-    }
+    with_count<Links<scalar>::stride>(count, [&](auto number) {
+      replay<number.value>(steps, bulk_of(bulk).memory, memory, next_memory);
+    });
 
     // Read. The gradients of b, c and f, and of the modes.
     products(reads, vectors_gradient, next_memory, gradient.weights);

@@ -109,21 +109,23 @@ MEMNETS_INLINE scalar fold(const scalar* numbers, Join join) {
 
 }  // namespace detail
 
-// While it lives, numbers below the normal ones count as 0 in this thread. They mean nothing to a
-// memory, but a processor may take a hundred times as long for each.
+// While it lives, numbers below the normal ones count as 0 in this thread, if that is `wanted`. A
+// processor may take a hundred times as long for each, and to most memories they mean nothing. Not
+// so where a power of weights is taken: the quotient of two of them may be near 1.
 class NormalNumbers {
-#if defined(__SSE2__)
  public:
-  NormalNumbers() : before(_mm_getcsr()) { _mm_setcsr(before | 0x8040); }
-  ~NormalNumbers() { _mm_setcsr(before); }
   NormalNumbers(const NormalNumbers&) = delete;
   NormalNumbers& operator=(const NormalNumbers&) = delete;
+#if defined(__SSE2__)
+  explicit NormalNumbers(bool wanted) : before(_mm_getcsr()) {
+    if (wanted) _mm_setcsr(before | 0x8040);
+  }
+  ~NormalNumbers() { _mm_setcsr(before); }
 
  private:
   const unsigned before;
 #else
- public:
-  NormalNumbers() {}
+  explicit NormalNumbers(bool) {}
   ~NormalNumbers() {}
 #endif
 };

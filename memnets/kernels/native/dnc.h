@@ -335,6 +335,7 @@ struct DNC final : Memory<scalar> {
     // The links and their gradient should stay in a processor's own memory of about 1 MB.
     const int64_t near = (int64_t(5) << 17) / (this->bulk_size * sizeof(scalar));
     this->rows = std::max<int64_t>(2, std::min<int64_t>(near, 16));
+    this->normal = true;
     this->kept_size = span * (4 * reads + 5) + padded<scalar>(this->interface_size);
     this->gradient_size = span * (reads + 3) + this->bulk_size;
     this->scratch_size = span * std::max<int64_t>(2 * width + 3 * reads + 3, 2) +

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "common.h"
 
@@ -41,6 +42,9 @@ struct Memory {
   // processor; with fewer, the products of matrices would suffer.
   int64_t rows = 16;
 
+  // Whether numbers below the normal ones may count as 0: see NormalNumbers.
+  bool normal = false;
+
   virtual ~Memory() = default;
 
   // From and to the tensors of the state, whose rows follow each other as in PyTorch, b being the
@@ -64,5 +68,12 @@ struct Memory {
       const scalar* vectors_gradient, scalar* gradient, scalar* interface_gradient,
       scalar* scratch) const = 0;
 };
+
+// The memories, from the whole numbers and the real numbers of their settings, in the order of the
+// arguments of their constructors. Each is compiled in a file of its own.
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_ntm(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_dnc(const int64_t* layout, const double* settings);
 
 }  // namespace memnets

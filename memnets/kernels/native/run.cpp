@@ -20,9 +20,7 @@
 
 #include "buffers.h"
 #include "controllers.h"
-#include "dnc.h"
 #include "memory.h"
-#include "ntm.h"
 
 namespace memnets {
 namespace {
@@ -30,13 +28,8 @@ namespace {
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
-  if (kind == "NTM") {
-    return std::make_unique<NTM<scalar>>(
-        layout[0], layout[1], layout[2], layout[3], layout[4], settings[0], settings[1]);
-  }
-  if (kind == "DNC") {
-    return std::make_unique<DNC<scalar>>(layout[0], layout[1], layout[2], settings[0], settings[1]);
-  }
+  if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
+  if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 
@@ -84,12 +77,12 @@ struct Bulks {
   scalar* before(int64_t t, int64_t b) const { return at(t / stride * stride, b); }
 };
 
-// Calls `take(low, high)` for groups of at most `most` rows, in several threads.
-template <typename Take>
-void rows(int64_t batch, int64_t most, Take take) {
+// Calls `take(low, high)` for groups of as many rows as suit the memory, in several threads.
+template <typename scalar, typename Take>
+void rows(int64_t batch, const Memory<scalar>& memory, Take take) {
   at::parallel_for(0, batch, 1, [&](int64_t first, int64_t last) {
-    const NormalNumbers normal;
-    const int64_t parts = (last - first + most - 1) / most;
+    const NormalNumbers normal(memory.normal);
+    const int64_t parts = (last - first + memory.rows - 1) / memory.rows;
     for (int64_t part = 0; part < parts; part++) {
       take(first + (last - first) * part / parts, first + (last - first) * (part + 1) / parts);
     }
@@ -162,7 +155,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   scalar* place = numbers<scalar>(states);
   scalar* keep = numbers<scalar>(kept);
 
-  rows(B, memory->rows, [&](int64_t low, int64_t high) {
+  rows(B, *memory, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), drive = scratch<scalar>(count * I);
     scalar* const interfaces = start<scalar>(drive);
@@ -269,7 +262,7 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
   scalar* of_interface = numbers<scalar>(interface_gradient);
   scalar* of_memory = numbers<scalar>(memory_gradient);
 
-  rows(B, memory->rows, [&](int64_t low, int64_t high) {
+  rows(B, *memory, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), hidden = scratch<scalar>(count * h);
     scalar* const of_hidden = start<scalar>(hidden);

@@ -404,7 +404,7 @@ struct DNC final : Memory<scalar> {
     return {usage, precedence, written, weights, bulk.links, bulk.memory};
   }
 
-  // -- from and to tensors: M, u, p, L, w of the write, w of the reads -----------------------------
+  // -- from and to tensors: M, u, p, L, w of the write, w of the reads ----------------------------
 
   void rows_in(int64_t rows, const scalar* from, scalar* to) const {
     for (int64_t row = 0; row < rows; row++, from += slots, to += span) {
@@ -454,7 +454,7 @@ struct DNC final : Memory<scalar> {
         const Vec value = memnets::load(whole.memory + w * span + j);
         squares += value * value;
       }
-      store(found.inverse + j, inverse_root(squares));
+      store(found.inverse + j, inverse_root<scalar>(squares));
     }
     clear_padding(found.inverse);
   }
@@ -526,13 +526,6 @@ struct DNC final : Memory<scalar> {
 
   static MEMNETS_INLINE Vec get(const scalar* from) { return memnets::load(from); }
 
-  static MEMNETS_INLINE Vec inverse_root(Vec squares) {
-    scalar numbers[lanes<scalar>];
-    store(numbers, squares);
-    for (int64_t i = 0; i < lanes<scalar>; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
-    return get(numbers);
-  }
-
   // A padding slot would have a length of epsilon.
   void clear_padding(scalar* row) const { std::fill(row + slots, row + span, scalar(0)); }
 
@@ -541,7 +534,8 @@ struct DNC final : Memory<scalar> {
   void point(const scalar* interface, scalar* pointed) const {
     for (int64_t h = 0; h <= reads; h++) {
       const scalar* key = interface + h * width;
-      const scalar scale = (1 + interface[strengths + h]) / std::sqrt(dot(width, key, key) + epsilon);
+      const scalar length = std::sqrt(dot(width, key, key) + epsilon);
+      const scalar scale = (1 + interface[strengths + h]) / length;
       for (int64_t w = 0; w < width; w++) pointed[h * width + w] = key[w] * scale;
     }
   }
@@ -723,7 +717,7 @@ struct DNC final : Memory<scalar> {
         store(to.memory + w * span + j, value);
         squares += value * value;
       }
-      store(next.inverse + j, inverse_root(squares));
+      store(next.inverse + j, inverse_root<scalar>(squares));
     }
     clear_padding(next.inverse);
 

@@ -847,6 +847,26 @@ def test_a_dnc_reads_the_same_in_single_precision():
         assert_close(unroll(inputs, state)[0], expected, "outputs", rtol=1e-4, atol=1e-6)
 
 
+def test_runs_that_are_alive_at_the_same_time_keep_their_own_numbers():
+    """Their buffers are large enough to go from run to run, once a run is over."""
+    by_name("C++")
+    part = Loop(3, RECURRENT, DNC(slots=128, width=20))
+    first, second = torch.randn(2, 8, 20, 3).unbind(0)
+
+    def outputs(inputs):
+        return part.unroll(inputs, part.initial_state(len(inputs)))[0]
+
+    def slopes(result, keep=False):
+        return torch.autograd.grad(result.square().sum(), part.parameters(), retain_graph=keep)
+
+    alone = [slopes(outputs(inputs)) for inputs in (first, second)]
+    one = outputs(first)
+    other = outputs(second)
+    assert_close(slopes(one, keep=True), alone[0], "the first run", rtol=0, atol=0)
+    assert_close(slopes(other), alone[1], "the second run", rtol=0, atol=0)
+    assert_close(slopes(one), alone[0], "the first run once more", rtol=0, atol=0)
+
+
 def driven(part, controller):
     """A loop through the same memory with another controller."""
     return loop(lambda: part.access, controller)().double()

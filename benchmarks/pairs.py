@@ -318,13 +318,12 @@ def updating(
     model: nn.Module,
     loss: Callable[[], Tensor],
     greatest_norm: float | None = 1.0,
-    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
 ) -> Step:
     """A step of training, the gradient clipped to a norm if one is given.
 
     The optimizer is that of the model, if it has one of its own, else Adam.
     """
-    made = (optimizer or getattr(model, "optimizer", torch.optim.Adam))(model.parameters())
+    made = getattr(model, "optimizer", torch.optim.Adam)(model.parameters())
 
     def step() -> None:
         made.zero_grad()

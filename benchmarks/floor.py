@@ -29,7 +29,8 @@ from torch import Tensor
 from memnets import fast
 from memnets.cells import LSTM, Loop
 from memnets.core import MemoryAccess
-from memnets.memories import NTM
+from memnets.kernels.native import build
+from memnets.memories import DNC, NTM
 
 INPUT, HIDDEN, WIDTH = 9, 100, 20
 
@@ -58,11 +59,14 @@ class Case(NamedTuple):
 CASES = [
     *(Case("NTM", batch, 20, 128) for batch in (1, 16, 32, 128)),
     Case("NTM", 16, 100, 1024),
+    *(Case("DNC", batch, 20, slots) for slots in (64, 128, 256) for batch in (1, 16, 32)),
+    *(Case("DNC", batch, 20, slots, 4) for slots in (64, 128, 256) for batch in (1, 16)),
 ]
 
 
 def memory_of(case: Case) -> MemoryAccess:
-    return NTM(slots=case.slots, width=WIDTH, read_heads=case.reads)
+    kind = {"NTM": NTM, "DNC": DNC}[case.memory]
+    return kind(slots=case.slots, width=WIDTH, read_heads=case.reads)
 
 
 def training(loop: Loop, inputs: Tensor, gradient: Tensor) -> Step:
@@ -183,8 +187,29 @@ def floor_of_ntm(case: Case, interface: int) -> Step:
     return run
 
 
+def floor_of_dnc(case: Case, interface: int) -> Step:
+    """Products of a DNC's step: those of an NTM, and passes over the links.
+
+    The links are read and written once forward. Backward reads them once, and reads and writes
+    their gradient once. No product with the links is counted: it can be part of a pass.
+    """
+    products = floor_of_ntm(case, interface)
+    links, gradient = torch.randn(2, case.batch, case.slots, case.slots).unbind(0)
+
+    def run() -> None:
+        products()
+        for _ in range(case.steps):
+            links.mul_(0.5)
+        links.fill_(0.1)
+        for _ in range(case.steps):
+            gradient.addcmul_(links, gradient, value=0.5)
+        gradient.fill_(0.1)
+
+    return run
+
+
 #: Memory -> a function that makes the program of its products.
-FLOORS: dict[str, Callable[[Case, int], Step]] = {"NTM": floor_of_ntm}
+FLOORS: dict[str, Callable[[Case, int], Step]] = {"NTM": floor_of_ntm, "DNC": floor_of_dnc}
 
 
 def seconds(step: Step) -> float:
@@ -224,6 +249,8 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help="programs to leave out")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if reason := build.why_not():
+        parser.error(f"the C++ operators cannot run here: {reason}")
     names = [name for name in ("C++", "kernel", "eager") if name not in given.skip]
     print(f"{given.threads} thread(s), {given.rounds} rounds: median (least-greatest) by the floor")
     print(f"| batch/length/slots | floor | {' | '.join(names)} |")

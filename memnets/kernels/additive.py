@@ -38,7 +38,13 @@ _LARGEST = {torch.float32: 40.0, torch.float64: 350.0}
 
 def _fits(query: Tensor, keys: Tensor, direction: Tensor) -> bool:
     pairs = query.shape[:-2] == keys.shape[:-2] and query.numel() > 0 and keys.numel() > 0
-    return pairs and query.device.type == "cpu"
+    if not pairs or query.device.type != "cpu":
+        return False
+    # One query saves memory for the backward pass alone.
+    return query.shape[-2] > 1 or (
+        torch.is_grad_enabled()
+        and (query.requires_grad or keys.requires_grad or direction.requires_grad)
+    )
 
 
 @fast.twin(functional.additive_scores, fits=_fits)

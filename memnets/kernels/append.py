@@ -25,6 +25,12 @@ __all__ = ["append"]
 #: Fewest slots of a buffer.
 _LEAST = 16
 
+#: Fewest numbers of a memory that goes into a buffer. A copy of fewer takes less time than the
+#: search for a buffer, and so few for each step are linear in T.
+_SMALL = 1 << 12
+#: The same for a search, which keeps no copy for a backward pass: there only time counts.
+_SMALL_IN_SEARCH = 1 << 17
+
 
 class _Buffer:
     """What is known of a buffer ``[*B, room, W]``.
@@ -68,7 +74,7 @@ def _fits(memory: Tensor, row: Tensor) -> bool:
     return (
         # With more new slots than old ones, a buffer of twice the size would be too large.
         0 < row.shape[-2] <= memory.shape[-2]
-        and memory.numel() > 0
+        and memory.numel() >= max(1, _SMALL if torch.is_grad_enabled() else _SMALL_IN_SEARCH)
         and memory.dtype == row.dtype
         and memory.device == row.device
         and memory.shape[:-2] == row.shape[:-2]
@@ -82,7 +88,7 @@ def append(memory: Tensor, row: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (memory.requires_grad or row.requires_grad):
         longer: Tensor = _Append.apply(memory, row)  # type: ignore[no-untyped-call]
         return longer
-    return _appended(memory.detach(), row.detach())
+    return _appended(memory, row)
 
 
 class _Append(torch.autograd.Function):

@@ -68,8 +68,12 @@ def differentiable(backward: Function) -> Function:
     written_out = unrecorded(backward)
 
     @wraps(backward)
-    def choosing(ctx: Any, *gradients: Tensor) -> Any:
-        device = gradients[0].device.type
+    def choosing(ctx: Any, *gradients: Tensor | None) -> Any:
+        # An output that nobody uses may have none: see ``ctx.set_materialize_grads``.
+        given = [by for by in gradients if by is not None]
+        if not given:
+            return (None,) * len(ctx.needs_input_grad)
+        device = given[0].device.type
         # Twins run outside of autocast, but ``backward`` may be called within it.
         if device != "meta" and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
@@ -81,7 +85,9 @@ def differentiable(backward: Function) -> Function:
         with fast.naive():
             outputs = ctx.plain(*copies)
         reached = [
-            (out, by) for out, by in zip(outputs, gradients, strict=True) if out.requires_grad
+            (out, by)
+            for out, by in zip(outputs, gradients, strict=True)
+            if out.requires_grad and by is not None
         ]
         wanted = [copy for copy in copies if copy.requires_grad]
         found = iter(

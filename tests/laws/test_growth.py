@@ -25,7 +25,7 @@ from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import Seq2Seq
 from memnets.scores import Additive, Dot, ScaledDot
 
-BATCH = 2
+BATCH = 4
 
 #: Cells whose state grows, and the numbers that a sequence may keep for each pair of steps.
 GROWING = {

@@ -1,8 +1,8 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM: all steps, forward and backward, are one operator. It is built when it is
-first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when
+it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
 :mod:`memnets.kernels.loop` run in its place.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +23,12 @@ from memnets.core import MemoryAccess, choose_state
 
 # Imported first, so that the twin of this module is tried before that one.
 from memnets.kernels import loop as _  # noqa: F401
+from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import differentiable, unrecorded
 from memnets.kernels.steps import StepKernel, kernel_of, plain_step
+from memnets.memories.dnc import DNC, DNCState
 from memnets.memories.ntm import NTM, NTMState
 
 __all__ = ["MEMORIES", "Settings", "unroll"]
@@ -65,9 +68,24 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     return Settings("NTM", whole, (least_sharpness, epsilon), sum(layout.sizes), shapes, noise)
 
 
+def _dnc(memory: DNC, state: DNCState) -> Settings | None:
+    kernel = dnc_kernel(memory)
+    if kernel is None:
+        return None
+    layout, *epsilons = kernel
+    reads, width = layout
+    slots = state.memory.shape[1]
+    row = (slots,)
+    shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
+    return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+
+
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
 #: settings and a state, or ``None`` if the operator does not compute them.
-MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {NTM: _ntm}
+MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
+    NTM: _ntm,
+    DNC: _dnc,
+}
 
 
 def _settings(access: MemoryAccess, state: Any) -> Settings | None:
@@ -219,24 +237,38 @@ class _Run(torch.autograd.Function):
         assert kernel is not None
         ctx.plain = partial(_plain, loop, kernel, mask, weights)
         ctx.save_for_backward(*given, *rest[states:])
+        # Mostly nobody uses the last state: zeros in its place would be as large as the memory.
+        ctx.set_materialize_grads(False)
+        ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
+        ctx.own_states = states - len(settings.shapes)
         return outputs, *rest[:states]
 
     @staticmethod
     @differentiable
-    def backward(ctx: Any, gradient: Tensor, *state_gradient: Tensor) -> Any:
-        given, saved = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
+        given, saved = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
+        # Those of the memory are not needed where the last state is not used, nor the first wanted.
+        needed = 1 + ctx.own_states
+        first = ctx.weights + needed
+        if any(wanted[first:]) or any(one is not None for one in gradients[needed:]):
+            needed = len(gradients)
+        gradient, *state_gradient = (
+            given[0].new_zeros(shape) if one is None else one.contiguous()
+            for one, shape in zip(gradients[:needed], ctx.shapes, strict=False)
+        )
         # The gradients of the inputs are those of data, which mostly nobody wants.
         found = torch.ops.memnets.run_backward(
             *ctx.machine,
             [tensor.contiguous() for tensor in given[: ctx.weights]],
             ctx.mask,
             saved,
-            gradient.contiguous(),
-            [one.contiguous() for one in state_gradient],
+            gradient,
+            state_gradient,
             wanted[ctx.weights],
         )
         others = len(ctx.needs_input_grad) - ctx.given
         return *[None] * others, *(
-            one if want else None for one, want in zip(found, wanted, strict=True)
+            one if want else None for one, want in zip_longest(found, wanted)
         )

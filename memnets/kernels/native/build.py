@@ -18,9 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 from filelock import FileLock
@@ -31,13 +31,11 @@ __all__ = ["SWITCH", "Unavailable", "compiler", "folder", "load", "loaded", "why
 SWITCH = "MEMNETS_NATIVE"
 
 SOURCES = Path(__file__).parent
-#: The one file that is compiled; it includes the others.
-MAIN = "run.cpp"
 
 #: Options of the compiler. Those that change the arithmetic of infinities and NaN are not among
 #: them: -ffast-math would.
 OPTIONS = (
-    *("-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-march=native"),
+    *("-std=c++20", "-O3", "-fPIC", "-fopenmp", "-march=native"),
     *("-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-w"),
 )
 
@@ -170,11 +168,13 @@ def _build(command: list[str], path: Path) -> None:
     _say(f"building its CPU operators once, about {EXPECTED} s; later runs use {path}")
     start = time.monotonic()
     try:
-        made = place / path.name
-        before, after = _arguments()
-        _compile([*command, *before, str(SOURCES / MAIN), "-o", str(made), *after], start)
+        to_compile, to_link = _arguments()
+        sources = sorted(SOURCES.glob("*.cpp"), reverse=True)  # run.cpp first: it takes longest
+        made = {str(one): str(place / f"{one.stem}.o") for one in sources}
+        _run([[*command, *to_compile, "-c", one, "-o", to] for one, to in made.items()], start)
+        _run([[*command, *made.values(), "-o", str(place / path.name), *to_link]], start)
         # The library is there as a whole or not at all.
-        os.replace(made, path)
+        os.replace(place / path.name, path)
     except Unavailable as error:
         _say(f"not built, so steps run without them, slower ({SWITCH}=0 tries no more): {error}")
         raise
@@ -184,7 +184,7 @@ def _build(command: list[str], path: Path) -> None:
 
 
 def _arguments() -> tuple[list[str], list[str]]:
-    """Arguments of the compiler before and after the file that it reads."""
+    """Arguments of the compiler to compile a file, and to make a library of what it compiled."""
     from torch.utils import cpp_extension
 
     abi = int(torch.compiled_with_cxx11_abi())
@@ -193,39 +193,51 @@ def _arguments() -> tuple[list[str], list[str]]:
     libraries = [f"-L{place}" for place in cpp_extension.library_paths()]
     return (
         [*OPTIONS, f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *headers],
-        [*libraries, "-lc10", "-ltorch_cpu"],
+        ["-shared", "-fopenmp", *libraries, "-lc10", "-ltorch_cpu"],
     )
 
 
-def _compile(command: Sequence[str], start: float) -> None:
-    """Run the compiler, and say now and then that it still runs.
+def _run(commands: list[list[str]], start: float) -> None:
+    """Run commands of a compiler side by side, and say now and then that they still run.
 
     Raises:
-        Unavailable: it failed.
+        Unavailable: one of them failed.
     """
+    waiting, said = commands[::-1], time.monotonic()
+    running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         try:
-            running = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
-        except OSError as error:
-            raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
-        try:
-            while True:
-                try:
-                    status = running.wait(timeout=EXPECTED)
-                    break
-                except subprocess.TimeoutExpired:
-                    _say(f"still building its CPU operators, {time.monotonic() - start:.0f} s")
-        except BaseException:
-            running.kill()
-            running.wait()
-            raise
-        if status:
-            output.seek(0)
-            lines = output.read().splitlines()
-            first = next((line for line in lines if "error" in line), lines[0] if lines else "")
-            raise Unavailable(f"{command[0]} failed with {status}: {_in_a_line(first)}")
+            while waiting or running:
+                while waiting and len(running) < (os.cpu_count() or 1):
+                    running.append(_started(waiting.pop(), output))
+                for one in running:
+                    if one.poll():
+                        raise Unavailable(_failure(one, output))
+                running = [one for one in running if one.poll() is None]
+                time.sleep(0.02)
+                if time.monotonic() - said > EXPECTED:
+                    said = time.monotonic()
+                    _say(f"still building its CPU operators, {said - start:.0f} s")
+        finally:
+            for one in running:
+                one.kill()
+                one.wait()
+
+
+def _started(command: list[str], output: IO[str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+
+
+def _failure(ended: subprocess.Popen[bytes], output: IO[str]) -> str:
+    """The first error that the compiler wrote, in a line."""
+    output.seek(0)
+    lines = output.read().splitlines()
+    first = next((line for line in lines if "error" in line), lines[0] if lines else "")
+    assert isinstance(ended.args, list)
+    return f"{ended.args[0]} failed with {ended.returncode}: {_in_a_line(first)}"
 
 
 def _in_a_line(message: str) -> str:

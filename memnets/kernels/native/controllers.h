@@ -6,10 +6,6 @@
 
 #include <vector>
 
-#if __has_include(<sys/mman.h>)
-#include <sys/mman.h>
-#endif
-
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -39,20 +35,6 @@ struct Sizes {
 template <typename scalar>
 scalar* numbers(const at::Tensor& tensor) {
   return tensor.numel() ? tensor.data_ptr<scalar>() : nullptr;
-}
-
-// An empty tensor for the numbers of many steps.
-inline at::Tensor room(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  at::Tensor tensor = at::empty(sizes, options);
-#ifdef MADV_HUGEPAGE
-  // Fresh memory in pages of 4 KB costs as much time as a step. The kernel may give larger ones.
-  constexpr uintptr_t page = 1 << 21;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t first = (start + page - 1) / page * page;
-  const uintptr_t last = (start + tensor.nbytes()) / page * page;
-  if (last > first + page) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-  return tensor;
 }
 
 // A controller of a run. `active` holds for each row whether it takes the step; null = all do.

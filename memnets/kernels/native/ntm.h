@@ -56,7 +56,7 @@ struct NTM final : Memory<scalar> {
                          8 * writes * L;
   }
 
-  void load(int64_t b, const scalar* const* tensors, scalar* state) const override {
+  void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
     turn_in(tensors[0] + b * slots * width, state);
     rows_in(tensors[1] + b * heads * slots, state + weights);
     for (int64_t i = 0; i < stride; i += L) {
@@ -65,11 +65,12 @@ struct NTM final : Memory<scalar> {
         const vector number = load_vector(state + w * stride + i);
         square += number * number;
       }
-      store(state + lengths + i, inverse_root(square));
+      store(state + lengths + i, inverse_root<scalar>(square));
     }
   }
 
-  void save(int64_t b, const scalar* state, scalar* const* tensors) const override {
+  void save(int64_t b, const scalar* state, const scalar*,
+            scalar* const* tensors) const override {
     turn_out(state, tensors[0] + b * slots * width);
     rows_out(state + weights, tensors[1] + b * heads * slots);
   }
@@ -84,8 +85,8 @@ struct NTM final : Memory<scalar> {
     rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
   }
 
-  void forward(scalar* interface, const scalar* before, scalar* after, scalar* kept,
-               scalar* vectors, scalar* scratch) const override {
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar*,
+               scalar* kept, scalar* vectors, scalar* scratch) const override {
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* kernel = circle + wide;
@@ -148,9 +149,10 @@ struct NTM final : Memory<scalar> {
     }
   }
 
-  void backward(const scalar* before, const scalar* after, const scalar* kept,
+  void backward(const Taken<scalar>* steps, int64_t count, const scalar*,
                 const scalar* vectors_gradient, scalar* gradient, scalar* interface_gradient,
                 scalar* scratch) const override {
+    const auto [before, after, kept] = steps[count - 1];
     scalar* pointed = scratch;
     scalar* circle = pointed + padded<scalar>(heads * width);
     scalar* turned = circle + wide;
@@ -253,13 +255,6 @@ struct NTM final : Memory<scalar> {
 
  private:
   static MEMNETS_INLINE vector load_vector(const scalar* from) { return memnets::load(from); }
-
-  static MEMNETS_INLINE vector inverse_root(vector square) {
-    scalar numbers[L];
-    store(numbers, square);
-    for (int64_t i = 0; i < L; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
-    return memnets::load(numbers);
-  }
 
   // [N, W] -> [W, stride], and back.
   void turn_in(const scalar* from, scalar* to) const {
@@ -383,7 +378,7 @@ struct NTM final : Memory<scalar> {
           square[v] += number[v] * number[v];
         }
       }
-      for (int v = 0; v < V; v++) store(next + lengths + i + v * L, inverse_root(square[v]));
+      for (int v = 0; v < V; v++) store(next + lengths + i + v * L, inverse_root<scalar>(square[v]));
     });
     for (int64_t k = 0; k < R * width; k++) vectors[k] = sum<scalar>(memnets::load(sums + k * L));
   }

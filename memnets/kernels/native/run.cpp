@@ -18,24 +18,18 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "buffers.h"
 #include "controllers.h"
 #include "memory.h"
-#include "ntm.h"
 
 namespace memnets {
 namespace {
 
-// Most rows that a thread takes through all steps at once, so that their memories stay near the
-// processor; with fewer, the products of matrices would suffer.
-constexpr int64_t ROWS = 16;
-
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
-  if (kind == "NTM") {
-    return std::make_unique<NTM<scalar>>(
-        layout[0], layout[1], layout[2], layout[3], layout[4], settings[0], settings[1]);
-  }
+  if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
+  if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 
@@ -59,11 +53,36 @@ std::vector<scalar*> all_numbers(at::TensorList tensors) {
   return result;
 }
 
-// Calls `take(low, high)` for groups of rows, in several threads.
-template <typename Take>
-void rows(int64_t batch, Take take) {
+// The bulks of the state that a run keeps: of the steps 0, `stride`, 2 `stride` and so on, and one
+// more, in which the steps between write over each other.
+template <typename scalar>
+struct Bulks {
+  const int64_t size, stride, batch, steps;
+  const bool recorded;
+  scalar* place = nullptr;
+
+  Bulks(const Memory<scalar>& memory, const Sizes& sizes)
+      : size(memory.bulk_size), stride(memory.stride), batch(sizes.batch), steps(sizes.steps),
+        recorded(sizes.recorded) {}
+
+  int64_t kept() const { return recorded ? (steps + stride - 1) / stride : 0; }
+
+  // That before step t, for row b.
+  scalar* at(int64_t t, int64_t b) const {
+    const bool own = recorded && t % stride == 0 && t < steps;
+    return place + ((own ? t / stride : kept()) * batch + b) * size;
+  }
+
+  // The last that was kept up to step t.
+  scalar* before(int64_t t, int64_t b) const { return at(t / stride * stride, b); }
+};
+
+// Calls `take(low, high)` for groups of as many rows as suit the memory, in several threads.
+template <typename scalar, typename Take>
+void rows(int64_t batch, const Memory<scalar>& memory, Take take) {
   at::parallel_for(0, batch, 1, [&](int64_t first, int64_t last) {
-    const int64_t parts = (last - first + ROWS - 1) / ROWS;
+    const NormalNumbers normal(memory.normal);
+    const int64_t parts = (last - first + memory.rows - 1) / memory.rows;
     for (int64_t part = 0; part < parts; part++) {
       take(first + (last - first) * part / parts, first + (last - first) * (part + 1) / parts);
     }
@@ -118,10 +137,13 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   }
   features.select(0, 0).narrow(1, h, sizes.read).copy_(read);
   const at::Tensor outputs = at::empty({B, T, F}, options);
-  const at::Tensor states = room({sizes.state_count(), B, S}, options);
-  const at::Tensor kept = room({sizes.kept_count(), B, K}, options);
+  const at::Tensor states = Buffers::empty({sizes.state_count(), B, S}, options);
+  const at::Tensor kept = Buffers::empty({sizes.kept_count(), B, K}, options);
+  Bulks<scalar> bulks(*memory, sizes);
+  const at::Tensor bulk = Buffers::empty({bulks.kept() + 1, B, bulks.size}, options);
+  bulks.place = numbers<scalar>(bulk);
   Tensors last;
-  for (const at::Tensor& one : access) last.push_back(at::empty_like(one));
+  for (const at::Tensor& one : access) last.push_back(Buffers::empty(one.sizes(), options));
 
   const auto from = all_numbers<scalar>(access), to = all_numbers<scalar>(last);
   const scalar* weights = numbers<scalar>(to_interface);
@@ -133,11 +155,13 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   scalar* place = numbers<scalar>(states);
   scalar* keep = numbers<scalar>(kept);
 
-  rows(B, [&](int64_t low, int64_t high) {
+  rows(B, *memory, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), drive = scratch<scalar>(count * I);
     scalar* const interfaces = start<scalar>(drive);
-    for (int64_t b = low; b < high; b++) memory->load(b, from.data(), place + b * S);
+    for (int64_t b = low; b < high; b++) {
+      memory->load(b, from.data(), place + b * S, bulks.at(0, b));
+    }
     for (int64_t t = 0; t < T; t++) {
       const bool* taken = active ? active + t * B : nullptr;
       const scalar* before = feature + (sizes.state(t) * B + low) * F;
@@ -159,17 +183,20 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
         const scalar* old = place + (sizes.state(t) * B + b) * S;
         scalar* next = place + (sizes.state(t + 1) * B + b) * S;
         scalar* row = after + (b - low) * F;
+        const scalar* old_bulk = bulks.at(t, b);
+        scalar* next_bulk = bulks.at(t + 1, b);
         if (taken && !taken[b]) {
           std::memcpy(next, old, S * sizeof(scalar));
+          if (next_bulk != old_bulk) std::memcpy(next_bulk, old_bulk, bulks.size * sizeof(scalar));
         } else {
-          memory->forward(interfaces + (b - low) * I, old, next, keep + (sizes.kept(t) * B + b) * K,
-                          row + h, start<scalar>(work));
+          memory->forward(interfaces + (b - low) * I, old, next, old_bulk, next_bulk,
+                          keep + (sizes.kept(t) * B + b) * K, row + h, start<scalar>(work));
         }
         std::memcpy(output + (b * T + t) * F, row, F * sizeof(scalar));
       }
     }
     for (int64_t b = low; b < high; b++) {
-      memory->save(b, place + (sizes.state(T) * B + b) * S, to.data());
+      memory->save(b, place + (sizes.state(T) * B + b) * S, bulks.at(T, b), to.data());
     }
   });
 
@@ -182,7 +209,7 @@ Tensors forward_of(const Machine& machine, const at::Tensor& given,
   result.push_back(feature_at_end.narrow(1, h, sizes.read).clone());
   result.insert(result.end(), last.begin(), last.end());
   if (recorded) {
-    for (const at::Tensor& one : {inputs, features, states, kept}) result.push_back(one);
+    for (const at::Tensor& one : {inputs, features, states, kept, bulk}) result.push_back(one);
     for (const at::Tensor& one : controller->kept()) result.push_back(one);
   }
   return result;
@@ -192,7 +219,8 @@ template <typename scalar>
 Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& given_mask,
                     at::TensorList saved, const at::Tensor& gradient,
                     at::TensorList state_gradient, bool of_inputs) {
-  const at::Tensor &inputs = saved[0], &features = saved[1], &states = saved[2], &kept = saved[3];
+  const at::Tensor &inputs = saved[0], &features = saved[1], &states = saved[2], &kept = saved[3],
+                   &bulk = saved[4];
   const int64_t first = machine.state_tensors();
   const at::Tensor &to_interface = machine.to_interface(), &of_read = state_gradient[first];
   const Sizes sizes{gradient.size(1), gradient.size(0), inputs.size(1), to_interface.size(1),
@@ -207,7 +235,7 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
   const at::Tensor flow = at::zeros({B, F}, options);
   flow.narrow(1, h, sizes.read).copy_(of_read);
   std::unique_ptr<Controller<scalar>> controller;
-  const Tensors of_controller = saved.slice(4).vec();
+  const Tensors of_controller = saved.slice(5).vec();
   if (machine.controller == "LSTM") {
     controller = std::make_unique<LSTM<scalar>>(sizes, machine.of_controller(), of_controller,
                                                 state_gradient.slice(0, first).vec(), flow);
@@ -217,10 +245,12 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
   }
   const at::Tensor mask = given_mask ? by_steps(*given_mask) : at::Tensor();
   const at::Tensor interface_gradient = at::empty({T * B, I}, options);
-  const at::Tensor memory_gradient = at::empty({B, G}, options);
+  Bulks<scalar> bulks(*memory, sizes);
+  bulks.place = numbers<scalar>(bulk);
+  const at::Tensor memory_gradient = Buffers::empty({B, G}, options);
   const Tensors given = state_gradient.slice(first + 1).vec();
   Tensors of_access;
-  for (const at::Tensor& one : given) of_access.push_back(at::empty_like(one));
+  for (const at::Tensor& one : given) of_access.push_back(Buffers::empty(one.sizes(), options));
 
   const auto from = all_numbers<scalar>(given), to = all_numbers<scalar>(of_access);
   const scalar* weights = numbers<scalar>(to_interface);
@@ -232,13 +262,18 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
   scalar* of_interface = numbers<scalar>(interface_gradient);
   scalar* of_memory = numbers<scalar>(memory_gradient);
 
-  rows(B, [&](int64_t low, int64_t high) {
+  rows(B, *memory, [&](int64_t low, int64_t high) {
     const int64_t count = high - low;
     auto work = scratch<scalar>(memory->scratch_size), hidden = scratch<scalar>(count * h);
     scalar* const of_hidden = start<scalar>(hidden);
+    std::vector<Taken<scalar>> steps(bulks.stride);
     scalar* const now = of_feature + low * F;
     for (int64_t b = low; b < high; b++) {
-      memory->load_gradient(b, from.data(), of_memory + b * G);
+      if (from.empty()) {  // of a last state that nobody uses
+        std::memset(of_memory + b * G, 0, G * sizeof(scalar));
+      } else {
+        memory->load_gradient(b, from.data(), of_memory + b * G);
+      }
     }
     for (int64_t t = T - 1; t >= 0; t--) {
       const bool* taken = active ? active + t * B : nullptr;
@@ -252,8 +287,13 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
           std::memset(of_hidden + (b - low) * h, 0, h * sizeof(scalar));
           continue;
         }
-        memory->backward(place + (t * B + b) * S, place + ((t + 1) * B + b) * S,
-                         keep + (t * B + b) * K, row + h, of_memory + b * G, of_row,
+        int64_t past = 0;
+        for (int64_t k = t / bulks.stride * bulks.stride; k <= t; k++) {
+          if (active && !active[k * B + b]) continue;
+          steps[past++] = {place + (k * B + b) * S, place + ((k + 1) * B + b) * S,
+                           keep + (k * B + b) * K};
+        }
+        memory->backward(steps.data(), past, bulks.before(t, b), row + h, of_memory + b * G, of_row,
                          start<scalar>(work));
         std::memcpy(of_hidden + (b - low) * h, row, h * sizeof(scalar));
         // The controller adds to this; the feature of a skipped step is that of the step before.
@@ -264,7 +304,7 @@ Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& giv
       controller->backward(sizes, t, low, high, of_hidden, now, taken);
     }
     for (int64_t b = low; b < high; b++) {
-      memory->save_gradient(b, of_memory + b * G, to.data());
+      if (!to.empty()) memory->save_gradient(b, of_memory + b * G, to.data());
     }
   });
 

@@ -109,11 +109,12 @@ def all_of(peers: Path | None, record: Path, only: str, more: list[str]) -> Iter
             )
             yield Found(peer, None, [])
             continue
+        # Before it runs: a file that is changed meanwhile is not what was measured.
+        mark = {"script": script.stem, "version": peer.found(folder), "code": fingerprint(script)}
         if only in script.stem:
             print(f"{peer.name}:", flush=True)
             if not measure(script, folder, record, more):
                 print(f"{peer.name}: {script.name} ended with an error", flush=True)
-        mark = {"script": script.stem, "version": peer.found(folder), "code": fingerprint(script)}
         yield Found(peer, mark["version"], recorded(record, mark))
 
 

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets.models import Model
+from memnets.training.optimizers import fused
+
 Step = Callable[[], object]
 
 #: Rounds before those that are timed.
@@ -318,13 +321,14 @@ def updating(
     model: nn.Module,
     loss: Callable[[], Tensor],
     greatest_norm: float | None = 1.0,
-    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
 ) -> Step:
     """A step of training, the gradient clipped to a norm if one is given.
 
-    The optimizer is that of the model, if it has one of its own, else Adam.
+    A model of this library takes its own optimizer, as its training does; another takes Adam.
     """
-    made = (optimizer or getattr(model, "optimizer", torch.optim.Adam))(model.parameters())
+    made = torch.optim.Adam(model.parameters())
+    if isinstance(model, Model):
+        made = fused(model.optimizer(model.parameters()))
 
     def step() -> None:
         made.zero_grad()

@@ -138,11 +138,6 @@ WRONG = {
         (POINTS.masked_fill(POINTS > 0.9, torch.inf),),
         "source must be finite",
     ),
-    "a target at a closed step": (
-        lambda: pointer().loss,
-        (Batch(torch.rand(2, 3, 2), torch.full((2, 2), 5), torch.full((2, 2), 5)),),
-        "targets must point at steps that may be pointed at",
-    ),
 }
 
 

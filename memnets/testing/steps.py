@@ -339,7 +339,9 @@ class _CellSubject(_Started, _Chunked):
         # A first state, a step, then one that a sequence skips.
         source, steps, mask = arguments
         output, state = part.step(steps[:, 0], self.start(part, source))
-        return output, self.advance(part, steps[:, 1:], state, mask)
+        outputs, state = self.advance(part, steps[:, 1:], state, mask)
+        # Where a step is skipped, the output may be anything.
+        return output, outputs.where(mask.unsqueeze(-1), 0.0), state
 
     def train(
         self,

@@ -1,19 +1,21 @@
-"""A training step against ast0414/pointer-networks-pytorch, taking turns in one process.
+"""A training step of sorting against ast0414/pointer-networks-pytorch.
+
+Sort of n numbers; forward, backward and Adam. Both have a bidirectional LSTM as encoder, the
+additive score, and no mask for what was visited (theirs has none). Their masks of bytes, which
+PyTorch no longer takes, are made boolean.
 
 POINTER_NETWORKS_PYTORCH=<a checkout> python benchmarks/against_pointer_networks_pytorch.py
-
-Sort of n numbers; both have a bidirectional LSTM as encoder, the additive score, and no mask for
-what was visited (theirs has none). Their masks of bytes, which PyTorch no longer takes, are made
-boolean.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
-from pairs import compare, find, updating
-from torch import nn
+from pairs import Case, Peer, Product, Step, floor_of, run, updating
+from torch import Tensor, nn
 
 from memnets.addressing import Content
+from memnets.batches import Batch
 from memnets.cells import LSTM
 from memnets.encoders import Recurrent
 from memnets.models import PointerNetwork
@@ -21,12 +23,13 @@ from memnets.scores import Additive
 from memnets.training.objectives import Tokens
 from tasks import SortingNumbers
 
-#: Sequences of a batch, numbers of a sequence, width of every layer.
-SIZES = [(256, 10, 8), (128, 20, 128), (128, 50, 128)]
-ROUNDS = 15
+PEER = Peer("ast0414/pointer-networks-pytorch", "27aec4e011a37f96270e3d6ac7423225d4c40ef3")
+#: Sequences of a batch, numbers of a sequence, width of every layer, pairs.
+SIZES = [(256, 10, 8, 31), (128, 20, 128, 15), (128, 50, 128, 9)]
+GOAL = 2.0
 
 
-def our_step(batch, width: int):
+def our_step(batch: Batch, width: int) -> Step:
     model = PointerNetwork(
         1,
         encoder=partial(Recurrent, controller=partial(LSTM, hidden_size=width)),
@@ -39,7 +42,7 @@ def our_step(batch, width: int):
     return updating(model, partial(model.loss, batch), greatest_norm=None)
 
 
-def their_step(batch, width: int):
+def their_step(batch: Batch, width: int) -> Step:
     import model as theirs
 
     def masked_max(vector, mask, dim, keepdim=False, min_val=-1e7):
@@ -51,20 +54,35 @@ def their_step(batch, width: int):
     order = batch.source.squeeze(-1).argsort(1)
     lengths = torch.full((len(order),), n)
 
-    def loss() -> torch.Tensor:
+    def loss() -> Tensor:
         scores, _, _ = model(batch.source, lengths)
         return nn.functional.nll_loss(scores.flatten(0, 1), order.flatten())
 
     return updating(model, loss, greatest_norm=None)
 
 
-def main() -> None:
-    find("POINTER_NETWORKS_PYTORCH", "a checkout of ast0414/pointer-networks-pytorch")
-    for sequences, n, width in SIZES:
+def products(sequences: int, n: int, width: int) -> list[Product]:
+    """Those of a bidirectional LSTM, of the decoder's, and of the additive score."""
+    rows, gates = sequences * n, 4 * width
+    return [
+        Product(rows, 1, width),
+        *[Product(rows, width, gates)] * 2,
+        *[Product(sequences, width, gates, times=n)] * 2,
+        Product(rows, width, gates),
+        Product(sequences, width, gates, times=n),
+        *[Product(rows, width, width)] * 2,  # keys and queries
+        Product(rows * n, width, 1),
+    ]
+
+
+def cases() -> Iterator[Case]:
+    torch.manual_seed(0)
+    for sequences, n, width, rounds in SIZES:
         batch = SortingNumbers(min_points=n, max_points=n, batch_size=sequences).batch("train", 0)
         ours, theirs = our_step(batch, width), their_step(batch, width)
-        compare(f"{sequences} sequences of {n}, width {width}", ours, theirs, ROUNDS)
+        name = f"{n} numbers, {sequences} sequences of width {width}"
+        yield Case(name, ours, theirs, rounds, GOAL, floor_of(products(sequences, n, width)))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, PEER, cases)

@@ -15,7 +15,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pairs import spread
+
+#: The tree of this file.
+HERE = Path(__file__).resolve().parent.parent
 
 WORKER = '''
 import importlib, sys, time
@@ -108,10 +115,11 @@ for line in sys.stdin:
 '''
 
 
-def worker(tree: Path) -> subprocess.Popen[str]:
+def worker(tree: Path, code: str = WORKER) -> subprocess.Popen[str]:
+    """A process that runs the code with the modules of a tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", WORKER],
+        [sys.executable, "-W", "ignore", "-c", code],
         env=environment, cwd=tree, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 
@@ -136,14 +144,30 @@ def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
                 ask(process, name)
         pairs = [[ask(process, name) for process in processes] for _ in range(rounds)]
         mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-        ratios = [b / a for a, b in pairs]
+        ratio = spread(b / a for a, b in pairs)
         print(
-            f"| {name} | {other:.2f} | {mine:.2f} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} |",
+            f"| {name} | {other:.2f} | {mine:.2f} | {ratio.median:.2f} | "
+            f"{ratio.least:.2f} to {ratio.greatest:.2f} |",
             flush=True,
         )
     for process in processes:
         process.kill()
+
+
+@contextmanager
+def checkout(other: str) -> Iterator[Path]:
+    """A folder with another checkout: the one that is named, or one of a revision, made for it."""
+    if Path(other).is_dir():
+        yield Path(other).resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "other")
+        git = ["git", "-C", str(HERE), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), other], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
 def main() -> None:
@@ -152,18 +176,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="pairs for each step")
     parser.add_argument("--only", default="", help="a part of the names of the steps to time")
     asked = parser.parse_args()
-    ours = Path(__file__).resolve().parent.parent
-    if Path(asked.other).is_dir():
-        compare(ours, Path(asked.other).resolve(), asked.rounds, asked.only)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder, "other")
-        git = ["git", "-C", str(ours), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(other), asked.other], check=True)
-        try:
-            compare(ours, other, asked.rounds, asked.only)
-        finally:
-            subprocess.run([*git, "remove", "--force", str(other)], check=True)
+    with checkout(asked.other) as other:
+        compare(HERE, other, asked.rounds, asked.only)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Seconds to translate: greedy with its cache, greedy without, and a beam of 5, taking turns.
 
+Median, least and greatest of the processor's seconds.
+
 All of them read the source once; how long that takes is told too, since no cache makes it shorter.
 
 python benchmarks/decoding.py <checkpoint> < <a file of sentences>
 """
 
-import statistics
+import argparse
 import sys
-import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
+from pairs import Step, ratios, say, spread, turns
 
 from memnets.app.translator import Translator
 from memnets.batches import BEGIN, END, PAD
@@ -36,8 +40,14 @@ def uncached(model, source, mask):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="checkpoint of a translation model, or a run's folder")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS} if not given")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    translator = Translator.load(sys.argv[1])
+    translator = Translator.load(given.checkpoint)
     model, vocabulary = translator.model, translator.vocabulary
     sentences = [line.strip() for line in sys.stdin][:SENTENCES]
     tokens = sorted(([*vocabulary.encode(line), END] for line in sentences), key=len)
@@ -47,24 +57,26 @@ def main() -> None:
         longest = max(map(len, rows))
         source = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
         batches.append((source, source != PAD))
+
+    def over_all(translate: Callable[..., object]) -> Step:
+        return lambda: [translate(*batch) for batch in batches]
+
     ways = {
-        "reading alone": lambda source, mask: model.encode(source, mask),
-        "greedy": lambda source, mask: model.generate(source, mask),
-        "greedy, no cache": lambda source, mask: uncached(model, source, mask),
-        "beam 5": lambda source, mask: model.generate(source, mask, beam=5),
+        "reading alone": over_all(model.encode),
+        "greedy": over_all(model.generate),
+        "greedy, no cache": over_all(partial(uncached, model)),
+        "beam 5": over_all(partial(model.generate, beam=5)),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
     with torch.no_grad():
-        for _ in range(ROUNDS):
-            for way, translate in ways.items():
-                start_time = time.perf_counter()
-                for batch in batches:
-                    translate(*batch)
-                seconds[way].append(time.perf_counter() - start_time)
-    medians = {way: statistics.median(times) for way, times in seconds.items()}
-    for way, value in medians.items():
-        print(f"{way}: {value:.2f} s, {value / medians['greedy']:.2f} times greedy")
-    print(f"{len(sentences)} sentences, batches of {BATCH}, median of {ROUNDS} rounds, 1 thread")
+        times = turns(
+            ways,
+            given.rounds,
+            told=lambda done: say(f"  {done} of {given.rounds} rounds"),
+            warm_up=0,
+        )
+    for way in ways:
+        print(f"{way}: {spread(times[way])} s, {ratios(times, way, 'greedy')} times greedy")
+    print(f"{len(sentences)} sentences, batches of {BATCH}, {given.rounds} rounds, 1 thread")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ done
 python benchmarks/table_of_seeds.py runs/seed_*/copying/ntm/version_0
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 COLUMNS = {
@@ -23,9 +23,14 @@ COLUMNS = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.json")
+    runs = parser.parse_args().runs
     print("| run | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|")
-    for folder in map(Path, sys.argv[1:]):
+    for folder in runs:
         metrics = json.loads((folder / "metrics.json").read_text())
         cells = [f"{metrics[name]:.5g}" if name in metrics else "-" for name in COLUMNS.values()]
         print(f"| {folder.parts[-4]} | " + " | ".join(cells) + " |")

@@ -23,7 +23,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "**/sg_execution_times.rst"]
+exclude_patterns = [
+    "_build",
+    "gallery/**/*.ipynb",
+    "gallery/**/*.py",
+    "**/sg_execution_times.rst",
+    "results/speed_table.md",  # a part of a page
+]
 suppress_warnings = ["config.cache"]  # the gallery's settings hold a function
 
 # -- Pages in Markdown ----------------------------------------------------------------------------

@@ -659,8 +659,49 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         return map_state(lambda part: part.index_select(0, index), state, keep=keep)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``."""
+        """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``.
+
+        A fast twin runs where one fits.
+        """
+        twin = fast.find(self, "logits", batch)
+        if twin is not None:
+            result: Tensor = twin(self, batch)
+            return result
         return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+
+    def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """One step after the source, for each of several inputs; none of them sees another.
+
+        Args:
+            source: as in :meth:`encode`.
+            inputs: ``[B, T, I]``, or tokens ``[B, T]``: T inputs, each for a step on its own.
+            mask: as in :meth:`encode`.
+
+        Returns:
+            Logits ``[B, T, O]``, by a fast twin where one fits.
+        """
+        twin = fast.find(self, "continuations", source, inputs, mask)
+        if twin is not None:
+            result: Tensor = twin(self, source, inputs, mask)
+            return result
+        return self.decode_each(inputs, self.encode(source, mask))
+
+    def decode_each(self, inputs: Tensor, state: State) -> Tensor:
+        """One step from a state, for each of several inputs; none of them sees another.
+
+        Args:
+            inputs: ``[B, T, I]``, or tokens ``[B, T]``: T inputs, each for a step on its own.
+            state: the state of B sequences.
+
+        Returns:
+            Logits ``[B, T, O]``.
+        """
+        # Each input becomes a row of a larger batch, with a copy of the state: no input can see
+        # another, and all take their step at once.
+        batch, steps = inputs.shape[:2]
+        rows = torch.arange(batch, device=inputs.device).repeat_interleave(steps)
+        logits, _ = self.decode(inputs.flatten(0, 1).unsqueeze(1), self.reorder(state, rows))
+        return logits.view(batch, steps, -1)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """Most steps of an answer; a search cuts an answer there and counts it as cut.

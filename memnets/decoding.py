@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memnets import functional
 from memnets.batches import BEGIN, END, PAD, feedback
 from memnets.core import EncoderDecoder, check_positive
 
@@ -19,6 +20,9 @@ __all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", 
 #: Finished rows leave the batch once they are more than this share of it. To remove them at every
 #: step would copy the state too often.
 _IDLE_SHARE = 0.25
+
+#: Steps on a GPU from one question which answers are finished to the next.
+_PATIENCE = 8
 
 #: Added to the score of an answer without an end mark, so that it ranks below every whole one. The
 #: scores are in double precision meanwhile, in which the sum keeps the score's digits.
@@ -106,20 +110,40 @@ def greedy(
         state = model.reorder(state, rows)
     token = torch.full_like(rows, BEGIN)
     done = torch.zeros_like(rows, dtype=torch.bool)
+    # Steps that some row has taken, counted on the device.
+    taken = torch.zeros((), dtype=torch.long, device=source.device)
+    patience = _patience(source.device)
     for step in range(longest):
         logits, state = model.decode(token.unsqueeze(1), state)
-        token = logits[:, -1].argmax(-1).masked_fill(done, PAD)
+        token = functional.likeliest(logits[:, -1]).masked_fill(done, PAD)
         answers[rows, step] = token
+        taken += ~done.all()
         done = done | (token == END) | (limits[rows] == step + 1)
-        if done.all():
-            return answers[:, : step + 1]
-        # A row at its own limit must leave at once, even if few rows are done: the model may raise
-        # an error beyond it.
-        if step + 1 in lengths or done.float().mean() > _IDLE_SHARE:
-            going = (~done).nonzero().squeeze(1)
+        # A row at its own limit must leave at once: the model may raise an error beyond it.
+        ends = step + 1 in lengths
+        if not ends and (step + 1) % patience:
+            continue
+        count = int(done.sum())
+        if count == len(rows):
+            break
+        if ends or count > _IDLE_SHARE * len(rows):
+            going = _places(~done, len(rows) - count)
             rows, token, done = rows[going], token[going], done[going]
             state = model.reorder(state, going)
-    return answers
+    return answers[:, : int(taken)]
+
+
+def _patience(device: torch.device) -> int:
+    """Number of steps after which a search asks once which answers are finished."""
+    # The CPU has the answer at once. A GPU is behind by many operations, and a question waits for
+    # all of them; a few steps of finished answers cost less.
+    return 1 if device.type == "cpu" else _PATIENCE
+
+
+def _places(chosen: Tensor, count: int) -> Tensor:
+    """Places of the True entries of ``[N]``, of which there are ``count``, in their order."""
+    # A sort, since ``nonzero`` would ask the device for the number that is known here.
+    return chosen.to(torch.uint8).argsort(descending=True, stable=True)[:count]
 
 
 @torch.no_grad()
@@ -175,19 +199,20 @@ def beam_search(
         torch.full((batch, beam, longest), PAD, device=device),
         torch.full((batch, beam), -torch.inf, device=device, dtype=torch.double),
     )
-    steps = 0
+    # Sources whose answers are found, and the steps that some source has taken, on the device.
+    settled = torch.zeros_like(rows, dtype=torch.bool)
+    taken = torch.zeros((), dtype=torch.long, device=device)
+    patience = _patience(device)
     for step in range(longest):
         steps = step + 1
+        taken += ~settled.all()
         logits, state = model.decode(token.view(-1, 1), state)
-        logs = logits[:, -1].float().log_softmax(-1).view(len(rows), beam, -1)
-        size = logs.shape[-1]
+        logits = logits[:, -1].float().view(len(rows), beam, -1)
         # Each unfinished answer can end in one way, so among 2 * beam candidates at least ``beam``
         # go on.
-        total, index = (scores.unsqueeze(-1) + logs).flatten(1).topk(min(2 * beam, beam * size), -1)
-        parent, chosen = index // size, index % size
+        candidates = min(2 * beam, beam * logits.shape[-1])
+        total, parent, chosen = functional.best_tokens(logits, scores, candidates)
         ended = chosen == END
-        candidates = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, longest))
-        candidates[:, :, step] = chosen
 
         # An end counts only among the best ``beam`` candidates: an unlikely end must not take the
         # place of a likelier word.
@@ -198,33 +223,77 @@ def beam_search(
         cut = torch.where(last, whole + _CUT, -torch.inf)
         whole = torch.where(ended[:, :beam], whole, cut)
         kept, order = torch.cat([best.scores[rows], whole], 1).topk(beam, -1)
-        everything = torch.cat([best.tokens[rows], candidates[:, :beam]], 1)
-        best.scores[rows] = kept
-        best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
+        if patience > 1:
+            # A source that is settled waits for the others unchanged.
+            waits = settled.unsqueeze(1)
+            kept = torch.where(waits, best.scores[rows], kept)
+            order = torch.where(waits, torch.arange(beam, device=device), order)
+        _keep(best, rows, kept, order, tokens, parent[:, :beam], chosen[:, :beam], step)
 
         going_on = total.masked_fill(ended, -torch.inf)
         scores, order = going_on.topk(beam, -1)
-        token = chosen.gather(1, order)
-        tokens = candidates.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
-        parent = parent.gather(1, order)
+        token, parent = chosen.gather(1, order), parent.gather(1, order)
+        tokens = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, longest))
+        tokens[:, :, step] = token
         # The best score that an unfinished answer can still reach: log probabilities only fall, and
         # the penalty is greatest at the greatest length.
         bound = scores[:, 0] / ((5 + limit.squeeze(1)) / 6) ** length_penalty
         unsettled = (kept[:, -1] == -torch.inf) & (bound > kept[:, count - 1]) & ~last.squeeze(1)
-        going = unsettled.nonzero().squeeze(1)
-        if len(going) == 0:
-            break
+        settled = settled | ~unsettled
         offset = torch.arange(len(rows), device=device).unsqueeze(1) * beam
-        chosen_rows = (parent + offset)[going].flatten()
-        # While no source has left, rows stay beside rows of their own source, and a model need not
+        chosen_rows = parent + offset
+        # While no source leaves, rows stay beside rows of their own source, and a model need not
         # copy its memory of the source.
-        whole_batch = len(going) == len(rows)
-        state = model.reorder(state, chosen_rows, same_source=whole_batch)
-        rows, scores, tokens, token = rows[going], scores[going], tokens[going], token[going]
+        if step + 1 in lengths or (step + 1) % patience == 0:
+            going_on_count = len(rows) - int(settled.sum())
+            if going_on_count == 0:
+                break
+            if going_on_count < len(rows):
+                going = _places(~settled, going_on_count)
+                state = model.reorder(state, chosen_rows[going].flatten())
+                rows, scores, tokens, token = (
+                    rows[going],
+                    scores[going],
+                    tokens[going],
+                    token[going],
+                )
+                settled = settled[going]
+                continue
+        state = model.reorder(state, chosen_rows.flatten(), same_source=True)
     found = torch.where(best.scores < _CUT / 2, best.scores - _CUT, best.scores)
     nothing = (found == -torch.inf).unsqueeze(-1)
     answers = best.tokens.masked_fill(nothing, PAD)
-    return Hypotheses(answers[:, :count, :steps], found[:, :count].float())
+    return Hypotheses(answers[:, :count, : int(taken)], found[:, :count].float())
+
+
+def _keep(
+    best: Hypotheses,
+    rows: Tensor,
+    scores: Tensor,
+    order: Tensor,
+    tokens: Tensor,
+    parent: Tensor,
+    chosen: Tensor,
+    step: int,
+) -> None:
+    """Keep the best of the whole answers so far and those of a step; ``best`` changes in place.
+
+    Args:
+        best: the whole answers so far, of all sources.
+        rows: places of the sources that are still searched, ``[R]``.
+        scores: scores of the answers to keep, ``[R, beam]``.
+        order: their places among the answers so far and those of the step, ``[R, beam]``.
+        tokens: the unfinished answers before the step, ``[R, beam, T]``.
+        parent: the place among them of each answer of the step, ``[R, beam]``.
+        chosen: its last token, ``[R, beam]``.
+        step: the number of the step, from 0.
+    """
+    longest = tokens.shape[-1]
+    new = tokens.gather(1, parent.unsqueeze(-1).expand(-1, -1, longest))
+    new[:, :, step] = chosen
+    everything = torch.cat([best.tokens[rows], new], 1)
+    best.scores[rows] = scores
+    best.tokens[rows] = everything.gather(1, order.unsqueeze(-1).expand(-1, -1, longest))
 
 
 def generate(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.cells import LSTM, EncoderStack, Positions
+from memnets.cells import LSTM, Dropout, EncoderStack, Positions
 from memnets.core import (
     Addressing,
     Cell,
@@ -50,7 +50,7 @@ class Recurrent(Encoder):
         super().__init__()
         check_positive(input_size=input_size, layers=layers)
         self.input_size = input_size
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.forwards = nn.ModuleList()
         self.backwards = nn.ModuleList()
         size = input_size

@@ -10,12 +10,14 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 
 - the part is of exactly the registered class, since a subclass may compute something else;
 - the twin's own ``fits`` accepts the part and its inputs;
+- it has gradients, or none are wanted (``only_values``);
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
   ``any_precision`` accepts all types;
 - nobody listens to the reports of the definition (:mod:`memnets.events`);
 - the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, or in
   a graph that is compiled, exported or traced. In a graph, twins with ``any_precision`` may run:
-  they consist of PyTorch's own operations.
+  they consist of PyTorch's own operations. A graph keeps the twins that there were when it was
+  made.
 
 Values and gradients of a twin equal those of the definition. One law checks all twins
 (``tests/laws/test_twins.py``).
@@ -58,6 +60,7 @@ class Twin(NamedTuple):
         fits: takes the arguments of :attr:`run` and tells whether the twin can run with them.
         run: takes the part and the arguments of the method and returns the method's result.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        only_values: whether the twin has no gradients, and so runs only where none are recorded.
         name: a short name, to tell apart twins of the same method.
         why_not: says in a few words why the twin can never run in this process; ``None`` = it can.
     """
@@ -67,6 +70,7 @@ class Twin(NamedTuple):
     fits: Callable[..., bool]
     run: Callable[..., Any]
     any_precision: bool = False
+    only_values: bool = False
     name: str = ""
     why_not: Callable[[], str | None] = lambda: None
 
@@ -85,6 +89,7 @@ def twin(
     method: str = "",
     fits: Callable[..., bool] = lambda *arguments: True,
     any_precision: bool = False,
+    only_values: bool = False,
     name: str = "",
     why_not: Callable[[], str | None] = lambda: None,
 ) -> Callable[[Function], Function]:
@@ -95,6 +100,7 @@ def twin(
         method: name of the method that the twin replaces; empty for a function.
         fits: takes the arguments of the twin and tells whether it can run with them.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
+        only_values: whether the twin has no gradients, and so runs only where none are recorded.
         name: a short name, to tell apart twins of the same method; by default that of the module.
         why_not: says in a few words why the twin can never run in this process, for instance
             because a compiler is missing; ``None`` = it can. It may take long: only
@@ -103,7 +109,7 @@ def twin(
 
     def register(run: Function) -> Function:
         called = name or run.__module__.removeprefix("memnets.")
-        made = Twin(part, method, fits, run, any_precision, called, why_not)
+        made = Twin(part, method, fits, run, any_precision, only_values, called, why_not)
         _twins.setdefault((part, method), []).insert(0, made)
         return run
 
@@ -167,6 +173,8 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
+        if candidate.only_values and torch.is_grad_enabled():
+            continue
         if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
     return None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets import fast
 from memnets.precision import full_precision
@@ -23,12 +23,15 @@ __all__ = [
     "allocation",
     "append",
     "backward_weighting",
+    "best_tokens",
     "cosine_similarity",
+    "cross_entropy",
     "entmax15",
     "erase_add",
     "forward_weighting",
     "interpolate",
     "least_used",
+    "likeliest",
     "link",
     "masked",
     "precedence",
@@ -557,4 +560,67 @@ def append(memory: Tensor, row: Tensor) -> Tensor:
     Returns:
         ``[*B, N + T, W]``.
     """
+    twin = fast.find(append, "", memory, row)
+    if twin is not None:
+        longer: Tensor = twin(memory, row)
+        return longer
     return torch.cat([memory, row], -2)
+
+
+# -- losses ---------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of tokens with smoothed targets, in nats (Vaswani et al. 2017, section 5.4).
+
+    ``log sum_j exp(x_j) - (1 - e) x_y - e mean(x)``.
+
+    Args:
+        logits: x, ``[N, O]``.
+        targets: y, whole numbers in ``[0, O)``, ``[N]``.
+        smoothing: e, share of a target's probability that is spread over all tokens, in ``[0, 1)``.
+
+    Returns:
+        ``[N]``.
+    """
+    twin = fast.find(cross_entropy, "", logits, targets, smoothing)
+    if twin is not None:
+        losses: Tensor = twin(logits, targets, smoothing)
+        return losses
+    return nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+# -- the choice of tokens -------------------------------------------------------------------------
+
+
+def likeliest(scores: Tensor) -> Tensor:
+    """Place of the greatest number of each row, the first of equals: ``[N, O] -> [N]``."""
+    twin = fast.find(likeliest, "", scores)
+    if twin is not None:
+        places: Tensor = twin(scores)
+        return places
+    return scores.argmax(-1)
+
+
+def best_tokens(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best continuations of some unfinished answers by one token each, best first.
+
+    The score of a continuation is that of the answer plus the token's log probability.
+
+    Args:
+        logits: logits of the tokens after each of M answers, ``[B, M, O]``.
+        scores: log probability of each answer, ``[B, M]``; ``-inf`` = no answer.
+        count: n, the number of continuations, at most ``M O``.
+
+    Returns:
+        Three tensors ``[B, n]``: the scores, the place of each continuation's answer among the M,
+        and its token.
+    """
+    twin = fast.find(best_tokens, "", logits, scores, count)
+    if twin is not None:
+        found: tuple[Tensor, Tensor, Tensor] = twin(logits, scores, count)
+        return found
+    size = logits.shape[-1]
+    totals = (scores.unsqueeze(-1) + logits.log_softmax(-1)).flatten(1)
+    total, index = totals.topk(count, -1)
+    return total, index // size, index % size

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["full_precision", "full_precision_start", "full_precision_state"]
+__all__ = ["called_with", "full_precision", "full_precision_start", "full_precision_state"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -163,7 +163,7 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[
     if not isinstance(module, nn.Module):
         return function(*arguments, **named)
     held = {
-        f"module.{name}": tensor.float()
+        name: tensor.float()
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
         if tensor.dtype in _HALF
     }
@@ -171,8 +171,22 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[
         return function(*arguments, **named)
     # The float32 copies replace the module's tensors for this call only; gradients reach the
     # originals through the conversion.
-    call = _Call(module, partial(function, *arguments, **named))
-    return torch.func.functional_call(call, held, ())
+    return called_with(module, held, partial(function, *arguments, **named))
+
+
+def called_with(module: nn.Module, values: dict[str, Tensor], function: Callable[[], Any]) -> Any:
+    """Call a function while a module has other parameters or buffers.
+
+    Args:
+        module: the module.
+        values: a tensor by the name of the parameter or buffer that it replaces.
+        function: uses the module, such as one of its methods with all arguments given.
+
+    Returns:
+        The function's result.
+    """
+    held = {f"module.{name}": value for name, value in values.items()}
+    return torch.func.functional_call(_Call(module, function), held, ())
 
 
 class _Call(nn.Module):

@@ -28,6 +28,7 @@ from memnets.normalizers import Softmax
 from memnets.scores import Dot
 from memnets.training.model import _learning_rate_factor, total_norm
 from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.optimizers import fused
 from tasks import Copying, CopyingTokens
 
 READER = partial(Recurrent, controller=LSTM)
@@ -65,6 +66,38 @@ def test_a_gradient_whose_squares_overflow_is_clipped_to_its_direction(tmp_path)
     trainer.fit(model, task)
     moved = nn.utils.parameters_to_vector(model.parameters()).detach() - before
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(torch.optim.Adam, lr=0.1),
+        partial(torch.optim.AdamW, lr=0.1, amsgrad=True),
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    ],
+)
+def test_a_fused_optimizer_takes_the_same_steps(make) -> None:
+    torch.manual_seed(0)
+    first, gradients = torch.randn(7, 5), torch.randn(4, 7, 5)
+    ours, plain = (nn.Parameter(first.clone()) for _ in range(2))
+    optimizers = fused(make([ours])), make([plain])
+    assert optimizers[0].param_groups[0]["fused"]
+    for gradient in gradients:
+        for parameter, optimizer in zip((ours, plain), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(ours, first)
+
+
+def test_an_optimizer_that_cannot_be_fused_or_says_how_it_steps_stays_as_it_is() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    asked = [{"foreach": True}, {"fused": False}, {"differentiable": True}]
+    for settings in asked:
+        assert not fused(torch.optim.Adam([parameter], **settings)).param_groups[0]["fused"]
+    complex_parameter = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    assert not fused(torch.optim.Adam([complex_parameter])).param_groups[0]["fused"]
+    assert "fused" not in fused(torch.optim.RMSprop([parameter])).param_groups[0]
 
 
 MISTAKES = {

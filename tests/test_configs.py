@@ -98,6 +98,35 @@ def test_config(config: Path, tmp_path) -> None:
     assert (run / "metrics.json").is_file(), "the config's name is not that of its file"
 
 
+def families() -> list[Path]:
+    """The first config of each model, with each of its memories."""
+    found: dict[str, Path] = {}
+    for config in CONFIGS:
+        model = yaml.safe_load(config.read_text())["model"]
+        parts = [model, *(model["init_args"].get(name) for name in ("access", "learner"))]
+        found.setdefault(str([part and part["class_path"] for part in parts]), config)
+    return list(found.values())
+
+
+PRECISIONS = ["bf16-mixed", "16-mixed", "bf16-true"]
+
+
+# Each precision with each model and memory is tested elsewhere; here, through the command line.
+@pytest.mark.filterwarnings("ignore:.*running under bf16-true:UserWarning")
+@pytest.mark.parametrize(
+    ("config", "precision"),
+    [
+        pytest.param(config, PRECISIONS[turn % 3], id=f"{config.parent.name}/{config.stem}")
+        for turn, config in enumerate(families())
+    ],
+)
+@pytest.mark.usefixtures("elsewhere", "sketches")
+def test_each_kind_of_model_trains_in_16_bits(config: Path, precision: str, tmp_path) -> None:
+    data = yaml.safe_load(config.read_text())["data"]
+    flags = ["--trainer.fast_dev_run=1", f"--trainer.precision={precision}"]
+    main(["fit", "--config", str(config), *flags, *small(data, tmp_path)])
+
+
 #: Sizes of a model, and what it has in place of a memory: a reader looks for them first.
 SAID_ANYWAY = {
     *("access", "heads", "hidden_size", "layers", "read_heads", "slots", "width", "write_heads"),

@@ -1,13 +1,17 @@
 """Greedy and beam search against plain loops and brute force, for every kind of model."""
 
+import copy
 import itertools
 from functools import cache, partial
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from memnets import decoding
 from memnets.addressing import Content, Hard, Local
 from memnets.batches import BEGIN, END, PAD
 from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions
@@ -233,6 +237,64 @@ def test_a_small_beam_with_a_penalty_finds_no_better_than_all():
         )
         best = all_answers(model("Bahdanau"), sentence, max_length, 1.0)[0][1]
         assert found.scores.item() <= best + 1e-5 or not ended(found.tokens).all()
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations that would make the processor wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        waiting = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
+        self.count += function.__name__.partition(".")[0] in waiting
+        return function(*arguments, **(named or {}))
+
+
+def endless(name):
+    """A model that never ends an answer."""
+    built = copy.deepcopy(model(name))
+    with torch.no_grad():
+        built.output.bias[END] -= 1e4
+    return built
+
+
+def waits(built, search, patience, max_length):
+    source = padded([[3, 4, 5], [4, 5]])
+    with mock.patch.object(decoding, "_patience", return_value=patience), Waits() as waits:
+        search(built, *source, max_length=max_length)
+    return waits.count
+
+
+SEARCHES = {"greedy": greedy, "a beam": partial(beam_search, beam=3, count=2, length_penalty=0.6)}
+
+
+# Models whose step looks at no numbers, not even where they are at hand on a CPU.
+@pytest.mark.parametrize("name", ["Bahdanau", "LSTMN", "Transformer", "causal Transformer"])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_waits_for_a_gpu_once_for_some_tokens(name, search):
+    built, search = endless(name), SEARCHES[search]
+    for patience, most in ((8, 2), (4, 4), (1, 16)):
+        short, long = (waits(built, search, patience, length) for length in (8, 24))
+        assert long - short <= most, "a search waits more often than once for so many tokens"
+    # One at each token is what the count would find.
+    assert long - short == 16
+
+
+@every_model
+@settings(max_examples=4)
+@given(rows=sentences, patience=st.integers(2, 9), max_length=st.integers(1, 9))
+def test_the_patience_of_a_search_never_changes_an_answer(name, rows, patience, max_length):
+    source = padded(rows)
+    for search in SEARCHES.values():
+        found = []
+        for number in (1, patience):
+            with mock.patch.object(decoding, "_patience", return_value=number):
+                found.append(search(model(name), *source, max_length=max_length))
+        once, late = (each if isinstance(each, tuple) else (each,) for each in found)
+        for ours, theirs in zip(once, late, strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_an_answer_that_does_not_exist_is_padding():

@@ -12,7 +12,15 @@ from memnets import testing
 from memnets.batches import Batch
 from memnets.cells import LSTM
 from memnets.features import VectorFeatures
-from memnets.models import SNAIL, MemoryMachine, MetaLearner, Prototypical
+from memnets.memories import NTM
+from memnets.models import (
+    SNAIL,
+    CausalTransformer,
+    MemoryMachine,
+    MetaLearner,
+    Prototypical,
+    Transformer,
+)
 from memnets.training.objectives import Labels, Numbers
 
 SNAIL_LEARNER = partial(SNAIL, attentions=[(3, 2), (3, 2)], filters=2, max_length=12)
@@ -79,6 +87,28 @@ def test_each_query_goes_on_from_the_examples_alone(learner) -> None:
         # One sequence, source and answer, read at once.
         alone, _ = model.learner.decode(sequence[:, 1:], model.learner.encode(sequence[:, :1]))
         torch.testing.assert_close(logits[:, query], alone[:, -1])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SNAIL(6, 6, 4, 12, [(3, 2), (3, 2)], 2),
+        lambda: CausalTransformer(6, 6, 4, 2, 1, 4, dropout=0.0),
+        lambda: Transformer(6, 6, 4, 2, 1, 4, dropout=0.0),
+        lambda: MemoryMachine(6, 6, partial(LSTM, hidden_size=4), NTM(5, 3)),
+    ],
+    ids=["SNAIL", "CausalTransformer", "Transformer", "MemoryMachine"],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_continuation_sees_another(make, padded) -> None:
+    torch.manual_seed(0)
+    model = make().double().eval()
+    source, inputs = torch.randint(6, (2, 5)), torch.randint(6, (2, 3))
+    mask = torch.arange(5) < torch.tensor([[5], [3]]) if padded else None
+    logits = model.continuations(source, inputs, mask)
+    for number in range(3):
+        alone, _ = model.decode(inputs[:, number : number + 1], model.encode(source, mask))
+        torch.testing.assert_close(logits[:, number], alone[:, 0])
 
 
 def test_the_prototypical_loss_is_added_with_its_weight() -> None:

@@ -10,11 +10,12 @@ from torch.autograd import forward_ad
 from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import Memory
-from memnets.kernels import additive
+from memnets.encoders import Recurrent
+from memnets.kernels import additive, append, loss
 from memnets.memories import DNC, LRUA, NTM, Tape
-from memnets.models import MemoryMachine
+from memnets.models import MemoryMachine, Seq2Seq
 from memnets.normalizers import Entmax15
 from memnets.scores import Additive, Concat, Dot
 
@@ -53,6 +54,188 @@ def test_the_additive_score_in_blocks_is_the_plain_one(score, shape, monkeypatch
     with fast.naive():
         plain = run()
     torch.testing.assert_close(quick, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_in_blocks_of_rows_is_the_plain_one(rows, smoothing, monkeypatch):
+    monkeypatch.setattr(loss, "_BLOCK", 3 * loss._LEAST + 5)
+    torch.manual_seed(0)
+    logits = (9 * torch.randn(rows, loss._LEAST + 1, dtype=torch.double)).requires_grad_()
+    targets, weigh = torch.randint(loss._LEAST, (rows,)), torch.randn(rows, dtype=torch.double)
+    if not smoothing:
+        # A pointer's logits are -inf at what it cannot point to.
+        with torch.no_grad():
+            logits[:, -1] = -torch.inf
+
+    def run():
+        losses = functional.cross_entropy(logits, targets, smoothing)
+        return losses, torch.autograd.grad((losses * weigh).sum(), logits)
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("attend", ["before", "after"])
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_dropout_of_a_run_is_that_of_its_steps(attend, input_feeding):
+    torch.manual_seed(0)
+    model = Seq2Seq(
+        5, 5, partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+        partial(GRU, hidden_size=6), Content(Additive(6)), width=8, key_size=6, attend=attend,
+        input_feeding=input_feeding, dropout=0.5,
+    ).double()  # fmt: skip
+    source, embedded = torch.randint(5, (3, 4)), torch.randn(3, 7, 8, dtype=torch.double)
+
+    def run():
+        model.zero_grad()
+        torch.manual_seed(1)
+        features, state = model.unroll(embedded, model.encode(source))
+        features.sin().sum().backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        return features, state.hidden, [each for each in gradients if each is not None]
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run(), rtol=1e-10, atol=1e-10)
+    share = (quick[0] == 0).double().mean().item()
+    assert share == pytest.approx(0.5, abs=0.2)
+
+
+def test_scores_of_large_entries_take_no_exponentials_of_them():
+    query, keys = torch.tensor([[[1000.0], [-1000.0]]]), torch.tensor([[[-999.5], [1000.0]]])
+    scores = additive.additive(query, keys, torch.ones(1))
+    torch.testing.assert_close(scores, torch.tanh(query + keys.mT))
+    # The largest that do take them, of both signs.
+    query, keys = torch.tensor([[[40.0], [-40.0]]]), torch.tensor([[[-39.5], [40.0], [39.5]]])
+    scores = additive.additive(query, keys, torch.ones(1))
+    torch.testing.assert_close(scores, torch.tanh(query + keys.mT))
+
+
+@pytest.fixture
+def small_buffers(monkeypatch):
+    """Small memories go into buffers too."""
+    monkeypatch.setattr(append, "_SMALL", 0)
+    monkeypatch.setattr(append, "_SMALL_IN_SEARCH", 0)
+
+
+def grown(memory, count, start=0.0):
+    """The memory after each of ``count`` appends, one slot at a time."""
+    memories = [memory]
+    for number in range(count):
+        row = torch.full_like(memory[:, :1], start + number)
+        memories.append(functional.append(memories[-1], row))
+    return memories
+
+
+def storage(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_memory_that_grows_is_copied_a_few_times_alone():
+    memories = grown(torch.randn(2, 1, 3), 100)
+    assert len({storage(memory) for memory in memories[1:]}) <= 4
+    for number, memory in enumerate(memories):
+        assert memory.shape == (2, 1 + number, 3)
+        assert (memory[:, 1:] == torch.arange(number).view(-1, 1)).all()
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_two_continuations_of_one_memory_do_not_meet():
+    *_, trunk = grown(torch.randn(2, 1, 3), 20)
+    before = trunk.clone()
+    first, second = grown(trunk, 5, 100.0)[-1], grown(trunk, 5, 200.0)[-1]
+    assert storage(first) == storage(trunk) != storage(second)
+    for branch, start in ((first, 100.0), (second, 200.0)):
+        assert branch[:, :21].equal(before)
+        assert (branch[:, 21:] == start + torch.arange(5).view(-1, 1)).all()
+    assert trunk.equal(before)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda memory: memory[:1],
+        lambda memory: memory[:, :5],
+        lambda memory: memory[:, 5:],
+        lambda memory: memory[..., :2],
+        lambda memory: memory[[1, 0, 0]],
+        lambda memory: memory.transpose(0, 1),
+        lambda memory: memory.double(),
+        torch.clone,
+        torch.detach,
+    ],
+)
+def test_parts_of_a_memory_grow_apart_from_it(choose):
+    *_, memory = grown(torch.randn(2, 1, 3), 10)
+    before = memory.clone()
+    part = choose(memory)
+    row = torch.randn_like(part[:, :1])
+    expected = torch.cat([part, row], 1)
+    longer = functional.append(part, row)
+    assert longer.equal(expected)
+    assert memory.equal(before)
+    *_, other = grown(memory, 3, 100.0)
+    assert longer.equal(expected)
+    assert other[:, :11].equal(before)
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_memory_grows_in_inference_mode_and_out_of_it():
+    *_, memory = grown(torch.zeros(2, 1, 3), 4)
+    with torch.inference_mode():
+        *_, inside = grown(memory, 2, 4.0)
+    *_, outside = grown(inside, 2, 6.0)
+    assert (outside[:, 1:] == torch.arange(8).view(-1, 1)).all()
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_what_a_step_has_saved_is_right_after_later_steps():
+    start, row = torch.randn(2, 1, 3, requires_grad=True), torch.randn(2, 1, 3, requires_grad=True)
+
+    def run():
+        memory, total = start, 0.0
+        for _ in range(20):
+            memory = functional.append(memory, row * memory.square().mean(1, keepdim=True))
+            total = total + memory.pow(3).sum()
+        return torch.autograd.grad(total, [start, row])
+
+    quick = run()
+    with fast.naive():
+        torch.testing.assert_close(quick, run())
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(LSTMN, 3, hidden_size=4),
+        partial(Loop, 3, partial(LSTMN, hidden_size=4), Tape(width=3, score=Additive(3))),
+        partial(Loop, 3, partial(LSTM, hidden_size=4), Tape(width=3, read_heads=2)),
+    ],
+)
+def test_a_long_run_with_a_memory_that_grows_is_plain(make):
+    torch.manual_seed(0)
+    cell = make().double()
+    inputs = torch.randn(2, 40, 3, dtype=torch.double, requires_grad=True)
+    mask = torch.rand(2, 40) < 0.8
+
+    def run():
+        outputs, state = cell.unroll(inputs, cell.initial_state(2))
+        # Two continuations of one state, and the first of them once more, its steps masked.
+        more = [cell.unroll(inputs[:, :n], state)[0] for n in (5, 9, 5)]
+        masked, _ = cell.unroll(inputs, state, mask)
+        loss = sum(part.square().sum() for part in (outputs, *more, masked[mask]))
+        return outputs, *more, *torch.autograd.grad(loss, [inputs, *cell.parameters()])
+
+    quick = run()
+    with fast.naive():
+        plain = run()
+    torch.testing.assert_close(quick, plain, rtol=1e-9, atol=1e-9)
+    assert quick[1].equal(quick[3])
 
 
 def test_blocks_cover_every_pair_once():

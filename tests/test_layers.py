@@ -4,9 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from memnets import testing
 from memnets.cells import (
+    Dropout,
     Embedding,
     EncoderLayer,
     EncoderStack,
@@ -187,3 +191,40 @@ def test_a_decoder_starts_with_nothing_but_the_source():
     hidden = model.inputs(tokens, state.steps)
     hidden, _ = model.decoder.unroll(hidden, state.decoder)
     torch.testing.assert_close(model.decode(tokens, state)[0], model.output(hidden))
+
+
+@given(p=st.floats(0.001, 0.999), seed=testing.seeds(), count=st.integers(1, 9))
+def test_dropout_drops_its_share_and_keeps_the_mean(p, seed, count) -> None:
+    torch.manual_seed(seed)
+    inputs = torch.ones(count, 4001, requires_grad=True)
+    outputs = Dropout(p)(inputs)
+    kept = outputs != 0
+    # Numbers that stay are divided by the share that stays.
+    assert outputs[kept].tolist() == pytest.approx([1 / (1 - p)] * int(kept.sum()), rel=0.01)
+    spread = math.sqrt(p * (1 - p) / inputs.numel())
+    assert abs(kept.float().mean().item() - (1 - p)) < 6 * spread + 2**-16
+    # The gradient takes the same way.
+    outputs.sum().backward()
+    assert torch.equal(inputs.grad, outputs)
+
+
+def test_dropout_draws_each_number_by_itself() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.5)
+    first, second = (dropout(torch.ones(1 << 18)) != 0 for _ in range(2))
+    # Four numbers share a draw of 64 bits: none of them may tell of the others, nor of the next.
+    for distance in range(1, 9):
+        same = (first[distance:] == first[:-distance]).float().mean().item()
+        assert abs(same - 0.5) < 6 * 0.5 / math.sqrt(len(first))
+    assert abs((first == second).float().mean().item() - 0.5) < 6 * 0.5 / math.sqrt(len(first))
+    torch.manual_seed(0)
+    assert torch.equal(dropout(torch.ones(1 << 18)) != 0, first)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-9, 1 - 1e-9, 1.0])
+def test_dropout_at_the_ends_of_its_range(p) -> None:
+    inputs = torch.ones(1000)
+    assert torch.equal(Dropout(p)(inputs), inputs * round(1 - p))
+    assert torch.equal(Dropout(p).eval()(inputs), inputs)
+    assert Dropout(0.5)(inputs.bfloat16()).dtype == torch.bfloat16
+    assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)

@@ -23,6 +23,7 @@ from memnets.cells.composed import (
     residual_stack,
 )
 from memnets.cells.convolutions import DenseBlock, TCBlock
+from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import (
     Embedding,
     Inputs,
@@ -46,6 +47,7 @@ __all__ = [
     "Connection",
     "CrossAttention",
     "DenseBlock",
+    "Dropout",
     "Embedding",
     "EncoderLayer",
     "EncoderStack",

@@ -142,6 +142,10 @@ class MultiHead(nn.Module):
     def memory(self, inputs: Tensor, mask: Tensor | None = None) -> Memory:
         """Memory of inputs ``[B, N, width]`` for the heads; mask bool ``[B, N]`` or ``None``."""
         keys, values = self.project(inputs, 1, 2)
+        if not torch.is_grad_enabled():
+            # A search reads the memory at each step, which is faster if the heads are not spread
+            # among each other; a training step reads it once.
+            keys, values = keys.contiguous(), values.contiguous()
         return Memory(keys, values, None if mask is None else mask[:, None, None])
 
     def forward(self, inputs: Tensor, memory: Memory) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets import fast
+from memnets.cells.dropout import Dropout
 from memnets.core import (
     Cell,
     Controller,
@@ -149,6 +151,10 @@ class Chain(Controller[tuple[Any, ...]]):
         self, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """``[B, T, input_size] -> [B, T, hidden_size]``: all steps of a cell, then of the next."""
+        twin = fast.find(self, "unroll", inputs, state, mask)
+        if twin is not None:
+            result: tuple[Tensor, tuple[Any, ...]] = twin(self, inputs, state, mask)
+            return result
         states = []
         for cell, past in zip(self._all(), state, strict=True):
             inputs, past = cell.unroll(inputs, past, mask)
@@ -223,7 +229,7 @@ class Connection(nn.Module):
             raise ValueError(f"norm must be 'pre' or 'post'; got {norm!r}")
         self.pre = norm == "pre"
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def before(self, inputs: Tensor) -> Tensor:
         """Input of the part, ``[*B, width] -> [*B, width]``."""
@@ -298,7 +304,7 @@ def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential
     return nn.Sequential(
         nn.Linear(width, hidden_size),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(hidden_size, width),
     )
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from memnets.cells.dropout import Dropout
 from memnets.core import check_made, check_mask, check_numbers, check_positive
 
 __all__ = [
@@ -208,7 +209,7 @@ class Inputs(nn.Module):
         self.source = source
         self.positions = positions
         self.max_length = None if positions is None else positions.max_length
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, inputs: Tensor, taken: Tensor, mask: Tensor | None = None, source: bool = False

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import fast, functional
+from memnets import fast
 from memnets.addressing import Content
+from memnets.cells.attention import Slots
 from memnets.core import Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
 
@@ -229,13 +230,14 @@ class LSTMNState(NamedTuple):
         values: h_i and c_i, ``[B, t + 1, 2 hidden_size]``.
         summary: s_t, the mean of the h_i that the last step used in place of h,
             ``[B, hidden_size]``.
-        mask: bool ``[B, t + 1]``, False = the slot of a skipped step.
+        mask: bool ``[B, t + 1]``, False = the slot of a skipped step; ``None`` = no sequence has
+            skipped a step.
     """
 
     keys: Tensor
     values: Tensor
     summary: Tensor
-    mask: Tensor
+    mask: Tensor | None = None
 
 
 class LSTMN(Controller[LSTMNState]):
@@ -277,30 +279,27 @@ class LSTMN(Controller[LSTMNState]):
             keys=weight.new_zeros(batch_size, 1, len(weight)),
             values=weight.new_zeros(batch_size, 1, 2 * self.hidden_size),
             summary=weight.new_zeros(batch_size, self.hidden_size),
-            mask=weight.new_ones(batch_size, 1, dtype=torch.bool),
         )
 
     def forward(self, inputs: Tensor, state: LSTMNState) -> tuple[Tensor, LSTMNState]:
         """``[B, input_size] -> [B, hidden_size]``."""
-        keys, values, summary, mask = state
-        query = self.query(torch.cat([inputs, summary], -1)).unsqueeze(1)
-        vectors, _ = self.addressing.read(query, Memory(keys, values, mask.unsqueeze(1)), None)
+        slots = Slots(state.keys, state.values, state.mask)
+        query = self.query(torch.cat([inputs, state.summary], -1)).unsqueeze(1)
+        memory = Memory(slots.keys, slots.values, slots.seen(1))
+        vectors, _ = self.addressing.read(query, memory, None)
         summary, cell = vectors.squeeze(1).chunk(2, -1)
         weights = self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh
         hidden, cell = _lstm_cell(inputs, summary, cell, *weights)
-        return hidden, LSTMNState(
-            keys=functional.append(keys, self.key(hidden).unsqueeze(1)),
-            values=functional.append(values, torch.cat([hidden, cell], -1).unsqueeze(1)),
-            summary=summary,
-            mask=torch.cat([mask, mask.new_ones(len(inputs), 1)], 1),
-        )
+        value = torch.cat([hidden, cell], -1).unsqueeze(1)
+        slots = slots.appended(self.key(hidden).unsqueeze(1), value, None)
+        return hidden, LSTMNState(slots.keys, slots.values, summary, slots.mask)
 
     def choose(self, mask: Tensor, new: LSTMNState, old: LSTMNState) -> LSTMNState:
         """The new state, with the new slot closed to a sequence that skips the step."""
         # A tensor has one length for the whole batch, so the tape grows for all sequences.
         return new._replace(
             summary=torch.where(mask.unsqueeze(1), new.summary, old.summary),
-            mask=torch.cat([old.mask, mask.unsqueeze(1)], 1),
+            mask=Slots(new.keys, new.values, new.mask).chosen(mask).mask,
         )
 
 

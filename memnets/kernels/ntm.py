@@ -22,7 +22,6 @@ from memnets.kernels.parts import (
     cosine_epsilon,
     key_gradients,
     pointed_keys,
-    products_of_others,
     slot_scales,
     softmax_gradient,
 )
@@ -38,6 +37,29 @@ def _windows(slots: int, size: int, sign: int, device: torch.device) -> Tensor:
     # Cached: it depends on sizes alone, and would take five small operations in each step.
     move = sign * (torch.arange(size, device=device) - size // 2)
     return ((torch.arange(slots, device=device).unsqueeze(1) + move) % slots).flatten()
+
+
+def _kept(weights: Tensor, erase: Tensor) -> list[Tensor]:
+    """Shares that the first head leaves of each number, the first two, and so on.
+
+    ``prod_h (1 - w_h e_h)``, one head at a time: a tensor of all heads together would not fit into
+    the processor's cache.
+
+    Args:
+        weights: w, ``[B, H, N]``.
+        erase: e, ``[B, H, W]``.
+
+    Returns:
+        H tensors ``[B, N, W]``.
+    """
+    shares: list[Tensor] = []
+    for weight, vector in zip(weights.split(1, 1), erase.split(1, 1), strict=True):
+        if not shares:
+            shares.append(torch.bmm(weight.mT, vector).neg_().add_(1))
+        else:
+            last = shares[-1]
+            shares.append(torch.addcmul(last, last * weight.mT, vector, value=-1.0))
+    return shares
 
 
 class NTMKernel(NamedTuple):
@@ -91,10 +113,7 @@ class NTMKernel(NamedTuple):
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)
-        if writes == 1:
-            erased = torch.bmm(writing.mT, erase)
-        else:
-            erased = 1 - (1 - writing.unsqueeze(-1) * erase.unsqueeze(-2)).prod(1)
+        erased = torch.bmm(writing.mT, erase) if writes == 1 else 1 - _kept(writing, erase)[-1]
         # The first operation makes a new tensor: backward still needs the old memory.
         next_memory = torch.addcmul(memory, memory, erased, value=-1.0)
         next_memory.baddbmm_(writing.mT, add)
@@ -131,11 +150,18 @@ class NTMKernel(NamedTuple):
             erase_gradient = torch.bmm(writing, product)
             writing_gradient.baddbmm_(erase, product.mT, alpha=-1.0)
         else:
-            # By products of the other heads: division by a head's own factor fails where it is 0.
-            others = products_of_others(1 - writing.unsqueeze(-1) * erase.unsqueeze(-2))
-            others.mul_(product.unsqueeze(1))
-            erase_gradient = torch.matmul(writing.unsqueeze(-2), others).squeeze(-2)
-            writing_gradient -= torch.matmul(others, erase.unsqueeze(-1)).squeeze(-1)
+            # By products of the other heads, those before a head and those after it: division by a
+            # head's own factor fails where it is 0.
+            before, after = _kept(writing[:, :-1], erase[:, :-1]), product
+            erase_gradients = []
+            for head in reversed(range(writes)):
+                weight, vector = writing[:, head : head + 1], erase[:, head : head + 1]
+                others = before[head - 1] * after if head else after
+                erase_gradients.append(torch.bmm(weight, others))
+                writing_gradient[:, head : head + 1].baddbmm_(vector, others.mT, alpha=-1.0)
+                if head:
+                    after = torch.addcmul(after, after * weight.mT, vector, value=-1.0)
+            erase_gradient = torch.cat(erase_gradients[::-1], 1)
         # A new tensor: the argument may not change. From here on the gradient is summed in place.
         memory_gradient = torch.addcmul(memory_gradient, memory_gradient, erased, value=-1.0)
 

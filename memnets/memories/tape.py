@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memnets import functional
 from memnets.addressing import Content
+from memnets.cells.attention import Slots
 from memnets.core import Addressing, Memory, MemoryAccess, Score, check_positive
 from memnets.events import report
 from memnets.scores import ScaledDot
@@ -22,12 +22,13 @@ class TapeState(NamedTuple):
     Attributes:
         keys: ``[B, t, W]``.
         values: ``[B, t, W]``.
-        mask: bool ``[B, t]``, False = the slot of a skipped step.
+        mask: bool ``[B, t]``, False = the slot of a skipped step; ``None`` = no sequence has
+            skipped a step.
     """
 
     keys: Tensor
     values: Tensor
-    mask: Tensor
+    mask: Tensor | None = None
 
 
 class Tape(MemoryAccess[TapeState]):
@@ -63,20 +64,18 @@ class Tape(MemoryAccess[TapeState]):
     def initial_state(self, batch_size: int) -> TapeState:
         """No slots."""
         empty = self.no_slots.expand(batch_size, -1, -1)
-        return TapeState(empty, empty, empty.new_empty(batch_size, 0, dtype=torch.bool))
+        return TapeState(empty, empty)
 
     def forward(self, interface: Tensor, state: TapeState) -> tuple[Tensor, TapeState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         rows = interface.unflatten(-1, (2 + self.read_heads, self.width))
-        keys = functional.append(state.keys, rows[:, :1])
-        values = functional.append(state.values, rows[:, 1:2])
-        mask = torch.cat([state.mask, state.mask.new_ones(len(interface), 1)], 1)
-        memory = Memory(keys, values, mask.unsqueeze(1))
+        slots = Slots(*state).appended(rows[:, :1], rows[:, 1:2], None)
+        memory = Memory(slots.keys, slots.values, slots.seen(1))
         vectors, _ = self.addressing.read(rows[:, 2:], memory, None)
-        report(self, add=rows[:, 1:2], memory=values)
-        return vectors.flatten(1), TapeState(keys, values, mask)
+        report(self, add=rows[:, 1:2], memory=slots.values)
+        return vectors.flatten(1), TapeState(*slots)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:
         """The new state, with the new slot closed to a sequence that skips the step."""
         # A tensor has one length for the whole batch, so the tape grows for all sequences.
-        return new._replace(mask=torch.cat([old.mask, mask.unsqueeze(1)], 1))
+        return TapeState(*Slots(*new).chosen(mask))

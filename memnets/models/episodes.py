@@ -183,16 +183,13 @@ class MetaLearner(_Episodic[State]):
 
     def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits ``[B, T, O]`` for queries ``[B, T, I]``, and the unchanged state."""
-        return self._answer(torch.cat(self.see(inputs), -1), state), state
+        return self.learner.decode_each(torch.cat(self.see(inputs), -1), state), state
 
-    def _answer(self, seen: Tensor, state: State) -> Tensor:
-        # Each query becomes a row of a larger batch, with a copy of the state: no query can see
-        # another, and all take their step at once.
-        batch, queries = seen.shape[:2]
-        rows = torch.arange(batch, device=seen.device).repeat_interleave(queries)
-        state = self.learner.reorder(state, rows)
-        logits, _ = self.learner.decode(seen.flatten(0, 1).unsqueeze(1), state)
-        return logits.view(batch, queries, -1)
+    def logits(self, batch: Batch) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.logits`."""
+        check_source(batch.source, batch.source_mask)
+        examples, queries = (torch.cat(self.see(part), -1) for part in (batch.source, batch.inputs))
+        return self.learner.continuations(examples, queries, batch.source_mask)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all queries but padding, plus the weighted prototypical loss, a scalar."""
@@ -206,8 +203,9 @@ class MetaLearner(_Episodic[State]):
             beside = self.prototypical * masked_mean(losses, batch.target_mask)
         if self._detached():
             examples, queries = examples.detach(), queries.detach()
-        state = self.learner.encode(torch.cat([examples, labels], -1), batch.source_mask)
-        logits = self._answer(torch.cat([queries, none], -1), state)
+        logits = self.learner.continuations(
+            torch.cat([examples, labels], -1), torch.cat([queries, none], -1), batch.source_mask
+        )
         losses = self.objective.losses(logits, batch.targets)
         return masked_mean(losses, batch.target_mask) + beside
 

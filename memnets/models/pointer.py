@@ -36,11 +36,13 @@ class PointerState(NamedTuple):
     """State of a :class:`PointerNetwork`.
 
     Attributes:
-        memory: a slot for each of the S steps of the source, then one for the end mark.
+        memory: a slot for each of the S steps of the source, then one for the end mark; its mask
+            closes the padding. Without glimpses, which alone read values, the values are the keys.
         inputs: input of the decoder after it pointed at each slot, ``[B, S + 1, width]``; in place
             of the end mark, its first input.
         slots: bool ``[B, S]``, False = padding.
-        visited: bool ``[B, S]``, True = the answer has pointed at this step.
+        visited: bool ``[B, S]``, True = the answer has pointed at this step; all False in a model
+            that may point at a step again.
         controller: state of the decoder.
     """
 
@@ -164,8 +166,15 @@ class PointerNetwork(Model[PointerState]):
         values = torch.cat([embedded, vectors], -1)
         inputs = torch.cat([self.fed(values), self.begin.expand(len(source), 1, -1)], 1)
         end = torch.zeros_like(values[0, 0]) if self.end is None else self.end
-        values = torch.cat([values, end.expand(len(source), 1, -1)], 1)
-        memory = Memory(self.key(values), values)
+        keys = torch.cat([self.key(values), self.key(end).expand(len(source), 1, -1)], 1)
+        opened = None
+        if mask is not None:
+            # The end mark is never padding.
+            opened = torch.cat([mask, torch.ones_like(mask[:, :1])], 1).unsqueeze(1)
+        # Only glimpses read values: without them, none are put together.
+        if self.glimpses:
+            values = torch.cat([values, end.expand(len(source), 1, -1)], 1)
+        memory = Memory(keys, values if self.glimpses else keys, opened)
         return PointerState(memory, inputs, slots, torch.zeros_like(slots), controller)
 
     def decode(self, inputs: Tensor, state: PointerState) -> tuple[Tensor, PointerState]:
@@ -188,26 +197,28 @@ class PointerNetwork(Model[PointerState]):
         place = torch.where(inputs > END, inputs - (END + 1), steps)
         index = place.unsqueeze(-1).expand(-1, -1, state.inputs.shape[-1])
         hidden, controller = self.decoder.unroll(state.inputs.gather(1, index), state.controller)
-        # All steps at once: the sum over time tells for each step of the answer which steps of the
-        # source came before it.
-        pointed = torch.zeros(*place.shape, steps + 1, dtype=torch.bool, device=place.device)
-        pointed.scatter_(2, place.unsqueeze(-1), True)
-        visited = pointed[..., :steps].cumsum(1).bool() | state.visited.unsqueeze(1)
-        memory = state.memory._replace(mask=self._open(state.slots, visited))
+        memory, visited = state.memory, state.visited
+        if not self.revisit:
+            # All steps at once: the sum over time tells for each step of the answer which steps of
+            # the source came before it.
+            pointed = torch.zeros(*place.shape, steps + 1, dtype=torch.bool, device=place.device)
+            pointed.scatter_(2, place.unsqueeze(-1), True)
+            all_visited = pointed[..., :steps].cumsum(1).bool() | visited.unsqueeze(1)
+            memory = memory._replace(mask=self._open(state.slots, all_visited))
+            visited = all_visited[:, -1]
         for glimpse in self.glimpses:
             hidden = hidden + glimpse(hidden, memory)
         scores = self.attention.scores(self.query(hidden), memory)
         # Logits are in the order of the tokens: the marks, END, then the steps of the source.
         marks = scores.new_full((*scores.shape[:2], END), -torch.inf)
         logits = torch.cat([marks, scores[..., steps:], scores[..., :steps]], -1)
-        return logits, state._replace(visited=visited[:, -1], controller=controller)
+        return logits, state._replace(visited=visited, controller=controller)
 
     def _open(self, slots: Tensor, visited: Tensor) -> Tensor:
-        """Slots that each step of an answer may point at, bool ``[B, T, S + 1]``."""
+        """Slots that each step of an answer may point at once, bool ``[B, T, S + 1]``."""
         left = slots.unsqueeze(1) & ~visited
-        steps = slots.unsqueeze(1).expand_as(left) if self.revisit else left
         end = ~left.any(-1, keepdim=True) if self.complete else torch.ones_like(left[..., :1])
-        return torch.cat([steps, end], -1)
+        return torch.cat([left, end], -1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding, a scalar.

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets import fast
 from memnets.addressing import Content, Hard, HardState
 from memnets.batches import Batch
-from memnets.cells import Bridge, Output, tied_embeddings
+from memnets.cells import Bridge, Dropout, Output, tied_embeddings
 from memnets.core import (
     Addressing,
     Cell,
@@ -109,7 +110,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.source_embedding, self.target_embedding = tied_embeddings(
             input_size, output_size, width, tied
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         check_made("attention", attention, "Content(Additive(64))")
         self.encoder = make("encoder", encoder, Encoder, width)
         value_size = 0 if attention is None else self.encoder.output_size
@@ -156,14 +157,28 @@ class Seq2Seq(Model[Seq2SeqState]):
 
     def decode(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
-        embedded = self.dropout(self.target_embedding(inputs))
-        if self.input_feeding:
-            features, state = self._with_feeding(embedded, state)
-        else:
-            seen, state = self._without_feeding(embedded, state)
-            features = self._features(seen)
+        features, state = self.unroll(self.dropout(self.target_embedding(inputs)), state)
         logits: Tensor = self.output(features)
         return logits, state
+
+    def unroll(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+        """Take the steps of an answer, by a fast twin where one fits.
+
+        Args:
+            embedded: y, ``[B, T, width]``, T >= 1.
+            state: the result of :meth:`encode` or of the last call.
+
+        Returns:
+            Features f, ``[B, T, width]``, and the next state.
+        """
+        twin = fast.find(self, "unroll", embedded, state)
+        if twin is not None:
+            result: tuple[Tensor, Seq2SeqState] = twin(self, embedded, state)
+            return result
+        if self.input_feeding:
+            return self._with_feeding(embedded, state)
+        seen, state = self._without_feeding(embedded, state)
+        return self._features(seen), state
 
     def _with_feeding(self, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Features ``[B, T, width]`` with input feeding: each is an input of the next step."""

@@ -17,7 +17,8 @@ Otherwise the error describes each law that does not hold. Laws of all kinds of 
   that draw at random);
 - results have the precision of the part;
 - gradients are those of finite differences;
-- a ``state_dict`` restores the results.
+- a ``state_dict`` restores the results;
+- of cells and models, ``torch.compile`` makes one graph with the same values and gradients.
 
 Cells, memories and models never make the host wait for a device: a GPU is fast only if Python runs
 ahead of it. :func:`no_synchronisation` finds such places in any code.
@@ -31,12 +32,16 @@ With ``max_examples=10`` a check takes a few seconds on one core; with Hypothesi
 takes 5 to 10 times as long. Slow laws are tested on a few examples at most. ``max_examples=3`` is
 enough while you write a part.
 
+:func:`check_growth` tests one thing more, for a cell or a model with a memory that grows: what it
+keeps for the backward pass must not grow faster than the number of steps.
+
 Needs Hypothesis: ``python -m pip install 'memnets[testing]'``.
 """
 
 from memnets.testing import _needs as _needs
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
 from memnets.testing.encoders import check_decoding, check_encoder
+from memnets.testing.growth import check_growth, kept_for_backward
 from memnets.testing.objectives import check_kernel, check_objective
 from memnets.testing.steps import (
     check_access,
@@ -73,6 +78,7 @@ __all__ = [
     "check_controller",
     "check_decoding",
     "check_encoder",
+    "check_growth",
     "check_kernel",
     "check_model",
     "check_normalizer",
@@ -80,6 +86,7 @@ __all__ = [
     "check_pointer",
     "check_score",
     "check_task",
+    "kept_for_backward",
     "linked_queries",
     "magnitude",
     "masks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,10 @@ def in_one_graph(function: Callable[..., Any], *arguments: Any, backend: str = "
     torch._dynamo.reset()
     graph = torch.compile(function, fullgraph=True, backend=backend)
     try:
-        return graph(*arguments)
+        # The compiler's own warnings, such as of old ways to use PyTorch, say nothing of the part.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return graph(*arguments)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise AssertionError(f"the graph breaks: {_reason(str(error))}") from None
 

@@ -339,7 +339,9 @@ class _CellSubject(_Started, _Chunked):
         # A first state, a step, then one that a sequence skips.
         source, steps, mask = arguments
         output, state = part.step(steps[:, 0], self.start(part, source))
-        return output, self.advance(part, steps[:, 1:], state, mask)
+        outputs, state = self.advance(part, steps[:, 1:], state, mask)
+        # Where a step is skipped, the output may be anything.
+        return output, outputs.where(mask.unsqueeze(-1), 0.0), state
 
     def train(
         self,
@@ -491,6 +493,7 @@ def check_cell(
     plain one agree; batch neighbours never change a result; the batch comes first in the state,
     and a first one has the precision and the device of the cell; the gradient reaches every
     parameter; nothing is kept on self or modified in place; the host never waits for a device.
+    ``torch.compile`` makes one graph of it, with the same values and gradients.
 
     Args:
         cell: a class, or a function that makes the cell, from the width of its input.
@@ -837,8 +840,8 @@ class _ModelSubject(_Chunked):
 
     def in_graph_arguments(self, draw: Draw, part: Model) -> tuple[Any, ...]:
         source = self.reading(draw, 2, 2)
-        sequences = _Sequences(source, self.following(draw, source, 2))
-        mask = torch.tensor([[True, True], [True, False]])
+        sequences = _Sequences(source, self.following(draw, source, 1))
+        mask = torch.tensor([[True], [False]])
         batch = Batch(*sequences, self._targets(part, sequences), None, mask)
         with torch.no_grad():
             return batch, part.encode(batch.source)
@@ -846,7 +849,7 @@ class _ModelSubject(_Chunked):
     def in_graph(self, part: Model, *arguments: Any) -> Any:
         # The loss of a batch, and a step of an answer.
         batch, state = arguments
-        return part.loss(batch), part.decode(batch.inputs[:, :1], state)
+        return part.loss(batch), part.decode(batch.inputs, state)
 
     def train(
         self,
@@ -1002,7 +1005,8 @@ def check_model(
     The future is never seen. Padding of the source and batch neighbours never change a result. The
     same seed gives the same results. The batch comes first in the state. The gradient reaches every
     parameter. Nothing is kept on self or modified in place. The host never waits for a device in a
-    training step. The model can overfit one batch.
+    training step. ``torch.compile`` makes one graph of the loss, and of a step of an answer. The
+    model can overfit one batch.
 
     Args:
         model: class of the model, or a function that makes it.

@@ -31,6 +31,7 @@ from memnets.training.graphs import (
     settings_of_modules,
 )
 from memnets.training.objectives import Bits, Examined, Objective
+from memnets.training.optimizers import fused
 from memnets.training.runs import FORMAT, Origin
 from memnets.training.truncation import truncated_loss
 
@@ -464,7 +465,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a learning rate that follows the schedule at every step."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = fused(self.optimizer(self.parameters()))
         if self.cuda_graphs:
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]

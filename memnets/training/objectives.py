@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from memnets import functional
 from memnets.batches import END, PAD, Batch
 from memnets.core import EncoderDecoder
 from memnets.decoding import check_search, generate, play
@@ -399,9 +400,7 @@ def _cross_entropy(
             f"targets must be whole numbers [B, T] = {list(logits.shape[:2])}; "
             f"got {targets.dtype} {list(targets.shape)}"
         )
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=label_smoothing
-    )
+    losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing)
     return losses.view_as(targets)
 
 

@@ -268,6 +268,15 @@ MEMNETS_INLINE Vector<scalar> logarithm(Vector<scalar> x) {
   return x < std::numeric_limits<scalar>::infinity() ? result : x;
 }
 
+// 1 / sqrt x.
+template <typename scalar>
+MEMNETS_INLINE Vector<scalar> inverse_root(Vector<scalar> x) {
+  scalar numbers[lanes<scalar>];
+  store(numbers, x);
+  for (int64_t i = 0; i < lanes<scalar>; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
+  return load(numbers);
+}
+
 // 1 / (1 + e^-x).
 template <typename scalar>
 MEMNETS_INLINE Vector<scalar> sigmoid(Vector<scalar> x) {

@@ -31,7 +31,16 @@ MEMNETS_INLINE void by_heads(int64_t heads, Function&& run) {
   }
 }
 
-// The links L ``[N, N]`` of a DNC, which take N^2 numbers and nearly all of its time.
+// Call a function with a number from 1 to `most` as a constant.
+template <int most, typename Function>
+MEMNETS_INLINE void with_count(int64_t count, Function&& run) {
+  if constexpr (most > 1) {
+    if (count < most) return with_count<most - 1>(count, run);
+  }
+  run(std::integral_constant<int, most>());
+}
+
+// The links L [N, N] of a DNC, which take N^2 numbers and nearly all of its time.
 template <typename scalar>
 struct Links {
   using Vec = Vector<scalar>;
@@ -39,7 +48,7 @@ struct Links {
 
   // Links are kept at every `stride`-th step. Backward computes those between once more, in
   // registers, which takes less time than to fetch them from memory.
-  static constexpr int64_t stride = 4;
+  static constexpr int stride = 8;
 
   const int64_t slots, span, rows;  // N; columns and rows with padding
 
@@ -347,7 +356,7 @@ struct DNC final : Memory<scalar> {
     }
   };
 
-  // The bulk of a state: the links and the memory ``[W, N]``.
+  // The bulk of a state: the links and the memory [W, N].
   template <typename number>
   struct Bulk {
     number *links, *memory;
@@ -395,7 +404,7 @@ struct DNC final : Memory<scalar> {
     return {usage, precedence, written, weights, bulk.links, bulk.memory};
   }
 
-  // -- from and to tensors: M, u, p, L, w of the write, w of the reads -----------------------------
+  // -- from and to tensors: M, u, p, L, w of the write, w of the reads ----------------------------
 
   void rows_in(int64_t rows, const scalar* from, scalar* to) const {
     for (int64_t row = 0; row < rows; row++, from += slots, to += span) {
@@ -445,7 +454,7 @@ struct DNC final : Memory<scalar> {
         const Vec value = memnets::load(whole.memory + w * span + j);
         squares += value * value;
       }
-      store(found.inverse + j, inverse_root(squares));
+      store(found.inverse + j, inverse_root<scalar>(squares));
     }
     clear_padding(found.inverse);
   }
@@ -517,13 +526,6 @@ struct DNC final : Memory<scalar> {
 
   static MEMNETS_INLINE Vec get(const scalar* from) { return memnets::load(from); }
 
-  static MEMNETS_INLINE Vec inverse_root(Vec squares) {
-    scalar numbers[lanes<scalar>];
-    store(numbers, squares);
-    for (int64_t i = 0; i < lanes<scalar>; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
-    return get(numbers);
-  }
-
   // A padding slot would have a length of epsilon.
   void clear_padding(scalar* row) const { std::fill(row + slots, row + span, scalar(0)); }
 
@@ -532,7 +534,8 @@ struct DNC final : Memory<scalar> {
   void point(const scalar* interface, scalar* pointed) const {
     for (int64_t h = 0; h <= reads; h++) {
       const scalar* key = interface + h * width;
-      const scalar scale = (1 + interface[strengths + h]) / std::sqrt(dot(width, key, key) + epsilon);
+      const scalar length = std::sqrt(dot(width, key, key) + epsilon);
+      const scalar scale = (1 + interface[strengths + h]) / length;
       for (int64_t w = 0; w < width; w++) pointed[h * width + w] = key[w] * scale;
     }
   }
@@ -714,7 +717,7 @@ struct DNC final : Memory<scalar> {
         store(to.memory + w * span + j, value);
         squares += value * value;
       }
-      store(next.inverse + j, inverse_root(squares));
+      store(next.inverse + j, inverse_root<scalar>(squares));
     }
     clear_padding(next.inverse);
 
@@ -792,14 +795,9 @@ struct DNC final : Memory<scalar> {
     Cutter<scalar> cut_keys{cut.at, padded<scalar>((reads + 1) * width)};
     scalar *pointed = cut_keys(1), *pointed_gradient = cut_keys(1), *spare = cut_keys(0);
     point(kept.interface, pointed);
-    static_assert(Links<scalar>::stride == 4, "as many cases as steps between what is kept");
-    const scalar* kept_memory = bulk_of(bulk).memory;
-    switch (count) {
-      case 1: replay<1>(steps, kept_memory, memory, next_memory); break;
-      case 2: replay<2>(steps, kept_memory, memory, next_memory); break;
-      case 3: replay<3>(steps, kept_memory, memory, next_memory); break;
-      default: replay<4>(steps, kept_memory, memory, next_memory);
-    }
+    with_count<Links<scalar>::stride>(count, [&](auto number) {
+      replay<number.value>(steps, bulk_of(bulk).memory, memory, next_memory);
+    });
 
     // Read. The gradients of b, c and f, and of the modes.
     products(reads, vectors_gradient, next_memory, gradient.weights);

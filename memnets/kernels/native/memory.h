@@ -20,8 +20,8 @@ struct Taken {
 //   - a *state*, `state_size` numbers. Each step has a buffer of its own: the step reads `before`
 //     and writes `after`, and both are there again in the backward pass. Without gradients there
 //     are two buffers in turn.
-//   - a *bulk*, `bulk_size` numbers: the part of a state that is too large to keep for each step. It
-//     is kept at every `stride`-th step alone. A step may write it where it reads it;
+//   - a *bulk*, `bulk_size` numbers: the part of a state that is too large to keep for each step.
+//     It is kept at every `stride`-th step alone. A step may write it where it reads it;
 //   - *kept* numbers, `kept_size` of them: all else that the backward pass of the step needs;
 //   - a *gradient* of the state, `gradient_size` numbers, changed in place by the backward pass;
 //   - a *scratch* of `scratch_size` numbers, which holds nothing between two calls.

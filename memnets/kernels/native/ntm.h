@@ -65,7 +65,7 @@ struct NTM final : Memory<scalar> {
         const vector number = load_vector(state + w * stride + i);
         square += number * number;
       }
-      store(state + lengths + i, inverse_root(square));
+      store(state + lengths + i, inverse_root<scalar>(square));
     }
   }
 
@@ -256,13 +256,6 @@ struct NTM final : Memory<scalar> {
  private:
   static MEMNETS_INLINE vector load_vector(const scalar* from) { return memnets::load(from); }
 
-  static MEMNETS_INLINE vector inverse_root(vector square) {
-    scalar numbers[L];
-    store(numbers, square);
-    for (int64_t i = 0; i < L; i++) numbers[i] = 1 / std::sqrt(numbers[i]);
-    return memnets::load(numbers);
-  }
-
   // [N, W] -> [W, stride], and back.
   void turn_in(const scalar* from, scalar* to) const {
     for (int64_t w = 0; w < width; w++) {
@@ -385,7 +378,7 @@ struct NTM final : Memory<scalar> {
           square[v] += number[v] * number[v];
         }
       }
-      for (int v = 0; v < V; v++) store(next + lengths + i + v * L, inverse_root(square[v]));
+      for (int v = 0; v < V; v++) store(next + lengths + i + v * L, inverse_root<scalar>(square[v]));
     });
     for (int64_t k = 0; k < R * width; k++) vectors[k] = sum<scalar>(memnets::load(sums + k * L));
   }

@@ -9,8 +9,8 @@ weights. Four programs take turns in one process:
 - kernel: the twin of PyTorch operations that runs without a compiler;
 - eager: the definition, within memnets.naive().
 
-Printed are the processor time of the floor and, for each program, the median, least and greatest
-ratio to the floor of the same round.
+Printed are the time of the floor and, for each program, the median, least and greatest ratio to the
+floor of the same round.
 
     python benchmarks/floor.py
     python benchmarks/floor.py --rounds 30 --only "NTM 16/20/128" --threads 2
@@ -24,7 +24,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from memnets import fast
 from memnets.cells import LSTM, Loop
@@ -69,18 +68,7 @@ def memory_of(case: Case) -> MemoryAccess:
     return kind(slots=case.slots, width=WIDTH, read_heads=case.reads)
 
 
-def training(loop: Loop, inputs: Tensor, gradient: Tensor) -> Step:
-    """Forward and backward over a sequence, from the initial state."""
-    weights = list(loop.parameters())
-
-    def step() -> object:
-        outputs, _ = loop.unroll(inputs, loop.initial_state(len(inputs)))
-        return torch.autograd.grad(outputs, weights, gradient)
-
-    return step
-
-
-def twin(loop: Loop, name: str) -> Callable[..., object]:
+def twin(name: str) -> Callable[..., object]:
     return next(one.run for one in fast.twins() if one.part is Loop and one.name == name)
 
 
@@ -102,8 +90,8 @@ def programs(case: Case) -> dict[str, Step]:
 
     return {
         "floor": FLOORS[case.memory](case, loop.access.input_size),
-        "C++": partial(run, twin(loop, "C++")),
-        "kernel": partial(run, twin(loop, "kernels.loop")),
+        "C++": partial(run, twin("C++")),
+        "kernel": partial(run, twin("kernels.loop")),
         "eager": eager,
     }
 
@@ -213,9 +201,11 @@ FLOORS: dict[str, Callable[[Case, int], Step]] = {"NTM": floor_of_ntm, "DNC": fl
 
 
 def seconds(step: Step) -> float:
-    start = time.process_time()
+    """Processor time with one thread, since the load of the machine changes it least; else real."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     step()
-    return time.process_time() - start
+    return clock() - start
 
 
 def spread(numbers: list[float]) -> str:

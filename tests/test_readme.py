@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from memnets import testing
 from memnets.app import scoreboard, translate
 from memnets.app.cli import DESCRIPTION, main
-from memnets.app.commands import with_config_paths
+from memnets.app.commands import OPTIONS, check_usage, with_config_paths
 from memnets.app.run import CLI
 from tasks import Copying
 
@@ -173,6 +173,9 @@ def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
 
     def parse(command: str) -> None:
         _, name, *arguments = shlex.split(command)
+        if OPTIONS[name] == ("help",):  # it has no parser
+            check_usage([name, *arguments])
+            return
         checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []

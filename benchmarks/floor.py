@@ -23,13 +23,13 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from pairs import Step, ratios, spread, turns
 
 from memnets import fast
 from memnets.cells import LSTM, Loop
 from memnets.core import MemoryAccess
 from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
-from pairs import Step, ratios, spread, turns
 
 INPUT, HIDDEN, WIDTH = 9, 100, 20
 

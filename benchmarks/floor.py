@@ -17,13 +17,13 @@ floor of the same round.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from pairs import Step, ratios, spread, turns
 
 from memnets import fast
 from memnets.cells import LSTM, Loop
@@ -32,8 +32,6 @@ from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
 
 INPUT, HIDDEN, WIDTH = 9, 100, 20
-
-Step = Callable[[], object]
 
 
 class Case(NamedTuple):
@@ -200,33 +198,15 @@ def floor_of_dnc(case: Case, interface: int) -> Step:
 FLOORS: dict[str, Callable[[Case, int], Step]] = {"NTM": floor_of_ntm, "DNC": floor_of_dnc}
 
 
-def seconds(step: Step) -> float:
-    """Processor time with one thread, since the load of the machine changes it least; else real."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
-    step()
-    return clock() - start
-
-
-def spread(numbers: list[float]) -> str:
-    return f"{statistics.median(numbers):.2f} ({min(numbers):.2f}-{max(numbers):.2f})"
-
-
 def measure(case: Case, rounds: int, skipped: list[str]) -> None:
     tried = {name: run for name, run in programs(case).items() if name not in skipped}
-    for run in tried.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in tried}
-    for _ in range(rounds):
-        for name, run in tried.items():
-            times[name].append(seconds(run))
-    floor = times.pop("floor")
-    ratios = {
-        name: [one / low for one, low in zip(taken, floor, strict=True)]
-        for name, taken in times.items()
-    }
-    columns = " | ".join(spread(ratios[name]) for name in times)
-    print(f"| {case.title} | {statistics.median(floor) * 1e3:.2f} ms | {columns} |", flush=True)
+    # Processor time with one thread, since the load of the machine changes it least; else real.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    times = turns(tried, rounds, clock)
+    columns = " | ".join(str(ratios(times, name, "floor")) for name in tried if name != "floor")
+    print(
+        f"| {case.title} | {spread(times['floor']).median * 1e3:.2f} ms | {columns} |", flush=True
+    )
 
 
 def main() -> None:
@@ -242,7 +222,9 @@ def main() -> None:
     if reason := build.why_not():
         parser.error(f"the C++ operators cannot run here: {reason}")
     names = [name for name in ("C++", "kernel", "eager") if name not in given.skip]
-    print(f"{given.threads} thread(s), {given.rounds} rounds: median (least-greatest) by the floor")
+    print(
+        f"{given.threads} thread(s), {given.rounds} rounds: median (least to greatest) by the floor"
+    )
     print(f"| batch/length/slots | floor | {' | '.join(names)} |")
     print("|---|---|" + "---|" * len(names))
     for case in CASES:

@@ -9,25 +9,32 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
-from memnets import encoders, functional
+from memnets import encoders, functional, memories, models
 from memnets.addressing import Content, Hard, Local
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward
+from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
+from memnets.features import VectorFeatures
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
     CausalTransformer,
     MemoryMachine,
+    MetaLearner,
+    Model,
+    PointerNetwork,
+    Prototypical,
     Seq2Seq,
+    SequenceModel,
+    StackModel,
     TrainingDiverged,
     Transformer,
 )
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
-from memnets.training.objectives import Tokens
-from tasks import CopyingTokens
+from memnets.training.objectives import Labels, Numbers, Tokens
+from tasks import CopyingTokens, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -59,14 +66,38 @@ ATTENTIONS = {
 }
 
 
-class Copying(CopyingTokens):
-    """Very few batches."""
+class Episodes(Task):
+    """Vectors of two classes, some with their label."""
 
-    def __init__(self):
-        super().__init__(
-            symbols=8, max_length=4, batch_size=4, epoch_batches=9, validation_batches=1,
-            test_sets=[],
-        )  # fmt: skip
+    input_size, output_size = 6, 2
+
+    def test_names(self):
+        return []
+
+    def batch(self, split, index):
+        vectors = torch.randn(4, 7, 4)
+        labels = torch.arange(7).expand(4, -1) % 2
+        marked = torch.cat([vectors, nn.functional.one_hot(labels, 2)], -1)
+        hidden = torch.cat([vectors, torch.zeros(4, 7, 2)], -1)
+        return Batch(marked[:, :4], hidden[:, 4:], labels[:, 4:].contiguous())
+
+
+FEW = {"batch_size": 4, "epoch_batches": 9, "validation_batches": 1}
+COPYING = partial(CopyingTokens, symbols=8, max_length=4, test_sets=[], **FEW)
+#: Model -> the task that it is trained on, if it cannot copy.
+TASKS = {
+    "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
+    "meta-learner": partial(Sinusoids, queries=3, **FEW),
+    "prototypical": partial(Episodes, **FEW),
+}
+
+
+def pointer():
+    encoder = partial(encoders.Recurrent, controller=partial(LSTM, hidden_size=6))
+    decoder = partial(LSTM, hidden_size=12)
+    return PointerNetwork(
+        1, encoder, decoder, Content(Additive(8)), width=8, glimpses=1, objective=Tokens()
+    )  # fmt: skip
 
 
 def seq2seq(attention, attend="before"):
@@ -94,16 +125,42 @@ MODELS = {
     "SNAIL": lambda: SNAIL(
         12, 12, 8, 20, attentions=[(4, 4), (4, 4)], filters=4, objective=Tokens()
     ),
+    "stack": lambda: StackModel(
+        12, 12, partial(LSTM, hidden_size=6), width=8, layers=2, hidden_size=8, objective=Tokens()
+    ),
+    "sequence": lambda: SequenceModel(
+        Inputs(*[Embedding(12, 8)] * 2), GRU(8, hidden_size=6), Output(6, 12), objective=Tokens()
+    ),
+    "pointer network": pointer,
+    "meta-learner": lambda: MetaLearner(
+        2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
+    ),
+    "prototypical": lambda: Prototypical(
+        6, 2, features=partial(VectorFeatures, output_size=4), objective=Labels()
+    ),
 }
 
 
-def fit(model, steps=3, **settings):
+def exported(module, kind):
+    """All classes of a kind that a module exports."""
+    named = {getattr(module, name) for name in module.__all__}
+    return {each for each in named if isinstance(each, type) and issubclass(each, kind)}
+
+
+def test_no_model_and_no_memory_is_left_out():
+    tried = {type(make()) for make in MODELS.values()}
+    assert exported(models, Model) - tried == {Model}
+    tried = {type(make()) for make in MEMORIES.values()}
+    assert exported(memories, MemoryAccess) - tried == {memories.Slotted}
+
+
+def fit(model, steps=3, task=COPYING, **settings):
     trainer = lightning.Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
         use_distributed_sampler=False, gradient_clip_val=1.0, **settings,
     )  # fmt: skip
-    trainer.fit(model, datamodule=Copying())
+    trainer.fit(model, datamodule=task())
     return trainer
 
 
@@ -122,7 +179,7 @@ def test_every_model_trains_in_every_precision(name, precision):
     model = MODELS[name]()
     before = weights(model)
     settings = scaled(64.0) if precision == "16-mixed" else {"precision": precision}
-    trainer = fit(model, **settings)
+    trainer = fit(model, task=TASKS.get(name, COPYING), **settings)
     assert trainer.global_step == 3
     after = weights(model.float())
     assert all(part.isfinite().all() for part in after)

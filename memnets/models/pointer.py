@@ -17,7 +17,6 @@ from memnets.core import (
     Cell,
     Encoder,
     Memory,
-    at_hand,
     check_made,
     check_numbers,
     check_positive,
@@ -228,9 +227,9 @@ class PointerNetwork(Model[PointerState]):
         """
         loss = super().loss(batch)
         # A closed target has probability 0, and so an infinite loss. The search for its place runs
-        # only in this case.
-        # Where nobody may look, the training finds the infinite loss.
-        if at_hand(loss):
+        # only in this case. On a GPU, a failed check leaves a device that cannot go on: there, the
+        # training finds the infinite loss.
+        if loss.device.type == "cpu":
             check_numbers(
                 loss != torch.inf,
                 "targets must point at steps that may be pointed at, not at padding nor, without "

@@ -18,7 +18,8 @@ Otherwise the error describes each law that does not hold. Laws of all kinds of 
 - results have the precision of the part;
 - gradients are those of finite differences;
 - a ``state_dict`` restores the results;
-- of cells and models, ``torch.compile`` makes one graph with the same values and gradients.
+- of cells and models, ``torch.compile`` makes one graph with the same values and gradients. For
+  this law dropout is off: a graph may draw other numbers.
 
 Cells, memories and models never make the host wait for a device: a GPU is fast only if Python runs
 ahead of it. :func:`no_synchronisation` finds such places in any code.

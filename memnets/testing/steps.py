@@ -161,13 +161,18 @@ class _Recurrent(Subject):
         if not compiles():
             self.skip("compiled", "torch.compile does not support this version of Python")
             return
-        part = self.build(training=True)
+        # A copy, since a submodule may be the caller's.
+        part = copy.deepcopy(self.build(training=True))
+        for module in part.modules():
+            # A graph may draw other numbers than eager code does.
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
         # Leaves of the graph: of other tensors the compiler asks for what warns.
         arguments = map_state(
             lambda tensor: tensor.detach().clone().requires_grad_(tensor.is_floating_point()),
             self.in_graph_arguments(draw, part),
         )
-        # A copy, since training may change buffers.
+        # Training may change buffers.
         plain = copy.deepcopy(part)
         torch.manual_seed(0)
         expected = self.in_graph(plain, *arguments)
@@ -903,11 +908,30 @@ class _ModelSubject(_Chunked):
         targets = self._targets(part, _Sequences(source, steps))
         assert_reached(part, part.loss(Batch(source, steps, targets)))
 
-    def _targets(self, part: Model, sequences: _Sequences) -> Tensor:
+    def _targets(
+        self, part: Model, sequences: _Sequences, source_mask: Tensor | None = None
+    ) -> Tensor:
         """Random targets in the form of the model's answers, of probability above 0."""
+        source, steps = sequences
         with torch.no_grad():
-            logits = self.run(part, sequences)
+            state = part.encode(source, source_mask) if self.masked else part.encode(source)
+            logits, _ = part.decode(steps, state)
         return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
+
+    @law("under autocast a loss is of single precision, and its gradient is finite", examples=2)
+    def autocast_loss(self, draw: Draw) -> None:
+        part = self.build(torch.float32, training=True)
+        source = single(self.reading(draw, 2, 3))
+        # The first sequence is shorter: what it points at must be there.
+        steps = single(self.following(draw, source[:, :2], 2))
+        source_mask = torch.tensor([[True, True, False], [True] * 3]) if self.masked else None
+        mask = torch.tensor([[True, False], [True, True]])
+        targets = self._targets(part, _Sequences(source, steps), source_mask)
+        half = draw(st.sampled_from((torch.bfloat16, torch.float16)))
+        with torch.autocast("cpu", half):
+            loss = part.loss(Batch(source, steps, targets, source_mask, mask))
+        assert loss.dtype == torch.float32, f"under {half} the loss is of {loss.dtype}"
+        assert_finite((loss, gradients(loss, list(part.parameters()))), f"loss under {half}")
 
     @law("padding of the answer is never scored", examples=4)
     def scored(self, draw: Draw) -> None:

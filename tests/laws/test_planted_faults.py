@@ -60,6 +60,7 @@ FAST = "the fast path and the plain one agree"
 SOURCE = "padding of the source never changes a result"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 WAITING = "the host never waits for a device"
+LOSS = "under autocast a loss is of single precision, and its gradient is finite"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
@@ -956,6 +957,18 @@ class Machine(MemoryMachine):
         return self.output(hidden), state
 
 
+@faulty(Machine, "loss")
+def loss_of_16_bits(self, batch):
+    loss = Machine.loss(self, batch)
+    return loss.bfloat16() if torch.is_autocast_enabled("cpu") else loss
+
+
+@faulty(Machine, "loss")
+def infinite_gradient_of_a_loss_under_autocast(self, batch):
+    loss = Machine.loss(self, batch)
+    return loss + (loss * 0).sqrt() if torch.is_autocast_enabled("cpu") else loss
+
+
 @faulty(Machine, "decode")
 def outputs_that_see_the_future(self, inputs, state):
     logits, state = Machine.decode(self, inputs, state)
@@ -1148,6 +1161,9 @@ MODELS = [
     (DIFFERENCES, source_detached),
     *general(Machine, "decode"),
     *in_graphs(Machine, "decode"),
+    (LOSS, mixes(Machine, "loss")),
+    (LOSS, loss_of_16_bits),
+    (LOSS, infinite_gradient_of_a_loss_under_autocast),
     (AUTOCAST, state_that_autocast_makes_coarse),
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),

@@ -4,6 +4,7 @@ The tests go over all twins that are registered. A new one needs an entry in ``E
 """
 
 import copy
+import itertools
 import pickle
 import re
 from contextlib import nullcontext
@@ -691,6 +692,55 @@ def test_a_twin_that_is_right_passes():
 def test_a_twin_with_a_planted_fault_is_found(run):
     with pytest.raises(AssertionError, match=r"the twin of Leaky\.step by .* and "):
         check_leaky(run)
+
+
+def slightly_larger(tensor):
+    if tensor.dtype == torch.bool:
+        return ~tensor
+    return 1.01 * tensor + 0.01 if tensor.is_floating_point() else tensor + 1
+
+
+def slightly_steeper(tensor):
+    """The same numbers with another gradient."""
+    return tensor + 0.01 * (tensor - tensor.detach())
+
+
+def changed_at(place, change, result):
+    """A result, one tensor of which is changed."""
+    places = itertools.count()
+    return map_state(lambda tensor: change(tensor) if next(places) == place else tensor, result)
+
+
+@pytest.mark.parametrize("change", [slightly_larger, slightly_steeper])
+@pytest.mark.parametrize("twin", fast.twins(), ids=title)
+def test_a_change_to_any_result_of_any_twin_is_found(twin, change):
+    if twin.only_values and change is slightly_steeper:
+        pytest.skip("it never runs where gradients are recorded")
+    skip_what_is_missing(twin)
+    places = set()
+
+    def looking(*arguments):
+        result = twin.run(*arguments)
+        numbers = enumerate(tensors_of(result))
+        places.update(
+            place for place, each in numbers if change is slightly_larger or each.requires_grad
+        )
+        return result
+
+    def check(run):
+        @settings(max_examples=3, deadline=None, database=None, phases=[Phase.generate])
+        @given(data=st.data())
+        def checked(data):
+            for example in examples_of(twin)[:2]:
+                check_twin(twin._replace(run=run), example, data.draw)
+
+        checked()
+
+    check(looking)
+    assert places, "no tensor in the result of the twin"
+    for place in sorted(places):
+        with pytest.raises(AssertionError, match=re.escape(f"twin of {title(twin)} and ")):
+            check(lambda *arguments, at=place: changed_at(at, change, twin.run(*arguments)))
 
 
 class Undifferentiable(torch.autograd.Function):

@@ -42,7 +42,17 @@ from torch import Tensor
 
 from memnets import events
 
-__all__ = ["Twin", "applies", "enabled", "find", "naive", "transformed", "twin", "twins", "untouched"]
+__all__ = [
+    "Twin",
+    "applies",
+    "enabled",
+    "find",
+    "naive",
+    "transformed",
+    "twin",
+    "twins",
+    "untouched",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -124,8 +124,7 @@ def test_a_fault_that_nobody_thought_of_is_a_reason(fresh, compiler, monkeypatch
 def test_what_a_compiler_runs_ends_with_it(fresh, compiler, tmp_path):
     # The second file fails while the first is compiled by a process of the compiler's own.
     compiler(
-        f'case "$made" in *run.o) (sleep 1; echo x > "{tmp_path}/late") & wait;; '
-        f"*) exit 1;; esac"
+        f'case "$made" in *run.o) (sleep 1; echo x > "{tmp_path}/late") & wait;; *) exit 1;; esac'
     )
     assert build.why_not().endswith("failed with 1: it said nothing")
     time.sleep(1.5)

@@ -23,6 +23,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
         mask is None
         and inputs.numel() > 0
         and linear(loop.interface)
+        and inputs.dtype == loop.interface.weight.dtype
         and type(loop.controller) is LSTM
         and loop.controller.lstm.num_layers == 1
         and kernel_of(loop.access) is not None

@@ -131,6 +131,7 @@ def test_what_a_compiler_runs_ends_with_it(fresh, compiler, tmp_path):
     assert not (tmp_path / "late").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_forked_in_a_build_does_not_wait_for_it(fresh, monkeypatch):
     monkeypatch.setenv(build.SWITCH, "0")
     with build._lock:

@@ -9,6 +9,8 @@ A part holds its definition and knows no twin of it. A module of twins, such as
 The base class of the part calls :func:`find` before it runs the definition. A twin runs only if:
 
 - the part is of exactly the registered class, since a subclass may compute something else;
+- the modules in it are PyTorch's own and this library's, without hooks: a twin reads their weights
+  and does not call them, so that it would miss what an adapter, a mask or a hook adds;
 - the twin's own ``fits`` accepts the part and its inputs;
 - it has gradients, or none are wanted (``only_values``);
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
@@ -40,7 +42,17 @@ from torch import Tensor
 
 from memnets import events
 
-__all__ = ["Twin", "applies", "enabled", "find", "naive", "transformed", "twin", "twins"]
+__all__ = [
+    "Twin",
+    "applies",
+    "enabled",
+    "find",
+    "naive",
+    "transformed",
+    "twin",
+    "twins",
+    "untouched",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -171,6 +183,8 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
     candidates = _twins.get((part if method == "" else type(part), method))
     if not candidates or not enabled():
         return None
+    if method and not untouched(part):
+        return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
         if candidate.only_values and torch.is_grad_enabled():
@@ -178,6 +192,32 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
         if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
     return None
+
+
+#: Where the classes are defined whose modules twins know.
+_KNOWN = ("memnets.", "torch.nn.modules.")
+
+
+def untouched(part: Any) -> bool:
+    """Whether all modules in a part are PyTorch's or this library's, and none has a hook."""
+    if torch.compiler.is_dynamo_compiling():
+        return True  # twins that a graph can hold call the modules
+    # A loop, not ``modules()``: this runs at every step.
+    stack = [part]
+    for module in stack:
+        if module is None:  # a place that is empty
+            continue
+        kept = getattr(module, "__dict__", {})
+        if (
+            kept.get("_forward_hooks")
+            or kept.get("_forward_pre_hooks")
+            or kept.get("_backward_hooks")
+            or kept.get("_backward_pre_hooks")
+            or (module is not part and not type(module).__module__.startswith(_KNOWN))
+        ):
+            return False
+        stack.extend(kept.get("_modules", {}).values())
+    return True
 
 
 def _load() -> None:

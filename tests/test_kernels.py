@@ -1,16 +1,19 @@
 """Fast twins at the sizes where they change their ways; the laws try small ones."""
 
+import threading
+import time
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils import prune
 
 from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop, TransformerLayer
 from memnets.core import Memory
 from memnets.encoders import Recurrent
 from memnets.kernels import additive, append, loss
@@ -190,6 +193,110 @@ def test_a_memory_grows_in_inference_mode_and_out_of_it():
         *_, inside = grown(memory, 2, 4.0)
     *_, outside = grown(inside, 2, 6.0)
     assert (outside[:, 1:] == torch.arange(8).view(-1, 1)).all()
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_memory_made_in_inference_mode_grows_outside_of_it():
+    row = torch.randn(2, 1, 3)
+    with torch.inference_mode():
+        memory = functional.append(torch.randn(2, 4, 3), row)
+    assert torch.equal(functional.append(memory, row), torch.cat([memory, row], 1))
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_of_several_threads_one_takes_the_room_behind_a_memory(monkeypatch):
+    memory = functional.append(torch.randn(2, 4, 3), torch.randn(2, 1, 3))
+    rows = [torch.full((2, 1, 3), float(number)) for number in range(4)]
+    together, found = threading.Barrier(len(rows)), {}
+
+    class Slow(append._Buffer):
+        __slots__ = ()
+
+        def ends_with(self, memory, slots):
+            fits = super().ends_with(memory, slots)
+            time.sleep(0.02)  # time for another thread to ask the same
+            return fits
+
+    append._buffers[memory.untyped_storage()].__class__ = Slow
+
+    def grow(number):
+        together.wait()
+        found[number] = functional.append(memory, rows[number])
+
+    threads = [threading.Thread(target=grow, args=(number,)) for number in range(len(rows))]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    for number, row in enumerate(rows):
+        assert torch.equal(found[number], torch.cat([memory, row], 1))
+
+
+class Adapted(nn.Linear):
+    """A layer with an adapter, which a twin that reads the weights would leave out."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) + 1
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda module, given, result: result + 1)
+
+
+def pruned(layer):
+    prune.l1_unstructured(layer, "weight", amount=0.5)
+    with torch.no_grad():
+        layer.weight_orig.mul_(2)  # as an optimizer does; the hook takes it over
+
+
+def adapted(layer):
+    layer.__class__ = Adapted
+
+
+def normed(layer):
+    nn.utils.parametrizations.weight_norm(layer)
+
+
+@pytest.mark.parametrize("change", [hooked, pruned, adapted, normed])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Loop(3, partial(LSTM, hidden_size=6), NTM(slots=5, width=4)),
+        lambda: Loop(3, partial(LSTM, hidden_size=6), DNC(slots=5, width=4)),
+        lambda: Loop(3, partial(FeedForward, hidden_size=6), NTM(slots=5, width=4)),
+        lambda: TransformerLayer(8, heads=2, hidden_size=8),
+    ],
+)
+def test_twins_leave_a_changed_layer_to_the_definition(make, change):
+    torch.manual_seed(0)
+    part = make().eval()
+    for layer in [one for one in part.modules() if type(one) is nn.Linear]:
+        change(layer)
+    inputs, state = torch.randn(2, 1, part.input_size), part.initial_state(2)
+    with torch.no_grad():
+        for _ in range(2):
+            outputs, _ = part.unroll(inputs, state)
+            with fast.naive():
+                expected, state = part.unroll(inputs, state)
+            torch.testing.assert_close(outputs, expected)
+    assert fast.find(part, "unroll", inputs, state, None) is None
+
+
+@pytest.mark.parametrize("controller", [LSTM, FeedForward])
+@pytest.mark.parametrize("memory", [NTM, DNC])
+def test_a_loop_of_unusual_inputs_is_the_plain_one(controller, memory):
+    torch.manual_seed(0)
+    loop = Loop(3, partial(controller, hidden_size=6), memory(slots=5, width=4))
+    for inputs in (torch.randn(0, 4, 3), torch.randint(0, 2, (2, 1, 3))):
+        state = loop.initial_state(len(inputs))
+        outputs, _ = loop.unroll(inputs, state)
+        with fast.naive():
+            torch.testing.assert_close(outputs, loop.unroll(inputs, state)[0])
+    loop.interface = nn.Linear(6, loop.access.input_size, bias=False)
+    inputs = torch.randn(2, 4, 3)
+    outputs, _ = loop.unroll(inputs, loop.initial_state(2))
+    with fast.naive():
+        torch.testing.assert_close(outputs, loop.unroll(inputs, loop.initial_state(2))[0])
 
 
 @pytest.mark.usefixtures("small_buffers")

@@ -1,7 +1,10 @@
 """The build of the operators in C++: once, whole or not at all, and never in the way."""
 
+import os
+import signal
 import stat
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +65,81 @@ def test_without_a_compiler_there_is_a_reason_and_no_trace(fresh, monkeypatch, c
     assert build.why_not() == "no C++ compiler: no-such-compiler is not found"
     assert not fresh.exists()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("named", ["  ", '"g++', "''", "/"])
+def test_a_compiler_of_no_sense_is_a_reason_or_the_usual_one(fresh, monkeypatch, named, capsys):
+    monkeypatch.setenv("CXX", named)
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    assert build.why_not().startswith("no C++ compiler: ")
+    main(["doctor"])
+    assert "compiler           none (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["a" * 300, "~nobody-here/x", "\0"])
+def test_a_cache_of_no_sense_is_a_reason(fresh, compiler, monkeypatch, tmp_path, folder):
+    compiler("exit 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build.os, "environ", {**build.os.environ, "TORCH_EXTENSIONS_DIR": folder})
+    assert build.why_not()
+
+
+def test_a_user_without_a_home_has_a_cache(fresh, compiler, monkeypatch, tmp_path):
+    compiler("exit 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(build.os.path, "expanduser", lambda path: path)
+    assert build.why_not().endswith("compiler failed with 1: it said nothing")
+
+
+def test_files_that_cannot_be_locked_are_a_reason(fresh, compiler, monkeypatch):
+    compiler("exit 0")
+
+    def refuse(*arguments):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(build, "FileLock", refuse)
+    assert build.why_not() == f"{fresh} cannot be written: no locks here"
+
+
+def test_a_compiler_that_makes_nothing_is_a_reason(fresh, compiler, capsys):
+    compiler("exit 0")
+    assert build.why_not().endswith("compiler ended well, but made no library")
+    assert "not built" in capsys.readouterr().err.splitlines()[-1]
+    assert files(fresh) == set()
+
+
+def test_a_fault_that_nobody_thought_of_is_a_reason(fresh, compiler, monkeypatch, capsys):
+    compiler("exit 0")
+
+    def fault():
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(build, "_arguments", fault)
+    assert build.why_not() == "no such module"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(": no such module")
+
+
+def test_what_a_compiler_runs_ends_with_it(fresh, compiler, tmp_path):
+    # The second file fails while the first is compiled by a process of the compiler's own.
+    compiler(
+        f'case "$made" in *run.o) (sleep 1; echo x > "{tmp_path}/late") & wait;; *) exit 1;; esac'
+    )
+    assert build.why_not().endswith("failed with 1: it said nothing")
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_in_a_build_does_not_wait_for_it(fresh, monkeypatch):
+    monkeypatch.setenv(build.SWITCH, "0")
+    with build._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends it, should it wait
+            os._exit(7 if not build.loaded() else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_build_that_fails_is_not_tried_again(fresh, compiler, capsys):

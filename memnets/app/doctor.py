@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,6 +11,7 @@ from importlib import metadata
 import torch
 
 from memnets import fast
+from memnets.kernels.native import build
 
 __all__ = ["doctor", "report"]
 
@@ -67,16 +66,16 @@ def _version(package: str) -> str:
 
 
 def _compiler() -> str:
-    command = shlex.split(os.environ.get("CXX") or "c++")
-    if shutil.which(command[0]) is None:
-        return f"none ({command[0]} is not found)"
     try:
+        command = build.compiler()
         asked = subprocess.run(
             [*command, "--version"], capture_output=True, text=True, timeout=20, check=True
         )
+    except build.Unavailable as error:
+        return f"none ({str(error).partition(': ')[2]})"
     except (OSError, subprocess.SubprocessError) as error:
         return f"none ({command[0]} cannot be run: {error})"
-    return asked.stdout.partition("\n")[0]
+    return asked.stdout.partition("\n")[0] or f"{command[0]}, which does not tell its version"
 
 
 def _gpu() -> str:

@@ -8,10 +8,14 @@ new slots into the room and returns a longer memory in the same buffer, so that 
 keep each slot once. No slot is ever written twice: whoever holds a shorter memory sees no change.
 If the slots behind a memory are taken, since another one has gone on from the same point, or if the
 room is too small, the memory is copied into a new buffer of twice the size.
+
+As with any view, a change in place of one memory shows in the others of its buffer, and a file of
+one holds the whole buffer: ``clone()`` gives a memory of its own.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -66,6 +70,22 @@ class _Buffer:
 #: any more is forgotten, and the entry with it.
 _buffers: WeakKeyDictionary[torch.UntypedStorage, _Buffer] = WeakKeyDictionary()
 
+#: Held while the slots behind a memory are taken, so that of several threads one gets them.
+_lock = threading.Lock()
+
+
+def _taken(room: Tensor, memory: Tensor, slots: int) -> _Buffer | None:
+    """The buffer of a memory if the slots behind it are free; from then on they are taken."""
+    # Outside of inference mode, PyTorch lets nobody write into what was made within it.
+    if room.is_inference() and not torch.is_inference_mode_enabled():
+        return None
+    with _lock:
+        buffer = _buffers.get(room.untyped_storage())
+        if buffer is None or not buffer.ends_with(memory, slots):
+            return None
+        buffer.filled += slots
+        return buffer
+
 
 def _fits(memory: Tensor, row: Tensor) -> bool:
     # A graph would not see that the storage is shared.
@@ -109,14 +129,15 @@ def _appended(memory: Tensor, row: Tensor) -> Tensor:
     # ``data`` has a count of changes of its own. Autograd would take a change of the room for one
     # of the slots that earlier steps have saved.
     room = memory.data
-    buffer = _buffers.get(room.untyped_storage())
-    if buffer is None or not buffer.ends_with(memory, more):
+    buffer = _taken(room, memory, more)
+    if buffer is None:
         size = max(_LEAST, 2 * (slots + more))
         room = memory.new_empty(*memory.shape[:-2], size, memory.shape[-1])
         room.narrow(-2, 0, slots).copy_(memory)
         buffer = _Buffer(room)
-        _buffers[room.untyped_storage()] = buffer
-    buffer.filled = slots + more
+        buffer.filled = slots + more
+        with _lock:
+            _buffers[room.untyped_storage()] = buffer
     shape = (*memory.shape[:-2], slots + more, memory.shape[-1])
     longer = room.as_strided(shape, buffer.stride, 0)
     longer.narrow(-2, slots, more).copy_(row)

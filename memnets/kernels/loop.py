@@ -12,7 +12,7 @@ from torch import Tensor
 from memnets import fast
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, LSTMState
-from memnets.kernels.steps import LSTMWeights, kernel_of, run
+from memnets.kernels.steps import LSTMWeights, kernel_of, linear, run
 
 __all__ = ["unroll"]
 
@@ -21,6 +21,9 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     # A mask means a choice between two states after each step, which the node does not record.
     return (
         mask is None
+        and inputs.numel() > 0
+        and linear(loop.interface)
+        and inputs.dtype == loop.interface.weight.dtype
         and type(loop.controller) is LSTM
         and loop.controller.lstm.num_layers == 1
         and kernel_of(loop.access) is not None

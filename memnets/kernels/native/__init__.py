@@ -27,7 +27,7 @@ from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import differentiable, unrecorded
-from memnets.kernels.steps import StepKernel, kernel_of, plain_step
+from memnets.kernels.steps import StepKernel, kernel_of, linear, plain_step
 from memnets.memories.dnc import DNC, DNCState
 from memnets.memories.ntm import NTM, NTMState
 
@@ -58,7 +58,7 @@ class Settings(NamedTuple):
 
 def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     kernel = ntm_kernel(memory)
-    if kernel is None:
+    if kernel is None or type(state) is not NTMState:
         return None
     layout, epsilon, noise = kernel
     reads, writes, width, size, least_sharpness = layout
@@ -70,7 +70,7 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
 
 def _dnc(memory: DNC, state: DNCState) -> Settings | None:
     kernel = dnc_kernel(memory)
-    if kernel is None:
+    if kernel is None or type(state) is not DNCState:
         return None
     layout, *epsilons = kernel
     reads, width = layout
@@ -111,7 +111,9 @@ def _layers(controller: nn.Module) -> list[Tensor] | None:
 
 def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
     weights, settings = _layers(loop.controller), _settings(loop.access, state.access)
-    if weights is None or settings is None or inputs.numel() == 0:
+    if weights is None or settings is None or not linear(loop.interface):
+        return False
+    if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
     batch, kind = inputs.shape[0], inputs.dtype
     flat = _flat(state)
@@ -125,13 +127,17 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
             tensor.dtype == kind and tensor.device.type == "cpu"
             for tensor in (inputs, *flat, *weights, loop.interface.weight, loop.interface.bias)
         )
-        and all(
-            tensor.shape == (batch, *shape)
-            for tensor, shape in zip((inputs, *flat), shapes, strict=True)
-        )
+        and [tensor.shape for tensor in (inputs, *flat)] == [(batch, *shape) for shape in shapes]
         and (mask is None or (mask.shape == inputs.shape[:2] and mask.dtype == torch.bool))
         and build.loaded()
     )
+
+
+def _known(controller: nn.Module, state: Any) -> bool:
+    """Whether a state is that of an LSTM of one layer, or of a feed-forward controller."""
+    if type(controller) is FeedForward:
+        return state is None
+    return type(state) is LSTMState and len(state.hidden) == len(state.cell) == 1
 
 
 def _flat(state: LoopState) -> Tensors:

@@ -13,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,22 @@ class Unavailable(RuntimeError):
     """Error: the operators cannot be used here; the message says why."""
 
 
+class _Later(Unavailable):
+    """Error: another process will build the operators."""
+
+
 _lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+# A thread that held the lock does not exist in a process that was forked meanwhile.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
 #: Why a first try failed; a failed build is not tried twice in a process.
 _failed: str | None = None
 _loaded = False
@@ -60,15 +76,14 @@ def loaded() -> bool:
         return True
     if _failed is not None:
         return False
-    # A worker that makes batches should not compile; the process that trains will.
-    if torch.utils.data.get_worker_info() is not None and not library().exists():
-        return False
     with _lock:
         if not _loaded and _failed is None:
             try:
                 load()
-            except Unavailable as reason:
-                _failed = str(reason)
+            except _Later:
+                return False
+            except Exception as error:  # none of them may end a training
+                _failed = _in_a_line(str(error) or type(error).__name__)
     return _loaded
 
 
@@ -85,7 +100,8 @@ def folder() -> Path:
         from torch import _appdirs
 
         root = _appdirs.user_cache_dir(appname="torch_extensions")
-    return Path(root).expanduser() / "memnets"
+    # Unlike the method of a path, this takes a user without a home.
+    return Path(os.path.expanduser(root)) / "memnets"
 
 
 def library() -> Path:
@@ -114,8 +130,12 @@ def compiler() -> list[str]:
     Raises:
         Unavailable: there is no such program.
     """
-    command = shlex.split(os.environ.get("CXX") or "c++")
-    if shutil.which(command[0]) is None:
+    named = os.environ.get("CXX", "").strip() or "c++"
+    try:
+        command = shlex.split(named)
+    except ValueError as error:
+        raise Unavailable(f"no C++ compiler: CXX={named} is not a command ({error})") from error
+    if not command[0] or shutil.which(command[0]) is None:
         raise Unavailable(f"no C++ compiler: {command[0]} is not found")
     return command
 
@@ -130,8 +150,14 @@ def load() -> None:
     if os.environ.get(SWITCH, "").lower() in ("0", "off", "no", "false"):
         raise Unavailable(f"switched off by {SWITCH}={os.environ[SWITCH]}")
     path = library()
-    kept = path.exists()
+    try:
+        kept = path.exists()
+    except OSError as error:
+        raise Unavailable(f"{path.parent} cannot be read: {error.strerror}") from error
     if not kept:
+        # A worker that makes batches should not compile; the process that trains will.
+        if torch.utils.data.get_worker_info() is not None:
+            raise _Later("a worker that makes batches builds nothing")
         _build_once(path)
     try:
         torch.ops.load_library(str(path))
@@ -157,8 +183,9 @@ def _build_once(path: Path) -> None:
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 _build(command, path)
-    except OSError as error:
-        raise Unavailable(f"{path.parent} cannot be written: {error.strerror or error}") from error
+    except (OSError, NotImplementedError) as error:  # the latter where files cannot be locked
+        reason = getattr(error, "strerror", None) or error
+        raise Unavailable(f"{path.parent} cannot be written: {reason}") from error
 
 
 def _build(command: list[str], path: Path) -> None:
@@ -171,11 +198,13 @@ def _build(command: list[str], path: Path) -> None:
         to_compile, to_link = _arguments()
         sources = sorted(SOURCES.glob("*.cpp"), reverse=True)  # run.cpp first: it takes longest
         made = {str(one): str(place / f"{one.stem}.o") for one in sources}
-        _run([[*command, *to_compile, "-c", one, "-o", to] for one, to in made.items()], start)
-        _run([[*command, *made.values(), "-o", str(place / path.name), *to_link]], start)
+        _run([[*command, *to_compile, "-c", one, "-o", to] for one, to in made.items()], place)
+        _run([[*command, *made.values(), "-o", str(place / path.name), *to_link]], place)
+        if not (place / path.name).exists():
+            raise Unavailable(f"{command[0]} ended well, but made no library")
         # The library is there as a whole or not at all.
         os.replace(place / path.name, path)
-    except Unavailable as error:
+    except Exception as error:
         _say(f"not built, so steps run without them, slower ({SWITCH}=0 tries no more): {error}")
         raise
     finally:
@@ -185,50 +214,71 @@ def _build(command: list[str], path: Path) -> None:
 
 def _arguments() -> tuple[list[str], list[str]]:
     """Arguments of the compiler to compile a file, and to make a library of what it compiled."""
-    from torch.utils import cpp_extension
-
+    # torch.utils.cpp_extension knows these places too, but needs setuptools, and warns.
+    root = Path(torch.__file__).parent
     abi = int(torch.compiled_with_cxx11_abi())
-    headers = [f"-I{place}" for place in cpp_extension.include_paths()]
+    headers = [f"-I{root / 'include' / part}" for part in ("", "torch/csrc/api/include")]
     # PyTorch's libraries are in the process already, under these names.
-    libraries = [f"-L{place}" for place in cpp_extension.library_paths()]
     return (
         [*OPTIONS, f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *headers],
-        ["-shared", "-fopenmp", *libraries, "-lc10", "-ltorch_cpu"],
+        ["-shared", "-fopenmp", f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu"],
     )
 
 
-def _run(commands: list[list[str]], start: float) -> None:
+def _run(commands: list[list[str]], place: Path) -> None:
     """Run commands of a compiler side by side, and say now and then that they still run.
+
+    Args:
+        commands: words of each command.
+        place: folder for the files that they need meanwhile.
 
     Raises:
         Unavailable: one of them failed.
     """
-    waiting, said = commands[::-1], time.monotonic()
+    waiting, start = commands[::-1], time.monotonic()
+    said, surroundings = start, {**os.environ, "TMPDIR": str(place)}
     running: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
+    with tempfile.TemporaryFile("w+", errors="replace", dir=place) as output:
         try:
             while waiting or running:
                 while waiting and len(running) < (os.cpu_count() or 1):
-                    running.append(_started(waiting.pop(), output))
+                    running.append(_started(waiting.pop(), output, surroundings))
                 for one in running:
                     if one.poll():
                         raise Unavailable(_failure(one, output))
-                running = [one for one in running if one.poll() is None]
+                running = [one for one in running if one.returncode is None]
                 time.sleep(0.02)
                 if time.monotonic() - said > EXPECTED:
                     said = time.monotonic()
                     _say(f"still building its CPU operators, {said - start:.0f} s")
         finally:
             for one in running:
-                one.kill()
-                one.wait()
+                _end(one)
 
 
-def _started(command: list[str], output: IO[str]) -> subprocess.Popen[bytes]:
+def _started(
+    command: list[str], output: IO[str], surroundings: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    # In a session of its own: a compiler runs others, which must end with it.
     try:
-        return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=surroundings,
+            start_new_session=True,
+        )  # fmt: skip
     except OSError as error:
         raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+
+
+def _end(one: subprocess.Popen[bytes]) -> None:
+    """End a command and what it runs."""
+    with suppress(ProcessLookupError):
+        if one.poll() is not None:
+            return
+        if hasattr(os, "killpg"):
+            os.killpg(one.pid, signal.SIGKILL)
+        else:
+            one.kill()
+    one.wait()
 
 
 def _failure(ended: subprocess.Popen[bytes], output: IO[str]) -> str:
@@ -237,7 +287,8 @@ def _failure(ended: subprocess.Popen[bytes], output: IO[str]) -> str:
     lines = output.read().splitlines()
     first = next((line for line in lines if "error" in line), lines[0] if lines else "")
     assert isinstance(ended.args, list)
-    return f"{ended.args[0]} failed with {ended.returncode}: {_in_a_line(first)}"
+    reason = _in_a_line(first) or "it said nothing"
+    return f"{ended.args[0]} failed with {ended.returncode}: {reason}"
 
 
 def _in_a_line(message: str) -> str:

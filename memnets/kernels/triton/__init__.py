@@ -24,7 +24,7 @@ from memnets.cells.recurrent import LSTM, LSTMState
 from memnets.core import MemoryAccess
 from memnets.kernels.ntm import NTMKernel, kernel
 from memnets.kernels.parts import differentiable, unrecorded
-from memnets.kernels.steps import LSTMWeights, plain_run
+from memnets.kernels.steps import LSTMWeights, linear, plain_run
 from memnets.memories.ntm import NTM, NTMLayout, NTMState
 
 if TYPE_CHECKING:
@@ -331,6 +331,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     controller, access = loop.controller, loop.access
     return (
         type(controller) is LSTM
+        and linear(loop.interface)
         and controller.lstm.num_layers == 1
         and controller.hidden_size <= MOST_CELLS
         and type(access) is NTM

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from memnets import fast, functional
 
-__all__ = ["append"]
+__all__ = ["append", "lengthened", "rows"]
 
 #: Fewest slots of a buffer.
 _LEAST = 16
@@ -106,18 +106,52 @@ class _Append(torch.autograd.Function):
 def _appended(memory: Tensor, row: Tensor) -> Tensor:
     """The longer memory, in the buffer of the memory or in a new one."""
     slots, more = memory.shape[-2], row.shape[-2]
+    longer = lengthened(memory, more)
+    longer.narrow(-2, slots, more).copy_(row)
+    return longer
+
+
+def lengthened(memory: Tensor, more: int) -> Tensor:
+    """The memory ``[*B, N, W]`` with room for more slots: ``[*B, N + T, W]``, to be written once.
+
+    Args:
+        memory: N may be 0.
+        more: T. The new slots hold any numbers at first, and the caller alone may write them.
+    """
+    slots = memory.shape[-2]
     # ``data`` has a count of changes of its own. Autograd would take a change of the room for one
     # of the slots that earlier steps have saved.
     room = memory.data
     buffer = _buffers.get(room.untyped_storage())
     if buffer is None or not buffer.ends_with(memory, more):
-        size = max(_LEAST, 2 * (slots + more))
-        room = memory.new_empty(*memory.shape[:-2], size, memory.shape[-1])
+        room, buffer = _with_room(memory, max(_LEAST, 2 * (slots + more)), len(memory))
         room.narrow(-2, 0, slots).copy_(memory)
-        buffer = _Buffer(room)
-        _buffers[room.untyped_storage()] = buffer
     buffer.filled = slots + more
     shape = (*memory.shape[:-2], slots + more, memory.shape[-1])
-    longer = room.as_strided(shape, buffer.stride, 0)
-    longer.narrow(-2, slots, more).copy_(row)
-    return longer
+    return room.as_strided(shape, buffer.stride, 0)
+
+
+def _with_room(memory: Tensor, size: int, rows: int) -> tuple[Tensor, _Buffer]:
+    """A new buffer for memories like this one, of as many slots and rows."""
+    room = memory.new_empty(rows, *memory.shape[1:-2], size, memory.shape[-1])
+    buffer = _buffers[room.untyped_storage()] = _Buffer(room)
+    return room, buffer
+
+
+def _in_buffer(part: Tensor, index: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
+        return False
+    return part.dim() > 2 and part.untyped_storage() in _buffers
+
+
+@fast.twin(functional.rows, fits=_in_buffer, any_precision=True, only_values=True)
+def rows(part: Tensor, index: Tensor) -> Tensor:
+    """Rows of a memory in a buffer, ``[B, ..., N, W] -> [B', ..., N, W]``, in a new buffer."""
+    # The next append finds room there. Otherwise it would copy all slots once more.
+    slots = part.shape[-2]
+    size = _buffers[part.untyped_storage()].shape[-2]
+    room, buffer = _with_room(part, size if slots < size else 2 * size, len(index))
+    chosen = room.narrow(-2, 0, slots)
+    torch.index_select(part.detach(), 0, index, out=chosen)
+    buffer.filled = slots
+    return chosen

@@ -138,20 +138,20 @@ def _with_room(memory: Tensor, size: int, rows: int) -> tuple[Tensor, _Buffer]:
     return room, buffer
 
 
-def _in_buffer(part: Tensor, index: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
-        return False
-    return part.dim() > 2 and part.untyped_storage() in _buffers
+def _not_in_graph(part: Tensor, index: Tensor) -> bool:
+    return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
 
 
-@fast.twin(functional.rows, fits=_in_buffer, any_precision=True, only_values=True)
+@fast.twin(functional.rows, fits=_not_in_graph, any_precision=True, only_values=True)
 def rows(part: Tensor, index: Tensor) -> Tensor:
-    """Rows of a memory in a buffer, ``[B, ..., N, W] -> [B', ..., N, W]``, in a new buffer."""
+    """Rows of a part of a state; those of a memory in a buffer stand in a new buffer."""
+    known = _buffers.get(part.untyped_storage())
+    if known is None or part.dim() < 3 or part.shape[-1] != known.shape[-1]:
+        return part.index_select(0, index)
     # The next append finds room there. Otherwise it would copy all slots once more.
-    slots = part.shape[-2]
-    size = _buffers[part.untyped_storage()].shape[-2]
+    slots, size = part.shape[-2], known.shape[-2]
     room, buffer = _with_room(part, size if slots < size else 2 * size, len(index))
     chosen = room.narrow(-2, 0, slots)
-    torch.index_select(part.detach(), 0, index, out=chosen)
+    torch.index_select(part, 0, index, out=chosen)
     buffer.filled = slots
     return chosen

@@ -1,4 +1,5 @@
-// Parts of a Transformer's decoder layer for one step of a search: no gradients.
+// Parts of a Transformer's layers without gradients: those of a decoder for one step of a search, and
+// those of an encoder.
 //
 // A part is a network f within a skip connection, as memnets.cells.Connection defines it: the
 // result is x + f(norm(x)), or norm(x + f(x)). Only the products of matrices go to a library; all
@@ -7,11 +8,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
@@ -55,62 +56,84 @@ void normalise(int64_t rows, int64_t width, const scalar* from, scalar* to, cons
   }
 }
 
-// Inputs [rows, width] of the network of a part.
+// A linear layer: weight [columns, inner], bias [columns].
 template <typename scalar>
-Tensor before(const Tensor& inputs, const Norm& norm, bool pre) {
-  if (!pre) return inputs;
-  Tensor normed = at::empty_like(inputs);
-  normalise<scalar>(inputs.size(0), inputs.size(1), inputs.const_data_ptr<scalar>(),
-                    normed.mutable_data_ptr<scalar>(), norm);
-  return normed;
-}
+struct Linear {
+  const scalar *weight, *bias;
+  int64_t columns, inner;
 
-// Rows of a matrix, or of rows that begin at a column of it.
-template <typename scalar>
-Rows<const scalar> rows_of(const Tensor& tensor) {
-  return {tensor.const_data_ptr<scalar>(), tensor.size(0), tensor.size(1)};
-}
+  // Of the first `columns` rows of a weight.
+  Linear(const Tensor& weight, const Tensor& bias, int64_t columns)
+      : weight(weight.const_data_ptr<scalar>()), bias(bias.const_data_ptr<scalar>()),
+        columns(columns), inner(weight.size(1)) {}
+  Linear(const Tensor& weight, const Tensor& bias) : Linear(weight, bias, weight.size(0)) {}
 
-template <typename scalar>
-Rows<scalar> filled(const Tensor& tensor) {
-  return {tensor.mutable_data_ptr<scalar>(), tensor.size(0), tensor.size(1)};
-}
-
-// inputs @ weight.T + bias, of the first `width` rows of the weight.
-template <typename scalar>
-Tensor linear(const Tensor& inputs, const Tensor& weight, const Tensor& bias, int64_t width) {
-  const int64_t rows = inputs.size(0);
-  Tensor result = at::empty({rows, width}, inputs.options());
-  scalar* to = result.mutable_data_ptr<scalar>();
-  const scalar* offset = bias.const_data_ptr<scalar>();
-  for (int64_t row = 0; row < rows; row++) std::copy_n(offset, width, to + row * width);
-  add_product<true, scalar>(filled<scalar>(result), rows_of<scalar>(inputs),
-                            {weight.const_data_ptr<scalar>(), width, weight.size(1)});
-  return result;
-}
-
-// x + (made @ weight.T + bias), normalised if the norm stands behind the sum.
-template <typename scalar>
-Tensor after(const Tensor& inputs, const Tensor& made, const Tensor& weight, const Tensor& bias,
-             const Norm& norm, bool pre) {
-  constexpr int64_t L = lanes<scalar>;
-  const int64_t rows = inputs.size(0), width = inputs.size(1);
-  Tensor result = at::empty_like(inputs);
-  const scalar* from = inputs.const_data_ptr<scalar>();
-  const scalar* offset = bias.const_data_ptr<scalar>();
-  scalar* to = result.mutable_data_ptr<scalar>();
-  for (int64_t row = 0; row < rows; row++, from += width, to += width) {
-    int64_t i = 0;
-    for (; i + L <= width; i += L) store(to + i, load(from + i) + load(offset + i));
-    for (; i < width; i++) to[i] = from[i] + offset[i];
+  // to [rows, columns] = from [rows, inner] @ weight.T + bias.
+  void run(int64_t rows, const scalar* from, scalar* to) const {
+    for (int64_t row = 0; row < rows; row++) std::copy_n(bias, columns, to + row * columns);
+    add_product<true, scalar>({to, rows, columns}, {from, rows, inner}, {weight, columns, inner});
   }
-  add_product<true, scalar>(filled<scalar>(result), rows_of<scalar>(made),
-                            rows_of<scalar>(weight));
-  if (!pre) {
-    scalar* row = result.mutable_data_ptr<scalar>();
-    normalise<scalar>(rows, width, row, row, norm);
+
+  // to = more + from @ weight.T + bias.
+  void run(int64_t rows, const scalar* from, scalar* to, const scalar* more) const {
+    constexpr int64_t L = lanes<scalar>;
+    for (int64_t row = 0; row < rows; row++) {
+      const scalar* add = more + row * columns;
+      scalar* here = to + row * columns;
+      int64_t i = 0;
+      for (; i + L <= columns; i += L) store(here + i, load(add + i) + load(bias + i));
+      for (; i < columns; i++) here[i] = add[i] + bias[i];
+    }
+    add_product<true, scalar>({to, rows, columns}, {from, rows, inner}, {weight, columns, inner});
   }
-  return result;
+};
+
+// A part: a network of two linear layers, and what stands around it.
+template <typename scalar>
+struct Part {
+  Linear<scalar> first, last;
+  const Norm& norm;
+  bool pre;
+
+  int64_t width() const { return last.columns; }
+
+  // Whole rows, some of them at a time: what a step makes stays near the processor until the next
+  // step needs it. `within(low, count, made, read)` goes from what the first layer made of rows
+  // from `low` on to the input of the last.
+  template <typename Within>
+  Tensor run(const Tensor& inputs, int64_t most, Within within) const {
+    const int64_t rows = inputs.size(0), W = width();
+    Tensor result = at::empty_like(inputs);
+    const scalar* from = inputs.const_data_ptr<scalar>();
+    scalar* to = result.mutable_data_ptr<scalar>();
+    at::parallel_for(0, (rows + most - 1) / most, 1, [&](int64_t start, int64_t end) {
+      const int64_t count = std::min(most, rows);
+      std::unique_ptr<scalar[]> normed(new scalar[count * W]);
+      std::unique_ptr<scalar[]> made(new scalar[count * first.columns]);
+      std::unique_ptr<scalar[]> read(new scalar[count * last.inner]);
+      for (int64_t block = start; block < end; block++) {
+        const int64_t low = block * most, here = std::min(most, rows - low);
+        const scalar* given = from + low * W;
+        if (pre) {
+          normalise<scalar>(here, W, given, normed.get(), norm);
+          given = normed.get();
+        }
+        first.run(here, given, made.get());
+        const scalar* found = within(low, here, made.get(), read.get());
+        last.run(here, found, to + low * W, from + low * W);
+        if (!pre) normalise<scalar>(here, W, to + low * W, to + low * W, norm);
+      }
+    });
+    return result;
+  }
+};
+
+// Rows to treat at once, in groups of `group` rows: as many as the processor keeps near it, fewer if
+// there would be none for some threads.
+inline int64_t rows_at_once(int64_t rows, int64_t group = 1) {
+  constexpr int64_t least = 16, most = 256;
+  const int64_t share = (rows + at::get_num_threads() - 1) / at::get_num_threads();
+  return (std::clamp(share, least, most) + group - 1) / group * group;
 }
 
 // Where the slots of a row and head begin.
@@ -123,72 +146,117 @@ struct Places {
   int64_t of(int64_t b, int64_t h) const { return b * row + h * head; }
 };
 
+// Weights of scores, in place; closed slots have weight 0. The row is padded.
 template <typename scalar>
-Tensor look_of(const Tensor& inputs, const Tensor& keys, const Tensor& values,
-               const std::optional<Tensor>& mask, const Tensor& weight, const Tensor& bias,
-               const Tensor& to_output, const Tensor& output_bias, const Norm& norm, bool own,
-               bool pre) {
-  const int64_t B = keys.size(0), H = keys.size(1), N = keys.size(2), D = keys.size(3);
-  const int64_t width = H * D, projected_width = own ? 3 * width : width;
-  const Tensor projected =
-      linear<scalar>(before<scalar>(inputs, norm, pre), weight, bias, projected_width);
-  const Tensor read = at::empty_like(inputs);
-  const scalar* asked = projected.const_data_ptr<scalar>();
+void weigh(int64_t slots, scalar* scores, scalar scale, const bool* seen) {
+  for (int64_t n = 0; n < slots; n++) {
+    scores[n] = !seen || seen[n] ? scores[n] * scale : -std::numeric_limits<scalar>::infinity();
+  }
+  softmax<scalar>(slots, scores);
+}
+
+template <typename scalar>
+Tensor look_of(const Part<scalar>& part, const Tensor& inputs, const Tensor& keys,
+               const Tensor& values, const std::optional<Tensor>& mask, bool own) {
+  const int64_t H = keys.size(1), N = keys.size(2), D = keys.size(3), W = H * D;
+  const int64_t columns = part.first.columns;
   scalar* key = const_cast<scalar*>(keys.const_data_ptr<scalar>());
   scalar* value = const_cast<scalar*>(values.const_data_ptr<scalar>());
-  scalar* to = read.mutable_data_ptr<scalar>();
   const bool* open = mask ? mask->const_data_ptr<bool>() : nullptr;
   const Places of_keys(keys), of_values(values);
   const scalar scale = 1 / std::sqrt(scalar(D));
-  at::parallel_for(0, B, 1 + 16384 / (width * (N + 1)), [&](int64_t low, int64_t high) {
+  return part.run(inputs, rows_at_once(inputs.size(0)), [&](int64_t low, int64_t count, scalar* asked, scalar* read) {
     std::vector<scalar> weights(padded<scalar>(N));
-    for (int64_t b = low; b < high; b++) {
+    for (int64_t b = low; b < low + count; b++, asked += columns) {
       const bool* seen = open ? open + b * N : nullptr;
-      const bool empty = N == 0 || (seen && std::none_of(seen, seen + N, [](bool s) { return s; }));
+      const bool empty = N == 0 || (seen && !std::any_of(seen, seen + N, [](bool s) { return s; }));
       for (int64_t h = 0; h < H; h++) {
-        const scalar* query = asked + b * projected_width + h * D;
         scalar* key_slots = key + of_keys.of(b, h);
         scalar* value_slots = value + of_values.of(b, h);
-        scalar* result = to + b * width + h * D;
+        scalar* result = read + (b - low) * W + h * D;
         if (own) {
-          std::copy_n(query + width, D, key_slots + (N - 1) * of_keys.slot);
-          std::copy_n(query + 2 * width, D, value_slots + (N - 1) * of_values.slot);
+          std::copy_n(asked + W + h * D, D, key_slots + (N - 1) * of_keys.slot);
+          std::copy_n(asked + 2 * W + h * D, D, value_slots + (N - 1) * of_values.slot);
         }
         std::fill_n(result, D, scalar(0));
         if (empty) continue;
         std::fill_n(weights.data(), N, scalar(0));
-        detail::add_dots<scalar>(weights.data(), query, key_slots, N, D, of_keys.slot);
-        for (int64_t n = 0; n < N; n++) {
-          weights[n] = !seen || seen[n] ? weights[n] * scale
-                                        : -std::numeric_limits<scalar>::infinity();
-        }
-        softmax<scalar>(N, weights.data());
+        detail::add_dots<scalar>(weights.data(), asked + h * D, key_slots, N, D, of_keys.slot);
+        weigh(N, weights.data(), scale, seen);
         detail::add_rows<scalar>(result, weights.data(), value_slots, N, D, of_values.slot);
       }
     }
+    return read;
   });
-  return after<scalar>(inputs, read, to_output, output_bias, norm, pre);
 }
 
 template <typename scalar>
-Tensor think_of(const Tensor& inputs, const Tensor& weight, const Tensor& bias,
-                const Tensor& to_output, const Tensor& output_bias, const Norm& norm, bool pre) {
-  Tensor hidden = linear<scalar>(before<scalar>(inputs, norm, pre), weight, bias, weight.size(0));
-  scalar* number = hidden.mutable_data_ptr<scalar>();
-  // NaN stays: a comparison with it is false.
-  map(hidden.numel(), number, number,
-      [](Vector<scalar> x) { return x < 0 ? Vector<scalar>{} : x; });
-  return after<scalar>(inputs, hidden, to_output, output_bias, norm, pre);
+Tensor look_around_of(const Part<scalar>& part, const Tensor& inputs, int64_t S, int64_t H,
+                      const std::optional<Tensor>& mask) {
+  const int64_t W = part.width(), D = W / H, columns = part.first.columns, span = padded<scalar>(S);
+  const bool* open = mask ? mask->const_data_ptr<bool>() : nullptr;
+  const scalar scale = 1 / std::sqrt(scalar(D));
+  const int64_t most = rows_at_once(inputs.size(0), S);
+  return part.run(inputs, most, [&](int64_t low, int64_t count, scalar* made, scalar* read) {
+    std::vector<scalar> weights(S * span);
+    std::fill_n(read, count * W, scalar(0));
+    for (int64_t first = 0; first < count; first += S, made += S * columns, read += S * W) {
+      const bool* seen = open ? open + low + first : nullptr;
+      if (seen && !std::any_of(seen, seen + S, [](bool s) { return s; })) continue;
+      for (int64_t h = 0; h < H; h++) {
+        const scalar* query = made + h * D;
+        std::fill(weights.begin(), weights.end(), scalar(0));
+        add_product<true, scalar>({weights.data(), S, S, span}, {query, S, D, columns},
+                                  {query + W, S, D, columns});
+        for (int64_t s = 0; s < S; s++) weigh(S, weights.data() + s * span, scale, seen);
+        add_product<false, scalar>({read + h * D, S, D, W}, {weights.data(), S, S, span},
+                                   {query + 2 * W, S, D, columns});
+      }
+    }
+    return read - count * W;
+  });
 }
 
-// Attention. `own`: the last slot of keys and values is room for those of the inputs.
+template <typename scalar>
+Tensor think_of(const Part<scalar>& part, const Tensor& inputs) {
+  return part.run(inputs, rows_at_once(inputs.size(0)), [&](int64_t, int64_t count, scalar* hidden, scalar*) {
+    // NaN stays: a comparison with it is false.
+    map(count * part.first.columns, hidden, hidden,
+        [](Vector<scalar> x) { return x < 0 ? Vector<scalar>{} : x; });
+    return hidden;
+  });
+}
+
+template <typename Function>
+Tensor by_type(const Tensor& inputs, Function run) {
+  return inputs.scalar_type() == at::kFloat ? run(float()) : run(double());
+}
+
+// Attention of a row to slots. `own`: the last slot is room for the key and value of the row.
 Tensor look(const Tensor& inputs, const Tensor& keys, const Tensor& values,
             const std::optional<Tensor>& mask, const Tensor& weight, const Tensor& bias,
             const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
             const Tensor& norm_bias, double epsilon, bool own, bool pre) {
   const Norm norm{norm_weight, norm_bias, epsilon};
-  auto run = inputs.scalar_type() == at::kFloat ? look_of<float> : look_of<double>;
-  return run(inputs, keys, values, mask, weight, bias, to_output, output_bias, norm, own, pre);
+  return by_type(inputs, [&](auto zero) {
+    typedef decltype(zero) scalar;
+    const Linear<scalar> first(weight, bias, (own ? 3 : 1) * inputs.size(1));
+    return look_of<scalar>({first, {to_output, output_bias}, norm, pre}, inputs, keys, values,
+                           mask, own);
+  });
+}
+
+// Attention of the steps of sequences to each other; inputs are [B * S, width].
+Tensor look_around(const Tensor& inputs, int64_t steps, int64_t heads,
+                   const std::optional<Tensor>& mask, const Tensor& weight, const Tensor& bias,
+                   const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
+                   const Tensor& norm_bias, double epsilon, bool pre) {
+  const Norm norm{norm_weight, norm_bias, epsilon};
+  return by_type(inputs, [&](auto zero) {
+    typedef decltype(zero) scalar;
+    return look_around_of<scalar>({{weight, bias}, {to_output, output_bias}, norm, pre}, inputs,
+                                  steps, heads, mask);
+  });
 }
 
 // The feed-forward network.
@@ -196,8 +264,10 @@ Tensor think(const Tensor& inputs, const Tensor& weight, const Tensor& bias,
              const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
              const Tensor& norm_bias, double epsilon, bool pre) {
   const Norm norm{norm_weight, norm_bias, epsilon};
-  auto run = inputs.scalar_type() == at::kFloat ? think_of<float> : think_of<double>;
-  return run(inputs, weight, bias, to_output, output_bias, norm, pre);
+  return by_type(inputs, [&](auto zero) {
+    typedef decltype(zero) scalar;
+    return think_of<scalar>({{weight, bias}, {to_output, output_bias}, norm, pre}, inputs);
+  });
 }
 
 }  // namespace
@@ -205,9 +275,13 @@ Tensor think(const Tensor& inputs, const Tensor& weight, const Tensor& bias,
 
 TORCH_LIBRARY_FRAGMENT(memnets, library) {
   library.def(
-      "look(Tensor inputs, Tensor keys, Tensor values, Tensor? mask, Tensor weight, Tensor bias, "
+      "look(Tensor inputs, Tensor(a!) keys, Tensor(b!) values, Tensor? mask, Tensor weight, "
+      "Tensor bias, Tensor to_output, Tensor output_bias, Tensor norm_weight, Tensor norm_bias, "
+      "float epsilon, bool own, bool pre) -> Tensor");
+  library.def(
+      "look_around(Tensor inputs, int steps, int heads, Tensor? mask, Tensor weight, Tensor bias, "
       "Tensor to_output, Tensor output_bias, Tensor norm_weight, Tensor norm_bias, float epsilon, "
-      "bool own, bool pre) -> Tensor");
+      "bool pre) -> Tensor");
   library.def(
       "think(Tensor inputs, Tensor weight, Tensor bias, Tensor to_output, Tensor output_bias, "
       "Tensor norm_weight, Tensor norm_bias, float epsilon, bool pre) -> Tensor");
@@ -215,5 +289,6 @@ TORCH_LIBRARY_FRAGMENT(memnets, library) {
 
 TORCH_LIBRARY_IMPL(memnets, CPU, library) {
   library.impl("look", &memnets::look);
+  library.impl("look_around", &memnets::look_around);
   library.impl("think", &memnets::think);
 }

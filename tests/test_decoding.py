@@ -501,9 +501,7 @@ def test_no_step_to_play_is_an_error(shape):
 @torch.no_grad()
 def test_rows_of_slots_keep_their_room_and_share_nothing(slots, index, seed):
     generator = torch.Generator().manual_seed(seed)
-    first, row, other = (
-        torch.randn(3, 2, size, 4, generator=generator) for size in (slots, 1, 1)
-    )
+    first, row, other = (torch.randn(3, 2, size, 4, generator=generator) for size in (slots, 1, 1))
     memory = lengthened(first, 1)
     memory[..., -1:, :] = row
     kept, index = memory.clone(), torch.tensor(index)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from memnets import fast, functional
+from memnets.kernels.native import build
 
 __all__ = ["append", "lengthened", "rows"]
 
@@ -149,9 +150,16 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
     if known is None or part.dim() < 3 or part.shape[-1] != known.shape[-1]:
         return part.index_select(0, index)
     # The next append finds room there. Otherwise it would copy all slots once more.
-    slots, size = part.shape[-2], known.shape[-2]
-    room, buffer = _with_room(part, size if slots < size else 2 * size, len(index))
-    chosen = room.narrow(-2, 0, slots)
-    torch.index_select(part, 0, index, out=chosen)
+    slots, before = part.shape[-2], known.shape[-2]
+    size = before if slots < before else 2 * before
+    if build.at_hand() and part.device.type == "cpu" and part.stride() == known.stride:
+        chosen: Tensor = torch.ops.memnets.rows(part, index, before, size)
+        buffer = _buffers[chosen.untyped_storage()] = _Buffer(
+            chosen.as_strided((*chosen.shape[:-2], size, chosen.shape[-1]), chosen.stride())
+        )
+    else:
+        room, buffer = _with_room(part, size, len(index))
+        chosen = room.narrow(-2, 0, slots)
+        torch.index_select(part, 0, index, out=chosen)
     buffer.filled = slots
     return chosen

@@ -107,7 +107,7 @@ def _looked(cell: Any, inputs: Tensor, past: Any) -> tuple[Tensor, Any]:
 
 
 def _known(inputs: Tensor, attention: MultiHead) -> bool:
-    """Whether the operators know an attention, and the types and sizes of its inputs and weights."""
+    """Whether the operators know an attention, and the types and sizes of its inputs."""
     addressing = attention.addressing
     return (
         inputs.device.type == "cpu"
@@ -161,8 +161,9 @@ def unroll_in_operators(
     states = []
     for part, past in zip(layer.cells, state, strict=True):
         cell: Any = part.cell
+        connection: Any = part.connection
         if type(cell) is Pointwise:
-            hidden = _think(hidden, cell.network, part.connection)
+            hidden = _think(hidden, cell.network, connection)
         else:
             own = type(cell) is SelfAttention
             # The operator writes the new slots itself.
@@ -173,9 +174,9 @@ def unroll_in_operators(
                 _in_rows(keys),
                 _in_rows(values),
                 None if seen is None else seen.contiguous(),
-                *_weights(cell.attention, part.connection),
+                *_weights(cell.attention, connection),
                 own,
-                part.connection.pre,
+                connection.pre,
             )
         states.append(past)
     return hidden.unsqueeze(1), tuple(states)

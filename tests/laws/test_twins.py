@@ -773,8 +773,8 @@ def test_a_twin_without_an_example_is_told_what_to_add():
 # -- the operators in C++ -------------------------------------------------------------------------
 
 
-def by_name(name):
-    (twin,) = (one for one in fast.twins() if one.name == name)
+def by_name(name, part=Loop):
+    (twin,) = (one for one in fast.twins() if (one.name, one.part) == (name, part))
     skip_what_is_missing(twin)
     return twin
 
@@ -848,6 +848,44 @@ def test_an_operator_with_a_planted_fault_is_found(operator, plant, examples, mo
             check_twin(twin, example, data.draw)
 
     with pytest.raises(AssertionError, match=r"Loop\.unroll by C\+\+ and"):
+        check()
+
+
+def another_argument(place, change):
+    def planted(run):
+        return lambda *given: run(*given[:place], change(given[place]), *given[place + 1 :])
+
+    return planted
+
+
+def a_larger_result(run):
+    return lambda *given: 1.001 * run(*given)
+
+
+@pytest.mark.parametrize(
+    ("part", "operator", "plant"),
+    [
+        (TransformerLayer, "look", another_argument(3, lambda mask: None)),
+        (TransformerLayer, "look", another_argument(-3, lambda epsilon: 1e-2)),
+        (TransformerLayer, "look", another_argument(-1, lambda pre: not pre)),
+        (TransformerLayer, "think", a_larger_result),
+        (EncoderLayer, "look_around", another_argument(3, lambda mask: None)),
+        (EncoderLayer, "look_around", another_argument(-1, lambda pre: not pre)),
+        (EncoderLayer, "think", a_larger_result),
+    ],
+)
+def test_an_operator_of_a_layer_with_a_planted_fault_is_found(part, operator, plant, monkeypatch):
+    twin = by_name("C++", part)
+    right = getattr(torch.ops.memnets, operator)
+    monkeypatch.setattr(torch.ops.memnets, operator, plant(right))
+
+    @settings(max_examples=20, deadline=None, database=None, phases=[Phase.generate])
+    @given(data=st.data())
+    def check(data):
+        for example in examples_of(twin):
+            check_twin(twin, example, data.draw)
+
+    with pytest.raises(AssertionError, match=r"by C\+\+ and"):
         check()
 
 

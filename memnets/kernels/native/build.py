@@ -25,7 +25,7 @@ from typing import IO
 import torch
 from filelock import FileLock
 
-__all__ = ["SWITCH", "Unavailable", "compiler", "folder", "load", "loaded", "why_not"]
+__all__ = ["SWITCH", "Unavailable", "at_hand", "compiler", "folder", "load", "loaded", "why_not"]
 
 #: Set to 0 in the environment, it switches the operators off.
 SWITCH = "MEMNETS_NATIVE"
@@ -69,6 +69,11 @@ def loaded() -> bool:
                 load()
             except Unavailable as reason:
                 _failed = str(reason)
+    return _loaded
+
+
+def at_hand() -> bool:
+    """Whether the operators are loaded already; builds and loads nothing."""
     return _loaded
 
 

@@ -1,5 +1,5 @@
 // Parts of a Transformer's layers without gradients: those of a decoder for one step of a search, and
-// those of an encoder.
+// those of an encoder. And rows of a search's slots.
 //
 // A part is a network f within a skip connection, as memnets.cells.Connection defines it: the
 // result is x + f(norm(x)), or norm(x + f(x)). Only the products of matrices go to a library; all
@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "buffers.h"
 #include "products.h"
 
 namespace memnets {
@@ -259,6 +261,35 @@ Tensor look_around(const Tensor& inputs, int64_t steps, int64_t heads,
   });
 }
 
+// Rows of slots [B, ..., N, W] in a buffer of `before` slots each, in a new buffer of `size` slots.
+Tensor rows(const Tensor& slots, const Tensor& index, int64_t before, int64_t size) {
+  const int64_t dims = slots.dim(), N = slots.size(dims - 2), count = index.numel();
+  const int64_t width = slots.size(dims - 1) * slots.itemsize();
+  int64_t groups = 1;
+  for (int64_t d = 1; d < dims - 2; d++) groups *= slots.size(d);
+  const int64_t all = slots.size(0);
+  std::vector<int64_t> shape = slots.sizes().vec();
+  shape[0] = count;
+  shape[dims - 2] = size;
+  Tensor buffer = Buffers::empty(shape, slots.options());
+  const Tensor places = index.contiguous();
+  const int64_t* place = places.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < count; row++) {
+    TORCH_CHECK_INDEX(0 <= place[row] && place[row] < all, "index ", place[row],
+                      " is out of range: there are ", all, " rows");
+  }
+  const char* from = static_cast<const char*>(slots.const_data_ptr());
+  char* to = static_cast<char*>(buffer.mutable_data_ptr());
+  const int64_t least = 1 + 65536 / std::max<int64_t>(1, groups * N * width);
+  at::parallel_for(0, count, least, [&](int64_t low, int64_t high) {
+    for (int64_t group = low * groups; group < high * groups; group++) {
+      const int64_t there = place[group / groups] * groups + group % groups;
+      std::memcpy(to + group * size * width, from + there * before * width, N * width);
+    }
+  });
+  return buffer.narrow(dims - 2, 0, N);
+}
+
 // The feed-forward network.
 Tensor think(const Tensor& inputs, const Tensor& weight, const Tensor& bias,
              const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
@@ -282,6 +313,7 @@ TORCH_LIBRARY_FRAGMENT(memnets, library) {
       "look_around(Tensor inputs, int steps, int heads, Tensor? mask, Tensor weight, Tensor bias, "
       "Tensor to_output, Tensor output_bias, Tensor norm_weight, Tensor norm_bias, float epsilon, "
       "bool pre) -> Tensor");
+  library.def("rows(Tensor slots, Tensor index, int before, int size) -> Tensor");
   library.def(
       "think(Tensor inputs, Tensor weight, Tensor bias, Tensor to_output, Tensor output_bias, "
       "Tensor norm_weight, Tensor norm_bias, float epsilon, bool pre) -> Tensor");
@@ -290,5 +322,6 @@ TORCH_LIBRARY_FRAGMENT(memnets, library) {
 TORCH_LIBRARY_IMPL(memnets, CPU, library) {
   library.impl("look", &memnets::look);
   library.impl("look_around", &memnets::look_around);
+  library.impl("rows", &memnets::rows);
   library.impl("think", &memnets::think);
 }

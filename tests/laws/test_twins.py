@@ -853,7 +853,12 @@ def test_an_operator_with_a_planted_fault_is_found(operator, plant, examples, mo
 
 def another_argument(place, change):
     def planted(run):
-        return lambda *given: run(*given[:place], change(given[place]), *given[place + 1 :])
+        def changed(*given):
+            given = list(given)
+            given[place] = change(given[place])
+            return run(*given)
+
+        return changed
 
     return planted
 

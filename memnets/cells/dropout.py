@@ -35,7 +35,7 @@ class Dropout(nn.Dropout):
 
     @property
     def dropped(self) -> int:
-        """Of 2^16 random numbers, how many drop: p as 16 bits can tell it."""
+        """Number of the 2^16 random numbers that drop: p rounded to 16 bits."""
         return round(self.p * _LEVELS)
 
     def noise(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -34,7 +34,7 @@ _SMALL_IN_SEARCH = 1 << 17
 
 
 class _Buffer:
-    """What is known of a buffer ``[*B, room, W]``.
+    """Shape of a buffer ``[*B, room, W]``, and how far it is filled.
 
     Attributes:
         shape: the shape of the buffer.

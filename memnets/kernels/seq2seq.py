@@ -29,7 +29,7 @@ Tensors = tuple[Tensor, ...]
 
 
 class _Order(NamedTuple):
-    """What a step does, and in which order.
+    """Work of a step, and its order.
 
     Attributes:
         before: whether attention comes before the step of the GRU.
@@ -85,7 +85,7 @@ class _Given(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What a step leaves for the backward pass, all ``[B, ...]``; stacked, ``[T, B, ...]``."""
+    """Tensors of a step for the backward pass, all ``[B, ...]``; stacked, ``[T, B, ...]``."""
 
     rest: Tensor  # inputs besides y: features and context of the last step
     before: Tensor  # state of the GRU before the step

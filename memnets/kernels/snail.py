@@ -326,7 +326,7 @@ def _plain(
 
 
 def _layers(blocks: list[Any], steps: int, answers: int) -> list[_Convolution | _Attention]:
-    """How to compute blocks, of the last of which the last steps alone are needed."""
+    """Plan of the blocks; of the last one only the last steps are needed."""
     *inner, last = blocks
     layers = [
         _Convolution(each) if type(each) is DenseBlock else _Attention(each) for each in inner

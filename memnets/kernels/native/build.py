@@ -104,7 +104,7 @@ def library() -> Path:
 
 
 def _processor() -> str:
-    """What tells apart processors of which one cannot run code that is made for the other."""
+    """Name and instruction sets: processors with the same ones can run the same library."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         named = ("model name", "flags", "Features", "CPU part")

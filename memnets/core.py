@@ -656,7 +656,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
             A state of B' rows.
         """
         keep = Memory if same_source else None
-        return map_state(lambda part: part.index_select(0, index), state, keep=keep)
+        return map_state(lambda part: functional.rows(part, index), state, keep=keep)
 
     def logits(self, batch: Batch) -> Tensor:
         """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``.

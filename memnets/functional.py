@@ -567,6 +567,20 @@ def append(memory: Tensor, row: Tensor) -> Tensor:
     return torch.cat([memory, row], -2)
 
 
+def rows(part: Tensor, index: Tensor) -> Tensor:
+    """Rows of a part of a state, for each place of an index: ``[B, ...] -> [B', ...]``.
+
+    Args:
+        part: ``[B, ...]``.
+        index: whole numbers in ``[0, B)``, ``[B']``; a row may come twice.
+    """
+    twin = fast.find(rows, "", part, index)
+    if twin is not None:
+        chosen: Tensor = twin(part, index)
+        return chosen
+    return part.index_select(0, index)
+
+
 # -- losses ---------------------------------------------------------------------------------------
 
 

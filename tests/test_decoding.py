@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memnets import decoding
+from memnets import decoding, functional
 from memnets.addressing import Content, Hard, Local
 from memnets.batches import BEGIN, END, PAD
 from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions
 from memnets.decoding import beam_search, feedback, greedy, play
 from memnets.encoders import Recurrent
+from memnets.kernels.append import lengthened
 from memnets.memories import NTM
 from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Seq2Seq, Transformer
 from memnets.scores import Additive, Dot, General
@@ -492,3 +493,27 @@ def test_a_model_with_other_actions_cannot_play():
 def test_no_step_to_play_is_an_error(shape):
     with pytest.raises(ValueError, match=r"rewards must be .* T >= 1; got"):
         play(PLAYERS["LSTM"](), torch.zeros(2, 1, ACTIONS + 1), torch.zeros(shape))
+
+
+@given(
+    st.integers(1, 40), st.lists(st.integers(0, 2), min_size=1, max_size=5), st.integers(0, 2**31)
+)
+@torch.no_grad()
+def test_rows_of_slots_keep_their_room_and_share_nothing(slots, index, seed):
+    generator = torch.Generator().manual_seed(seed)
+    first, row, other = (torch.randn(3, 2, size, 4, generator=generator) for size in (slots, 1, 1))
+    memory = lengthened(first, 1)
+    memory[..., -1:, :] = row
+    kept, index = memory.clone(), torch.tensor(index)
+    chosen = functional.rows(memory, index)
+    assert torch.equal(chosen, kept[index])
+    longer = lengthened(chosen, 1)
+    longer[..., -1:, :] = other[index]
+    assert longer.untyped_storage().data_ptr() == chosen.untyped_storage().data_ptr()
+    assert torch.equal(longer, torch.cat([kept, other], -2)[index])
+    assert torch.equal(memory, kept)
+    # A second way to go on from the same slots leaves the first as it is.
+    again = lengthened(chosen, 1)
+    again[..., -1:, :] = 0
+    assert torch.equal(longer, torch.cat([kept, other], -2)[index])
+    assert torch.equal(again[..., :-1, :], kept[index])

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
 from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive
@@ -356,7 +356,14 @@ class EncoderLayer(nn.Module):
         self.thinking_connection = Connection(width, dropout, norm)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``[B, S, width] -> [B, S, width]``; mask bool ``[B, S]``, False = padding."""
+        """``[B, S, width] -> [B, S, width]``; mask bool ``[B, S]``, False = padding.
+
+        A fast twin runs where one fits.
+        """
+        twin = fast.find(self, "forward", inputs, mask)
+        if twin is not None:
+            found: Tensor = twin(self, inputs, mask)
+            return found
         seen = None if mask is None else mask[:, None, None]
         queries, keys, values = self.attention.project(
             self.attention_connection.before(inputs), 0, 3

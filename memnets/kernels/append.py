@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from memnets import fast, functional
+from memnets.kernels.native import build
 
-__all__ = ["append"]
+__all__ = ["append", "lengthened", "rows"]
 
 #: Fewest slots of a buffer.
 _LEAST = 16
@@ -126,19 +127,65 @@ class _Append(torch.autograd.Function):
 def _appended(memory: Tensor, row: Tensor) -> Tensor:
     """The longer memory, in the buffer of the memory or in a new one."""
     slots, more = memory.shape[-2], row.shape[-2]
+    longer = lengthened(memory, more)
+    longer.narrow(-2, slots, more).copy_(row)
+    return longer
+
+
+def lengthened(memory: Tensor, more: int) -> Tensor:
+    """The memory ``[*B, N, W]`` with room for more slots: ``[*B, N + T, W]``, to be written once.
+
+    Args:
+        memory: N may be 0.
+        more: T. The new slots hold any numbers at first, and the caller alone may write them.
+    """
+    slots = memory.shape[-2]
     # ``data`` has a count of changes of its own. Autograd would take a change of the room for one
     # of the slots that earlier steps have saved.
     room = memory.data
     buffer = _taken(room, memory, more)
     if buffer is None:
-        size = max(_LEAST, 2 * (slots + more))
-        room = memory.new_empty(*memory.shape[:-2], size, memory.shape[-1])
+        room, buffer = _with_room(memory, max(_LEAST, 2 * (slots + more)), len(memory))
         room.narrow(-2, 0, slots).copy_(memory)
-        buffer = _Buffer(room)
         buffer.filled = slots + more
-        with _lock:
-            _buffers[room.untyped_storage()] = buffer
     shape = (*memory.shape[:-2], slots + more, memory.shape[-1])
-    longer = room.as_strided(shape, buffer.stride, 0)
-    longer.narrow(-2, slots, more).copy_(row)
-    return longer
+    return room.as_strided(shape, buffer.stride, 0)
+
+
+def _with_room(memory: Tensor, size: int, rows: int) -> tuple[Tensor, _Buffer]:
+    """A new buffer for memories like this one, of as many slots and rows."""
+    room = memory.new_empty(rows, *memory.shape[1:-2], size, memory.shape[-1])
+    return room, _noted(room)
+
+
+def _noted(room: Tensor) -> _Buffer:
+    """The entry of a new buffer."""
+    with _lock:
+        buffer = _buffers[room.untyped_storage()] = _Buffer(room)
+    return buffer
+
+
+def _not_in_graph(part: Tensor, index: Tensor) -> bool:
+    return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+
+
+@fast.twin(functional.rows, fits=_not_in_graph, any_precision=True, only_values=True)
+def rows(part: Tensor, index: Tensor) -> Tensor:
+    """Rows of a part of a state; those of a memory in a buffer stand in a new buffer."""
+    with _lock:
+        known = _buffers.get(part.untyped_storage())
+    if known is None or part.dim() < 3 or part.shape[-1] != known.shape[-1]:
+        return part.index_select(0, index)
+    # The next append finds room there. Otherwise it would copy all slots once more.
+    slots, before = part.shape[-2], known.shape[-2]
+    size = before if slots < before else 2 * before
+    if build.at_hand() and part.device.type == "cpu" and part.stride() == known.stride:
+        chosen: Tensor = torch.ops.memnets.rows(part, index, before, size)
+        whole = (*chosen.shape[:-2], size, chosen.shape[-1])
+        buffer = _noted(chosen.as_strided(whole, chosen.stride()))
+    else:
+        room, buffer = _with_room(part, size, len(index))
+        chosen = room.narrow(-2, 0, slots)
+        torch.index_select(part, 0, index, out=chosen)
+    buffer.filled = slots
+    return chosen

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, FeedForward, Loop, TransformerLayer
+from memnets.cells import GRU, LSTM, EncoderLayer, FeedForward, Loop, TransformerLayer
 from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import native, triton
@@ -184,15 +184,42 @@ def appended_in_place(draw):
     return functional.append, (functional.append(many_slots(draw), row), more)
 
 
-def layer(draw, cross=False, norm="pre"):
+def layer(draw, cross=False, norm="pre", width=4, steps=STEPS):
     """A step of a decoder's layer that has taken some, in evaluation."""
-    part = TransformerLayer(4, 2, 6, dropout=0.5, norm=norm, cross=cross).double().eval()
-    source, first, second = draw(tensors((BATCH, 4, 4), (BATCH, STEPS, 4), (BATCH, 1, 4)))
+    part = TransformerLayer(width, 2, 6, dropout=0.5, norm=norm, cross=cross).double().eval()
+    shapes = (BATCH, 4, width), (BATCH, steps, width), (BATCH, 1, width)
+    source, first, second = draw(tensors(*shapes)) if width == 4 else numbers(draw, *shapes)
     mask = draw(st.sampled_from([None, torch.arange(4) < torch.tensor([[4], [2]])]))
-    skipped = draw(st.sampled_from([None, torch.tensor([[True] * STEPS, [True, False, True]])]))
+    holes = torch.tensor([[True], [False]]) | (torch.arange(steps) != 1)
+    skipped = draw(st.sampled_from([None, holes]))
     with fast.naive(), torch.no_grad():
         _, state = part.unroll(first, part.start(source, mask), skipped)
     return part, (second, state, None)
+
+
+LAYERS = [layer, partial(layer, cross=True), partial(layer, cross=True, norm="post")]
+
+
+def source_layer(draw, norm="pre", width=4, batch=BATCH, steps=4):
+    """An encoder's layer in evaluation, one source of which may be padding alone."""
+    part = EncoderLayer(width, 2, 6, dropout=0.5, norm=norm).double().eval()
+    shape = batch, steps, width
+    (source,) = draw(tensors(shape)) if width == 4 else numbers(draw, shape)
+    lengths = torch.full((batch, 1), steps)
+    lengths[1:] = draw(st.integers(0, steps))
+    return part, (source, draw(st.sampled_from([None, torch.arange(steps) < lengths])))
+
+
+def numbers(draw, *shapes):
+    """More numbers than Hypothesis could draw one by one."""
+    generator = torch.Generator().manual_seed(draw(testing.seeds()))
+    return [torch.randn(shape, generator=generator, dtype=torch.double) for shape in shapes]
+
+
+def chosen_rows(draw):
+    """Rows of a part of a state; tests/test_decoding.py has those of a memory in a buffer."""
+    index = draw(st.lists(st.integers(0, BATCH - 1), max_size=4))
+    return functional.rows, (many_slots(draw), torch.tensor(index, dtype=torch.long))
 
 
 def spread(draw, *shape):
@@ -326,6 +353,7 @@ EXAMPLES = {
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],
+    (functional.rows, "", "kernels.append"): [chosen_rows],
     (functional.cross_entropy, "", "kernels.loss"): [entropy(0.0), entropy(0.1)],
     (functional.likeliest, "", "kernels.search"): [choosing],
     (functional.best_tokens, "", "kernels.search"): [continuing],
@@ -335,10 +363,12 @@ EXAMPLES = {
         answering(attend="after", input_feeding=True),
         answering(attend="after", key_size=3),
     ],
-    (TransformerLayer, "unroll", "kernels.transformer"): [
-        layer,
-        partial(layer, cross=True),
-        partial(layer, cross=True, norm="post"),
+    (TransformerLayer, "unroll", "kernels.transformer"): LAYERS,
+    (TransformerLayer, "unroll", "C++"): [*LAYERS, partial(layer, cross=True, width=40, steps=19)],
+    (EncoderLayer, "forward", "C++"): [
+        source_layer,
+        partial(source_layer, norm="post"),
+        partial(source_layer, width=40, batch=18, steps=17),
     ],
     (SNAIL, "continuations", "kernels.snail"): [
         continued(5, 3),
@@ -793,8 +823,8 @@ def test_a_twin_without_an_example_is_told_what_to_add():
 # -- the operators in C++ -------------------------------------------------------------------------
 
 
-def by_name(name):
-    (twin,) = (one for one in fast.twins() if one.name == name)
+def by_name(name, part=Loop):
+    (twin,) = (one for one in fast.twins() if (one.name, one.part) == (name, part))
     skip_what_is_missing(twin)
     return twin
 
@@ -868,6 +898,49 @@ def test_an_operator_with_a_planted_fault_is_found(operator, plant, examples, mo
             check_twin(twin, example, data.draw)
 
     with pytest.raises(AssertionError, match=r"Loop\.unroll by C\+\+ and"):
+        check()
+
+
+def another_argument(place, change):
+    def planted(run):
+        def changed(*given):
+            given = list(given)
+            given[place] = change(given[place])
+            return run(*given)
+
+        return changed
+
+    return planted
+
+
+def a_larger_result(run):
+    return lambda *given: 1.001 * run(*given)
+
+
+@pytest.mark.parametrize(
+    ("part", "operator", "plant"),
+    [
+        (TransformerLayer, "look", another_argument(3, lambda mask: None)),
+        (TransformerLayer, "look", another_argument(-3, lambda epsilon: 1e-2)),
+        (TransformerLayer, "look", another_argument(-1, lambda pre: not pre)),
+        (TransformerLayer, "think", a_larger_result),
+        (EncoderLayer, "look_around", another_argument(3, lambda mask: None)),
+        (EncoderLayer, "look_around", another_argument(-1, lambda pre: not pre)),
+        (EncoderLayer, "think", a_larger_result),
+    ],
+)
+def test_an_operator_of_a_layer_with_a_planted_fault_is_found(part, operator, plant, monkeypatch):
+    twin = by_name("C++", part)
+    right = getattr(torch.ops.memnets, operator)
+    monkeypatch.setattr(torch.ops.memnets, operator, plant(right))
+
+    @settings(max_examples=20, deadline=None, database=None, phases=[Phase.generate])
+    @given(data=st.data())
+    def check(data):
+        for example in examples_of(twin):
+            check_twin(twin, example, data.draw)
+
+    with pytest.raises(AssertionError, match=r"by C\+\+ and"):
         check()
 
 

@@ -26,7 +26,7 @@ from typing import IO
 import torch
 from filelock import FileLock
 
-__all__ = ["SWITCH", "Unavailable", "compiler", "folder", "load", "loaded", "why_not"]
+__all__ = ["SWITCH", "Unavailable", "at_hand", "compiler", "folder", "load", "loaded", "why_not"]
 
 #: Set to 0 in the environment, it switches the operators off.
 SWITCH = "MEMNETS_NATIVE"
@@ -84,6 +84,11 @@ def loaded() -> bool:
                 return False
             except Exception as error:  # none of them may end a training
                 _failed = _in_a_line(str(error) or type(error).__name__)
+    return _loaded
+
+
+def at_hand() -> bool:
+    """Whether the operators are loaded already; builds and loads nothing."""
     return _loaded
 
 

@@ -41,7 +41,7 @@ OPTIONS = (
 )
 
 #: About how long a build takes, in seconds, for the note.
-EXPECTED = 20
+EXPECTED = 25
 
 
 class Unavailable(RuntimeError):

@@ -19,7 +19,13 @@ from memnets.app.translator import Translator
 from memnets.cells import LSTM
 from memnets.files import NoPlainFile
 from memnets.models import MemoryMachine, Model
-from memnets.training.runs import FORMAT, CheckpointError, load_checkpoint
+from memnets.training.optimizers import fused
+from memnets.training.runs import (
+    FORMAT,
+    CheckpointError,
+    check_optimizer_state,
+    load_checkpoint,
+)
 from tests.test_cli import CONFIGS, RUN, SMALL, contents, fails
 from tests.test_configs import small
 
@@ -224,3 +230,30 @@ def test_help_and_errors_of_usage_import_nothing_heavy() -> None:
         assert code == (0 if is_help else 1), arguments
         assert is_help or len(out.strip().splitlines()) == 1, out
     assert heavy == []
+
+
+#: A part of an optimizer's state, damaged: the number of numbers, their shape, their room.
+DAMAGED = {
+    "too few": lambda part: part[:1],
+    "too many": lambda part: torch.cat([part, part]),
+    "turned": lambda part: part.mT,
+    "one number for all": lambda part: torch.zeros(1).expand_as(part),
+    "empty": lambda part: part[:0],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+def test_a_fused_optimizer_never_steps_with_a_damaged_state(name: str, damage) -> None:
+    # PyTorch's fused steps check no shapes: they would read and write beyond the state.
+    model = torch.nn.Linear(3, 2)
+    make = partial(torch.optim.Adam, amsgrad=True)
+    optimizer = fused(make(model.parameters()))
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    assert state["param_groups"][0]["fused"]
+    check_optimizer_state(make, model, {"optimizer_states": [state]}, "whole.ckpt")
+    state["state"][0][name] = damage(state["state"][0][name])
+    with pytest.raises(CheckpointError, match=r"Adam cannot use the state of its optimizer"):
+        check_optimizer_state(make, model, {"optimizer_states": [state]}, "damaged.ckpt")

@@ -172,8 +172,7 @@ class CLI(LightningCLI):
             "--compile",
             type=bool,
             default=False,
-            help="Whether torch.compile compiles the loss of the training: seconds to minutes for "
-            "each length of a memory machine's sequences, then faster steps.",
+            help="Compile the training's loss by torch.compile, for minutes at first.",
         )
         parser.add_argument("--trust", action="store_true", help=TRUST)
         parser.add_argument(

@@ -234,6 +234,7 @@ def check_optimizer_state(
             return
         try:
             restored.load_state_dict(copy.deepcopy(states[0]))
+            _unfuse(restored)
             restored.step()
         except Exception as error:  # optimizers raise many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -241,6 +242,29 @@ def check_optimizer_state(
                 f"{path} cannot be resumed: {type(restored).__name__} cannot use the state "
                 f"of its optimizer ({reason[:200]})"
             ) from error
+
+
+def _unfuse(optimizer: torch.optim.Optimizer) -> None:
+    """Check the shapes of a state, and let the optimizer step without PyTorch's fused operations.
+
+    Fused operations check no shapes: with a damaged state they read and write beyond its memory.
+
+    Raises:
+        ValueError: a part of the state does not have the shape and the strides of its parameter.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("fused"):
+            continue
+        group["fused"] = group["foreach"] = False
+        for parameter in group["params"]:
+            for name, part in optimizer.state[parameter].items():
+                if name == "step" or not isinstance(part, torch.Tensor):
+                    continue
+                if (part.shape, part.stride()) != (parameter.shape, parameter.stride()):
+                    raise ValueError(
+                        f"{name} must have the shape of its parameter, {list(parameter.shape)}; "
+                        f"got {list(part.shape)} with strides {list(part.stride())}"
+                    )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

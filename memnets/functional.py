@@ -38,6 +38,7 @@ __all__ = [
     "read",
     "read_weighting",
     "retention",
+    "rows",
     "sharpen",
     "shift",
     "softmax",

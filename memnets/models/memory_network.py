@@ -192,21 +192,19 @@ class MemoryNetwork(Model[Memories]):
         query = self.embeddings[0](inputs)
         for number, (read, memory) in enumerate(zip(self.reads, state, strict=True)):
             assert isinstance(read, Content)
-            found = self._linear(read, query, memory) if self.linear else read.read(query, memory)[0]
-            if self.tying == "layerwise":
-                query = self.matrices[0](query) + found
-            else:
-                query = query + found
+            carried = self.matrices[0](query) if self.tying == "layerwise" else query
+            query = carried + self._read(read, query, memory)
             if self.tying == "single":
                 query = self.matrices[number](query)
         if self.answers is not None:
             return self.answers(query), state
         return nn.functional.linear(query, self.embeddings[-1].weight), state
 
-    @staticmethod
-    def _linear(read: Content, query: Tensor, memory: Memory) -> Tensor:
-        """A read whose weights are the scores themselves, ``[B, T, W]``."""
-        scores = read.score(query, memory.keys)
+    def _read(self, read: Content, query: Tensor, memory: Memory) -> Tensor:
+        """What a query ``[B, T, W]`` reads; in a linear model the weights are the scores."""
+        if not self.linear:
+            return read.read(query, memory)[0]
+        scores: Tensor = read.score(query, memory.keys)
         if memory.mask is not None:
             scores = scores.masked_fill(~memory.mask, 0.0)
         return functional.read(scores, memory.values)

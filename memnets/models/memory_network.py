@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.batches import PAD, Batch
+from memnets.batches import Batch
 from memnets.core import Addressing, Memory, check_made, check_positive, check_source
+from memnets.embedders import Sentences
 from memnets.scores import Dot
 from memnets.training.model import Model
 
@@ -51,7 +52,7 @@ class MemoryNetwork(Model[Memories]):
         hops: K, the number of reads, at least 1.
         tying: ``adjacent``, ``layerwise`` or ``single``.
         encoding: a sentence as a vector: ``position`` weighs each word by its place in the sentence
-            (section 4.1); ``bag`` is the sum of its words.
+            (:func:`memnets.embedders.position_encoding`); ``bag`` is the sum of its words.
         memory_size: number of sentences that the model remembers, the last ones, at least 1. Each
             key and value then has a learned vector for its age, counted from the last sentence.
             ``None`` = the source is a set of any size, without an order.
@@ -87,8 +88,6 @@ class MemoryNetwork(Model[Memories]):
         check_positive(input_size=input_size, output_size=output_size, width=width, hops=hops)
         if memory_size is not None:
             check_positive(memory_size=memory_size)
-        if encoding not in ("position", "bag"):
-            raise ValueError(f"encoding must be 'position' or 'bag'; got {encoding!r}")
         if not 0 <= noise < 1:
             raise ValueError(f"noise must be in [0, 1); got {noise}")
         if spread <= 0:
@@ -110,13 +109,16 @@ class MemoryNetwork(Model[Memories]):
         self.tying = tying
         tables = max(self.values) + 1
         self.embeddings = nn.ModuleList(
-            _Sentences(input_size, width, encoding, spread) for _ in range(tables)
+            Sentences(input_size, width, encoding) for _ in range(tables)
         )
+        for table in self.embeddings:
+            assert isinstance(table, Sentences)
+            nn.init.normal_(table.embedding.weight, std=spread)
         # A vector for each age; the embedding of the question alone has none.
-        remembered = sorted({*self.keys, *self.values}) if memory_size is not None else []
-        self.ages = nn.ParameterDict(
-            {str(each): spread * torch.randn(memory_size, width) for each in remembered}
-        )
+        self.ages = nn.ParameterDict()
+        if memory_size is not None:
+            for each in sorted({*self.keys, *self.values}):
+                self.ages[str(each)] = nn.Parameter(spread * torch.randn(memory_size, width))
         matrices = {"adjacent": 0, "layerwise": 1, "single": hops}[tying]
         self.matrices = nn.ModuleList(_matrix(width, width, spread) for _ in range(matrices))
         shared = tying == "adjacent" and input_size == output_size
@@ -152,7 +154,7 @@ class MemoryNetwork(Model[Memories]):
                 side = 0  # a sentence is both key and value, embedded once
             if (table, side) not in made:
                 words = source if source.dim() == 3 else source[:, :, side]
-                found = self.embeddings[table](words)
+                found, _ = self.embeddings[table](words)
                 if self.memory_size is not None:
                     known = age.clamp_max(self.memory_size - 1)
                     found = found + nn.functional.embedding(known, self.ages[str(table)])
@@ -189,7 +191,7 @@ class MemoryNetwork(Model[Memories]):
             raise ValueError(
                 f"questions must be words [B, T, L]; got {inputs.dtype} {list(inputs.shape)}"
             )
-        query = self.embeddings[0](inputs)
+        query, _ = self.embeddings[0](inputs)
         for number, (read, memory) in enumerate(zip(self.reads, state, strict=True)):
             assert isinstance(read, Content)
             carried = self.matrices[0](query) if self.tying == "layerwise" else query
@@ -198,7 +200,9 @@ class MemoryNetwork(Model[Memories]):
                 query = self.matrices[number](query)
         if self.answers is not None:
             return self.answers(query), state
-        return nn.functional.linear(query, self.embeddings[-1].weight), state
+        last = self.embeddings[-1]
+        assert isinstance(last, Sentences)
+        return nn.functional.linear(query, last.embedding.weight), state
 
     def _read(self, read: Content, query: Tensor, memory: Memory) -> Tensor:
         """What a query ``[B, T, W]`` reads; in a linear model the weights are the scores."""
@@ -249,44 +253,3 @@ def _matrix(inputs: int, outputs: int, spread: float) -> nn.Linear:
     matrix = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(matrix.weight, std=spread)
     return matrix
-
-
-class _Sentences(nn.Module):
-    """Sentences of words as vectors (Sukhbaatar et al. 2015, section 4.1)."""
-
-    def __init__(
-        self, size: int, width: int, encoding: Literal["position", "bag"], spread: float
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(spread * torch.randn(size, width))
-        self.encoding = encoding
-
-    def forward(self, words: Tensor) -> Tensor:
-        """``[*B, L] -> [*B, width]``; padding counts as 0."""
-        inside = words != PAD
-        try:
-            vectors = nn.functional.embedding(words, self.weight)
-        except IndexError as error:
-            raise ValueError(
-                f"words must be in [0, {len(self.weight)}); "
-                f"got {words.min().item()} to {words.max().item()}"
-            ) from error
-        if self.encoding == "bag":
-            return (vectors * inside.unsqueeze(-1)).sum(-2)
-        return (vectors * _position_encoding(inside, vectors.shape[-1])).sum(-2)
-
-
-def _position_encoding(inside: Tensor, width: int) -> Tensor:
-    """Weights of words by their place: ``l_kj = (1 - j / J) - (k / d) (1 - 2 j / J)``.
-
-    Args:
-        inside: bool ``[*B, L]``, whether word j of a sentence is there; J are.
-        width: d, width of the vectors.
-
-    Returns:
-        ``[*B, L, d]``, 0 at padding.
-    """
-    count = inside.sum(-1, keepdim=True).clamp_min(1)
-    share = (inside.cumsum(-1) / count).unsqueeze(-1)
-    part = torch.arange(1, width + 1, device=inside.device) / width
-    return ((1 - share) - part * (1 - 2 * share)) * inside.unsqueeze(-1)

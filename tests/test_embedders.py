@@ -75,7 +75,9 @@ def test_errors_of_sources():
     with pytest.raises(ValueError, match=r"source must be images \[B, height, width, channels\]"):
         Seq2Seq(3, 9, encoder, decoder, width=4).encode(torch.zeros(1, 4, 4))
     wrong = partial(Recurrent, controller=partial(GRU, hidden_size=3))
-    with pytest.raises(TypeError, match=r"embedding must make a Embedder.*makes an object, Recurr"):
+    with pytest.raises(
+        TypeError, match=r"embedding must make an Embedder.*makes an object, Recurr"
+    ):
         Embedded(5, wrong)
 
 

@@ -76,7 +76,7 @@ def test_errors_of_sources():
         Seq2Seq(3, 9, encoder, decoder, width=4).encode(torch.zeros(1, 4, 4))
     wrong = partial(Recurrent, controller=partial(GRU, hidden_size=3))
     with pytest.raises(
-        TypeError, match=r"embedding must make an Embedder.*makes an object, Recurr"
+        TypeError, match=r"embedding must make an Embedder.*an object, Recurrent"
     ):
         Embedded(5, wrong)
 

@@ -309,16 +309,16 @@ class Babi(Task):
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Sentences of the story, and the right answer."""
         story = unpadded(batch.source, batch.source_mask, row)
-        return [self._text(sentence) for sentence in story], [
-            self.vocabulary.name(int(token)) for token in batch.targets[row]
-        ]
+        return [" ".join(self._words(sentence)) for sentence in story], self._words(
+            batch.targets[row]
+        )
 
-    def asks(self, batch: Batch, row: int) -> list[str]:
-        """The question, in a list."""
-        return [self._text(question) + "?" for question in batch.inputs[row]]
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """Words of the question."""
+        return [self._words(question) for question in batch.inputs[row]]
 
-    def _text(self, tokens: Tensor) -> str:
-        return " ".join(self.vocabulary.name(token) for token in tokens.tolist() if token != PAD)
+    def _words(self, tokens: Tensor) -> list[str]:
+        return [self.vocabulary.name(token) for token in tokens.tolist() if token != PAD]
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Story with question, right answer and answer, in the order of the batches."""

@@ -47,6 +47,7 @@ SMALL = {
     "TravellingSalesman": POINTING,
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
+    "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]

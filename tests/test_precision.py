@@ -20,6 +20,7 @@ from memnets.models import (
     SNAIL,
     CausalTransformer,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     Model,
     PointerNetwork,
@@ -34,7 +35,7 @@ from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, 
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Labels, Numbers, Tokens
-from tasks import CopyingTokens, Sinusoids, SortingNumbers, Task
+from tasks import Babi, CopyingTokens, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -89,6 +90,7 @@ TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
     "prototypical": partial(Episodes, **FEW),
+    "memory network": partial(Babi, questions=20, batch_size=4),
 }
 
 
@@ -132,6 +134,7 @@ MODELS = {
         Inputs(*[Embedding(12, 8)] * 2), GRU(8, hidden_size=6), Output(6, 12), objective=Tokens()
     ),
     "pointer network": pointer,
+    "memory network": lambda: MemoryNetwork(40, 40, objective=Labels()),
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
     ),

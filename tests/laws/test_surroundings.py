@@ -17,6 +17,7 @@ from memnets.scores import Additive, ScaledDot
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
 from tasks import (
     AssociativeRecall,
+    Babi,
     Bandits,
     ConvexHull,
     Copying,
@@ -183,6 +184,11 @@ TASKS = {
     "bandits": Bandits,
     "sines": Sinusoids,
 }
+
+
+def test_task_of_stories():
+    # Its validation set is what is held out, of any size.
+    testing.check_task(Babi, questions=40, batch_size=3)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

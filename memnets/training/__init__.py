@@ -3,13 +3,14 @@
 from memnets.training.model import Model, TrainingDiverged
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
 from memnets.training.report import Report
-from memnets.training.schedules import Curriculum, MemorySchedule
+from memnets.training.schedules import Curriculum, LinearStart, MemorySchedule
 
 __all__ = [
     "Actions",
     "Bits",
     "Curriculum",
     "Labels",
+    "LinearStart",
     "MemorySchedule",
     "Model",
     "Numbers",

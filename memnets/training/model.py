@@ -57,8 +57,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             default.
         optimizer: makes the optimizer from the parameters; Adam by default.
         schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
-            the step (Vaswani et al. 2017, section 5.3).
+            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
+            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
+            inverse root of the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
@@ -81,7 +82,7 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
+        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         tbptt_steps: int | None = None,
         cuda_graphs: bool = False,
@@ -89,9 +90,10 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
     ) -> None:
         super().__init__()
         check_positive(pad_lengths=pad_lengths)
-        if schedule not in ("constant", "cosine", "inverse_sqrt"):
+        if schedule not in ("constant", "cosine", "halved", "inverse_sqrt"):
             raise ValueError(
-                f"schedule must be 'constant', 'cosine' or 'inverse_sqrt'; got {schedule!r}"
+                "schedule must be 'constant', 'cosine', 'halved' or 'inverse_sqrt'; "
+                f"got {schedule!r}"
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
@@ -473,7 +475,9 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             _learning_rate_factor,
             schedule=self.schedule,
             warmup_steps=self.warmup_steps,
-            steps=self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0,
+            steps=self.trainer.estimated_stepping_batches
+            if self.schedule in ("cosine", "halved")
+            else 0,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         # By step, not by epoch, as Lightning would: an epoch has any number of steps.
@@ -600,8 +604,10 @@ def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: fl
     # is the first at the full rate.
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    if schedule == "cosine":
+    if schedule in ("cosine", "halved"):
         progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
+        if schedule == "halved":
+            return float(0.5 ** min(3, int(4 * progress)))
         return (1 + math.cos(math.pi * progress)) / 2
     if schedule == "inverse_sqrt":
         return math.sqrt((warmup_steps + 1) / (step + 1))

@@ -1,0 +1,1 @@
+"""Stories with questions: their answers against a plain reader of the sentences, files, and batches."""

@@ -1,6 +1,7 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
 from memnets.models.episodes import MetaLearner, Prototypical
+from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
 from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
@@ -14,6 +15,7 @@ from memnets.training.model import Model, TrainingDiverged
 __all__ = [
     "SNAIL",
     "CausalTransformer",
+    "KeyValueNetwork",
     "MemoryMachine",
     "MemoryNetwork",
     "MetaLearner",

@@ -43,7 +43,8 @@ class MemoryNetwork(Model[Memories]):
     - ``layerwise``: all hops share the keys, and all share the values. Questions and W have
       embeddings of their own, and ``u_{k+1} = H u_k + o_k`` with a learned matrix H;
     - ``single``: keys, values and questions have one embedding, and each hop has a matrix:
-      ``u_{k+1} = R_k (u_k + o_k)`` (Miller et al. 2016, equation 3).
+      ``u_{k+1} = R_k (u_k + o_k)`` (Miller et al. 2016, equation 3). W is that embedding too, if
+      there are as many answers as words.
 
     Args:
         input_size: number of words, at least 1; the word 0 is padding.
@@ -121,7 +122,7 @@ class MemoryNetwork(Model[Memories]):
                 self.ages[str(each)] = nn.Parameter(spread * torch.randn(memory_size, width))
         matrices = {"adjacent": 0, "layerwise": 1, "single": hops}[tying]
         self.matrices = nn.ModuleList(_matrix(width, width, spread) for _ in range(matrices))
-        shared = tying == "adjacent" and input_size == output_size
+        shared = tying != "layerwise" and input_size == output_size
         self.answers = None if shared else _matrix(width, output_size, spread)
         attention = Content(Dot()) if attention is None else attention
         self.reads = nn.ModuleList(copy.deepcopy(attention) for _ in range(hops))
@@ -194,15 +195,25 @@ class MemoryNetwork(Model[Memories]):
         query, _ = self.embeddings[0](inputs)
         for number, (read, memory) in enumerate(zip(self.reads, state, strict=True)):
             assert isinstance(read, Content)
-            carried = self.matrices[0](query) if self.tying == "layerwise" else query
-            query = carried + self._read(read, query, memory)
-            if self.tying == "single":
-                query = self.matrices[number](query)
+            query = self.next_query(number, query, self._read(read, query, memory))
         if self.answers is not None:
             return self.answers(query), state
         last = self.embeddings[-1]
         assert isinstance(last, Sentences)
         return nn.functional.linear(query, last.embedding.weight), state
+
+    def next_query(self, hop: int, query: Tensor, found: Tensor) -> Tensor:
+        """Query after a hop; that after the last hop gives the answer.
+
+        Args:
+            hop: number of the hop, from 0.
+            query: query of the hop, ``[B, T, W]``.
+            found: what it read, ``[B, T, W]``.
+        """
+        if self.tying == "layerwise":
+            query = self.matrices[0](query)
+        query = query + found
+        return self.matrices[hop](query) if self.tying == "single" else query
 
     def _read(self, read: Content, query: Tensor, memory: Memory) -> Tensor:
         """What a query ``[B, T, W]`` reads; in a linear model the weights are the scores."""

@@ -1,13 +1,22 @@
 """Training: objectives, the Lightning base class of models, schedules and run folders."""
 
 from memnets.training.model import Model, TrainingDiverged
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
+from memnets.training.objectives import (
+    Actions,
+    Bits,
+    Candidates,
+    Labels,
+    Numbers,
+    Objective,
+    Tokens,
+)
 from memnets.training.report import Report
 from memnets.training.schedules import Curriculum, LinearStart, MemorySchedule
 
 __all__ = [
     "Actions",
     "Bits",
+    "Candidates",
     "Curriculum",
     "Labels",
     "LinearStart",

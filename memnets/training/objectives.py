@@ -389,9 +389,11 @@ class Candidates(Objective):
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``hits`` of each sequence."""
         # Padding may have no right candidate, and an infinite loss.
-        mask = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device) if (
-            mask is None
-        ) else mask
+        mask = (
+            torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
+            if (mask is None)
+            else mask
+        )
         steps = mask.sum(-1).clamp_min(1)
         losses = self.losses(logits.float(), targets).masked_fill(~mask, 0.0)
         best = logits.argmax(-1, keepdim=True)

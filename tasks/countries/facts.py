@@ -8,9 +8,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.translation.files import read_lines
+from tasks.text import read_lines
 
-__all__ = ["Fact", "KeyHashing", "inverse", "plain", "read_facts", "symmetric", "with_inverses"]
+__all__ = [
+    "BACKWARDS",
+    "Fact",
+    "KeyHashing",
+    "bare",
+    "inverse",
+    "plain",
+    "read_facts",
+    "symmetric",
+    "with_inverses",
+]
 
 #: Begin of the name of a relation that is read backwards (Miller et al. 2016, section 4.1).
 BACKWARDS = "!"
@@ -29,9 +39,14 @@ def plain(text: str) -> str:
 
     Letters of all scripts stay. A text of signs alone becomes empty.
     """
+    return bare(text).casefold()
+
+
+def bare(text: str) -> str:
+    """Text without accents, punctuation and needless spaces, but with its capitals."""
     letters = unicodedata.normalize("NFKD", text)
-    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return " ".join(re.findall(r"\w+", bare.casefold().replace("_", " ")))
+    plain_letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return " ".join(re.findall(r"[^\W_]+", plain_letters))
 
 
 def inverse(relation: str) -> str:

@@ -47,9 +47,7 @@ class Locations:
         for subject, relation, thing in facts:
             (places if relation == IN else self._next_to)[subject].add(thing)
         # A region is a place that is in no other; a subregion lies in a region and is no country.
-        self._region = {
-            subject: next(iter(sorted(things - places.keys()))) for subject, things in places.items()
-        }
+        self._region = {subject: min(things - places.keys()) for subject, things in places.items()}
         self.regions = sorted(set(self._region.values()))
         subregions = {thing for things in places.values() for thing in things} - set(self.regions)
         self._located = {

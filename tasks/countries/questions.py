@@ -15,10 +15,11 @@ __all__ = ["Question", "Wording", "one_hop", "shares", "two_hops", "wording"]
 MOST_NAMES = 10
 
 #: Words of questions that tell no relation.
-FILLERS = frozenset(
-    "a an and city country countries do does have has how in is of on people some that the there "
-    "to was what where which who whose with".split()
-)
+FILLERS = {
+    *("a", "an", "the", "and", "in", "of", "on", "to", "with", "that", "some", "there", "people"),
+    *("what", "where", "which", "who", "whose", "how", "city", "country", "countries", "name"),
+    *("do", "does", "have", "has", "is", "are", "was"),
+}
 
 
 class Question(NamedTuple):
@@ -64,7 +65,9 @@ WORDINGS = {
     "borders": Wording(
         ("which countries border {}", "what are the neighbours of {}"), "a neighbour of {}"
     ),
-    "region": Wording(("which region is {} in", "to which region does {} belong"), "the region of {}"),
+    "region": Wording(
+        ("which region is {} in", "to which region does {} belong"), "the region of {}"
+    ),
     "!region": Wording(
         ("which countries are in the region {}", "name a country in the region {}"),
         "a country in the region {}",
@@ -100,7 +103,8 @@ def wording(relation: str) -> Wording:
         return WORDINGS[relation]
     if relation.startswith(BACKWARDS):
         name = inverse(relation)
-        return Wording((f"whose {name} is {{}}", f"what has the {name} {{}}"), f"what has the {name} {{}}")
+        phrase = f"what has the {name} {{}}"
+        return Wording((f"whose {name} is {{}}", phrase), phrase)
     return Wording(
         (f"what is the {relation} of {{}}", f"what does {{}} have as {relation}"),
         f"the {relation} of {{}}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -12,7 +11,7 @@ from tasks.countries.facts import Fact, plain
 
 __all__ = ["aliases_of_countries", "country_facts", "location_facts"]
 
-#: Shortest other name of a country. Shorter ones are codes, and some are words: IN, IS, NO, TO.
+#: Other names of a country with fewer letters are codes, and some are words too: IN, IS, NO, TO.
 LEAST_LETTERS = 4
 
 
@@ -130,7 +129,7 @@ def location_facts() -> tuple[Fact, ...]:
 
 @cache
 def aliases_of_countries() -> dict[str, str]:
-    """Name of each country by its other names of at least four letters, as :func:`plain` text.
+    """Name of each country by its other names: as plain text, or in capitals if short (UK, USA).
 
     Raises:
         MissingExtra: a package is missing.
@@ -142,6 +141,6 @@ def aliases_of_countries() -> dict[str, str]:
         for field in ("altSpellings", "nativeName"):
             others += _values(records, field)
         for other in map(plain, others):
-            if len(other) >= LEAST_LETTERS and other not in names:
-                found.setdefault(other, name)
+            if other and other not in names:
+                found.setdefault(other if len(other) >= LEAST_LETTERS else other.upper(), name)
     return found

@@ -10,16 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import PAD, UNKNOWN, Batch
+from memnets.batches import PAD, Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
 from tasks.base import Array, Task
-from tasks.countries.facts import Fact, KeyHashing, inverse, plain, read_facts, with_inverses
+from tasks.countries.facts import (
+    BACKWARDS,
+    Fact,
+    KeyHashing,
+    bare,
+    plain,
+    read_facts,
+    with_inverses,
+)
 from tasks.countries.locations import SETTINGS, Locations
 from tasks.countries.questions import Question, one_hop, shares, two_hops, wording
 from tasks.countries.records import aliases_of_countries, country_facts, location_facts
-from tasks.translation.files import read_lines
+from tasks.limits import check_room
 
 __all__ = ["Countries"]
 
@@ -35,18 +43,18 @@ class Countries(Task):
     """Questions about facts; the source is the facts that may help.
 
     The source ``[B, N, 2, 2]`` is N facts by key and value, as tokens: the key is subject and
-    relation, the value the object and ``PAD``. They are found by :class:`~tasks.countries.KeyHashing`
-    and may be any facts, in both directions, such as (Paris, ``!capital``) and France. Inputs
-    ``[B, 1, L]`` are the words of the question; a name is one word. Targets ``[B, 1, O]`` are 1 for
-    each right answer among all O words, else 0, for the objective
+    relation, the value the object and ``PAD``. They are those that the words of the question find
+    (:class:`~tasks.countries.KeyHashing`), and may be read backwards: (Paris, ``!capital``) and
+    France. Inputs ``[B, 1, L]`` are the words of the question; a name is one word. Targets
+    ``[B, 1, O]`` are 1 for each right answer among all O words, else 0, for the objective
     :class:`~memnets.training.Candidates`.
 
     Of ``one_hop`` and ``two_hops``, one question in ten is in the test and one in ten in the
-    validation, in no wording in the training; their facts stay in the memory. In the Countries tasks
-    ``S1``, ``S2`` and ``S3`` (Bouchard et al. 2015) the question is in which region a country is.
-    The memory lacks the facts that would tell it at once, see :class:`Locations`: of the countries
-    of validation and test those are never seen, and a training question hides those of its own
-    country.
+    validation, in no wording in the training; their facts stay in the memory. In the Countries
+    tasks ``S1``, ``S2`` and ``S3`` (Bouchard et al. 2015) the question is in which region a country
+    is, and the facts that tell it at once are taken away (:class:`~tasks.countries.Locations`): for
+    the countries of validation and test altogether, for a country of the training while it is asked
+    about. Countries of the training that no facts lead to an answer from are not asked about.
 
     Args:
         setting: ``one_hop``, ``two_hops``, ``S1``, ``S2`` or ``S3``.
@@ -54,9 +62,14 @@ class Countries(Task):
             between them. Without it, the facts are about countries, from the package countryinfo.
         most_facts: N, most facts of a question, at least 1.
         frequent: a word in more keys than this finds no facts, at least 1.
-        noise: share of the facts that each training question leaves out, in ``[0, 1)``.
-        batch_size: number of questions in a training batch.
-        settings: see :class:`~tasks.Task`.
+        batch_size: number of questions in a training batch, at least 1.
+        epoch_batches: number of training batches between two validations; by default those of a
+            pass over the questions.
+        validation_batches: number of batches of a validation; by default those of a pass.
+        validation_batch_size: most questions in a validation batch, at least 1.
+        workers: number of processes that make batches ahead of time, see :class:`~tasks.Task`.
+        seed: seed of the order of the training questions; on the command line it follows
+            ``seed_everything``.
 
     Raises:
         MissingExtra: a package is missing.
@@ -69,36 +82,47 @@ class Countries(Task):
         facts: str | None = None,
         most_facts: int = 100,
         frequent: int = 100,
-        noise: float = 0.0,
         batch_size: int = 32,
-        **settings: Any,
+        epoch_batches: int | None = None,
+        validation_batches: int | None = None,
+        validation_batch_size: int = 100,
+        workers: int | None = None,
+        seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, **settings)
+        super().__init__(
+            batch_size=batch_size,
+            epoch_batches=1 if epoch_batches is None else epoch_batches,
+            validation_batches=1 if validation_batches is None else validation_batches,
+            validation_batch_size=validation_batch_size,
+            workers=workers,
+            seed=seed,
+        )
         check_positive(most_facts=most_facts, frequent=frequent)
         if setting not in ROUNDS:
             raise ValueError(f"setting must be one of {', '.join(ROUNDS)}; got {setting!r}")
-        if not 0 <= noise < 1:
-            raise ValueError(f"noise must be in [0, 1); got {noise}")
-        self.of_countries = facts is None
-        if self.of_countries:
-            check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
         if setting in SETTINGS:
-            check_extra("knowledge", f"setting={setting}", "sklearn")
             if facts is not None:
                 raise ValueError(
                     f"setting={setting} is about countries; facts of your own need one_hop or "
                     f"two_hops; got facts={facts}"
                 )
+            check_extra("knowledge", f"setting={setting}", "sklearn")
         self.setting = setting
         self.most_facts = most_facts
         self.frequent = frequent
-        self.noise = noise
+        self.whole_pass = epoch_batches is None
+        self.of_countries = facts is None
         if facts is not None:
             known = read_facts(facts)
         else:
             known = list(location_facts() if setting in SETTINGS else country_facts())
         self._learn(known)
-        self.check_room(max(most_facts * 4, self.output_size), tested=[(TESTED, self.output_size)])
+        # No larger than the set itself, in which questions would come twice.
+        self.validation_batch_size = min(validation_batch_size, len(self.questions("val")))
+        if validation_batches is None:
+            self.validation_batches = -(-len(self.questions("val")) // self.validation_batch_size)
+        check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
+        self.check_room(max(most_facts * 4, self.output_size))
 
     def _learn(self, facts: list[Fact]) -> None:
         """Take facts: make the vocabulary, the memory and the questions of all splits."""
@@ -106,28 +130,32 @@ class Countries(Task):
         self.locations: Locations | None = None
         if self.setting in SETTINGS:
             self.locations = Locations(facts, self.setting)
+            # In one direction alone: a region does not bring up all its countries.
+            self._hashing = KeyHashing(self.locations.facts, self.frequent)
             self._questions = self.locations.questions()
-            # The answers are not to be found by way of the other countries of a region.
-            memory = self.locations.facts
+            self._questions["train"] = [
+                question
+                for question in self._questions["train"]
+                if any(fact.object in question.answers for fact in self.memories(question, "train"))
+            ]
         else:
-            make = one_hop if self.setting == "one_hop" else two_hops
-            self._questions = shares(make(facts))
-            memory = with_inverses(facts)
-        self._hashing = KeyHashing(memory, self.frequent)
-        self.relations = sorted({path for each in self._questions["train"] for path in each.path})
+            self._hashing = KeyHashing(with_inverses(facts), self.frequent)
+            self._questions = shares((one_hop if self.setting == "one_hop" else two_hops)(facts))
+        self.relations = sorted({each.path[-1] for each in self._questions["train"]})
         names = dict.fromkeys(name for fact in facts for name in (fact.subject, fact.object))
-        rest = sorted(
-            {fact.relation for fact in with_inverses(facts)}
-            | {word for split in self._questions.values() for each in split for word in each.words}
-        )
+        rest = {fact.relation for fact in self._hashing.facts}
+        for questions in self._questions.values():
+            rest.update(word for question in questions for word in question.words)
         #: Tokens of all names, relations and words of questions; all of them may be answers.
-        self.words = Words(dict.fromkeys([*names, *rest]))
+        self.words = Words(dict.fromkeys([*names, *sorted(rest)]))
         self.input_size = self.output_size = len(self.words)
-        # Names that a question may have, by their plain text, with the number of its words.
+        # Names by the plain text in which a question may have them.
         self._names = {plain(name): name for name in names}
+        self._codes: dict[str, str] = {}
         if self.of_countries:
-            others = aliases_of_countries().items()
-            self._names = {**{k: v for k, v in others if v in self.words}, **self._names}
+            for other, name in aliases_of_countries().items():
+                if name in self.words:
+                    (self._codes if other.isupper() else self._names).setdefault(other, name)
         self._longest = max(len(name.split()) for name in self._names)
         self._passes: dict[int, Array] = {}
 
@@ -153,9 +181,11 @@ class Countries(Task):
         return self._hashing.find(question.words, ROUNDS[self.setting], self.most_facts, hidden)
 
     def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; the test has every question."""
+        """See :meth:`~tasks.Task.batches`; a pass over all questions by default."""
         if split == "test":
             return -(-len(self.questions("test")) // TESTED)
+        if split == "train" and self.whole_pass:
+            return -(-len(self.questions("train")) // self.batch_size)
         return super().batches(split)
 
     def batch(self, split: str, index: int) -> Batch:
@@ -166,11 +196,6 @@ class Countries(Task):
         """
         chosen = [self.questions(split)[row] for row in self._rows(split, index)]
         memories = [self.memories(question, split) for question in chosen]
-        if split == "train" and self.noise:
-            random = self.random("noise", index)
-            memories = [
-                [fact for fact in facts if random.random() >= self.noise] for facts in memories
-            ]
         answers = [question.answers for question in chosen]
         return self._batch([question.words for question in chosen], memories, answers)
 
@@ -226,17 +251,21 @@ class Countries(Task):
         """Questions of a file, one a line; empty lines count for nothing.
 
         Raises:
-            ValueError: the file is missing, has no question, or is not UTF-8.
+            ValueError: the file is missing, empty or damaged.
         """
-        lines = [line.strip() for line in read_lines(str(path))]
-        return [line for line in lines if line]
+        return [line.strip() for line in super().items(path) if line.strip()]
 
     def read(self, question: str) -> list[str]:
         """Words of a question: the longest names that the facts have, and the words between them.
 
-        Capitals, accents and punctuation do not matter.
+        Capitals, accents and punctuation do not matter, except for names of countries such as UK
+        and USA, which count in capitals alone.
         """
-        words, place, text = [], 0, plain(question).split()
+        text = plain(question).split()
+        # Which words are in capitals; if all are, that tells nothing.
+        written = bare(question).split()
+        capitals = [] if question.isupper() else written
+        words, place = [], 0
         while place < len(text):
             for length in range(min(self._longest, len(text) - place), 0, -1):
                 name = " ".join(text[place : place + length])
@@ -245,24 +274,25 @@ class Countries(Task):
                     break
             else:
                 length = 1
-                words.append(text[place])
+                code = capitals[place] if capitals else ""
+                words.append(self._codes.get(code, text[place]))
             place += length
         return words
 
-    def asked(self, items: Sequence[str]) -> Batch:
-        """Batch of a user's questions.
+    def asked(self, items: Sequence[str], first: int = 1) -> Batch:
+        """A batch of a user's questions, see :meth:`tasks.Task.asked`.
 
         Args:
-            items: questions in English, at least one.
+            items: questions in English, at least one. Words that no question of the training has
+                are ``UNKNOWN``.
+            first: number of the first question, for an error.
 
         Raises:
-            ValueError: there is no question, or one has no name that the facts know, or no word of
-                a relation that is asked for.
+            ValueError: a question has no name that the facts know, or no word of a relation that is
+                asked for.
         """
-        if not items:
-            raise ValueError("expected questions; got none")
         questions = [self.read(item) for item in items]
-        for number, (item, words) in enumerate(zip(items, questions, strict=True), start=1):
+        for number, (item, words) in enumerate(zip(items, questions, strict=True), first):
             self._check(number, item, words)
         memories = [
             self._hashing.find(words, ROUNDS[self.setting], self.most_facts) for words in questions
@@ -276,10 +306,9 @@ class Countries(Task):
             raise ValueError(
                 f"item {number}: expected a question about {kind} that the facts have; got {item!r}"
             )
-        relations = {*self.relations, *map(inverse, self.relations)}
-        cues = set().union(*(wording(relation).cues() for relation in relations))
+        cues = set().union(*(wording(relation).cues() for relation in self.relations))
         if not cues.intersection(words):
-            shown = sorted({relation.removeprefix("!") for relation in self.relations})
+            shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.relations})
             more = ", ..." if len(shown) > LISTED else ""
             raise ValueError(
                 f"item {number}: expected a question about one of the relations "
@@ -338,6 +367,13 @@ class Countries(Task):
             )
         return {name: sum(each) / len(each) for name, each in sorted(hits.items())}
 
+    def asks(self, batch: Batch, row: int) -> list[str]:
+        """The question, in a list."""
+        return [self._text(question) + "?" for question in batch.inputs[row]]
+
+    def _text(self, tokens: Tensor) -> str:
+        return " ".join(self.words.name(token) for token in tokens.tolist() if token != PAD)
+
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Questions, right answers with bars between them, and the model's answers."""
         questions = self.questions(split)
@@ -353,15 +389,8 @@ class Countries(Task):
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Facts of the source as text, and the right answers of each question."""
-        facts = batch.source[row]
-        if batch.source_mask is not None:
-            facts = facts[batch.source_mask[row]]
-        source = [
-            " ".join(
-                self.words.name(token) for token in fact.flatten().tolist() if token != PAD
-            )
-            for fact in facts
-        ]
+        facts = unpadded(batch.source, batch.source_mask, row)
+        source = [f"{self._text(key)}: {self._text(value)}" for key, value in facts]
         answers = [
             " | ".join(self.words.name(token) for token in step.nonzero().flatten().tolist())
             for step in batch.targets[row]
@@ -379,17 +408,16 @@ class Countries(Task):
         """Restore the vocabulary and the facts of a checkpoint.
 
         Raises:
-            ValueError: they are missing, damaged, or of another number of words.
+            ValueError: they are missing or damaged.
         """
         if not {"words", "facts"} <= state_dict.keys():
             raise ValueError("expected a checkpoint with facts; got one without")
         words = Words.from_tensor(state_dict["words"])
-        facts = [Fact(*map(words.name, fact)) for fact in state_dict["facts"].tolist()]
-        if len(words) != self.output_size:
-            raise ValueError(
-                f"expected a checkpoint with the {self.output_size} words of these facts; got one "
-                f"with {len(words)}"
-            )
-        self._learn(facts)
-        # The order of the words is that of the checkpoint's model.
+        try:
+            facts = [Fact(*map(words.name, fact)) for fact in state_dict["facts"].tolist()]
+            self._learn(facts)
+        except (TypeError, ValueError) as error:
+            raise ValueError("expected a checkpoint with facts; its facts are damaged") from error
+        # The tokens are those of the checkpoint's model.
         self.words = words
+        self.input_size = self.output_size = len(words)

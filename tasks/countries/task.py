@@ -25,7 +25,7 @@ from tasks.countries.facts import (
     with_inverses,
 )
 from tasks.countries.locations import SETTINGS, Locations
-from tasks.countries.questions import Question, one_hop, shares, two_hops, wording
+from tasks.countries.questions import Question, cues, one_hop, shares, two_hops
 from tasks.countries.records import aliases_of_countries, country_facts, location_facts
 from tasks.limits import check_room
 
@@ -115,6 +115,7 @@ class Countries(Task):
         if facts is not None:
             known = read_facts(facts)
         else:
+            check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
         self._learn(known)
         # No larger than the set itself, in which questions would come twice.
@@ -306,8 +307,7 @@ class Countries(Task):
             raise ValueError(
                 f"item {number}: expected a question about {kind} that the facts have; got {item!r}"
             )
-        cues = set().union(*(wording(relation).cues() for relation in self.relations))
-        if not cues.intersection(words):
+        if not set().union(*map(cues, self.relations)).intersection(words):
             shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.relations})
             more = ", ..." if len(shown) > LISTED else ""
             raise ValueError(

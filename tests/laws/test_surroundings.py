@@ -14,13 +14,14 @@ from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
 from memnets.memories import NTM
 from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
+from memnets.training.objectives import Actions, Bits, Candidates, Labels, Numbers, Tokens
 from tasks import (
     AssociativeRecall,
     Bandits,
     ConvexHull,
     Copying,
     CopyingTokens,
+    Countries,
     DynamicNGrams,
     PrioritySort,
     RepeatCopying,
@@ -133,7 +134,8 @@ def test_decoding_of_a_pointer():
 
 
 @pytest.mark.parametrize(
-    "objective", [Bits, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+    "objective",
+    [Bits, Candidates, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -183,6 +185,13 @@ TASKS = {
     "bandits": Bandits,
     "sines": Sinusoids,
 }
+
+
+@pytest.mark.parametrize("setting", ["one_hop", "S2"])
+def test_questions_about_countries(setting):
+    pytest.importorskip("countryinfo")
+    # A test batch has as many questions as there are, of which few are enough here.
+    testing.check_task(Countries, setting=setting, most_facts=5, **{**SETTINGS, "max_examples": 3})
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

@@ -117,11 +117,8 @@ class Countries(Task):
         else:
             check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
+        self.whole_validation = validation_batches is None
         self._learn(known)
-        # No larger than the set itself, in which questions would come twice.
-        self.validation_batch_size = min(validation_batch_size, len(self.questions("val")))
-        if validation_batches is None:
-            self.validation_batches = -(-len(self.questions("val")) // self.validation_batch_size)
         check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
         self.check_room(max(most_facts * 4, self.output_size))
 
@@ -159,6 +156,13 @@ class Countries(Task):
                     (self._codes if other.isupper() else self._names).setdefault(other, name)
         self._longest = max(len(name.split()) for name in self._names)
         self._passes: dict[int, Array] = {}
+        # No larger than the set itself, in which questions would come twice.
+        count = len(self.questions("val"))
+        self.validation_batch_size = min(self.validation_batch_size, count)
+        if self.whole_validation:
+            self.validation_batches = -(-count // self.validation_batch_size)
+        if self.whole_pass:
+            self.epoch_batches = -(-len(self.questions("train")) // self.batch_size)
 
     def test_names(self) -> list[str]:
         """``test``."""
@@ -185,8 +189,6 @@ class Countries(Task):
         """See :meth:`~tasks.Task.batches`; a pass over all questions by default."""
         if split == "test":
             return -(-len(self.questions("test")) // TESTED)
-        if split == "train" and self.whole_pass:
-            return -(-len(self.questions("train")) // self.batch_size)
         return super().batches(split)
 
     def batch(self, split: str, index: int) -> Batch:

@@ -1,6 +1,7 @@
 """Tasks: sources of data for the models. A batch is a pure function of (seed, split, index)."""
 
 from tasks.base import Task
+from tasks.captions import Captions
 from tasks.copying import Copying, RepeatCopying
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
@@ -14,6 +15,7 @@ from tasks.translation import Translation
 __all__ = [
     "AssociativeRecall",
     "Bandits",
+    "Captions",
     "ConvexHull",
     "Copying",
     "CopyingTokens",

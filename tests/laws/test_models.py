@@ -77,6 +77,7 @@ SEQ2SEQ = {
     "cosine, sparsemax": {**LUONG, "attention": Content(Cosine(), Sparsemax())},
     "scaled dot, entmax": {**LUONG, "attention": Content(ScaledDot(), Entmax15())},
     "straight-through Gumbel": {**BAHDANAU, "attention": Content(Additive(3), GumbelHard())},
+    "Xu, gated, doubly stochastic": {**BAHDANAU, "gated": True, "doubly_stochastic": 0.3},
     "LSTMN": {
         "encoder": partial(
             Recurrent, controller=partial(LSTMN, hidden_size=4), bidirectional=False
@@ -92,7 +93,8 @@ SEQ2SEQ = {
 #: A graph takes long to make: each part is compiled in one model.
 NOT_COMPILED = [
     *("plain", "plain, LSTMs of two layers, one direction", "LSTMN", "local-m"),
-    *("Luong", "Luong, dot", "Luong, location"),
+    "Xu, gated, doubly stochastic",
+    *("Luong", "Luong, dot", "Luong, location", "Luong, gated, doubly stochastic"),
 ]
 
 

@@ -19,9 +19,9 @@ from memnets.extras import check_extra
 from memnets.vocabulary import Words
 from tasks.base import Array, Task, check_range
 from tasks.fewshot.files import ENDINGS, colours, read_colours, read_digits
-from tasks.limits import check_room, read_file
+from tasks.limits import check_room
+from tasks.text import read_lines
 from tasks.tokens import answer_batch, answered_rows
-from tasks.translation.files import lines_of
 
 __all__ = ["Captions", "Named", "caption_words", "share_within"]
 
@@ -277,18 +277,24 @@ class Captions(Task):
             raise ValueError(f"expected images in the folder {path}; got none")
         return found
 
-    def asked(self, items: Sequence[Any]) -> Batch:
-        """A batch of images to caption.
+    def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
+        """A batch of images to caption, see :meth:`tasks.Task.asked`.
 
         Args:
             items: paths of images, images of Pillow, or arrays ``[height, width]`` or
                 ``[height, width, 3]``, uint8; of any size.
+            first: number of the first item, for an error.
 
         Raises:
             ValueError: an item is no image.
         """
-        images = np.stack([self._prepared(_pixels(item, n)) for n, item in enumerate(items, 1)])
-        return answer_batch(_source(images), None, [[] for _ in items])
+        images = []
+        for number, item in enumerate(items, first):
+            try:
+                images.append(self._prepared(_pixels(item)))
+            except ValueError as error:
+                raise ValueError(f"item {number}: {error}") from error
+        return answer_batch(_source(np.stack(images)), None, [[] for _ in items])
 
     def says(self, batch: Batch, answers: Tensor) -> list[str]:
         """Captions for answers ``[B, T]``."""
@@ -473,7 +479,7 @@ def _source(images: Array) -> Tensor:
     return torch.from_numpy(images.astype(np.float32) / 255)
 
 
-def _pixels(item: Any, number: int) -> Array:
+def _pixels(item: Any) -> Array:
     """Pixels of an image to caption, uint8 ``[h, w, 3]``.
 
     Raises:
@@ -493,8 +499,8 @@ def _pixels(item: Any, number: int) -> Array:
     if isinstance(item, np.ndarray):
         kind = f"an array {list(item.shape)} of {item.dtype}"
     raise ValueError(
-        f"item {number}: expected the path of an image, an image of Pillow, or an array "
-        f"[height, width] or [height, width, 3] of uint8; got {kind}"
+        "expected the path of an image, an image of Pillow, or an array [height, width] or "
+        f"[height, width, 3] of uint8; got {kind}"
     )
 
 
@@ -509,7 +515,7 @@ def _read_captions(folder: Path, name: str) -> dict[str, list[list[str]]]:
         raise ValueError(f"expected a folder of images at {folder}; there is none")
     path = folder / name
     found: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(lines_of(read_file(str(path)), str(path)), 1):
+    for number, line in enumerate(read_lines(str(path)), 1):
         if not line.strip():
             continue
         image, tab, caption = line.partition("\t")

@@ -60,7 +60,8 @@ def test_the_loss_is_that_of_the_equations(attend) -> None:
     for row in range(2):
         open_slots = int(given.source_mask[row].sum())
         keys, values = (part[row, :open_slots].numpy() for part in state.memory[:2])
-        h, hidden, cell = (part[row].numpy() for part in (state.hidden, *state.controller))
+        (hidden,), (cell,) = ([part[row].numpy() for part in each] for each in state.controller)
+        h = state.hidden[row].numpy()
         looked = np.zeros(open_slots)
 
         def look(h, keys=keys, values=values):

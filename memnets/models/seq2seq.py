@@ -298,6 +298,10 @@ class Seq2Seq(Model[Seq2SeqState]):
         """See :meth:`~memnets.core.EncoderDecoder.alignments`."""
         return {} if self.attention is None else {"attention": self.attention}
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """See :meth:`~memnets.core.EncoderDecoder.grid`; the encoder knows its patches."""
+        return self.encoder.grid(height, width)
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding, with the penalty of the attention, if any.
 

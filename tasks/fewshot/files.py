@@ -29,7 +29,7 @@ from tasks.limits import advice, limit, read_at_most
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ClassImages", "colours", "read_classes", "read_colours", "read_digits", "read_runs"]
+__all__ = ["ClassImages", "read_classes", "read_digits", "read_runs"]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 #: The only formats that Pillow may try, whatever a file's name. Some of its others, such as
@@ -333,26 +333,8 @@ def _text(content: bytes, where: str) -> list[str]:
         raise ValueError(f"{where}: expected UTF-8; got another") from error
 
 
-def read_colours(path: str) -> Array:
-    """Read an image file in colours: uint8 ``[height, width, 3]``.
-
-    Transparent parts show white paper.
-
-    Raises:
-        ValueError: the file is missing or no image, is damaged, or has too many pixels.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"expected an image at {path}; there is none")
-    return _decoded(_reader(Path(path))(), path, colours)
-
-
-def _decoded(content: bytes, where: str, seen: Callable[[Image.Image], Array] | None = None) -> Array:
+def _decoded(content: bytes, where: str) -> Array:
     """Decode an image to greys ``[height, width]``: uint8, or float64 if its white is unknown.
-
-    Args:
-        content: content of a file.
-        where: name of the file, for an error.
-        seen: what is made of the image; by default its greys.
 
     Raises:
         ValueError: the content is not an image, is damaged, or has too many pixels.
@@ -368,7 +350,7 @@ def _decoded(content: bytes, where: str, seen: Callable[[Image.Image], Array] | 
             with _pillow_bound(most // 2):
                 image = Image.open(io.BytesIO(content), formats=FORMATS)
                 ImageOps.exif_transpose(image, in_place=True)
-                return (_greys if seen is None else seen)(image)
+                return _greys(image)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{where}: expected an image of at most {most:,} pixels; got more; {advice()}"
@@ -417,19 +399,6 @@ def _greys(image: Image.Image) -> Array:
     whole = image.convert("RGBA")
     seen = np.asarray(whole.getchannel("A")).astype(np.float64) / 255
     return _on_paper(np.asarray(whole.convert("RGB").convert("L")).astype(np.float64), seen)
-
-
-def colours(image: Image.Image) -> Array:
-    """Colours of an image on white paper, uint8 ``[height, width, 3]``."""
-    from PIL import Image as images
-
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        greys = _greys(image)
-        grey = _grey(greys, _white([greys]))
-        return np.stack([grey] * 3, -1)
-    whole = image.convert("RGBA")
-    paper = images.new("RGBA", whole.size, "white")
-    return np.asarray(images.alpha_composite(paper, whole).convert("RGB"))
 
 
 def _on_paper(greys: Array, seen: Array) -> Array:

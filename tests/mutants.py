@@ -163,6 +163,7 @@ TESTS = {
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
     ),
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
+    "tasks/pictures.py": "tasks/test_pictures.py tasks/test_images.py",
     "tasks/fewshot/": "tasks/test_fewshot.py tasks/test_bandits.py",
     "tasks/fewshot/bandits.py": "tasks/test_bandits.py test_trace.py",
     "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",

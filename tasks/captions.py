@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,10 @@ from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
 from tasks.base import Array, Task, check_range
-from tasks.fewshot.files import ENDINGS, colours, read_colours, read_digits
+from tasks.fewshot.files import read_digits
 from tasks.limits import check_room
-from tasks.text import read_lines
+from tasks.pictures import ENDINGS, decoded, files_in, location, read_image, resized
+from tasks.text import lines_of
 from tasks.tokens import answer_batch, answered_rows
 
 __all__ = ["Captions", "Named", "caption_words", "share_within"]
@@ -68,7 +70,7 @@ class _Captioned(NamedTuple):
 
     Attributes:
         names: name of each image.
-        images: uint8 ``[n, side, side, channels]``.
+        images: float32 ``[n, side, side, channels]`` in ``[0, 1]``.
         captions: the captions of each image, in words.
     """
 
@@ -99,10 +101,10 @@ class Captions(Task):
     has every image once; an answer is exact if it is any caption of the image.
 
     Args:
-        folder: folder of the images and their captions; ``None`` = scenes of digits.
-        captions: name of the file of captions, in the folder: UTF-8, plain or ``.gz``.
+        folder: folder or zip file of the images and their captions; ``None`` = scenes of digits.
+        captions: name of the file of captions in there, in UTF-8.
         side: number of pixels of a side of all images, at least 24 for scenes. Images of another
-            size are resized and keep their proportions, in the middle of a black square.
+            size are stretched to it.
         colour: whether images of a folder have three channels; scenes and grey images have one.
         least: number of training captions' words of a kind from which on it is in the vocabulary,
             at least 1; others are ``UNKNOWN``.
@@ -142,8 +144,8 @@ class Captions(Task):
             raise ValueError(
                 f"side must be at least {GRID * DIGIT}, three digits of {DIGIT} pixels; got {side}"
             )
-        check_extra("fewshot", "tasks.Captions", "PIL", *(["sklearn"] if folder is None else []))
-        self.folder = None if folder is None else Path(folder)
+        check_extra("images", "tasks.Captions", "PIL", *(["sklearn"] if folder is None else []))
+        self.folder = folder
         self.file = captions
         self.side = side
         self.least = least
@@ -207,11 +209,11 @@ class Captions(Task):
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         if self.folder is None:
             scenes = self._scenes(split, index)
-            images = np.zeros((len(scenes), self.side, self.side, 1), np.uint8)
+            images = np.zeros((len(scenes), self.side, self.side, 1), np.float32)
             for image, scene in zip(images, scenes, strict=True):
                 for digit, drawing in scene:
                     rows, columns = digit.top + np.arange(DIGIT), digit.left + np.arange(DIGIT)
-                    image[np.ix_(rows, columns)] = drawing[..., None]
+                    image[np.ix_(rows, columns, [0])] = drawing[..., np.newaxis] / 255
             captions = [self._caption([digit for digit, _ in scene]) for scene in scenes]
         else:
             of_split = self._captioned(split)
@@ -219,7 +221,7 @@ class Captions(Task):
             images = of_split.images[[row for row, _ in rows]]
             captions = [of_split.captions[row][place] for row, place in rows]
         tokens = [self.words.encode(words) for words in captions]
-        return answer_batch(_source(images), None, tokens)
+        return answer_batch(torch.from_numpy(images), None, tokens)
 
     def named(self, split: str, index: int) -> list[list[Named]]:
         """The digits of each scene of a batch, in the order of the caption; empty for a folder."""
@@ -291,10 +293,11 @@ class Captions(Task):
         images = []
         for number, item in enumerate(items, first):
             try:
-                images.append(self._prepared(_pixels(item)))
+                images.append(self._read(item))
             except ValueError as error:
                 raise ValueError(f"item {number}: {error}") from error
-        return answer_batch(_source(np.stack(images)), None, [[] for _ in items])
+        source = torch.from_numpy(np.stack(images))
+        return answer_batch(source, None, [[] for _ in items])
 
     def says(self, batch: Batch, answers: Tensor) -> list[str]:
         """Captions for answers ``[B, T]``."""
@@ -384,50 +387,66 @@ class Captions(Task):
         """Images and captions of a split of the folder, read when they are first needed."""
         if not self._splits:
             assert self.folder is not None
-            captions = _read_captions(self.folder, self.file)
-            if len(captions) < 3:
-                raise ValueError(
-                    f"expected at least 3 images with captions in {self.folder}, for training, "
-                    f"validation and test; got {len(captions)}"
-                )
-            check_room(
-                "the images of the folder", len(captions), self.side, self.side, self.input_size
-            )
-            pixels = {name: read_colours(str(self.folder / name)) for name in captions}
-            other = sum(image.shape[:2] != (self.side, self.side) for image in pixels.values())
+            with files_in(self.folder) as files:
+                captions = _read_captions(self.folder, self.file, files)
+                if len(captions) < 3:
+                    raise ValueError(
+                        f"expected at least 3 images with captions in {self.folder}, for training, "
+                        f"validation and test; got {len(captions)}"
+                    )
+                size = self.side, self.side, self.input_size
+                check_room("the images of the folder", len(captions), *size)
+                images, other = {}, 0
+                for name in captions:
+                    where = location(self.folder, name)
+                    pixels = decoded(files[name](), where, self.input_size)
+                    other += pixels.shape[:2] != size[:2]
+                    images[name] = resized(pixels, *size)
             if other:
-                size = f"{self.side} x {self.side} pixels"
-                logger.warning("images resized to %s: %d of %d", size, other, len(pixels))
+                logger.warning(
+                    "images resized to %d x %d pixels: %d of %d", *size[:2], other, len(images)
+                )
             # By the name, so that the same images are held out for every order of the file and
             # every seed.
-            names = sorted(pixels, key=lambda name: (zlib.crc32(name.encode()), name))
+            names = sorted(images, key=lambda name: (zlib.crc32(str(name).encode()), name))
             held = min(MOST_HELD_OUT, max(1, len(names) // HELD_OUT))
             shares = {"val": names[:held], "test": names[held : 2 * held]}
             shares["train"] = names[2 * held :]
             self._splits = {
-                name: _Captioned(
-                    share,
-                    np.stack([self._prepared(pixels[each]) for each in share]),
-                    [captions[each] for each in share],
+                split: _Captioned(
+                    [str(name) for name in share],
+                    np.stack([images[name] for name in share]),
+                    [captions[name] for name in share],
                 )
-                for name, share in shares.items()
+                for split, share in shares.items()
             }
         return self._splits[split]
 
-    def _prepared(self, pixels: Array) -> Array:
-        """Resize an image: uint8 ``[h, w, 3]`` to ``[side, side, channels]``."""
+    def _read(self, item: Any) -> Array:
+        """An image to caption, float32 ``[side, side, channels]``.
+
+        Raises:
+            ValueError: the item is no image.
+        """
         from PIL import Image
 
-        image = Image.fromarray(pixels)
-        if self.input_size == 1:
-            image = image.convert("L")
-        if image.size != (self.side, self.side):
-            scale = self.side / max(image.size)
-            width, height = (max(1, round(length * scale)) for length in image.size)
-            small = image.resize((width, height), Image.Resampling.BILINEAR)
-            image = Image.new(image.mode, (self.side, self.side))
-            image.paste(small, ((self.side - width) // 2, (self.side - height) // 2))
-        return np.asarray(image).reshape(self.side, self.side, self.input_size)
+        size = self.side, self.side, self.input_size
+        if isinstance(item, str | Path):
+            return read_image(item, *size)
+        image, kind = item, type(item).__name__
+        if isinstance(item, np.ndarray):
+            kind = f"an array {list(item.shape)} of {item.dtype}"
+            if item.dtype == np.uint8 and item.size and item.shape[2:] in ((), (3,)):
+                image = Image.fromarray(item) if item.ndim > 1 else item
+        if not isinstance(image, Image.Image):
+            raise ValueError(
+                "expected the path of an image, an image of Pillow, or an array [height, width] or "
+                f"[height, width, 3] of uint8; got {kind}"
+            )
+        # As a file, so that every kind of image is read by the one reader of images.
+        file = io.BytesIO()
+        image.save(file, "TIFF" if image.mode == "F" else "PNG")
+        return resized(decoded(file.getvalue(), "an image of Pillow", self.input_size), *size)
 
 
 def caption_words(caption: str) -> list[str]:
@@ -474,71 +493,44 @@ def share_within(
     return float(torch.stack(shares).mean())
 
 
-def _source(images: Array) -> Tensor:
-    """Images uint8 ``[B, ...]`` as numbers in ``[0, 1]``."""
-    return torch.from_numpy(images.astype(np.float32) / 255)
-
-
-def _pixels(item: Any) -> Array:
-    """Pixels of an image to caption, uint8 ``[h, w, 3]``.
-
-    Raises:
-        ValueError: the item is no image.
-    """
-    from PIL import Image
-
-    if isinstance(item, (str, Path)):
-        return read_colours(str(item))
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size:
-        if item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (1, 3)):
-            whole = item.reshape(*item.shape[:2], -1)
-            return np.ascontiguousarray(np.broadcast_to(whole, (*item.shape[:2], 3)))
-    if isinstance(item, Image.Image):
-        return colours(item)
-    kind = type(item).__name__
-    if isinstance(item, np.ndarray):
-        kind = f"an array {list(item.shape)} of {item.dtype}"
-    raise ValueError(
-        "expected the path of an image, an image of Pillow, or an array [height, width] or "
-        f"[height, width, 3] of uint8; got {kind}"
-    )
-
-
-def _read_captions(folder: Path, name: str) -> dict[str, list[list[str]]]:
+def _read_captions(
+    folder: str, name: str, files: Mapping[PurePosixPath, Callable[[], bytes]]
+) -> dict[PurePosixPath, list[list[str]]]:
     """Captions of each image of a folder, in words, in the order of the file.
 
+    Args:
+        folder: path of the folder or zip file, for errors.
+        name: name of the file of captions in there.
+        files: reads each file of the folder, by its name in there.
+
     Raises:
-        ValueError: there is no such folder or file, a line is no name with a caption, or an image
-            or its caption is missing.
+        ValueError: the file is missing, a line is no name with a caption, or an image or its
+            caption is missing.
     """
-    if not folder.is_dir():
-        raise ValueError(f"expected a folder of images at {folder}; there is none")
-    path = folder / name
-    found: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(read_lines(str(path)), 1):
+    path = location(folder, PurePosixPath(name))
+    if PurePosixPath(name) not in files:
+        raise ValueError(f"expected captions in a file {path}; there is none")
+    found: dict[PurePosixPath, list[list[str]]] = {}
+    for number, line in enumerate(lines_of(files[PurePosixPath(name)](), path), 1):
         if not line.strip():
             continue
         image, tab, caption = line.partition("\t")
-        image, where = image.strip(), f"{path}, line {number}"
+        where = f"{path}, line {number}"
         if not tab:
             raise ValueError(
                 f"{where}: expected the name of an image, a tab and a caption; got {line[:80]!r}"
             )
         if not (words := caption_words(caption)):
             raise ValueError(f"{where}: expected a caption of {image!r}; it is empty")
-        if not (folder / image).is_file():
+        if (member := PurePosixPath(image.strip())) not in files:
             raise ValueError(f"{where}: expected an image {image!r} in {folder}; there is none")
-        found.setdefault(image, []).append(words)
-    missing = sorted(
+        found.setdefault(member, []).append(words)
+    missing = [
         file
-        for each in folder.rglob("*")
-        if each.suffix.lower() in ENDINGS
-        and not each.name.startswith(".")
-        and (file := each.relative_to(folder).as_posix()) not in found
-    )
+        for file in files
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file not in found
+    ]
     if missing:
         more = f", nor for {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"expected a caption for {missing[0]!r} in {path}; there is none{more}"
-        )
+        raise ValueError(f"expected a caption for {str(missing[0])!r} in {path}; there is none{more}")
     return found

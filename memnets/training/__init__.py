@@ -1,9 +1,10 @@
 """Training: objectives, the Lightning base class of models, schedules and run folders."""
 
-from memnets.training.model import Model, TrainingDiverged
+from memnets.training.model import Model
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
 from memnets.training.report import Report
 from memnets.training.schedules import Curriculum, MemorySchedule
+from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
     "Actions",
@@ -16,5 +17,6 @@ __all__ = [
     "Objective",
     "Report",
     "Tokens",
+    "Trained",
     "TrainingDiverged",
 ]

@@ -1,5 +1,6 @@
 """Tasks: sources of data for the models. A batch is a pure function of (seed, split, index)."""
 
+from tasks.babi import Babi
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
 from tasks.fewshot import Bandits, FewShot, Sinusoids
@@ -14,6 +15,7 @@ from tasks.translation import Translation
 
 __all__ = [
     "AssociativeRecall",
+    "Babi",
     "Bandits",
     "ConvexHull",
     "Copying",

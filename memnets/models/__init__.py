@@ -3,6 +3,7 @@
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
 from memnets.models.machine import MemoryMachine
+from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
 from memnets.models.reinforce import Reinforce
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
@@ -17,6 +18,7 @@ __all__ = [
     "SNAIL",
     "CausalTransformer",
     "MemoryMachine",
+    "MemoryNetwork",
     "MetaLearner",
     "Model",
     "PointerNetwork",

@@ -3,7 +3,7 @@
 from memnets.training.model import Model
 from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
 from memnets.training.report import Report
-from memnets.training.schedules import Curriculum, MemorySchedule
+from memnets.training.schedules import Curriculum, LinearStart, MemorySchedule
 from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Bits",
     "Curriculum",
     "Labels",
+    "LinearStart",
     "MemorySchedule",
     "Model",
     "Numbers",

@@ -3,6 +3,7 @@
 from tasks.babi import Babi
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.countries import Countries
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.images import Images
@@ -20,6 +21,7 @@ __all__ = [
     "ConvexHull",
     "Copying",
     "CopyingTokens",
+    "Countries",
     "Delaunay",
     "DynamicNGrams",
     "FewShot",

@@ -2,6 +2,7 @@
 
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
+from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
 from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
@@ -17,6 +18,7 @@ __all__ = [
     "GAN",
     "SNAIL",
     "CausalTransformer",
+    "KeyValueNetwork",
     "MemoryMachine",
     "MemoryNetwork",
     "MetaLearner",

@@ -15,7 +15,16 @@ from memnets.batches import END, PAD, Batch
 from memnets.core import EncoderDecoder
 from memnets.decoding import check_search, generate, play
 
-__all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
+__all__ = [
+    "Actions",
+    "Bits",
+    "Candidates",
+    "Examined",
+    "Labels",
+    "Numbers",
+    "Objective",
+    "Tokens",
+]
 
 
 #: Answers to a batch, and the scores of its sequences ``[B]``, by name.
@@ -334,6 +343,62 @@ class Tokens(Labels):
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
         return found
+
+
+class Candidates(Objective):
+    """One of O candidates at each step, of which several may be right.
+
+    Targets ``[B, T, O]`` are 1 for a right candidate and 0 for others. The loss is the negative
+    logarithm of the probability of all right ones together, so a model need not choose among them.
+    An answer is the probability of each candidate, which ranks them.
+
+    The scores are ``loss``, in nats, and ``hits``, the share of steps whose likeliest candidate is
+    right (hits@1).
+    """
+
+    monitor = "loss"
+
+    def check(self, batch: Batch) -> None:
+        """Check that the targets of a batch are vectors.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().check(batch)
+        _check_vectors(self, batch.targets)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
+
+        Raises:
+            ValueError: logits and targets differ in shape.
+        """
+        _check_same_shape(self, logits, targets)
+        # A target of 0 becomes -inf, which adds nothing to the sum.
+        right = logits + targets.to(logits.dtype).log()
+        return logits.logsumexp(-1) - right.logsumexp(-1)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The probability of each candidate, ``[B, T, O]``."""
+        return logits.softmax(-1)
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether the likeliest candidate is right in at least 99 % of the steps."""
+        return scores["hits"] >= 0.99
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss`` and ``hits`` of each sequence."""
+        # Padding may have no right candidate, and an infinite loss.
+        mask = (
+            torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
+            if (mask is None)
+            else mask
+        )
+        steps = mask.sum(-1).clamp_min(1)
+        losses = self.losses(logits.float(), targets).masked_fill(~mask, 0.0)
+        best = logits.argmax(-1, keepdim=True)
+        hits = (targets.gather(-1, best).squeeze(-1) > 0) & mask
+        return {"loss": losses.sum(-1) / steps, "hits": hits.sum(-1) / steps}
 
 
 class Numbers(Objective):

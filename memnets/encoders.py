@@ -201,7 +201,7 @@ class Convolutional(Encoder):
         check_positive(input_size=input_size, layers=layers, kernel_size=kernel_size)
         if kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, so that a step sees as many steps before it as behind it; "
+                "kernel_size must be odd: a step sees as many steps before it as behind it; "
                 f"got {kernel_size}"
             )
         self.kernel_size = kernel_size

@@ -89,9 +89,7 @@ class ConvS2S(Model[ConvS2SState]):
         check_positive(width=width, layers=layers)
         if encoder_gradient is not None and encoder_gradient <= 0:
             raise ValueError(f"encoder_gradient must be more than 0; got {encoder_gradient}")
-        self.encoder_gradient = (
-            1 / (2 * layers) if encoder_gradient is None else encoder_gradient
-        )
+        self.encoder_gradient = 1 / (2 * layers) if encoder_gradient is None else encoder_gradient
         self.input_size = input_size
         positions = LearnedPositions(width) if positions is None else positions
         source, answer = Embedding(input_size, width), Embedding(output_size, width)

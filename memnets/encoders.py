@@ -15,6 +15,8 @@ from memnets.cells.convolutions import gated_convolution
 from memnets.core import (
     Addressing,
     Cell,
+    Embedder,
+    Encoded,
     Encoder,
     Memory,
     Normalizer,
@@ -24,7 +26,7 @@ from memnets.core import (
 )
 from memnets.scores import Dot
 
-__all__ = ["Convolutional", "Process", "Recurrent", "SelfAttention"]
+__all__ = ["Convolutional", "Embedded", "Process", "Recurrent", "SelfAttention"]
 
 
 class Recurrent(Encoder):
@@ -234,15 +236,62 @@ class Convolutional(Encoder):
 
 
 def _inside(vectors: Tensor, mask: Tensor | None) -> Tensor:
-    """Vectors with zeros at padding, which may hold any value, NaN too."""
+    """Vectors with zeros at padding, ``[B, S, V]``."""
+    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
     return vectors if mask is None else vectors.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def _mean(vectors: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of the steps but padding, ``[B, S, V] -> [B, V]``."""
+    """Mean of the steps, ``[B, S, V] -> [B, V]``, without padding."""
     if mask is None:
         return vectors.mean(1)
     return _inside(vectors, mask).sum(1) / mask.sum(1, keepdim=True)
+
+
+class Embedded(Encoder):
+    """An encoder that owns its embedding: it reads tokens, sentences of tokens, or images.
+
+    Args:
+        input_size: number of tokens, or of channels of an image, at least 1.
+        embedding: makes the embedder from ``input_size``: a class of :mod:`memnets.embedders`, its
+            other arguments given.
+        context: makes an encoder of the embedder's vectors from their width; ``None`` = the vectors
+            themselves are the result, and the summary is their mean.
+        dropout: dropout on the embedder's vectors, in ``[0, 1)``.
+    """
+
+    embeds = True
+
+    def __init__(
+        self,
+        input_size: int,
+        embedding: Callable[[int], Embedder],
+        context: Callable[[int], Encoder] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embedding = make("embedding", embedding, Embedder, input_size)
+        self.source_dims = (self.embedding.source_dims,)
+        self.dropout = Dropout(dropout)
+        width = self.embedding.output_size
+        self.context = None if context is None else make("context", context, Encoder, width)
+        self.input_size = input_size
+        self.output_size = width if self.context is None else self.context.output_size
+        self.summary_size = width if self.context is None else self.context.summary_size
+        self.max_length = None if self.context is None else self.context.max_length
+
+    def read(self, source: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Vectors of a source ``[B, S, ...]``, their mask and their summary."""
+        vectors, mask = self.embedding(source, mask)
+        vectors = self.dropout(vectors)
+        if self.context is None:
+            return Encoded(vectors, _mean(vectors, mask), mask)
+        return self.context.read(vectors, mask)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors and summary of a source, see :meth:`read`."""
+        vectors, summary, _ = self.read(inputs, mask)
+        return vectors, summary
 
 
 class Process(Encoder):

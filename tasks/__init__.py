@@ -7,6 +7,7 @@ from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
+from tasks.pronunciation import Pronunciation
 from tasks.recall import AssociativeRecall
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
@@ -22,6 +23,7 @@ __all__ = [
     "FewShot",
     "PointingTask",
     "PrioritySort",
+    "Pronunciation",
     "RepeatCopying",
     "Sinusoids",
     "SortingNumbers",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +23,7 @@ from memnets.cells import (
     Positions,
 )
 from memnets.cells.composed import kept
-from memnets.core import Addressing, check_positive, check_source
+from memnets.core import Addressing, Encoder, check_positive, check_source, make_encoder
 from memnets.encoders import Convolutional
 from memnets.training.model import Model
 
@@ -66,6 +68,8 @@ class ConvS2S(Model[ConvS2SState]):
         encoder_gradient: factor on the gradient that comes from all attentions to ``z``, but not to
             ``e``, more than 0; ``None`` = 1 / (2 ``layers``), as section 3.4 says, with the 2 of
             the authors' program.
+        encoder: makes another encoder from the width of its input, such as one of images. The
+            values of one that owns its embedding are ``z`` alone.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -83,6 +87,7 @@ class ConvS2S(Model[ConvS2SState]):
         dropout: float = 0.1,
         positions: Positions | None = None,
         encoder_gradient: float | None = None,
+        encoder: Callable[[int], Encoder] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -99,29 +104,39 @@ class ConvS2S(Model[ConvS2SState]):
             nn.init.normal_(embedding.weight, std=DEVIATION / math.sqrt(width))
         if isinstance(positions, LearnedPositions):
             nn.init.normal_(positions.weight, std=DEVIATION)
-        self.encoder = Convolutional(width, encoder_layers, kernel_size, dropout)
+        if encoder is None:
+            encoder = partial(
+                Convolutional, layers=encoder_layers, kernel_size=kernel_size, dropout=dropout
+            )
+        self.encoder = make_encoder(encoder, input_size, width)
+        self.bridge: nn.Module = nn.Identity()
+        if self.encoder.output_size != width:
+            self.bridge = NormedLinear(self.encoder.output_size, width)
+        if self.encoder.embeds:
+            self.inputs.source = None
         cells = [ConvolutionalLayer(width, kernel_size, dropout) for _ in range(layers)]
         self.decoder = Chain(2 * width, [kept(cell) for cell in cells])
         self.dropout = Dropout(dropout)
         self.output = NormedLinear(width, output_size, 1 - dropout)
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> ConvS2SState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
+        """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
         Raises:
             ValueError: a shape does not fit, or a source is empty.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask)
+        check_source(source, mask, self.encoder.source_dims)
         # Positions of the source count its padding too, which no step ever sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
-        embedded = self.inputs(source, steps, source=True)
-        vectors, _ = self.encoder(embedded, mask)
+        if not self.encoder.embeds:
+            source = self.inputs(source, steps, source=True)
+        encoded, _, mask = self.encoder.read(source, mask)
         # The gradients of all attentions meet here; those of the embeddings stay whole.
-        vectors = functional.with_gradient(vectors, self.encoder_gradient)
-        seen = torch.cat([vectors, vectors + embedded], -1)
-        return ConvS2SState(self.decoder.start(seen, mask), steps)
+        keys = functional.with_gradient(self.bridge(encoded), self.encoder_gradient)
+        values = keys if self.encoder.embeds else keys + source
+        return ConvS2SState(self.decoder.start(torch.cat([keys, values], -1), mask), steps)
 
     def decode(self, inputs: Tensor, state: ConvS2SState) -> tuple[Tensor, ConvS2SState]:
         """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
@@ -132,13 +147,15 @@ class ConvS2S(Model[ConvS2SState]):
 
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
+        check_source(batch.source, batch.source_mask, self.encoder.source_dims)
         super().check_on_host(batch)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""
         longest = self.inputs.max_length
-        return 0 if longest is not None and source_steps > longest else longest
+        limits = [self.encoder.max_length, *([] if self.encoder.embeds else [longest])]
+        too_long = any(limit is not None and source_steps > limit for limit in limits)
+        return 0 if too_long else longest
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each decoder layer."""

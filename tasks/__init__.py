@@ -1,9 +1,11 @@
 """Tasks: sources of data for the models. A batch is a pure function of (seed, split, index)."""
 
+from tasks.babi import Babi
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
+from tasks.images import Images
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
@@ -14,6 +16,7 @@ from tasks.translation import Translation
 
 __all__ = [
     "AssociativeRecall",
+    "Babi",
     "Bandits",
     "ConvexHull",
     "Copying",
@@ -21,6 +24,7 @@ __all__ = [
     "Delaunay",
     "DynamicNGrams",
     "FewShot",
+    "Images",
     "PointingTask",
     "PrioritySort",
     "Pronunciation",

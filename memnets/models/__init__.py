@@ -2,21 +2,26 @@
 
 from memnets.models.convs2s import ConvS2S, ConvS2SState
 from memnets.models.episodes import MetaLearner, Prototypical
+from memnets.models.gan import GAN
 from memnets.models.machine import MemoryMachine
+from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
 from memnets.models.reinforce import Reinforce
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.models.snail import SNAIL
 from memnets.models.transformer import CausalTransformer, StackModel, Transformer, TransformerState
-from memnets.training.model import Model, TrainingDiverged
+from memnets.training.model import Model
+from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
+    "GAN",
     "SNAIL",
     "CausalTransformer",
     "ConvS2S",
     "ConvS2SState",
     "MemoryMachine",
+    "MemoryNetwork",
     "MetaLearner",
     "Model",
     "PointerNetwork",
@@ -28,6 +33,7 @@ __all__ = [
     "SequenceModel",
     "SequenceState",
     "StackModel",
+    "Trained",
     "TrainingDiverged",
     "Transformer",
     "TransformerState",

@@ -10,6 +10,7 @@ from tasks.images import Images
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
+from tasks.pronunciation import Pronunciation
 from tasks.recall import AssociativeRecall
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
@@ -28,6 +29,7 @@ __all__ = [
     "Images",
     "PointingTask",
     "PrioritySort",
+    "Pronunciation",
     "RepeatCopying",
     "Sinusoids",
     "SortingNumbers",

@@ -1,5 +1,6 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
+from memnets.models.convs2s import ConvS2S, ConvS2SState
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
 from memnets.models.key_value import KeyValueNetwork
@@ -18,6 +19,8 @@ __all__ = [
     "GAN",
     "SNAIL",
     "CausalTransformer",
+    "ConvS2S",
+    "ConvS2SState",
     "KeyValueNetwork",
     "MemoryMachine",
     "MemoryNetwork",

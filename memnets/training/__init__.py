@@ -1,7 +1,15 @@
 """Training: objectives, the Lightning base class of models, schedules and run folders."""
 
 from memnets.training.model import Model, TrainingDiverged
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Objective, Tokens
+from memnets.training.objectives import (
+    Actions,
+    Bits,
+    Labels,
+    NextToken,
+    Numbers,
+    Objective,
+    Tokens,
+)
 from memnets.training.report import Report
 from memnets.training.schedules import Curriculum, MemorySchedule
 
@@ -12,6 +20,7 @@ __all__ = [
     "Labels",
     "MemorySchedule",
     "Model",
+    "NextToken",
     "Numbers",
     "Objective",
     "Report",

@@ -399,14 +399,21 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self._results.settle()
         self._graphs = None
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the last validation."""
+        self._validated: list[dict[str, Tensor]] = []
+
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean of each score as ``val/<score>``."""
-        scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
-        self.log_dict(
-            {f"val/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(batch.targets),
-            prog_bar=True,
+        """Keep the scores of each sequence of a batch."""
+        self._validated.append(
+            self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
         )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each score of the whole set as ``val/<score>``."""
+        scores = self.objective.summarize(_means(self._validated))
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
+        self._validated = []
 
     def on_test_epoch_start(self) -> None:
         """Forget the answers of earlier tests."""
@@ -431,17 +438,17 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
                 self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
-        """Log the mean of each score, and the task's own measures, under the test set's name.
+        """Log the scores of each test set, and the task's own measures, under the set's name.
 
         If the task measures a score that the objective also computes, such as ``exact``, the task's
         value counts.
         """
         for (name, way), examined in self._examined.items():
             answers, scores = zip(*examined, strict=True)
-            means = {
-                score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
-            }
-            logged = {**means, **self._task.measure(name, list(answers))}
+            # Another way of answering may have fewer scores, of which no others can follow.
+            means = _means(scores)
+            logged = means if way else self.objective.summarize(means)
+            logged = {**logged, **self._task.measure(name, list(answers))}
             notes = self.objective.notes(answers)
             self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
             prefix = self._task.score_prefix(name)
@@ -568,6 +575,11 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the values where ``mask`` is True, a scalar; of all values if it is ``None``."""
     return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
+
+
+def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each score over all sequences of some batches."""
+    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:

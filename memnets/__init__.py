@@ -17,6 +17,7 @@ from memnets import _moved as _moved
 
 if TYPE_CHECKING:
     from memnets.app.checkpoints import load as load
+    from memnets.app.predictor import Predictor as Predictor
     from memnets.batches import Batch as Batch
     from memnets.cells import GRU as GRU
     from memnets.cells import LSTM as LSTM
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 #: Module -> the names of it that stand here too.
 _NAMES = {
     "memnets.app.checkpoints": ["load"],
+    "memnets.app.predictor": ["Predictor"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
         *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),
@@ -74,7 +76,7 @@ _NAMES = {
 }
 _MODULES = [
     *("cells", "core", "decoding", "functional", "memories", "models", "normalizers", "scores"),
-    *("addressing", "encoders", "features", "testing", "training", "viewing"),
+    *("addressing", "embedders", "encoders", "features", "testing", "training", "viewing"),
 ]
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

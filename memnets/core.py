@@ -27,7 +27,7 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
@@ -45,6 +45,8 @@ __all__ = [
     "Addressing",
     "Cell",
     "Controller",
+    "Embedder",
+    "Encoded",
     "Encoder",
     "EncoderDecoder",
     "Memory",
@@ -61,6 +63,7 @@ __all__ = [
     "check_threads",
     "choose_state",
     "make",
+    "make_encoder",
     "map_state",
 ]
 
@@ -176,6 +179,7 @@ def check_threads(threads: int) -> None:
 _EXAMPLES = {
     "Cell": "partial(LSTM, hidden_size=100)",
     "Controller": "partial(LSTM, hidden_size=100)",
+    "Embedder": "partial(Words, width=100)",
     "Encoder": "partial(SelfAttention, layers=3)",
     "Features": "partial(FourierFeatures, frequencies=5)",
     "Model": "partial(SNAIL, max_length=26)",
@@ -215,7 +219,7 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
         raise TypeError(f"{wanted}; got {_named(factory)}")
     part = factory(*sizes)
     # An object of a class that the library does not know passes: a part may be duck-typed.
-    known = (Score, Normalizer, Addressing, Cell, Encoder)
+    known = (Score, Normalizer, Addressing, Cell, Embedder, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
     if isinstance(part, Cell) and part.input_size != sizes[0]:
@@ -224,6 +228,28 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
             f"{part.input_size}, which should be {sizes[0]}"
         )
     return part
+
+
+def make_encoder(
+    factory: Callable[..., Encoder], input_size: int, width: int, name: str = "encoder"
+) -> Encoder:
+    """Make the encoder of a model.
+
+    An encoder that owns its embedding (:attr:`Encoder.embeds`) gets the size of the source itself,
+    another one the width of the model's embedding.
+
+    Args:
+        factory: makes the encoder from the width of its input.
+        input_size: tokens of the source, or the width of its vectors.
+        width: width of the model's embedding of the source.
+        name: name of the argument that holds the factory.
+
+    Raises:
+        TypeError: see :func:`make`.
+    """
+    encoder = make(name, factory, Encoder, width)
+    # Only the encoder itself knows whether it embeds.
+    return make(name, factory, Encoder, input_size) if encoder.embeds else encoder
 
 
 def _named(part: object) -> str:
@@ -589,22 +615,100 @@ class MemoryAccess(_Precise, Cell[State]):
         return None
 
 
+class Embedder(nn.Module, ABC):
+    """Base class for the first layer of an encoder: a source of any kind to vectors.
+
+    A subclass takes ``input_size`` as its first argument.
+
+    Attributes:
+        input_size: number of tokens, channels of an image, or width of a vector of the source.
+        output_size: W, width of a vector.
+        source_dims: number of dimensions of a source, with that of the batch: 2 for tokens
+            ``[B, S]``, 3 for vectors or sentences of tokens, 4 for images.
+    """
+
+    input_size: int
+    output_size: int
+    source_dims: int
+
+    @abstractmethod
+    def forward(self, source: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Embed a source.
+
+        Args:
+            source: ``[B, S, ...]``.
+            mask: bool ``[B, S]``, False = padding, which comes after the last step; ``None`` = no
+                padding.
+
+        Returns:
+            Vectors ``[B, S', W]``, of any value at padding, and their mask, bool ``[B, S']`` or
+            ``None``. S' need not be S.
+        """
+
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, which come row by row, for pictures.
+
+        Args:
+            height: height of the image, in pixels.
+            width: width of the image, in pixels.
+
+        Returns:
+            ``None``, the default, if the source is no image.
+        """
+        return None
+
+
+class Encoded(NamedTuple):
+    """A source as an encoder gives it.
+
+    Attributes:
+        vectors: ``[B, S', output_size]``, of any value at padding.
+        summary: ``[B, summary_size]``.
+        mask: bool ``[B, S']``, False = padding; ``None`` = no padding.
+    """
+
+    vectors: Tensor
+    summary: Tensor
+    mask: Tensor | None = None
+
+
 class Encoder(nn.Module, ABC):
     """Base class for networks that turn a source into a vector for each step, and a summary.
 
-    A subclass takes ``input_size`` as its first argument.
+    A subclass takes ``input_size`` as its first argument, and defines ``forward`` for vectors; the
+    model around it embeds tokens. An encoder that reads the source itself, such as
+    :class:`memnets.encoders.Embedded`, sets ``embeds`` and defines :meth:`read`.
 
     Attributes:
         input_size: width of the input.
         output_size: width of the vector of a step.
         summary_size: width of the summary of the whole source.
         max_length: most steps of a source; ``None`` = no limit.
+        embeds: whether the encoder owns its embedding: it reads tokens, images or sentences, and
+            ``input_size`` is their number of tokens or channels.
+        source_dims: numbers of dimensions that a source may have, with that of the batch.
     """
 
     input_size: int
     output_size: int
     summary_size: int
     max_length: int | None = None
+    embeds: bool = False
+    source_dims: tuple[int, ...] = (2, 3)
+
+    def read(self, source: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Read a source; the default implementation calls ``forward``.
+
+        Args:
+            source: vectors ``[B, S, input_size]``; any source if the encoder ``embeds``.
+            mask: bool ``[B, S]``, False = padding, which comes after the last step; ``None`` = no
+                padding.
+
+        Returns:
+            Vectors, their mask, and a summary.
+        """
+        vectors, summary = self(source, mask)
+        return Encoded(vectors, summary, mask)
 
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -765,21 +869,30 @@ def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, tim
         raise ValueError(f"the mask must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
 
 
-def check_source(source: Tensor, mask: Tensor | None) -> None:
+#: Number of dimensions of a source -> its kind, for messages.
+_SOURCES = {
+    2: "tokens [B, S]",
+    3: "vectors [B, S, I]",
+    4: "images [B, height, width, channels]",
+}
+
+
+def check_source(source: Tensor, mask: Tensor | None, dims: Sequence[int] = (2, 3)) -> None:
     """Check the source of a model and its mask.
 
     Args:
-        source: tokens ``[B, S]`` or vectors ``[B, S, I]``, S >= 1.
+        source: ``[B, S, ...]``, S >= 1: tokens, vectors, or what else ``dims`` allows.
         mask: bool ``[B, S]``, False = padding, behind the last step alone; ``None`` = no padding.
+        dims: numbers of dimensions that the source may have.
 
     Raises:
         ValueError: a shape does not fit, a source is empty, or padding stands before a step.
         TypeError: the mask is not boolean.
     """
-    if source.dim() not in (2, 3) or source.shape[1] == 0:
-        raise ValueError(
-            f"source must be tokens [B, S] or vectors [B, S, I], S >= 1; got {list(source.shape)}"
-        )
+    if source.dim() not in dims or source.shape[1] == 0:
+        kinds = " or ".join(_SOURCES.get(each, f"of {each} dimensions") for each in dims)
+        least = ", all sizes >= 1" if 4 in dims else ", S >= 1"
+        raise ValueError(f"source must be {kinds}{least}; got {list(source.shape)}")
     check_mask(mask, source.shape, "[B, S]")
     # Encoders take lengths from the mask, so that a hole within a source would go unseen.
     if mask is not None:

@@ -13,6 +13,8 @@ from memnets.cells import LSTM, Dropout, EncoderStack, Positions
 from memnets.core import (
     Addressing,
     Cell,
+    Embedder,
+    Encoded,
     Encoder,
     Memory,
     Normalizer,
@@ -22,7 +24,7 @@ from memnets.core import (
 )
 from memnets.scores import Dot
 
-__all__ = ["Process", "Recurrent", "SelfAttention"]
+__all__ = ["Embedded", "Process", "Recurrent", "SelfAttention"]
 
 
 class Recurrent(Encoder):
@@ -165,11 +167,62 @@ class SelfAttention(Encoder):
         if self.positions is not None:
             inputs = inputs + self.positions(steps)
         vectors = self.stack(inputs, mask)
-        if mask is None:
-            return vectors, vectors.mean(1)
-        # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
-        inside = mask.unsqueeze(-1)
-        return vectors, vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
+        return vectors, _mean(vectors, mask)
+
+
+def _mean(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the steps, ``[B, S, V] -> [B, V]``, without padding."""
+    if mask is None:
+        return vectors.mean(1)
+    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
+    inside = mask.unsqueeze(-1)
+    return vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
+
+
+class Embedded(Encoder):
+    """An encoder that owns its embedding: it reads tokens, sentences of tokens, or images.
+
+    Args:
+        input_size: number of tokens, or of channels of an image, at least 1.
+        embedding: makes the embedder from ``input_size``: a class of :mod:`memnets.embedders`, its
+            other arguments given.
+        context: makes an encoder of the embedder's vectors from their width; ``None`` = the vectors
+            themselves are the result, and the summary is their mean.
+        dropout: dropout on the embedder's vectors, in ``[0, 1)``.
+    """
+
+    embeds = True
+
+    def __init__(
+        self,
+        input_size: int,
+        embedding: Callable[[int], Embedder],
+        context: Callable[[int], Encoder] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embedding = make("embedding", embedding, Embedder, input_size)
+        self.source_dims = (self.embedding.source_dims,)
+        self.dropout = Dropout(dropout)
+        width = self.embedding.output_size
+        self.context = None if context is None else make("context", context, Encoder, width)
+        self.input_size = input_size
+        self.output_size = width if self.context is None else self.context.output_size
+        self.summary_size = width if self.context is None else self.context.summary_size
+        self.max_length = None if self.context is None else self.context.max_length
+
+    def read(self, source: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Vectors of a source ``[B, S, ...]``, their mask and their summary."""
+        vectors, mask = self.embedding(source, mask)
+        vectors = self.dropout(vectors)
+        if self.context is None:
+            return Encoded(vectors, _mean(vectors, mask), mask)
+        return self.context.read(vectors, mask)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors and summary of a source, see :meth:`read`."""
+        vectors, summary, _ = self.read(inputs, mask)
+        return vectors, summary
 
 
 class Process(Encoder):

@@ -1,20 +1,21 @@
-"""Sub-words: text to tokens and back, with the sentencepiece package."""
+"""Vocabularies: text to tokens and back, by whole words, or by sub-words with sentencepiece."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, UNKNOWN
+from memnets.batches import BEGIN, END, MARKS, PAD, UNKNOWN
 from memnets.extras import check_extra
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "Words"]
 
 #: The sign for a space within a piece, and a sign that sentencepiece reserves for itself.
 _SPACE, _RESERVED = "▁", "▅"
@@ -214,6 +215,116 @@ class Vocabulary:
             if not 0 <= token < len(self):
                 raise ValueError(f"a token must be in [0, {len(self)}); got {token}")
             yield token
+
+
+class Words:
+    """Tokens for whole words, or for other symbols such as letters: the four marks, then the words.
+
+    Args:
+        words: the words in the order of their tokens, each once, none of them empty.
+
+    Raises:
+        ValueError: a word comes twice, is empty, or has a null character.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        #: The words in the order of their tokens; the first has the token ``END + 1``.
+        self.words = list(words)
+        self._tokens = {word: token for token, word in enumerate(self.words, END + 1)}
+        if len(self._tokens) != len(self.words):
+            twice = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise ValueError(f"each word of a vocabulary must come once; got {twice!r} twice")
+        for word in self.words:
+            if not word or "\0" in word:
+                raise ValueError(
+                    f"a word of a vocabulary must not be empty or hold a null character; "
+                    f"got {word!r}"
+                )
+
+    @classmethod
+    def of(
+        cls, sequences: Iterable[Sequence[str]], least: int = 1, size: int | None = None
+    ) -> Words:
+        """Collect the words of some sequences: the most frequent first, equal ones by alphabet.
+
+        Args:
+            sequences: sequences of words.
+            least: fewest times that a word must come, at least 1; others are ``UNKNOWN``.
+            size: most tokens of the vocabulary, with the four marks; ``None`` = no limit.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        if least < 1:
+            raise ValueError(f"least must be at least 1; got {least}")
+        if size is not None and size <= END + 1:
+            raise ValueError(
+                f"the size of a vocabulary must be above {END + 1}, the number of its marks; "
+                f"got {size}"
+            )
+        counts = Counter(word for sequence in sequences for word in sequence)
+        known = [word for word, count in counts.items() if count >= least]
+        known.sort(key=lambda word: (-counts[word], word))
+        return cls(known if size is None else known[: size - END - 1])
+
+    def __len__(self) -> int:
+        return END + 1 + len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._tokens
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """Tokens of words, ``UNKNOWN`` for words that the vocabulary does not have."""
+        return [self._tokens.get(word, UNKNOWN) for word in words]
+
+    def decode(self, tokens: Iterable[int]) -> list[str]:
+        """Words of tokens up to the first ``END``, without other marks; ``UNKNOWN`` is ``⁇``.
+
+        Raises:
+            ValueError: a token is out of range.
+        """
+        words = []
+        for token in map(int, tokens):
+            if token == END:
+                break
+            if token not in (PAD, BEGIN):
+                words.append("⁇" if token == UNKNOWN else self.name(token))
+        return words
+
+    def name(self, token: int) -> str:
+        """The word of a token, or the name of its mark.
+
+        Raises:
+            ValueError: the token is out of range.
+        """
+        if not 0 <= token < len(self):
+            raise ValueError(f"a token must be in [0, {len(self)}); got {token}")
+        return MARKS[token] if token in MARKS else self.words[token - END - 1]
+
+    def unknown(self, words: Iterable[str]) -> list[str]:
+        """The words that the vocabulary does not have, in their order."""
+        return [word for word in words if word not in self._tokens]
+
+    def to_tensor(self) -> Tensor:
+        """The whole vocabulary as bytes, uint8 ``[n]``, for a checkpoint."""
+        text = "\0".join(self.words).encode()
+        return torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+
+    @classmethod
+    def from_tensor(cls, tensor: Tensor) -> Words:
+        """Make a vocabulary from the result of :meth:`to_tensor`.
+
+        Raises:
+            TypeError: the tensor is not uint8.
+            ValueError: the bytes are damaged.
+        """
+        if tensor.dtype != torch.uint8:
+            raise TypeError(f"a vocabulary is kept as uint8; got {tensor.dtype}")
+        content = tensor.cpu().numpy().tobytes()
+        try:
+            return cls(content.decode().split("\0") if content else [])
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a vocabulary is kept as UTF-8; got other bytes ({error})") from error
 
 
 def _trainable(text: str) -> str:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from memnets.batches import Batch, Curves
 from memnets.core import check_positive
 from tasks.limits import check_room
+from tasks.text import read_lines
 
 __all__ = ["Array", "Task", "by_name", "check_range", "renamed"]
 
@@ -203,6 +204,48 @@ class Task(lightning.LightningDataModule, ABC):
             verdict in a word or two. ``None``, the default, for tasks without drawings.
         """
         return None
+
+    def items(self, path: str) -> list[Any]:
+        """Read a user's own inputs from a file, for ``memnets predict``.
+
+        Args:
+            path: of the file; the default takes each line of a text in UTF-8, plain or gzip.
+
+        Returns:
+            Inputs for :meth:`asked`, at least one.
+
+        Raises:
+            ValueError: the file is missing, empty or damaged.
+        """
+        return list(read_lines(path))
+
+    def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
+        """A batch that asks a model about a user's own inputs.
+
+        Args:
+            items: the inputs, at least one.
+            first: number of the first input, for an error.
+
+        Returns:
+            Sources and inputs; the targets only have the right shape.
+
+        Raises:
+            TypeError: the task, as by default, has no inputs of a user's own.
+            ValueError: an input is of another form; the message begins with its number.
+        """
+        raise TypeError(f"{type(self).__name__} cannot read inputs of your own; it makes its data")
+
+    def says(self, batch: Batch, answers: Tensor) -> list[str]:
+        """Answers in words, for a user.
+
+        Args:
+            batch: the result of :meth:`asked`.
+            answers: a model's answers to it, in the form of the targets.
+
+        Returns:
+            A text for each row, in one line.
+        """
+        raise TypeError(f"{type(self).__name__} has no words for its answers")
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
         """Panels of curves that show the answers to a test set, for tasks with curves.

@@ -28,6 +28,7 @@ ROOMS = [
     "memnets.cells",
     "memnets.memories",
     "memnets.features",
+    "memnets.embedders",
     "memnets.encoders",
     "memnets.decoding",
     "memnets.training",

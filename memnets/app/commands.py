@@ -56,7 +56,7 @@ COMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
-    "predict": "Write a checkpoint's answers to the test sets to a file.",
+    "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
@@ -93,7 +93,7 @@ OPTIONS = {
     "fit": _COMMON,
     "validate": (*_COMMON, "verbose"),
     "test": (*_COMMON, "verbose"),
-    "predict": (*_COMMON, "return_predictions"),
+    "predict": (*_COMMON, "input", "output", "return_predictions"),
     "translate": (
         *("batch_tokens", "beam", "checkpoint", "device", "help", "input", "length_penalty"),
         *("max_length", "n_best", "output", "stream", "threads", "trust"),

@@ -1,20 +1,60 @@
-"""Files with the answers of a model to the test sets."""
+"""Files with the answers of a model to the test sets, or to inputs of a user's own."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from memnets.app.predictor import Predictor
 from memnets.batches import PAD
-from memnets.files import write_atomically
+from memnets.files import target_of, write_atomically
+from memnets.models import Model
 from tasks import Task
 
-__all__ = ["plain", "write_answers"]
+__all__ = ["answer_file", "plain", "write_answers"]
+
+
+def answer_file(model: Model[Any], task: Task, path: str, output: str | None) -> None:
+    """Answer a file of inputs, with a line for each; after an error nothing is written.
+
+    Args:
+        model: the model.
+        task: its task, which reads the file.
+        path: path of the file.
+        output: a file to write; ``None`` = standard output.
+
+    Raises:
+        ValueError: the file or an input is of another form, or ``output`` cannot be written.
+        TypeError: the task has no inputs of a user's own.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    if output is not None:
+        target_of(output)
+    items = task.items(path)
+    with ExitStack() as stack:
+        settings: dict[str, Any] = {}
+        if sys.stderr.isatty():
+            bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+            settings["progress"] = partial(bar.advance, bar.add_task("Answering", total=len(items)))
+        try:
+            answers = Predictor(model, task)(items, **settings)
+        except ValueError as error:
+            raise ValueError(f"{path}, {error}") from error
+    text = "".join(plain(answer) + "\n" for answer in answers)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomically(Path(output), lambda file: file.write(text.encode()))
 
 
 def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:

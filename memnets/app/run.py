@@ -40,7 +40,7 @@ from memnets.app.keeping import (
     Watching,
     best_and_last,
 )
-from memnets.app.predict import write_answers
+from memnets.app.predict import answer_file, write_answers
 from memnets.app.progress import ProgressBar
 from memnets.app.stopping import Stopped
 from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
@@ -180,6 +180,18 @@ class CLI(LightningCLI):
             type=str | None,
             help="A checkpoint whose weights a new training starts from.",
         )
+        if self.command == "predict":
+            parser.add_argument(
+                "--input",
+                type=str | None,
+                help="A file of your own inputs, answered in place of the test sets; its form "
+                "depends on the task.",
+            )
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                help="A file for the answers to --input; standard output by default.",
+            )
         parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -468,6 +480,11 @@ class CLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, **self._of_trainer)
 
     def _predict(self) -> None:
+        if self.config["input"] is not None:
+            path = self.config["ckpt_path"]
+            self.model.load_state_dict(load_checkpoint(path)["state_dict"])
+            answer_file(self.model, self.datamodule, self.config["input"], self.config["output"])
+            return
         answers = self.trainer.predict(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.trainer.is_global_zero:
             assert answers is not None

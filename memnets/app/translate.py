@@ -147,7 +147,7 @@ def _check(asked: Any) -> None:
 
 def _translate_all(translator: Translator, asked: Any) -> None:
     """Translate all input, and print the counts of problems."""
-    from tasks.translation.files import lines_of
+    from tasks.text import lines_of
 
     counts: Counter[str] = Counter()
     too_long: list[int] = []

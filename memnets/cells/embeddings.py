@@ -186,7 +186,8 @@ class Inputs(nn.Module):
     """Inputs of a model as vectors: embeddings of source and answer, with positions.
 
     Args:
-        source: embeds inputs of the source, ``[B, S]`` or ``[B, S, I]``.
+        source: embeds inputs of the source, ``[B, S]`` or ``[B, S, I]``; ``None`` if another part
+            does.
         answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
             same module.
         positions: vectors to add for the places of the steps; ``None`` = no positions.
@@ -198,7 +199,7 @@ class Inputs(nn.Module):
 
     def __init__(
         self,
-        source: nn.Module,
+        source: nn.Module | None,
         answer: nn.Module,
         positions: Positions | None = None,
         dropout: float = 0.0,
@@ -229,7 +230,9 @@ class Inputs(nn.Module):
             ValueError: a shape does not fit, or a position is not below ``max_length``.
             TypeError: the mask is not boolean.
         """
-        vectors: Tensor = (self.source if source else self.answer)(inputs)
+        embedding = self.source if source else self.answer
+        assert embedding is not None
+        vectors: Tensor = embedding(inputs)
         check_mask(mask, vectors.shape)
         if self.positions is None:
             return vectors

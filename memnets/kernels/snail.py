@@ -293,6 +293,7 @@ def _answered(model: SNAIL, source: Tensor, inputs: Tensor, versions: int) -> Te
     """Logits of the answers; the last ``versions`` of them are versions of the last step."""
     blocks = _blocks(model.body)
     assert blocks is not None
+    assert model.inputs.source is not None
     weights = [tensor for block in blocks for tensor in (block.layer.weight, block.layer.bias)]
     hidden = _Answers.apply(  # type: ignore[no-untyped-call]
         model.body,

@@ -21,6 +21,7 @@ from memnets.core import (
     check_positive,
     check_source,
     make,
+    make_encoder,
 )
 from memnets.models.reinforce import Reinforce
 from memnets.training.model import Model, masked_mean
@@ -64,6 +65,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         input_size: tokens of the source, or the width of its vectors, at least 1.
         output_size: tokens of the answer, or the width of its vectors, at least 1.
         encoder: makes the encoder from the width of its input: a class, its other arguments given.
+            An encoder that owns its embedding reads images or sentences too.
         decoder: makes the controller of the decoder from the width of its input, in the same way.
         attention: addressing of the encoder's vectors; ``None`` = no attention.
         width: width of the embeddings and of the features f, at least 1.
@@ -107,12 +109,11 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.input_size = input_size
         self.before = attend == "before"
         self.input_feeding = input_feeding
-        self.source_embedding, self.target_embedding = tied_embeddings(
-            input_size, output_size, width, tied
-        )
+        embedding, self.target_embedding = tied_embeddings(input_size, output_size, width, tied)
         self.dropout = Dropout(dropout)
         check_made("attention", attention, "Content(Additive(64))")
-        self.encoder = make("encoder", encoder, Encoder, width)
+        self.encoder = make_encoder(encoder, input_size, width)
+        self.source_embedding = None if self.encoder.embeds else embedding
         value_size = 0 if attention is None else self.encoder.output_size
         fed_size = width if input_feeding else 0
         # Attention after the step reads with the step's own output: its context comes too late to
@@ -138,15 +139,16 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.reinforce = Reinforce() if reinforce is None else reinforce
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> Seq2SeqState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
+        """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
         Raises:
             ValueError: a shape does not fit, or a source is empty.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask)
-        embedded = self.dropout(self.source_embedding(source))
-        vectors, summary = self.encoder(embedded, mask)
+        check_source(source, mask, self.encoder.source_dims)
+        if self.source_embedding is not None:
+            source = self.dropout(self.source_embedding(source))
+        vectors, summary, mask = self.encoder.read(source, mask)
         hidden, controller = self.bridge.first_state(summary, self.decoder)
         fed = hidden.new_zeros(len(source), self.features.out_features)
         state = Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
@@ -241,7 +243,7 @@ class Seq2Seq(Model[Seq2SeqState]):
 
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
+        check_source(batch.source, batch.source_mask, self.encoder.source_dims)
         super().check_on_host(batch)
 
     def longest_answer(self, source_steps: int) -> int | None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets.batches import Batch
 from memnets.cells.attention import (
@@ -19,7 +19,14 @@ from memnets.cells.attention import (
 )
 from memnets.cells.composed import residual_stack
 from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
-from memnets.core import Addressing, Cell, check_positive, check_source
+from memnets.core import (
+    Addressing,
+    Cell,
+    Encoder,
+    check_positive,
+    check_source,
+    make_encoder,
+)
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.training.model import Model
 
@@ -54,6 +61,8 @@ class Transformer(Model[TransformerState]):
         positions: vectors for the places of tokens; sinusoidal by default.
         tied: whether the answer's tokens have one embedding as inputs and outputs; the source
             shares it if it has as many tokens.
+        encoder: makes another encoder from the width of its input, such as one of images; by
+            default the encoder's layers are those of a Transformer.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -69,6 +78,7 @@ class Transformer(Model[TransformerState]):
         norm: Norm = "pre",
         positions: Positions | None = None,
         tied: bool = True,
+        encoder: Callable[[int], Encoder] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -76,24 +86,38 @@ class Transformer(Model[TransformerState]):
         self.input_size = input_size
         positions = SinusoidalPositions(width) if positions is None else positions
         self.inputs, self.output = _ends(input_size, output_size, width, dropout, positions, tied)
-        self.encoder = EncoderStack(layers, width, heads, hidden_size, dropout, norm)
+        self.encoder: EncoderStack | Encoder
+        self.bridge: nn.Module = nn.Identity()
+        if encoder is None:
+            self.encoder = EncoderStack(layers, width, heads, hidden_size, dropout, norm)
+        else:
+            self.encoder = make_encoder(encoder, input_size, width)
+            if self.encoder.output_size != width:
+                self.bridge = nn.Linear(self.encoder.output_size, width)
+            if self.encoder.embeds:
+                self.inputs.source = None
         self.decoder = transformer_stack(
             layers, width, heads, hidden_size, dropout, norm, cross=True
         )
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> TransformerState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
+        """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
         Raises:
             ValueError: a shape does not fit, or a source is empty.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask)
+        check_source(source, mask, self._source_dims)
         # Positions of the source count its padding too, which the encoder never sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
-        hidden = self.inputs(source, steps, source=True)
-        hidden = self.encoder(hidden, mask)
+        if isinstance(self.encoder, EncoderStack):
+            hidden = self.encoder(self.inputs(source, steps, source=True), mask)
+        else:
+            if not self.encoder.embeds:
+                source = self.inputs(source, steps, source=True)
+            vectors, _, mask = self.encoder.read(source, mask)
+            hidden = self.bridge(vectors)
         return TransformerState(self.decoder.start(hidden, mask), steps)
 
     def decode(self, inputs: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
@@ -102,15 +126,22 @@ class Transformer(Model[TransformerState]):
         hidden, decoder = self.decoder.unroll(hidden, state.decoder)
         return self.output(hidden), TransformerState(decoder, state.steps + inputs.shape[1])
 
+    @property
+    def _source_dims(self) -> tuple[int, ...]:
+        return self.encoder.source_dims if isinstance(self.encoder, Encoder) else (2, 3)
+
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
+        check_source(batch.source, batch.source_mask, self._source_dims)
         super().check_on_host(batch)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""
         longest = self.inputs.max_length
-        return 0 if longest is not None and source_steps > longest else longest
+        limits = [] if self.inputs.source is None else [longest]
+        limits += [self.encoder.max_length] if isinstance(self.encoder, Encoder) else []
+        too_long = any(limit is not None and source_steps > limit for limit in limits)
+        return 0 if too_long else longest
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each decoder layer."""

@@ -57,10 +57,12 @@ class _EncoderSubject(Subject):
         factory: Callable[..., Encoder],
         arguments: dict[str, Any],
         width: int,
+        source: Callable[[int, int], SearchStrategy[Tensor]] | None,
         dtypes: Iterable[torch.dtype],
     ) -> None:
         super().__init__(factory, arguments, dtypes)
         self.width = width
+        self.source = source
 
     def make(self, arguments: dict[str, Any]) -> Any:
         return self.factory(self.width, **arguments)
@@ -70,21 +72,29 @@ class _EncoderSubject(Subject):
     ) -> _EncoderInputs:
         batch = draw(strategies.sizes(2, 3)) if batch is None else batch
         steps = draw(strategies.sizes(3, 5)) if steps is None else steps
+        if self.source is not None:
+            return _EncoderInputs(draw(self.source(batch, steps)))
         shape = (batch, steps, self.width)
         return _EncoderInputs(draw(strategies.tensors(shape, special=special)))
 
     def run(self, part: Encoder, inputs: _EncoderInputs) -> Any:
         """Vectors of the steps, and the summary."""
-        return part(*inputs)
+        vectors, summary, _ = part.read(*inputs)
+        return vectors, summary
 
-    @law("a source gives [B, S, output_size] and [B, summary_size]", examples=4)
+    @law("a source gives [B, S', output_size], [B, summary_size], and a mask", examples=4)
     def shape(self, draw: Draw) -> None:
         part = self.build(training=draw(st.booleans()))
         assert part.input_size == self.width, f"input_size is {part.input_size}"
         source, _ = self.inputs(draw)
-        vectors, summary = self.run(part, _EncoderInputs(source))
-        assert_shape(vectors, (*source.shape[:2], part.output_size), source)
-        assert_shape(summary, (len(source), part.summary_size), source)
+        assert source.dim() in part.source_dims, f"source_dims are {part.source_dims}"
+        vectors, summary, mask = part.read(source)
+        assert mask is None, "a mask came without one in"
+        # An encoder that embeds may make another number of vectors.
+        steps = vectors.shape[1] if part.embeds else source.shape[1]
+        like = next(part.parameters())
+        assert_shape(vectors, (len(source), steps, part.output_size), like)
+        assert_shape(summary, (len(source), part.summary_size), like)
 
     @law("padding never changes a result")
     def padding(self, draw: Draw) -> None:
@@ -124,6 +134,8 @@ class _EncoderSubject(Subject):
     def reached(self, draw: Draw) -> None:
         part = self.build()
         source, _ = map_state(differentiable, self.inputs(draw, batch=2, steps=4))
+        if not source.is_floating_point():
+            return
         _, summary = self.run(part, _EncoderInputs(source))
         (gradient,) = gradients(summary, [source])
         missed = (~gradient.flatten(2).any(2).any(0)).nonzero().flatten().tolist()
@@ -134,6 +146,7 @@ def check_encoder(
     encoder: Callable[..., Encoder],
     *,
     width: int = 4,
+    source: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
     masked: bool = True,
     symmetry: Literal["permutation"] | None = None,
     dtypes: Iterable[torch.dtype] = LOW_PRECISION,
@@ -149,7 +162,10 @@ def check_encoder(
 
     Args:
         encoder: class of the encoder, or a function that makes it from its input's width.
-        width: width of the input in the tests.
+        width: width of the input in the tests; for an encoder that embeds, the number of tokens or
+            channels.
+        source: a function from B and S to a strategy for sources, such as
+            :func:`~memnets.testing.tokens`, for an encoder that embeds; vectors by default.
         masked: whether the encoder supports padding; ``False`` leaves the laws of masks out.
         symmetry: ``"permutation"`` for an encoder of sets: a permutation of the source permutes
             the vectors of the steps and leaves the summary unchanged.
@@ -168,7 +184,9 @@ def check_encoder(
     """
     not_meant = [] if masked else ["padding", "full_mask"]
     not_meant += ["permutation"] if symmetry is None else []
-    _EncoderSubject(encoder, arguments, width, dtypes).hold(max_examples, leave_out, not_meant)
+    _EncoderSubject(encoder, arguments, width, source, dtypes).hold(
+        max_examples, leave_out, not_meant
+    )
 
 
 # -- decoding --------------------------------------------------------------------------------------

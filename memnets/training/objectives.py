@@ -106,6 +106,15 @@ class Objective(ABC):
         scores = self.scores(logits, batch.targets, batch.target_mask)
         return {"": (self.answer(logits), scores)}
 
+    def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
+        """A model's own answers to sources without targets, in the form of the targets.
+
+        Args:
+            model: the model, in evaluation mode.
+            batch: sources and inputs; its targets are not looked at.
+        """
+        return self.answer(model.logits(batch))
+
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
 
@@ -329,6 +338,14 @@ class Tokens(Labels):
         count = sum(map(len, answers))
         return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
 
+    def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
+        """The best answer of a search with :attr:`beam`, ``[B, T]``."""
+        return self._found(model, batch, self.beam)
+
+    def _found(self, model: EncoderDecoder, batch: Batch, beam: int) -> Tensor:
+        source, mask = batch.source, batch.source_mask
+        return generate(model, source, mask, beam, self.length_penalty, self.max_length)
+
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""
         known = self.scores(model.logits(batch), batch.targets, batch.target_mask)
@@ -337,9 +354,7 @@ class Tokens(Labels):
         for way, beam in {"": 1, "_beam": self.beam}.items():
             if way and beam == 1:
                 continue
-            answers = generate(
-                model, batch.source, batch.source_mask, beam, self.length_penalty, self.max_length
-            )
+            answers = self._found(model, batch, beam)
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
         return found

@@ -13,7 +13,8 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import PoFileError, PoFileParser
 
-from tasks.translation.files import Pairs, read_bytes
+from tasks.text import read_bytes
+from tasks.translation.files import Pairs
 
 __all__ = ["read_catalogue"]
 

@@ -24,7 +24,8 @@ from memnets.cells import (
     transformer_stack,
 )
 from memnets.cells.composed import kept
-from memnets.encoders import Process, Recurrent, SelfAttention
+from memnets.embedders import Words
+from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.memories import NTM
 from memnets.models import (
@@ -128,6 +129,28 @@ def test_seq2seq_with_hard_attention():
 
 
 SMALL = {"width": 4, "heads": 2, "layers": 2, "hidden_size": 8, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [partial(Seq2Seq, **{**BAHDANAU, "tied": False}), partial(Transformer, **SMALL)],
+    ids=["seq2seq", "transformer"],
+)
+def test_decoders_take_an_encoder_that_embeds(model):
+    encoder = partial(
+        Embedded,
+        embedding=partial(Words, width=3),
+        context=partial(Recurrent, controller=partial(GRU, hidden_size=4)),
+    )
+    testing.check_model(
+        partial(model, encoder=encoder),
+        input_size=SIZE,
+        output_size=SIZE,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        leave_out=["compiled"],
+        max_examples=3,
+    )
 
 
 @pytest.mark.parametrize("model", [Transformer, CausalTransformer])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.cells import GRU, LSTM, SinusoidalPositions
-from memnets.encoders import Process, Recurrent, SelfAttention
+from memnets.embedders import Patches, Sentences, Words
+from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
 from memnets.memories import NTM
 from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive, ScaledDot
@@ -54,6 +55,38 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
 )
 def test_encoder(encoder, symmetry):
     testing.check_encoder(encoder, symmetry=symmetry, max_examples=4)
+
+
+def stories(batch, steps):
+    """Sentences of up to three of seven tokens."""
+    return testing.tokens(7)(batch, 3 * steps).map(lambda words: words.unflatten(1, (steps, 3)))
+
+
+def images(batch, steps):
+    return testing.tensors((batch, 4, 5, 2), special=False)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "context", "source"),
+    [
+        (partial(Words, width=4), partial(ATTENTION, ordered=True), testing.tokens(7)),
+        (partial(Sentences, width=4), None, stories),
+        (partial(Sentences, width=4, encoding="bag"), partial(Process, steps=2), stories),
+        (partial(Patches, filters=(4, 4), halvings=1), None, images),
+    ],
+    ids=["words", "sentences", "bags", "patches"],
+)
+def test_encoder_with_an_embedding_of_its_own(embedding, context, source):
+    testing.check_encoder(
+        Embedded,
+        width=2 if source is images else 7,
+        source=source,
+        masked=source is not images,
+        leave_out=["finite_differences"] if source is images else [],  # kinks of ReLU
+        embedding=embedding,
+        context=context,
+        max_examples=3,
+    )
 
 
 SIZE = 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -267,16 +268,14 @@ class _DecodingSubject(Laws):
         part = self.build()
         source, mask = self.inputs(draw)
         greedy = part.generate(source, mask, max_length=self.max_length)
-        settings = {"mask": mask, "max_length": self.max_length}
-        cold = decoding.sample(part, source, temperature=1e-6, **settings)
+        draw_from = partial(decoding.sample, part, source, mask, self.max_length)
+        cold = draw_from(temperature=1e-6)
         for ours, theirs in zip(cold, greedy, strict=True):
             assert self.ended(ours) == self.ended(theirs), f"{ours.tolist()}, {theirs.tolist()}"
         begun = torch.full((len(source), 2), END + 1)
         never = [END + 1, PAD]
         generator = torch.Generator().manual_seed(draw(strategies.seeds()))
-        drawn = decoding.sample(
-            part, source, begun=begun, never=never, generator=generator, **settings
-        )
+        drawn = draw_from(begun=begun, never=never, generator=generator)
         assert torch.equal(drawn[:, :2], begun), f"{drawn.tolist()} do not begin with {begun}"
         for answer in drawn:
             tokens = self.ended(answer)

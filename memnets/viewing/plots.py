@@ -494,7 +494,7 @@ def shaded(
     grid = _grid(figure, count, 1, count)
     for panel, (name, image) in zip(grid, panels.items(), strict=True):
         greatest = max(float(image[line, : place + 1].max()) for line, place in enumerate(own))
-        shades = matplotlib.cm.ScalarMappable(cmap="Blues")
+        shades: Any = matplotlib.cm.ScalarMappable(cmap="Blues")
         shades.set_clim(0, greatest or 1)
         panel.set_xlim(0, width)
         panel.set_ylim(lines, 0)
@@ -524,7 +524,8 @@ def shaded(
 
 def _places_of(words: Sequence[str], families: list[str]) -> tuple[list[float], list[float]]:
     """Left and right end of each word of a line of text, in inches."""
-    renderer: Any = FigureCanvasAgg(Figure(dpi=72)).get_renderer()
+    canvas: Any = FigureCanvasAgg(Figure(dpi=72))
+    renderer = canvas.get_renderer()
     # Bold, since each word is the last of a line once.
     font = FontProperties(family=families, size=_WORD_SIZE, weight="bold")
     starts, ends, place = [], [], 0.0

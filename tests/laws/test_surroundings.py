@@ -133,7 +133,8 @@ def test_decoding_of_a_pointer():
 
 
 @pytest.mark.parametrize(
-    "objective", [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+    "objective",
+    [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
 )
 def test_objective(objective):
     testing.check_objective(objective)

@@ -7,6 +7,7 @@ from tasks.countries import Countries
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.images import Images
+from tasks.language import Language
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
@@ -27,6 +28,7 @@ __all__ = [
     "DynamicNGrams",
     "FewShot",
     "Images",
+    "Language",
     "PointingTask",
     "PrioritySort",
     "Pronunciation",

@@ -191,7 +191,7 @@ class Inputs(nn.Module):
         answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
             same module.
         positions: vectors to add for the places of the steps; ``None`` = no positions.
-        dropout: dropout on the sum of embedding and position, in ``[0, 1)``.
+        dropout: dropout on the vectors, in ``[0, 1)``.
 
     Attributes:
         max_length: number of positions; ``None`` = no limit.
@@ -235,7 +235,8 @@ class Inputs(nn.Module):
         vectors: Tensor = embedding(inputs)
         check_mask(mask, vectors.shape)
         if self.positions is None:
-            return vectors
+            kept: Tensor = self.dropout(vectors)
+            return kept
         if mask is None:
             order = torch.arange(inputs.shape[1], device=inputs.device)
         else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Bits, Tokens
+from memnets.training.objectives import Bits, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
@@ -33,6 +33,8 @@ class Pictures(lightning.Callback):
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
+    - for words of a text, the same few sequences: how much each word looked back at those before
+      it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples.
 
@@ -94,6 +96,9 @@ class Pictures(lightning.Callback):
                 if isinstance(pl_module.objective, Tokens):
                     title = f"{_title(name)}, sequence {number + 1}"
                     self.draw_tokens(pl_module, task, alone, answer, file, title)
+                if isinstance(pl_module.objective, NextToken):
+                    title = f"{_title(name)}, sequence {number + 1}"
+                    self.draw_text(pl_module, task, alone, file, title)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
                     points, lines, caption = drawn
@@ -220,6 +225,38 @@ class Pictures(lightning.Callback):
         tape.plot_alignment(
             path, parts, slots, answered, title=f"{title}: where the answer looked", across=across
         )
+
+    def draw_text(self, model: Model, task: Any, batch: Batch, name: str, title: str = "") -> None:
+        """Draw how much each word of a text looked back at the words before it.
+
+        Nothing is drawn for a model that does not look back.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence of at least two inputs, without padding. The first input
+                is a mark.
+            name: name of the file, with ``{}`` for its content, ``words``.
+            title: begin of the picture's title.
+        """
+        parts, steps = model.alignments(), batch.inputs.shape[1]
+        if not parts or steps < 2:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, inputs = _words(task, batch._replace(targets=batch.inputs))
+        slots = model.slot_names(source, inputs)
+        # What stands before the first word becomes one slot: the source, a mark, an empty slot.
+        marks = len(slots) - steps + 1
+        panels = {}
+        for label, part in parts.items():
+            weights = tape.over_time(part).mean(0)[1 - steps :]
+            weights = torch.nn.functional.pad(weights, (0, len(slots) - weights.shape[1]))
+            before = weights[:, :marks].sum(1, keepdim=True)
+            panels[label] = torch.cat([before, weights[:, marks:]], 1)
+        title = f"{title}: how much each word, in red, looked back"
+        path = self.folder / name.format("words")
+        plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
 
     def draw_episode(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""

@@ -34,6 +34,7 @@ __all__ = [
     "gallery",
     "looks",
     "scoreboard",
+    "shaded",
     "style",
     "weights",
 ]
@@ -54,6 +55,8 @@ _MOST_LABELS = 80
 _PITCH = 0.2
 #: Most panels side by side.
 _COLUMNS = 4
+#: Size of the words of a shaded sentence, in points, and the distance of its lines, in inches.
+_WORD_SIZE, _LINE = 9, 0.24
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
 _SURE, _BOX = "DejaVu Sans", "\u25a1"
 
@@ -555,6 +558,102 @@ def _show(panel: Axes, image: Tensor, **settings: Any) -> None:
     grey = pixels.shape[-1] == 1
     drawn = pixels[..., 0] if grey else pixels
     panel.imshow(drawn, cmap="gray", vmin=0, vmax=1, aspect="equal", **settings)
+
+
+@_styled
+def shaded(
+    weights: Tensor | Mapping[str, Tensor],
+    words: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    steps: Sequence[int] | None = None,
+) -> Path:
+    """Draw a sentence word by word: in each line, the words so far, shaded by their weights.
+
+    After Cheng et al. 2016, figure 1. The last word of a line, in red, is the one that looked back.
+    White is no weight; the darkest blue is the greatest weight of a panel.
+
+    Args:
+        weights: weights ``[T, N]`` in ``[0, 1]`` of N words at each of T steps, or several of these
+            by the names of their panels. Weights of words behind that of the step are not drawn.
+        words: the N words.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        steps: for each line, the place of its own word among the words, from 0; by default the
+            last T words, one a line.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw, or weights, words and steps do not fit.
+    """
+    panels = weights if isinstance(weights, Mapping) else {"": weights}
+    if not panels:
+        raise ValueError("no weights to draw: none were given")
+    lines = len(next(iter(panels.values())))
+    own = list(range(len(words) - lines, len(words)) if steps is None else steps)
+    for name, image in panels.items():
+        if list(image.shape) != [len(own), len(words)] or not lines:
+            raise ValueError(
+                f"weights must be [T, N] = [{len(own)}, {len(words)}], for T >= 1 steps and N "
+                f"words; got {list(image.shape)}{f' for {name!r}' if name else ''}"
+            )
+    if min(own) < 0 or max(own) >= len(words):
+        raise ValueError(f"steps must be places of the {len(words)} words; got {own}")
+    families, missing = _fonts([*words, *panels, title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontfamily": families, "parse_math": False}
+    words = [word.translate(boxes) for word in words[: max(own) + 1]]
+    starts, ends = _places_of(words, families)
+    width, height = ends[-1] + 0.1, _LINE * lines
+    count = len(panels)
+    figure = _figure(max(width + 1.3, 0.09 * len(title) + 0.3), count * (height + 0.3) + 0.5)
+    grid = _grid(figure, count, 1, count)
+    for panel, (name, image) in zip(grid, panels.items(), strict=True):
+        greatest = max(float(image[line, : place + 1].max()) for line, place in enumerate(own))
+        shades: Any = matplotlib.cm.ScalarMappable(cmap="Blues")
+        shades.set_clim(0, greatest or 1)
+        panel.set_xlim(0, width)
+        panel.set_ylim(lines, 0)
+        panel.set_axis_off()
+        for line, place in enumerate(own):
+            for number in range(place + 1):
+                weight = float(image[line, number])
+                left, right = starts[number], ends[number]
+                panel.fill_between(
+                    [left, right], line + 0.04, line + 0.96, linewidth=0,
+                    color=shades.to_rgba(weight),
+                )  # fmt: skip
+                dark = weight > 0.6 * shades.get_clim()[1]
+                at_rest = "white" if dark else "black"
+                looking = _ORANGE if dark else _RED
+                colour = looking if number == place else at_rest
+                panel.text(
+                    (left + right) / 2, line + 0.5, words[number], color=colour,
+                    fontsize=_WORD_SIZE, fontweight="bold" if number == place else "normal",
+                    ha="center", va="center", **words_as,
+                )  # fmt: skip
+        if name:
+            panel.set_title(name.translate(boxes), loc="left", **words_as)
+        _bar(figure, shades, panel, "weight", shrink=min(1.0, 2 / height))
+    return _save(figure, path, title.translate(boxes), **words_as)
+
+
+def _places_of(words: Sequence[str], families: list[str]) -> tuple[list[float], list[float]]:
+    """Left and right end of each word of a line of text, in inches."""
+    canvas: Any = FigureCanvasAgg(Figure(dpi=72))
+    renderer = canvas.get_renderer()
+    # Bold, since each word is the last of a line once.
+    font = FontProperties(family=families, size=_WORD_SIZE, weight="bold")
+    starts, ends, place = [], [], 0.0
+    for word in words:
+        across, _, _ = renderer.get_text_width_height_descent(word or " ", font, False)
+        starts.append(place)
+        place += across / 72 + 0.1
+        ends.append(place)
+        place += 0.02
+    return starts, ends
 
 
 @_styled

@@ -288,6 +288,10 @@ class Embedded(Encoder):
             return Encoded(vectors, _mean(vectors, mask), mask)
         return self.context.read(vectors, mask)
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`~memnets.core.Embedder.grid`."""
+        return self.embedding.grid(height, width)
+
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of a source, see :meth:`read`."""
         vectors, summary, _ = self.read(inputs, mask)

@@ -2,6 +2,7 @@
 
 from tasks.babi import Babi
 from tasks.base import Task
+from tasks.captions import Captions
 from tasks.copying import Copying, RepeatCopying
 from tasks.countries import Countries
 from tasks.fewshot import Bandits, FewShot, Sinusoids
@@ -20,6 +21,7 @@ __all__ = [
     "AssociativeRecall",
     "Babi",
     "Bandits",
+    "Captions",
     "ConvexHull",
     "Copying",
     "CopyingTokens",

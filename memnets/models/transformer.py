@@ -150,6 +150,10 @@ class Transformer(Model[TransformerState]):
             f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
         }
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """See :meth:`~memnets.core.EncoderDecoder.grid`; an encoder of images knows its patches."""
+        return self.encoder.grid(height, width) if isinstance(self.encoder, Encoder) else None
+
 
 class StackModel(SequenceModel):
     """A residual stack of any cell: one backbone on which cells can be compared.

@@ -35,6 +35,8 @@ class Pictures(lightning.Callback):
       weights of the heads of its memory;
     - for words of a text, the same few sequences: how much each word looked back at those before
       it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
+    - for tokens that describe an image, the image again for each word, with the weights on it (Xu
+      et al. 2015, figure 2);
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples.
 
@@ -201,7 +203,8 @@ class Pictures(lightning.Callback):
             batch: a batch of one sequence, without padding.
             answer: the model's answer in the test, ``[1, T]``; tokens behind an end mark do not
                 count.
-            name: name of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            name: name of the file, with ``{}`` for its content: ``alignment``, ``weights``, or
+                ``attention`` for an image.
             title: begin of the picture's title.
         """
         parts = model.alignments()
@@ -218,6 +221,25 @@ class Pictures(lightning.Callback):
             tape.plot(path, split=split, title=f"{title}: where the heads were")
             return
         source, answered = _words(task, alone)
+        if batch.source.dim() == 4:
+            grid = model.grid(*batch.source.shape[1:3])
+            if grid is None:
+                return
+            title = f"{title}: where each word of the answer looked"
+            right = _words(task, batch)[1]
+            if answered != right:
+                title += f"\nthe right answer: {' '.join(right)}"
+            plots.overlay(
+                batch.source[0],
+                {
+                    label: tape.over_time(part)[:, -len(answered) :].mean(0).unflatten(1, grid)
+                    for label, part in parts.items()
+                },
+                answered,
+                self.folder / name.format("attention"),
+                title,
+            )
+            return
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")

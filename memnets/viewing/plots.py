@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.rcsetup import cycler
@@ -33,6 +34,7 @@ __all__ = [
     "episode",
     "gallery",
     "looks",
+    "overlay",
     "scoreboard",
     "shaded",
     "style",
@@ -282,6 +284,82 @@ def alignment(
                 transform=panel.transAxes, ha="center", va="top", **words_as,
             )  # fmt: skip
     _bar(figure, drawn, grid, "weight", shrink=min(1.0, 3 / (rows * height)))
+    return _save(figure, path, title.translate(boxes), **words_as)
+
+
+@_styled
+def overlay(
+    image: Tensor,
+    weights: Mapping[str, Tensor],
+    words: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    columns: int = 8,
+) -> Path:
+    """Draw an image, then the image again for each word, with the weights of the word on it.
+
+    After Xu et al. 2015, figures 2 and 6. The more orange a patch is, the greater is its weight.
+
+    Args:
+        image: ``[height, width, channels]`` in ``[0, 1]``: colours if there are three channels,
+            else the mean of the channels, in grey.
+        weights: ``[T, rows, columns]`` for each word, over the patches of the image, by the name of
+            the attention; several are drawn one below the other.
+        words: T words.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        columns: most panels side by side, at least 1.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there are no weights, or the words are not as many as the weights.
+    """
+    if not weights or not words:
+        raise ValueError("no weights on an image to draw: no weights or no words were given")
+    for name, each in weights.items():
+        if len(each) != len(words) or each.dim() != 3:
+            raise ValueError(
+                f"weights must be [T, rows, columns] with T = {len(words)} words; "
+                f"got {list(each.shape)} for {name!r}"
+            )
+    pixels = _array(image if image.shape[-1] == 3 else image.mean(-1))
+    height, width = pixels.shape[:2]
+    rows, columns = _rows_columns(1 + len(words), columns)
+    families, missing = _fonts([*words, *weights, *title.splitlines()])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontsize": 9, "fontfamily": families, "parse_math": False}
+    side = 1.15
+    tall = min(3.0, max(0.4, side * height / width)) + 0.25
+    lines = title.count("\n") + 1
+    figure = _figure(
+        max(columns * side + 0.9, 0.085 * max(map(len, title.splitlines()), default=0)),
+        len(weights) * (rows * tall + 0.15) + 0.3 * lines,
+    )
+    grid = _grid(figure, len(weights) * rows, columns, len(weights) * rows * columns)
+    # From clear to orange: the image stays in sight below.
+    rising = np.linspace(0, 1, 256)
+    shades = np.concatenate([np.tile(to_rgb(_ORANGE), (256, 1)), 0.85 * rising[:, None]], 1)
+    most = max(float(each.max()) for each in weights.values()) or 1.0
+    for number, (name, each) in enumerate(weights.items()):
+        panels = grid[number * rows * columns : (number + 1) * rows * columns]
+        for place, panel in enumerate(panels):
+            panel.set_axis_off()
+            if place > len(words):
+                continue
+            around: dict[str, Any] = {"extent": (0, width, height, 0), "aspect": "equal"}
+            panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, **around)
+            if place:
+                drawn = panel.imshow(
+                    _array(each[place - 1]), cmap=ListedColormap(shades), vmin=0, vmax=most,
+                    **around,
+                )  # fmt: skip
+                panel.set_title(words[place - 1].translate(boxes), **words_as)
+            else:
+                label = "image" if len(weights) == 1 else name.translate(boxes)
+                panel.set_title(label, **{**words_as, "fontstyle": "italic"})
+    _bar(figure, drawn, grid, "weight", shrink=min(1.0, 3 / (len(weights) * rows * tall)))
     return _save(figure, path, title.translate(boxes), **words_as)
 
 

@@ -18,6 +18,7 @@ from memnets.training.objectives import Actions, Bits, Labels, NextToken, Number
 from tasks import (
     AssociativeRecall,
     Bandits,
+    Captions,
     ConvexHull,
     Copying,
     CopyingTokens,
@@ -182,6 +183,7 @@ TASKS = {
     "sorting numbers": partial(SortingNumbers, test_sequences=3),
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
+    "captions": partial(Captions, test_scenes=3),
     "sines": Sinusoids,
 }
 

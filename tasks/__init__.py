@@ -2,6 +2,7 @@
 
 from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
+from tasks.entailment import Entailment, PropositionalLogic
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.ngrams import DynamicNGrams
@@ -19,9 +20,11 @@ __all__ = [
     "CopyingTokens",
     "Delaunay",
     "DynamicNGrams",
+    "Entailment",
     "FewShot",
     "PointingTask",
     "PrioritySort",
+    "PropositionalLogic",
     "RepeatCopying",
     "Sinusoids",
     "SortingNumbers",

@@ -35,6 +35,7 @@ from memnets.cells.embeddings import (
     Vectors,
     tied_embeddings,
 )
+from memnets.cells.perceptron import Perceptron
 from memnets.cells.recurrent import GRU, LSTM, LSTMN, FeedForward, LSTMNState, LSTMState
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "MultiHead",
     "OneHot",
     "Output",
+    "Perceptron",
     "Pointwise",
     "Positions",
     "Residual",

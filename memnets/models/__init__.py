@@ -1,5 +1,6 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
+from memnets.models.decomposable import DecomposableAttention
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.machine import MemoryMachine
 from memnets.models.pointer import PointerNetwork, PointerState
@@ -13,6 +14,7 @@ from memnets.training.model import Model, TrainingDiverged
 __all__ = [
     "SNAIL",
     "CausalTransformer",
+    "DecomposableAttention",
     "MemoryMachine",
     "MetaLearner",
     "Model",

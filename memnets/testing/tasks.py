@@ -125,7 +125,8 @@ class _TaskSubject(Laws):
         assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
         sizes = {"source": task.input_size, "inputs": task.input_size, "targets": task.output_size}
         for name, size in sizes.items():
-            self._check_steps(name, getattr(batch, name), size, batch.source.dim() == 2)
+            of_tokens = not batch.source.is_floating_point()
+            self._check_steps(name, getattr(batch, name), size, of_tokens)
         self._check_mask("source_mask", batch.source_mask, batch.source)
         self._check_mask("target_mask", batch.target_mask, batch.targets)
         if batch.rewards is not None:
@@ -138,7 +139,9 @@ class _TaskSubject(Laws):
         shape = list(tensor.shape)
         if not tensor.is_floating_point():
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
-            assert tensor.dim() == 2, f"{name} are whole numbers {shape}, expected [B, T]"
+            # Targets are single tokens; a source and inputs may be sentences of tokens.
+            dims = (2,) if name == "targets" else (2, 3)
+            assert tensor.dim() in dims, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"
             # With a source of vectors, tokens point at its steps, and may have any size.
             assert not of_tokens or (tensor < size).all(), (

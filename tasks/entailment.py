@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
-from tasks.base import Task, by_name, check_range
+from tasks.base import Task, check_range
 from tasks.text import read_lines
 
 __all__ = ["Entailment", "PropositionalLogic", "SentencePairs", "Statement", "parse", "relation"]
@@ -354,14 +353,16 @@ class PropositionalLogic(SentencePairs):
     are independent.
 
     One pair in ten, by a checksum of its text, is kept for tests and one for validation; training
-    draws from the others. The test sets are ``test``, with the sizes of training, and
-    ``operators_<n>``.
+    draws from the others. The test set ``test`` has the sizes of training, and ``longer`` greater
+    ones. Batch i of each has its i-th size.
 
     Args:
         min_operators: fewest operators of the longer statement in training, at least 1.
         max_operators: most operators of the longer statement in training, at most 12.
-        test_operators: sizes of the further test sets, each from 1 to 12.
-        test_sequences: number of pairs in a test set, at least 1. A pair may come twice.
+        longest: most operators in the set ``longer``, at most 12; not above ``max_operators`` = no
+            such set.
+        test_sequences: number of pairs of each size in a test set, at least 1. A pair may come
+            twice.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -371,26 +372,26 @@ class PropositionalLogic(SentencePairs):
         self,
         min_operators: int = 1,
         max_operators: int = 4,
-        test_operators: Sequence[int] = tuple(range(1, MOST_OPERATORS + 1)),
+        longest: int = MOST_OPERATORS,
         test_sequences: int = 1000,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         check_range("operators", min_operators, max_operators, least=1)
         check_positive(test_sequences=test_sequences)
-        for size in (max_operators, *test_operators):
-            if not 1 <= size <= MOST_OPERATORS:
-                raise ValueError(
-                    f"max_operators and test_operators must be from 1 to {MOST_OPERATORS}; "
-                    f"got {size}"
-                )
-        # A negated variable has two brackets and a variable for its operator.
-        longest = 4 * max(max_operators, *test_operators) + 2
-        self.check_room(longest, tested=[(test_sequences, longest)])
+        for name, size in (("max_operators", max_operators), ("longest", longest)):
+            if size > MOST_OPERATORS:
+                raise ValueError(f"{name} must be at most {MOST_OPERATORS}; got {size}")
+        # An operator brings two brackets and at most one variable.
+        steps = 4 * max(max_operators, longest) + 2
+        self.check_room(steps, tested=[(test_sequences, steps)])
         self.min_operators = min_operators
         self.max_operators = max_operators
         self.test_sequences = test_sequences
-        self.test_sets = by_name((f"operators_{size}", size) for size in test_operators)
+        self.test_sizes = {
+            "test": list(range(min_operators, max_operators + 1)),
+            "longer": list(range(max_operators + 1, longest + 1)),
+        }
         self._words = Words(SYMBOLS)
         self.input_size, self.output_size = len(self._words), len(RELATIONS)
 
@@ -400,8 +401,29 @@ class PropositionalLogic(SentencePairs):
         return self._words
 
     def test_names(self) -> list[str]:
-        """``test``, and ``operators_<n>`` for each further size."""
-        return ["test", *self.test_sets]
+        """``test``, and ``longer`` if there is such a set."""
+        return [name for name, sizes in self.test_sizes.items() if sizes]
+
+    def batches(self, split: str) -> int:
+        """See :meth:`~tasks.Task.batches`; a test set has a batch for each size."""
+        return len(self.test_sizes[split]) if split in self.test_sizes else super().batches(split)
+
+    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
+        """``accuracy_operators_<n>``, the share of right answers for each size of a test set.
+
+        Args:
+            split: one of :meth:`test_names`.
+            answers: numbers of relations ``[B, 1]`` for each batch of the set, or for its first
+                batches.
+        """
+        return {
+            f"accuracy_operators_{size}": float(
+                (answer == self.batch(split, index).targets).double().mean()
+            )
+            for index, (size, answer) in enumerate(
+                zip(self.test_sizes[split], answers, strict=False)
+            )
+        }
 
     def split_up(self, sentence: str) -> Sequence[str]:
         """Symbols of a statement, with all brackets; see :func:`~tasks.entailment.parse`."""
@@ -416,11 +438,15 @@ class PropositionalLogic(SentencePairs):
         )
 
     def pairs(self, split: str, index: int) -> list[tuple[Statement, Statement]]:
-        """Statements of a batch."""
+        """Statements of a batch.
+
+        Raises:
+            IndexError: the test set has no such batch.
+        """
         random = self.random(split, index)
         count = self.sequences(split, self.test_sequences)
-        if split in self.test_sets:
-            sizes = [self.test_sets[split]] * count
+        if split in self.test_sizes:
+            sizes = [self.test_sizes[split][index]] * count
         else:
             sizes = random.integers(self.min_operators, self.max_operators + 1, count).tolist()
         kept = split if split in ("train", "val") else "test"

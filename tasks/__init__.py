@@ -5,6 +5,7 @@ from tasks.base import Task
 from tasks.captions import Captions
 from tasks.copying import Copying, RepeatCopying
 from tasks.countries import Countries
+from tasks.entailment import Entailment, PropositionalLogic
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.images import Images
@@ -28,12 +29,14 @@ __all__ = [
     "Countries",
     "Delaunay",
     "DynamicNGrams",
+    "Entailment",
     "FewShot",
     "Images",
     "Language",
     "PointingTask",
     "PrioritySort",
     "Pronunciation",
+    "PropositionalLogic",
     "RepeatCopying",
     "Sinusoids",
     "SortingNumbers",

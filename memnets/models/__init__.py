@@ -1,6 +1,7 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
 from memnets.models.convs2s import ConvS2S, ConvS2SState
+from memnets.models.decomposable import DecomposableAttention
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
 from memnets.models.key_value import KeyValueNetwork
@@ -21,6 +22,7 @@ __all__ = [
     "CausalTransformer",
     "ConvS2S",
     "ConvS2SState",
+    "DecomposableAttention",
     "KeyValueNetwork",
     "MemoryMachine",
     "MemoryNetwork",

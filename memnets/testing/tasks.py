@@ -139,7 +139,7 @@ class _TaskSubject(Laws):
         shape = list(tensor.shape)
         if not tensor.is_floating_point():
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
-            # Targets are single tokens; a step of a source or of inputs may be a sentence, or a fact.
+            # A step of a source or of inputs may be a sentence of tokens, or a fact.
             right = tensor.dim() == 2 or (tensor.dim() > 2 and name != "targets")
             assert right, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"

@@ -38,7 +38,9 @@ class Pictures(lightning.Callback):
     - for tokens that describe an image, the image again for each word, with the weights on it (Xu
       et al. 2015, figure 2);
     - for answers in a plane, the same few sequences, beside the right answers;
-    - for episodes of images, a few of them: the weights of the queries over the examples.
+    - for episodes of images, a few of them: the weights of the queries over the examples;
+    - for pairs of sentences, a few of them: the weights of the words of one over those of the
+      other.
 
     The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
     the model reads the drawn sequences once more, with these answers as inputs.
@@ -94,6 +96,9 @@ class Pictures(lightning.Callback):
                 if task.images(alone, 0) is not None:
                     title = f"{_title(name)}, episode {number + 1}: where the queries looked"
                     self.draw_episode(pl_module, task, alone, answer, file, title)
+                    continue
+                if task.asked_words(alone, 0):
+                    self.draw_pair(pl_module, task, alone, answer, file, _title(name))
                     continue
                 if isinstance(pl_module.objective, Tokens):
                     title = f"{_title(name)}, sequence {number + 1}"
@@ -312,6 +317,45 @@ class Pictures(lightning.Callback):
             path,
             title,
         )
+
+    def draw_pair(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
+        """Draw where the words of an input, a sentence, look in the source, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one pair, without padding of the source.
+            answer: the model's answer in the test, ``[1, 1]``.
+            name: name of the file, with ``{}`` for its content, ``alignment``.
+            title: begin of the picture's title.
+        """
+        parts = model.alignments()
+        if not parts:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, right = task.labels(batch, 0)
+        said = task.labels(batch._replace(targets=answer), 0)[1]
+        verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"
+        asked = task.asked_words(batch, 0)[0]
+        slots = {label: tape.calls(part)[-1].shape[-2:] for label, part in parts.items()}
+        whole = {
+            label: part
+            for label, part in parts.items()
+            if slots[label] == (len(asked), len(source))
+        }
+        if whole:
+            tape.plot_alignment(
+                self.folder / name.format("alignment"),
+                whole,
+                source,
+                asked,
+                title=f"{title}: {verdict}",
+                across="premise",
+                down="hypothesis",
+            )
 
 
 def _title(name: str) -> str:

@@ -215,6 +215,7 @@ def alignment(
     title: str = "",
     columns: int | None = None,
     across: str = "source",
+    down: str = "answer",
 ) -> Path:
     """Draw the weights of an answer: its words down the side, the words of the source on top.
 
@@ -229,6 +230,7 @@ def alignment(
         title: title of the picture.
         columns: number of panels side by side; at most 4 by default.
         across: name of the axis along the top.
+        down: name of the axis down the side.
 
     Returns:
         The path.
@@ -270,7 +272,7 @@ def alignment(
         panel.xaxis.set_label_position("top")
         for axis, labels, words, shown in (
             (panel.xaxis, source_labels, across, number < columns),
-            (panel.yaxis, target_labels, "answer", number % columns == 0),
+            (panel.yaxis, target_labels, down, number % columns == 0),
         ):
             places = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS) or 1)
             texts = [labels[place] if shown else "" for place in places]

@@ -8,6 +8,7 @@ from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
 from tasks.recall import AssociativeRecall
+from tasks.sentiment import Sentiment
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
 
@@ -23,6 +24,7 @@ __all__ = [
     "PointingTask",
     "PrioritySort",
     "RepeatCopying",
+    "Sentiment",
     "Sinusoids",
     "SortingNumbers",
     "SortingTokens",

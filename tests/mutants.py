@@ -62,6 +62,8 @@ TESTS = {
     "memnets/app/held.py": "test_scoreboard.py",
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
+    "memnets/app/predict.py": "test_cli.py test_translate.py",
+    "memnets/app/predictor.py": "test_translate.py",
     "memnets/app/swaps.py": "test_swaps.py",
     "memnets/app/translate.py": "test_translate.py",
     "memnets/app/translator.py": "test_translate.py",
@@ -84,6 +86,7 @@ TESTS = {
         "laws/test_models.py test_cli.py laws/test_planted_faults.py"
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
+    "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",
     "memnets/encoders.py": "test_addressing.py test_pointer.py laws/test_models.py",
     "memnets/events.py": "test_trace.py",
     "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",

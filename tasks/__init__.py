@@ -15,6 +15,7 @@ from tasks.pointing import PointingTask, SortingNumbers
 from tasks.priority import PrioritySort
 from tasks.pronunciation import Pronunciation
 from tasks.recall import AssociativeRecall
+from tasks.sentiment import Sentiment
 from tasks.tokens import CopyingTokens, SortingTokens
 from tasks.translation import Translation
 
@@ -38,6 +39,7 @@ __all__ = [
     "Pronunciation",
     "PropositionalLogic",
     "RepeatCopying",
+    "Sentiment",
     "Sinusoids",
     "SortingNumbers",
     "SortingTokens",

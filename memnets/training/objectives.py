@@ -116,6 +116,23 @@ class Objective(ABC):
         """
         return self.answer(model.logits(batch))
 
+    def chances(self, logits: Tensor) -> Tensor:
+        """Probability of the model's :meth:`answer` at each step.
+
+        Args:
+            logits: ``[B, T, O]``.
+
+        Returns:
+            ``[B, T]``, in ``[0, 1]``.
+
+        Raises:
+            TypeError: the answers, as by default, have no probabilities.
+        """
+        raise TypeError(
+            f"expected a model that answers with labels, whose probabilities can be told; the "
+            f"objective is {type(self).__name__}"
+        )
+
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
 
@@ -221,6 +238,10 @@ class Labels(Objective):
     def answer(self, logits: Tensor) -> Tensor:
         """The likeliest class of each step, ``[B, T]``."""
         return logits.argmax(-1)
+
+    def chances(self, logits: Tensor) -> Tensor:
+        """Probability of the likeliest class of each step, ``[B, T]``."""
+        return logits.float().softmax(-1).amax(-1)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether at least 99 % of the answers are right."""
@@ -338,6 +359,14 @@ class Tokens(Labels):
         cut = sum(int((~(tokens == END).any(1)).sum()) for tokens in answers)
         count = sum(map(len, answers))
         return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
+
+    def chances(self, logits: Tensor) -> Tensor:
+        """No probabilities: an answer is what a search finds.
+
+        Raises:
+            TypeError: always.
+        """
+        return Objective.chances(self, logits)
 
     def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
         """The best answer of a search with :attr:`beam`, ``[B, T]``."""

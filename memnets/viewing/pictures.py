@@ -10,10 +10,10 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, Batch, unpadded
+from memnets.batches import BEGIN, END, PAD, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Bits, NextToken, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
@@ -37,6 +37,7 @@ class Pictures(lightning.Callback):
       it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
     - for tokens that describe an image, the image again for each word, with the weights on it (Xu
       et al. 2015, figure 2);
+    - for sentences with labels, the same few: the probability of each label after each word;
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples;
     - for pairs of sentences, a few of them: the weights of the words of one over those of the
@@ -91,6 +92,7 @@ class Pictures(lightning.Callback):
                     self.draw(pl_module, batches[0], _plain(answers[0]), name)
                 continue
             drawings = []
+            readings = []
             for number, (alone, answer) in enumerate(self._first(batches, answers)):
                 file = f"{name}_{{}}_{number + 1}.png"
                 if task.images(alone, 0) is not None:
@@ -100,6 +102,8 @@ class Pictures(lightning.Callback):
                 if task.asked_words(alone, 0):
                     self.draw_pair(pl_module, task, alone, answer, file, _title(name))
                     continue
+                if _labelled(pl_module, alone) and task.labels(alone, 0) is not None:
+                    readings.append(self.read(pl_module, task, alone, answer))
                 if isinstance(pl_module.objective, Tokens):
                     title = f"{_title(name)}, sequence {number + 1}"
                     self.draw_tokens(pl_module, task, alone, answer, file, title)
@@ -111,6 +115,9 @@ class Pictures(lightning.Callback):
                     points, lines, caption = drawn
                     _, right, _ = task.drawing(alone, 0, alone.targets[0])
                     drawings.append(plots.Drawing(points, right, lines, caption))
+            if readings:
+                title = f"{_title(name)}: what the model would answer after each word"
+                plots.readings(readings, self.folder / f"{name}_readings.png", title)
             if drawings:
                 title = f"{_title(name)}: what was asked for, what came"
                 plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
@@ -285,6 +292,34 @@ class Pictures(lightning.Callback):
         path = self.folder / name.format("words")
         plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
 
+    def read(self, model: Model, task: Any, batch: Batch, answer: Tensor) -> plots.Reading:
+        """Probabilities of the labels after each word of a sentence.
+
+        The model answers to the first word alone, to the first two, and so on.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words and the names of the labels.
+            batch: a batch of one sentence of tokens and one label, without padding.
+            answer: the model's answer in the test, ``[1, 1]``.
+        """
+        batch = _moved(batch, model)
+        steps = batch.source.shape[1]
+        source, inputs = (part.expand(steps, -1) for part in (batch.source, batch.inputs))
+        mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
+        source = source.masked_fill(~mask, PAD)
+        with torch.no_grad():
+            logits = model.logits(Batch(source, inputs, inputs, mask))[:, 0]
+        words, _ = task.labels(batch, 0)
+        size = logits.shape[-1]
+        # The task names the labels of targets alone: these are all of them, one after the other.
+        names = [
+            task.labels(batch._replace(targets=torch.full_like(batch.targets, label)), 0)[1][0]
+            for label in range(size)
+        ]
+        right = names[int(batch.targets[0, 0])]
+        return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+
     def draw_episode(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
     ) -> None:
@@ -356,6 +391,14 @@ class Pictures(lightning.Callback):
                 across="premise",
                 down="hypothesis",
             )
+
+
+def _labelled(model: Model, batch: Batch) -> bool:
+    """Whether an answer is a single label of a sentence of tokens."""
+    objective = model.objective
+    single = isinstance(objective, Labels) and not isinstance(objective, Actions | Tokens)
+    tokens = batch.source.dim() == batch.inputs.dim() == 2 and not batch.source.is_floating_point()
+    return single and tokens and batch.source.shape[1] > 0 and batch.targets.shape[1] == 1
 
 
 def _title(name: str) -> str:

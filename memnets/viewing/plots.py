@@ -27,6 +27,7 @@ from memnets.files import write_atomically
 __all__ = [
     "Curves",
     "Drawing",
+    "Reading",
     "alignment",
     "answer",
     "curves",
@@ -35,6 +36,7 @@ __all__ = [
     "gallery",
     "looks",
     "overlay",
+    "readings",
     "scoreboard",
     "shaded",
     "style",
@@ -379,6 +381,83 @@ class Drawing(NamedTuple):
     target: Sequence[Array]
     answer: Sequence[Array]
     caption: str
+
+
+class Reading(NamedTuple):
+    """A sentence with a label, and what a model would answer after each of its words.
+
+    Attributes:
+        words: S words.
+        chances: probability of each of O labels after each word, ``[S, O]``.
+        labels: O names.
+        right: the right label.
+        answer: the model's answer to the whole sentence.
+    """
+
+    words: Sequence[str]
+    chances: Tensor
+    labels: Sequence[str]
+    right: str
+    answer: str
+
+
+@_styled
+def readings(panels: Sequence[Reading], path: str | Path, title: str = "") -> Path:
+    """Draw the probability of each label after each word of some sentences, one above the other.
+
+    Of two labels, the second is drawn; the first has the rest.
+
+    Args:
+        panels: the sentences, at least one, each of at least one word.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw, or a sentence has not a probability for each word and
+            label.
+    """
+    if not panels:
+        raise ValueError("expected sentences to draw; got none")
+    for panel in panels:
+        expected = [len(panel.words), len(panel.labels)]
+        if list(panel.chances.shape) != expected or not all(expected):
+            raise ValueError(
+                f"chances must be [S, O] = {expected}, as words and labels are, and not empty; got "
+                f"{list(panel.chances.shape)}"
+            )
+    families, missing = _fonts([*(word for panel in panels for word in panel.words), title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
+    longest = max(len(panel.words) for panel in panels)
+    # Words stand upright below the axis, so the longest of them decides the height.
+    below = 0.075 * max(len(word) for panel in panels for word in panel.words)
+    width = max(5.5, 1.2 + _PITCH * min(longest, _MOST_LABELS), 0.09 * len(title) + 0.3)
+    figure = _figure(width, 0.5 + len(panels) * (1.6 + below))
+    grid = _grid(figure, len(panels), 1, len(panels))
+    for axes, (words, chances, labels, right, answer) in zip(grid, panels, strict=True):
+        places = np.arange(len(words))
+        values = _array(chances)
+        shown = range(len(labels)) if len(labels) != 2 else [1]
+        for label in shown:
+            axes.plot(places, values[:, label], "o-", markersize=3, label=labels[label])
+        if len(labels) == 2:
+            axes.axhline(0.5, color="grey", linewidth=0.8)
+            axes.set_ylabel(f"probability of\n{labels[1]}")
+        else:
+            axes.set_ylabel("probability")
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(-0.5, max(longest, len(words)) - 0.5)
+        few = places[:: math.ceil(len(words) / _MOST_LABELS)]
+        texts = [words[place].translate(boxes) for place in few]
+        axes.set_xticks(few, texts, rotation=90, **words_as)
+        verdict = "right" if answer == right else f"right is {right}"
+        axes.set_title(f"answer: {answer}, {verdict}", fontsize=9, loc="left", parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path, title.translate(boxes), **words_as)
 
 
 @_styled

@@ -443,10 +443,12 @@ class Cell(nn.Module, ABC, Generic[State]):
     Attributes:
         input_size: width of the input of a step.
         output_size: width of the output of a step.
+        first_slots: number of slots that :meth:`looks_back` weighs before the first step.
     """
 
     input_size: int
     output_size: int
+    first_slots: int = 0
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -529,6 +531,14 @@ class Cell(nn.Module, ABC, Generic[State]):
             outputs.append(output)
             state = next_state
         return torch.stack(outputs, 1), state
+
+    def looks_back(self) -> Addressing | None:
+        """The addressing with which the cell weighs its own earlier steps, for pictures.
+
+        Its slots are :attr:`first_slots` that stand for no step, then the steps in their order; the
+        step's own slot may be missing. ``None``, the default, for a cell without such.
+        """
+        return None
 
     def choose(self, mask: Tensor, new: State, old: State) -> State:
         """State after a step that only some sequences of the batch have taken.

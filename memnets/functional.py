@@ -607,6 +607,19 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
     return part.index_select(0, index)
 
 
+def with_gradient(values: Tensor, factor: float) -> Tensor:
+    """The values themselves; their gradient is multiplied by ``factor``.
+
+    Args:
+        values: finite, ``[*B]``.
+        factor: any number.
+    """
+    if not values.requires_grad:
+        return values
+    fixed = values.detach()
+    return fixed + (values - fixed) * factor
+
+
 # -- losses ---------------------------------------------------------------------------------------
 
 

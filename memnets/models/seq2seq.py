@@ -16,6 +16,7 @@ from memnets.cells import Bridge, Dropout, Output, tied_embeddings
 from memnets.core import (
     Addressing,
     Cell,
+    Encoded,
     Encoder,
     Memory,
     check_made,
@@ -90,6 +91,10 @@ class Seq2Seq(Model[Seq2SeqState]):
             shares it if it has as many tokens.
         dropout: dropout on embeddings and features, in ``[0, 1)``.
         reinforce: loss of the draws of hard attention; other attention does not use it.
+        labels: whether an answer is a label, and not a sequence of tokens. The inputs of an answer
+            then are tokens of the source, with the same embedding, and the output has a matrix of
+            its own. All other weights have the shapes of a model that answers in tokens of the
+            source, and so can be taken over from one (Dai & Le 2015).
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
@@ -112,6 +117,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         reinforce: Reinforce | None = None,
         gated: bool = False,
         doubly_stochastic: float = 0.0,
+        labels: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -140,7 +146,9 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.input_size = input_size
         self.before = attend == "before"
         self.input_feeding = input_feeding
-        embedding, self.target_embedding = tied_embeddings(input_size, output_size, width, tied)
+        embedding, self.target_embedding = tied_embeddings(
+            input_size, output_size, width, tied, labels
+        )
         self.dropout = Dropout(dropout)
         check_made("attention", attention, "Content(Additive(64))")
         self.encoder = make_encoder(encoder, input_size, width)
@@ -166,7 +174,9 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
-        self.output = Output(width, output_size, self.target_embedding if tied else None)
+        self.output = Output(
+            width, output_size, self.target_embedding if tied and not labels else None
+        )
         self.reinforce = Reinforce() if reinforce is None else reinforce
         self.gate = nn.Linear(hidden_size, 1) if gated else None
         self.doubly_stochastic = doubly_stochastic
@@ -178,20 +188,42 @@ class Seq2Seq(Model[Seq2SeqState]):
             ValueError: a shape does not fit, or a source is empty.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask, self.encoder.source_dims)
-        if self.source_embedding is not None:
-            source = self.dropout(self.source_embedding(source))
-        vectors, summary, mask = self.encoder.read(source, mask)
-        hidden, controller = self.bridge.first_state(summary, self.decoder)
-        fed = hidden.new_zeros(len(source), self.features.out_features)
-        state = Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
+        vectors, summary, mask = self._read(source, mask)
+        state = self.from_summary(summary)
         if self.attention is None:
             return state
         memory = Memory(self.key(vectors), vectors, None if mask is None else mask.unsqueeze(1))
         state = state._replace(memory=memory, addressing=self.attention.initial_state(memory))
         if not self.doubly_stochastic:
             return state
-        return state._replace(weights=hidden.new_zeros(len(source), 0, vectors.shape[1]))
+        return state._replace(weights=state.hidden.new_zeros(len(source), 0, vectors.shape[1]))
+
+    def summary(self, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The encoder's summary of the source, ``[B, summary_size]``.
+
+        Without attention, it is all that an answer depends on.
+
+        Raises:
+            ValueError: as in :meth:`encode`.
+            TypeError: as in :meth:`encode`.
+        """
+        return self._read(source, mask).summary
+
+    def from_summary(self, summary: Tensor) -> Seq2SeqState:
+        """The state from which to decode what a :meth:`summary` stands for, without attention.
+
+        Args:
+            summary: ``[B, summary_size]``.
+        """
+        hidden, controller = self.bridge.first_state(summary, self.decoder)
+        fed = hidden.new_zeros(len(summary), self.features.out_features)
+        return Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
+
+    def _read(self, source: Tensor, mask: Tensor | None) -> Encoded:
+        check_source(source, mask, self.encoder.source_dims)
+        if self.source_embedding is not None:
+            source = self.dropout(self.source_embedding(source))
+        return self.encoder.read(source, mask)
 
     def decode(self, inputs: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
         """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""

@@ -100,12 +100,12 @@ def pointer():
     )  # fmt: skip
 
 
-def seq2seq(attention, attend="before"):
+def seq2seq(attention, attend="before", **settings):
     encoder = partial(encoders.Recurrent, controller=partial(LSTM, hidden_size=6))
     decoder = partial(LSTM, hidden_size=12)
     return Seq2Seq(
         12, 12, encoder, decoder, attention(), width=8, attend=attend, input_feeding=True,
-        objective=Tokens(),
+        objective=Tokens(), **settings,
     )  # fmt: skip
 
 
@@ -120,6 +120,9 @@ MODELS = {
     **{f"seq2seq {name}": partial(seq2seq, make) for name, make in ATTENTIONS.items()},
     "truncated": partial(machine, memory="DNC", tbptt_steps=3),
     "seq2seq after": partial(seq2seq, lambda: Content(ScaledDot()), "after"),
+    "seq2seq gated": partial(
+        seq2seq, lambda: Content(Additive(12)), gated=True, doubly_stochastic=0.1
+    ),
     "transformer": lambda: Transformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
     "causal": lambda: CausalTransformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
     "SNAIL": lambda: SNAIL(

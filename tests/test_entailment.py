@@ -18,9 +18,11 @@ from memnets.models import DecomposableAttention
 from memnets.scores import Distance, Dot
 from memnets.training.objectives import Labels
 from tasks import Entailment, PropositionalLogic
-from tasks.entailment import RELATIONS, parse, relation
+from tasks.entailment import RELATIONS, parse
 
-WORLDS = [dict(zip("abcdef", row, strict=True)) for row in itertools.product([False, True], repeat=6)]
+WORLDS = [
+    dict(zip("abcdef", row, strict=True)) for row in itertools.product([False, True], repeat=6)
+]
 
 
 def truths(words):
@@ -31,7 +33,9 @@ def truths(words):
 
 def expected(premise, hypothesis):
     """The relation by its definition over sets of worlds (Bowman et al. 2015, table 1)."""
-    one, other = ({n for n, true in enumerate(truths(each)) if true} for each in (premise, hypothesis))
+    one, other = (
+        {n for n, true in enumerate(truths(each)) if true} for each in (premise, hypothesis)
+    )
     every = set(range(64))
     if one == other:
         return "equivalence"
@@ -189,7 +193,9 @@ def line(label, premise, hypothesis):
 @pytest.fixture
 def pairs(tmp_path):
     rows = [
-        line(["entailment", "neutral", "contradiction", "-"][n % 4], f"Man {n} sleeps.", "It is so!")
+        line(
+            ["entailment", "neutral", "contradiction", "-"][n % 4], f"Man {n} sleeps.", "It is so!"
+        )
         for n in range(80)
     ]
     path = tmp_path / "train.jsonl"
@@ -261,7 +267,9 @@ def test_files_without_pairs(tmp_path):
         Entailment()
     path = tmp_path / "pairs.jsonl"
     path.write_text(line("-", "a", "b"))
-    with pytest.raises(ValueError, match=r"expected pairs with a label in .*pairs\.jsonl; got none"):
+    with pytest.raises(
+        ValueError, match=r"expected pairs with a label in .*pairs\.jsonl; got none"
+    ):
         Entailment(train=str(path)).pairs("train")
     path.write_text(line("neutral", "a", "b"))
     with pytest.raises(ValueError, match="none is left for"):
@@ -279,7 +287,9 @@ def softmax(scores):
 def layers(network, vector):
     for layer in network:
         if isinstance(layer, torch.nn.Linear):
-            vector = np.maximum(0, layer.weight.detach().numpy() @ vector + layer.bias.detach().numpy())
+            vector = np.maximum(
+                0, layer.weight.detach().numpy() @ vector + layer.bias.detach().numpy()
+            )
     return vector
 
 
@@ -341,13 +351,17 @@ def test_biases_of_distances():
 
 def test_a_nested_run_is_a_recursive_network():
     torch.manual_seed(0)
-    encoder = Nested(9, partial(GRU, hidden_size=4), width=3, brackets=(4, 5)).double()
+    encoder = Nested(9, partial(GRU, hidden_size=4), width=3, vectors="all").double()
 
     def run(parts):
         """Last output of a controller over tokens and lists of tokens."""
         output, state = None, encoder.controller.initial_state(1)
         for part in parts:
-            inputs = encoder.closed(run(part)) if isinstance(part, list) else encoder.embedding.weight[part : part + 1]
+            inputs = (
+                encoder.closed(run(part))
+                if isinstance(part, list)
+                else encoder.embedding.weight[part : part + 1]
+            )
             output, state = encoder.controller(inputs, state)
         return output
 
@@ -357,6 +371,13 @@ def test_a_nested_run_is_a_recursive_network():
     torch.testing.assert_close(summary, whole)
     torch.testing.assert_close(vectors[:, -1], whole)
     assert not vectors[0, 1].any()
+    # The outermost run alone: a part in brackets is one step.
+    encoder.outermost = True
+    pair = torch.tensor([tokens, [6, *[PAD] * 15]])
+    few, _, mask = encoder.read(pair, pair != PAD)
+    torch.testing.assert_close(few[:1], vectors[:, [0, 11, 14, 15]])
+    assert mask.tolist() == [[True] * 4, [True, False, False, False]]
+    encoder.outermost = False
     # Padding leaves no trace.
     padded = torch.tensor([tokens + [PAD, PAD]])
     torch.testing.assert_close(encoder.read(padded, padded != PAD).summary, whole)

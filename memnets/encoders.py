@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 
 from memnets.addressing import Content
 from memnets.batches import END
-from memnets.cells import LSTM, Dropout, Embedding, EncoderStack, Perceptron, Positions
+from memnets.cells import (
+    LSTM,
+    Dropout,
+    Embedding,
+    EncoderStack,
+    NormedLinear,
+    Perceptron,
+    Positions,
+)
+from memnets.cells.convolutions import gated_convolution
 from memnets.core import (
     Addressing,
     Cell,
@@ -30,7 +40,15 @@ from memnets.core import (
 )
 from memnets.scores import Distance, Dot
 
-__all__ = ["Embedded", "IntraAttention", "Nested", "Process", "Recurrent", "SelfAttention"]
+__all__ = [
+    "Convolutional",
+    "Embedded",
+    "IntraAttention",
+    "Nested",
+    "Process",
+    "Recurrent",
+    "SelfAttention",
+]
 
 
 class Recurrent(Encoder):
@@ -176,13 +194,80 @@ class SelfAttention(Encoder):
         return vectors, _mean(vectors, mask)
 
 
+class Convolutional(Encoder):
+    """Layers of gated convolutions (Gehring et al. 2017, section 3.2).
+
+    ``h' = (conv(h) + h) sqrt(1/2)`` in each layer: the convolution of step t sees the (k - 1) / 2
+    steps on each side, and zeros beyond the ends. The vectors are a linear map of the last layer's;
+    the summary is their mean. All layers have weight normalisation.
+
+    Args:
+        input_size: width of the input and of the vectors, at least 1.
+        layers: number of layers, at least 1.
+        kernel_size: k, number of steps that a convolution sees, odd, at least 1.
+        dropout: dropout on the input of each convolution, in ``[0, 1)``.
+        positions: vectors to add for the places of the steps, counted from the start; ``None`` =
+            no positions.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        layers: int = 4,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, layers=layers, kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                "kernel_size must be odd: a step sees as many steps before it as behind it; "
+                f"got {kernel_size}"
+            )
+        self.kernel_size = kernel_size
+        self.dropout = Dropout(dropout)
+        # The gates halve what passes them: with a gain of 4 the variance stays (section 3.5).
+        self.layers = nn.ModuleList(
+            NormedLinear(kernel_size * input_size, 2 * input_size, 4 * (1 - dropout))
+            for _ in range(layers)
+        )
+        self.output = NormedLinear(input_size, input_size)
+        check_made("positions", positions, "LearnedPositions(width)")
+        self.positions = positions
+        self.max_length = None if positions is None else positions.max_length
+        self.input_size = self.output_size = self.summary_size = input_size
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, input_size], [B, input_size]``."""
+        hidden, around = inputs, self.kernel_size // 2
+        if self.positions is not None:
+            steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
+            hidden = hidden + self.positions(steps)
+        for layer in self.layers:
+            # A convolution sees zeros at padding, as it does beyond the end.
+            seen = self.dropout(_inside(hidden, mask))
+            seen = nn.functional.pad(seen, (0, 0, around, around))
+            convolved = gated_convolution(seen, layer, self.kernel_size)
+            hidden = (hidden + convolved) * math.sqrt(0.5)
+        vectors: Tensor = self.output(hidden)
+        return vectors, _mean(vectors, mask)
+
+
+def _inside(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """Vectors with zeros at padding, ``[B, S, V]``."""
+    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
+    return vectors if mask is None else vectors.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
 def _mean(vectors: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the steps, ``[B, S, V] -> [B, V]``, without padding."""
     if mask is None:
         return vectors.mean(1)
-    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
-    inside = mask.unsqueeze(-1)
-    return vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
+    return _inside(vectors, mask).sum(1) / mask.sum(1, keepdim=True)
 
 
 class Embedded(Encoder):
@@ -224,6 +309,10 @@ class Embedded(Encoder):
         if self.context is None:
             return Encoded(vectors, _mean(vectors, mask), mask)
         return self.context.read(vectors, mask)
+
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`~memnets.core.Embedder.grid`."""
+        return self.embedding.grid(height, width)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of a source, see :meth:`read`."""

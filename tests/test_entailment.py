@@ -158,15 +158,21 @@ def test_parse(text, words):
     [
         ("a and b", "item 1: expected a premise, a tab and a hypothesis; got 'a and b'"),
         ("a\tb\tc", "item 1: expected a premise, a tab and a hypothesis"),
-        ("a\tg", "item 1, hypothesis: expected the variables a to f, not, and, or and brackets; got 'g'"),
+        (
+            "a\tg",
+            "item 1, hypothesis: expected the variables a to f, not, and, or and brackets; got 'g'",
+        ),
         ("(a\tb", "item 1, premise: expected a closing bracket for each opening one; got '(a'"),
         ("a\tb)", "item 1, hypothesis: expected an opening bracket for each closing one; got 'b)'"),
-        ("a and\tb", "item 1, premise: expected a variable, not or a bracket; got nothing in 'a and'"),
+        (
+            "a and\tb",
+            "item 1, premise: expected a variable, not or a bracket; got nothing in 'a and'",
+        ),
         ("a b\tb", "item 1, premise: expected one statement; got 'b' after it in 'a b'"),
         ("(a b)\tb", "item 1, premise: expected and, or or a bracket; got 'b' in '(a b)'"),
         ("a\t", "item 1, hypothesis: expected a variable, not or a bracket; got nothing in ''"),
     ],
-)  # fmt: skip
+)
 def test_lines_that_are_no_pairs(logic, line, message):
     with pytest.raises(ValueError) as caught:
         logic.asked([line])
@@ -219,10 +225,15 @@ def test_pairs_of_a_file(pairs):
     # A pass has each pair once, and the next one another order.
     size = task.batches("train")
     passes = [
-        sorted(str(row) for index in range(start, start + size) for row in decoded(task, task.batch("train", index)))
+        {
+            str(row)
+            for index in range(start, start + size)
+            for row in decoded(task, task.batch("train", index))
+        }
         for start in (0, size)
-    ]  # fmt: skip
-    assert {*passes[0]} == {*passes[1]}
+    ]
+    assert len(passes[0]) == len(shares[0])
+    assert passes[0] == passes[1]
     assert not torch.equal(task.batch("train", 0).source, task.batch("train", size).source)
 
 
@@ -239,7 +250,7 @@ def test_the_vocabulary_is_kept_in_a_checkpoint(pairs, tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ('{"gold_label": "neutral"', "line 2: expected a JSON object; got '{\"gold_label\": \"neutral\"'"),
+        ('{"gold_label": 1', "line 2: expected a JSON object; got '{\"gold_label\": 1'"),
         ("[1]", "line 2: expected a JSON object; got '[1]'"),
         ("", "line 2: expected a JSON object; got ''"),
         (
@@ -250,10 +261,13 @@ def test_the_vocabulary_is_kept_in_a_checkpoint(pairs, tmp_path):
             '{"gold_label": "neutral", "sentence1": 3, "sentence2": "a"}',
             "line 2: expected a text in the field sentence1; got 3",
         ),
-        (line("maybe", "a", "b"), "line 2: expected the gold_label entailment, neutral, contradiction or -; got 'maybe'"),
+        (
+            line("maybe", "a", "b"),
+            "line 2: expected the gold_label entailment, neutral, contradiction or -; got 'maybe'",
+        ),
         (line("neutral", " ", "b"), "line 2: expected a sentence; got ' '"),
     ],
-)  # fmt: skip
+)
 def test_damaged_files(tmp_path, bad, message):
     path = tmp_path / "pairs.jsonl"
     path.write_text(f"{line('neutral', 'a', 'b')}\n{bad}\n{line('neutral', 'a', 'b')}\n")

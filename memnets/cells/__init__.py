@@ -22,7 +22,14 @@ from memnets.cells.composed import (
     Residual,
     residual_stack,
 )
-from memnets.cells.convolutions import DenseBlock, TCBlock
+from memnets.cells.convolutions import (
+    ConvolutionalLayer,
+    ConvolutionalState,
+    DenseBlock,
+    GatedConvolution,
+    NormedLinear,
+    TCBlock,
+)
 from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import (
     Embedding,
@@ -46,6 +53,8 @@ __all__ = [
     "Bridge",
     "Chain",
     "Connection",
+    "ConvolutionalLayer",
+    "ConvolutionalState",
     "CrossAttention",
     "DenseBlock",
     "Dropout",
@@ -53,6 +62,7 @@ __all__ = [
     "EncoderLayer",
     "EncoderStack",
     "FeedForward",
+    "GatedConvolution",
     "Inputs",
     "LSTMNState",
     "LSTMState",
@@ -60,6 +70,7 @@ __all__ = [
     "Loop",
     "LoopState",
     "MultiHead",
+    "NormedLinear",
     "OneHot",
     "Output",
     "Perceptron",

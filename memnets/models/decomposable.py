@@ -142,7 +142,8 @@ class DecomposableAttention(Model[Memory]):
         aligned_back, _ = self.read_back.read(premise.keys, asked)
         sums = [self._compared(premise, aligned_back), self._compared(asked, aligned)]
         logits: Tensor = self.output(self.aggregate(torch.cat(sums, -1)))
-        return logits.unflatten(0, (-1, count))
+        answers: Tensor = logits.unflatten(0, (-1, count))
+        return answers
 
     def _sentence(self, words: Tensor, mask: Tensor | None) -> Memory:
         """Tokens ``[B, S]`` as slots."""

@@ -154,7 +154,9 @@ class _Recurrent(Subject):
     @law("the gradient reaches every parameter")
     def parameters(self, draw: Draw) -> None:
         part = self.build()
-        assert_reached(part, self.run(part, self.inputs(draw, batch=3, time=4)))
+        # More than one step: attention to a single one needs no query.
+        source = self.reading(draw, batch=3, time=3)
+        assert_reached(part, self.run(part, _Sequences(source, self.following(draw, source, 4))))
 
     @law("torch.compile makes one graph of it, with the numbers and gradients of eager", examples=1)
     def compiled(self, draw: Draw) -> None:

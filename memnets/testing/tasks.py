@@ -139,9 +139,9 @@ class _TaskSubject(Laws):
         shape = list(tensor.shape)
         if not tensor.is_floating_point():
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
-            # Targets are single tokens; a source and inputs may be sentences of tokens.
-            dims = (2,) if name == "targets" else (2, 3)
-            assert tensor.dim() in dims, f"{name} are whole numbers {shape}, expected [B, T]"
+            # A step of a source or of inputs may be a sentence of tokens, or a fact.
+            right = tensor.dim() == 2 or (tensor.dim() > 2 and name != "targets")
+            assert right, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"
             # With a source of vectors, tokens point at its steps, and may have any size.
             assert not of_tokens or (tensor < size).all(), (
@@ -149,8 +149,10 @@ class _TaskSubject(Laws):
             )
         else:
             assert tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected float32"
-            assert tensor.dim() == 3, f"{name} {shape}, expected [B, T, {size}]"
-            assert tensor.shape[2] == size, f"{name} {shape}, expected [B, T, {size}]"
+            # A source may be an image [B, height, width, channels].
+            dims = (3, 4) if name == "source" else (3,)
+            assert tensor.dim() in dims, f"{name} {shape}, expected [B, T, {size}]"
+            assert tensor.shape[-1] == size, f"{name} {shape}, expected [B, T, {size}]"
             assert torch.isfinite(tensor).all(), f"{name} are not all finite"
 
     def _check_mask(self, name: str, mask: Tensor | None, steps: Tensor) -> None:

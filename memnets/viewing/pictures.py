@@ -10,10 +10,10 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, Batch, unpadded
+from memnets.batches import BEGIN, END, PAD, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Bits, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
@@ -28,9 +28,16 @@ class Pictures(lightning.Callback):
     - curves, if the task has them;
     - for binary vectors, the sequence with the most wrong bits, or the first if all are right: the
       answer, and the weights of the heads;
+    - for answers that are images, a grid of them, beside images of the test set; and where places
+      of the first looked, if the model has self-attention over its feature maps;
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
+    - for words of a text, the same few sequences: how much each word looked back at those before
+      it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
+    - for tokens that describe an image, the image again for each word, with the weights on it (Xu
+      et al. 2015, figure 2);
+    - for sentences with labels, the same few: the probability of each label after each word;
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples;
     - for pairs of sentences, a few of them: the weights of the words of one over those of the
@@ -45,7 +52,8 @@ class Pictures(lightning.Callback):
             Curves have no limit, and binary vectors have their own.
         longest_binary: the same for binary vectors.
         sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
-            then the second of each; for curves, the number of panels.
+            then the second of each; for curves, the number of panels; of images that are answers,
+            a grid has the square of twice the number.
     """
 
     def __init__(
@@ -74,6 +82,9 @@ class Pictures(lightning.Callback):
             if panels:
                 plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
                 continue
+            if task.as_images(answers[0]) is not None:
+                self.draw_images(pl_module, task, batches, answers, name)
+                continue
             if batches[0].targets.dim() == 3:
                 if isinstance(pl_module.objective, Bits) and (
                     batches[0].targets.shape[1] <= self.longest_binary
@@ -81,6 +92,7 @@ class Pictures(lightning.Callback):
                     self.draw(pl_module, batches[0], _plain(answers[0]), name)
                 continue
             drawings = []
+            readings = []
             for number, (alone, answer) in enumerate(self._first(batches, answers)):
                 file = f"{name}_{{}}_{number + 1}.png"
                 if task.images(alone, 0) is not None:
@@ -90,14 +102,22 @@ class Pictures(lightning.Callback):
                 if task.asked_words(alone, 0):
                     self.draw_pair(pl_module, task, alone, answer, file, _title(name))
                     continue
+                if _labelled(pl_module, alone) and task.labels(alone, 0) is not None:
+                    readings.append(self.read(pl_module, task, alone, answer))
                 if isinstance(pl_module.objective, Tokens):
                     title = f"{_title(name)}, sequence {number + 1}"
                     self.draw_tokens(pl_module, task, alone, answer, file, title)
+                if isinstance(pl_module.objective, NextToken):
+                    title = f"{_title(name)}, sequence {number + 1}"
+                    self.draw_text(pl_module, task, alone, file, title)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
                     points, lines, caption = drawn
                     _, right, _ = task.drawing(alone, 0, alone.targets[0])
                     drawings.append(plots.Drawing(points, right, lines, caption))
+            if readings:
+                title = f"{_title(name)}: what the model would answer after each word"
+                plots.readings(readings, self.folder / f"{name}_readings.png", title)
             if drawings:
                 title = f"{_title(name)}: what was asked for, what came"
                 plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
@@ -118,6 +138,40 @@ class Pictures(lightning.Callback):
             if max(source.shape[1], targets.shape[1]) <= self.longest:
                 answer = answers[number % len(batches)][row : row + 1]
                 yield Batch(source, inputs, targets), answer
+
+    def draw_images(
+        self,
+        model: Any,
+        task: Any,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+        name: str,
+    ) -> None:
+        """Draw images that are answers: ``<name>_images.png``, and ``<name>_looks_<n>.png``.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task, which knows answers as images.
+            batches: batches of the test set.
+            answers: of the model to these batches in the test.
+            name: of the test set.
+        """
+        count = (2 * self.sequences) ** 2
+        targets = [batch.targets for batch in batches]
+        drawn, real = (
+            task.as_images(_plain(torch.cat(list(each))))[:count] for each in (answers, targets)
+        )
+        path = self.folder / f"{name}_images.png"
+        plots.gallery({"drawn by the model": drawn, f"{_title(name)}": real}, path)
+        few = map_state(lambda part: part[: self.sequences], batches[0])
+        with torch.no_grad(), trace.record(model) as tape:
+            model.examine(_moved(few, model))
+        for number, (label, part) in enumerate(model.alignments().items(), 1):
+            # A part that also sees the targets sees the answers last.
+            weights = tape.calls(part)[-1]
+            path = self.folder / f"{name}_looks_{number}.png"
+            title = f"{_title(name)}: where places looked in the {label}"
+            plots.looks(drawn[: self.sequences], weights, path, title)
 
     def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
         """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.
@@ -161,7 +215,8 @@ class Pictures(lightning.Callback):
             batch: a batch of one sequence, without padding.
             answer: the model's answer in the test, ``[1, T]``; tokens behind an end mark do not
                 count.
-            name: name of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            name: name of the file, with ``{}`` for its content: ``alignment``, ``weights``, or
+                ``attention`` for an image.
             title: begin of the picture's title.
         """
         parts = model.alignments()
@@ -178,12 +233,124 @@ class Pictures(lightning.Callback):
             tape.plot(path, split=split, title=f"{title}: where the heads were")
             return
         source, answered = _words(task, alone)
+        if batch.source.dim() == 4:
+            grid = model.grid(*batch.source.shape[1:3])
+            if grid is None:
+                return
+            title = f"{title}: where each word of the answer looked"
+            right = _words(task, batch)[1]
+            if answered != right:
+                title += f"\nthe right answer: {' '.join(right)}"
+            plots.overlay(
+                batch.source[0],
+                {
+                    label: tape.over_time(part)[:, -len(answered) :].mean(0).unflatten(1, grid)
+                    for label, part in parts.items()
+                },
+                answered,
+                self.folder / name.format("attention"),
+                title,
+            )
+            return
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
         across = "source" if len(slots) <= len(source) + 1 else "source, then answer"
         tape.plot_alignment(
             path, parts, slots, answered, title=f"{title}: where the answer looked", across=across
+        )
+
+    def draw_text(self, model: Model, task: Any, batch: Batch, name: str, title: str = "") -> None:
+        """Draw how much each word of a text looked back at the words before it.
+
+        Nothing is drawn for a model that does not look back.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence of at least two inputs, without padding. The first input
+                is a mark.
+            name: name of the file, with ``{}`` for its content, ``words``.
+            title: begin of the picture's title.
+        """
+        parts, steps = model.alignments(), batch.inputs.shape[1]
+        if not parts or steps < 2:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, inputs = _words(task, batch._replace(targets=batch.inputs))
+        slots = model.slot_names(source, inputs)
+        # What stands before the first word becomes one slot: the source, a mark, an empty slot.
+        marks = len(slots) - steps + 1
+        panels = {}
+        for label, part in parts.items():
+            weights = tape.over_time(part).mean(0)[1 - steps :]
+            weights = torch.nn.functional.pad(weights, (0, len(slots) - weights.shape[1]))
+            before = weights[:, :marks].sum(1, keepdim=True)
+            panels[label] = torch.cat([before, weights[:, marks:]], 1)
+        title = f"{title}: how much each word, in red, looked back"
+        path = self.folder / name.format("words")
+        plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
+
+    def read(self, model: Model, task: Any, batch: Batch, answer: Tensor) -> plots.Reading:
+        """Probabilities of the labels after each word of a sentence.
+
+        The model answers to the first word alone, to the first two, and so on.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words and the names of the labels.
+            batch: a batch of one sentence of tokens and one label, without padding.
+            answer: the model's answer in the test, ``[1, 1]``.
+        """
+        batch = _moved(batch, model)
+        steps = batch.source.shape[1]
+        source, inputs = (part.expand(steps, -1) for part in (batch.source, batch.inputs))
+        mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
+        source = source.masked_fill(~mask, PAD)
+        with torch.no_grad():
+            logits = model.logits(Batch(source, inputs, inputs, mask))[:, 0]
+        words, _ = task.labels(batch, 0)
+        size = logits.shape[-1]
+        # The task names the labels of targets alone: these are all of them, one after the other.
+        names = [
+            task.labels(batch._replace(targets=torch.full_like(batch.targets, label)), 0)[1][0]
+            for label in range(size)
+        ]
+        right = names[int(batch.targets[0, 0])]
+        return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+
+    def draw_episode(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
+        """Draw the weights of an episode's queries over its examples, if the model has such.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the images.
+            batch: a batch of one episode of images, without padding.
+            answer: the model's answer in the test, ``[1, T]``.
+            name: name of the file, with ``{}`` for its content, ``episode``.
+            title: title of the picture.
+        """
+        parts = model.alignments()
+        if not parts:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        answers = answer[0, : batch.targets.shape[1]].tolist()
+        labels, targets = task.labels(batch, 0)
+        examples, queries = task.images(batch, 0)
+        path = self.folder / name.format("episode")
+        plots.episode(
+            # A learner takes the queries as a batch of single steps.
+            {label: tape.calls(part)[-1][:, 0] for label, part in parts.items()},
+            examples,
+            queries,
+            labels,
+            list(zip(map(str, answers), targets, strict=True)),
+            path,
+            title,
         )
 
     def draw_pair(
@@ -225,38 +392,13 @@ class Pictures(lightning.Callback):
                 down="hypothesis",
             )
 
-    def draw_episode(
-        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
-    ) -> None:
-        """Draw the weights of an episode's queries over its examples, if the model has such.
 
-        Args:
-            model: the model, in evaluation mode.
-            task: the task of the batch; it gives the images.
-            batch: a batch of one episode of images, without padding.
-            answer: the model's answer in the test, ``[1, T]``.
-            name: name of the file, with ``{}`` for its content, ``episode``.
-            title: title of the picture.
-        """
-        parts = model.alignments()
-        if not parts:
-            return
-        with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(batch, model))
-        answers = answer[0, : batch.targets.shape[1]].tolist()
-        labels, targets = task.labels(batch, 0)
-        examples, queries = task.images(batch, 0)
-        path = self.folder / name.format("episode")
-        plots.episode(
-            # A learner takes the queries as a batch of single steps.
-            {label: tape.calls(part)[-1][:, 0] for label, part in parts.items()},
-            examples,
-            queries,
-            labels,
-            list(zip(map(str, answers), targets, strict=True)),
-            path,
-            title,
-        )
+def _labelled(model: Model, batch: Batch) -> bool:
+    """Whether an answer is a single label of a sentence of tokens."""
+    objective = model.objective
+    single = isinstance(objective, Labels) and not isinstance(objective, Actions | Tokens)
+    tokens = batch.source.dim() == batch.inputs.dim() == 2 and not batch.source.is_floating_point()
+    return single and tokens and batch.source.shape[1] > 0 and batch.targets.shape[1] == 1
 
 
 def _title(name: str) -> str:

@@ -42,7 +42,9 @@ def fit(config: str, runs: Path, arguments: Sequence[str]) -> Path:
     return folder
 
 
-def error(start: str, fold: int, seed: int, pretraining_seed: int, given: argparse.Namespace) -> float:
+def error(
+    start: str, fold: int, seed: int, pretraining_seed: int, given: argparse.Namespace
+) -> float:
     """Error of a start on the test of a fold, after the runs that it needs."""
     before, after = STARTS[start]
     root = given.runs / f"fold_{fold}"
@@ -81,7 +83,10 @@ def table(errors: dict[str, dict[tuple[int, int], float]]) -> str:
             one, other = ([each[pair] for pair in shared] for each in (base, found))
             cells.append(f"{100 * (np.mean(one) - np.mean(other)):.2f}")
             cells.append(p_value(one, other))
-            ours, theirs = by_seed({p: found[p] for p in shared}), by_seed({p: base[p] for p in shared})
+            ours, theirs = (
+                by_seed({p: found[p] for p in shared}),
+                by_seed({p: base[p] for p in shared}),
+            )
             cells.append(p_value(list(theirs.values()), list(ours.values())))
         lines.append(f"| {start} | " + " | ".join([*cells, str(len(found))]) + " |")
     return "\n".join(lines)

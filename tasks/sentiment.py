@@ -159,8 +159,7 @@ class Sentiment(Task):
         )
         if kind not in ("classification", "language_model", "autoencoder"):
             raise ValueError(
-                "kind must be 'classification', 'language_model' or 'autoencoder'; "
-                f"got {kind!r}"
+                f"kind must be 'classification', 'language_model' or 'autoencoder'; got {kind!r}"
             )
         check_positive(least_count=least_count, max_words=max_words)
         if not END + 1 < vocabulary_size <= MOST_TOKENS:
@@ -693,8 +692,7 @@ def _labelled(path: str) -> Iterator[Sentence]:
             continue
         if not tab or not label.strip() or not split_words(text):
             raise ValueError(
-                f"{path}, line {number}: expected a label, a tab and a sentence; got "
-                f"{line[:60]!r}"
+                f"{path}, line {number}: expected a label, a tab and a sentence; got {line[:60]!r}"
             )
         yield Sentence(text.strip(), label.strip())
 

@@ -41,6 +41,7 @@ SMALL = {
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],
     "PrioritySort": ONE_SET,
+    "PropositionalLogic": [*ONE_SET, "--data.longest=5"],
     "SortingNumbers": POINTING,
     "ConvexHull": POINTING,
     "Delaunay": POINTING,

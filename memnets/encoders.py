@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.cells import LSTM, Dropout, EncoderStack, NormedLinear, Positions
+from memnets.batches import END
+from memnets.cells import (
+    LSTM,
+    Dropout,
+    Embedding,
+    EncoderStack,
+    NormedLinear,
+    Perceptron,
+    Positions,
+)
 from memnets.cells.convolutions import gated_convolution
 from memnets.core import (
     Addressing,
@@ -21,12 +31,23 @@ from memnets.core import (
     Memory,
     Normalizer,
     check_made,
+    check_numbers,
     check_positive,
+    choose_state,
     make,
+    map_state,
 )
-from memnets.scores import Dot
+from memnets.scores import Distance, Dot
 
-__all__ = ["Convolutional", "Embedded", "Process", "Recurrent", "SelfAttention"]
+__all__ = [
+    "Convolutional",
+    "Embedded",
+    "IntraAttention",
+    "Nested",
+    "Process",
+    "Recurrent",
+    "SelfAttention",
+]
 
 
 class Recurrent(Encoder):
@@ -288,10 +309,161 @@ class Embedded(Encoder):
             return Encoded(vectors, _mean(vectors, mask), mask)
         return self.context.read(vectors, mask)
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`~memnets.core.Embedder.grid`."""
+        return self.embedding.grid(height, width)
+
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of a source, see :meth:`read`."""
         vectors, summary, _ = self.read(inputs, mask)
         return vectors, summary
+
+
+class IntraAttention(Encoder):
+    """Each step of the source beside what it is aligned with in the source itself.
+
+    Intra-sentence attention (Parikh et al. 2016, section 3.4), with F a small network::
+
+        a'_i = sum_j softmax_j(F(a_i) . F(a_j) + d_{i-j}) a_j        vector of step i = [a_i, a'_i]
+
+    The summary is the mean of the steps.
+
+    Args:
+        input_size: width of the input, at least 1.
+        hidden_size: width of both layers of F, at least 1.
+        attention: addressing of the steps; by default the dot product with a bias for each distance
+            up to 10 (:class:`~memnets.scores.Distance`).
+        dropout: dropout on the inputs of both layers, in ``[0, 1)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 200,
+        attention: Addressing | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, hidden_size=hidden_size)
+        check_made("attention", attention, "Content(Dot())")
+        self.input_size = input_size
+        self.output_size = self.summary_size = 2 * input_size
+        self.projection = Perceptron(input_size, hidden_size, dropout)
+        self.attention = Content(Distance(Dot())) if attention is None else attention
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, 2 input_size], [B, 2 input_size]``."""
+        projected = self.projection(inputs)
+        memory = Memory(projected, inputs, None if mask is None else mask.unsqueeze(1))
+        aligned, _ = self.attention.read(projected, memory, self.attention.initial_state(memory))
+        vectors = torch.cat([inputs, aligned], -1)
+        return vectors, _mean(vectors, mask)
+
+
+class Nested(Encoder):
+    """A controller with a stack, which reads brackets in a text as structure.
+
+    An opening bracket begins a new run of the controller; its closing bracket ends that run, and
+    hands its last output, as one input, to the run around it. So a part in brackets is a single
+    step for what stands around it, at any depth: a recursive network (Socher et al. 2011), which
+    joins any number of parts by a controller. The encoder reads tokens, and owns their embedding.
+
+    The vector of a step is the output of the innermost run after it, at a closing bracket of the
+    run around the brackets; at an opening one it is 0. The summary is the last output of the
+    outermost run.
+
+    Args:
+        input_size: number of tokens, at least 1.
+        controller: makes the controller from the width of its input: a class, its other arguments
+            given.
+        width: width of the embeddings, at least 1.
+        brackets: tokens of the opening and of the closing bracket.
+        max_depth: most brackets that are open at once, at least 1.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    embeds = True
+    source_dims = (2,)
+
+    def __init__(
+        self,
+        input_size: int,
+        controller: Callable[[int], Cell],
+        width: int = 64,
+        brackets: tuple[int, int] = (END + 1, END + 2),
+        max_depth: int = 8,
+    ) -> None:
+        super().__init__()
+        check_positive(max_depth=max_depth)
+        if len(set(brackets)) != 2 or not all(each >= 0 for each in brackets):
+            raise ValueError(
+                f"brackets must be two different tokens, opening and closing; got {brackets}"
+            )
+        self.input_size = input_size
+        self.brackets = brackets
+        self.max_depth = max_depth
+        self.embedding = Embedding(input_size, width)
+        self.controller: Cell = make("controller", controller, Cell, width)
+        self.output_size = self.summary_size = self.controller.output_size
+        same = self.output_size == width
+        self.closed = nn.Identity() if same else nn.Linear(self.output_size, width)
+
+    def read(self, source: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Read tokens ``[B, S]``.
+
+        Raises:
+            ValueError: a closing bracket has no opening one, or too many are open at once.
+        """
+        batch, steps = source.shape
+        inside = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
+        opens, closes = (inside & (source == token) for token in self.brackets)
+        depth = (opens.long() - closes.long()).cumsum(1)
+        check_numbers(
+            (depth >= 0).all() & (depth <= self.max_depth).all(),
+            f"a text must open its brackets before it closes them, at most max_depth = "
+            f"{self.max_depth} at once",
+            lambda: f"{int(depth.min())} to {int(depth.max())} open",
+        )
+        embedded = self.embedding(source)
+        first = self.controller.initial_state(batch)
+        levels = torch.arange(self.max_depth + 1, device=source.device)
+        # The state of each level's run, [B, max_depth + 1, ...].
+        stack = map_state(lambda part: torch.stack([part] * len(levels), 1), first)
+        output = embedded.new_zeros(batch, self.output_size)
+        vectors = []
+        for step in range(steps):
+            here = levels == depth[:, step : step + 1]
+            state = map_state(lambda part: _level(part, depth[:, step]), stack)
+            closing, opening = closes[:, step : step + 1], opens[:, step]
+            inputs = torch.where(closing, self.closed(output), embedded[:, step])
+            new, state = self.controller.step(inputs, state)
+            new = new.masked_fill(opening.unsqueeze(-1), 0.0)
+            output = torch.where(inside[:, step : step + 1], new, output)
+            state = choose_state(opening, first, state)
+            taken = here & inside[:, step : step + 1]
+            stack = map_state(partial(_put, taken), stack, state)
+            vectors.append(new)
+        return Encoded(torch.stack(vectors, 1), output, mask)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors and summary of tokens, see :meth:`read`."""
+        vectors, summary, _ = self.read(inputs, mask)
+        return vectors, summary
+
+
+def _level(stack: Tensor, depth: Tensor) -> Tensor:
+    """One level of each row of a stack, ``[B, levels, ...] -> [B, ...]``."""
+    index = depth.view(-1, *[1] * (stack.dim() - 1)).expand(-1, 1, *stack.shape[2:])
+    return stack.gather(1, index).squeeze(1)
+
+
+def _put(taken: Tensor, stack: Tensor, state: Tensor) -> Tensor:
+    """A stack ``[B, levels, ...]`` with new states where ``taken`` ``[B, levels]`` is True."""
+    return torch.where(
+        taken.view(*taken.shape, *[1] * (stack.dim() - 2)), state.unsqueeze(1), stack
+    )
 
 
 class Process(Encoder):

@@ -191,6 +191,18 @@ class Task(lightning.LightningDataModule, ABC):
         """
         return None
 
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """Words of each input of an answer, for tasks whose inputs are sentences.
+
+        Args:
+            batch: a batch of this task.
+            row: number of a sequence in the batch.
+
+        Returns:
+            A word for each step of each sentence; empty, the default, if inputs are no sentences.
+        """
+        return []
+
     def drawing(
         self, batch: Batch, row: int, tokens: Tensor
     ) -> tuple[Array, list[Array], str] | None:

@@ -42,6 +42,7 @@ from memnets.cells.embeddings import (
     Vectors,
     tied_embeddings,
 )
+from memnets.cells.perceptron import Perceptron
 from memnets.cells.recurrent import GRU, LSTM, LSTMN, FeedForward, LSTMNState, LSTMState
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "NormedLinear",
     "OneHot",
     "Output",
+    "Perceptron",
     "Pointwise",
     "Positions",
     "Residual",

@@ -1,8 +1,10 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
 from memnets.models.convs2s import ConvS2S, ConvS2SState
+from memnets.models.decomposable import DecomposableAttention
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
+from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
 from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
@@ -20,6 +22,8 @@ __all__ = [
     "CausalTransformer",
     "ConvS2S",
     "ConvS2SState",
+    "DecomposableAttention",
+    "KeyValueNetwork",
     "MemoryMachine",
     "MemoryNetwork",
     "MetaLearner",

@@ -165,6 +165,10 @@ class Model(EncoderDecoder[State], Trained):
         """Answer a batch as in a test; see :meth:`~memnets.training.Objective.examine`."""
         return self.objective.examine(self, batch)
 
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set; see :meth:`~memnets.training.Objective.summarize`."""
+        return self.objective.summarize(means)
+
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """The objective's notes on the answers to a test set."""
         return self.objective.notes(answers)

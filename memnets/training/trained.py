@@ -126,6 +126,14 @@ class Trained(lightning.LightningModule, ABC):
             answering, by the ending of its scores' names; the first ending is empty.
         """
 
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set, from the means of the scores of its sequences; these, by default.
+
+        Args:
+            means: the mean of each score over all sequences of the set, a scalar, by name.
+        """
+        return dict(means)
+
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
 
@@ -340,14 +348,19 @@ class Trained(lightning.LightningModule, ABC):
         self._results.settle()
         self._graphs = None
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the last validation."""
+        self._validated: list[dict[str, Tensor]] = []
+
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean of each score as ``val/<score>``."""
-        scores = self.score(batch)
-        self.log_dict(
-            {f"val/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(batch.targets),
-            prog_bar=True,
-        )
+        """Keep the scores of each sequence of a batch."""
+        self._validated.append(self.score(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each score of the whole set as ``val/<score>``."""
+        scores = self.summarize(_means(self._validated))
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
+        self._validated = []
 
     def on_test_epoch_start(self) -> None:
         """Forget the answers of earlier tests."""
@@ -372,17 +385,17 @@ class Trained(lightning.LightningModule, ABC):
                 self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
-        """Log the mean of each score, and the task's own measures, under the test set's name.
+        """Log the scores of each test set, and the task's own measures, under the set's name.
 
         If the task measures a score that the objective also computes, such as ``exact``, the task's
         value counts.
         """
         for (name, way), examined in self._examined.items():
             answers, scores = zip(*examined, strict=True)
-            means = {
-                score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
-            }
-            logged = {**means, **self._task.measure(name, list(answers))}
+            # Another way of answering may have fewer scores, of which no others can follow.
+            means = _means(scores)
+            logged = means if way else self.summarize(means)
+            logged = {**logged, **self._task.measure(name, list(answers))}
             notes = self.notes(answers)
             self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
             prefix = self._task.score_prefix(name)
@@ -535,6 +548,11 @@ def _autocast(tensor: Tensor) -> bool:
     device = tensor.device.type
     # PyTorch raises an error when asked about the device "meta".
     return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each score over all sequences of some batches."""
+    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
 
 
 def _learning_rate_factor(

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, Batch, padded, unpadded
+from memnets.batches import END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
 from tasks.base import Task
 from tasks.limits import read_file
 from tasks.pairs import TokenPairs
+from tasks.text import held_out
 from tasks.translation.files import read_columns, read_two_files
 
 __all__ = ["Translation"]
@@ -27,9 +26,6 @@ __all__ = ["Translation"]
 LENGTHS = (5, 10, 15, 20, 30)
 #: Fewest sentences of a group with a BLEU of its own.
 LEAST_SENTENCES = 20
-#: Without a file for it, a split holds out one source in this many, and at most the next number.
-HELD_OUT = 20
-MOST_HELD_OUT = 1000
 #: Most pairs of ``cldr``; it has hardly more.
 MOST_PHRASES = 1_000_000
 #: Most tokens of a vocabulary; no useful one is larger.
@@ -254,21 +250,8 @@ class Translation(Task):
             return {split: self._read(split)}
         pairs = self._read("train")
         missing = [name for name in ("val", "test") if not self.paths[name]]
-        # By the text, so that all pairs of a source are held out together, and the same ones for
-        # every order of the file and every seed.
-        sources = sorted({pair[0] for pair in pairs}, key=lambda text: zlib.crc32(text.encode()))
-        held = min(MOST_HELD_OUT, max(1, len(sources) // HELD_OUT))
-        if len(sources) <= held * len(missing):
-            raise ValueError(
-                f"expected more than {held * len(missing)} sentences in "
-                f"{', '.join(self.paths['train'])}, to hold out some for {' and '.join(missing)}; "
-                f"got {len(sources)}"
-            )
-        place = {
-            text: name
-            for number, name in enumerate(missing)
-            for text in sources[number * held : (number + 1) * held]
-        }
+        # By the source, so that all its pairs are held out together.
+        place = held_out((pair[0] for pair in pairs), missing, ", ".join(self.paths["train"]))
         shares: dict[str, list[tuple[str, str]]] = {name: [] for name in ("train", *missing)}
         for pair in pairs:
             shares[place.get(pair[0], "train")].append(pair)
@@ -324,23 +307,6 @@ class Translation(Task):
                 for text, size in zip(texts, self.vocabulary_sizes, strict=True)
             ]
         return self._vocabularies
-
-    def asked(self, items: Sequence[str], first: int = 1) -> Batch:
-        """A batch of sentences to translate, see :meth:`tasks.Task.asked`.
-
-        Raises:
-            ValueError: a sentence has no words.
-        """
-        for number, sentence in enumerate(items, first):
-            if not sentence.strip():
-                raise ValueError(f"item {number}: expected a sentence; got one without words")
-        source, mask = padded([self.vocabulary.encode(sentence) for sentence in items], last=END)
-        inputs = torch.full((len(items), 1), BEGIN)
-        return Batch(source, inputs, torch.full_like(inputs, END), mask)
-
-    def says(self, batch: Batch, answers: Tensor) -> list[str]:
-        """The text of each answer."""
-        return [self.text(row) for row in answers]
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabulary, and that of the target if it has its own."""

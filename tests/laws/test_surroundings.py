@@ -21,10 +21,11 @@ from memnets.models import (
     Transformer,
 )
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Numbers, Tokens
 from tasks import (
     AssociativeRecall,
     Bandits,
+    Captions,
     ConvexHull,
     Copying,
     CopyingTokens,
@@ -154,7 +155,8 @@ def test_decoding_of_a_pointer():
 
 
 @pytest.mark.parametrize(
-    "objective", [Bits, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+    "objective",
+    [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -202,6 +204,7 @@ TASKS = {
     "sorting numbers": partial(SortingNumbers, test_sequences=3),
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
+    "captions": partial(Captions, test_scenes=3),
     "sines": Sinusoids,
 }
 

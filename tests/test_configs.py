@@ -17,6 +17,7 @@ from memnets.app.messages import settings_of
 from memnets.app.run import TRAINER_DEFAULTS
 from memnets.models import Model
 from tests.images import png, runs, written
+from tests.lexicons import lexicon
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
@@ -61,6 +62,8 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
+    if task == "Pronunciation":
+        return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":

@@ -19,6 +19,7 @@ from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    ConvS2S,
     MemoryMachine,
     MetaLearner,
     Model,
@@ -125,6 +126,7 @@ MODELS = {
     ),
     "transformer": lambda: Transformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
     "causal": lambda: CausalTransformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
+    "ConvS2S": lambda: ConvS2S(12, 12, 8, 1, 2, objective=Tokens()),
     "SNAIL": lambda: SNAIL(
         12, 12, 8, 20, attentions=[(4, 4), (4, 4)], filters=4, objective=Tokens()
     ),

@@ -31,6 +31,7 @@ from memnets.memories import NTM
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    ConvS2S,
     MemoryMachine,
     MetaLearner,
     PointerNetwork,
@@ -206,6 +207,41 @@ def test_transformer_of_vectors(model):
         leave_out=["compiled"],
         max_examples=3,
         **SMALL,
+    )
+
+
+SMALL_CONVS2S = {"width": 6, "encoder_layers": 1, "layers": 2, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("encoder_gradient", [1.0, None])
+def test_convs2s(encoder_gradient):
+    # By default the gradient to the encoder is made smaller.
+    leave_out = ["compiled"] if encoder_gradient else ["finite_differences"]
+    testing.check_model(
+        ConvS2S,
+        input_size=SIZE,
+        output_size=SIZE,
+        encoder_gradient=encoder_gradient,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        leave_out=leave_out,
+        max_examples=3,
+        **SMALL_CONVS2S,
+    )
+
+
+def test_convs2s_with_another_encoder():
+    testing.check_model(
+        ConvS2S,
+        input_size=3,
+        output_size=3,
+        encoder=ENCODER,
+        positions=LearnedPositions(6, 20),
+        encoder_gradient=1.0,
+        overfit_steps=0,
+        leave_out=["compiled"],
+        max_examples=3,
+        **SMALL_CONVS2S,
     )
 
 

@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.cells import GRU, LSTM, SinusoidalPositions
+from memnets.cells import GRU, LSTM, LearnedPositions, SinusoidalPositions
 from memnets.embedders import Patches, Sentences, Words
-from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
+from memnets.encoders import Convolutional, Embedded, Process, Recurrent, SelfAttention
 from memnets.memories import NTM
-from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.models import (
+    CausalTransformer,
+    ConvS2S,
+    MemoryMachine,
+    PointerNetwork,
+    Seq2Seq,
+    Transformer,
+)
 from memnets.scores import Additive, ScaledDot
 from memnets.training.objectives import Actions, Bits, Labels, NextToken, Numbers, Tokens
 from tasks import (
@@ -24,11 +31,13 @@ from tasks import (
     CopyingTokens,
     DynamicNGrams,
     PrioritySort,
+    Pronunciation,
     RepeatCopying,
     Sinusoids,
     SortingNumbers,
     SortingTokens,
 )
+from tests.lexicons import lexicon
 
 ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
 
@@ -47,12 +56,23 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
             ),
             None,
         ),
+        (partial(Convolutional, layers=2), None),
+        (partial(Convolutional, kernel_size=5, positions=LearnedPositions(4, 9)), None),
         (partial(ATTENTION, ordered=True), None),
         (partial(ATTENTION, positions=SinusoidalPositions(4)), None),
         (ATTENTION, "permutation"),
         (partial(Process, steps=2), "permutation"),
     ],
-    ids=["both directions", "one direction", "share", "count", "set", "process"],
+    ids=[
+        "both directions",
+        "one direction",
+        "gates",
+        "gates, places",
+        "share",
+        "count",
+        "set",
+        "process",
+    ],
 )
 def test_encoder(encoder, symmetry):
     testing.check_encoder(encoder, symmetry=symmetry, max_examples=4)
@@ -103,6 +123,7 @@ ANSWERING = {
     ),
     "Transformer": partial(Transformer, **SMALL),
     "causal Transformer": partial(CausalTransformer, **SMALL),
+    "ConvS2S": partial(ConvS2S, width=4, encoder_layers=1, layers=2, dropout=0.0),
     "NTM": partial(
         MemoryMachine, controller=partial(LSTM, hidden_size=5), access=NTM(slots=4, width=3)
     ),
@@ -186,6 +207,10 @@ TASKS = {
     "captions": partial(Captions, test_scenes=3),
     "sines": Sinusoids,
 }
+
+
+def test_task_of_a_lexicon(tmp_path):
+    testing.check_task(Pronunciation, lexicon=lexicon(tmp_path), batch_tokens=40)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

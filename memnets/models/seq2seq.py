@@ -143,7 +143,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
-        self.output = Output(width, output_size, self.target_embedding if tied and not labels else None)
+        shared = tied and not labels
+        self.output = Output(width, output_size, self.target_embedding if shared else None)
         self.reinforce = Reinforce() if reinforce is None else reinforce
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> Seq2SeqState:

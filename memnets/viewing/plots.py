@@ -25,10 +25,10 @@ from memnets.files import write_atomically
 __all__ = [
     "Curves",
     "Drawing",
+    "Reading",
     "alignment",
     "answer",
     "curves",
-    "Reading",
     "drawing",
     "episode",
     "readings",

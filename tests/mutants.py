@@ -143,6 +143,10 @@ TESTS = {
         "test_base.py test_objectives.py test_episodes.py test_trace.py laws/test_models.py "
         "test_cli.py test_translate.py"
     ),
+    "memnets/training/trained.py": (
+        "test_base.py test_graphs.py test_resume.py test_trace.py laws/test_models.py "
+        "test_cli.py test_translate.py"
+    ),
     "memnets/training/objectives.py": (
         "test_objectives.py test_episodes.py tasks/test_bandits.py laws/test_models.py "
         "test_trace.py test_pointer.py laws/test_surroundings.py test_cli.py"
@@ -163,6 +167,8 @@ TESTS = {
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
     ),
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
+    "tasks/images.py": "tasks/test_drawing.py",
+    "tasks/pictures.py": "tasks/test_pictures.py tasks/test_images.py",
     "tasks/fewshot/": "tasks/test_fewshot.py tasks/test_bandits.py",
     "tasks/fewshot/bandits.py": "tasks/test_bandits.py test_trace.py",
     "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",

@@ -48,6 +48,7 @@ SMALL = {
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
     "Bandits": [*EPISODES, "--data.pulls=4"],
+    "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 

@@ -235,8 +235,8 @@ class Inputs(nn.Module):
         vectors: Tensor = embedding(inputs)
         check_mask(mask, vectors.shape)
         if self.positions is None:
-            alone: Tensor = self.dropout(vectors)
-            return alone
+            kept: Tensor = self.dropout(vectors)
+            return kept
         if mask is None:
             order = torch.arange(inputs.shape[1], device=inputs.device)
         else:

@@ -157,6 +157,10 @@ class Transformer(Model[TransformerState]):
             f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
         }
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """See :meth:`~memnets.core.EncoderDecoder.grid`; an encoder of images knows its patches."""
+        return self.encoder.grid(height, width) if isinstance(self.encoder, Encoder) else None
+
 
 class StackModel(SequenceModel):
     """A residual stack of any cell: one backbone on which cells can be compared.
@@ -224,6 +228,19 @@ class StackModel(SequenceModel):
         check_source(batch.source, batch.source_mask)
         super().check_on_host(batch)
 
+    def alignments(self) -> dict[str, Addressing]:
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: layers that look at their past."""
+        found = [part for cell in self._cells() if (part := cell.looks_back()) is not None]
+        return {f"layer {number}": part for number, part in enumerate(found, 1)}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """See :meth:`~memnets.core.EncoderDecoder.slot_names`; the state before may be a slot."""
+        first = max((cell.first_slots for cell in self._cells()), default=0)
+        return ["start"] * first + source + inputs
+
+    def _cells(self) -> list[Cell]:
+        return [part for part in self.body.modules() if isinstance(part, Cell)]
+
 
 class CausalTransformer(StackModel):
     """Transformer of one stack: causal self-attention over source and answer.
@@ -265,13 +282,6 @@ class CausalTransformer(StackModel):
             positions=SinusoidalPositions(width) if positions is None else positions,
             **settings,
         )
-
-    def alignments(self) -> dict[str, Addressing]:
-        """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each layer."""
-        cells = [cell for cell in self.body.modules() if isinstance(cell, SelfAttention)]
-        return {
-            f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
-        }
 
 
 def _ends(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -262,6 +263,25 @@ class _DecodingSubject(Laws):
             rest = answer[len(expected) :]
             assert (rest == PAD).all(), f"not padding after the end mark: {answer.tolist()}"
 
+    @law("samples begin as asked; at a temperature of almost 0 they are greedy", examples=2)
+    def samples(self, draw: Draw) -> None:
+        part = self.build()
+        source, mask = self.inputs(draw)
+        greedy = part.generate(source, mask, max_length=self.max_length)
+        draw_from = partial(decoding.sample, part, source, mask, self.max_length)
+        cold = draw_from(temperature=1e-6)
+        for ours, theirs in zip(cold, greedy, strict=True):
+            assert self.ended(ours) == self.ended(theirs), f"{ours.tolist()}, {theirs.tolist()}"
+        begun = torch.full((len(source), 2), END + 1)
+        never = [END + 1, PAD]
+        generator = torch.Generator().manual_seed(draw(strategies.seeds()))
+        drawn = draw_from(begun=begun, never=never, generator=generator)
+        assert torch.equal(drawn[:, :2], begun), f"{drawn.tolist()} do not begin with {begun}"
+        for answer in drawn:
+            tokens = self.ended(answer)
+            assert not {*tokens[2:]} & {*never}, f"{tokens} have tokens of {never}"
+            assert (answer[len(tokens) :] == PAD).all(), f"not padding after the end: {answer}"
+
     @law("a beam of 1 is greedy", examples=4)
     def beam_of_1(self, draw: Draw) -> None:
         part = self.build()
@@ -342,7 +362,7 @@ def check_decoding(
     max_examples: int | None = None,
     **arguments: Any,
 ) -> None:
-    """Check that greedy and beam search over a model agree with their definitions.
+    """Check that greedy search, beam search and sampling over a model agree with their definitions.
 
     The definitions encode the source and decode the whole answer again for every token. Caches,
     ``reorder`` and rows that leave the batch must not change an answer. The check assumes a model

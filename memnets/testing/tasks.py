@@ -125,7 +125,8 @@ class _TaskSubject(Laws):
         assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
         sizes = {"source": task.input_size, "inputs": task.input_size, "targets": task.output_size}
         for name, size in sizes.items():
-            self._check_steps(name, getattr(batch, name), size, batch.source.dim() == 2)
+            of_tokens = not batch.source.is_floating_point()
+            self._check_steps(name, getattr(batch, name), size, of_tokens)
         self._check_mask("source_mask", batch.source_mask, batch.source)
         self._check_mask("target_mask", batch.target_mask, batch.targets)
         if batch.rewards is not None:
@@ -138,7 +139,9 @@ class _TaskSubject(Laws):
         shape = list(tensor.shape)
         if not tensor.is_floating_point():
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
-            assert tensor.dim() == 2, f"{name} are whole numbers {shape}, expected [B, T]"
+            # A step of a source or of inputs may be a sentence of tokens, or a fact.
+            right = tensor.dim() == 2 or (tensor.dim() > 2 and name != "targets")
+            assert right, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"
             # With a source of vectors, tokens point at its steps, and may have any size.
             assert not of_tokens or (tensor < size).all(), (
@@ -146,8 +149,10 @@ class _TaskSubject(Laws):
             )
         else:
             assert tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected float32"
-            assert tensor.dim() == 3, f"{name} {shape}, expected [B, T, {size}]"
-            assert tensor.shape[2] == size, f"{name} {shape}, expected [B, T, {size}]"
+            # A source may be an image [B, height, width, channels].
+            dims = (3, 4) if name == "source" else (3,)
+            assert tensor.dim() in dims, f"{name} {shape}, expected [B, T, {size}]"
+            assert tensor.shape[-1] == size, f"{name} {shape}, expected [B, T, {size}]"
             assert torch.isfinite(tensor).all(), f"{name} are not all finite"
 
     def _check_mask(self, name: str, mask: Tensor | None, steps: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, PAD, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Actions, Bits, Labels, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
@@ -28,12 +28,20 @@ class Pictures(lightning.Callback):
     - curves, if the task has them;
     - for binary vectors, the sequence with the most wrong bits, or the first if all are right: the
       answer, and the weights of the heads;
+    - for answers that are images, a grid of them, beside images of the test set; and where places
+      of the first looked, if the model has self-attention over its feature maps;
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
+    - for words of a text, the same few sequences: how much each word looked back at those before
+      it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
+    - for tokens that describe an image, the image again for each word, with the weights on it (Xu
+      et al. 2015, figure 2);
     - for sentences with labels, the same few: the probability of each label after each word;
     - for answers in a plane, the same few sequences, beside the right answers;
-    - for episodes of images, a few of them: the weights of the queries over the examples.
+    - for episodes of images, a few of them: the weights of the queries over the examples;
+    - for pairs of sentences, a few of them: the weights of the words of one over those of the
+      other.
 
     The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
     the model reads the drawn sequences once more, with these answers as inputs.
@@ -44,7 +52,8 @@ class Pictures(lightning.Callback):
             Curves have no limit, and binary vectors have their own.
         longest_binary: the same for binary vectors.
         sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
-            then the second of each; for curves, the number of panels.
+            then the second of each; for curves, the number of panels; of images that are answers,
+            a grid has the square of twice the number.
     """
 
     def __init__(
@@ -73,6 +82,9 @@ class Pictures(lightning.Callback):
             if panels:
                 plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
                 continue
+            if task.as_images(answers[0]) is not None:
+                self.draw_images(pl_module, task, batches, answers, name)
+                continue
             if batches[0].targets.dim() == 3:
                 if isinstance(pl_module.objective, Bits) and (
                     batches[0].targets.shape[1] <= self.longest_binary
@@ -87,11 +99,17 @@ class Pictures(lightning.Callback):
                     title = f"{_title(name)}, episode {number + 1}: where the queries looked"
                     self.draw_episode(pl_module, task, alone, answer, file, title)
                     continue
+                if task.asked_words(alone, 0):
+                    self.draw_pair(pl_module, task, alone, answer, file, _title(name))
+                    continue
                 if _labelled(pl_module, alone) and task.labels(alone, 0) is not None:
                     readings.append(self.read(pl_module, task, alone, answer))
                 if isinstance(pl_module.objective, Tokens):
                     title = f"{_title(name)}, sequence {number + 1}"
                     self.draw_tokens(pl_module, task, alone, answer, file, title)
+                if isinstance(pl_module.objective, NextToken):
+                    title = f"{_title(name)}, sequence {number + 1}"
+                    self.draw_text(pl_module, task, alone, file, title)
                 drawn = task.drawing(alone, 0, answer[0])
                 if drawn is not None:
                     points, lines, caption = drawn
@@ -120,6 +138,40 @@ class Pictures(lightning.Callback):
             if max(source.shape[1], targets.shape[1]) <= self.longest:
                 answer = answers[number % len(batches)][row : row + 1]
                 yield Batch(source, inputs, targets), answer
+
+    def draw_images(
+        self,
+        model: Any,
+        task: Any,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+        name: str,
+    ) -> None:
+        """Draw images that are answers: ``<name>_images.png``, and ``<name>_looks_<n>.png``.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task, which knows answers as images.
+            batches: batches of the test set.
+            answers: of the model to these batches in the test.
+            name: of the test set.
+        """
+        count = (2 * self.sequences) ** 2
+        targets = [batch.targets for batch in batches]
+        drawn, real = (
+            task.as_images(_plain(torch.cat(list(each))))[:count] for each in (answers, targets)
+        )
+        path = self.folder / f"{name}_images.png"
+        plots.gallery({"drawn by the model": drawn, f"{_title(name)}": real}, path)
+        few = map_state(lambda part: part[: self.sequences], batches[0])
+        with torch.no_grad(), trace.record(model) as tape:
+            model.examine(_moved(few, model))
+        for number, (label, part) in enumerate(model.alignments().items(), 1):
+            # A part that also sees the targets sees the answers last.
+            weights = tape.calls(part)[-1]
+            path = self.folder / f"{name}_looks_{number}.png"
+            title = f"{_title(name)}: where places looked in the {label}"
+            plots.looks(drawn[: self.sequences], weights, path, title)
 
     def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
         """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.
@@ -163,7 +215,8 @@ class Pictures(lightning.Callback):
             batch: a batch of one sequence, without padding.
             answer: the model's answer in the test, ``[1, T]``; tokens behind an end mark do not
                 count.
-            name: name of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            name: name of the file, with ``{}`` for its content: ``alignment``, ``weights``, or
+                ``attention`` for an image.
             title: begin of the picture's title.
         """
         parts = model.alignments()
@@ -180,6 +233,25 @@ class Pictures(lightning.Callback):
             tape.plot(path, split=split, title=f"{title}: where the heads were")
             return
         source, answered = _words(task, alone)
+        if batch.source.dim() == 4:
+            grid = model.grid(*batch.source.shape[1:3])
+            if grid is None:
+                return
+            title = f"{title}: where each word of the answer looked"
+            right = _words(task, batch)[1]
+            if answered != right:
+                title += f"\nthe right answer: {' '.join(right)}"
+            plots.overlay(
+                batch.source[0],
+                {
+                    label: tape.over_time(part)[:, -len(answered) :].mean(0).unflatten(1, grid)
+                    for label, part in parts.items()
+                },
+                answered,
+                self.folder / name.format("attention"),
+                title,
+            )
+            return
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
@@ -187,6 +259,38 @@ class Pictures(lightning.Callback):
         tape.plot_alignment(
             path, parts, slots, answered, title=f"{title}: where the answer looked", across=across
         )
+
+    def draw_text(self, model: Model, task: Any, batch: Batch, name: str, title: str = "") -> None:
+        """Draw how much each word of a text looked back at the words before it.
+
+        Nothing is drawn for a model that does not look back.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence of at least two inputs, without padding. The first input
+                is a mark.
+            name: name of the file, with ``{}`` for its content, ``words``.
+            title: begin of the picture's title.
+        """
+        parts, steps = model.alignments(), batch.inputs.shape[1]
+        if not parts or steps < 2:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, inputs = _words(task, batch._replace(targets=batch.inputs))
+        slots = model.slot_names(source, inputs)
+        # What stands before the first word becomes one slot: the source, a mark, an empty slot.
+        marks = len(slots) - steps + 1
+        panels = {}
+        for label, part in parts.items():
+            weights = tape.over_time(part).mean(0)[1 - steps :]
+            weights = torch.nn.functional.pad(weights, (0, len(slots) - weights.shape[1]))
+            before = weights[:, :marks].sum(1, keepdim=True)
+            panels[label] = torch.cat([before, weights[:, marks:]], 1)
+        title = f"{title}: how much each word, in red, looked back"
+        path = self.folder / name.format("words")
+        plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
 
     def read(self, model: Model, task: Any, batch: Batch, answer: Tensor) -> plots.Reading:
         """Probabilities of the labels after each word of a sentence.
@@ -248,6 +352,45 @@ class Pictures(lightning.Callback):
             path,
             title,
         )
+
+    def draw_pair(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
+        """Draw where the words of an input, a sentence, look in the source, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one pair, without padding of the source.
+            answer: the model's answer in the test, ``[1, 1]``.
+            name: name of the file, with ``{}`` for its content, ``alignment``.
+            title: begin of the picture's title.
+        """
+        parts = model.alignments()
+        if not parts:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, right = task.labels(batch, 0)
+        said = task.labels(batch._replace(targets=answer), 0)[1]
+        verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"
+        asked = task.asked_words(batch, 0)[0]
+        slots = {label: tape.calls(part)[-1].shape[-2:] for label, part in parts.items()}
+        whole = {
+            label: part
+            for label, part in parts.items()
+            if slots[label] == (len(asked), len(source))
+        }
+        if whole:
+            tape.plot_alignment(
+                self.folder / name.format("alignment"),
+                whole,
+                source,
+                asked,
+                title=f"{title}: {verdict}",
+                across="premise",
+                down="hypothesis",
+            )
 
 
 def _labelled(model: Model, batch: Batch) -> bool:

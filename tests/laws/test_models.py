@@ -24,7 +24,7 @@ from memnets.cells import (
     transformer_stack,
 )
 from memnets.cells.composed import kept
-from memnets.embedders import Words
+from memnets.embedders import Patches, Words
 from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.memories import NTM
@@ -93,7 +93,7 @@ SEQ2SEQ = {
 #: A graph takes long to make: each part is compiled in one model.
 NOT_COMPILED = [
     *("plain", "plain, LSTMs of two layers, one direction", "LSTMN", "local-m"),
-    *("Luong", "Luong, dot", "Luong, location"),
+    *("Luong", "Luong, dot", "Luong, location", "Luong, gated, doubly stochastic"),
 ]
 
 
@@ -157,6 +157,31 @@ def test_seq2seq_with_hard_attention():
         steps=testing.tokens(SIZE),
         max_examples=3,
         **{**BAHDANAU, "attention": Hard(Additive(3))},
+    )
+
+
+def images(batch, steps):
+    return testing.tensors((batch, 2 * steps, 3, 2), special=False)
+
+
+def test_show_attend_and_tell():
+    testing.check_model(
+        Seq2Seq,
+        input_size=2,
+        output_size=SIZE,
+        objective=Tokens(),
+        source=images,
+        steps=testing.tokens(SIZE),
+        masked=False,
+        leave_out=["compiled"],
+        max_examples=3,
+        gated=True,
+        doubly_stochastic=0.3,
+        **{
+            **BAHDANAU,
+            "encoder": partial(Embedded, embedding=partial(Patches, filters=(4, 4), halvings=1)),
+            "decoder": partial(LSTM, hidden_size=5),
+        },
     )
 
 

@@ -14,10 +14,11 @@ from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
 from memnets.memories import NTM
 from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Numbers, Tokens
 from tasks import (
     AssociativeRecall,
     Bandits,
+    Captions,
     ConvexHull,
     Copying,
     CopyingTokens,
@@ -133,7 +134,8 @@ def test_decoding_of_a_pointer():
 
 
 @pytest.mark.parametrize(
-    "objective", [Bits, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+    "objective",
+    [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -181,6 +183,7 @@ TASKS = {
     "sorting numbers": partial(SortingNumbers, test_sequences=3),
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
+    "captions": partial(Captions, test_scenes=3),
     "sines": Sinusoids,
 }
 

@@ -12,8 +12,8 @@ a model that learns them in seconds, and a walk from one to another.
 # Sentences of your own
 # ---------------------
 #
-# A file with a sentence in each line is all that :class:`tasks.Sentiment` needs to train
-# an autoencoder.
+# A file with a sentence in each line is all that :class:`tasks.Sentiment` needs to
+# train an autoencoder.
 
 import itertools
 import tempfile

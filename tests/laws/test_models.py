@@ -117,12 +117,14 @@ def test_seq2seq(name):
 
 LABELS = {
     "seq2seq": partial(Seq2Seq, **PLAIN),
-    "stack": partial(StackModel, mixer=partial(LSTM, hidden_size=4), width=4, hidden_size=8),
+    "stack": partial(
+        StackModel, mixer=partial(LSTM, hidden_size=4), width=4, layers=1, hidden_size=8
+    ),
     "Transformer": partial(Transformer, width=4, heads=2, layers=1, hidden_size=8, dropout=0.0),
 }
 
 
-@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("name", ["seq2seq", "stack"])
 def test_answers_that_are_labels(name):
     # The inputs of an answer are tokens of the source, of which there are more than labels.
     testing.check_model(
@@ -132,7 +134,7 @@ def test_answers_that_are_labels(name):
         labels=True,
         objective=Labels(),
         steps=testing.tokens(SIZE),
-        max_examples=2,
+        max_examples=1,
         leave_out=["compiled"],
     )
 

@@ -64,6 +64,8 @@ def small(data: dict, folder: Path) -> list[str]:
         return [*EPISODES, *omniglot(folder)]
     if task == "Pronunciation":
         return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
+    if task == "Sentiment":
+        return labelled(folder)
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":
@@ -75,6 +77,15 @@ def small(data: dict, folder: Path) -> list[str]:
             path.write_text("".join(pair[side] + "\n" for pair in lines))
         flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
     return flags
+
+
+def labelled(folder: Path) -> list[str]:
+    """Files of sentences, one for each label, and the flags that say where they are."""
+    for name, side in (("good", 0), ("poor", 1)):
+        lines = [f"{pair[side]}\n" for pair in SENTENCES]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    paths = ", ".join(str(folder / f"{name}.txt") for name in ("good", "poor"))
+    return [f"--data.train=[{paths}]", "--data.vocabulary_size=90"]
 
 
 def omniglot(folder: Path) -> list[str]:

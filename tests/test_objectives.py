@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
-from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Bits, Labels, Numbers, Tokens
 
 
 def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:
@@ -78,3 +78,13 @@ def test_solved() -> None:
 def test_targets_of_another_form_are_refused(objective, targets, message) -> None:
     with pytest.raises(ValueError, match=message):
         objective.losses(torch.zeros(2, 3, 4), targets)
+
+
+def test_chances_are_those_of_the_answers() -> None:
+    logits = torch.tensor([[[0.0, 2.0, -1.0], [3.0, 0.0, 0.0]]])
+    shares = [[math.exp(value) for value in step] for step in logits[0].tolist()]
+    expected = [max(step) / sum(step) for step in shares]
+    assert Labels().chances(logits)[0].tolist() == pytest.approx(expected)
+    for objective in (Tokens(), Bits(), Numbers()):
+        with pytest.raises(TypeError, match=f"answers with labels.* is {type(objective).__name__}"):
+            objective.chances(logits)

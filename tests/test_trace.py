@@ -327,6 +327,13 @@ def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
     line = np.zeros((2, 2))
     plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
     said("ours", "n", "x", "y", "seen")
+    chances = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    reading = plots.Reading(["not", "bad"], chances, ["poor", "fine"], "poor", "fine")
+    plots.readings([reading], tmp_path / "7.png", "of a test")
+    said("of a test", "not", "bad", "probability of\nfine", "answer: fine, right is poor")
+    three = plots.Reading(["bad"], torch.rand(1, 3), ["x", "y", "z"], "x", "x")
+    plots.readings([reading, three], tmp_path / "8.png")
+    said("probability", "x", "y", "z", "answer: x, right")
     plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
     said("target", "answer", "wrong", "2 points")
     plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
@@ -692,6 +699,15 @@ def test_pictures_of_curves(tmp_path, monkeypatch) -> None:
         "shot_2_curves.png", "shot_3_curves.png", "test_curves.png"
     }  # fmt: skip
     assert all(path.stat().st_size > 0 for path in tmp_path.iterdir())
+
+
+def test_readings_of_another_form_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected sentences to draw; got none"):
+        plots.readings([], tmp_path / "none.png")
+    reading = plots.Reading(["a"], torch.rand(2, 2), ["x", "y"], "x", "y")
+    with pytest.raises(ValueError, match=r"chances must be \[S, O\] = \[1, 2\].*got \[2, 2\]"):
+        plots.readings([reading], tmp_path / "none.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_curves_without_panels_are_refused(tmp_path) -> None:

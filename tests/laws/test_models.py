@@ -116,6 +116,40 @@ def test_seq2seq(name):
     )
 
 
+LABELS = {
+    "seq2seq": partial(Seq2Seq, **PLAIN),
+    "stack": partial(
+        StackModel, mixer=partial(LSTM, hidden_size=4), width=4, layers=1, hidden_size=8
+    ),
+    "Transformer": partial(Transformer, width=4, heads=2, layers=1, hidden_size=8, dropout=0.0),
+}
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "stack"])
+def test_answers_that_are_labels(name):
+    # The inputs of an answer are tokens of the source, of which there are more than labels.
+    testing.check_model(
+        LABELS[name],
+        input_size=SIZE,
+        output_size=2,
+        labels=True,
+        objective=Labels(),
+        steps=testing.tokens(SIZE),
+        max_examples=1,
+        leave_out=["compiled"],
+    )
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_classifier_has_the_weights_of_a_model_of_tokens_but_for_its_output(name):
+    tokens = LABELS[name](input_size=SIZE, output_size=SIZE).state_dict()
+    labels = LABELS[name](input_size=SIZE, output_size=2, labels=True).state_dict()
+    other = {
+        each for each in labels if each not in tokens or tokens[each].shape != labels[each].shape
+    }
+    assert other == {"output.bias", "output.own.weight"}
+
+
 def test_seq2seq_with_hard_attention():
     # Its draws have no gradient to the query: only REINFORCE, in the loss, reaches the score.
     testing.check_model(

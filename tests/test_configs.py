@@ -47,6 +47,7 @@ SMALL = {
     "ConvexHull": POINTING,
     "Delaunay": POINTING,
     "TravellingSalesman": POINTING,
+    "Countries": [*BATCHES, "--data.most_facts=8"],
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
     "Bandits": [*EPISODES, "--data.pulls=4"],

@@ -20,6 +20,7 @@ from memnets.models import (
     SNAIL,
     CausalTransformer,
     ConvS2S,
+    KeyValueNetwork,
     MemoryMachine,
     MetaLearner,
     Model,
@@ -34,8 +35,8 @@ from memnets.models import (
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
-from memnets.training.objectives import Labels, Numbers, Tokens
-from tasks import CopyingTokens, Sinusoids, SortingNumbers, Task
+from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
+from tasks import CopyingTokens, Countries, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -88,6 +89,7 @@ COPYING = partial(CopyingTokens, symbols=8, max_length=4, test_sets=[], **FEW)
 #: Model -> the task that it is trained on, if it cannot copy.
 TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
+    "key-value network": partial(Countries, "S1", most_facts=9, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
     "prototypical": partial(Episodes, **FEW),
 }
@@ -136,6 +138,7 @@ MODELS = {
     "sequence": lambda: SequenceModel(
         Inputs(*[Embedding(12, 8)] * 2), GRU(8, hidden_size=6), Output(6, 12), objective=Tokens()
     ),
+    "key-value network": lambda: KeyValueNetwork(280, 280, 8, 2, objective=Candidates()),
     "pointer network": pointer,
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()

@@ -32,6 +32,7 @@ from memnets.models import (
     SNAIL,
     CausalTransformer,
     ConvS2S,
+    KeyValueNetwork,
     MemoryMachine,
     MetaLearner,
     PointerNetwork,
@@ -44,7 +45,7 @@ from memnets.models import (
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
 from memnets.testing.laws import assert_close
-from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 
 SIZE = 7
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
@@ -519,3 +520,31 @@ def test_a_named_model_is_the_model_of_its_body(name):
         results.append((state, logits, after, loss, gradients))
         assert model.longest_answer(4) == (None if max_length is None else max_length - 4)
     assert_close(results[0], results[1], f"{name} and the model of its body")
+
+
+class OfPairs(KeyValueNetwork):
+    """A network whose sentences of four words are a key of two words, and a value of two."""
+
+    def encode(self, source, mask=None):
+        return super().encode(source.unflatten(2, (2, 2)), mask)
+
+
+def sentences_of_four(batch, steps):
+    return testing.tokens(SIZE)(batch, 4 * steps).map(lambda words: words.unflatten(1, (steps, 4)))
+
+
+@pytest.mark.parametrize("update", ["query", "sum"])
+def test_key_value_network(update):
+    testing.check_model(
+        OfPairs,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        update=update,
+        objective=Candidates(),
+        steps=sentences_of_four,
+        overfit_steps=0,  # the answer to a question of another story may be another one
+        leave_out=["compiled"],
+        max_examples=3,
+    )

@@ -21,7 +21,15 @@ from memnets.models import (
     Transformer,
 )
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, NextToken, Numbers, Tokens
+from memnets.training.objectives import (
+    Actions,
+    Bits,
+    Candidates,
+    Labels,
+    NextToken,
+    Numbers,
+    Tokens,
+)
 from tasks import (
     AssociativeRecall,
     Bandits,
@@ -29,6 +37,7 @@ from tasks import (
     ConvexHull,
     Copying,
     CopyingTokens,
+    Countries,
     DynamicNGrams,
     PrioritySort,
     Pronunciation,
@@ -156,7 +165,10 @@ def test_decoding_of_a_pointer():
 
 @pytest.mark.parametrize(
     "objective",
-    [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
+    [
+        *(Bits, Candidates, Labels, Actions, NextToken, Tokens, Numbers),
+        partial(Tokens, label_smoothing=0.1),
+    ],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -211,6 +223,13 @@ TASKS = {
 
 def test_task_of_a_lexicon(tmp_path):
     testing.check_task(Pronunciation, lexicon=lexicon(tmp_path), batch_tokens=40)
+
+
+@pytest.mark.parametrize("setting", ["one_hop", "S2"])
+def test_questions_about_countries(setting):
+    pytest.importorskip("countryinfo")
+    # A test batch has as many questions as there are, of which few are enough here.
+    testing.check_task(Countries, setting=setting, most_facts=5, **{**SETTINGS, "max_examples": 3})
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

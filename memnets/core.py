@@ -214,7 +214,10 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
         TypeError: the factory is a finished part, or it makes a part of another kind or width.
     """
     example = _EXAMPLES.get(kind.__name__, kind.__name__)
-    wanted = f"{name} must make a {kind.__name__} when it is given its sizes, such as {example}"
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    wanted = (
+        f"{name} must make {article} {kind.__name__} when it is given its sizes, such as {example}"
+    )
     if isinstance(factory, nn.Module) or not callable(factory):
         raise TypeError(f"{wanted}; got {_named(factory)}")
     part = factory(*sizes)

@@ -76,17 +76,17 @@ def _limits(
     """Greatest length of the answer to each source; 0 if the source is too long for the model."""
     if source.dim() < 2 or source.shape[1] == 0:
         raise ValueError(f"source must be [B, S, ...] with S >= 1; got {list(source.shape)}")
-    if max_length is None:
-        max_length = 2 * source.shape[1] + 10
-    check_positive(max_length=max_length)
+    if max_length is not None:
+        check_positive(max_length=max_length)
     steps = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
     # A limit depends on the source's own length, not on the padding: an answer must not change
     # with the batch around it.
-    longest = {count: model.longest_answer(count) for count in set(steps)}
-    return [
-        max_length if (limit := longest[count]) is None else min(max_length, limit)
-        for count in steps
-    ]
+    limits = {}
+    for count in set(steps):
+        most = 2 * count + 10 if max_length is None else max_length
+        longest = model.longest_answer(count)
+        limits[count] = most if longest is None else min(most, longest)
+    return [limits[count] for count in steps]
 
 
 @torch.no_grad()

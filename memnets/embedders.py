@@ -132,14 +132,20 @@ class Patches(Embedder):
         """Images ``[B, height, width, channels] -> [B, S', filters]``, row by row; no mask.
 
         Raises:
-            ValueError: the images have another number of channels, or a mask came.
+            ValueError: the images have another number of channels or a single place, or a mask
+                came.
         """
         if source.dim() != 4 or source.shape[-1] != self.input_size:
             raise ValueError(
                 f"images must be [B, height, width, {self.input_size}]; got {list(source.shape)}"
             )
-        if mask is not None and not mask.all():
-            raise ValueError("images of a batch must have one size; got a mask with padding")
+        if self.grid(*source.shape[1:3]) == (1, 1):
+            raise ValueError(
+                f"images must have a side of more than {2**self.halvings} pixels, for more than "
+                f"one place; got {list(source.shape)}"
+            )
+        if mask is not None:
+            raise ValueError("images of a batch have one size and no padding; got a mask")
         features = self.layers(source.permute(0, 3, 1, 2))
         return features.flatten(2).transpose(1, 2), None
 

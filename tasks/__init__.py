@@ -4,6 +4,7 @@ from tasks.base import Task
 from tasks.copying import Copying, RepeatCopying
 from tasks.fewshot import Bandits, FewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
+from tasks.images import Images
 from tasks.language import Language
 from tasks.ngrams import DynamicNGrams
 from tasks.pointing import PointingTask, SortingNumbers
@@ -21,6 +22,7 @@ __all__ = [
     "Delaunay",
     "DynamicNGrams",
     "FewShot",
+    "Images",
     "Language",
     "PointingTask",
     "PrioritySort",

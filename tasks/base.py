@@ -149,7 +149,7 @@ class Task(lightning.LightningDataModule, ABC):
         """Scores of a whole test set that are not means over its sequences, such as BLEU.
 
         Args:
-            split: one of :meth:`test_names`.
+            split: one of :meth:`test_names`; ``val`` too, for models that ask for it there.
             answers: a model's answers to each batch of the set, or to its first batches, in the
                 form of the targets.
 
@@ -270,6 +270,18 @@ class Task(lightning.LightningDataModule, ABC):
         Returns:
             An image for each example, ``[S, height, width]`` in ``[0, 1]``, and for each query,
             ``[T, height, width]``; ``None``, the default, for tasks without images.
+        """
+        return None
+
+    def as_images(self, answers: Tensor) -> Tensor | None:
+        """Answers as images, for tasks whose answers are images.
+
+        Args:
+            answers: in the form of the targets.
+
+        Returns:
+            ``[B, height, width, channels]`` in ``[0, 1]``, 1 channel for greys or 3 for colours;
+            ``None``, the default, for other tasks.
         """
         return None
 

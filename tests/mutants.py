@@ -62,6 +62,8 @@ TESTS = {
     "memnets/app/held.py": "test_scoreboard.py",
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
+    "memnets/app/predict.py": "test_cli.py test_translate.py",
+    "memnets/app/predictor.py": "test_translate.py",
     "memnets/app/swaps.py": "test_swaps.py",
     "memnets/app/translate.py": "test_translate.py",
     "memnets/app/translator.py": "test_translate.py",
@@ -84,6 +86,7 @@ TESTS = {
         "laws/test_models.py test_cli.py laws/test_planted_faults.py"
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
+    "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",
     "memnets/encoders.py": "test_addressing.py test_pointer.py laws/test_models.py",
     "memnets/events.py": "test_trace.py",
     "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",
@@ -140,6 +143,10 @@ TESTS = {
         "test_base.py test_objectives.py test_episodes.py test_trace.py laws/test_models.py "
         "test_cli.py test_translate.py"
     ),
+    "memnets/training/trained.py": (
+        "test_base.py test_graphs.py test_resume.py test_trace.py laws/test_models.py "
+        "test_cli.py test_translate.py"
+    ),
     "memnets/training/objectives.py": (
         "test_objectives.py test_episodes.py tasks/test_bandits.py laws/test_models.py "
         "test_trace.py test_pointer.py laws/test_surroundings.py test_cli.py"
@@ -160,6 +167,8 @@ TESTS = {
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
     ),
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
+    "tasks/images.py": "tasks/test_drawing.py",
+    "tasks/pictures.py": "tasks/test_pictures.py tasks/test_images.py",
     "tasks/fewshot/": "tasks/test_fewshot.py tasks/test_bandits.py",
     "tasks/fewshot/bandits.py": "tasks/test_bandits.py test_trace.py",
     "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",

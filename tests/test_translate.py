@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from memnets.app.cli import main
+from memnets.app.predictor import Predictor
 from memnets.app.translator import Answer, Counts, Translator
 from memnets.batches import END, PAD, UNKNOWN
 from memnets.cells import GRU as Gated
@@ -21,7 +22,7 @@ from memnets.models import SNAIL, CausalTransformer, Seq2Seq, Transformer
 from memnets.training.objectives import Tokens
 from memnets.training.runs import CheckpointError, load_checkpoint
 from memnets.vocabulary import Vocabulary
-from tasks import Translation
+from tasks import CopyingTokens, Translation
 from tests.images import save_blank_pictures
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
@@ -458,3 +459,41 @@ def test_tokens_of_characters_never_seen_are_counted(translator: Translator) -> 
     assert translator.vocabulary.encode("Ω").count(UNKNOWN) == 1
     translator(["Ω 5 Ω", "5"], beam=1, max_length=2)
     assert translator.counts.unknown_tokens == 2
+
+
+def test_predict_answers_inputs_of_a_users_own(checkpoint, capsys):
+    lines = ["497 %", "in 2 years", "January 5, 2031"]
+    Path("mine.txt").write_text("\n".join(lines))
+    main(["predict", "--ckpt_path", str(checkpoint), "--input", "mine.txt"])
+    printed = capsys.readouterr().out.splitlines()
+    main(["predict", "--ckpt_path", str(checkpoint), "--input", "mine.txt", "--output", "out.txt"])
+    assert Path("out.txt").read_text().splitlines() == printed
+    predictor = Predictor.load(checkpoint)
+    done = []
+    assert predictor(lines, batch_size=2, progress=done.append) == printed
+    assert done == [2, 1]
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a file at mine.txt; there is none"),
+        ("", "expected text in mine.txt; the file is empty"),
+        ("5\n \n", "mine.txt, item 2: expected a sentence; got one without words"),
+    ],
+)
+def test_errors_of_predict(checkpoint, content, message, capsys):
+    if content is not None:
+        Path("mine.txt").write_text(content)
+    with pytest.raises(SystemExit):
+        main(["predict", "--ckpt_path", str(checkpoint), "--input=mine.txt", "--output=out.txt"])
+    assert message in capsys.readouterr().err
+    assert not Path("out.txt").exists()
+
+
+def test_a_task_without_inputs_of_a_users_own_says_so():
+    with pytest.raises(TypeError, match="CopyingTokens cannot read inputs of your own"):
+        CopyingTokens().asked(["a"])
+    with pytest.raises(TypeError, match="expected a list of inputs; got a single text"):
+        Predictor(CausalTransformer(9, 9), CopyingTokens())("abc")

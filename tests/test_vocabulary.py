@@ -1,8 +1,10 @@
-"""Sub-words: nothing is lost on the way to tokens and back, and bad text is named."""
+"""Words and sub-words: nothing is lost on the way to tokens and back, and bad text is named."""
 
 import io
+import itertools
 import pickle
 import re
+from collections import Counter
 
 import pytest
 import sentencepiece
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.batches import BEGIN, END, PAD, UNKNOWN
-from memnets.vocabulary import Vocabulary
+from memnets.vocabulary import Vocabulary, Words
 
 TEXT = [
     "the cat sat on the mat",
@@ -184,3 +186,44 @@ def test_damage_is_named() -> None:
 def test_a_token_out_of_range_is_named(token: int) -> None:
     with pytest.raises(ValueError, match=rf"a token must be in \[0, 80\); got {token}"):
         VOCABULARIES["bpe"].decode([token])
+
+
+WORDS = st.text(st.characters(blacklist_characters="\0", codec="utf-8"), min_size=1, max_size=4)
+
+
+@given(st.lists(st.lists(WORDS, max_size=6), max_size=6), st.integers(1, 3))
+def test_words_come_back(sequences, least):
+    vocabulary = Words.of(sequences, least)
+    counts = Counter(itertools.chain.from_iterable(sequences))
+    assert set(vocabulary.words) == {word for word, count in counts.items() if count >= least}
+    frequencies = [counts[word] for word in vocabulary.words]
+    assert frequencies == sorted(frequencies, reverse=True)
+    kept = Words.from_tensor(vocabulary.to_tensor())
+    assert kept.words == vocabulary.words
+    for sequence in sequences:
+        tokens = vocabulary.encode(sequence)
+        assert tokens.count(UNKNOWN) == len(vocabulary.unknown(sequence))
+        expected = [word if word in vocabulary else "⁇" for word in sequence]
+        assert kept.decode([BEGIN, *tokens, END, PAD, BEGIN]) == expected
+
+
+def test_words_have_a_greatest_number():
+    sequences = ["abc", "ab", "a"]
+    assert Words.of(sequences, size=END + 3).words == ["a", "b"]
+    with pytest.raises(ValueError, match=r"vocabulary must be above 4.*got 4"):
+        Words.of(sequences, size=END + 1)
+    with pytest.raises(ValueError, match="least must be at least 1; got 0"):
+        Words.of(sequences, least=0)
+
+
+def test_errors_of_words():
+    with pytest.raises(ValueError, match="each word of a vocabulary must come once; got 'a' twice"):
+        Words(["a", "b", "a"])
+    with pytest.raises(ValueError, match="must not be empty or hold a null character; got ''"):
+        Words([""])
+    with pytest.raises(ValueError, match=r"a token must be in \[0, 5\); got 5"):
+        Words(["a"]).decode([5])
+    with pytest.raises(TypeError, match="a vocabulary is kept as uint8; got"):
+        Words.from_tensor(torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="kept as UTF-8; got other bytes"):
+        Words.from_tensor(torch.tensor([255, 254], dtype=torch.uint8))

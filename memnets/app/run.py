@@ -48,7 +48,7 @@ from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_n
 from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
 from memnets.files import load_yaml, only_writer
-from memnets.models import Model
+from memnets.models import Trained
 from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
@@ -127,7 +127,7 @@ class CLI(LightningCLI):
         self._saved: Saved | None = None
         self._best: ModelCheckpoint | None = None
         super().__init__(
-            Model,
+            Trained,
             Task,
             save_config_callback=None,
             parser_kwargs={
@@ -197,7 +197,7 @@ class CLI(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the model, the task, the arguments of the trainer's method, and the trainer."""
-        parser.add_lightning_class_args(Model, "model", subclass_mode=True)
+        parser.add_lightning_class_args(Trained, "model", subclass_mode=True)
         parser.add_lightning_class_args(Task, "data", subclass_mode=True)
         self.of_method = parser.add_method_arguments(Trainer, self.command, skip=set(_GIVEN))
         if "verbose" in self.of_method:
@@ -402,8 +402,9 @@ class CLI(LightningCLI):
         if self._saved is not None:
             check_same_model(self.model, self._saved.content, self._saved.path)
             if fitting:
-                optimizer = self.model.optimizer
-                check_optimizer_state(optimizer, self.model, self._saved.content, self._saved.path)
+                groups = [group for _, group in self.model.parameter_groups()]
+                saved = self._saved
+                check_optimizer_state(self.model.optimizer, groups, saved.content, saved.path)
             restore_task(self.datamodule, self._saved)
             if fitting:
                 for name, before, now in self._changed:
@@ -428,7 +429,7 @@ class CLI(LightningCLI):
         self._config_file = SaveConfig(self.model.origin.config, self.folder)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
         if settings.get("enable_checkpointing") is not False:
-            monitor = self.model.objective.monitor
+            monitor = self.model.monitor
             goes_on = self._resumed_step is not None and not self._is_new
             self._best, last = best_and_last(self.folder / "checkpoints", monitor, goes_on)
             callbacks += [self._best, last]

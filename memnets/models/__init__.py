@@ -1,6 +1,7 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
 from memnets.models.episodes import MetaLearner, Prototypical
+from memnets.models.gan import GAN
 from memnets.models.machine import MemoryMachine
 from memnets.models.pointer import PointerNetwork, PointerState
 from memnets.models.reinforce import Reinforce
@@ -8,9 +9,11 @@ from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.models.sequence import SequenceModel, SequenceState
 from memnets.models.snail import SNAIL
 from memnets.models.transformer import CausalTransformer, StackModel, Transformer, TransformerState
-from memnets.training.model import Model, TrainingDiverged
+from memnets.training.model import Model
+from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
+    "GAN",
     "SNAIL",
     "CausalTransformer",
     "MemoryMachine",
@@ -25,6 +28,7 @@ __all__ = [
     "SequenceModel",
     "SequenceState",
     "StackModel",
+    "Trained",
     "TrainingDiverged",
     "Transformer",
     "TransformerState",

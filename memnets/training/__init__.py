@@ -1,6 +1,6 @@
 """Training: objectives, the Lightning base class of models, schedules and run folders."""
 
-from memnets.training.model import Model, TrainingDiverged
+from memnets.training.model import Model
 from memnets.training.objectives import (
     Actions,
     Bits,
@@ -12,6 +12,7 @@ from memnets.training.objectives import (
 )
 from memnets.training.report import Report
 from memnets.training.schedules import Curriculum, MemorySchedule
+from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
     "Actions",
@@ -25,5 +26,6 @@ __all__ = [
     "Objective",
     "Report",
     "Tokens",
+    "Trained",
     "TrainingDiverged",
 ]

@@ -28,6 +28,8 @@ class Pictures(lightning.Callback):
     - curves, if the task has them;
     - for binary vectors, the sequence with the most wrong bits, or the first if all are right: the
       answer, and the weights of the heads;
+    - for answers that are images, a grid of them, beside images of the test set; and where places
+      of the first looked, if the model has self-attention over its feature maps;
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
@@ -45,7 +47,8 @@ class Pictures(lightning.Callback):
             Curves have no limit, and binary vectors have their own.
         longest_binary: the same for binary vectors.
         sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
-            then the second of each; for curves, the number of panels.
+            then the second of each; for curves, the number of panels; of images that are answers,
+            a grid has the square of twice the number.
     """
 
     def __init__(
@@ -73,6 +76,9 @@ class Pictures(lightning.Callback):
             panels = task.curves(name, _plain(answers[0]), self.sequences)
             if panels:
                 plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
+                continue
+            if task.as_images(answers[0]) is not None:
+                self.draw_images(pl_module, task, batches, answers, name)
                 continue
             if batches[0].targets.dim() == 3:
                 if isinstance(pl_module.objective, Bits) and (
@@ -118,6 +124,40 @@ class Pictures(lightning.Callback):
             if max(source.shape[1], targets.shape[1]) <= self.longest:
                 answer = answers[number % len(batches)][row : row + 1]
                 yield Batch(source, inputs, targets), answer
+
+    def draw_images(
+        self,
+        model: Any,
+        task: Any,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+        name: str,
+    ) -> None:
+        """Draw images that are answers: ``<name>_images.png``, and ``<name>_looks_<n>.png``.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task, which knows answers as images.
+            batches: batches of the test set.
+            answers: of the model to these batches in the test.
+            name: of the test set.
+        """
+        count = (2 * self.sequences) ** 2
+        targets = [batch.targets for batch in batches]
+        drawn, real = (
+            task.as_images(_plain(torch.cat(list(each))))[:count] for each in (answers, targets)
+        )
+        path = self.folder / f"{name}_images.png"
+        plots.gallery({"drawn by the model": drawn, f"{_title(name)}": real}, path)
+        few = map_state(lambda part: part[: self.sequences], batches[0])
+        with torch.no_grad(), trace.record(model) as tape:
+            model.examine(_moved(few, model))
+        for number, (label, part) in enumerate(model.alignments().items(), 1):
+            # A part that also sees the targets sees the answers last.
+            weights = tape.calls(part)[-1]
+            path = self.folder / f"{name}_looks_{number}.png"
+            title = f"{_title(name)}: where places looked in the {label}"
+            plots.looks(drawn[: self.sequences], weights, path, title)
 
     def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
         """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.

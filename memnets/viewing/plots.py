@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,6 +31,8 @@ __all__ = [
     "curves",
     "drawing",
     "episode",
+    "gallery",
+    "looks",
     "scoreboard",
     "shaded",
     "style",
@@ -440,6 +443,121 @@ def episode(
             spine.set_visible(False)
         _bar(figure, drawn, panel, "weight")
     return _save(figure, path, title)
+
+
+@_styled
+def gallery(panels: Mapping[str, Tensor], path: str | Path, title: str = "") -> Path:
+    """Draw sets of images side by side, each as a square grid.
+
+    Args:
+        panels: images ``[n, height, width, channels]`` in ``[0, 1]``, by the name of their set.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not panels or not all(map(len, panels.values())):
+        raise ValueError("expected images to draw; got none")
+    figure = _figure(3.6 * len(panels) + 0.2, 4.2)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (name, images) in zip(grid, panels.items(), strict=True):
+        columns = math.ceil(math.sqrt(len(images)))
+        rows = math.ceil(len(images) / columns)
+        # A line between images, in the colour of the page.
+        framed = nn.functional.pad(images.float(), (0, 0, 0, 1, 0, 1), value=1.0)
+        height, width, channels = framed.shape[1:]
+        sheet = framed.new_ones(rows * columns, height, width, channels)
+        sheet[: len(images)] = framed
+        sheet = sheet.unflatten(0, (rows, columns)).transpose(1, 2)
+        _show(panel, sheet.reshape(rows * height, columns * width, channels)[:-1, :-1])
+        panel.set_title(name)
+        panel.set_axis_off()
+    return _save(figure, path, title)
+
+
+@_styled
+def looks(images: Tensor, weights: Tensor, path: str | Path, title: str = "") -> Path:
+    """Draw where places of an image look: the image with a few marked, then the weights of each.
+
+    After Zhang et al. 2019, figure 5. One place is marked in each quarter of an image, the one that
+    differs most from its mean. White is no weight; the darkest blue is the greatest of a panel.
+
+    Args:
+        images: ``[n, height, width, channels]`` in ``[0, 1]``.
+        weights: weights of places over slots, both squares laid out row by row over the image,
+            ``[n, places, slots]``.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is no image, or places or slots are no square.
+    """
+    side, slots = (math.isqrt(count) for count in weights.shape[1:])
+    if not len(images) or list(weights.shape) != [len(images), side**2, slots**2]:
+        raise ValueError(
+            f"weights must be [n, places, slots] of n images, at least 1, squares of places and of "
+            f"slots; got {list(weights.shape)} for {len(images)} images"
+        )
+    colours = [_BLUE, _ORANGE, _GREEN, _RED]
+    marks = _quarters(images, side)
+    figure = _figure(1.5 * (1 + len(colours)), 1.5 * len(images) + 0.5)
+    grid = figure.subplots(len(images), 1 + len(colours), squeeze=False)
+    whole = (0.0, 1.0, 1.0, 0.0)
+    for row, image, maps, places in zip(grid, images, weights, marks, strict=True):
+        _show(row[0], image, extent=whole)
+        for number, (panel, place, colour) in enumerate(
+            zip(row[1:], places, colours, strict=True), 1
+        ):
+            spot = (place % side + 0.5) / side, (place // side + 0.5) / side
+            drawn = _array(maps[place].view(slots, slots))
+            panel.imshow(drawn, cmap="Blues", vmin=0, extent=whole, aspect="equal")
+            for each in (row[0], panel):
+                each.plot(
+                    *spot, "o", color=colour, markersize=8, markeredgecolor="white", clip_on=False
+                )
+            row[0].text(*spot, str(number), color="white", fontsize=6, ha="center", va="center")
+            if row is grid[0]:
+                panel.set_title(f"from place {number}")
+        for panel in row:
+            panel.set_xticks([])
+            panel.set_yticks([])
+    grid[0][0].set_title("image")
+    return _save(figure, path, title)
+
+
+def _quarters(images: Tensor, side: int) -> list[list[int]]:
+    """For each image, a place of each quarter: the one that differs most from the image's mean.
+
+    Args:
+        images: ``[n, height, width, channels]``.
+        side: places along a side.
+    """
+    greys = images.float().mean(-1)
+    places = nn.functional.adaptive_avg_pool2d(greys[:, None], side)[:, 0]
+    apart = (places - places.mean((1, 2), keepdim=True)).abs()
+    numbers = torch.arange(side**2).view(side, side)
+    half = max(1, side // 2)
+    found = []
+    for rows in (slice(0, half), slice(side - half, side)):
+        for columns in (slice(0, half), slice(side - half, side)):
+            best = apart[:, rows, columns].flatten(1).argmax(1)
+            found.append(numbers[rows, columns].flatten()[best])
+    return torch.stack(found, 1).tolist()
+
+
+def _show(panel: Axes, image: Tensor, **settings: Any) -> None:
+    """Show an image ``[height, width, channels]`` in ``[0, 1]``, greys from black to white."""
+    pixels = _array(image)
+    grey = pixels.shape[-1] == 1
+    drawn = pixels[..., 0] if grey else pixels
+    panel.imshow(drawn, cmap="gray", vmin=0, vmax=1, aspect="equal", **settings)
 
 
 @_styled

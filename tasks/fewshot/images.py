@@ -117,7 +117,7 @@ class FewShot(Task):
             raise ValueError(f"variants must be at least 0; got {variants}")
 
         digits = ["sklearn"] if paths is None else []
-        check_extra("fewshot", "tasks.FewShot", "PIL", *digits)
+        check_extra("images", "tasks.FewShot", "PIL", *digits)
         self.duplicates = 0
         if paths is None:
             classes, where = read_digits(), "the digits"

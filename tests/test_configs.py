@@ -59,6 +59,10 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
+    if task == "Language":
+        for split, lines in (("train", SENTENCES), ("val", SENTENCES[:4]), ("test", SENTENCES[:2])):
+            (folder / split).write_text("".join(line + "\n" for line, _ in lines))
+        return [f"--data.{split}={folder / split}" for split in ("train", "val", "test")]
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":

@@ -67,6 +67,10 @@ def small(data: dict, folder: Path) -> list[str]:
         return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
     if task == "Sentiment":
         return labelled(folder)
+    if task == "Language":
+        for split, lines in (("train", SENTENCES), ("val", SENTENCES[:4]), ("test", SENTENCES[:2])):
+            (folder / split).write_text("".join(line + "\n" for line, _ in lines))
+        return [f"--data.{split}={folder / split}" for split in ("train", "val", "test")]
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":

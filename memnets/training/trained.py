@@ -106,8 +106,16 @@ class Trained(lightning.LightningModule, ABC):
         """Name of a score that improves as it falls; the best checkpoint has the lowest."""
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Whether a task with these mean scores of a validation counts as solved; never, here."""
+        """Whether a task with these scores of a validation counts as solved; never, here."""
         return False
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set, from the mean of each score over its sequences; these by default.
+
+        Args:
+            means: scalars by name.
+        """
+        return dict(means)
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -524,6 +532,11 @@ class Trained(lightning.LightningModule, ABC):
             return plain(), self._fixed.settings(), self.graph_settings()
 
         return GraphedSteps(step, self.recorder(), settings)
+
+
+def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each score over all sequences of some batches."""
+    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:

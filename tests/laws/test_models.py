@@ -292,6 +292,7 @@ def test_snail(kernel_size):
         output_size=SIZE,
         width=4,
         kernel_size=kernel_size,
+        tied=kernel_size == 3,
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=leave_out,

@@ -50,6 +50,7 @@ SMALL = {
     "Countries": [*BATCHES, "--data.most_facts=8"],
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
+    "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
     "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
 }

@@ -22,6 +22,7 @@ from memnets.models import (
     ConvS2S,
     KeyValueNetwork,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     Model,
     PointerNetwork,
@@ -36,7 +37,7 @@ from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, 
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
-from tasks import CopyingTokens, Countries, Sinusoids, SortingNumbers, Task
+from tasks import Babi, CopyingTokens, Countries, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -92,6 +93,7 @@ TASKS = {
     "key-value network": partial(Countries, "S1", most_facts=9, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
     "prototypical": partial(Episodes, **FEW),
+    "memory network": partial(Babi, questions=20, batch_size=4),
 }
 
 
@@ -140,6 +142,7 @@ MODELS = {
     ),
     "key-value network": lambda: KeyValueNetwork(280, 280, 8, 2, objective=Candidates()),
     "pointer network": pointer,
+    "memory network": lambda: MemoryNetwork(40, 40, objective=Labels()),
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
     ),

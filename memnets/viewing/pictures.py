@@ -41,7 +41,8 @@ class Pictures(lightning.Callback):
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples;
     - for pairs of sentences, a few of them: the weights of the words of one over those of the
-      other.
+      other;
+    - for questions about sentences or facts, a few of them: the weights over these, hop by hop.
 
     The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
     the model reads the drawn sequences once more, with these answers as inputs.
@@ -98,6 +99,9 @@ class Pictures(lightning.Callback):
                 if task.images(alone, 0) is not None:
                     title = f"{_title(name)}, episode {number + 1}: where the queries looked"
                     self.draw_episode(pl_module, task, alone, answer, file, title)
+                    continue
+                if alone.source.dim() > 2 and not alone.source.is_floating_point():
+                    self.draw_hops(pl_module, task, alone, answer, file)
                     continue
                 if task.asked_words(alone, 0):
                     self.draw_pair(pl_module, task, alone, answer, file, _title(name))
@@ -319,6 +323,39 @@ class Pictures(lightning.Callback):
         ]
         right = names[int(batch.targets[0, 0])]
         return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+
+    def draw_hops(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
+        """Draw where a model looks for the answer to its first question, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the sentences and the question.
+            batch: a batch of one source of sentences or facts, without padding.
+            answer: the model's answer in the test, ``[1, T]``.
+            name: name of the file, with ``{}`` for its content, ``hops``.
+        """
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        seen = {event.part for event in tape.events}
+        hops = {label: part for label, part in model.alignments().items() if part in seen}
+        if not hops:
+            return
+        sentences, right = _words(task, batch)
+        said = _words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
+        slots = model.slot_names(sentences, [])
+        weights = torch.stack([tape.calls(part)[-1][0, 0] for part in hops.values()], 1)
+        question = " ".join(next(iter(task.asked_words(batch, 0)), ["question"]))
+        verdict = said[0] if said[0] == right[0] else f"{said[0]}, not {right[0]}"
+        plots.alignment(
+            # The first slots are those of the last sentences.
+            weights[: len(slots)],
+            list(hops),
+            slots,
+            self.folder / name.format("hops"),
+            title=f"{question}? {verdict}",
+            across="",
+            down="",
+        )
 
     def draw_episode(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""

@@ -34,6 +34,7 @@ from memnets.models import (
     ConvS2S,
     KeyValueNetwork,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     PointerNetwork,
     Prototypical,
@@ -388,6 +389,36 @@ def test_machine_of_tokens():
         steps=testing.tokens(SIZE),
         leave_out=["compiled"],
         max_examples=3,
+    )
+
+
+def stories(batch, time):
+    """Sentences of up to four of the words, or questions."""
+    return testing.tokens(SIZE)(batch, 4 * time).map(lambda words: words.unflatten(1, (time, 4)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tying": "adjacent", "memory_size": 3},
+        {"tying": "layerwise", "encoding": "bag"},
+        {"tying": "single", "memory_size": None},
+        {"linear": True},
+    ],
+    ids=str,
+)
+def test_memory_network(settings):
+    testing.check_model(
+        MemoryNetwork,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        objective=Labels(),
+        steps=stories,
+        leave_out=[] if settings.get("tying") == "layerwise" else ["compiled"],
+        max_examples=3,
+        **settings,
     )
 
 

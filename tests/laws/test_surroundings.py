@@ -32,6 +32,7 @@ from memnets.training.objectives import (
 )
 from tasks import (
     AssociativeRecall,
+    Babi,
     Bandits,
     Captions,
     ConvexHull,
@@ -230,6 +231,11 @@ def test_questions_about_countries(setting):
     pytest.importorskip("countryinfo")
     # A test batch has as many questions as there are, of which few are enough here.
     testing.check_task(Countries, setting=setting, most_facts=5, **{**SETTINGS, "max_examples": 3})
+
+
+def test_task_of_stories():
+    # Its validation set is what is held out, of any size.
+    testing.check_task(Babi, questions=40, batch_size=3)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

@@ -79,7 +79,7 @@ class Images(Task):
             raise ValueError(f"test_images must be from 2 to {MOST_IMAGES:,}; got {test_images}")
         self.check_room(side, side, channels)
         self.side, self.channels = side, channels
-        check_extra("fewshot", "tasks.Images", "PIL", *(["sklearn"] if path is None else []))
+        check_extra("images", "tasks.Images", "PIL", *(["sklearn"] if path is None else []))
         self._digits: Array | None = None
         if path is None:
             images, self._digits = _digits(side, channels)

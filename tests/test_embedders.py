@@ -75,9 +75,7 @@ def test_errors_of_sources():
     with pytest.raises(ValueError, match=r"source must be images \[B, height, width, channels\]"):
         Seq2Seq(3, 9, encoder, decoder, width=4).encode(torch.zeros(1, 4, 4))
     wrong = partial(Recurrent, controller=partial(GRU, hidden_size=3))
-    with pytest.raises(
-        TypeError, match=r"embedding must make an Embedder.*an object, Recurrent"
-    ):
+    with pytest.raises(TypeError, match=r"embedding must make an Embedder.*an object, Recurrent"):
         Embedded(5, wrong)
 
 

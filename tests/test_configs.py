@@ -48,6 +48,7 @@ SMALL = {
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
     "Bandits": [*EPISODES, "--data.pulls=4"],
+    "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 

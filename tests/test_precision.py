@@ -17,6 +17,7 @@ from memnets.core import Memory, MemoryAccess
 from memnets.features import VectorFeatures
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
+    GAN,
     SNAIL,
     CausalTransformer,
     MemoryMachine,
@@ -27,6 +28,7 @@ from memnets.models import (
     Seq2Seq,
     SequenceModel,
     StackModel,
+    Trained,
     TrainingDiverged,
     Transformer,
 )
@@ -34,7 +36,7 @@ from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, 
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Labels, Numbers, Tokens
-from tasks import CopyingTokens, Sinusoids, SortingNumbers, Task
+from tasks import CopyingTokens, Images, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -89,6 +91,7 @@ TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
     "prototypical": partial(Episodes, **FEW),
+    "GAN": partial(Images, noise=4, **FEW),
 }
 
 
@@ -135,6 +138,7 @@ MODELS = {
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
     ),
+    "GAN": lambda: GAN(4, 64, filters=8),
     "prototypical": lambda: Prototypical(
         6, 2, features=partial(VectorFeatures, output_size=4), objective=Labels()
     ),
@@ -149,7 +153,7 @@ def exported(module, kind):
 
 def test_no_model_and_no_memory_is_left_out():
     tried = {type(make()) for make in MODELS.values()}
-    assert exported(models, Model) - tried == {Model}
+    assert exported(models, Trained) - tried == {Model, Trained}
     tried = {type(make()) for make in MEMORIES.values()}
     assert exported(memories, MemoryAccess) - tried == {memories.Slotted}
 

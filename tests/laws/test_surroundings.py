@@ -22,6 +22,7 @@ from tasks import (
     Copying,
     CopyingTokens,
     DynamicNGrams,
+    Images,
     PrioritySort,
     RepeatCopying,
     Sinusoids,
@@ -181,6 +182,7 @@ TASKS = {
     "sorting numbers": partial(SortingNumbers, test_sequences=3),
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
+    "images": partial(Images, test_images=5),
     "sines": Sinusoids,
 }
 

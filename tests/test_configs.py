@@ -53,6 +53,7 @@ SMALL = {
     "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
     "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
+    "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 

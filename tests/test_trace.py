@@ -795,6 +795,44 @@ def test_the_attention_on_an_image_is_drawn_word_by_word(kind, tmp_path, monkeyp
         torch.testing.assert_close(drawn["weights"][label], expected)
 
 
+def test_a_gallery_has_every_image_and_looks_mark_places(tmp_path, monkeypatch) -> None:
+    shown = []
+    show = plots._show
+    monkeypatch.setattr(
+        plots, "_show", lambda panel, image, **named: shown.append(image) or show(panel, image)
+    )
+    images = torch.arange(1.0, 6.0).view(5, 1, 1, 1).expand(5, 2, 3, 1) / 10
+    plots.gallery({"five": images}, tmp_path / "gallery.png", "of a test")
+    (sheet,) = shown
+    # Three columns and two rows, with a line between; the last place is empty.
+    assert sheet.shape == (5, 11, 1)
+    assert sheet[::3, ::4, 0].tolist() == [
+        pytest.approx(row) for row in ([0.1, 0.2, 0.3], [0.4, 0.5, 1.0])
+    ]
+    assert (sheet[2] == 1).all()
+    path = plots.looks(images[:2], torch.rand(2, 16, 4), tmp_path / "looks.png", "of a test")
+    assert path.stat().st_size > 1000
+    spots = torch.zeros(1, 8, 8, 1)
+    spots[0, [0, 3, 6, 7], [2, 7, 1, 5]] = 1.0
+    assert plots._quarters(spots, 8) == [[2, 31, 49, 61]]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.gallery({}, "nowhere.png"), "expected images to draw; got none"),
+        (lambda: plots.gallery({"none": torch.zeros(0, 2, 2, 1)}, "nowhere.png"), "got none"),
+        (
+            lambda: plots.looks(torch.zeros(1, 2, 2, 1), torch.zeros(1, 5, 4), "nowhere.png"),
+            r"squares of places and of slots; got \[1, 5, 4\] for 1 images",
+        ),
+    ],
+)
+def test_images_that_cannot_be_drawn_are_refused(draw, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
 def test_pictures_of_long_sequences_keep_every_sharp_weight() -> None:
     steps, slots = 2003, 1100
     weights = torch.zeros(steps, slots)

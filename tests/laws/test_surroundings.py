@@ -40,6 +40,7 @@ from tasks import (
     CopyingTokens,
     Countries,
     DynamicNGrams,
+    Images,
     PrioritySort,
     Pronunciation,
     RepeatCopying,
@@ -218,6 +219,7 @@ TASKS = {
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
     "captions": partial(Captions, test_scenes=3),
+    "images": partial(Images, test_images=5),
     "sines": Sinusoids,
 }
 

@@ -134,14 +134,6 @@ class Trained(lightning.LightningModule, ABC):
             answering, by the ending of its scores' names; the first ending is empty.
         """
 
-    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Scores of a whole set, from the means of the scores of its sequences; these, by default.
-
-        Args:
-            means: the mean of each score over all sequences of the set, a scalar, by name.
-        """
-        return dict(means)
-
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
 
@@ -561,11 +553,6 @@ def _autocast(tensor: Tensor) -> bool:
     device = tensor.device.type
     # PyTorch raises an error when asked about the device "meta".
     return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of each score over all sequences of some batches."""
-    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
 
 
 def _learning_rate_factor(

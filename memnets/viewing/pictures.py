@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,55 +76,69 @@ class Pictures(lightning.Callback):
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             answers = pl_module.test_answers.get(name, [])[: self.sequences]
-            if not answers:
-                continue
-            batches: list[Batch] = [task.batch(name, index) for index in range(len(answers))]
-            panels = task.curves(name, _plain(answers[0]), self.sequences)
-            if panels:
-                plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
-                continue
-            if task.as_images(answers[0]) is not None:
-                self.draw_images(pl_module, task, batches, answers, name)
-                continue
-            if batches[0].targets.dim() == 3:
-                if isinstance(pl_module.objective, Bits) and (
-                    batches[0].targets.shape[1] <= self.longest_binary
-                ):
-                    self.draw(pl_module, batches[0], _plain(answers[0]), name)
-                continue
-            drawings = []
-            readings = []
-            for number, (alone, answer) in enumerate(self._first(batches, answers)):
-                file = f"{name}_{{}}_{number + 1}.png"
-                if task.images(alone, 0) is not None:
-                    title = f"{_title(name)}, episode {number + 1}: where the queries looked"
-                    self.draw_episode(pl_module, task, alone, answer, file, title)
-                    continue
-                if alone.source.dim() > 2 and not alone.source.is_floating_point():
-                    self.draw_hops(pl_module, task, alone, answer, file)
-                    continue
-                if task.asked_words(alone, 0):
-                    self.draw_pair(pl_module, task, alone, answer, file, _title(name))
-                    continue
-                if _labelled(pl_module, alone) and task.labels(alone, 0) is not None:
-                    readings.append(self.read(pl_module, task, alone, answer))
-                if isinstance(pl_module.objective, Tokens):
-                    title = f"{_title(name)}, sequence {number + 1}"
-                    self.draw_tokens(pl_module, task, alone, answer, file, title)
-                if isinstance(pl_module.objective, NextToken):
-                    title = f"{_title(name)}, sequence {number + 1}"
-                    self.draw_text(pl_module, task, alone, file, title)
-                drawn = task.drawing(alone, 0, answer[0])
-                if drawn is not None:
-                    points, lines, caption = drawn
-                    _, right, _ = task.drawing(alone, 0, alone.targets[0])
-                    drawings.append(plots.Drawing(points, right, lines, caption))
-            if readings:
-                title = f"{_title(name)}: what the model would answer after each word"
-                plots.readings(readings, self.folder / f"{name}_readings.png", title)
-            if drawings:
-                title = f"{_title(name)}: what was asked for, what came"
-                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
+            if answers:
+                batches = [task.batch(name, index) for index in range(len(answers))]
+                self.draw_set(pl_module, task, name, batches, answers)
+
+    def draw_set(
+        self,
+        model: Any,
+        task: Any,
+        name: str,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+    ) -> None:
+        """Draw answers to a test set, in the first way that fits them.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: its task.
+            name: name of the test set.
+            batches: the first batches of the set.
+            answers: the model's answers to these in the test.
+        """
+        panels = task.curves(name, _plain(answers[0]), self.sequences)
+        if panels:
+            plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
+        elif task.as_images(answers[0]) is not None:
+            self.draw_images(model, task, batches, answers, name)
+        elif isinstance(model.objective, Bits):
+            if batches[0].targets.shape[1] <= self.longest_binary:
+                self.draw(model, batches[0], _plain(answers[0]), name)
+        else:
+            self._draw_sequences(model, task, name, self._first(batches, answers))
+
+    def _draw_sequences(
+        self, model: Model, task: Any, name: str, few: Iterable[tuple[Batch, Tensor]]
+    ) -> None:
+        """Draw a few sequences of a test set, each by itself."""
+        drawings, readings = [], []
+        for number, (alone, answer) in enumerate(few, 1):
+            file, title = f"{name}_{{}}_{number}.png", f"{_title(name)}, sequence {number}"
+            if task.images(alone, 0) is not None:
+                title = f"{_title(name)}, episode {number}: where the queries looked"
+                self.draw_episode(model, task, alone, answer, file, title)
+            elif alone.source.dim() > 2 and not alone.source.is_floating_point():
+                self.draw_hops(model, task, alone, answer, file)
+            elif task.asked_words(alone, 0):
+                self.draw_pair(model, task, alone, answer, file, _title(name))
+            elif isinstance(model.objective, Tokens):
+                self.draw_tokens(model, task, alone, answer, file, title)
+            elif isinstance(model.objective, NextToken):
+                self.draw_text(model, task, alone, file, title)
+            elif _labelled(model, alone) and task.labels(alone, 0) is not None:
+                readings.append(self.read(model, task, alone, answer))
+            drawn = task.drawing(alone, 0, answer[0])
+            if drawn is not None:
+                points, lines, caption = drawn
+                _, right, _ = task.drawing(alone, 0, alone.targets[0])
+                drawings.append(plots.Drawing(points, right, lines, caption))
+        if readings:
+            title = f"{_title(name)}: what the model would answer after each word"
+            plots.readings(readings, self.folder / f"{name}_readings.png", title)
+        if drawings:
+            title = f"{_title(name)}: what was asked for, what came"
+            plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
 
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]

@@ -26,9 +26,9 @@ from memnets.models import (
 )
 from memnets.normalizers import Softmax
 from memnets.scores import Dot
-from memnets.training.model import _learning_rate_factor, total_norm
 from memnets.training.objectives import Labels, Numbers, Tokens
 from memnets.training.optimizers import fused
+from memnets.training.trained import _learning_rate_factor, total_norm
 from tasks import Copying, CopyingTokens
 
 READER = partial(Recurrent, controller=LSTM)
@@ -195,6 +195,8 @@ def test_reported_scores_are_means_of_all_examples(tmp_path) -> None:
         ("constant", 3, [1 / 4, 2 / 4, 3 / 4, 1, 1]),
         ("cosine", 0, [*((1 + math.cos(math.pi * k / 8)) / 2 for k in range(9)), 0, 0]),
         ("cosine", 2, [1 / 3, 2 / 3, *((1 + math.cos(math.pi * k / 6)) / 2 for k in range(7)), 0]),
+        ("halved", 0, [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8]),
+        ("halved", 4, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1 / 2, 1 / 4, 1 / 8]),
         ("inverse_sqrt", 0, [1, math.sqrt(1 / 2), math.sqrt(1 / 3)]),
         ("inverse_sqrt", 3, [1 / 4, 2 / 4, 3 / 4, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)]),
     ],

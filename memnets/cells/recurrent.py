@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from memnets import fast
 from memnets.addressing import Content
 from memnets.cells.attention import Slots
-from memnets.core import Controller, Memory, Normalizer, State, check_positive
+from memnets.core import Addressing, Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
@@ -254,6 +254,9 @@ class LSTMN(Controller[LSTMNState]):
         normalizer: turns scores into weights; softmax by default.
     """
 
+    #: The state before the first step is a slot too.
+    first_slots = 1
+
     def __init__(
         self,
         input_size: int,
@@ -293,6 +296,10 @@ class LSTMN(Controller[LSTMNState]):
         value = torch.cat([hidden, cell], -1).unsqueeze(1)
         slots = slots.appended(self.key(hidden).unsqueeze(1), value, None)
         return hidden, LSTMNState(slots.keys, slots.values, summary, slots.mask)
+
+    def looks_back(self) -> Addressing:
+        """See :meth:`~memnets.core.Cell.looks_back`; a step sees those before it alone."""
+        return self.addressing
 
     def choose(self, mask: Tensor, new: LSTMNState, old: LSTMNState) -> LSTMNState:
         """The new state, with the new slot closed to a sequence that skips the step."""

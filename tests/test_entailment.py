@@ -391,6 +391,7 @@ def test_a_nested_run_is_a_recursive_network():
     few, _, mask = encoder.read(pair, pair != PAD)
     torch.testing.assert_close(few[:1], vectors[:, [0, 11, 14, 15]])
     assert mask.tolist() == [[True] * 4, [True, False, False, False]]
+    torch.testing.assert_close(few[1, :1], encoder.read(pair[1:, :1]).vectors[0])
     encoder.outermost = False
     # Padding leaves no trace.
     padded = torch.tensor([tokens + [PAD, PAD]])

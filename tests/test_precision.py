@@ -19,6 +19,7 @@ from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    DecomposableAttention,
     MemoryMachine,
     MetaLearner,
     Model,
@@ -34,7 +35,7 @@ from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, 
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Labels, Numbers, Tokens
-from tasks import CopyingTokens, Sinusoids, SortingNumbers, Task
+from tasks import CopyingTokens, PropositionalLogic, Sinusoids, SortingNumbers, Task
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -88,6 +89,7 @@ COPYING = partial(CopyingTokens, symbols=8, max_length=4, test_sets=[], **FEW)
 TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
+    "decomposable": partial(PropositionalLogic, **FEW),
     "prototypical": partial(Episodes, **FEW),
 }
 
@@ -134,6 +136,9 @@ MODELS = {
     "pointer network": pointer,
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
+    ),
+    "decomposable": lambda: DecomposableAttention(
+        15, 7, partial(encoders.IntraAttention, hidden_size=8), 8, 8, objective=Labels()
     ),
     "prototypical": lambda: Prototypical(
         6, 2, features=partial(VectorFeatures, output_size=4), objective=Labels()

@@ -1,6 +1,6 @@
-"""Error of a classification from several starts, over folds and seeds: random or pre-trained weights.
+"""Error of a classification that starts from random or from pre-trained weights.
 
-Dai & Le 2015 on the film snippets of vaderSentiment 0.5:
+Over folds and seeds, as Dai & Le 2015, on the film snippets of vaderSentiment 0.5:
 
 python benchmarks/pretraining.py --archive vaderSentiment-0.5.zip
 
@@ -15,6 +15,7 @@ there for both, and over seeds if there are at least two.
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +35,23 @@ STARTS = {
 def fit(config: str, runs: Path, arguments: Sequence[str]) -> Path:
     """Folder of a run, which is trained if it has no test yet."""
     folder = runs / "sentiment" / config / "version_0"
-    if not (folder / "metrics.json").is_file():
+    metrics = folder / "metrics.json"
+    if not metrics.is_file() or not any(name.startswith("test/") for name in read(metrics)):
         # Here, so that --help and the table come at once.
         from memnets.app.cli import main as memnets
 
-        memnets(["fit", "--config", f"sentiment/{config}", f"--runs={runs}", *arguments])
+        if (folder / "checkpoints" / "last.ckpt").is_file():  # it goes on where it was stopped
+            memnets(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            memnets(["fit", "--config", f"sentiment/{config}", f"--runs={runs}", *arguments])
     return folder
+
+
+def read(metrics: Path) -> dict[str, float]:
+    """Scores of a run."""
+    found: dict[str, float] = json.loads(metrics.read_text())
+    return found
 
 
 def error(
@@ -58,7 +70,7 @@ def error(
         )
         arguments.append(f"--init_from={first / 'checkpoints' / 'best.ckpt'}")
     folder = fit(after, root / f"seed_{seed}" / start, arguments)
-    return float(json.loads((folder / "metrics.json").read_text())["test/error"])
+    return read(folder / "metrics.json")["test/error"]
 
 
 def table(errors: dict[str, dict[tuple[int, int], float]]) -> str:

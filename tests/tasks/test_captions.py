@@ -1,5 +1,6 @@
 """Scenes of digits with captions, folders of images, and where the attention lies."""
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def squares(image: np.ndarray) -> list[list[np.ndarray]]:
     side = len(image)
     edges = [0, side // 3, 2 * side // 3, side]
     return [
-        [image[a:b, c:d] for c, d in zip(edges, edges[1:], strict=False)]
-        for a, b in zip(edges, edges[1:], strict=False)
+        [image[a:b, c:d] for c, d in itertools.pairwise(edges)]
+        for a, b in itertools.pairwise(edges)
     ]
 
 
@@ -196,7 +197,7 @@ def test_a_folder_to_caption_is_all_its_images(tmp_path, task) -> None:
     )
     assert [Path(item).name for item in task.items(str(path))] == ["1.PNG", "2.png"]
     assert task.asked(task.items(str(path / "2.png"))).source.shape == (1, 32, 32, 1)
-    with pytest.raises(ValueError, match="expected images in the folder .*; got none"):
+    with pytest.raises(ValueError, match=r"expected images in the folder .*; got none"):
         task.items(str(written(tmp_path / "b", {"x.txt": b""})))
 
 

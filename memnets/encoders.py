@@ -437,8 +437,9 @@ class Nested(Encoder):
                 + [PAD] * (steps - len(run.inputs))
                 for run in runs
             ]
+            row, begin = len(table), len(outputs)
             for number, run in enumerate(runs):
-                run.row, run.begin = len(table) + number, len(outputs) + number * steps
+                run.row, run.begin = row + number, begin + number * steps
             inputs = nn.functional.embedding(self._index(index), table)
             first = self.controller.initial_state(len(runs))
             vectors, _ = self.controller.unroll(inputs, first)
@@ -464,28 +465,33 @@ class Nested(Encoder):
     ) -> tuple[list[_Run], list[list[tuple[_Run | None, int]]], list[list[_Run]]]:
         """The outermost run of each text, run and step of each token, and all runs by height."""
         tops, places, every = [], [], []
+        known: dict[tuple[int | _Run, ...], _Run] = {}
         for text in texts:
             open_runs = [_Run()]
             tops.append(open_runs[0])
-            every.append(open_runs[0])
             there: list[tuple[_Run | None, int]] = []
             for token in text:
                 if token == self.opening:
                     open_runs.append(_Run())
-                    every.append(open_runs[-1])
                     there.append((None, 0))
                     continue
                 done: int | _Run = token
                 if token == self.closing:
-                    done = open_runs.pop()
+                    run = open_runs.pop()
                     if not open_runs:
                         raise ValueError(
                             "each closing bracket of a text must have an opening one before it; "
                             f"got one without, as token {len(there)}"
                         )
-                    open_runs[-1].height = max(open_runs[-1].height, done.height + 1)
+                    # What comes several times in a batch is computed once, unless its tokens have
+                    # vectors of their own.
+                    done = known.setdefault(tuple(run.inputs), run) if self.outermost else run
+                    if done is run:
+                        every.append(run)
+                    open_runs[-1].height = max(open_runs[-1].height, run.height + 1)
                 there.append((open_runs[-1], len(open_runs[-1].inputs)))
                 open_runs[-1].inputs.append(done)
+            every += open_runs
             places.append(there)
         levels: list[list[_Run]] = [[] for _ in range(1 + max(run.height for run in every))]
         for run in every:

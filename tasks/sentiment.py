@@ -39,7 +39,7 @@ MOST_TOKENS = 10_000_000
 #: Of the sentences that are not in the test, one in this many is held out for validation.
 HELD_OUT = 10
 #: Runs of letters and digits, with apostrophes within them; every other sign is a word of its own.
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ class Sentiment(Task):
         )
         if kind not in ("classification", "language_model", "autoencoder"):
             raise ValueError(
-                "kind must be 'classification', 'language_model' or 'autoencoder'; "
-                f"got {kind!r}"
+                f"kind must be 'classification', 'language_model' or 'autoencoder'; got {kind!r}"
             )
         check_positive(least_count=least_count, max_words=max_words)
         if not END + 1 < vocabulary_size <= MOST_TOKENS:
@@ -375,10 +374,10 @@ class Sentiment(Task):
         return number
 
     def batch(self, split: str, index: int) -> Batch:
-        """Batch ``index`` of ``train``, ``val`` or ``test``.
+        """Batch ``index`` of ``train``, ``val`` or ``test``; validation begins anew after its last.
 
         Raises:
-            IndexError: validation or test has no such batch.
+            IndexError: the test has no such batch.
         """
         part, rows = self._rows(split, index)
         tokens = [part.tokens[row] for row in rows]
@@ -435,8 +434,8 @@ class Sentiment(Task):
         part = self._parts(split)
         epoch, number = divmod(index, len(part.cuts) - 1)
         if split != "train":
-            if epoch:
-                raise IndexError(f"{split} has {len(part.cuts) - 1} batches, numbered from 0")
+            if epoch and split == "test":
+                raise IndexError(f"test has {len(part.cuts) - 1} batches, numbered from 0")
             return part, part.rows(number)
         # The order of a pass depends on its number alone, so only the present one is kept.
         if self._pass is None or self._pass[0] != epoch:
@@ -455,7 +454,7 @@ class Sentiment(Task):
             first: number of the first, for an error.
 
         Raises:
-            TypeError: the task is a language model, which nothing can be asked here.
+            TypeError: the task is that of a language model, which answers no sentence.
             ValueError: an item is not a text, or has no words.
         """
         if self.kind == "language_model":
@@ -465,10 +464,11 @@ class Sentiment(Task):
             )
         words = []
         for number, item in enumerate(items, first):
-            found = split_words(item) if isinstance(item, str) else []
+            if not isinstance(item, str):
+                raise ValueError(f"item {number}: expected a sentence; got {type(item).__name__}")
+            found = split_words(item)
             if not found:
-                got = repr(item[:40]) if isinstance(item, str) else type(item).__name__
-                raise ValueError(f"item {number}: expected a sentence; got {got}")
+                raise ValueError(f"item {number}: expected a sentence; got one without words")
             words.append(found[: self.max_words])
         return self._batch([self.vocabulary.encode(each) for each in words], [0] * len(words))
 
@@ -483,7 +483,7 @@ class Sentiment(Task):
         if self.kind == "language_model":
             return []
         sentences = self.sentences(split)
-        found = []
+        found: list[tuple[str, str, str]] = []
         for index, answer in enumerate(answers):
             batch, (_, rows) = self.batch(split, index), self._rows(split, index)
             said_again = self.says(batch, answer)
@@ -693,8 +693,7 @@ def _labelled(path: str) -> Iterator[Sentence]:
             continue
         if not tab or not label.strip() or not split_words(text):
             raise ValueError(
-                f"{path}, line {number}: expected a label, a tab and a sentence; got "
-                f"{line[:60]!r}"
+                f"{path}, line {number}: expected a label, a tab and a sentence; got {line[:60]!r}"
             )
         yield Sentence(text.strip(), label.strip())
 

@@ -117,7 +117,8 @@ TESTS = {
     "memnets/models/pointer.py": "test_pointer.py laws/test_models.py test_trace.py",
     "memnets/models/reinforce.py": "test_addressing.py test_base.py laws/test_models.py",
     "memnets/models/seq2seq.py": (
-        "test_addressing.py test_decoding.py test_trace.py laws/test_models.py test_translate.py"
+        "test_seq2seq.py test_addressing.py test_decoding.py test_trace.py laws/test_models.py "
+        "test_translate.py"
     ),
     "memnets/models/sequence.py": (
         "test_machine.py test_decoding.py test_episodes.py test_truncation.py laws/test_models.py"
@@ -167,6 +168,7 @@ TESTS = {
         "tasks/test_base.py tasks/test_copying.py tasks/test_tokens.py tasks/test_pointing.py "
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
     ),
+    "tasks/captions.py": "tasks/test_captions.py laws/test_surroundings.py",
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
     "tasks/images.py": "tasks/test_drawing.py",
     "tasks/pictures.py": "tasks/test_pictures.py tasks/test_images.py",

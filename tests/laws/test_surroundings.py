@@ -21,15 +21,26 @@ from memnets.models import (
     Transformer,
 )
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, NextToken, Numbers, Tokens
+from memnets.training.objectives import (
+    Actions,
+    Bits,
+    Candidates,
+    Labels,
+    NextToken,
+    Numbers,
+    Tokens,
+)
 from tasks import (
     AssociativeRecall,
+    Babi,
     Bandits,
     Captions,
     ConvexHull,
     Copying,
     CopyingTokens,
+    Countries,
     DynamicNGrams,
+    Images,
     PrioritySort,
     Pronunciation,
     RepeatCopying,
@@ -156,7 +167,10 @@ def test_decoding_of_a_pointer():
 
 @pytest.mark.parametrize(
     "objective",
-    [Bits, Labels, Actions, NextToken, Tokens, partial(Tokens, label_smoothing=0.1), Numbers],
+    [
+        *(Bits, Candidates, Labels, Actions, NextToken, Tokens, Numbers),
+        partial(Tokens, label_smoothing=0.1),
+    ],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -205,12 +219,25 @@ TASKS = {
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
     "captions": partial(Captions, test_scenes=3),
+    "images": partial(Images, test_images=5),
     "sines": Sinusoids,
 }
 
 
 def test_task_of_a_lexicon(tmp_path):
     testing.check_task(Pronunciation, lexicon=lexicon(tmp_path), batch_tokens=40)
+
+
+@pytest.mark.parametrize("setting", ["one_hop", "S2"])
+def test_questions_about_countries(setting):
+    pytest.importorskip("countryinfo")
+    # A test batch has as many questions as there are, of which few are enough here.
+    testing.check_task(Countries, setting=setting, most_facts=5, **{**SETTINGS, "max_examples": 3})
+
+
+def test_task_of_stories():
+    # Its validation set is what is held out, of any size.
+    testing.check_task(Babi, questions=40, batch_size=3)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

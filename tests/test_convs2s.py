@@ -168,7 +168,7 @@ def test_a_gated_convolution_is_that_of_torch(kernel_size):
 
 
 def test_an_encoder_of_images_gives_keys_and_values():
-    images = torch.rand(2, 6, 9, 1).double()
+    images = torch.rand(2, 6, 9, LETTERS).double()
     embedding = partial(Patches, filters=(3, 5))
     model = made(encoder=partial(Embedded, embedding=embedding))
     memory = model.encode(images).decoder[1].memory

@@ -18,6 +18,7 @@ from memnets import _moved as _moved
 if TYPE_CHECKING:
     from memnets.app.checkpoints import load as load
     from memnets.app.predictor import Predictor as Predictor
+    from memnets.app.vectors import SentenceVectors as SentenceVectors
     from memnets.batches import Batch as Batch
     from memnets.cells import GRU as GRU
     from memnets.cells import LSTM as LSTM
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "memnets.app.checkpoints": ["load"],
     "memnets.app.predictor": ["Predictor"],
+    "memnets.app.vectors": ["SentenceVectors"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
         *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),

@@ -713,6 +713,10 @@ class Encoder(nn.Module, ABC):
         vectors, summary = self(source, mask)
         return Encoded(vectors, summary, mask)
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`Embedder.grid`."""
+        return None
+
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read a source.
@@ -838,6 +842,18 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         :meth:`slot_names` gives a word for each of their slots.
         """
         return {}
+
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the slots of :meth:`alignments`, row by row, over an image.
+
+        Args:
+            height: height of the image, in pixels.
+            width: width of the image, in pixels.
+
+        Returns:
+            ``None``, the default, if the slots are no patches of an image.
+        """
+        return None
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """A word for each slot of the addressings that :meth:`alignments` names.

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.cells import LSTM, Dropout, EncoderStack, Positions
+from memnets.batches import END
+from memnets.cells import (
+    LSTM,
+    Dropout,
+    Embedding,
+    EncoderStack,
+    NormedLinear,
+    Perceptron,
+    Positions,
+)
+from memnets.cells.convolutions import gated_convolution
 from memnets.core import (
     Addressing,
     Cell,
@@ -18,13 +30,25 @@ from memnets.core import (
     Encoder,
     Memory,
     Normalizer,
+    at_hand,
     check_made,
+    check_numbers,
     check_positive,
+    choose_state,
     make,
+    map_state,
 )
-from memnets.scores import Dot
+from memnets.scores import Distance, Dot
 
-__all__ = ["Embedded", "Process", "Recurrent", "SelfAttention"]
+__all__ = [
+    "Convolutional",
+    "Embedded",
+    "IntraAttention",
+    "Nested",
+    "Process",
+    "Recurrent",
+    "SelfAttention",
+]
 
 
 class Recurrent(Encoder):
@@ -170,13 +194,80 @@ class SelfAttention(Encoder):
         return vectors, _mean(vectors, mask)
 
 
+class Convolutional(Encoder):
+    """Layers of gated convolutions (Gehring et al. 2017, section 3.2).
+
+    ``h' = (conv(h) + h) sqrt(1/2)`` in each layer: the convolution of step t sees the (k - 1) / 2
+    steps on each side, and zeros beyond the ends. The vectors are a linear map of the last layer's;
+    the summary is their mean. All layers have weight normalisation.
+
+    Args:
+        input_size: width of the input and of the vectors, at least 1.
+        layers: number of layers, at least 1.
+        kernel_size: k, number of steps that a convolution sees, odd, at least 1.
+        dropout: dropout on the input of each convolution, in ``[0, 1)``.
+        positions: vectors to add for the places of the steps, counted from the start; ``None`` =
+            no positions.
+
+    Raises:
+        ValueError: a size is out of its range.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        layers: int = 4,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, layers=layers, kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                "kernel_size must be odd: a step sees as many steps before it as behind it; "
+                f"got {kernel_size}"
+            )
+        self.kernel_size = kernel_size
+        self.dropout = Dropout(dropout)
+        # The gates halve what passes them: with a gain of 4 the variance stays (section 3.5).
+        self.layers = nn.ModuleList(
+            NormedLinear(kernel_size * input_size, 2 * input_size, 4 * (1 - dropout))
+            for _ in range(layers)
+        )
+        self.output = NormedLinear(input_size, input_size)
+        check_made("positions", positions, "LearnedPositions(width)")
+        self.positions = positions
+        self.max_length = None if positions is None else positions.max_length
+        self.input_size = self.output_size = self.summary_size = input_size
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, input_size], [B, input_size]``."""
+        hidden, around = inputs, self.kernel_size // 2
+        if self.positions is not None:
+            steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
+            hidden = hidden + self.positions(steps)
+        for layer in self.layers:
+            # A convolution sees zeros at padding, as it does beyond the end.
+            seen = self.dropout(_inside(hidden, mask))
+            seen = nn.functional.pad(seen, (0, 0, around, around))
+            convolved = gated_convolution(seen, layer, self.kernel_size)
+            hidden = (hidden + convolved) * math.sqrt(0.5)
+        vectors: Tensor = self.output(hidden)
+        return vectors, _mean(vectors, mask)
+
+
+def _inside(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """Vectors with zeros at padding, ``[B, S, V]``."""
+    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
+    return vectors if mask is None else vectors.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
 def _mean(vectors: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the steps, ``[B, S, V] -> [B, V]``, without padding."""
     if mask is None:
         return vectors.mean(1)
-    # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
-    inside = mask.unsqueeze(-1)
-    return vectors.masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
+    return _inside(vectors, mask).sum(1) / mask.sum(1, keepdim=True)
 
 
 class Embedded(Encoder):
@@ -219,10 +310,184 @@ class Embedded(Encoder):
             return Encoded(vectors, _mean(vectors, mask), mask)
         return self.context.read(vectors, mask)
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`~memnets.core.Embedder.grid`."""
+        return self.embedding.grid(height, width)
+
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of a source, see :meth:`read`."""
         vectors, summary, _ = self.read(inputs, mask)
         return vectors, summary
+
+
+class IntraAttention(Encoder):
+    """Each step of the source beside what it is aligned with in the source itself.
+
+    Intra-sentence attention (Parikh et al. 2016, section 3.4), with F a small network::
+
+        a'_i = sum_j softmax_j(F(a_i) . F(a_j) + d_{i-j}) a_j        vector of step i = [a_i, a'_i]
+
+    The summary is the mean of the steps.
+
+    Args:
+        input_size: width of the input, at least 1.
+        hidden_size: width of both layers of F, at least 1.
+        attention: addressing of the steps; by default the dot product with a bias for each distance
+            up to 10 (:class:`~memnets.scores.Distance`).
+        dropout: dropout on the inputs of both layers, in ``[0, 1)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 200,
+        attention: Addressing | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_positive(input_size=input_size, hidden_size=hidden_size)
+        check_made("attention", attention, "Content(Dot())")
+        self.input_size = input_size
+        self.output_size = self.summary_size = 2 * input_size
+        self.projection = Perceptron(input_size, hidden_size, dropout)
+        self.attention = Content(Distance(Dot())) if attention is None else attention
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``[B, S, input_size] -> [B, S, 2 input_size], [B, 2 input_size]``."""
+        projected = self.projection(inputs)
+        memory = Memory(projected, inputs, None if mask is None else mask.unsqueeze(1))
+        aligned, _ = self.attention.read(projected, memory, self.attention.initial_state(memory))
+        vectors = torch.cat([inputs, aligned], -1)
+        return vectors, _mean(vectors, mask)
+
+
+class Nested(Encoder):
+    """A controller with a stack, which reads brackets in a text as structure.
+
+    An opening bracket begins a new run of the controller; its closing bracket ends that run, and
+    hands its last output, as one input, to the run around it. So a part in brackets is a single
+    step for what stands around it, at any depth: a recursive network (Socher et al. 2011), which
+    joins any number of parts by a controller. The encoder reads tokens, and owns their embedding.
+
+    The summary is the last output of the outermost run.
+
+    Args:
+        input_size: number of tokens, at least 1.
+        controller: makes the controller from the width of its input: a class, its other arguments
+            given.
+        width: width of the embeddings, at least 1.
+        vectors: of which steps there are vectors: ``outermost``, the steps of the outermost run, so
+            that a part in brackets has a single vector; or ``all``, a vector for each token: the
+            output of the run that it is in, at a closing bracket that of the run around the
+            brackets, at an opening one 0.
+        brackets: tokens of the opening and of the closing bracket; those of the first two words of
+            a vocabulary by default.
+        max_depth: most brackets that are open at once, at least 1.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    embeds = True
+    source_dims = (2,)
+
+    def __init__(
+        self,
+        input_size: int,
+        controller: Callable[[int], Cell],
+        width: int = 64,
+        vectors: Literal["outermost", "all"] = "outermost",
+        brackets: tuple[int, int] = (END + 1, END + 2),
+        max_depth: int = 8,
+    ) -> None:
+        super().__init__()
+        check_positive(max_depth=max_depth)
+        if vectors not in ("outermost", "all"):
+            raise ValueError(f"vectors must be 'outermost' or 'all'; got {vectors!r}")
+        if len(set(brackets)) != 2 or not all(each >= 0 for each in brackets):
+            raise ValueError(
+                f"brackets must be two different tokens, opening and closing; got {brackets}"
+            )
+        self.input_size = input_size
+        self.outermost = vectors == "outermost"
+        self.brackets = tuple(brackets)
+        self.max_depth = max_depth
+        self.embedding = Embedding(input_size, width)
+        self.controller: Cell = make("controller", controller, Cell, width)
+        self.output_size = self.summary_size = self.controller.output_size
+        same = self.output_size == width
+        self.closed = nn.Identity() if same else nn.Linear(self.output_size, width)
+
+    def read(self, source: Tensor, mask: Tensor | None = None) -> Encoded:
+        """Read tokens ``[B, S]``.
+
+        Raises:
+            ValueError: a closing bracket has no opening one, or too many are open at once.
+        """
+        inside = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
+        opens, closes = (inside & (source == token) for token in self.brackets)
+        depth = (opens.long() - closes.long()).cumsum(1)
+        check_numbers(
+            (depth >= 0).all() & (depth <= self.max_depth).all(),
+            f"a text must open its brackets before it closes them, at most max_depth = "
+            f"{self.max_depth} at once",
+            lambda: f"{int(depth.min())} to {int(depth.max())} open",
+        )
+        embedded = self.embedding(source)
+        first = self.controller.initial_state(len(source))
+        # Levels that no text reaches cost time.
+        deepest = int(depth.max()) if at_hand(depth) else self.max_depth
+        levels = torch.arange(deepest + 1, device=source.device)
+        # Where a step leaves its state, [B, S, levels]: padding leaves none.
+        places = (levels == depth.unsqueeze(-1)) & inside.unsqueeze(-1)
+        # The state of each level's run, [B, levels, ...].
+        stack = map_state(lambda part: torch.stack([part] * len(levels), 1), first)
+        output = embedded.new_zeros(len(source), self.output_size)
+        outputs = []
+        for step, (opening, closing) in enumerate(
+            zip(opens.unbind(1), closes.unbind(1), strict=True)
+        ):
+            state = map_state(partial(_level, depth[:, step]), stack)
+            inputs = embedded[:, step]
+            inputs = torch.where(closing.unsqueeze(-1), self.closed(output), inputs)
+            new, state = self.controller.step(inputs, state)
+            state = choose_state(opening, first, state)
+            output = torch.where(inside[:, step : step + 1], new, output)
+            stack = map_state(partial(_put, places[:, step]), stack, state)
+            outputs.append(new.masked_fill(opening.unsqueeze(-1), 0.0))
+        vectors = torch.stack(outputs, 1)
+        if self.outermost:
+            vectors, mask = _gathered(vectors, inside & (depth == 0))
+        return Encoded(vectors, output, mask)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Vectors and summary of tokens, see :meth:`read`."""
+        vectors, summary, _ = self.read(inputs, mask)
+        return vectors, summary
+
+
+def _gathered(vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors ``[B, S', V]`` where ``kept`` ``[B, S]`` is True, and their mask ``[B, S']``."""
+    # Steps that are kept come first, in their order.
+    order = (~kept).long().argsort(dim=1, stable=True)
+    mask = kept.gather(1, order)
+    if at_hand(kept):
+        longest = max(1, int(kept.sum(1).max()))
+        order, mask = order[:, :longest], mask[:, :longest]
+    return vectors.gather(1, order.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])), mask
+
+
+def _level(depth: Tensor, stack: Tensor) -> Tensor:
+    """One level of each row of a stack, ``[B, levels, ...] -> [B, ...]``."""
+    index = depth.view(-1, *[1] * (stack.dim() - 1)).expand(-1, 1, *stack.shape[2:])
+    return stack.gather(1, index).squeeze(1)
+
+
+def _put(taken: Tensor, stack: Tensor, state: Tensor) -> Tensor:
+    """A stack ``[B, levels, ...]`` with new states where ``taken`` ``[B, levels]`` is True."""
+    return torch.where(
+        taken.view(*taken.shape, *[1] * (stack.dim() - 2)), state.unsqueeze(1), stack
+    )
 
 
 class Process(Encoder):

@@ -193,6 +193,13 @@ class CLI(LightningCLI):
                 type=str | None,
                 help="A file for the answers to --input; standard output by default.",
             )
+            parser.add_argument(
+                "--chances",
+                type=bool,
+                default=False,
+                help="Whether the probability of each answer to --input follows it, where answers "
+                "are labels.",
+            )
         parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -499,7 +506,8 @@ class CLI(LightningCLI):
         if self.config["input"] is not None:
             path = self.config["ckpt_path"]
             self.model.load_state_dict(load_checkpoint(path)["state_dict"])
-            answer_file(self.model, self.datamodule, self.config["input"], self.config["output"])
+            where = self.config["input"], self.config["output"]
+            answer_file(self.model, self.datamodule, *where, self.config["chances"])
             return
         answers = self.trainer.predict(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.trainer.is_global_zero:

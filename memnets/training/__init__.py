@@ -4,6 +4,7 @@ from memnets.training.model import Model
 from memnets.training.objectives import (
     Actions,
     Bits,
+    Candidates,
     Labels,
     NextToken,
     Numbers,
@@ -11,14 +12,16 @@ from memnets.training.objectives import (
     Tokens,
 )
 from memnets.training.report import Report
-from memnets.training.schedules import Curriculum, MemorySchedule
+from memnets.training.schedules import Curriculum, LinearStart, MemorySchedule
 from memnets.training.trained import Trained, TrainingDiverged
 
 __all__ = [
     "Actions",
     "Bits",
+    "Candidates",
     "Curriculum",
     "Labels",
+    "LinearStart",
     "MemorySchedule",
     "Model",
     "NextToken",

@@ -55,8 +55,9 @@ class Trained(lightning.LightningModule, ABC):
     Args:
         optimizer: makes the optimizer from the parameters; Adam by default.
         schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
-            the step (Vaswani et al. 2017, section 5.3).
+            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
+            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
+            inverse root of the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         cuda_graphs: whether training steps run as CUDA graphs (:mod:`memnets.training.graphs`):
             the same numbers, much faster for small models. Needs one GPU, an optimizer with the
@@ -72,14 +73,15 @@ class Trained(lightning.LightningModule, ABC):
     def __init__(
         self,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
+        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        if schedule not in ("constant", "cosine", "inverse_sqrt"):
+        if schedule not in ("constant", "cosine", "halved", "inverse_sqrt"):
             raise ValueError(
-                f"schedule must be 'constant', 'cosine' or 'inverse_sqrt'; got {schedule!r}"
+                "schedule must be 'constant', 'cosine', 'halved' or 'inverse_sqrt'; "
+                f"got {schedule!r}"
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
@@ -422,7 +424,8 @@ class Trained(lightning.LightningModule, ABC):
         if self.cuda_graphs:
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
-        steps = self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0
+        to_the_end = self.schedule in ("cosine", "halved")
+        steps = self.trainer.estimated_stepping_batches if to_the_end else 0
         rates: list[Callable[[int], float]] = [
             partial(
                 _learning_rate_factor,
@@ -560,8 +563,10 @@ def _learning_rate_factor(
     # is the first at the full rate.
     if step < warmup_steps:
         return factor * (step + 1) / (warmup_steps + 1)
-    if schedule == "cosine":
+    if schedule in ("cosine", "halved"):
         progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
+        if schedule == "halved":
+            return factor * float(0.5 ** min(3, int(4 * progress)))
         return factor * (1 + math.cos(math.pi * progress)) / 2
     if schedule == "inverse_sqrt":
         return factor * math.sqrt((warmup_steps + 1) / (step + 1))

@@ -205,12 +205,6 @@ class Sentiment(Task):
                 "Sentiment needs archive, the path of vaderSentiment-0.5.zip (.tar.gz, or its "
                 "folder), or train, files of your own; got neither"
             )
-        # Data is read late; a path that is not there should not wait for that.
-        for path in [*self.unlabelled, *(path for paths in self.paths.values() for path in paths)]:
-            if not Path(path).is_file():
-                raise ValueError(f"expected a file at {path}; there is none")
-        if archive is not None and not Path(archive).exists():
-            raise ValueError(f"expected the archive of vaderSentiment 0.5 at {archive}; none there")
 
     @property
     def output_size(self) -> int:  # type: ignore[override]

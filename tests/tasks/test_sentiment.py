@@ -311,7 +311,7 @@ def test_errors_of_files(text, message, tmp_path):
     [
         ({}, "Sentiment needs archive, .* or train, files of your own; got neither"),
         ({"archive": "a.zip", "train": "b.txt"}, "it goes without train, val and test"),
-        ({"archive": "missing.zip"}, "expected the archive of vaderSentiment 0.5 at missing.zip"),
+        ({"archive": "missing.zip"}, "expected the source archive .* at missing.zip"),
         ({"train": "missing.txt"}, "expected a file at missing.txt; there is none"),
         ({"archive": ".", "kind": "copy"}, "kind must be 'classification', 'language_model' or"),
         ({"archive": ".", "fold": 10}, "fold from 0 to folds - 1; got 10 and 10"),
@@ -321,7 +321,7 @@ def test_errors_of_files(text, message, tmp_path):
 )
 def test_errors_of_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        Sentiment(**settings)
+        Sentiment(**settings).sentences("train")
 
 
 def test_two_files_of_one_name(tmp_path):

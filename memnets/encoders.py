@@ -30,6 +30,7 @@ from memnets.core import (
     Encoder,
     Memory,
     Normalizer,
+    at_hand,
     check_made,
     check_numbers,
     check_positive,
@@ -368,16 +369,19 @@ class Nested(Encoder):
     step for what stands around it, at any depth: a recursive network (Socher et al. 2011), which
     joins any number of parts by a controller. The encoder reads tokens, and owns their embedding.
 
-    The vector of a step is the output of the innermost run after it, at a closing bracket of the
-    run around the brackets; at an opening one it is 0. The summary is the last output of the
-    outermost run.
+    The summary is the last output of the outermost run.
 
     Args:
         input_size: number of tokens, at least 1.
         controller: makes the controller from the width of its input: a class, its other arguments
             given.
         width: width of the embeddings, at least 1.
-        brackets: tokens of the opening and of the closing bracket.
+        vectors: of which steps there are vectors: ``outermost``, the steps of the outermost run, so
+            that a part in brackets has a single vector; or ``all``, a vector for each token: the
+            output of the run that it is in, at a closing bracket that of the run around the
+            brackets, at an opening one 0.
+        brackets: tokens of the opening and of the closing bracket; those of the first two words of
+            a vocabulary by default.
         max_depth: most brackets that are open at once, at least 1.
 
     Raises:
@@ -392,17 +396,21 @@ class Nested(Encoder):
         input_size: int,
         controller: Callable[[int], Cell],
         width: int = 64,
+        vectors: Literal["outermost", "all"] = "outermost",
         brackets: tuple[int, int] = (END + 1, END + 2),
         max_depth: int = 8,
     ) -> None:
         super().__init__()
         check_positive(max_depth=max_depth)
+        if vectors not in ("outermost", "all"):
+            raise ValueError(f"vectors must be 'outermost' or 'all'; got {vectors!r}")
         if len(set(brackets)) != 2 or not all(each >= 0 for each in brackets):
             raise ValueError(
                 f"brackets must be two different tokens, opening and closing; got {brackets}"
             )
         self.input_size = input_size
-        self.brackets = brackets
+        self.outermost = vectors == "outermost"
+        self.brackets = tuple(brackets)
         self.max_depth = max_depth
         self.embedding = Embedding(input_size, width)
         self.controller: Cell = make("controller", controller, Cell, width)
@@ -416,7 +424,6 @@ class Nested(Encoder):
         Raises:
             ValueError: a closing bracket has no opening one, or too many are open at once.
         """
-        batch, steps = source.shape
         inside = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
         opens, closes = (inside & (source == token) for token in self.brackets)
         depth = (opens.long() - closes.long()).cumsum(1)
@@ -427,25 +434,31 @@ class Nested(Encoder):
             lambda: f"{int(depth.min())} to {int(depth.max())} open",
         )
         embedded = self.embedding(source)
-        first = self.controller.initial_state(batch)
-        levels = torch.arange(self.max_depth + 1, device=source.device)
-        # The state of each level's run, [B, max_depth + 1, ...].
+        first = self.controller.initial_state(len(source))
+        # Levels that no text reaches cost time.
+        deepest = int(depth.max()) if at_hand(depth) else self.max_depth
+        levels = torch.arange(deepest + 1, device=source.device)
+        # Where a step leaves its state, [B, S, levels]: padding leaves none.
+        places = (levels == depth.unsqueeze(-1)) & inside.unsqueeze(-1)
+        # The state of each level's run, [B, levels, ...].
         stack = map_state(lambda part: torch.stack([part] * len(levels), 1), first)
-        output = embedded.new_zeros(batch, self.output_size)
-        vectors = []
-        for step in range(steps):
-            here = levels == depth[:, step : step + 1]
-            state = map_state(lambda part: _level(part, depth[:, step]), stack)
-            closing, opening = closes[:, step : step + 1], opens[:, step]
-            inputs = torch.where(closing, self.closed(output), embedded[:, step])
+        output = embedded.new_zeros(len(source), self.output_size)
+        outputs = []
+        for step, (opening, closing) in enumerate(
+            zip(opens.unbind(1), closes.unbind(1), strict=True)
+        ):
+            state = map_state(partial(_level, depth[:, step]), stack)
+            inputs = embedded[:, step]
+            inputs = torch.where(closing.unsqueeze(-1), self.closed(output), inputs)
             new, state = self.controller.step(inputs, state)
-            new = new.masked_fill(opening.unsqueeze(-1), 0.0)
-            output = torch.where(inside[:, step : step + 1], new, output)
             state = choose_state(opening, first, state)
-            taken = here & inside[:, step : step + 1]
-            stack = map_state(partial(_put, taken), stack, state)
-            vectors.append(new)
-        return Encoded(torch.stack(vectors, 1), output, mask)
+            output = torch.where(inside[:, step : step + 1], new, output)
+            stack = map_state(partial(_put, places[:, step]), stack, state)
+            outputs.append(new.masked_fill(opening.unsqueeze(-1), 0.0))
+        vectors = torch.stack(outputs, 1)
+        if self.outermost:
+            vectors, mask = _gathered(vectors, inside & (depth == 0))
+        return Encoded(vectors, output, mask)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of tokens, see :meth:`read`."""
@@ -453,7 +466,18 @@ class Nested(Encoder):
         return vectors, summary
 
 
-def _level(stack: Tensor, depth: Tensor) -> Tensor:
+def _gathered(vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors ``[B, S', V]`` where ``kept`` ``[B, S]`` is True, and their mask ``[B, S']``."""
+    # Steps that are kept come first, in their order.
+    order = (~kept).long().argsort(dim=1, stable=True)
+    mask = kept.gather(1, order)
+    if at_hand(kept):
+        longest = max(1, int(kept.sum(1).max()))
+        order, mask = order[:, :longest], mask[:, :longest]
+    return vectors.gather(1, order.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])), mask
+
+
+def _level(depth: Tensor, stack: Tensor) -> Tensor:
     """One level of each row of a stack, ``[B, levels, ...] -> [B, ...]``."""
     index = depth.view(-1, *[1] * (stack.dim() - 1)).expand(-1, 1, *stack.shape[2:])
     return stack.gather(1, index).squeeze(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import re
 import zlib
@@ -28,7 +29,7 @@ from tasks.tokens import answer_batch, answered_rows
 __all__ = ["Captions", "Named", "caption_words", "share_within"]
 
 #: Words for the digits, and for the nine places of a scene, row by row.
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 PLACES = (
     "at the top left", "at the top", "at the top right",
     "at the left", "in the middle", "at the right",
@@ -209,17 +210,16 @@ class Captions(Task):
         """Batch ``index`` of ``train``, ``val`` or ``test``."""
         if self.folder is None:
             scenes = self._scenes(split, index)
-            images = np.zeros((len(scenes), self.side, self.side, 1), np.float32)
+            images: Array = np.zeros((len(scenes), self.side, self.side, 1), np.float32)
             for image, scene in zip(images, scenes, strict=True):
-                for digit, drawing in scene:
-                    rows, columns = digit.top + np.arange(DIGIT), digit.left + np.arange(DIGIT)
-                    image[np.ix_(rows, columns, [0])] = drawing[..., np.newaxis] / 255
+                for (_, _, top, left), drawing in scene:
+                    image[top : top + DIGIT, left : left + DIGIT, 0] = drawing / 255
             captions = [self._caption([digit for digit, _ in scene]) for scene in scenes]
         else:
             of_split = self._captioned(split)
-            rows = self._rows(split, index)
-            images = of_split.images[[row for row, _ in rows]]
-            captions = [of_split.captions[row][place] for row, place in rows]
+            chosen = self._rows(split, index)
+            images = of_split.images[[row for row, _ in chosen]]
+            captions = [of_split.captions[row][place] for row, place in chosen]
         tokens = [self.words.encode(words) for words in captions]
         return answer_batch(torch.from_numpy(images), None, tokens)
 
@@ -318,7 +318,7 @@ class Captions(Task):
         counts = random.integers(least, most + 1, size)
         pools = self._pools(split)
         borders = self._borders
-        room = [end - start - DIGIT + 1 for start, end in zip(borders, borders[1:], strict=False)]
+        room = [end - start - DIGIT + 1 for start, end in itertools.pairwise(borders)]
         scenes = []
         for count in counts:
             places = np.sort(random.permutation(len(PLACES))[:count])
@@ -338,9 +338,7 @@ class Captions(Task):
 
     def _caption(self, digits: Sequence[Named]) -> list[str]:
         """Words for the digits of a scene, which come row by row."""
-        phrases = [
-            [DIGITS[each.digit], *PLACES[self._place(each)].split()] for each in digits
-        ]
+        phrases = [[DIGITS[each.digit], *PLACES[self._place(each)].split()] for each in digits]
         return [word for phrase in phrases for word in (",", *phrase)][1:]
 
     def _place(self, digit: Named) -> int:
@@ -450,7 +448,7 @@ class Captions(Task):
 
 
 def caption_words(caption: str) -> list[str]:
-    """Words and signs of a caption, in small letters: ``It's a dog.`` is ``it's a dog .``"""
+    """Words and signs of a caption, in small letters: ``It's a dog.`` is ``it's a dog .``."""
     return re.findall(r"\w+(?:['\u2019-]\w+)*|[^\w\s]", caption.lower())
 
 
@@ -532,5 +530,7 @@ def _read_captions(
     ]
     if missing:
         more = f", nor for {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"expected a caption for {str(missing[0])!r} in {path}; there is none{more}")
+        raise ValueError(
+            f"expected a caption for {str(missing[0])!r} in {path}; there is none{more}"
+        )
     return found

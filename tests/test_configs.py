@@ -17,6 +17,7 @@ from memnets.app.messages import settings_of
 from memnets.app.run import TRAINER_DEFAULTS
 from memnets.models import Model
 from tests.images import png, runs, written
+from tests.lexicons import lexicon
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
@@ -41,14 +42,18 @@ SMALL = {
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],
     "PrioritySort": ONE_SET,
+    "PropositionalLogic": [*ONE_SET, "--data.longest=5"],
     "SortingNumbers": POINTING,
     "ConvexHull": POINTING,
     "Delaunay": POINTING,
     "TravellingSalesman": POINTING,
+    "Countries": [*BATCHES, "--data.most_facts=8"],
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
+    "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
     "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
+    "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
 
@@ -60,8 +65,14 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
+    if task == "Pronunciation":
+        return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
     if task == "Sentiment":
         return labelled(folder)
+    if task == "Language":
+        for split, lines in (("train", SENTENCES), ("val", SENTENCES[:4]), ("test", SENTENCES[:2])):
+            (folder / split).write_text("".join(line + "\n" for line, _ in lines))
+        return [f"--data.{split}={folder / split}" for split in ("train", "val", "test")]
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":

@@ -94,9 +94,7 @@ def test_the_loss_is_that_of_the_equations(attend) -> None:
             if attend == "after":
                 weights, context = look(h)
             seen = [h, context, word] if attend == "before" else [h, context]
-            features = np.tanh(
-                w["features.weight"] @ np.concatenate(seen) + w["features.bias"]
-            )
+            features = np.tanh(w["features.weight"] @ np.concatenate(seen) + w["features.bias"])
             logits = embedding @ features + w["output.bias"]
             losses += np.log(np.exp(logits).sum()) - logits[given.targets[row, step]]
             looked += weights

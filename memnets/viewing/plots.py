@@ -59,6 +59,8 @@ _MOST_LABELS = 80
 _PITCH = 0.2
 #: Most panels side by side.
 _COLUMNS = 4
+#: Most words of an answer that are drawn on an image: five rows of panels with the image itself.
+_MOST_WORDS = 39
 #: Size of the words of a shaded sentence, in points, and the distance of its lines, in inches.
 _WORD_SIZE, _LINE = 9, 0.24
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
@@ -302,7 +304,8 @@ def overlay(
 ) -> Path:
     """Draw an image, then the image again for each word, with the weights of the word on it.
 
-    After Xu et al. 2015, figures 2 and 6. The more orange a patch is, the greater is its weight.
+    After Xu et al. 2015, figures 2 and 6. The more orange a patch is, the greater is its weight. Of
+    a long answer the first words are drawn.
 
     Args:
         image: ``[height, width, channels]`` in ``[0, 1]``: colours if there are three channels,
@@ -328,6 +331,9 @@ def overlay(
                 f"weights must be [T, rows, columns] with T = {len(words)} words; "
                 f"got {list(each.shape)} for {name!r}"
             )
+    if len(words) > _MOST_WORDS:
+        title += f"\nthe first {_MOST_WORDS} of {len(words)} words"
+        words = words[:_MOST_WORDS]
     pixels = _array(image if image.shape[-1] == 3 else image.mean(-1))
     height, width = pixels.shape[:2]
     rows, columns = _rows_columns(1 + len(words), columns)

@@ -25,7 +25,7 @@ from tasks.countries.facts import (
     with_inverses,
 )
 from tasks.countries.locations import SETTINGS, Locations
-from tasks.countries.questions import Question, one_hop, shares, two_hops, wording
+from tasks.countries.questions import Question, cues, one_hop, shares, two_hops
 from tasks.countries.records import aliases_of_countries, country_facts, location_facts
 from tasks.limits import check_room
 
@@ -115,12 +115,10 @@ class Countries(Task):
         if facts is not None:
             known = read_facts(facts)
         else:
+            check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
+        self.whole_validation = validation_batches is None
         self._learn(known)
-        # No larger than the set itself, in which questions would come twice.
-        self.validation_batch_size = min(validation_batch_size, len(self.questions("val")))
-        if validation_batches is None:
-            self.validation_batches = -(-len(self.questions("val")) // self.validation_batch_size)
         check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
         self.check_room(max(most_facts * 4, self.output_size))
 
@@ -158,6 +156,13 @@ class Countries(Task):
                     (self._codes if other.isupper() else self._names).setdefault(other, name)
         self._longest = max(len(name.split()) for name in self._names)
         self._passes: dict[int, Array] = {}
+        # No larger than the set itself, in which questions would come twice.
+        count = len(self.questions("val"))
+        self.validation_batch_size = min(self.validation_batch_size, count)
+        if self.whole_validation:
+            self.validation_batches = -(-count // self.validation_batch_size)
+        if self.whole_pass:
+            self.epoch_batches = -(-len(self.questions("train")) // self.batch_size)
 
     def test_names(self) -> list[str]:
         """``test``."""
@@ -184,8 +189,6 @@ class Countries(Task):
         """See :meth:`~tasks.Task.batches`; a pass over all questions by default."""
         if split == "test":
             return -(-len(self.questions("test")) // TESTED)
-        if split == "train" and self.whole_pass:
-            return -(-len(self.questions("train")) // self.batch_size)
         return super().batches(split)
 
     def batch(self, split: str, index: int) -> Batch:
@@ -306,8 +309,7 @@ class Countries(Task):
             raise ValueError(
                 f"item {number}: expected a question about {kind} that the facts have; got {item!r}"
             )
-        cues = set().union(*(wording(relation).cues() for relation in self.relations))
-        if not cues.intersection(words):
+        if not set().union(*map(cues, self.relations)).intersection(words):
             shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.relations})
             more = ", ..." if len(shown) > LISTED else ""
             raise ValueError(

@@ -31,7 +31,10 @@ from memnets.memories import NTM
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    ConvS2S,
+    KeyValueNetwork,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     PointerNetwork,
     Prototypical,
@@ -43,7 +46,7 @@ from memnets.models import (
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
 from memnets.testing.laws import assert_close
-from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 
 SIZE = 7
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
@@ -243,6 +246,41 @@ def test_transformer_of_vectors(model):
     )
 
 
+SMALL_CONVS2S = {"width": 6, "encoder_layers": 1, "layers": 2, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("encoder_gradient", [1.0, None])
+def test_convs2s(encoder_gradient):
+    # By default the gradient to the encoder is made smaller.
+    leave_out = ["compiled"] if encoder_gradient else ["finite_differences"]
+    testing.check_model(
+        ConvS2S,
+        input_size=SIZE,
+        output_size=SIZE,
+        encoder_gradient=encoder_gradient,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        leave_out=leave_out,
+        max_examples=3,
+        **SMALL_CONVS2S,
+    )
+
+
+def test_convs2s_with_another_encoder():
+    testing.check_model(
+        ConvS2S,
+        input_size=3,
+        output_size=3,
+        encoder=ENCODER,
+        positions=LearnedPositions(6, 20),
+        encoder_gradient=1.0,
+        overfit_steps=0,
+        leave_out=["compiled"],
+        max_examples=3,
+        **SMALL_CONVS2S,
+    )
+
+
 SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
 
 
@@ -255,6 +293,7 @@ def test_snail(kernel_size):
         output_size=SIZE,
         width=4,
         kernel_size=kernel_size,
+        tied=kernel_size == 3,
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=leave_out,
@@ -350,6 +389,36 @@ def test_machine_of_tokens():
         steps=testing.tokens(SIZE),
         leave_out=["compiled"],
         max_examples=3,
+    )
+
+
+def stories(batch, time):
+    """Sentences of up to four of the words, or questions."""
+    return testing.tokens(SIZE)(batch, 4 * time).map(lambda words: words.unflatten(1, (time, 4)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tying": "adjacent", "memory_size": 3},
+        {"tying": "layerwise", "encoding": "bag"},
+        {"tying": "single", "memory_size": None},
+        {"linear": True},
+    ],
+    ids=str,
+)
+def test_memory_network(settings):
+    testing.check_model(
+        MemoryNetwork,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        objective=Labels(),
+        steps=stories,
+        leave_out=[] if settings.get("tying") == "layerwise" else ["compiled"],
+        max_examples=3,
+        **settings,
     )
 
 
@@ -483,3 +552,31 @@ def test_a_named_model_is_the_model_of_its_body(name):
         results.append((state, logits, after, loss, gradients))
         assert model.longest_answer(4) == (None if max_length is None else max_length - 4)
     assert_close(results[0], results[1], f"{name} and the model of its body")
+
+
+class OfPairs(KeyValueNetwork):
+    """A network whose sentences of four words are a key of two words, and a value of two."""
+
+    def encode(self, source, mask=None):
+        return super().encode(source.unflatten(2, (2, 2)), mask)
+
+
+def sentences_of_four(batch, steps):
+    return testing.tokens(SIZE)(batch, 4 * steps).map(lambda words: words.unflatten(1, (steps, 4)))
+
+
+@pytest.mark.parametrize("update", ["query", "sum"])
+def test_key_value_network(update):
+    testing.check_model(
+        OfPairs,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        update=update,
+        objective=Candidates(),
+        steps=sentences_of_four,
+        overfit_steps=0,  # the answer to a question of another story may be another one
+        leave_out=["compiled"],
+        max_examples=3,
+    )

@@ -23,9 +23,11 @@ from memnets.cells import (
     LSTMN,
     AttentionBlock,
     Chain,
+    ConvolutionalLayer,
     CrossAttention,
     DenseBlock,
     FeedForward,
+    GatedConvolution,
     Loop,
     Pointwise,
     Residual,
@@ -257,6 +259,7 @@ CELLS = {
     "self-attention": partial(SelfAttention, heads=2),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
+    "gated convolution": partial(GatedConvolution, kernel_size=5),
     "TC block": partial(TCBlock, length=8, filters=2),
     "Transformer layer": partial(TransformerLayer, heads=2, hidden_size=5),
     "stack of LSTMs": stack_of(partial(LSTM, hidden_size=3)),
@@ -269,7 +272,7 @@ CELLS = {
 #: another form.
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
-    *("residual, post", "Transformer layer", "loop, convolution"),
+    *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
 ]
 
 
@@ -295,6 +298,16 @@ def test_attention_to_a_source():
         sourced=True,
         heads=2,
         hidden_size=5,
+        max_examples=3,
+    )
+
+
+def test_convolution_with_attention_to_a_source():
+    # Half of its input is the layer below, half the embedding. It is compiled in a model.
+    testing.check_cell(
+        lambda size: ConvolutionalLayer(size // 2, kernel_size=5),
+        sourced=True,
+        leave_out=["compiled"],
         max_examples=3,
     )
 

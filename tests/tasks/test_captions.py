@@ -1,5 +1,6 @@
 """Scenes of digits with captions, folders of images, and where the attention lies."""
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def squares(image: np.ndarray) -> list[list[np.ndarray]]:
     side = len(image)
     edges = [0, side // 3, 2 * side // 3, side]
     return [
-        [image[a:b, c:d] for c, d in zip(edges, edges[1:], strict=False)]
-        for a, b in zip(edges, edges[1:], strict=False)
+        [image[a:b, c:d] for c, d in itertools.pairwise(edges)]
+        for a, b in itertools.pairwise(edges)
     ]
 
 
@@ -128,13 +129,17 @@ def photos(path: Path, count: int = 20, ending: str = "") -> Path:
     """Images of one grey each, 4 x 2 pixels, each with two captions."""
     lines = [f"{n}.png\tA grey of {n}." for n in range(count)]
     lines += [f"{n}.png\tthe grey number {n}" for n in range(count)]
-    return folder(path / ("photos" + ending), lines, **{str(n): png(10 * n, (4, 2)) for n in range(count)})
+    return folder(
+        path / ("photos" + ending), lines, **{str(n): png(10 * n, (4, 2)) for n in range(count)}
+    )
 
 
 @pytest.mark.parametrize("ending", ["", ".zip"])
 def test_a_folder_is_read_and_split_by_its_names(tmp_path, caplog, ending) -> None:
     with caplog.at_level(logging.WARNING):
-        task = Captions(str(photos(tmp_path, ending=ending)), side=4, batch_size=8, validation_batch_size=3)
+        task = Captions(
+            str(photos(tmp_path, ending=ending)), side=4, batch_size=8, validation_batch_size=3
+        )
         batches = {
             "val": [task.batch("val", 0)],
             "test": [task.batch("test", 0)],
@@ -161,7 +166,10 @@ def test_a_folder_is_read_and_split_by_its_names(tmp_path, caplog, ending) -> No
 def test_an_answer_is_exact_if_it_is_any_caption_of_the_image(tmp_path) -> None:
     task = Captions(str(photos(tmp_path)), side=4, validation_batch_size=3)
     words = task.words
-    (name, other), rows = [row[0] for row in task.texts("test", [task.batch("test", 0).targets])], []
+    (name, other), rows = (
+        [row[0] for row in task.texts("test", [task.batch("test", 0).targets])],
+        [],
+    )
     assert name != other
     for text in ("the grey number unheard", "the grey of unheard"):
         rows.append([*words.encode(text.split()), END])
@@ -184,15 +192,25 @@ def test_a_checkpoint_has_the_words_so_that_no_folder_is_needed(tmp_path) -> Non
 
 
 def test_a_folder_to_caption_is_all_its_images(tmp_path, task) -> None:
-    path = written(tmp_path / "a", {"2.png": png(0), "1.PNG": png(1), ".3.png": png(2), "x.txt": b""})
+    path = written(
+        tmp_path / "a", {"2.png": png(0), "1.PNG": png(1), ".3.png": png(2), "x.txt": b""}
+    )
     assert [Path(item).name for item in task.items(str(path))] == ["1.PNG", "2.png"]
     assert task.asked(task.items(str(path / "2.png"))).source.shape == (1, 32, 32, 1)
-    with pytest.raises(ValueError, match="expected images in the folder .*; got none"):
+    with pytest.raises(ValueError, match=r"expected images in the folder .*; got none"):
         task.items(str(written(tmp_path / "b", {"x.txt": b""})))
 
 
 def test_words_of_a_caption() -> None:
-    assert caption_words("It's a well-known Dog,  no?") == ["it's", "a", "well-known", "dog", ",", "no", "?"]
+    assert caption_words("It's a well-known Dog,  no?") == [
+        "it's",
+        "a",
+        "well-known",
+        "dog",
+        ",",
+        "no",
+        "?",
+    ]
 
 
 GOOD = [f"{n}.png\ta cat" for n in range(3)]
@@ -224,9 +242,13 @@ def test_an_image_that_is_none_is_named(tmp_path, task) -> None:
         _ = Captions(str(path)).output_size
     with pytest.raises(ValueError, match=r"item 8: .*1.png: expected an image; it cannot be read"):
         task.asked([str(path / "0.png"), str(path / "1.png")], first=7)
-    with pytest.raises(ValueError, match=r"item 1: gone.png: expected an image; there is no such file"):
+    with pytest.raises(
+        ValueError, match=r"item 1: gone.png: expected an image; there is no such file"
+    ):
         task.asked(["gone.png"])
-    with pytest.raises(ValueError, match=r"item 1: expected the path .* got an array \[2\] of int64"):
+    with pytest.raises(
+        ValueError, match=r"item 1: expected the path .* got an array \[2\] of int64"
+    ):
         task.asked([np.arange(2)])
 
 

@@ -184,6 +184,7 @@ TESTS = {
     "tasks/priority.py": "tasks/test_ntm_tasks.py",
     "tasks/pronunciation.py": "tasks/test_pronunciation.py",
     "tasks/recall.py": "tasks/test_ntm_tasks.py",
+    "tasks/sentiment.py": "tasks/test_sentiment.py test_sentences.py",
     "tasks/vectors.py": "tasks/test_copying.py tasks/test_ntm_tasks.py",
     "tasks/tokens.py": "tasks/test_tokens.py",
     "tasks/translation/": "tasks/test_translation.py test_translate.py",

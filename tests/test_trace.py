@@ -606,14 +606,13 @@ def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeyp
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
     assert [len(drawing.answer) for drawing in drawn] == [14]
-    # And if nothing is said, that of the longest of its batch, padding included.
+    # And if nothing is said, that of its own source, whatever the batch.
     drawn.clear()
     task = ConvexHull(4, 12, test_sequences=2)
     draw(Endless(Tokens()), task, tmp_path, sequences=2)
-    sources = task.batch("test", 0).source
-    limit = 2 * sources.shape[1] + 10
-    assert [len(drawing.answer[0]) for drawing in drawn] == [limit + 1] * 2
-    assert len(drawn[0].points) != len(drawn[1].points)
+    counts = [len(drawing.points) for drawing in drawn]
+    assert [len(drawing.answer[0]) for drawing in drawn] == [2 * n + 10 + 1 for n in counts]
+    assert counts[0] != counts[1]
 
 
 def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:

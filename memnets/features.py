@@ -1,4 +1,4 @@
-"""Features: networks from an image or a vector of numbers to the vector that a model uses."""
+"""Features: what a network makes of an image or of a vector of numbers, for a model to use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from memnets.core import check_positive, make
+from memnets.addressing import Content
+from memnets.core import Addressing, Memory, check_made, check_positive, make
+from memnets.scores import Dot
 
-__all__ = ["Features", "FourierFeatures", "ImageFeatures", "VectorFeatures", "made_features"]
+__all__ = [
+    "FeatureAttention",
+    "Features",
+    "FourierFeatures",
+    "ImageFeatures",
+    "VectorFeatures",
+    "made_features",
+]
 
 
 class Features(nn.Module, ABC):
@@ -133,6 +142,92 @@ class ImageFeatures(Features):
         images = inputs.reshape(-1, 1, self.side, self.side)
         outputs: Tensor = self.norm(self.layers(images).flatten(1))
         return outputs.view(*inputs.shape[:-1], self.output_size)
+
+
+class FeatureAttention(nn.Module):
+    """Self-attention over the places of a feature map, behind a gate (Zhang et al. 2019, 3).
+
+    ``y_j = gamma o_j + x_j`` with ``o_j = v(sum_i beta_ji h(x_i))``. The weights beta of a place j
+    are the softmax over all places i of ``f(x_i) . g(x_j)``, by default: the places are the slots
+    of a memory, with keys f and values h, and g makes the query of each place. All four are linear
+    maps of the vector of a place, 1 x 1 convolutions. The gate gamma is learned from 0, so at first
+    the map stays as it is. It fits between any two layers of a convolutional network.
+
+    Args:
+        channels: channels of the map, at least 1.
+        key_size: width of keys and queries, at least 1; an eighth of the channels by default.
+        value_size: width of the values, at least 1; an eighth of the channels by default.
+        pool: side of the squares of places that share a slot, by the greatest of their keys and of
+            their values, at least 1; 1 = each place has its own. A larger one saves time and room.
+        attention: addresses the places; by content with plain dot products by default. Its result
+            may not depend on a past.
+
+    Raises:
+        ValueError: a size is out of its range.
+        TypeError: ``attention`` is not an object.
+
+    Example:
+        ``nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), FeatureAttention(64))``
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        pool: int = 1,
+        attention: Addressing | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(channels=channels, pool=pool)
+        key_size, value_size = (
+            max(1, channels // 8) if size is None else size for size in (key_size, value_size)
+        )
+        check_positive(key_size=key_size, value_size=value_size)
+        check_made("attention", attention, "Content(Dot())")
+        self.pool = pool
+        self.attention = Content(Dot()) if attention is None else attention
+        self.query = nn.Linear(channels, key_size)
+        self.key = nn.Linear(channels, key_size)
+        self.value = nn.Linear(channels, value_size)
+        self.output = nn.Linear(value_size, channels)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``[B, channels, height, width] -> [B, channels, height, width]``.
+
+        Raises:
+            ValueError: a side of the map is less than ``pool``.
+        """
+        height, width = maps.shape[-2:]
+        if min(height, width) < self.pool:
+            raise ValueError(
+                f"the sides of a map must be at least pool = {self.pool}; got {height} x {width}"
+            )
+        # The vectors of all places, [B, height, width, C].
+        places = maps.movedim(-3, -1)
+        memory = Memory(*(self._shared(layer(places)) for layer in (self.key, self.value)))
+        read, _ = self.attention.read(self.query(places).flatten(-3, -2), memory)
+        outputs: Tensor = self.output(read).unflatten(-2, (height, width))
+        return self.gate * outputs.movedim(-1, -3) + maps
+
+    def _shared(self, places: Tensor) -> Tensor:
+        """Vectors of the slots: ``[B, height, width, C] -> [B, slots, C]``."""
+        if self.pool > 1:
+            rows, columns = self.slots(*places.shape[-3:-1])
+            places = places[:, : rows * self.pool, : columns * self.pool]
+            squares = places.unflatten(2, (columns, self.pool)).unflatten(1, (rows, self.pool))
+            places = squares.amax((2, 4))
+        return places.flatten(-3, -2)
+
+    def slots(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the slots, by which the weights ``[B, places, slots]`` are laid out.
+
+        Args:
+            height: rows of the map.
+            width: columns of the map.
+        """
+        return height // self.pool, width // self.pool
 
 
 def made_features(features: Callable[[int], Features] | None, input_size: int) -> Features:

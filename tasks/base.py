@@ -66,6 +66,8 @@ class Task(lightning.LightningDataModule, ABC):
     #: Whether a training batch takes a notable part of a training step to make, such as a search
     #: for tours; then a process makes them ahead of time by default.
     slow_batches: ClassVar[bool] = False
+    #: Whether a batch holds a budget of tokens, and so any number of sequences.
+    budgeted: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class Task(lightning.LightningDataModule, ABC):
         """Scores of a whole test set that are not means over its sequences, such as BLEU.
 
         Args:
-            split: one of :meth:`test_names`.
+            split: one of :meth:`test_names`; ``val`` too, for models that ask for it there.
             answers: a model's answers to each batch of the set, or to its first batches, in the
                 form of the targets.
 
@@ -282,6 +284,18 @@ class Task(lightning.LightningDataModule, ABC):
         Returns:
             An image for each example, ``[S, height, width]`` in ``[0, 1]``, and for each query,
             ``[T, height, width]``; ``None``, the default, for tasks without images.
+        """
+        return None
+
+    def as_images(self, answers: Tensor) -> Tensor | None:
+        """Answers as images, for tasks whose answers are images.
+
+        Args:
+            answers: in the form of the targets.
+
+        Returns:
+            ``[B, height, width, channels]`` in ``[0, 1]``, 1 channel for greys or 3 for colours;
+            ``None``, the default, for other tasks.
         """
         return None
 

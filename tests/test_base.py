@@ -26,9 +26,9 @@ from memnets.models import (
 )
 from memnets.normalizers import Softmax
 from memnets.scores import Dot
-from memnets.training.model import _learning_rate_factor, total_norm
 from memnets.training.objectives import Labels, Numbers, Tokens
 from memnets.training.optimizers import fused
+from memnets.training.trained import _learning_rate_factor, total_norm
 from tasks import Copying, CopyingTokens
 
 READER = partial(Recurrent, controller=LSTM)

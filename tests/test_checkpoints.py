@@ -253,7 +253,11 @@ def test_a_fused_optimizer_never_steps_with_a_damaged_state(name: str, damage) -
     optimizer.step()
     state = optimizer.state_dict()
     assert state["param_groups"][0]["fused"]
-    check_optimizer_state(make, model, {"optimizer_states": [state]}, "whole.ckpt")
+    check_optimizer_state(
+        make, [list(model.parameters())], {"optimizer_states": [state]}, "whole.ckpt"
+    )
     state["state"][0][name] = damage(state["state"][0][name])
     with pytest.raises(CheckpointError, match=r"Adam cannot use the state of its optimizer"):
-        check_optimizer_state(make, model, {"optimizer_states": [state]}, "damaged.ckpt")
+        check_optimizer_state(
+            make, [list(model.parameters())], {"optimizer_states": [state]}, "damaged.ckpt"
+        )

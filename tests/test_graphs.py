@@ -116,7 +116,7 @@ class Descent(torch.optim.Optimizer):
 @pytest.fixture
 def like_a_device(monkeypatch):
     """Nobody looks at a number, as on a GPU."""
-    for module in (memnets.core, memnets.training.model):
+    for module in (memnets.core, memnets.training.trained):
         monkeypatch.setattr(module, "at_hand", lambda tensor: False)
 
 
@@ -222,7 +222,7 @@ def test_a_step_that_breaks_changes_nothing_but_by_momentum(like_a_device):
 @pytest.mark.parametrize("size", [1e-3, 1e18, 1e25])
 def test_a_norm_without_looking_is_the_norm(size, like_a_device):
     gradients = [size * torch.tensor([3.0, 0.0]), size * torch.tensor([4.0])]
-    norm = memnets.training.model.total_norm(gradients)
+    norm = memnets.training.trained.total_norm(gradients)
     assert_close(norm, torch.tensor(5 * size), "norm", rtol=1e-6)
 
 

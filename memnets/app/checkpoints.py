@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor
 
 from memnets.app.trust import check_parts, checked_config, checked_model, config_of, strict_parsing
-from memnets.training.model import Model
 from memnets.training.runs import (
     CheckpointError,
     Origin,
@@ -29,6 +29,7 @@ from memnets.training.runs import (
     check_same_model,
     load_checkpoint,
 )
+from memnets.training.trained import Trained
 from memnets.vocabulary import Vocabulary
 from tasks import Task
 
@@ -124,8 +125,11 @@ def read(path: str | Path) -> Saved:
     return Saved(str(path), load_checkpoint(path))
 
 
-def load(path: str | Path, trust: bool = False) -> Model[Any]:
+def load(path: str | Path, trust: bool = False) -> Any:
     """Load a model from a checkpoint, ready to answer: in evaluation mode, on the CPU.
+
+    The model is a :class:`~memnets.training.Trained` of the class that was trained, nearly always a
+    :class:`~memnets.training.Model`.
 
     Args:
         path: a file from ``memnets fit`` or :meth:`~memnets.training.Model.save`; or the folder of
@@ -140,7 +144,7 @@ def load(path: str | Path, trust: bool = False) -> Model[Any]:
     return build_model(read(_file(path)), trust)
 
 
-def load_run(path: str | Path, trust: bool = False) -> tuple[Model[Any], Task]:
+def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
     """Load a model and its task from a checkpoint, with the state of the task.
 
     Args:
@@ -155,17 +159,17 @@ def load_run(path: str | Path, trust: bool = False) -> tuple[Model[Any], Task]:
     return build_model(saved, trust), _build_task(saved, trust)
 
 
-def build_model(saved: Saved, trust: bool = False) -> Model[Any]:
+def build_model(saved: Saved, trust: bool = False) -> Any:
     """Build the model of a checkpoint; see :func:`load`."""
     settings = saved.config["model"]
     checked_model(settings, saved.path, trust)
     sizes = _sizes(saved, trust)
     parser = _parser()
-    parser.add_subclass_arguments(Model, "model", fail_untyped=False, required=True)
+    parser.add_subclass_arguments(Trained, "model", fail_untyped=False, required=True)
     for name in _SIZES:
         parser.add_argument(f"--sizes.{name}", type=int)
         parser.link_arguments(f"sizes.{name}", f"model.init_args.{name}")
-    model: Model[Any] = _build(parser, {"model": settings, "sizes": sizes}, saved.path)["model"]
+    model: Trained = _build(parser, {"model": settings, "sizes": sizes}, saved.path)["model"]
     check_same_model(model, saved.content, saved.path)
     model.load_state_dict(saved.content["state_dict"])
     state = {saved.task_name.rpartition(".")[2]: saved.task_state} if saved.task_state else {}
@@ -265,7 +269,7 @@ def restore_task(task: Task, saved: Saved) -> None:
         raise CheckpointError(f"{saved.path} cannot be used: {error}") from error
 
 
-def start_from(model: Model[Any], task: Task, saved: Saved) -> str:
+def start_from(model: Trained, task: Task, saved: Saved) -> str:
     """Start a model from the weights of a checkpoint, and its task from the saved state, if any.
 
     Returns:
@@ -281,6 +285,10 @@ def start_from(model: Model[Any], task: Task, saved: Saved) -> str:
     if type(task).__qualname__ in saved.content:
         restore_task(task, saved)
     model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
+    # A tensor that several parts share, such as a tied embedding, has several names, and counts
+    # once.
+    ours, theirs = _shared(ours, fitting), _shared(theirs, fitting)
+    fitting = [name for name in ours if name in fitting]
     if len(fitting) == len(ours) == len(theirs):
         return f"All {len(ours)} weights are from {path}: {', '.join(fitting)}"
     new = [
@@ -294,3 +302,14 @@ def start_from(model: Model[Any], task: Task, saved: Saved) -> str:
     return f"{len(fitting)} of {len(ours)} weights are from {path}: {', '.join(fitting)}" + "".join(
         f"; {label}: {', '.join(names)}" for label, names in parts if names
     )
+
+
+def _shared(state: Mapping[str, Tensor], first: Collection[str]) -> dict[str, Tensor]:
+    """Each tensor once: by a name among the ``first`` ones, or else by its first name."""
+    names: dict[Any, str] = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape) if tensor.numel() else name
+        if place not in names or (name in first and names[place] not in first):
+            names[place] = name
+    chosen = set(names.values())
+    return {name: tensor for name, tensor in state.items() if name in chosen}

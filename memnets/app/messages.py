@@ -83,10 +83,11 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         return f"{text}; got {match[1]}"
     if match := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
         return f"expected a subclass of {match[1]}" + (f"; got {given[0]}" if given else "")
-    no_class = r"Not a valid subclass of (Model|Task)|[\w.]+\.(Model|Task) is abstract"
+    no_class = r"Not a valid subclass of (Trained|Task)|[\w.]+\.(Trained|Task) is abstract"
     if match := re.search(no_class, text):
-        kind = (match[1] or match[2]).lower()
-        flag = "--model" if kind == "model" else "--data"
+        kind, flag = {"Trained": ("model", "--model"), "Task": ("task", "--data")}[
+            match[1] or match[2]
+        ]
         nested = re.findall(r"NestedArg\(key='([^']+)', val='?([^')]*)'?\)", " ".join(given))
         setting, value = nested[0] if nested else ("<setting>", "<value>")
         return (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from memnets.app.predictor import Predictor
@@ -22,7 +23,9 @@ from tasks import Task
 __all__ = ["answer_file", "plain", "write_answers"]
 
 
-def answer_file(model: Model[Any], task: Task, path: str, output: str | None) -> None:
+def answer_file(
+    model: Model[Any], task: Task, path: str, output: str | None, chances: bool = False
+) -> None:
     """Answer a file of inputs, with a line for each; after an error nothing is written.
 
     Args:
@@ -30,10 +33,11 @@ def answer_file(model: Model[Any], task: Task, path: str, output: str | None) ->
         task: its task, which reads the file.
         path: path of the file.
         output: a file to write; ``None`` = standard output.
+        chances: whether a tab and the probability of the answer follow it.
 
     Raises:
         ValueError: the file or an input is of another form, or ``output`` cannot be written.
-        TypeError: the task has no inputs of a user's own.
+        TypeError: the task has no inputs of a user's own; or it has no probabilities.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -47,10 +51,17 @@ def answer_file(model: Model[Any], task: Task, path: str, output: str | None) ->
             bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
             settings["progress"] = partial(bar.advance, bar.add_task("Answering", total=len(items)))
         try:
-            answers = Predictor(model, task)(items, **settings)
+            predictor = Predictor(model, task)
+            if chances:
+                lines = [
+                    f"{plain(answer)}\t{chance:.4f}"
+                    for answer, chance in predictor.chances(items, **settings)
+                ]
+            else:
+                lines = [plain(answer) for answer in predictor(items, **settings)]
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
-    text = "".join(plain(answer) + "\n" for answer in answers)
+    text = "".join(line + "\n" for line in lines)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -58,7 +69,9 @@ def answer_file(model: Model[Any], task: Task, path: str, output: str | None) ->
 
 
 def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:
-    """Write ``predictions.npz``, and ``predictions.tsv`` with words; print their paths.
+    """Write ``predictions.npz``, and with words ``predictions.tsv``; print their paths.
+
+    Answers that are images are also drawn, ``predictions_<set>.png``.
 
     Args:
         folder: folder of the run.
@@ -77,7 +90,17 @@ def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]])
         rows.insert(0, ("source", "reference", "answer"))
         text = "".join("\t".join(map(plain, row)) + "\n" for row in rows)
         write_atomically(table, lambda file: file.write(text.encode()))
-    where = f"{path} and {table}" if rows else path
+    written = [path, *([table] if rows else [])]
+    for name, group in zip(names, answers, strict=True):
+        images = [task.as_images(answer.float().cpu()) for answer in group]
+        drawn = torch.cat([each for each in images if each is not None] or [torch.empty(0)])
+        if len(drawn):
+            # Imported here: matplotlib takes long to load.
+            from memnets.viewing import plots
+
+            picture = folder / f"predictions_{name}.png"
+            written.append(plots.gallery({f"{len(drawn)} images": drawn}, picture))
+    where = " and ".join(map(str, written))
     print(f"Answers to {', '.join(names)} are in {where}")
 
 

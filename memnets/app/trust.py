@@ -39,7 +39,7 @@ from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from memnets.files import check_yaml, load_yaml
-from memnets.models import Model
+from memnets.models import Trained
 from memnets.training.runs import AtomicCheckpointIO, CheckpointError
 from tasks import Task
 
@@ -451,7 +451,7 @@ def checked_config(
                 left_out.append(
                     f"{part}.{place} = {_shown(value)} of {path} is not used; see --trust"
                 )
-    walk.value(checked.get("model"), Model, "model")
+    walk.value(checked.get("model"), Trained, "model")
     walk.value(checked.get("data"), Task, "data")
     trainer = checked.get("trainer") or {}
     for name, value in trainer.items() if isinstance(trainer, dict) else ():
@@ -475,7 +475,7 @@ def checked_model(settings: Any, path: str | Path, trusted: bool = False) -> Non
         CheckpointError: it names something that it may not name.
     """
     if not trusted:
-        _Walk(str(path)).value(settings, Model, "model")
+        _Walk(str(path)).value(settings, Trained, "model")
 
 
 def check_parts(config: Mapping[str, Any]) -> None:
@@ -488,7 +488,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
         ValueError: a setting names something else, such as a function where a class is expected.
     """
     walk = _Walk()
-    for name, hint in (("model", Model), ("data", Task)):
+    for name, hint in (("model", Trained), ("data", Task)):
         if config.get(name) is not None:
             walk.value(config[name], hint, name)
     walk.settings(config.get("trainer") or {}, _settings_of(lightning.Trainer), "trainer")

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
-from types import MethodType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.cli import OptimizerCallable
-from pytorch_lightning.utilities.compile import to_uncompiled
-from torch import Tensor, nn
+from torch import Tensor
 
 from memnets import decoding
 from memnets.batches import Batch, padded_to
-from memnets.core import EncoderDecoder, State, at_hand, check_positive, map_state
-from memnets.files import write_atomically
-from memnets.training.graphs import (
-    CudaRecorder,
-    FixedOptimizer,
-    GraphedSteps,
-    Recorder,
-    Results,
-    only_closure,
-    settings_of_modules,
-)
+from memnets.core import EncoderDecoder, State, check_positive
 from memnets.training.objectives import Bits, Examined, Objective
-from memnets.training.optimizers import fused
-from memnets.training.runs import FORMAT, Origin
+from memnets.training.trained import Trained
 from memnets.training.truncation import truncated_loss
 
-__all__ = ["Model", "TrainingDiverged"]
+__all__ = ["Model"]
 
 
-#: Least scale of a loss scaler. At a smaller one, the scale is not the cause of an overflow.
-_LEAST_SCALE = 2.0**-16
-
-
-class TrainingDiverged(ArithmeticError):
-    """Error: the loss or the gradient is not finite; the step has not changed the weights."""
-
-
-class Model(EncoderDecoder[State], lightning.LightningModule):
+class Model(EncoderDecoder[State], Trained):
     """An encoder-decoder that Lightning trains, validates and tests.
 
     A subclass defines :meth:`~memnets.core.EncoderDecoder.encode` and
@@ -72,12 +45,6 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             same; 1 = no padding.
     """
 
-    #: Settings of the model, if ``memnets fit`` or :func:`memnets.load` built it.
-    origin: Origin | None = None
-
-    #: Makes the recorder of training steps.
-    recorder: Callable[[], Recorder] = CudaRecorder
-
     def __init__(
         self,
         objective: Objective | None = None,
@@ -88,36 +55,24 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         cuda_graphs: bool = False,
         pad_lengths: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, schedule, warmup_steps, cuda_graphs)
         check_positive(pad_lengths=pad_lengths)
-        if schedule not in ("constant", "cosine", "halved", "inverse_sqrt"):
-            raise ValueError(
-                "schedule must be 'constant', 'cosine', 'halved' or 'inverse_sqrt'; "
-                f"got {schedule!r}"
-            )
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
         if tbptt_steps is not None:
             check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
             raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
-        if not callable(optimizer):
-            raise TypeError(
-                "optimizer must make one from the parameters, such as partial(Adam, lr=0.001); "
-                f"got an object, {type(optimizer).__name__}(...)"
-            )
         self.objective = Bits() if objective is None else objective
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.warmup_steps = warmup_steps
         self.tbptt_steps = tbptt_steps
-        self.cuda_graphs = cuda_graphs
         self.pad_lengths = pad_lengths
-        # Training steps as graphs, and numbers on their way from the device, while a training runs.
-        self._graphs: GraphedSteps | None = None
-        self._results = Results(self._check_later)
-        # Random states of a checkpoint, from its loading to the start of the training.
-        self._generators: dict[str, Any] | None = None
+
+    @property
+    def monitor(self) -> str:
+        """The score of the objective that improves as it falls."""
+        return self.objective.monitor
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether a task with these mean scores of a validation counts as solved."""
+        return self.objective.solved(scores)
 
     def generate(
         self,
@@ -139,39 +94,13 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
             self.objective.losses(self.logits(batch), batch.targets), batch.target_mask
         )
 
-    def compile(self, *arguments: Any, **named: Any) -> None:
-        """Compile the loss in place; arguments as for ``torch.compile``.
-
-        Training then runs compiled code, also within a Lightning trainer; answers, validation and
-        tests do not. A copy of the model is not compiled.
-
-        Raises:
-            ValueError: the model has ``tbptt_steps``.
-        """
-        self._compile(partial(torch.compile, *arguments, **named))
-
     def _compile(self, compiler: Callable[[Any], Any]) -> None:
         if self.tbptt_steps is not None:
             raise ValueError(
                 "a compiled loss has one gradient, without cuts: tbptt_steps must be None; "
                 f"got {self.tbptt_steps}"
             )
-        self.__dict__.pop("loss", None)  # of an earlier call
-        self.loss = compiler(self.loss)  # type: ignore[method-assign]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """State for a copy or a pickle, without compiled code, which belongs to this model."""
-        state = super().__getstate__()
-        state.pop("loss", None)
-        return state
-
-    def setup(self, stage: str) -> None:
-        """Compile the loss, and the loss alone, of a model that comes from ``torch.compile``."""
-        # Lightning would compile the whole steps, but what they log is no code for a compiler.
-        if self._compiler_ctx is not None:
-            compiler = self._compiler_ctx["dynamo_ctx"]
-            to_uncompiled(self)
-            self._compile(compiler)
+        super()._compile(compiler)
 
     def first_stretch(self, batch: Batch, steps: int) -> tuple[State, int]:
         """Begin an answer for truncated back-propagation.
@@ -228,387 +157,23 @@ class Model(EncoderDecoder[State], lightning.LightningModule):
         self.objective.check(batch)
         return batch
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of a batch.
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        """The objective's scores of a batch, ``[B]`` each, by name."""
+        return self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
 
-        On a GPU the host does not wait for the loss. If it or the gradient is not finite, the
-        gradient counts as 0, and the error comes some steps later.
+    def examine(self, batch: Batch) -> dict[str, Examined]:
+        """Answer a batch as in a test; see :meth:`~memnets.training.Objective.examine`."""
+        return self.objective.examine(self, batch)
 
-        Raises:
-            TrainingDiverged: the loss is not finite, or on a GPU that of an earlier step.
-        """
-        if self._graphs is not None:
-            loss, norm = self._graphed(batch)
-        else:
-            loss = self.loss(batch)
-            if self._told_at_once(loss) and not loss.isfinite():
-                self._check_finite(self.global_step, loss.item())
-            self._last_loss = loss.detach()
-        # Logging costs as much as a small model's forward pass: do it only where the trainer
-        # writes it.
-        if index % self._log_interval == 0:
-            self.log("train/loss", loss, prog_bar=True)
-            if self._graphs is not None:
-                self.log("train/gradient_norm", norm)
-        return loss
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set; see :meth:`~memnets.training.Objective.summarize`."""
+        return self.objective.summarize(means)
 
-    def _graphed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss and norm of the gradient of a whole step, by a graph."""
-        assert self._graphs is not None
-        self._fixed.read_rates()
-        loss, norm = (result.clone() for result in self._graphs(batch))
-        self._results.note(self.global_step, loss, norm)
-        return loss, norm
-
-    def whole_step(
-        self,
-        batch: Batch,
-        optimizer: FixedOptimizer | torch.optim.Optimizer,
-        greatest_norm: float | None = None,
-        greatest_value: float | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Forward pass, backward pass, clipping and update, without a question to the device.
-
-        If the loss or the norm is not finite, the gradient counts as 0.
-
-        Args:
-            batch: a batch of a task, on the device of the model.
-            optimizer: the optimizer of the model's parameters.
-            greatest_norm: clip the norm of the gradient to this; ``None`` or 0 = not.
-            greatest_value: clip each number of the gradient to this; ``None`` or 0 = not.
-
-        Returns:
-            The loss and the norm of the gradient before clipping, scalars.
-        """
-        for parameter in self.parameters():
-            parameter.grad = None
-        loss = self.loss(batch)
-        # The backward pass runs outside of autocast, as it does without graphs.
-        with torch.autocast(loss.device.type, enabled=False) if _autocast(loss) else nullcontext():
-            loss.backward()
-            loss = loss.detach()
-            norm = self._clip(loss, greatest_norm or 0.0, greatest_value or 0.0)
-            optimizer.step()
-        return loss, norm
-
-    def _clip(self, loss: Tensor, greatest_norm: float, greatest_value: float) -> Tensor:
-        """Clip the gradient, or make it 0 if it or the loss is not finite; norm of the gradient."""
-        gradients = [each.grad for each in self.parameters() if each.grad is not None]
-        norm = total_norm(gradients)
-        if greatest_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters(), greatest_norm, norm)
-        if greatest_value > 0:
-            nn.utils.clip_grad_value_(self.parameters(), greatest_value)
-        broken = ~(norm.isfinite() & loss.isfinite())
-        for gradient in gradients:
-            gradient.masked_fill_(broken, 0.0)
-        return norm
-
-    def graph_settings(self) -> Hashable:
-        """All values but attributes and the batch that :meth:`loss` reads in Python.
-
-        A training step as a CUDA graph is recorded again for each new value.
-        """
-        return ()
-
-    def _told_at_once(self, tensor: Tensor) -> bool:
-        """Whether the host may ask for a number: on the CPU, or with a loss scaler, which asks."""
-        return at_hand(tensor) or self._scaler() is not None
-
-    def _check_finite(
-        self,
-        step: int,
-        loss: float,
-        norm: float = 0.0,
-        effect: str = "the step did not change the weights",
-    ) -> None:
-        for name, value in (("loss", loss), ("norm of the gradient", norm)):
-            if not math.isfinite(value):
-                raise TrainingDiverged(f"the {name} became {value} at step {step}; {effect}")
-
-    def _check_later(self, step: int, loss: float, norm: float = 0.0) -> None:
-        # By now the optimizer has taken the step, with the gradients of earlier steps alone.
-        self._check_finite(step, loss, norm, "its gradient counted as 0")
-
-    @property
-    def _log_interval(self) -> int:
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return interval or sys.maxsize  # 0 is never
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradient by the trainer's settings; stop if it is not finite.
-
-        A loss scaler (``precision="16-mixed"``) finds its scale by such gradients: it skips the
-        step and lowers the scale. Training ends only at a scale below 2^-16, which cannot be the
-        cause of an overflow in float16.
-
-        Raises:
-            TrainingDiverged: the norm of the gradient is not finite, and no scaler handles it.
-        """
-        if self._graphs is not None:
-            return  # the graph has clipped it
-        # Lightning would clip with a norm of its own; this one is also checked and logged.
-        most = gradient_clip_val or 0.0
-        by_norm = gradient_clip_algorithm in (None, "norm")
-        if self._told_at_once(self._last_loss):
-            norm = total_norm(
-                [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-            )
-            if not torch.isfinite(norm):
-                if self._scaled_too_much():
-                    return
-                self._check_finite(self.global_step, 0.0, norm.item())
-            if most > 0 and by_norm:  # 0 is off, as in Lightning
-                nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
-            else:
-                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:
-            norm = self._clip(self._last_loss, most * by_norm, most * (not by_norm))
-            self._results.note(self.global_step, self._last_loss, norm)
-        if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
-            self.log("train/gradient_norm", norm)
-
-    def _scaler(self) -> Any:
-        """The loss scaler of the precision, if it has one that is on."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return scaler if scaler is not None and scaler.is_enabled() else None
-
-    def _scaled_too_much(self) -> bool:
-        """Whether the scale of the loss may be the cause of a gradient that is not finite."""
-        scaler = self._scaler()
-        return scaler is not None and scaler.get_scale() >= _LEAST_SCALE
-
-    def backward(self, loss: Tensor, *arguments: Any, **named: Any) -> None:
-        """Compute the gradient, unless a graph has done it."""
-        if self._graphs is None:
-            super().backward(loss, *arguments, **named)
-
-    def on_train_epoch_end(self) -> None:
-        """Wait for the numbers that are on their way from the device, and check them."""
-        self._results.settle()
-
-    def on_validation_start(self) -> None:
-        """Wait for the numbers that are on their way from the device, and check them."""
-        self._results.settle()
-
-    def on_train_end(self) -> None:
-        """Free the graphs."""
-        self._results.settle()
-        self._graphs = None
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean of each score as ``val/<score>``."""
-        scores = self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)
-        self.log_dict(
-            {f"val/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(batch.targets),
-            prog_bar=True,
-        )
-
-    def on_test_epoch_start(self) -> None:
-        """Forget the answers of earlier tests."""
-        self.test_notes: list[str] = []
-        self.test_answers: dict[str, list[Tensor]] = {}
-        self._examined: dict[tuple[str, str], list[Examined]] = {}
-
-    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Keep the model's answers to a batch and their scores.
-
-        ``test_answers`` holds the answers to each test set, batch by batch, in the form of the
-        targets and on the CPU. If a model answers in several ways, it holds the first. The answers
-        stay until the next test, for pictures and files.
-        """
-        name = self._task.test_names()[dataloader_idx]
-        found = self.objective.examine(self, batch)
-        for number, (way, examined) in enumerate(found.items()):
-            # On the CPU: the answers to a whole test set may not fit on a GPU.
-            kept = map_state(Tensor.cpu, examined)
-            self._examined.setdefault((name, way), []).append(kept)
-            if number == 0:
-                self.test_answers.setdefault(name, []).append(kept[0])
-
-    def on_test_epoch_end(self) -> None:
-        """Log the mean of each score, and the task's own measures, under the test set's name.
-
-        If the task measures a score that the objective also computes, such as ``exact``, the task's
-        value counts.
-        """
-        for (name, way), examined in self._examined.items():
-            answers, scores = zip(*examined, strict=True)
-            means = {
-                score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
-            }
-            logged = {**means, **self._task.measure(name, list(answers))}
-            notes = self.objective.notes(answers)
-            self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
-            prefix = self._task.score_prefix(name)
-            self.log_dict({f"{prefix}{score}{way}": value for score, value in logged.items()})
-        self._examined = {}
-
-    def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
-        """Answers of a batch, in the form of its targets."""
-        answers, _ = next(iter(self.objective.examine(self, batch).values()))
-        return answers
-
-    @property
-    def _task(self) -> Any:
-        task = self.trainer.datamodule  # type: ignore[attr-defined]
-        if task is None:
-            raise ValueError(
-                "a test needs the task, whose test sets have names and scores of their own: "
-                "expected trainer.test(model, datamodule=<a task>); got dataloaders alone"
-            )
-        return task
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer, with a learning rate that follows the schedule at every step."""
-        optimizer = fused(self.optimizer(self.parameters()))
-        if self.cuda_graphs:
-            # Before the scheduler is made, which wraps the method.
-            optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
-        factor = partial(
-            _learning_rate_factor,
-            schedule=self.schedule,
-            warmup_steps=self.warmup_steps,
-            steps=self.trainer.estimated_stepping_batches
-            if self.schedule in ("cosine", "halved")
-            else 0,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        # By step, not by epoch, as Lightning would: an epoch has any number of steps.
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint that :func:`memnets.load` reads: weights and settings.
-
-        If the process is killed meanwhile, an older file of this name stays whole.
-
-        Args:
-            path: path of the file; its folder is made if missing.
-
-        Raises:
-            ValueError: the model was made in Python and has no config.
-        """
-        if self.origin is None:
-            raise ValueError(
-                "expected a model with a config, of memnets fit or memnets.load; a model made in "
-                "Python has none: save torch.save(model.state_dict(), path), and load that into a "
-                "model that is made the same way"
-            )
-        entries = {"format": FORMAT, **self.origin.entries(), "state_dict": self.state_dict()}
-        write_atomically(Path(path), lambda file: torch.save(entries, file))
-
-    # Dropout and sampling draw from the generator of torch: a resumed run must restore its state.
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the format, the settings of the model, and the state of the random generators."""
-        checkpoint["format"] = FORMAT
-        if self.origin is not None:
-            checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))
-        checkpoint["generators"] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            checkpoint["generators"]["cuda"] = torch.cuda.get_rng_state_all()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random generators until training starts."""
-        self._generators = checkpoint.get("generators")
-
-    def on_train_start(self) -> None:
-        """Restore the random generators of the checkpoint; get ready to record graphs.
-
-        Raises:
-            ValueError: ``cuda_graphs`` is on where it cannot work.
-        """
-        # Here, not on loading: whatever runs in between may draw from them.
-        generators, self._generators = self._generators, None
-        if generators is not None:
-            torch.set_rng_state(generators["cpu"].cpu())
-            if torch.cuda.is_available() and "cuda" in generators:
-                torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
-        if self.cuda_graphs:
-            self._graphs = self._make_graphs()
-
-    def _make_graphs(self) -> GraphedSteps:
-        trainer = self.trainer
-        missing = {
-            f"a CUDA device; this run is on {self.device.type}: add --trainer.accelerator=gpu": (
-                self.device.type != "cuda" and self.recorder is CudaRecorder
-            ),
-            f"one process; got {trainer.world_size}": trainer.world_size > 1,
-            f"accumulate_grad_batches=1; got {trainer.accumulate_grad_batches}": (
-                trainer.accumulate_grad_batches != 1
-            ),
-            "a precision without a loss scaler, such as bf16-mixed": self._scaler() is not None,
-        }
-        for what, lacks in missing.items():
-            if lacks:
-                raise ValueError(f"cuda_graphs needs {what}, or leave cuda_graphs out")
-        (optimizer,) = trainer.optimizers
-        self._fixed = FixedOptimizer(optimizer)
-        most = trainer.gradient_clip_val or 0.0
-        by_norm = trainer.gradient_clip_algorithm in (None, "norm")
-        step = partial(
-            self.whole_step,
-            optimizer=self._fixed,
-            greatest_norm=most * by_norm,
-            greatest_value=most * (not by_norm),
-        )
-        plain = settings_of_modules(self)
-
-        def settings() -> Hashable:
-            return plain(), self._fixed.settings(), self.graph_settings()
-
-        return GraphedSteps(step, self.recorder(), settings)
+    def notes(self, answers: Sequence[Tensor]) -> list[str]:
+        """The objective's notes on the answers to a test set."""
+        return self.objective.notes(answers)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of the values where ``mask`` is True, a scalar; of all values if it is ``None``."""
     return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
-
-
-def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of several gradients together, a scalar, even if their squares overflow.
-
-    The gradient of a long chain of steps may be so large. Once it is clipped, its direction is
-    still useful.
-    """
-    norm = nn.utils.get_total_norm(gradients)
-    # Divided by the largest number, all squares are at most 1. NaN and true infinities stay.
-    if not at_hand(norm):
-        return torch.where(norm.isinf(), _large_norm(gradients), norm)
-    return _large_norm(gradients) if norm.isinf() else norm
-
-
-def _large_norm(gradients: Sequence[Tensor]) -> Tensor:
-    greatest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-    return greatest * nn.utils.get_total_norm([gradient / greatest for gradient in gradients])
-
-
-def _autocast(tensor: Tensor) -> bool:
-    device = tensor.device.type
-    # PyTorch raises an error when asked about the device "meta".
-    return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def _learning_rate_factor(step: int, schedule: str, warmup_steps: int, steps: float) -> float:
-    """Factor on the learning rate before step number ``step``, in ``[0, 1]``."""
-    # One more in both: the first step is not lost at a rate of 0, and the step after the warm-up
-    # is the first at the full rate.
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    if schedule in ("cosine", "halved"):
-        progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
-        if schedule == "halved":
-            return float(0.5 ** min(3, int(4 * progress)))
-        return (1 + math.cos(math.pi * progress)) / 2
-    if schedule == "inverse_sqrt":
-        return math.sqrt((warmup_steps + 1) / (step + 1))
-    return 1.0

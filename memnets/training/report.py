@@ -93,7 +93,7 @@ class Report(lightning.Callback):
         self.validating += time.monotonic() - self._validation_start
         self.validation = metrics
         plain = {name.removeprefix("val/"): value for name, value in metrics.items()}
-        if self.solved is None and pl_module.objective.solved(plain):
+        if self.solved is None and pl_module.solved(plain):
             self.solved = self.sequences
         if trainer.progress_bar_callback is None and trainer.is_global_zero:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

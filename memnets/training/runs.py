@@ -7,7 +7,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -196,16 +196,16 @@ def check_same_model(model: nn.Module, checkpoint: dict[str, Any], path: str) ->
 
 
 def check_optimizer_state(
-    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
-    model: nn.Module,
+    make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    groups: Sequence[Sequence[nn.Parameter]],
     checkpoint: Mapping[str, Any],
     path: str,
 ) -> None:
     """Check that an optimizer can use its state in a checkpoint, by a step on copies.
 
     Args:
-        make: makes the optimizer from parameters.
-        model: the model; it does not change.
+        make: makes the optimizer from groups of parameters.
+        groups: the model's parameters; they do not change.
         checkpoint: a checkpoint of the same model.
         path: path of the checkpoint, for an error.
 
@@ -216,13 +216,13 @@ def check_optimizer_state(
     if not states:
         raise CheckpointError(f"{path} has no state of an optimizer, which a resumed run needs")
 
-    def copies() -> list[nn.Parameter]:
-        made = []
-        for parameter in model.parameters():
-            one = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-            one.grad = torch.zeros_like(one) if one.requires_grad else None
-            made.append(one)
-        return made
+    def copied(parameter: nn.Parameter) -> nn.Parameter:
+        one = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+        one.grad = torch.zeros_like(one) if one.requires_grad else None
+        return one
+
+    def copies() -> list[dict[str, Any]]:
+        return [{"params": [copied(parameter) for parameter in group]} for group in groups]
 
     # Optimizers check their states only when they use them, in a step. A new optimizer takes a step
     # first: if that fails, the checkpoint is not the cause.

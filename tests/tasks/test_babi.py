@@ -1,6 +1,5 @@
 """Stories with questions: answers against a reader of the bare sentences, files, batches, use."""
 
-import itertools
 import re
 
 import numpy as np

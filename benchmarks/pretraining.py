@@ -1,6 +1,6 @@
-"""Error of a classification from several starts, over folds and seeds: random or pre-trained weights.
+"""Error of a classification that starts from random or from pre-trained weights.
 
-Dai & Le 2015 on the film snippets of vaderSentiment 0.5:
+Over folds and seeds, as Dai & Le 2015, on the film snippets of vaderSentiment 0.5:
 
 python benchmarks/pretraining.py --archive vaderSentiment-0.5.zip
 
@@ -15,6 +15,7 @@ there for both, and over seeds if there are at least two.
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,15 +35,28 @@ STARTS = {
 def fit(config: str, runs: Path, arguments: Sequence[str]) -> Path:
     """Folder of a run, which is trained if it has no test yet."""
     folder = runs / "sentiment" / config / "version_0"
-    if not (folder / "metrics.json").is_file():
+    metrics = folder / "metrics.json"
+    if not metrics.is_file() or not any(name.startswith("test/") for name in read(metrics)):
         # Here, so that --help and the table come at once.
         from memnets.app.cli import main as memnets
 
-        memnets(["fit", "--config", f"sentiment/{config}", f"--runs={runs}", *arguments])
+        if (folder / "checkpoints" / "last.ckpt").is_file():  # it goes on where it was stopped
+            memnets(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            memnets(["fit", "--config", f"sentiment/{config}", f"--runs={runs}", *arguments])
     return folder
 
 
-def error(start: str, fold: int, seed: int, pretraining_seed: int, given: argparse.Namespace) -> float:
+def read(metrics: Path) -> dict[str, float]:
+    """Scores of a run."""
+    found: dict[str, float] = json.loads(metrics.read_text())
+    return found
+
+
+def error(
+    start: str, fold: int, seed: int, pretraining_seed: int, given: argparse.Namespace
+) -> float:
     """Error of a start on the test of a fold, after the runs that it needs."""
     before, after = STARTS[start]
     root = given.runs / f"fold_{fold}"
@@ -56,7 +70,7 @@ def error(start: str, fold: int, seed: int, pretraining_seed: int, given: argpar
         )
         arguments.append(f"--init_from={first / 'checkpoints' / 'best.ckpt'}")
     folder = fit(after, root / f"seed_{seed}" / start, arguments)
-    return float(json.loads((folder / "metrics.json").read_text())["test/error"])
+    return read(folder / "metrics.json")["test/error"]
 
 
 def table(errors: dict[str, dict[tuple[int, int], float]]) -> str:
@@ -81,7 +95,10 @@ def table(errors: dict[str, dict[tuple[int, int], float]]) -> str:
             one, other = ([each[pair] for pair in shared] for each in (base, found))
             cells.append(f"{100 * (np.mean(one) - np.mean(other)):.2f}")
             cells.append(p_value(one, other))
-            ours, theirs = by_seed({p: found[p] for p in shared}), by_seed({p: base[p] for p in shared})
+            ours, theirs = (
+                by_seed({p: found[p] for p in shared}),
+                by_seed({p: base[p] for p in shared}),
+            )
             cells.append(p_value(list(theirs.values()), list(ours.values())))
         lines.append(f"| {start} | " + " | ".join([*cells, str(len(found))]) + " |")
     return "\n".join(lines)

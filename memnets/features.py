@@ -149,9 +149,9 @@ class FeatureAttention(nn.Module):
 
     ``y_j = gamma o_j + x_j`` with ``o_j = v(sum_i beta_ji h(x_i))``. The weights beta of a place j
     are the softmax over all places i of ``f(x_i) . g(x_j)``, by default: the places are the slots
-    of a memory, with keys f and values h, and g makes the query of each place. All four are 1 x 1
-    convolutions. The gate gamma is learned from 0, so at first the map stays as it is. It fits
-    between any two layers of a convolutional network.
+    of a memory, with keys f and values h, and g makes the query of each place. All four are linear
+    maps of the vector of a place, 1 x 1 convolutions. The gate gamma is learned from 0, so at first
+    the map stays as it is. It fits between any two layers of a convolutional network.
 
     Args:
         channels: channels of the map, at least 1.
@@ -187,10 +187,10 @@ class FeatureAttention(nn.Module):
         check_made("attention", attention, "Content(Dot())")
         self.pool = pool
         self.attention = Content(Dot()) if attention is None else attention
-        self.query = nn.Conv2d(channels, key_size, 1)
-        self.key = nn.Conv2d(channels, key_size, 1)
-        self.value = nn.Conv2d(channels, value_size, 1)
-        self.output = nn.Conv2d(value_size, channels, 1)
+        self.query = nn.Linear(channels, key_size)
+        self.key = nn.Linear(channels, key_size)
+        self.value = nn.Linear(channels, value_size)
+        self.output = nn.Linear(value_size, channels)
         self.gate = nn.Parameter(torch.zeros(()))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -204,13 +204,21 @@ class FeatureAttention(nn.Module):
             raise ValueError(
                 f"the sides of a map must be at least pool = {self.pool}; got {height} x {width}"
             )
-        keys, values = (
-            _places(nn.functional.max_pool2d(layer(maps), self.pool))
-            for layer in (self.key, self.value)
-        )
-        read, _ = self.attention.read(_places(self.query(maps)), Memory(keys, values))
-        outputs: Tensor = self.output(read.mT.unflatten(-1, (height, width)))
-        return self.gate * outputs + maps
+        # The vectors of all places, [B, height, width, C].
+        places = maps.movedim(-3, -1)
+        memory = Memory(*(self._shared(layer(places)) for layer in (self.key, self.value)))
+        read, _ = self.attention.read(self.query(places).flatten(-3, -2), memory)
+        outputs: Tensor = self.output(read).unflatten(-2, (height, width))
+        return self.gate * outputs.movedim(-1, -3) + maps
+
+    def _shared(self, places: Tensor) -> Tensor:
+        """Vectors of the slots: ``[B, height, width, C] -> [B, slots, C]``."""
+        if self.pool > 1:
+            rows, columns = self.slots(*places.shape[-3:-1])
+            places = places[:, : rows * self.pool, : columns * self.pool]
+            squares = places.unflatten(2, (columns, self.pool)).unflatten(1, (rows, self.pool))
+            places = squares.amax((2, 4))
+        return places.flatten(-3, -2)
 
     def slots(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the slots, by which the weights ``[B, places, slots]`` are laid out.
@@ -220,11 +228,6 @@ class FeatureAttention(nn.Module):
             width: columns of the map.
         """
         return height // self.pool, width // self.pool
-
-
-def _places(maps: Tensor) -> Tensor:
-    """The vectors of all places, row by row: ``[B, C, height, width] -> [B, places, C]``."""
-    return maps.flatten(-2).mT
 
 
 def made_features(features: Callable[[int], Features] | None, input_size: int) -> Features:

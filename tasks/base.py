@@ -66,6 +66,8 @@ class Task(lightning.LightningDataModule, ABC):
     #: Whether a training batch takes a notable part of a training step to make, such as a search
     #: for tours; then a process makes them ahead of time by default.
     slow_batches: ClassVar[bool] = False
+    #: Whether a batch holds a budget of tokens, and so any number of sequences.
+    budgeted: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -236,7 +236,9 @@ def parse(text: str) -> Statement:
     return statement
 
 
-def _parse(symbols: list[str], place: int, text: str, operator: str = "or") -> tuple[Statement, int]:
+def _parse(
+    symbols: list[str], place: int, text: str, operator: str = "or"
+) -> tuple[Statement, int]:
     """Read statements joined by an operator, from a place on; the place behind them."""
 
     def part(place: int) -> tuple[Statement, int]:
@@ -250,7 +252,9 @@ def _parse(symbols: list[str], place: int, text: str, operator: str = "or") -> t
         if symbol == "(":
             inner, place = _parse(symbols, place + 1, text)
             if symbols[place] != ")":
-                raise ValueError(f"expected and, or or a bracket; got {symbols[place]!r} in {text!r}")
+                raise ValueError(
+                    f"expected and, or or a bracket; got {symbols[place]!r} in {text!r}"
+                )
             return inner, place + 1
         if symbol not in VARIABLES:
             raise ValueError(f"expected a variable, not or a bracket; got {symbol} in {text!r}")
@@ -645,12 +649,11 @@ class Entailment(SentencePairs):
                 found.append(((premise, hypothesis), LABELS.index(label)))
             if undecided:
                 self.skipped[path] = undecided
-                logger.warning(
-                    "pairs left out: %d, without an agreed label in %s", undecided, path
-                )
+                logger.warning("pairs left out: %d, without an agreed label in %s", undecided, path)
         if not found:
-            raise ValueError(f"expected pairs with a label in {', '.join(self.paths[split])}; "
-                             "got none")
+            raise ValueError(
+                f"expected pairs with a label in {', '.join(self.paths[split])}; got none"
+            )
         return found
 
     def batches(self, split: str) -> int:

@@ -79,7 +79,7 @@ class Images(Task):
             raise ValueError(f"test_images must be from 2 to {MOST_IMAGES:,}; got {test_images}")
         self.check_room(side, side, channels)
         self.side, self.channels = side, channels
-        check_extra("fewshot", "tasks.Images", "PIL", *(["sklearn"] if path is None else []))
+        check_extra("images", "tasks.Images", "PIL", *(["sklearn"] if path is None else []))
         self._digits: Array | None = None
         if path is None:
             images, self._digits = _digits(side, channels)
@@ -236,11 +236,17 @@ def _digits(side: int, channels: int) -> tuple[Array, Array]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    if side < digits.images.shape[1]:
-        raise ValueError(f"digits have sides of 8 pixels; side must be at least 8; got {side}")
+    own = digits.images.shape[1]
+    if side < own:
+        raise ValueError(
+            f"digits have sides of {own} pixels: side must be at least that; got {side}"
+        )
     greys = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    images = np.stack([resized(image, side, side, channels) for image in greys])
-    return images, digits.target
+    if side > own:
+        images = np.stack([resized(image, side, side) for image in greys])
+    else:
+        images = _shares(greys)[..., np.newaxis]
+    return images.repeat(channels, -1), digits.target
 
 
 def _classifier(pixels: Array, labels: Array) -> Callable[[Array], Array]:

@@ -68,6 +68,8 @@ class Pronunciation(Task):
         ValueError: a number is out of its range.
     """
 
+    budgeted = True
+
     def __init__(
         self,
         lexicon: str | None = None,
@@ -133,10 +135,9 @@ class Pronunciation(Task):
         if self._words is None:
             read = _dictionary() if self.lexicon is None else read_lexicon(self.lexicon)
             shares: dict[str, Lexicon] = {"train": {}, "val": {}, "test": {}}
-            for word, pronunciations in read.items():
+            for word, pronunciations in (read if self.stress else _plain(read)).items():
                 # A dict keeps the order, and each pronunciation once.
-                known = dict.fromkeys(map(self._stressed, pronunciations))
-                shares[_share(word)][word] = list(known)
+                shares[_share(word)][word] = list(dict.fromkeys(pronunciations))
             for name, words in shares.items():
                 if not words:
                     raise ValueError(
@@ -145,9 +146,6 @@ class Pronunciation(Task):
                     )
             self._words = shares
         return self._words[split]
-
-    def _stressed(self, phonemes: tuple[str, ...]) -> tuple[str, ...]:
-        return phonemes if self.stress else tuple(STRESS.sub("", each) for each in phonemes)
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabularies."""
@@ -271,14 +269,6 @@ class Pronunciation(Task):
         share = wrong / len(words)
         return {"word_error": share, "phoneme_error": errors / length, "exact": 1 - share}
 
-    def items(self, path: str) -> list[str]:
-        """Words of a file, one in each line.
-
-        Raises:
-            ValueError: the file is missing, empty or damaged.
-        """
-        return list(read_lines(path))
-
     def asked(self, items: Sequence[str], first: int = 1) -> Batch:
         """A batch of words to pronounce, see :meth:`tasks.Task.asked`.
 
@@ -311,6 +301,17 @@ def _share(word: str) -> str:
     if place < TESTED:
         return "test"
     return "val" if place < TESTED + VALIDATED else "train"
+
+
+def _plain(lexicon: Lexicon) -> Lexicon:
+    """A lexicon without stress."""
+    # There are few phonemes in many words.
+    phonemes = {each for known in lexicon.values() for said in known for each in said}
+    plain = {phoneme: STRESS.sub("", phoneme) for phoneme in phonemes}
+    return {
+        word: [tuple(plain[phoneme] for phoneme in said) for said in known]
+        for word, known in lexicon.items()
+    }
 
 
 def _dictionary() -> Lexicon:

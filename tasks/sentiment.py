@@ -6,7 +6,6 @@ import gzip
 import io
 import logging
 import math
-import re
 import tarfile
 import zipfile
 import zlib
@@ -23,11 +22,12 @@ from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Array, Task
+from tasks.language import words_of
 from tasks.limits import read_at_most, read_file
 from tasks.text import lines_of, read_lines
 from tasks.tokens import answer_batch, said
 
-__all__ = ["Sentence", "Sentiment", "read_archive", "split_words"]
+__all__ = ["Sentence", "Sentiment", "read_archive"]
 
 #: The archive's file of film snippets, and the archive within the archive that holds it.
 SNIPPETS = "movieReviewSnippets_GroundTruth.txt"
@@ -38,8 +38,6 @@ SIGNS = "negative", "positive"
 MOST_TOKENS = 10_000_000
 #: Of the sentences that are not in the test, one in this many is held out for validation.
 HELD_OUT = 10
-#: Runs of letters and digits, with apostrophes within them; every other sign is a word of its own.
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_")
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +56,7 @@ class Sentence(NamedTuple):
     @property
     def key(self) -> int:
         """A number that is the same for all sentences of the same words, on every machine."""
-        return zlib.crc32(" ".join(split_words(self.text)).encode())
-
-
-def split_words(text: str) -> list[str]:
-    """Words of a text, in lower case.
-
-    A word is a run of letters and digits, with apostrophes within it, such as ``don't``; every
-    other sign is a word of its own.
-    """
-    # The null character separates the words of a vocabulary in a checkpoint.
-    return WORD.findall(text.lower().replace("\0", " "))
+        return zlib.crc32(" ".join(words_of(self.text)).encode())
 
 
 class Sentiment(Task):
@@ -159,8 +147,7 @@ class Sentiment(Task):
         )
         if kind not in ("classification", "language_model", "autoencoder"):
             raise ValueError(
-                "kind must be 'classification', 'language_model' or 'autoencoder'; "
-                f"got {kind!r}"
+                f"kind must be 'classification', 'language_model' or 'autoencoder'; got {kind!r}"
             )
         check_positive(least_count=least_count, max_words=max_words)
         if not END + 1 < vocabulary_size <= MOST_TOKENS:
@@ -206,12 +193,6 @@ class Sentiment(Task):
                 "Sentiment needs archive, the path of vaderSentiment-0.5.zip (.tar.gz, or its "
                 "folder), or train, files of your own; got neither"
             )
-        # Data is read late; a path that is not there should not wait for that.
-        for path in [*self.unlabelled, *(path for paths in self.paths.values() for path in paths)]:
-            if not Path(path).is_file():
-                raise ValueError(f"expected a file at {path}; there is none")
-        if archive is not None and not Path(archive).exists():
-            raise ValueError(f"expected the archive of vaderSentiment 0.5 at {archive}; none there")
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
@@ -234,7 +215,7 @@ class Sentiment(Task):
     def vocabulary(self) -> Words:
         """The vocabulary: from a checkpoint, or the words of the training part."""
         if self._words is None:
-            words = [split_words(each.text) for each in self.sentences("train")]
+            words = [words_of(each.text) for each in self.sentences("train")]
             self._words = Words.of(words, self.least_count, self.input_size)
         return self._words
 
@@ -375,10 +356,10 @@ class Sentiment(Task):
         return number
 
     def batch(self, split: str, index: int) -> Batch:
-        """Batch ``index`` of ``train``, ``val`` or ``test``.
+        """Batch ``index`` of ``train``, ``val`` or ``test``; validation begins anew after its last.
 
         Raises:
-            IndexError: validation or test has no such batch.
+            IndexError: the test has no such batch.
         """
         part, rows = self._rows(split, index)
         tokens = [part.tokens[row] for row in rows]
@@ -420,7 +401,7 @@ class Sentiment(Task):
                     f"{', '.join(sorted(strange))}"
                 )
             size = self.batch_size if split == "train" else self.validation_batch_size
-            words = [split_words(each.text) for each in sentences]
+            words = [words_of(each.text) for each in sentences]
             long = sum(len(each) > self.max_words for each in words)
             if long:
                 logger.warning("sentences of %s cut at %d words: %d", split, self.max_words, long)
@@ -435,8 +416,8 @@ class Sentiment(Task):
         part = self._parts(split)
         epoch, number = divmod(index, len(part.cuts) - 1)
         if split != "train":
-            if epoch:
-                raise IndexError(f"{split} has {len(part.cuts) - 1} batches, numbered from 0")
+            if epoch and split == "test":
+                raise IndexError(f"test has {len(part.cuts) - 1} batches, numbered from 0")
             return part, part.rows(number)
         # The order of a pass depends on its number alone, so only the present one is kept.
         if self._pass is None or self._pass[0] != epoch:
@@ -455,7 +436,7 @@ class Sentiment(Task):
             first: number of the first, for an error.
 
         Raises:
-            TypeError: the task is a language model, which nothing can be asked here.
+            TypeError: the task is that of a language model, which answers no sentence.
             ValueError: an item is not a text, or has no words.
         """
         if self.kind == "language_model":
@@ -465,10 +446,11 @@ class Sentiment(Task):
             )
         words = []
         for number, item in enumerate(items, first):
-            found = split_words(item) if isinstance(item, str) else []
+            if not isinstance(item, str):
+                raise ValueError(f"item {number}: expected a sentence; got {type(item).__name__}")
+            found = words_of(item)
             if not found:
-                got = repr(item[:40]) if isinstance(item, str) else type(item).__name__
-                raise ValueError(f"item {number}: expected a sentence; got {got}")
+                raise ValueError(f"item {number}: expected a sentence; got one without words")
             words.append(found[: self.max_words])
         return self._batch([self.vocabulary.encode(each) for each in words], [0] * len(words))
 
@@ -483,7 +465,7 @@ class Sentiment(Task):
         if self.kind == "language_model":
             return []
         sentences = self.sentences(split)
-        found = []
+        found: list[tuple[str, str, str]] = []
         for index, answer in enumerate(answers):
             batch, (_, rows) = self.batch(split, index), self._rows(split, index)
             said_again = self.says(batch, answer)
@@ -585,7 +567,7 @@ def read_archive(path: str) -> list[tuple[str, float]]:
     snippets = []
     for number, line in enumerate(lines_of(content, name), start=1):
         fields = line.split("\t", 2)
-        if len(fields) < 3 or not split_words(fields[2]):
+        if len(fields) < 3 or not words_of(fields[2]):
             raise ValueError(
                 f"{name}, line {number}: expected a number, a rating and a sentence, with tabs "
                 f"between them; got {line[:60]!r}"
@@ -691,10 +673,9 @@ def _labelled(path: str) -> Iterator[Sentence]:
         label, tab, text = line.partition("\t")
         if not line.strip():
             continue
-        if not tab or not label.strip() or not split_words(text):
+        if not tab or not label.strip() or not words_of(text):
             raise ValueError(
-                f"{path}, line {number}: expected a label, a tab and a sentence; got "
-                f"{line[:60]!r}"
+                f"{path}, line {number}: expected a label, a tab and a sentence; got {line[:60]!r}"
             )
         yield Sentence(text.strip(), label.strip())
 
@@ -702,7 +683,7 @@ def _labelled(path: str) -> Iterator[Sentence]:
 def _full_lines(path: str) -> list[str]:
     """Lines of a file that have words; others are left out and counted."""
     lines = read_lines(path)
-    full = [line.strip() for line in lines if split_words(line)]
+    full = [line.strip() for line in lines if words_of(line)]
     if len(full) < len(lines):
         logger.warning("lines without words left out: %d of %s", len(lines) - len(full), path)
     return full

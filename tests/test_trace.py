@@ -327,6 +327,13 @@ def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
     line = np.zeros((2, 2))
     plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
     said("ours", "n", "x", "y", "seen")
+    chances = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    reading = plots.Reading(["not", "bad"], chances, ["poor", "fine"], "poor", "fine")
+    plots.readings([reading], tmp_path / "7.png", "of a test")
+    said("of a test", "not", "bad", "probability of\nfine", "answer: fine, right is poor")
+    three = plots.Reading(["bad"], torch.rand(1, 3), ["x", "y", "z"], "x", "x")
+    plots.readings([reading, three], tmp_path / "8.png")
+    said("probability", "x", "y", "z", "answer: x, right")
     plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
     said("target", "answer", "wrong", "2 points")
     plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
@@ -599,14 +606,13 @@ def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeyp
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
     assert [len(drawing.answer) for drawing in drawn] == [14]
-    # And if nothing is said, that of the longest of its batch, padding included.
+    # And if nothing is said, that of its own source, whatever the batch.
     drawn.clear()
     task = ConvexHull(4, 12, test_sequences=2)
     draw(Endless(Tokens()), task, tmp_path, sequences=2)
-    sources = task.batch("test", 0).source
-    limit = 2 * sources.shape[1] + 10
-    assert [len(drawing.answer[0]) for drawing in drawn] == [limit + 1] * 2
-    assert len(drawn[0].points) != len(drawn[1].points)
+    counts = [len(drawing.points) for drawing in drawn]
+    assert [len(drawing.answer[0]) for drawing in drawn] == [2 * n + 10 + 1 for n in counts]
+    assert counts[0] != counts[1]
 
 
 def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:
@@ -694,6 +700,15 @@ def test_pictures_of_curves(tmp_path, monkeypatch) -> None:
     assert all(path.stat().st_size > 0 for path in tmp_path.iterdir())
 
 
+def test_readings_of_another_form_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected sentences to draw; got none"):
+        plots.readings([], tmp_path / "none.png")
+    reading = plots.Reading(["a"], torch.rand(2, 2), ["x", "y"], "x", "y")
+    with pytest.raises(ValueError, match=r"chances must be \[S, O\] = \[1, 2\].*got \[2, 2\]"):
+        plots.readings([reading], tmp_path / "none.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_curves_without_panels_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="expected curves to draw; got none"):
         plots.curves([], tmp_path / "none.png")
@@ -777,6 +792,44 @@ def test_the_attention_on_an_image_is_drawn_word_by_word(kind, tmp_path, monkeyp
         weights = torch.cat(tape.calls(part), -2)[0]
         expected = (weights.mean(0) if kind == "Transformer" else weights).view(2, 2, 3)
         torch.testing.assert_close(drawn["weights"][label], expected)
+
+
+def test_a_gallery_has_every_image_and_looks_mark_places(tmp_path, monkeypatch) -> None:
+    shown = []
+    show = plots._show
+    monkeypatch.setattr(
+        plots, "_show", lambda panel, image, **named: shown.append(image) or show(panel, image)
+    )
+    images = torch.arange(1.0, 6.0).view(5, 1, 1, 1).expand(5, 2, 3, 1) / 10
+    plots.gallery({"five": images}, tmp_path / "gallery.png", "of a test")
+    (sheet,) = shown
+    # Three columns and two rows, with a line between; the last place is empty.
+    assert sheet.shape == (5, 11, 1)
+    assert sheet[::3, ::4, 0].tolist() == [
+        pytest.approx(row) for row in ([0.1, 0.2, 0.3], [0.4, 0.5, 1.0])
+    ]
+    assert (sheet[2] == 1).all()
+    path = plots.looks(images[:2], torch.rand(2, 16, 4), tmp_path / "looks.png", "of a test")
+    assert path.stat().st_size > 1000
+    spots = torch.zeros(1, 8, 8, 1)
+    spots[0, [0, 3, 6, 7], [2, 7, 1, 5]] = 1.0
+    assert plots._quarters(spots, 8) == [[2, 31, 49, 61]]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.gallery({}, "nowhere.png"), "expected images to draw; got none"),
+        (lambda: plots.gallery({"none": torch.zeros(0, 2, 2, 1)}, "nowhere.png"), "got none"),
+        (
+            lambda: plots.looks(torch.zeros(1, 2, 2, 1), torch.zeros(1, 5, 4), "nowhere.png"),
+            r"squares of places and of slots; got \[1, 5, 4\] for 1 images",
+        ),
+    ],
+)
+def test_images_that_cannot_be_drawn_are_refused(draw, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw()
 
 
 def test_pictures_of_long_sequences_keep_every_sharp_weight() -> None:

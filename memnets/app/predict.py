@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from memnets.app.predictor import Predictor
@@ -68,7 +69,9 @@ def answer_file(
 
 
 def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:
-    """Write ``predictions.npz``, and ``predictions.tsv`` with words; print their paths.
+    """Write ``predictions.npz``, and with words ``predictions.tsv``; print their paths.
+
+    Answers that are images are also drawn, ``predictions_<set>.png``.
 
     Args:
         folder: folder of the run.
@@ -87,7 +90,17 @@ def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]])
         rows.insert(0, ("source", "reference", "answer"))
         text = "".join("\t".join(map(plain, row)) + "\n" for row in rows)
         write_atomically(table, lambda file: file.write(text.encode()))
-    where = f"{path} and {table}" if rows else path
+    written = [path, *([table] if rows else [])]
+    for name, group in zip(names, answers, strict=True):
+        images = [task.as_images(answer.float().cpu()) for answer in group]
+        drawn = torch.cat([each for each in images if each is not None] or [torch.empty(0)])
+        if len(drawn):
+            # Imported here: matplotlib takes long to load.
+            from memnets.viewing import plots
+
+            picture = folder / f"predictions_{name}.png"
+            written.append(plots.gallery({f"{len(drawn)} images": drawn}, picture))
+    where = " and ".join(map(str, written))
     print(f"Answers to {', '.join(names)} are in {where}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from memnets.core import (
     check_positive,
     check_source,
     make_encoder,
+    map_state,
 )
 from memnets.scores import Dot
 from memnets.training.model import Model
@@ -106,19 +108,42 @@ class DecomposableAttention(Model[Memory]):
             raise ValueError(
                 f"inputs must be sentences of tokens [B, T, L], L >= 1; got {list(inputs.shape)}"
             )
-        count = inputs.shape[1]
         words = inputs.flatten(0, 1)
-        asked = self._sentence(words, words != PAD)
-        # Each hypothesis is a row of its own, with its premise.
-        premise = Memory(
-            *(part if part is None else part.repeat_interleave(count, 0) for part in state)
+        return self._answers(state, self._sentence(words, words != PAD), inputs.shape[1]), state
+
+    def logits(self, batch: Batch) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.logits`; all sentences are read at once."""
+        source, inputs, mask = batch.source, batch.inputs, batch.source_mask
+        if inputs.dim() != 3 or source.shape[:1] != inputs.shape[:1]:
+            return super().logits(batch)
+        check_source(source, mask, (2,))
+        words = inputs.flatten(0, 1)
+        sides = (
+            (source, torch.ones_like(source, dtype=torch.bool) if mask is None else mask),
+            (words, words != PAD),
         )
+        longest = max(source.shape[1], words.shape[1])
+        together, there = (
+            torch.cat([nn.functional.pad(each, (0, longest - each.shape[1])) for each in pair])
+            for pair in zip(*sides, strict=True)
+        )
+        both = self._sentence(together, there)
+        premise, asked = (
+            map_state(partial(_rows, rows), both)
+            for rows in (slice(len(source)), slice(len(source), None))
+        )
+        return self._answers(premise, asked, inputs.shape[1])
+
+    def _answers(self, state: Memory, asked: Memory, count: int) -> Tensor:
+        """Logits ``[B, T, O]`` of ``count`` hypotheses to each premise."""
+        # Each hypothesis is a row of its own, with its premise.
+        premise = map_state(lambda part: part.repeat_interleave(count, 0), state)
         aligned, _ = self.reading.read(asked.keys, premise)
         aligned_back, _ = self.read_back.read(premise.keys, asked)
-        sides = ((premise, aligned_back), (asked, aligned))
-        sums = torch.cat([self._compared(*side) for side in sides], -1)
-        logits: Tensor = self.output(self.aggregate(sums))
-        return logits.unflatten(0, (-1, count)), state
+        sums = [self._compared(premise, aligned_back), self._compared(asked, aligned)]
+        logits: Tensor = self.output(self.aggregate(torch.cat(sums, -1)))
+        answers: Tensor = logits.unflatten(0, (-1, count))
+        return answers
 
     def _sentence(self, words: Tensor, mask: Tensor | None) -> Memory:
         """Tokens ``[B, S]`` as slots."""
@@ -150,3 +175,7 @@ class DecomposableAttention(Model[Memory]):
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: the hypothesis on the premise."""
         return {"attention": self.reading}
+
+
+def _rows(rows: slice, part: Tensor) -> Tensor:
+    return part[rows]

@@ -187,7 +187,7 @@ class GAN(Trained):
         ]
 
     def draw(self, count: int, seed: int = 0) -> Tensor:
-        """Draw images from new noise.
+        """Draw images from new noise; in evaluation mode, as after :func:`memnets.load`.
 
         Args:
             count: number of images, at least 1.

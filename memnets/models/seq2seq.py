@@ -174,9 +174,8 @@ class Seq2Seq(Model[Seq2SeqState]):
         self.bridge = Bridge(self.encoder.summary_size, self.decoder, extra_size=hidden_size)
         seen_size = width if self.before else 0
         self.features = nn.Linear(hidden_size + value_size + seen_size, width)
-        self.output = Output(
-            width, output_size, self.target_embedding if tied and not labels else None
-        )
+        shared = tied and not labels
+        self.output = Output(width, output_size, self.target_embedding if shared else None)
         self.reinforce = Reinforce() if reinforce is None else reinforce
         self.gate = nn.Linear(hidden_size, 1) if gated else None
         self.doubly_stochastic = doubly_stochastic

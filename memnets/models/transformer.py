@@ -207,9 +207,7 @@ class StackModel(SequenceModel):
         labels: bool = False,
         **settings: Any,
     ) -> None:
-        inputs, output = _ends(
-            input_size, output_size, width, dropout, positions, tied, labels
-        )
+        inputs, output = _ends(input_size, output_size, width, dropout, positions, tied, labels)
         body = residual_stack(mixer, layers, width, hidden_size, dropout, norm)
         super().__init__(inputs, body, output, **settings)
         self.input_size = input_size

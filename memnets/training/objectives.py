@@ -415,13 +415,18 @@ class Candidates(Objective):
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
 
+        A step for which no candidate is right costs nothing.
+
         Raises:
             ValueError: logits and targets differ in shape.
         """
         _check_same_shape(self, logits, targets)
-        # A target of 0 becomes -inf, which adds nothing to the sum.
-        right = logits + targets.to(logits.dtype).log()
-        return logits.logsumexp(-1) - right.logsumexp(-1)
+        # Of 16 bits, the sum over many candidates would lose the small ones.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = targets.to(logits.dtype)
+        targets = targets.masked_fill(~targets.gt(0).any(-1, keepdim=True), 1.0)
+        # The logarithm of a target of 0 is -inf, which adds nothing to the sum.
+        return logits.logsumexp(-1) - (logits + targets.log()).logsumexp(-1)
 
     def answer(self, logits: Tensor) -> Tensor:
         """The probability of each candidate, ``[B, T, O]``."""
@@ -433,17 +438,11 @@ class Candidates(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``hits`` of each sequence."""
-        # Padding may have no right candidate, and an infinite loss.
-        mask = (
-            torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
-            if (mask is None)
-            else mask
-        )
+        mask = targets.new_ones(targets.shape[:2], dtype=torch.bool) if mask is None else mask
         steps = mask.sum(-1).clamp_min(1)
-        losses = self.losses(logits.float(), targets).masked_fill(~mask, 0.0)
-        best = logits.argmax(-1, keepdim=True)
-        hits = (targets.gather(-1, best).squeeze(-1) > 0) & mask
-        return {"loss": losses.sum(-1) / steps, "hits": hits.sum(-1) / steps}
+        losses = self.losses(logits, targets).masked_fill(~mask, 0.0)
+        right = targets.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1) > 0
+        return {"loss": losses.sum(-1) / steps, "hits": (right & mask).sum(-1) / steps}
 
 
 class NextToken(Labels):

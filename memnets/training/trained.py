@@ -106,8 +106,16 @@ class Trained(lightning.LightningModule, ABC):
         """Name of a score that improves as it falls; the best checkpoint has the lowest."""
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Whether a task with these mean scores of a validation counts as solved; never, here."""
+        """Whether a task with these scores of a validation counts as solved; never, here."""
         return False
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set, from the mean of each score over its sequences; these by default.
+
+        Args:
+            means: scalars by name.
+        """
+        return dict(means)
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -125,14 +133,6 @@ class Trained(lightning.LightningModule, ABC):
             Answers in the form of the targets, and scores ``[B]`` by name, for each way of
             answering, by the ending of its scores' names; the first ending is empty.
         """
-
-    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Scores of a whole set, from the means of the scores of its sequences; these, by default.
-
-        Args:
-            means: the mean of each score over all sequences of the set, a scalar, by name.
-        """
-        return dict(means)
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
@@ -526,6 +526,11 @@ class Trained(lightning.LightningModule, ABC):
         return GraphedSteps(step, self.recorder(), settings)
 
 
+def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each score over all sequences of some batches."""
+    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
+
+
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of several gradients together, a scalar, even if their squares overflow.
 
@@ -548,11 +553,6 @@ def _autocast(tensor: Tensor) -> bool:
     device = tensor.device.type
     # PyTorch raises an error when asked about the device "meta".
     return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of each score over all sequences of some batches."""
-    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
 
 
 def _learning_rate_factor(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
 __all__ = ["Pictures"]
+
+#: Most slots of a picture of hops; of more, those with the greatest weights are shown.
+MOST_SLOTS = 30
 
 
 class Pictures(lightning.Callback):
@@ -41,7 +44,8 @@ class Pictures(lightning.Callback):
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples;
     - for pairs of sentences, a few of them: the weights of the words of one over those of the
-      other.
+      other;
+    - for questions about sentences or facts, a few of them: the weights over these, hop by hop.
 
     The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
     the model reads the drawn sequences once more, with these answers as inputs.
@@ -75,52 +79,69 @@ class Pictures(lightning.Callback):
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             answers = pl_module.test_answers.get(name, [])[: self.sequences]
-            if not answers:
-                continue
-            batches: list[Batch] = [task.batch(name, index) for index in range(len(answers))]
-            panels = task.curves(name, _plain(answers[0]), self.sequences)
-            if panels:
-                plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
-                continue
-            if task.as_images(answers[0]) is not None:
-                self.draw_images(pl_module, task, batches, answers, name)
-                continue
-            if batches[0].targets.dim() == 3:
-                if isinstance(pl_module.objective, Bits) and (
-                    batches[0].targets.shape[1] <= self.longest_binary
-                ):
-                    self.draw(pl_module, batches[0], _plain(answers[0]), name)
-                continue
-            drawings = []
-            readings = []
-            for number, (alone, answer) in enumerate(self._first(batches, answers)):
-                file = f"{name}_{{}}_{number + 1}.png"
-                if task.images(alone, 0) is not None:
-                    title = f"{_title(name)}, episode {number + 1}: where the queries looked"
-                    self.draw_episode(pl_module, task, alone, answer, file, title)
-                    continue
-                if task.asked_words(alone, 0):
-                    self.draw_pair(pl_module, task, alone, answer, file, _title(name))
-                    continue
-                if _labelled(pl_module, alone) and task.labels(alone, 0) is not None:
-                    readings.append(self.read(pl_module, task, alone, answer))
-                if isinstance(pl_module.objective, Tokens):
-                    title = f"{_title(name)}, sequence {number + 1}"
-                    self.draw_tokens(pl_module, task, alone, answer, file, title)
-                if isinstance(pl_module.objective, NextToken):
-                    title = f"{_title(name)}, sequence {number + 1}"
-                    self.draw_text(pl_module, task, alone, file, title)
-                drawn = task.drawing(alone, 0, answer[0])
-                if drawn is not None:
-                    points, lines, caption = drawn
-                    _, right, _ = task.drawing(alone, 0, alone.targets[0])
-                    drawings.append(plots.Drawing(points, right, lines, caption))
-            if readings:
-                title = f"{_title(name)}: what the model would answer after each word"
-                plots.readings(readings, self.folder / f"{name}_readings.png", title)
-            if drawings:
-                title = f"{_title(name)}: what was asked for, what came"
-                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
+            if answers:
+                batches = [task.batch(name, index) for index in range(len(answers))]
+                self.draw_set(pl_module, task, name, batches, answers)
+
+    def draw_set(
+        self,
+        model: Any,
+        task: Any,
+        name: str,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+    ) -> None:
+        """Draw answers to a test set, in the first way that fits them.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: its task.
+            name: name of the test set.
+            batches: the first batches of the set.
+            answers: the model's answers to these in the test.
+        """
+        panels = task.curves(name, _plain(answers[0]), self.sequences)
+        if panels:
+            plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
+        elif task.as_images(answers[0]) is not None:
+            self.draw_images(model, task, batches, answers, name)
+        elif isinstance(model.objective, Bits):
+            if batches[0].targets.shape[1] <= self.longest_binary:
+                self.draw(model, batches[0], _plain(answers[0]), name)
+        else:
+            self._draw_sequences(model, task, name, self._first(batches, answers))
+
+    def _draw_sequences(
+        self, model: Model, task: Any, name: str, few: Iterable[tuple[Batch, Tensor]]
+    ) -> None:
+        """Draw a few sequences of a test set, each by itself."""
+        drawings, readings = [], []
+        for number, (alone, answer) in enumerate(few, 1):
+            file, title = f"{name}_{{}}_{number}.png", f"{_title(name)}, sequence {number}"
+            if task.images(alone, 0) is not None:
+                title = f"{_title(name)}, episode {number}: where the queries looked"
+                self.draw_episode(model, task, alone, answer, file, title)
+            elif alone.source.dim() > 2 and not alone.source.is_floating_point():
+                self.draw_hops(model, task, alone, answer, file)
+            elif task.asked_words(alone, 0):
+                self.draw_pair(model, task, alone, answer, file, _title(name))
+            elif isinstance(model.objective, Tokens):
+                self.draw_tokens(model, task, alone, answer, file, title)
+            elif isinstance(model.objective, NextToken):
+                self.draw_text(model, task, alone, file, title)
+            elif _labelled(model, alone) and task.labels(alone, 0) is not None:
+                readings.append(self.read(model, task, alone, answer))
+            drawn = task.drawing(alone, 0, answer[0])
+            if drawn is not None:
+                points, lines, caption = drawn
+                _, right, _ = task.drawing(alone, 0, alone.targets[0])
+                drawings.append(plots.Drawing(points, right, lines, caption))
+        if readings:
+            title = f"{_title(name)}: what the model would answer after each word"
+            plots.readings(readings, self.folder / f"{name}_readings.png", title)
+        if drawings:
+            title = f"{_title(name)}: what was asked for, what came"
+            plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
 
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]
@@ -319,6 +340,45 @@ class Pictures(lightning.Callback):
         ]
         right = names[int(batch.targets[0, 0])]
         return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+
+    def draw_hops(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
+        """Draw where a model looks for the answer to its first question, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the sentences and the question.
+            batch: a batch of one source of sentences or facts, without padding.
+            answer: the model's answer in the test, ``[1, T]``.
+            name: name of the file, with ``{}`` for its content, ``hops``.
+        """
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        seen = {event.part for event in tape.events}
+        hops = {label: part for label, part in model.alignments().items() if part in seen}
+        if not hops:
+            return
+        sentences, right = _words(task, batch)
+        said = _words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
+        slots = model.slot_names(sentences, [])
+        weights = torch.stack([tape.calls(part)[-1][0, 0] for part in hops.values()], 1)
+        # The first slots are those of the last sentences.
+        weights = weights[: len(slots)]
+        if len(slots) > MOST_SLOTS:
+            shown = weights.amax(1).topk(MOST_SLOTS).indices.sort().values
+            weights, slots = weights[shown], [slots[slot] for slot in shown.tolist()]
+        question = " ".join(next(iter(task.asked_words(batch, 0)), ["question"]))
+        # Of candidates, several may be right.
+        several = answer.dim() == 3 and bool(batch.targets[0, 0, answer[0, 0].argmax()])
+        verdict = said[0] if several or said[0] == right[0] else f"{said[0]}, not {right[0]}"
+        plots.alignment(
+            weights,
+            list(hops),
+            slots,
+            self.folder / name.format("hops"),
+            title=f"{question}? {verdict}",
+            across="",
+            down="",
+        )
 
     def draw_episode(
         self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: One story in this many is held out for validation, and one for the test if there is no file.
 HELD_OUT = 10
-#: Questions of a batch of the test set.
-TEST_BATCH = 100
+#: Most questions of a batch of validation or test.
+TESTED = 100
 #: Most questions that are drawn for a split; no useful run needs more.
 MOST_QUESTIONS = 1_000_000
 
@@ -63,6 +63,8 @@ class Babi(Task):
         batch_size: number of questions in a training batch, at least 1.
         epoch_batches: number of training batches between two validations; by default those of a
             pass over the questions.
+        validation_batches: number of batches of a validation, of up to 100 questions; all by
+            default.
         workers: number of processes that make batches ahead of time, see :class:`~tasks.Task`.
         seed: seed of the stories and of the order of the training questions; on the command line it
             follows ``seed_everything``.
@@ -85,13 +87,14 @@ class Babi(Task):
         test: list[str] | str | None = None,
         batch_size: int = 32,
         epoch_batches: int | None = None,
+        validation_batches: int | None = None,
         workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
             epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1,
+            validation_batches=1 if validation_batches is None else validation_batches,
             workers=workers,
             seed=seed,
         )
@@ -114,6 +117,7 @@ class Babi(Task):
         self.number = number
         self.asked_for = questions
         self.whole_pass = epoch_batches is None
+        self.whole_validation = validation_batches is None
         self.unknown: Counter[str] = Counter()
         self._vocabulary: Words | None = None
         self._questions: dict[str, list[Question]] = {}
@@ -208,19 +212,20 @@ class Babi(Task):
         return ["test"]
 
     def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; validation is one batch."""
-        if split == "val":
-            return 1
+        """See :meth:`~tasks.Task.batches`; by default those of a pass over the questions."""
         if split == "train" and not self.whole_pass:
             return self.epoch_batches
-        size = self.batch_size if split == "train" else TEST_BATCH
-        return -(-len(self.questions(split)) // size)
+        size = self.batch_size if split == "train" else TESTED
+        number = -(-len(self.questions(split)) // size)
+        if split == "val" and not self.whole_validation:
+            return min(number, self.validation_batches)
+        return number
 
     def setup(self, stage: str) -> None:
         """Tell or read the stories that a training or a test needs."""
         if stage == "fit":
             self.epoch_batches = self.batches("train")
-            self.validation_batch_size = len(self.questions("val"))
+            self.validation_batch_size = min(TESTED, len(self.questions("val")))
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``.
@@ -232,10 +237,9 @@ class Babi(Task):
         if split == "train":
             places = range(index * self.batch_size, (index + 1) * self.batch_size)
             rows = np.array([self._shuffled(place // number)[place % number] for place in places])
-        elif split == "val":
-            rows = np.arange(number)
         else:
-            rows = np.arange(index * TEST_BATCH, min((index + 1) * TEST_BATCH, number))
+            first = index % self.batches(split) * TESTED
+            rows = np.arange(first, min(first + TESTED, number))
         if split not in self._tokens:
             self._tokens[split] = self._encode(self.questions(split))
         return self._tokens[split].batch(rows)
@@ -309,16 +313,16 @@ class Babi(Task):
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Sentences of the story, and the right answer."""
         story = unpadded(batch.source, batch.source_mask, row)
-        return [self._text(sentence) for sentence in story], [
-            self.vocabulary.name(int(token)) for token in batch.targets[row]
-        ]
+        return [" ".join(self._words(sentence)) for sentence in story], self._words(
+            batch.targets[row]
+        )
 
-    def asks(self, batch: Batch, row: int) -> list[str]:
-        """The question, in a list."""
-        return [self._text(question) + "?" for question in batch.inputs[row]]
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """Words of the question."""
+        return [self._words(question) for question in batch.inputs[row]]
 
-    def _text(self, tokens: Tensor) -> str:
-        return " ".join(self.vocabulary.name(token) for token in tokens.tolist() if token != PAD)
+    def _words(self, tokens: Tensor) -> list[str]:
+        return [self.vocabulary.name(token) for token in tokens.tolist() if token != PAD]
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Story with question, right answer and answer, in the order of the batches."""

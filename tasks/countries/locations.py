@@ -42,7 +42,7 @@ class Locations:
         if setting not in SETTINGS:
             raise ValueError(f"setting must be one of {', '.join(SETTINGS)}; got {setting!r}")
         self.setting = setting
-        places = defaultdict(set)
+        places: defaultdict[str, set[str]] = defaultdict(set)
         self._next_to: defaultdict[str, set[str]] = defaultdict(set)
         for subject, relation, thing in facts:
             (places if relation == IN else self._next_to)[subject].add(thing)

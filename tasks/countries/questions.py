@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tasks.countries.facts import BACKWARDS, Fact, inverse, plain, with_inverses
 
-__all__ = ["Question", "Wording", "one_hop", "shares", "two_hops", "wording"]
+__all__ = ["Question", "Wording", "cues", "one_hop", "shares", "two_hops", "wording"]
 
 #: A question may have so many right answers, and pass through so many names, if it has two hops.
 MOST_NAMES = 10
@@ -49,10 +49,6 @@ class Wording(NamedTuple):
     asks: tuple[str, ...]
     phrase: str
 
-    def cues(self) -> set[str]:
-        """Words that tell this relation from others."""
-        return {word for ask in self.asks for word in plain(ask).split()} - FILLERS
-
 
 WORDINGS = {
     "capital": Wording(
@@ -63,7 +59,12 @@ WORDINGS = {
         "the country whose capital is {}",
     ),
     "borders": Wording(
-        ("which countries border {}", "what are the neighbours of {}"), "a neighbour of {}"
+        (
+            "which countries border {}",
+            "what are the neighbours of {}",
+            "what are the neighbors of {}",
+        ),
+        "a neighbour of {}",
     ),
     "region": Wording(
         ("which region is {} in", "to which region does {} belong"), "the region of {}"
@@ -109,6 +110,12 @@ def wording(relation: str) -> Wording:
         (f"what is the {relation} of {{}}", f"what does {{}} have as {relation}"),
         f"the {relation} of {{}}",
     )
+
+
+def cues(relation: str) -> set[str]:
+    """Words that tell a relation from others: of its name, and of its questions."""
+    texts = (relation, *wording(relation).asks)
+    return {word for text in texts for word in plain(text).split()} - FILLERS
 
 
 def _worded(template: str, about: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def _countries() -> dict[str, list[dict[str, Any]]]:
     check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
     from countryinfo import CountryInfo
 
-    by_code = defaultdict(list)
+    by_code: defaultdict[str, list[Any]] = defaultdict(list)
     for record in CountryInfo.all().values():
         if record.get("ISO", {}).get("alpha3"):
             by_code[record["ISO"]["alpha3"]].append(record)

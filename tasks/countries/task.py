@@ -25,7 +25,7 @@ from tasks.countries.facts import (
     with_inverses,
 )
 from tasks.countries.locations import SETTINGS, Locations
-from tasks.countries.questions import Question, one_hop, shares, two_hops, wording
+from tasks.countries.questions import Question, cues, one_hop, shares, two_hops
 from tasks.countries.records import aliases_of_countries, country_facts, location_facts
 from tasks.limits import check_room
 
@@ -115,12 +115,10 @@ class Countries(Task):
         if facts is not None:
             known = read_facts(facts)
         else:
+            check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
+        self.whole_validation = validation_batches is None
         self._learn(known)
-        # No larger than the set itself, in which questions would come twice.
-        self.validation_batch_size = min(validation_batch_size, len(self.questions("val")))
-        if validation_batches is None:
-            self.validation_batches = -(-len(self.questions("val")) // self.validation_batch_size)
         check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
         self.check_room(max(most_facts * 4, self.output_size))
 
@@ -158,6 +156,13 @@ class Countries(Task):
                     (self._codes if other.isupper() else self._names).setdefault(other, name)
         self._longest = max(len(name.split()) for name in self._names)
         self._passes: dict[int, Array] = {}
+        # No larger than the set itself, in which questions would come twice.
+        count = len(self.questions("val"))
+        self.validation_batch_size = min(self.validation_batch_size, count)
+        if self.whole_validation:
+            self.validation_batches = -(-count // self.validation_batch_size)
+        if self.whole_pass:
+            self.epoch_batches = -(-len(self.questions("train")) // self.batch_size)
 
     def test_names(self) -> list[str]:
         """``test``."""
@@ -184,8 +189,6 @@ class Countries(Task):
         """See :meth:`~tasks.Task.batches`; a pass over all questions by default."""
         if split == "test":
             return -(-len(self.questions("test")) // TESTED)
-        if split == "train" and self.whole_pass:
-            return -(-len(self.questions("train")) // self.batch_size)
         return super().batches(split)
 
     def batch(self, split: str, index: int) -> Batch:
@@ -306,8 +309,7 @@ class Countries(Task):
             raise ValueError(
                 f"item {number}: expected a question about {kind} that the facts have; got {item!r}"
             )
-        cues = set().union(*(wording(relation).cues() for relation in self.relations))
-        if not cues.intersection(words):
+        if not set().union(*map(cues, self.relations)).intersection(words):
             shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.relations})
             more = ", ..." if len(shown) > LISTED else ""
             raise ValueError(
@@ -367,12 +369,12 @@ class Countries(Task):
             )
         return {name: sum(each) / len(each) for name, each in sorted(hits.items())}
 
-    def asks(self, batch: Batch, row: int) -> list[str]:
-        """The question, in a list."""
-        return [self._text(question) + "?" for question in batch.inputs[row]]
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """The words of the question."""
+        return [self._names_of(question) for question in batch.inputs[row]]
 
-    def _text(self, tokens: Tensor) -> str:
-        return " ".join(self.words.name(token) for token in tokens.tolist() if token != PAD)
+    def _names_of(self, tokens: Tensor) -> list[str]:
+        return [self.words.name(token) for token in tokens.tolist() if token != PAD]
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Questions, right answers with bars between them, and the model's answers."""
@@ -388,11 +390,12 @@ class Countries(Task):
         ]
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Facts of the source as text, and the right answers of each question."""
+        """Facts of the source as text, and the right answers to the question."""
         facts = unpadded(batch.source, batch.source_mask, row)
-        source = [f"{self._text(key)}: {self._text(value)}" for key, value in facts]
+        source = [": ".join(" ".join(self._names_of(side)) for side in fact) for fact in facts]
+        # Targets mark all right answers; of probabilities, the likeliest counts.
         answers = [
-            " | ".join(self.words.name(token) for token in step.nonzero().flatten().tolist())
+            " | ".join(self.words.name(int(token)) for token in (step == step.max()).nonzero())
             for step in batch.targets[row]
         ]
         return source, answers

@@ -102,6 +102,8 @@ class Translation(Task):
         ValueError: a setting is out of its range, or does not go with another one.
     """
 
+    budgeted = True
+
     def __init__(
         self,
         source: Literal["cldr", "files", "gettext"] = "cldr",

@@ -308,8 +308,8 @@ def test_a_sentence_goes_on_from_its_beginning(tmp_path) -> None:
 
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_a_checkpoint_needs_no_training_text(capsys, tmp_path) -> None:
-    task = task_of(tmp_path)
-    text = tmp_path / "train.txt"
+    task, text = task_of(tmp_path), tmp_path / "train.txt"
+    words = task.vocabulary.words
     config = Path(__file__).parents[2] / "configs" / "language" / "lstmn.yaml"
     settings = ["--model.width=4", "--model.mixer.hidden_size=4", "--model.hidden_size=4"]
     main(
@@ -325,7 +325,7 @@ def test_a_checkpoint_needs_no_training_text(capsys, tmp_path) -> None:
     lines = capsys.readouterr().out.splitlines()
     predictor = Predictor.load(run / "checkpoints" / "last.ckpt")
     assert lines == predictor(["The old cat.", "a"])
-    assert predictor.task.vocabulary.words == task.vocabulary.words
+    assert predictor.task.vocabulary.words == words
     with pytest.raises(ValueError, match="expected a checkpoint with the vocabulary of a text"):
         task.load_state_dict({})
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import memnets as mn
+from memnets import testing
 from memnets.app.cli import main
 from memnets.app.keeping import OPTIMIZER, Changed
 from memnets.batches import Batch
@@ -134,6 +135,13 @@ def test_both_networks_learn_at_their_own_rate() -> None:
     )
     Changed([f"{OPTIMIZER}.init_args.lr"]).on_train_start(going_on, model)
     np.testing.assert_allclose([group["lr"] for group in optimizer.param_groups], [2e-4, 6e-4])
+
+
+def test_the_loss_never_waits_for_a_device() -> None:
+    there = Batch(*(part.to("meta") for part in batch()[:3]))
+    model = gan().to("meta")
+    with testing.no_synchronisation():
+        model.loss(there).backward()
 
 
 def trainer(**settings) -> lightning.Trainer:

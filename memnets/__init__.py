@@ -18,6 +18,7 @@ from memnets import _moved as _moved
 if TYPE_CHECKING:
     from memnets.app.checkpoints import load as load
     from memnets.app.predictor import Predictor as Predictor
+    from memnets.app.vectors import SentenceVectors as SentenceVectors
     from memnets.batches import Batch as Batch
     from memnets.cells import GRU as GRU
     from memnets.cells import LSTM as LSTM
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from memnets.memories import Tape as Tape
     from memnets.models import SNAIL as SNAIL
     from memnets.models import CausalTransformer as CausalTransformer
+    from memnets.models import ConvS2S as ConvS2S
     from memnets.models import MemoryMachine as MemoryMachine
     from memnets.models import MetaLearner as MetaLearner
     from memnets.models import Model as Model
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "memnets.app.checkpoints": ["load"],
     "memnets.app.predictor": ["Predictor"],
+    "memnets.app.vectors": ["SentenceVectors"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
         *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),
@@ -69,7 +72,14 @@ _NAMES = {
     "memnets.fast": ["naive"],
     "memnets.memories": ["DNC", "LRUA", "NTM", "Tape"],
     "memnets.models": [
-        *("CausalTransformer", "MemoryMachine", "MetaLearner", "Model", "PointerNetwork"),
+        *(
+            "CausalTransformer",
+            "ConvS2S",
+            "MemoryMachine",
+            "MetaLearner",
+            "Model",
+            "PointerNetwork",
+        ),
         *("Prototypical", "SNAIL", "Seq2Seq", "SequenceModel", "Transformer"),
     ],
     "memnets.viewing.trace": ["record"],

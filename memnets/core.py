@@ -443,10 +443,12 @@ class Cell(nn.Module, ABC, Generic[State]):
     Attributes:
         input_size: width of the input of a step.
         output_size: width of the output of a step.
+        first_slots: number of slots that :meth:`looks_back` weighs before the first step.
     """
 
     input_size: int
     output_size: int
+    first_slots: int = 0
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -529,6 +531,14 @@ class Cell(nn.Module, ABC, Generic[State]):
             outputs.append(output)
             state = next_state
         return torch.stack(outputs, 1), state
+
+    def looks_back(self) -> Addressing | None:
+        """The addressing with which the cell weighs its own earlier steps, for pictures.
+
+        Its slots are :attr:`first_slots` that stand for no step, then the steps in their order; the
+        step's own slot may be missing. ``None``, the default, for a cell without such.
+        """
+        return None
 
     def choose(self, mask: Tensor, new: State, old: State) -> State:
         """State after a step that only some sequences of the batch have taken.
@@ -703,6 +713,10 @@ class Encoder(nn.Module, ABC):
         vectors, summary = self(source, mask)
         return Encoded(vectors, summary, mask)
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the vectors of an image, see :meth:`Embedder.grid`."""
+        return None
+
     @abstractmethod
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read a source.
@@ -828,6 +842,18 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         :meth:`slot_names` gives a word for each of their slots.
         """
         return {}
+
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of the slots of :meth:`alignments`, row by row, over an image.
+
+        Args:
+            height: height of the image, in pixels.
+            width: width of the image, in pixels.
+
+        Returns:
+            ``None``, the default, if the slots are no patches of an image.
+        """
+        return None
 
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """A word for each slot of the addressings that :meth:`alignments` names.

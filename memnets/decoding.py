@@ -1,11 +1,12 @@
 """Decoding: answers of a model on its own, step by step over explicit state.
 
-Greedy and beam search work for every model that answers in tokens. ``play`` works for a model whose
-answers are actions and whose next input is the reward of the last action.
+Greedy search, beam search and sampling work for every model that answers in tokens. ``play`` works
+for a model whose answers are actions and whose next input is the reward of the last action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,16 @@ from memnets import functional
 from memnets.batches import BEGIN, END, PAD, feedback
 from memnets.core import EncoderDecoder, check_positive
 
-__all__ = ["Hypotheses", "beam_search", "check_search", "feedback", "generate", "greedy", "play"]
+__all__ = [
+    "Hypotheses",
+    "beam_search",
+    "check_search",
+    "feedback",
+    "generate",
+    "greedy",
+    "play",
+    "sample",
+]
 
 #: Finished rows leave the batch once they are more than this share of it. To remove them at every
 #: step would copy the state too often.
@@ -99,6 +109,77 @@ def greedy(
     Raises:
         ValueError: ``max_length`` is less than 1, or a source is empty or too long for the model.
     """
+    return _followed(model, source, mask, max_length, functional.likeliest)
+
+
+@torch.no_grad()
+def sample(
+    model: EncoderDecoder,
+    source: Tensor,
+    mask: Tensor | None = None,
+    max_length: int | None = None,
+    temperature: float = 1.0,
+    begun: Tensor | None = None,
+    never: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Answer with a random token at each step, by its probability, until the end mark.
+
+    Args:
+        model: a model that answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+        max_length: most tokens of an answer, at least 1, with those begun; ``2 S + 10`` by default,
+            and never more than :meth:`~memnets.core.EncoderDecoder.longest_answer`.
+        temperature: T > 0; a token has the probability ``softmax(logits / T)``. Below 1, likely
+            tokens become likelier.
+        begun: tokens with which each answer begins, ``[B, P]``, without padding; ``None`` = none.
+        never: tokens that are not drawn.
+        generator: source of the random numbers, on the device of the source; that of PyTorch by
+            default. The answer to a source depends on the other sources of the batch.
+
+    Returns:
+        Tokens ``[B, T]``, those begun first, with the end mark, then padding. An answer without an
+        end mark was cut at the greatest length.
+
+    Raises:
+        ValueError: a number is out of its range, a shape does not fit, or a source is empty or too
+            long for the model.
+    """
+    if not 0 < temperature < torch.inf:
+        raise ValueError(f"temperature must be above 0; got {temperature}")
+    if begun is not None and (begun.dim() != 2 or len(begun) != len(source)):
+        raise ValueError(
+            f"begun must be tokens [B, P] with B = {len(source)}; got {list(begun.shape)}"
+        )
+
+    def draw(logits: Tensor) -> Tensor:
+        logits = logits.float() / temperature
+        if never:
+            logits[:, list(never)] = -torch.inf
+        return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+
+    return _followed(model, source, mask, max_length, draw, begun)
+
+
+def _followed(
+    model: EncoderDecoder,
+    source: Tensor,
+    mask: Tensor | None,
+    max_length: int | None,
+    choose: Callable[[Tensor], Tensor],
+    begun: Tensor | None = None,
+) -> Tensor:
+    """One answer to each source, token by token, until the end mark.
+
+    Args:
+        model: a model that answers in tokens.
+        source: ``[B, S]`` or ``[B, S, I]``.
+        mask: bool ``[B, S]`` or ``None``.
+        max_length: most tokens of an answer, or ``None``.
+        choose: chooses the next token of some answers, ``[R, O] -> [R]``.
+        begun: tokens with which each answer begins, ``[B, P]``, or ``None``.
+    """
     lengths = _limits(model, source, mask, max_length)
     longest = max(lengths, default=0)
     limits = torch.tensor(lengths, device=source.device, dtype=torch.long)
@@ -109,13 +190,24 @@ def greedy(
     if len(rows) < len(source):
         state = model.reorder(state, rows)
     token = torch.full_like(rows, BEGIN)
+    first = 0
+    if begun is not None and begun.shape[1]:
+        first = begun.shape[1]
+        if first >= min(lengths):
+            raise ValueError(
+                f"begun must have fewer tokens than the longest answer, {min(lengths)}; got {first}"
+            )
+        answers[:, :first] = begun
+        past = torch.cat([token.unsqueeze(1), begun[:, :-1]], 1)
+        _, state = model.decode(past, state)
+        token = begun[:, -1]
     done = torch.zeros_like(rows, dtype=torch.bool)
     # Steps that some row has taken, counted on the device.
-    taken = torch.zeros((), dtype=torch.long, device=source.device)
+    taken = torch.full((), first, dtype=torch.long, device=source.device)
     patience = _patience(source.device)
-    for step in range(longest):
+    for step in range(first, longest):
         logits, state = model.decode(token.unsqueeze(1), state)
-        token = functional.likeliest(logits[:, -1]).masked_fill(done, PAD)
+        token = choose(logits[:, -1]).masked_fill(done, PAD)
         answers[rows, step] = token
         taken += ~done.all()
         done = done | (token == END) | (limits[rows] == step + 1)

@@ -101,12 +101,18 @@ class Patches(Embedder):
         input_size: number of channels of an image, at least 1.
         filters: number of filters of each layer, each at least 1.
         halvings: number of layers, the first ones, that halve the sides, rounded up.
+        coordinates: whether the image gets two more channels, the row and the column of each pixel,
+            from -1 to 1, so that a vector knows its place (Liu et al. 2018).
     """
 
     source_dims = 4
 
     def __init__(
-        self, input_size: int, filters: Sequence[int] = (32, 64, 64), halvings: int = 2
+        self,
+        input_size: int,
+        filters: Sequence[int] = (32, 64, 64),
+        halvings: int = 2,
+        coordinates: bool = False,
     ) -> None:
         super().__init__()
         check_positive(input_size=input_size, layers=len(filters))
@@ -116,8 +122,11 @@ class Patches(Embedder):
             )
         self.input_size, self.output_size = input_size, filters[-1]
         self.halvings = halvings
+        self.coordinates = coordinates
         self.layers = nn.Sequential()
-        for number, (before, count) in enumerate(itertools.pairwise([input_size, *filters])):
+        for number, (before, count) in enumerate(
+            itertools.pairwise([input_size + 2 * coordinates, *filters])
+        ):
             check_positive(filters=count)
             stride = 2 if number < halvings else 1
             self.layers.extend(
@@ -146,7 +155,15 @@ class Patches(Embedder):
             )
         if mask is not None:
             raise ValueError("images of a batch have one size and no padding; got a mask")
-        features = self.layers(source.permute(0, 3, 1, 2))
+        channels = source.permute(0, 3, 1, 2)
+        if self.coordinates:
+            rows, columns = (
+                torch.linspace(-1, 1, length, dtype=source.dtype, device=source.device)
+                for length in source.shape[1:3]
+            )
+            places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+            channels = torch.cat([channels, places.expand(len(source), -1, -1, -1)], 1)
+        features = self.layers(channels)
         return features.flatten(2).transpose(1, 2), None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ __all__ = [
     "best_tokens",
     "cosine_similarity",
     "cross_entropy",
+    "doubly_stochastic_penalty",
     "entmax15",
     "erase_add",
     "forward_weighting",
@@ -509,6 +510,30 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
 
 
 @full_precision
+def doubly_stochastic_penalty(
+    weights: Tensor, steps: Tensor | None = None, slots: Tensor | None = None
+) -> Tensor:
+    """Penalty on weights that leave out slots: ``sum_i (1 - sum_t w_t(i))^2``.
+
+    The second term of equation 14 of Xu et al. 2015, without its factor lambda.
+
+    Args:
+        weights: ``[B, T, N]``.
+        steps: bool ``[B, T]``, False = padding, which does not count; ``None`` = no padding.
+        slots: bool ``[B, 1, N]``, False = a slot that does not count; ``None`` = all count.
+
+    Returns:
+        ``[B]``, at least 0.
+    """
+    if steps is not None:
+        weights = weights.masked_fill(~steps.unsqueeze(-1), 0.0)
+    missing = (1 - weights.sum(-2)).square()
+    if slots is not None:
+        missing = missing.masked_fill(~slots.squeeze(-2), 0.0)
+    return missing.sum(-1)
+
+
+@full_precision
 def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
     """Write with several heads at once (Graves et al. 2014, equations 3 and 4).
 
@@ -580,6 +605,19 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
         chosen: Tensor = twin(part, index)
         return chosen
     return part.index_select(0, index)
+
+
+def with_gradient(values: Tensor, factor: float) -> Tensor:
+    """The values themselves; their gradient is multiplied by ``factor``.
+
+    Args:
+        values: finite, ``[*B]``.
+        factor: any number.
+    """
+    if not values.requires_grad:
+        return values
+    fixed = values.detach()
+    return fixed + (values - fixed) * factor
 
 
 # -- losses ---------------------------------------------------------------------------------------

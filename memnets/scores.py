@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.core import Score, check_positive
+from memnets.core import Score, check_made, check_positive
 
 __all__ = [
     "Additive",
     "Concat",
     "Cosine",
+    "Distance",
     "Dot",
     "General",
     "Location",
@@ -163,3 +164,32 @@ class Location(Score):
             )
         scores: Tensor = self.projection(query)
         return scores[..., : keys.shape[-2]]
+
+
+class Distance(Score):
+    """``s(q_i, k_j) + d_{i-j}``: another score, and a bias for each distance (Parikh et al. 2016).
+
+    Query i stands at slot i, as where a sentence reads itself. Distances beyond the reach share the
+    bias of the reach, on each side (section 3.4, where the reach is 10). Biases start at 0.
+
+    Args:
+        score: the other score.
+        reach: greatest distance with a bias of its own, at least 1.
+    """
+
+    def __init__(self, score: Score, reach: int = 10) -> None:
+        super().__init__()
+        check_made("score", score, "Dot()")
+        check_positive(reach=reach)
+        self.score = score
+        self.reach = reach
+        self.bias = nn.Parameter(torch.zeros(2 * reach + 1))
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
+        places, slots = (
+            torch.arange(steps, device=query.device) for steps in (query.shape[-2], keys.shape[-2])
+        )
+        distance = (places.unsqueeze(-1) - slots).clamp(-self.reach, self.reach)
+        scores: Tensor = self.score(query, keys)
+        return scores + self.bias[distance + self.reach]

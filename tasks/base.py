@@ -66,6 +66,8 @@ class Task(lightning.LightningDataModule, ABC):
     #: Whether a training batch takes a notable part of a training step to make, such as a search
     #: for tours; then a process makes them ahead of time by default.
     slow_batches: ClassVar[bool] = False
+    #: Whether a batch holds a budget of tokens, and so any number of sequences.
+    budgeted: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -188,6 +190,18 @@ class Task(lightning.LightningDataModule, ABC):
             default, if the steps have no names.
         """
         return None
+
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """Words of each input of an answer, for tasks whose inputs are sentences.
+
+        Args:
+            batch: a batch of this task.
+            row: number of a sequence in the batch.
+
+        Returns:
+            A word for each step of each sentence; empty, the default, if inputs are no sentences.
+        """
+        return []
 
     def drawing(
         self, batch: Batch, row: int, tokens: Tensor

@@ -307,6 +307,8 @@ def decoded(content: bytes, where: str, channels: int = 1) -> Array:
     ) as error:  # fmt: skip
         # Pillow's decoders raise all of these for damaged files.
         reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):  # which names an address in memory
+            reason = f"it is none of {', '.join(FORMATS)}"
         raise ValueError(f"{where}: expected an image; it cannot be read ({reason})") from error
 
 

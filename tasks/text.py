@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable, Sequence
+
 from tasks.limits import read_file
 
-__all__ = ["lines_of", "read_bytes", "read_lines"]
+__all__ = ["held_out", "lines_of", "read_bytes", "read_lines"]
+
+#: Of the texts of a training, one in this many is held out for each other set, at most the second
+#: number.
+HELD_OUT = 20
+MOST_HELD_OUT = 1000
 
 
 def read_bytes(path: str) -> bytes:
@@ -55,3 +63,34 @@ def lines_of(content: bytes, name: str, first: int = 1) -> list[str]:
     if not lines[-1]:  # an end of line at the end of the text begins no other line
         lines.pop()
     return lines
+
+
+def held_out(texts: Iterable[str], names: Sequence[str], where: str) -> dict[str, str]:
+    """Choose texts of the training to hold out for sets that have no file of their own.
+
+    Of the different texts, one in 20 is held out for each set, at least one and at most 1000,
+    chosen by a checksum of the text: the same ones for every order of the texts and every seed.
+
+    Args:
+        texts: the texts of the training; one may come more than once.
+        names: names of the sets.
+        where: name of the texts, for an error.
+
+    Returns:
+        The name of its set, by text held out.
+
+    Raises:
+        ValueError: there are too few texts.
+    """
+    different = sorted(set(texts), key=lambda text: (zlib.crc32(text.encode()), text))
+    held = min(MOST_HELD_OUT, max(1, len(different) // HELD_OUT))
+    if len(different) <= held * len(names):
+        raise ValueError(
+            f"expected more than {held * len(names)} sentences in {where}, to hold out some for "
+            f"{' and '.join(names)}; got {len(different)}"
+        )
+    return {
+        text: name
+        for number, name in enumerate(names)
+        for text in different[number * held : (number + 1) * held]
+    }

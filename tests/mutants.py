@@ -63,11 +63,12 @@ TESTS = {
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
     "memnets/app/predict.py": "test_cli.py test_translate.py",
-    "memnets/app/predictor.py": "test_translate.py",
+    "memnets/app/predictor.py": "test_translate.py test_sentences.py",
     "memnets/app/swaps.py": "test_swaps.py",
     "memnets/app/translate.py": "test_translate.py",
     "memnets/app/translator.py": "test_translate.py",
     "memnets/app/trust.py": "test_trust.py test_translate.py",
+    "memnets/app/vectors.py": "test_sentences.py",
     "memnets/batches.py": (
         "test_objectives.py tasks/test_copying.py tasks/test_tokens.py test_decoding.py "
         "test_machine.py laws/test_models.py"
@@ -78,7 +79,7 @@ TESTS = {
     "memnets/cells/attention.py": (
         "test_layers.py test_convolutions.py test_pointer.py laws/test_models.py laws/test_parts.py"
     ),
-    "memnets/cells/convolutions.py": "test_convolutions.py laws/test_models.py",
+    "memnets/cells/convolutions.py": "test_convolutions.py test_convs2s.py laws/test_models.py",
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_objectives.py "
@@ -87,7 +88,7 @@ TESTS = {
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",
-    "memnets/encoders.py": "test_addressing.py test_pointer.py laws/test_models.py",
+    "memnets/encoders.py": "test_convs2s.py test_addressing.py test_pointer.py laws/test_models.py",
     "memnets/events.py": "test_trace.py",
     "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",
     "memnets/fast.py": "laws/test_twins.py test_kernels.py test_trace.py laws/test_surroundings.py",
@@ -106,6 +107,7 @@ TESTS = {
         "test_cli.py"
     ),
     "memnets/models/": "laws/test_models.py test_base.py test_cli.py",
+    "memnets/models/convs2s.py": "test_convs2s.py laws/test_models.py",
     "memnets/models/episodes.py": (
         "test_episodes.py tasks/test_fewshot.py tasks/test_bandits.py laws/test_models.py"
     ),
@@ -116,7 +118,8 @@ TESTS = {
     "memnets/models/pointer.py": "test_pointer.py laws/test_models.py test_trace.py",
     "memnets/models/reinforce.py": "test_addressing.py test_base.py laws/test_models.py",
     "memnets/models/seq2seq.py": (
-        "test_addressing.py test_decoding.py test_trace.py laws/test_models.py test_translate.py"
+        "test_seq2seq.py test_addressing.py test_decoding.py test_trace.py laws/test_models.py "
+        "test_translate.py"
     ),
     "memnets/models/sequence.py": (
         "test_machine.py test_decoding.py test_episodes.py test_truncation.py laws/test_models.py"
@@ -166,6 +169,7 @@ TESTS = {
         "tasks/test_base.py tasks/test_copying.py tasks/test_tokens.py tasks/test_pointing.py "
         "tasks/test_ntm_tasks.py tasks/test_translation.py test_cli.py"
     ),
+    "tasks/captions.py": "tasks/test_captions.py laws/test_surroundings.py",
     "tasks/copying.py": "tasks/test_copying.py test_cli.py",
     "tasks/images.py": "tasks/test_drawing.py",
     "tasks/pictures.py": "tasks/test_pictures.py tasks/test_images.py",
@@ -174,11 +178,14 @@ TESTS = {
     "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",
     "tasks/geometry.py": "tasks/test_geometry.py tasks/test_pointing.py",
     "tasks/limits.py": "tasks/test_limits.py",
+    "tasks/pairs.py": "tasks/test_pronunciation.py tasks/test_translation.py",
     "tasks/pointing.py": "tasks/test_pointing.py tasks/test_geometry.py test_pointer.py",
     "tasks/points.py": "tasks/test_points.py tasks/test_pointing.py",
     "tasks/ngrams.py": "tasks/test_ntm_tasks.py",
     "tasks/priority.py": "tasks/test_ntm_tasks.py",
+    "tasks/pronunciation.py": "tasks/test_pronunciation.py",
     "tasks/recall.py": "tasks/test_ntm_tasks.py",
+    "tasks/sentiment.py": "tasks/test_sentiment.py test_sentences.py",
     "tasks/vectors.py": "tasks/test_copying.py tasks/test_ntm_tasks.py",
     "tasks/tokens.py": "tasks/test_tokens.py",
     "tasks/translation/": "tasks/test_translation.py test_translate.py",

@@ -1,6 +1,7 @@
 """Every config builds, trains a step and is tested, and says only what is special."""
 
 import inspect
+import json
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from memnets.app.messages import settings_of
 from memnets.app.run import TRAINER_DEFAULTS
 from memnets.models import Model
 from tests.images import png, runs, written
+from tests.lexicons import lexicon
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
@@ -41,13 +43,17 @@ SMALL = {
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],
     "PrioritySort": ONE_SET,
+    "PropositionalLogic": [*ONE_SET, "--data.max_operators=1", "--data.longest=1"],
     "SortingNumbers": POINTING,
     "ConvexHull": POINTING,
     "Delaunay": POINTING,
     "TravellingSalesman": POINTING,
+    "Countries": [*BATCHES, "--data.most_facts=8"],
     "FewShot": EPISODES,
     "Sinusoids": EPISODES,
+    "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
+    "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
     "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],
 }
 TRANSLATION = ["--data.vocabulary_size=120", "--data.max_tokens=100", "--data.batch_tokens=400"]
@@ -60,6 +66,16 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
+    if task == "Entailment":
+        return [*BATCHES, *pairs(folder), "--data.vocabulary_size=60"]
+    if task == "Pronunciation":
+        return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
+    if task == "Sentiment":
+        return labelled(folder)
+    if task == "Language":
+        for split, lines in (("train", SENTENCES), ("val", SENTENCES[:4]), ("test", SENTENCES[:2])):
+            (folder / split).write_text("".join(line + "\n" for line, _ in lines))
+        return [f"--data.{split}={folder / split}" for split in ("train", "val", "test")]
     if task != "Translation":
         return SMALL[task]
     if data.get("init_args", {}).get("source", "cldr") == "cldr":
@@ -71,6 +87,29 @@ def small(data: dict, folder: Path) -> list[str]:
             path.write_text("".join(pair[side] + "\n" for pair in lines))
         flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
     return flags
+
+
+def pairs(folder: Path) -> list[str]:
+    """Files of pairs of sentences, and the flags that name them."""
+    flags = []
+    for split, count in (("train", 8), ("val", 4), ("test", 2)):
+        path = folder / f"{split}.jsonl"
+        rows = [
+            {"gold_label": "neutral", "sentence1": one, "sentence2": "it is so"}
+            for one, _ in SENTENCES[:count]
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags.append(f"--data.{split}={path}")
+    return flags
+
+
+def labelled(folder: Path) -> list[str]:
+    """Files of sentences, one for each label, and the flags that say where they are."""
+    for name, side in (("good", 0), ("poor", 1)):
+        lines = [f"{pair[side]}\n" for pair in SENTENCES]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    paths = ", ".join(str(folder / f"{name}.txt") for name in ("good", "poor"))
+    return [f"--data.train=[{paths}]", "--data.vocabulary_size=90"]
 
 
 def omniglot(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from memnets import decoding, functional
 from memnets.addressing import Content, Hard, Local
 from memnets.batches import BEGIN, END, PAD
 from memnets.cells import GRU, LSTM, LSTMN, LearnedPositions
-from memnets.decoding import beam_search, feedback, greedy, play
+from memnets.decoding import beam_search, feedback, greedy, play, sample
 from memnets.encoders import Recurrent
 from memnets.kernels.append import lengthened
 from memnets.memories import NTM
@@ -517,3 +517,39 @@ def test_rows_of_slots_keep_their_room_and_share_nothing(slots, index, seed):
     again[..., -1:, :] = 0
     assert torch.equal(longer, torch.cat([kept, other], -2)[index])
     assert torch.equal(again[..., :-1, :], kept[index])
+
+
+def test_samples_come_as_often_as_they_are_likely():
+    built, count = model("causal Transformer"), 4000
+    generator = torch.Generator().manual_seed(0)
+    begun = torch.full((count, 2), 5)
+    answers = sample(
+        built, torch.full((count, 1), BEGIN), max_length=3, temperature=2.0, begun=begun,
+        never=[PAD], generator=generator,
+    )  # fmt: skip
+    logits = uncached(built, [BEGIN], [5, 5])
+    logits[PAD] = -torch.inf
+    expected = (logits / 2).softmax(-1)
+    found = answers[:, 2].bincount(minlength=SIZE) / count
+    # Four standard deviations of a share.
+    assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / count).sqrt()).all()
+    assert expected.max() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be above 0; got 0.0"),
+        (
+            {"begun": torch.full((2, 1), 5)},
+            r"begun must be tokens .* with B = 1; got \[2, 1\]",
+        ),
+        (
+            {"begun": torch.full((1, 4), 5)},
+            "fewer tokens than the longest answer, 4; got 4",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_sample_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model("NTM"), torch.full((1, 1), BEGIN), max_length=4, **wrong)

@@ -42,6 +42,19 @@ def test_a_sentence_is_the_sum_of_its_words(encoding):
     torch.testing.assert_close(embedder(padded)[0], vectors)
 
 
+def test_coordinates_are_two_more_channels_of_the_image():
+    embedder = Patches(1, (3, 4), 1, coordinates=True).double()
+    plain = Patches(3, (3, 4), 1).double()
+    plain.load_state_dict(embedder.state_dict())
+    image = torch.rand(2, 3, 5, 1, dtype=torch.float64)
+    marked = torch.zeros(2, 3, 5, 3, dtype=torch.float64)
+    for row in range(3):
+        for column in range(5):
+            place = torch.tensor([row / 2 * 2 - 1, column / 4 * 2 - 1])
+            marked[:, row, column] = torch.cat([image[:, row, column], place.expand(2, 2)], -1)
+    torch.testing.assert_close(embedder(image)[0], plain(marked)[0])
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 7), (9, 1)])
 @pytest.mark.parametrize("halvings", [0, 1, 2])
 def test_patches_come_row_by_row(height, width, halvings):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
-from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Bits, Candidates, Labels, NextToken, Numbers, Tokens
 
 
 def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:
@@ -49,6 +49,29 @@ def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
 
 
 @given(drawn=answered(), seed=testing.seeds())
+def test_the_next_token_is_scored_by_sums(drawn, seed) -> None:
+    logits, mask, lengths = drawn
+    targets = torch.randint(4, logits.shape[:2], generator=torch.Generator().manual_seed(seed))
+    scores = NextToken().scores(logits, targets, mask)
+    costs, right = [], 0
+    for row, length in enumerate(lengths):
+        own = [
+            math.log(sum(map(math.exp, step))) - step[label]
+            for step, label in zip(logits[row].tolist(), targets[row].tolist(), strict=True)
+        ][:length]
+        hits = sum(int(logits[row, t].argmax()) == targets[row, t] for t in range(length))
+        assert scores["nats"][row].item() == pytest.approx(sum(own), rel=1e-5)
+        assert scores["tokens"][row].item() == length
+        assert scores["right"][row].item() == hits
+        costs, right = costs + own, right + int(hits)
+    found = NextToken().summarize({name: values.mean() for name, values in scores.items()})
+    loss = sum(costs) / len(costs)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {"perplexity": math.exp(loss), "loss": loss, "accuracy": right / len(costs)}, rel=1e-5
+    )
+
+
+@given(drawn=answered(), seed=testing.seeds())
 def test_numbers_are_scored_as_by_hand(drawn, seed) -> None:
     outputs, mask, lengths = drawn
     targets = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(seed)).double()
@@ -65,6 +88,7 @@ def test_solved() -> None:
     assert not Labels().solved({"accuracy": 0.989})
     assert Numbers().solved({"error": 0.01})
     assert not Numbers().solved({"error": 0.011})
+    assert not NextToken().solved({"perplexity": 1.0, "accuracy": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -78,3 +102,43 @@ def test_solved() -> None:
 def test_targets_of_another_form_are_refused(objective, targets, message) -> None:
     with pytest.raises(ValueError, match=message):
         objective.losses(torch.zeros(2, 3, 4), targets)
+
+
+def test_chances_are_those_of_the_answers() -> None:
+    logits = torch.tensor([[[0.0, 2.0, -1.0], [3.0, 0.0, 0.0]]])
+    shares = [[math.exp(value) for value in step] for step in logits[0].tolist()]
+    expected = [max(step) / sum(step) for step in shares]
+    assert Labels().chances(logits)[0].tolist() == pytest.approx(expected)
+    for objective in (Tokens(), Bits(), Numbers()):
+        with pytest.raises(TypeError, match=f"answers with labels.* is {type(objective).__name__}"):
+            objective.chances(logits)
+
+
+@given(drawn=answered(), seed=testing.seeds())
+def test_candidates_are_scored_as_by_hand(drawn, seed) -> None:
+    logits, mask, lengths = drawn
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(logits.shape, generator=generator) < 0.5).double()
+    targets[..., 0] = 1
+    scores = Candidates().scores(logits, targets, mask)
+    for row, length in enumerate(lengths):
+        costs, hits = [], []
+        for step, right in zip(logits[row, :length].tolist(), targets[row].tolist(), strict=False):
+            whole = sum(map(math.exp, step))
+            known = sum(math.exp(x) for x, is_right in zip(step, right, strict=True) if is_right)
+            costs.append(-math.log(known / whole))
+            hits.append(right[step.index(max(step))] == 1)
+        assert scores["loss"][row].item() == pytest.approx(sum(costs) / length, abs=1e-5)
+        assert scores["hits"][row].item() == pytest.approx(sum(hits) / length)
+    likely = Candidates().answer(logits)
+    torch.testing.assert_close(likely, logits.exp() / logits.exp().sum(-1, keepdim=True))
+
+
+def test_a_step_without_a_right_candidate_costs_nothing() -> None:
+    logits = torch.randn(1, 2, 3, requires_grad=True)
+    targets = torch.tensor([[[0.0, 0, 0], [1, 0, 1]]])
+    losses = Candidates().losses(logits, targets)
+    (gradient,) = torch.autograd.grad(losses.sum(), [logits])
+    assert losses[0, 0] == 0
+    assert not gradient[0, 0].any()
+    assert gradient[0, 1].all()

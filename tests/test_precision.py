@@ -20,7 +20,11 @@ from memnets.models import (
     GAN,
     SNAIL,
     CausalTransformer,
+    ConvS2S,
+    DecomposableAttention,
+    KeyValueNetwork,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     Model,
     PointerNetwork,
@@ -35,8 +39,17 @@ from memnets.models import (
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
-from memnets.training.objectives import Labels, Numbers, Tokens
-from tasks import CopyingTokens, Images, Sinusoids, SortingNumbers, Task
+from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
+from tasks import (
+    Babi,
+    CopyingTokens,
+    Countries,
+    Images,
+    PropositionalLogic,
+    Sinusoids,
+    SortingNumbers,
+    Task,
+)
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -89,8 +102,11 @@ COPYING = partial(CopyingTokens, symbols=8, max_length=4, test_sets=[], **FEW)
 #: Model -> the task that it is trained on, if it cannot copy.
 TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
+    "key-value network": partial(Countries, "S1", most_facts=9, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
+    "decomposable": partial(PropositionalLogic, **FEW),
     "prototypical": partial(Episodes, **FEW),
+    "memory network": partial(Babi, questions=20, batch_size=4),
     "GAN": partial(Images, noise=4, **FEW),
 }
 
@@ -103,12 +119,12 @@ def pointer():
     )  # fmt: skip
 
 
-def seq2seq(attention, attend="before"):
+def seq2seq(attention, attend="before", **settings):
     encoder = partial(encoders.Recurrent, controller=partial(LSTM, hidden_size=6))
     decoder = partial(LSTM, hidden_size=12)
     return Seq2Seq(
         12, 12, encoder, decoder, attention(), width=8, attend=attend, input_feeding=True,
-        objective=Tokens(),
+        objective=Tokens(), **settings,
     )  # fmt: skip
 
 
@@ -123,8 +139,12 @@ MODELS = {
     **{f"seq2seq {name}": partial(seq2seq, make) for name, make in ATTENTIONS.items()},
     "truncated": partial(machine, memory="DNC", tbptt_steps=3),
     "seq2seq after": partial(seq2seq, lambda: Content(ScaledDot()), "after"),
+    "seq2seq gated": partial(
+        seq2seq, lambda: Content(Additive(12)), gated=True, doubly_stochastic=0.1
+    ),
     "transformer": lambda: Transformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
     "causal": lambda: CausalTransformer(12, 12, 8, 2, 1, 8, objective=Tokens()),
+    "ConvS2S": lambda: ConvS2S(12, 12, 8, 1, 2, objective=Tokens()),
     "SNAIL": lambda: SNAIL(
         12, 12, 8, 20, attentions=[(4, 4), (4, 4)], filters=4, objective=Tokens()
     ),
@@ -134,9 +154,14 @@ MODELS = {
     "sequence": lambda: SequenceModel(
         Inputs(*[Embedding(12, 8)] * 2), GRU(8, hidden_size=6), Output(6, 12), objective=Tokens()
     ),
+    "key-value network": lambda: KeyValueNetwork(280, 280, 8, 2, objective=Candidates()),
     "pointer network": pointer,
+    "memory network": lambda: MemoryNetwork(40, 40, objective=Labels()),
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
+    ),
+    "decomposable": lambda: DecomposableAttention(
+        15, 7, partial(encoders.IntraAttention, hidden_size=8), 8, 8, objective=Labels()
     ),
     "GAN": lambda: GAN(4, 64, filters=8),
     "prototypical": lambda: Prototypical(

@@ -17,8 +17,9 @@ from memnets.addressing import Content, Local
 from memnets.batches import BEGIN, END, Curves
 from memnets.cells import GRU, LSTMN, FeedForward
 from memnets.cells.embeddings import LearnedPositions
-from memnets.core import Memory
-from memnets.encoders import Recurrent
+from memnets.core import Memory, map_state
+from memnets.embedders import Patches
+from memnets.encoders import Embedded, Recurrent
 from memnets.memories import DNC, LRUA, NTM, Tape
 from memnets.models import (
     SNAIL,
@@ -30,7 +31,7 @@ from memnets.models import (
     Seq2Seq,
     Transformer,
 )
-from memnets.scores import Additive, Dot
+from memnets.scores import Additive, Dot, General
 from memnets.training import objectives
 from memnets.training.objectives import Actions, Labels, Numbers, Tokens
 from memnets.viewing import plots, trace
@@ -326,10 +327,20 @@ def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
     line = np.zeros((2, 2))
     plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
     said("ours", "n", "x", "y", "seen")
+    chances = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    reading = plots.Reading(["not", "bad"], chances, ["poor", "fine"], "poor", "fine")
+    plots.readings([reading], tmp_path / "7.png", "of a test")
+    said("of a test", "not", "bad", "probability of\nfine", "answer: fine, right is poor")
+    three = plots.Reading(["bad"], torch.rand(1, 3), ["x", "y", "z"], "x", "x")
+    plots.readings([reading, three], tmp_path / "8.png")
+    said("probability", "x", "y", "z", "answer: x, right")
     plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
     said("target", "answer", "wrong", "2 points")
     plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
     said("bits", "ntm", "a seed", "published")
+    plots.overlay(torch.rand(4, 6, 3), {"attention": torch.rand(2, 2, 3)}, ["a", "dog"],
+                  tmp_path / "8.png", "of an image")  # fmt: skip
+    said("image", "a", "dog", "weight", "of an image")
 
 
 def test_the_style_of_pictures_is_theirs_alone(tmp_path) -> None:
@@ -595,14 +606,13 @@ def test_an_answer_is_drawn_to_the_greatest_length_of_the_test(tmp_path, monkeyp
     task = Delaunay(5, 5, test_sequences=1)
     draw(Endless(Tokens(max_length=40)), task, tmp_path)
     assert [len(drawing.answer) for drawing in drawn] == [14]
-    # And if nothing is said, that of the longest of its batch, padding included.
+    # And if nothing is said, that of its own source, whatever the batch.
     drawn.clear()
     task = ConvexHull(4, 12, test_sequences=2)
     draw(Endless(Tokens()), task, tmp_path, sequences=2)
-    sources = task.batch("test", 0).source
-    limit = 2 * sources.shape[1] + 10
-    assert [len(drawing.answer[0]) for drawing in drawn] == [limit + 1] * 2
-    assert len(drawn[0].points) != len(drawn[1].points)
+    counts = [len(drawing.points) for drawing in drawn]
+    assert [len(drawing.answer[0]) for drawing in drawn] == [2 * n + 10 + 1 for n in counts]
+    assert counts[0] != counts[1]
 
 
 def test_a_drawing_shows_what_was_asked_for_and_what_came(tmp_path) -> None:
@@ -690,6 +700,15 @@ def test_pictures_of_curves(tmp_path, monkeypatch) -> None:
     assert all(path.stat().st_size > 0 for path in tmp_path.iterdir())
 
 
+def test_readings_of_another_form_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected sentences to draw; got none"):
+        plots.readings([], tmp_path / "none.png")
+    reading = plots.Reading(["a"], torch.rand(2, 2), ["x", "y"], "x", "y")
+    with pytest.raises(ValueError, match=r"chances must be \[S, O\] = \[1, 2\].*got \[2, 2\]"):
+        plots.readings([reading], tmp_path / "none.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_curves_without_panels_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="expected curves to draw; got none"):
         plots.curves([], tmp_path / "none.png")
@@ -707,6 +726,72 @@ def test_an_episode_without_weights_that_fit_is_refused(weights, message) -> Non
     images = torch.rand(3, 4, 4)
     with pytest.raises(ValueError, match=message):
         plots.episode(weights, images, images[:2], ["a"] * 3, [("a", "a")] * 2, "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, "no weights or no words were given"),
+        ({"a": torch.rand(1, 2, 2)}, r"with T = 2 words; got \[1, 2, 2\] for 'a'"),
+        ({"a": torch.rand(2, 4)}, r"\[T, rows, columns\] with T = 2 words; got \[2, 4\] for 'a'"),
+    ],
+)
+def test_an_overlay_without_weights_that_fit_is_refused(weights, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.overlay(torch.rand(4, 4, 1), weights, ["a", "b"], "nowhere.png")
+
+
+class Greys(CopyingTokens):
+    """Images of 4 x 6 pixels, in place of the sources."""
+
+    def batch(self, split, index):
+        batch = super().batch(split, index)
+        source = torch.rand(len(batch.source), 4, 6, 1)
+        return batch._replace(source=source, source_mask=None)
+
+    def labels(self, batch, row):
+        return [], super().labels(batch._replace(source=batch.targets), row)[1]
+
+
+@pytest.mark.parametrize("kind", ["Seq2Seq", "Transformer"])
+def test_the_attention_on_an_image_is_drawn_word_by_word(kind, tmp_path, monkeypatch) -> None:
+    task = Greys(symbols=3, min_length=2, max_length=2)
+    settings = {
+        "encoder": partial(Embedded, embedding=partial(Patches, filters=(4,), halvings=1)),
+        "width": 4,
+        "objective": Tokens(),
+    }
+    model = (
+        Seq2Seq(
+            1, 7, decoder=partial(GRU, hidden_size=4), attention=Content(General(4)), **settings
+        )
+        if kind == "Seq2Seq"
+        else Transformer(1, 7, layers=2, heads=2, hidden_size=4, **settings)
+    )
+    drawn = {}
+
+    def overlay(image, weights, words, path, title):
+        drawn.update(image=image, weights=weights, words=words, path=path, title=title)
+
+    monkeypatch.setattr(plots, "overlay", overlay)
+    batch = map_state(lambda part: part[:1], task.batch("test", 0))
+    answer = torch.tensor([[5, END, 0, 0]])
+    Pictures(tmp_path).draw_tokens(model.eval(), task, batch, answer, "t_{}_1.png", "a test")
+    assert torch.equal(drawn["image"], batch.source[0])
+    assert drawn["words"] == ["1", "end"]
+    assert drawn["path"].name == "t_attention_1.png"
+    right = " ".join(task.labels(batch, 0)[1])
+    assert drawn["title"] == (
+        f"a test: where each word of the answer looked\nthe right answer: {right}"
+    )
+    # Weights of both inputs that led to the answer, each over 2 x 3 patches.
+    with torch.no_grad(), trace.record(model) as tape:
+        model.decode(torch.tensor([[BEGIN, 5]]), model.encode(batch.source))
+    assert set(drawn["weights"]) == set(model.alignments())
+    for label, part in model.alignments().items():
+        weights = torch.cat(tape.calls(part), -2)[0]
+        expected = (weights.mean(0) if kind == "Transformer" else weights).view(2, 2, 3)
+        torch.testing.assert_close(drawn["weights"][label], expected)
 
 
 def test_a_gallery_has_every_image_and_looks_mark_places(tmp_path, monkeypatch) -> None:

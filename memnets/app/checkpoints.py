@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor
 
 from memnets.app.trust import check_parts, checked_config, checked_model, config_of, strict_parsing
 from memnets.training.runs import (
@@ -284,6 +285,10 @@ def start_from(model: Trained, task: Task, saved: Saved) -> str:
     if type(task).__qualname__ in saved.content:
         restore_task(task, saved)
     model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
+    # A tensor that several parts share, such as a tied embedding, has several names, and counts
+    # once.
+    ours, theirs = _shared(ours, fitting), _shared(theirs, fitting)
+    fitting = [name for name in ours if name in fitting]
     if len(fitting) == len(ours) == len(theirs):
         return f"All {len(ours)} weights are from {path}: {', '.join(fitting)}"
     new = [
@@ -297,3 +302,14 @@ def start_from(model: Trained, task: Task, saved: Saved) -> str:
     return f"{len(fitting)} of {len(ours)} weights are from {path}: {', '.join(fitting)}" + "".join(
         f"; {label}: {', '.join(names)}" for label, names in parts if names
     )
+
+
+def _shared(state: Mapping[str, Tensor], first: Collection[str]) -> dict[str, Tensor]:
+    """Each tensor once: by a name among the ``first`` ones, or else by its first name."""
+    names: dict[Any, str] = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape) if tensor.numel() else name
+        if place not in names or (name in first and names[place] not in first):
+            names[place] = name
+    chosen = set(names.values())
+    return {name: tensor for name, tensor in state.items() if name in chosen}

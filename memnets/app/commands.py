@@ -93,7 +93,7 @@ OPTIONS = {
     "fit": _COMMON,
     "validate": (*_COMMON, "verbose"),
     "test": (*_COMMON, "verbose"),
-    "predict": (*_COMMON, "input", "output", "return_predictions"),
+    "predict": (*_COMMON, "chances", "input", "output", "return_predictions"),
     "translate": (
         *("batch_tokens", "beam", "checkpoint", "device", "help", "input", "length_penalty"),
         *("max_length", "n_best", "output", "stream", "threads", "trust"),

@@ -23,7 +23,9 @@ from tasks import Task
 __all__ = ["answer_file", "plain", "write_answers"]
 
 
-def answer_file(model: Model[Any], task: Task, path: str, output: str | None) -> None:
+def answer_file(
+    model: Model[Any], task: Task, path: str, output: str | None, chances: bool = False
+) -> None:
     """Answer a file of inputs, with a line for each; after an error nothing is written.
 
     Args:
@@ -31,10 +33,11 @@ def answer_file(model: Model[Any], task: Task, path: str, output: str | None) ->
         task: its task, which reads the file.
         path: path of the file.
         output: a file to write; ``None`` = standard output.
+        chances: whether a tab and the probability of the answer follow it.
 
     Raises:
         ValueError: the file or an input is of another form, or ``output`` cannot be written.
-        TypeError: the task has no inputs of a user's own.
+        TypeError: the task has no inputs of a user's own; or it has no probabilities.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -48,10 +51,17 @@ def answer_file(model: Model[Any], task: Task, path: str, output: str | None) ->
             bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
             settings["progress"] = partial(bar.advance, bar.add_task("Answering", total=len(items)))
         try:
-            answers = Predictor(model, task)(items, **settings)
+            predictor = Predictor(model, task)
+            if chances:
+                lines = [
+                    f"{plain(answer)}\t{chance:.4f}"
+                    for answer, chance in predictor.chances(items, **settings)
+                ]
+            else:
+                lines = [plain(answer) for answer in predictor(items, **settings)]
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
-    text = "".join(plain(answer) + "\n" for answer in answers)
+    text = "".join(line + "\n" for line in lines)
     if output is None:
         sys.stdout.write(text)
     else:

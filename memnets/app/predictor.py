@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from memnets.app.checkpoints import load_run
+from memnets.batches import Batch
 from memnets.core import check_positive, map_state
 from memnets.models import Model
 from tasks import Task
@@ -47,7 +49,6 @@ class Predictor:
         """
         return cls(*load_run(path, trust))
 
-    @torch.no_grad()
     def __call__(
         self,
         items: Sequence[Any],
@@ -68,21 +69,71 @@ class Predictor:
             ValueError: an input has another form.
             TypeError: the task has no inputs of a user's own, or ``items`` is a single text.
         """
+
+        def answer(batch: Batch) -> Tensor:
+            return self.model.objective.respond(self.model, batch)
+
+        pieces = self._asked(items, answer, batch_size, progress)
+        return [text for batch, answers in pieces for text in self.task.says(batch, answers)]
+
+    def chances(
+        self,
+        items: Sequence[Any],
+        batch_size: int = BATCH,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[tuple[str, float]]:
+        """Answer inputs with labels, and say how probable each answer is.
+
+        Args:
+            items: as in a call.
+            batch_size: as in a call.
+            progress: as in a call.
+
+        Returns:
+            An answer for each input, and its probability; of an answer of several labels, that of
+            all together.
+
+        Raises:
+            ValueError: an input has another form.
+            TypeError: as in a call; or the model's answers are no labels.
+        """
+        objective = self.model.objective
+
+        def answer(batch: Batch) -> tuple[Tensor, Tensor]:
+            logits = self.model.logits(batch)
+            chances = objective.chances(logits)
+            if batch.target_mask is not None:
+                chances = chances.masked_fill(~batch.target_mask, 1.0)
+            return objective.answer(logits), chances.prod(1)
+
+        return [
+            (text, chance)
+            for batch, (answers, chances) in self._asked(items, answer, batch_size, progress)
+            for text, chance in zip(self.task.says(batch, answers), chances.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _asked(
+        self,
+        items: Sequence[Any],
+        answer: Callable[[Batch], Any],
+        batch_size: int,
+        progress: Callable[[int], object] | None,
+    ) -> list[tuple[Batch, Any]]:
+        """Batches of the inputs, and what a function of the model says to each, on the CPU."""
         check_positive(batch_size=batch_size)
         if isinstance(items, str):
             raise TypeError("expected a list of inputs; got a single text")
         # Every input is looked at before the first is answered.
         starts = range(0, len(items), batch_size)
         batches = [self.task.asked(items[s : s + batch_size], first=s + 1) for s in starts]
-        found: list[str] = []
+        found = []
         for batch in batches:
-            moved = map_state(self._moved, batch)
-            answers = self.model.objective.respond(self.model, moved)
-            found += self.task.says(batch, answers.cpu())
+            found.append((batch, map_state(Tensor.cpu, answer(map_state(self._moved, batch)))))
             if progress is not None:
                 progress(len(batch.source))
         return found
 
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _moved(self, tensor: Tensor) -> Tensor:
         like = next(self.model.parameters())
         return tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
@@ -192,6 +193,13 @@ class CLI(LightningCLI):
                 type=str | None,
                 help="A file for the answers to --input; standard output by default.",
             )
+            parser.add_argument(
+                "--chances",
+                type=bool,
+                default=False,
+                help="Whether the probability of each answer to --input follows it, where answers "
+                "are labels.",
+            )
         parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -210,8 +218,22 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the sizes of data and model, and the seed."""
         for size in ("input_size", "output_size"):
-            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+            parser.link_arguments(
+                "data",
+                f"model.init_args.{size}",
+                compute_fn=partial(self._size, size),
+                apply_on="instantiate",
+            )
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def _size(self, name: str, task: Task) -> int:
+        """A size that the model takes from its task, as the task of the checkpoint has it."""
+        # A vocabulary is in the checkpoint: the files that it is from may be gone.
+        if self._saved is not None:
+            with suppress(CheckpointError):  # which is told once the model is made
+                restore_task(task, self._saved)
+        size: int = getattr(task, name)
+        return size
 
     # From arguments to settings.
 
@@ -293,7 +315,14 @@ class CLI(LightningCLI):
                 self.config["ckpt_path"] = path
             self._go_on(path)
         if self.finished is None:
-            super().instantiate_classes()
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                # An error within a link of the parser, here of a task that reads its files, has a
+                # message about the link around its own.
+                if error.__cause__ is None or not str(error).startswith("Call to compute_fn"):
+                    raise
+                raise error.__cause__ from None
             if self.command == "fit" and self.config["compile"]:
                 _check_compiler()
                 self.model.compile()
@@ -484,7 +513,8 @@ class CLI(LightningCLI):
         if self.config["input"] is not None:
             path = self.config["ckpt_path"]
             self.model.load_state_dict(load_checkpoint(path)["state_dict"])
-            answer_file(self.model, self.datamodule, self.config["input"], self.config["output"])
+            where = self.config["input"], self.config["output"]
+            answer_file(self.model, self.datamodule, *where, self.config["chances"])
             return
         answers = self.trainer.predict(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.trainer.is_global_zero:

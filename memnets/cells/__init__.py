@@ -22,7 +22,14 @@ from memnets.cells.composed import (
     Residual,
     residual_stack,
 )
-from memnets.cells.convolutions import DenseBlock, TCBlock
+from memnets.cells.convolutions import (
+    ConvolutionalLayer,
+    ConvolutionalState,
+    DenseBlock,
+    GatedConvolution,
+    NormedLinear,
+    TCBlock,
+)
 from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import (
     Embedding,
@@ -35,6 +42,7 @@ from memnets.cells.embeddings import (
     Vectors,
     tied_embeddings,
 )
+from memnets.cells.perceptron import Perceptron
 from memnets.cells.recurrent import GRU, LSTM, LSTMN, FeedForward, LSTMNState, LSTMState
 
 __all__ = [
@@ -45,6 +53,8 @@ __all__ = [
     "Bridge",
     "Chain",
     "Connection",
+    "ConvolutionalLayer",
+    "ConvolutionalState",
     "CrossAttention",
     "DenseBlock",
     "Dropout",
@@ -52,6 +62,7 @@ __all__ = [
     "EncoderLayer",
     "EncoderStack",
     "FeedForward",
+    "GatedConvolution",
     "Inputs",
     "LSTMNState",
     "LSTMState",
@@ -59,8 +70,10 @@ __all__ = [
     "Loop",
     "LoopState",
     "MultiHead",
+    "NormedLinear",
     "OneHot",
     "Output",
+    "Perceptron",
     "Pointwise",
     "Positions",
     "Residual",

@@ -204,6 +204,10 @@ class SelfAttention(Cell[Slots]):
             seen = seen.unsqueeze(-3)  # a dimension for the heads, which share the mask
         return self.attention.read(queries, Memory(state.keys, state.values, seen)), state
 
+    def looks_back(self) -> Addressing:
+        """See :meth:`~memnets.core.Cell.looks_back`; a step sees itself too."""
+        return self.attention.addressing
+
     def choose(self, mask: Tensor, new: Slots, old: Slots) -> Slots:
         """The slots grow for all; the new one is closed to a sequence that skips the step."""
         return new.chosen(mask)
@@ -474,6 +478,10 @@ class AttentionBlock(Cell[Slots]):
         memory = Memory(state.keys, state.values, state.seen(inputs.shape[1]))
         vectors, _ = self.addressing.read(queries, memory, None)
         return torch.cat([inputs, vectors], -1), state
+
+    def looks_back(self) -> Addressing:
+        """See :meth:`~memnets.core.Cell.looks_back`; a step sees itself too."""
+        return self.addressing
 
     def choose(self, mask: Tensor, new: Slots, old: Slots) -> Slots:
         """The slots grow for all; the new one is closed to a sequence that skips the step."""

@@ -191,7 +191,7 @@ class Inputs(nn.Module):
         answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
             same module.
         positions: vectors to add for the places of the steps; ``None`` = no positions.
-        dropout: dropout on the sum of embedding and position, in ``[0, 1)``.
+        dropout: dropout on the embedding, or on its sum with the position, in ``[0, 1)``.
 
     Attributes:
         max_length: number of positions; ``None`` = no limit.
@@ -235,7 +235,8 @@ class Inputs(nn.Module):
         vectors: Tensor = embedding(inputs)
         check_mask(mask, vectors.shape)
         if self.positions is None:
-            return vectors
+            kept: Tensor = self.dropout(vectors)
+            return kept
         if mask is None:
             order = torch.arange(inputs.shape[1], device=inputs.device)
         else:
@@ -272,7 +273,7 @@ class Output(nn.Module):
 
 
 def tied_embeddings(
-    input_size: int, output_size: int, width: int, tied: bool
+    input_size: int, output_size: int, width: int, tied: bool, labels: bool = False
 ) -> tuple[Embedding, Embedding]:
     """Make embeddings of source and answer; one for both if they are tied and of equal size.
 
@@ -281,10 +282,15 @@ def tied_embeddings(
         output_size: tokens of the answer, or the width of its vectors, at least 1.
         width: width of the embeddings, at least 1.
         tied: whether source and answer share an embedding if both sizes are equal.
+        labels: whether the inputs of an answer are tokens of the source, and not of the answer,
+            which is a label: then they share an embedding in any case.
 
     Returns:
-        The embedding of the source and that of the answer.
+        The embedding of the source and that of the answer's inputs.
     """
     check_positive(input_size=input_size, output_size=output_size, width=width)
+    if labels:
+        both = Embedding(input_size, width)
+        return both, both
     answer = Embedding(output_size, width)
     return (answer if tied and input_size == output_size else Embedding(input_size, width)), answer

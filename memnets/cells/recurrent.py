@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast
-from memnets.addressing import Content
+from memnets.addressing import Content, Recent
 from memnets.cells.attention import Slots
-from memnets.core import Controller, Memory, Normalizer, State, check_positive
+from memnets.core import Addressing, Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
@@ -252,7 +252,13 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: width of h and c, at least 1.
         key_size: K, width of the attention, at least 1; ``hidden_size`` by default.
         normalizer: turns scores into weights; softmax by default.
+        recency: ``None`` = as in the paper, whose scores cannot tell an old state from a new one. A
+            number = a learned slope is added for each step that a state is newer, with this value
+            at first (:class:`~memnets.addressing.Recent`).
     """
+
+    #: The state before the first step is a slot too.
+    first_slots = 1
 
     def __init__(
         self,
@@ -260,6 +266,7 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: int = 100,
         key_size: int | None = None,
         normalizer: Normalizer | None = None,
+        recency: float | None = None,
     ) -> None:
         super().__init__()
         key_size = hidden_size if key_size is None else key_size
@@ -270,7 +277,10 @@ class LSTMN(Controller[LSTMNState]):
         self.cell = nn.LSTMCell(input_size, hidden_size)
         self.query = nn.Linear(input_size + hidden_size, key_size)
         self.key = nn.Linear(hidden_size, key_size, bias=False)
-        self.addressing = Content(Additive(key_size), normalizer)
+        score = Additive(key_size)
+        self.addressing = (
+            Content(score, normalizer) if recency is None else Recent(score, normalizer, recency)
+        )
 
     def initial_state(self, batch_size: int) -> LSTMNState:
         """One slot of zeros."""
@@ -293,6 +303,10 @@ class LSTMN(Controller[LSTMNState]):
         value = torch.cat([hidden, cell], -1).unsqueeze(1)
         slots = slots.appended(self.key(hidden).unsqueeze(1), value, None)
         return hidden, LSTMNState(slots.keys, slots.values, summary, slots.mask)
+
+    def looks_back(self) -> Addressing:
+        """See :meth:`~memnets.core.Cell.looks_back`; a step sees those before it alone."""
+        return self.addressing
 
     def choose(self, mask: Tensor, new: LSTMNState, old: LSTMNState) -> LSTMNState:
         """The new state, with the new slot closed to a sequence that skips the step."""

@@ -112,6 +112,9 @@ def _fits(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> bool:
         and (model.before or model.input_feeding or embedded.shape[1] == 1)
         and state.memory is not None
         and state.memory.keys.numel() > 0
+        # The twin computes neither a gate nor weights that are kept.
+        and model.gate is None
+        and state.weights is None
     )
 
 

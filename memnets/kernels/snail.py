@@ -299,8 +299,8 @@ def _answered(model: SNAIL, source: Tensor, inputs: Tensor, versions: int) -> Te
         model.body,
         blocks,
         versions,
-        model.inputs.source(source),
-        model.inputs.answer(inputs),
+        model.inputs.dropout(model.inputs.source(source)),
+        model.inputs.dropout(model.inputs.answer(inputs)),
         *weights,
     )
     outputs: Tensor = model.output(hidden)

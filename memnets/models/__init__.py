@@ -1,8 +1,12 @@
 """Models: Lightning modules that encode a source and decode an answer over explicit state."""
 
+from memnets.models.convs2s import ConvS2S, ConvS2SState
+from memnets.models.decomposable import DecomposableAttention
 from memnets.models.episodes import MetaLearner, Prototypical
 from memnets.models.gan import GAN
+from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
+from memnets.models.memory_network import MemoryNetwork
 from memnets.models.pointer import PointerNetwork, PointerState
 from memnets.models.reinforce import Reinforce
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
@@ -16,7 +20,12 @@ __all__ = [
     "GAN",
     "SNAIL",
     "CausalTransformer",
+    "ConvS2S",
+    "ConvS2SState",
+    "DecomposableAttention",
+    "KeyValueNetwork",
     "MemoryMachine",
+    "MemoryNetwork",
     "MetaLearner",
     "Model",
     "PointerNetwork",

@@ -11,7 +11,8 @@ from memnets.batches import Batch
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
-from memnets.cells.embeddings import Embedding, Inputs, Vectors
+from memnets.cells.dropout import Dropout
+from memnets.cells.embeddings import Embedding, Inputs, Output, Vectors
 from memnets.core import Addressing, Cell, check_positive, check_source
 from memnets.models.sequence import SequenceModel, SequenceState
 
@@ -34,10 +35,14 @@ class SNAIL(SequenceModel):
         kernel_size: number of inputs of each convolution, at least 1.
         likeness: see :class:`~memnets.cells.AttentionBlock`; it makes few-shot learning much
             faster.
+        dropout: dropout on embeddings and before the logits, in ``[0, 1)``.
+        tied: whether tokens have one embedding as inputs and outputs; a linear layer then maps the
+            last block's outputs to its width.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range; or ``tied`` without an embedding, or with source
+            and answer of different sizes.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class SNAIL(SequenceModel):
         filters: int = 128,
         kernel_size: int = 2,
         likeness: float | None = None,
+        dropout: float = 0.0,
+        tied: bool = False,
         **settings: Any,
     ) -> None:
         check_positive(
@@ -62,6 +69,11 @@ class SNAIL(SequenceModel):
             raise ValueError(f"max_length must be at least 2; got {max_length}")
         if not attentions:
             raise ValueError("attentions must have sizes for at least one block; got none")
+        if tied and (width is None or input_size != output_size):
+            raise ValueError(
+                "tied needs a width, and as many tokens in the source as in the answer; got "
+                f"width={width}, input_size={input_size} and output_size={output_size}"
+            )
         embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
         # Each block appends its output to its input, so the width grows from block to block.
         size = first_size = input_size if width is None else width
@@ -73,8 +85,18 @@ class SNAIL(SequenceModel):
             blocks.append(AttentionBlock(size, key_size, value_size, likeness))
             size = blocks[-1].output_size
         body = Chain(first_size, [kept(block) for block in blocks])
-        output = nn.Linear(size, output_size)
-        inputs = Inputs(embedding, embedding)
+        output: nn.Module
+        if tied:
+            assert isinstance(embedding, Embedding)
+            logits = Output(embedding.weight.shape[1], output_size, embedding)
+            output = nn.Sequential(
+                nn.Linear(size, embedding.weight.shape[1]), Dropout(dropout), logits
+            )
+        else:
+            output = nn.Linear(size, output_size)
+            if dropout:
+                output = nn.Sequential(Dropout(dropout), output)
+        inputs = Inputs(embedding, embedding, dropout=dropout)
         super().__init__(inputs, body, output, max_length=max_length, **settings)
         self.input_size = input_size
 

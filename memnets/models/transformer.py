@@ -63,6 +63,10 @@ class Transformer(Model[TransformerState]):
             shares it if it has as many tokens.
         encoder: makes another encoder from the width of its input, such as one of images; by
             default the encoder's layers are those of a Transformer.
+        labels: whether an answer is a label, and not a sequence of tokens. The inputs of an answer
+            then are tokens of the source, with the same embedding, and the output has a matrix of
+            its own. All other weights have the shapes of a model that answers in tokens of the
+            source, and so can be taken over from one (Dai & Le 2015).
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -79,13 +83,16 @@ class Transformer(Model[TransformerState]):
         positions: Positions | None = None,
         tied: bool = True,
         encoder: Callable[[int], Encoder] | None = None,
+        labels: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         check_positive(width=width)
         self.input_size = input_size
         positions = SinusoidalPositions(width) if positions is None else positions
-        self.inputs, self.output = _ends(input_size, output_size, width, dropout, positions, tied)
+        self.inputs, self.output = _ends(
+            input_size, output_size, width, dropout, positions, tied, labels
+        )
         self.encoder: EncoderStack | Encoder
         self.bridge: nn.Module = nn.Identity()
         if encoder is None:
@@ -150,6 +157,10 @@ class Transformer(Model[TransformerState]):
             f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
         }
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """See :meth:`~memnets.core.EncoderDecoder.grid`; an encoder of images knows its patches."""
+        return self.encoder.grid(height, width) if isinstance(self.encoder, Encoder) else None
+
 
 class StackModel(SequenceModel):
     """A residual stack of any cell: one backbone on which cells can be compared.
@@ -171,6 +182,10 @@ class StackModel(SequenceModel):
             no positions, for cells that see the order of the steps.
         tied: whether the answer's tokens have one embedding as inputs and outputs; the source
             shares it if it has as many tokens.
+        labels: whether an answer is a label, and not a sequence of tokens. The inputs of an answer
+            then are tokens of the source, with the same embedding, and the output has a matrix of
+            its own. All other weights have the shapes of a model that answers in tokens of the
+            source, and so can be taken over from one (Dai & Le 2015).
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -189,9 +204,10 @@ class StackModel(SequenceModel):
         norm: Norm = "pre",
         positions: Positions | None = None,
         tied: bool = True,
+        labels: bool = False,
         **settings: Any,
     ) -> None:
-        inputs, output = _ends(input_size, output_size, width, dropout, positions, tied)
+        inputs, output = _ends(input_size, output_size, width, dropout, positions, tied, labels)
         body = residual_stack(mixer, layers, width, hidden_size, dropout, norm)
         super().__init__(inputs, body, output, **settings)
         self.input_size = input_size
@@ -211,6 +227,19 @@ class StackModel(SequenceModel):
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
         check_source(batch.source, batch.source_mask)
         super().check_on_host(batch)
+
+    def alignments(self) -> dict[str, Addressing]:
+        """See :meth:`~memnets.core.EncoderDecoder.alignments`: layers that look at their past."""
+        found = [part for cell in self._cells() if (part := cell.looks_back()) is not None]
+        return {f"layer {number}": part for number, part in enumerate(found, 1)}
+
+    def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
+        """See :meth:`~memnets.core.EncoderDecoder.slot_names`; the state before may be a slot."""
+        first = max((cell.first_slots for cell in self._cells()), default=0)
+        return ["start"] * first + source + inputs
+
+    def _cells(self) -> list[Cell]:
+        return [part for part in self.body.modules() if isinstance(part, Cell)]
 
 
 class CausalTransformer(StackModel):
@@ -254,13 +283,6 @@ class CausalTransformer(StackModel):
             **settings,
         )
 
-    def alignments(self) -> dict[str, Addressing]:
-        """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each layer."""
-        cells = [cell for cell in self.body.modules() if isinstance(cell, SelfAttention)]
-        return {
-            f"layer {number}": cell.attention.addressing for number, cell in enumerate(cells, 1)
-        }
-
 
 def _ends(
     input_size: int,
@@ -269,9 +291,10 @@ def _ends(
     dropout: float,
     positions: Positions | None,
     tied: bool,
+    labels: bool,
 ) -> tuple[Inputs, Output]:
     """The parts before and behind a stack: its inputs and its logits."""
     # The output shares the answer's matrix even if the source has its own.
-    source, answer = tied_embeddings(input_size, output_size, width, tied)
-    output = Output(width, output_size, answer if tied else None)
+    source, answer = tied_embeddings(input_size, output_size, width, tied, labels)
+    output = Output(width, output_size, answer if tied and not labels else None)
     return Inputs(source, answer, positions, dropout), output

@@ -108,13 +108,18 @@ class _ObjectiveSubject(Laws):
         objective = self.build()
         logits, targets, mask = self.inputs(draw, objective)
         scores = objective.scores(logits, targets, mask)
-        assert objective.monitor in scores, f"monitor {objective.monitor!r} is none of {[*scores]}"
         for name, values in scores.items():
             assert values.shape == logits.shape[:1], f"{name} {list(values.shape)}, expected [B]"
             assert values.is_floating_point(), f"{name} is {values.dtype}"
             assert torch.isfinite(values).all(), f"{name}: {values}"
-        means = {name: values.mean().item() for name, values in scores.items()}
-        assert isinstance(objective.solved(means), bool), "solved gives no bool"
+        summary = objective.summarize({name: values.mean() for name, values in scores.items()})
+        for name, value in summary.items():
+            assert value.shape == (), f"{name} of a set {list(value.shape)}, expected a scalar"
+            assert torch.isfinite(value), f"{name} of a set: {value}"
+        there = objective.monitor in summary
+        assert there, f"monitor {objective.monitor!r} is none of {[*summary]}"
+        plain = {name: value.item() for name, value in summary.items()}
+        assert isinstance(objective.solved(plain), bool), "solved gives no bool"
 
     @law("padding is never scored")
     def padding(self, draw: Draw) -> None:
@@ -150,7 +155,12 @@ class _ObjectiveSubject(Laws):
             (gradient,) = torch.autograd.grad(loss, [better])
             better = better.detach() - 0.5 * gradient
         worse, best = (
-            objective.scores(each, targets, mask)[objective.monitor].mean()
+            objective.summarize(
+                {
+                    name: values.mean()
+                    for name, values in objective.scores(each, targets, mask).items()
+                }
+            )[objective.monitor]
             for each in (logits, better)
         )
         assert best <= worse, f"{objective.monitor} rose from {worse} to {best}"
@@ -178,7 +188,8 @@ def check_objective(
 
     The loss of a step depends on the logits of that step alone, and falls along its gradient.
     Answers have the form of the targets. Each score is one finite number for a sequence, and
-    padding does not count. The monitored score improves as it falls. Nothing is modified in place.
+    padding does not count; the scores of a set, which follow from their means, are finite too. The
+    monitored score improves as it falls. Nothing is modified in place.
 
     Args:
         objective: class of the objective, or a function that makes it.

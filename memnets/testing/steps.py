@@ -154,7 +154,9 @@ class _Recurrent(Subject):
     @law("the gradient reaches every parameter")
     def parameters(self, draw: Draw) -> None:
         part = self.build()
-        assert_reached(part, self.run(part, self.inputs(draw, batch=3, time=4)))
+        # More than one step: attention to a single one needs no query.
+        source = self.reading(draw, batch=3, time=3)
+        assert_reached(part, self.run(part, _Sequences(source, self.following(draw, source, 4))))
 
     @law("torch.compile makes one graph of it, with the numbers and gradients of eager", examples=1)
     def compiled(self, draw: Draw) -> None:
@@ -819,10 +821,12 @@ class _ModelSubject(_Chunked):
         steps: Callable[[int, int], SearchStrategy[Tensor]] | None,
         overfit_steps: int,
         dtypes: Iterable[torch.dtype],
+        source: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
     ) -> None:
         super().__init__(factory, arguments, dtypes)
         self.overfit_steps = overfit_steps
         self.given_steps = steps
+        self.given_source = source
         self.masked = True
 
     @functools.cached_property
@@ -836,6 +840,11 @@ class _ModelSubject(_Chunked):
     def sequence(self, draw: Draw, batch: int, time: int) -> Tensor:
         tensor: Tensor = draw(self.steps(batch, time))
         return tensor
+
+    def reading(self, draw: Draw, batch: int, time: int) -> Tensor:
+        given = self.steps if self.given_source is None else self.given_source
+        source: Tensor = draw(given(batch, time))
+        return source
 
     def start(self, part: Model, source: Tensor) -> Any:
         return part.encode(source)
@@ -1016,6 +1025,7 @@ def check_model(
     model: Callable[..., Model],
     *,
     steps: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
+    source: Callable[[int, int], SearchStrategy[Tensor]] | None = None,
     overfit_steps: int = 300,
     masked: bool = True,
     dtypes: Iterable[torch.dtype] = LOW_PRECISION,
@@ -1036,6 +1046,7 @@ def check_model(
         model: class of the model, or a function that makes it.
         steps: a function from B and T to a strategy for inputs of the model, ``[B, T, ...]``; by
             default tensors ``[B, T, input_size]``, for a model with an attribute ``input_size``.
+        source: the same for its sources, ``[B, S, ...]``; by default they are as the inputs.
         overfit_steps: number of steps of Adam, at the rate 0.01, within which the loss of one small
             batch must fall to a fifth; 0 leaves the law out.
         masked: whether the model supports padding of its source; ``False`` leaves the law out.
@@ -1052,7 +1063,7 @@ def check_model(
     Example:
         ``check_model(MemoryMachine, input_size=3, output_size=2, controller=LSTM)``
     """
-    subject = _ModelSubject(model, arguments, steps, overfit_steps, dtypes)
+    subject = _ModelSubject(model, arguments, steps, overfit_steps, dtypes, source)
     subject.masked = masked
     subject.hold(max_examples, leave_out, _not_meant(overfit_steps, masked))
 

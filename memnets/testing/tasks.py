@@ -67,6 +67,10 @@ class _TaskSubject(Laws):
             self._ready[seed] = self.seeded(seed)
         return self._ready[seed]
 
+    def index(self, split: str, index: int) -> int:
+        """A number of a batch that a split has; those of the training have no end."""
+        return index if split == "train" else index % self.task().batches(split)
+
     def splits(self) -> list[str]:
         return ["train", "val", *self.task().test_names()]
 
@@ -78,10 +82,8 @@ class _TaskSubject(Laws):
 
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:
-        split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
-        # A test set may have a single batch.
-        if split not in ("train", "val"):
-            index = 0
+        split = draw(st.sampled_from(self.splits()))
+        index = self.index(split, draw(_INDICES))
         first = self.task().batch(split, index)
         # Batches made in between must not change it.
         for other in self.splits():
@@ -96,7 +98,8 @@ class _TaskSubject(Laws):
         batch = self.task().batch("train", index)
         assert _differ(self.task(1).batch("train", index), batch), "two seeds, the same batch"
         assert _differ(self.task().batch("train", index + 1), batch), "two indices, the same batch"
-        assert _differ(self.task().batch("val", index), batch), "training and validation, the same"
+        validated = self.task().batch("val", self.index("val", index))
+        assert _differ(validated, batch), "training and validation, the same"
 
     @law("no batch draws from the random generators of others", examples=2)
     def generators(self, draw: Draw) -> None:
@@ -110,12 +113,11 @@ class _TaskSubject(Laws):
 
     @law("batches are of the shapes, types and ranges that tasks have", examples=6)
     def shapes(self, draw: Draw) -> None:
-        split, index = draw(st.sampled_from(self.splits())), draw(_INDICES)
-        task = self.task()
-        batch = task.batch(split, index if split in ("train", "val") else 0)
+        split, task = draw(st.sampled_from(self.splits())), self.task()
+        batch = task.batch(split, self.index(split, draw(_INDICES)))
         rows = len(batch.source)
         expected = {"train": task.batch_size, "val": task.validation_batch_size}
-        assert split not in expected or rows == expected[split], (
+        assert task.budgeted or split not in expected or rows == expected[split], (
             f"{split} has {rows} sequences, expected {expected[split]}"
         )
         assert batch.targets.shape[:2] == batch.inputs.shape[:2], (
@@ -123,9 +125,13 @@ class _TaskSubject(Laws):
             f"have the same [B, T]"
         )
         assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
-        sizes = {"source": task.input_size, "inputs": task.input_size, "targets": task.output_size}
+        # Inputs that are single tokens are those of the answer, one step late.
+        of_answer = batch.inputs.dim() == 2
+        fed = task.output_size if of_answer else task.input_size
+        sizes = {"source": task.input_size, "inputs": fed, "targets": task.output_size}
         for name, size in sizes.items():
-            self._check_steps(name, getattr(batch, name), size, batch.source.dim() == 2)
+            of_tokens = not batch.source.is_floating_point()
+            self._check_steps(name, getattr(batch, name), size, of_tokens)
         self._check_mask("source_mask", batch.source_mask, batch.source)
         self._check_mask("target_mask", batch.target_mask, batch.targets)
         if batch.rewards is not None:
@@ -138,7 +144,9 @@ class _TaskSubject(Laws):
         shape = list(tensor.shape)
         if not tensor.is_floating_point():
             assert tensor.dtype == torch.int64, f"{name} [B, T] are {tensor.dtype}, expected int64"
-            assert tensor.dim() == 2, f"{name} are whole numbers {shape}, expected [B, T]"
+            # A step of a source or of inputs may be a sentence of tokens, or a fact.
+            right = tensor.dim() == 2 or (tensor.dim() > 2 and name != "targets")
+            assert right, f"{name} are whole numbers {shape}, expected [B, T]"
             assert (tensor >= 0).all(), f"{name} below 0"
             # With a source of vectors, tokens point at its steps, and may have any size.
             assert not of_tokens or (tensor < size).all(), (
@@ -146,8 +154,10 @@ class _TaskSubject(Laws):
             )
         else:
             assert tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected float32"
-            assert tensor.dim() == 3, f"{name} {shape}, expected [B, T, {size}]"
-            assert tensor.shape[2] == size, f"{name} {shape}, expected [B, T, {size}]"
+            # A source may be an image [B, height, width, channels].
+            dims = (3, 4) if name == "source" else (3,)
+            assert tensor.dim() in dims, f"{name} {shape}, expected [B, T, {size}]"
+            assert tensor.shape[-1] == size, f"{name} {shape}, expected [B, T, {size}]"
             assert torch.isfinite(tensor).all(), f"{name} are not all finite"
 
     def _check_mask(self, name: str, mask: Tensor | None, steps: Tensor) -> None:
@@ -182,7 +192,7 @@ class _TaskSubject(Laws):
     def loaders(self, draw: Draw) -> None:
         task = self.task()
         training, validation = task.train_dataloader(), task.val_dataloader()
-        assert len(training) == task.epoch_batches, f"{len(training)} batches between validations"
+        assert len(training) == task.batches("train"), f"{len(training)} batches a pass"
         assert len(validation) == task.batches("val"), f"{len(validation)} batches of validation"
         for split, loader in (("train", training), ("val", validation)):
             for index, batch in zip(range(2), loader, strict=False):

@@ -30,8 +30,9 @@ class Model(EncoderDecoder[State], Trained):
             default.
         optimizer: makes the optimizer from the parameters; Adam by default.
         schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
-            the step (Vaswani et al. 2017, section 5.3).
+            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
+            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
+            inverse root of the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
@@ -48,7 +49,7 @@ class Model(EncoderDecoder[State], Trained):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
+        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         tbptt_steps: int | None = None,
         cuda_graphs: bool = False,
@@ -163,6 +164,10 @@ class Model(EncoderDecoder[State], Trained):
     def examine(self, batch: Batch) -> dict[str, Examined]:
         """Answer a batch as in a test; see :meth:`~memnets.training.Objective.examine`."""
         return self.objective.examine(self, batch)
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set; see :meth:`~memnets.training.Objective.summarize`."""
+        return self.objective.summarize(means)
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """The objective's notes on the answers to a test set."""

@@ -15,7 +15,17 @@ from memnets.batches import END, PAD, Batch
 from memnets.core import EncoderDecoder
 from memnets.decoding import check_search, generate, play
 
-__all__ = ["Actions", "Bits", "Examined", "Labels", "Numbers", "Objective", "Tokens"]
+__all__ = [
+    "Actions",
+    "Bits",
+    "Candidates",
+    "Examined",
+    "Labels",
+    "NextToken",
+    "Numbers",
+    "Objective",
+    "Tokens",
+]
 
 
 #: Answers to a batch, and the scores of its sequences ``[B]``, by name.
@@ -26,7 +36,8 @@ class Objective(ABC):
     """Base class for functions from logits to a loss, an answer and scores.
 
     Attributes:
-        monitor: name of a score that improves as it falls; the best checkpoint has the lowest.
+        monitor: name of a score of a set (:meth:`summarize`) that improves as it falls; the best
+            checkpoint has the lowest.
     """
 
     monitor: ClassVar[str]
@@ -65,7 +76,21 @@ class Objective(ABC):
 
     @abstractmethod
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Whether a task with these mean scores counts as solved."""
+        """Whether a task with these scores of a set counts as solved."""
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set, from the means of the scores of its sequences.
+
+        The default is the means themselves. Override it for a score that is no mean over
+        sequences, such as a ratio of two sums: the ratio of their means is the same number.
+
+        Args:
+            means: the mean of each score over all sequences of the set, a scalar, by name.
+
+        Returns:
+            Scores of the set, scalars, by name.
+        """
+        return dict(means)
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Let a model answer on its own, as in a test.
@@ -90,6 +115,23 @@ class Objective(ABC):
             batch: sources and inputs; its targets are not looked at.
         """
         return self.answer(model.logits(batch))
+
+    def chances(self, logits: Tensor) -> Tensor:
+        """Probability of the model's :meth:`answer` at each step.
+
+        Args:
+            logits: ``[B, T, O]``.
+
+        Returns:
+            ``[B, T]``, in ``[0, 1]``.
+
+        Raises:
+            TypeError: the answers, as by default, have no probabilities.
+        """
+        raise TypeError(
+            f"expected a model that answers with labels, whose probabilities can be told; the "
+            f"objective is {type(self).__name__}"
+        )
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
@@ -196,6 +238,10 @@ class Labels(Objective):
     def answer(self, logits: Tensor) -> Tensor:
         """The likeliest class of each step, ``[B, T]``."""
         return logits.argmax(-1)
+
+    def chances(self, logits: Tensor) -> Tensor:
+        """Probability of the likeliest class of each step, ``[B, T]``."""
+        return logits.float().softmax(-1).amax(-1)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether at least 99 % of the answers are right."""
@@ -314,6 +360,14 @@ class Tokens(Labels):
         count = sum(map(len, answers))
         return [f"{cut} of {count} answers cut at their greatest length"] if cut else []
 
+    def chances(self, logits: Tensor) -> Tensor:
+        """No probabilities: an answer is what a search finds.
+
+        Raises:
+            TypeError: always.
+        """
+        return Objective.chances(self, logits)
+
     def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
         """The best answer of a search with :attr:`beam`, ``[B, T]``."""
         return self._found(model, batch, self.beam)
@@ -334,6 +388,102 @@ class Tokens(Labels):
             scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
             found[way] = (answers, scores if way else {**known, **scores})
         return found
+
+
+class Candidates(Objective):
+    """One of O candidates at each step, of which several may be right.
+
+    Targets ``[B, T, O]`` are 1 for a right candidate and 0 for others. The loss is the negative
+    logarithm of the probability of all right ones together, so a model need not choose among them.
+    An answer is the probability of each candidate, which ranks them.
+
+    The scores are ``loss``, in nats, and ``hits``, the share of steps whose likeliest candidate is
+    right (hits@1).
+    """
+
+    monitor = "loss"
+
+    def check(self, batch: Batch) -> None:
+        """Check that the targets of a batch are vectors.
+
+        Raises:
+            ValueError: they are not.
+        """
+        super().check(batch)
+        _check_vectors(self, batch.targets)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
+
+        A step for which no candidate is right costs nothing.
+
+        Raises:
+            ValueError: logits and targets differ in shape.
+        """
+        _check_same_shape(self, logits, targets)
+        # Of 16 bits, the sum over many candidates would lose the small ones.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = targets.to(logits.dtype)
+        targets = targets.masked_fill(~targets.gt(0).any(-1, keepdim=True), 1.0)
+        # The logarithm of a target of 0 is -inf, which adds nothing to the sum.
+        return logits.logsumexp(-1) - (logits + targets.log()).logsumexp(-1)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """The probability of each candidate, ``[B, T, O]``."""
+        return logits.softmax(-1)
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether the likeliest candidate is right in at least 99 % of the steps."""
+        return scores["hits"] >= 0.99
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss`` and ``hits`` of each sequence."""
+        mask = targets.new_ones(targets.shape[:2], dtype=torch.bool) if mask is None else mask
+        steps = mask.sum(-1).clamp_min(1)
+        losses = self.losses(logits, targets).masked_fill(~mask, 0.0)
+        right = targets.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1) > 0
+        return {"loss": losses.sum(-1) / steps, "hits": (right & mask).sum(-1) / steps}
+
+
+class NextToken(Labels):
+    """The next one of O tokens, after all those before it: a language model.
+
+    The scores of a sequence are sums: ``nats``, the negative log probability of all its tokens;
+    ``tokens``, their number, with the end mark; ``right``, those of them that were the likeliest.
+    Scores of a set follow from the sums over all its sequences, whatever their lengths and batches:
+    ``perplexity``, ``exp(nats / tokens)``; ``loss``, nats a token; and ``accuracy``, the share of
+    right tokens. A test gives each token its probability after the right ones before it, as
+    training does; nothing is generated.
+
+    The answer to a user's own text (:meth:`respond`) is the log probability of each of its tokens.
+    """
+
+    monitor = "perplexity"
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """``False``: nobody knows the least perplexity of a text."""
+        return False
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``nats``, ``tokens`` and ``right`` of each sequence."""
+        mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+        losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
+        right = (self.answer(logits) == targets) & mask
+        return {
+            "nats": losses.sum(-1),
+            "tokens": mask.sum(-1, dtype=torch.float32),
+            "right": right.sum(-1, dtype=torch.float32),
+        }
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``perplexity``, ``loss`` and ``accuracy`` of a set."""
+        loss = means["nats"] / means["tokens"]
+        accuracy = means["right"] / means["tokens"]
+        return {"perplexity": loss.exp(), "loss": loss, "accuracy": accuracy}
+
+    def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
+        """Log probability of each target after all those before it, in nats: ``[B, T]``."""
+        return -self.losses(model.logits(batch).float(), batch.targets)
 
 
 class Numbers(Objective):

@@ -1,4 +1,4 @@
-"""Schedules: the memory over training, and a curriculum."""
+"""Schedules: the memory over training, a curriculum, and a linear start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytorch_lightning as lightning
 
 from memnets.core import check_positive
 
-__all__ = ["Curriculum", "MemorySchedule"]
+__all__ = ["Curriculum", "LinearStart", "MemorySchedule"]
 
 
 class MemorySchedule(lightning.Callback):
@@ -227,6 +227,82 @@ class Curriculum(lightning.Callback):
     def _set(self, trainer: lightning.Trainer) -> None:
         task: Any = trainer.datamodule  # type: ignore[attr-defined]
         setattr(task, self.setting, self.values[self._stage])
+
+
+class LinearStart(lightning.Callback):
+    """Begin without the softmax of a memory network (Sukhbaatar et al. 2015, section 4.2).
+
+    Without it the model is linear but for the answer, and learns more easily. The softmax comes in
+    when the validation loss no longer falls.
+
+    Args:
+        patience: number of validations in a row without a lower loss, after which the softmax comes
+            in, at least 1.
+        longest: share of the training after which it comes in at the latest, in ``(0, 1)``.
+        rate: factor on the learning rate before, in ``(0, 1]``.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(self, patience: int = 3, longest: float = 0.25, rate: float = 0.5) -> None:
+        check_positive(patience=patience)
+        if not 0 < longest < 1:
+            raise ValueError(f"longest must be in (0, 1); got {longest}")
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must be in (0, 1]; got {rate}")
+        self.patience = patience
+        self.longest = longest
+        self.rate = rate
+        self._best = float("inf")
+        self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint: the lowest loss, and the validations since."""
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        self._best, self._waited = state_dict["best"], state_dict["waited"]
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Check that the model can be linear.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if not isinstance(getattr(pl_module, "linear", None), bool):
+            raise ValueError(
+                "LinearStart needs a model with the setting linear, such as MemoryNetwork; "
+                f"got {type(pl_module).__name__}"
+            )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Make the model linear, unless the training goes on from a checkpoint."""
+        if trainer.global_step == 0:
+            pl_module.linear = True
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lower the learning rate of a linear model; end the start at its latest."""
+        if trainer.global_step >= self.longest * trainer.estimated_stepping_batches:
+            pl_module.linear = False
+        if pl_module.linear:
+            # The scheduler sets the rate anew after each step.
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = group["lr"] * self.rate
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """End the start when the loss no longer falls."""
+        if trainer.sanity_checking or not pl_module.linear or trainer.state.fn != "fit":
+            return
+        name = f"val/{pl_module.objective.monitor}"
+        loss = float(trainer.callback_metrics[name])
+        self._waited = 0 if loss < self._best else self._waited + 1
+        self._best = min(self._best, loss)
+        if self._waited >= self.patience:
+            pl_module.linear = False
 
 
 def _test_names(trainer: lightning.Trainer) -> list[str]:

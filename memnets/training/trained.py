@@ -55,8 +55,9 @@ class Trained(lightning.LightningModule, ABC):
     Args:
         optimizer: makes the optimizer from the parameters; Adam by default.
         schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``constant``; or ``inverse_sqrt``, with the inverse root of
-            the step (Vaswani et al. 2017, section 5.3).
+            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
+            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
+            inverse root of the step (Vaswani et al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         cuda_graphs: whether training steps run as CUDA graphs (:mod:`memnets.training.graphs`):
             the same numbers, much faster for small models. Needs one GPU, an optimizer with the
@@ -72,14 +73,15 @@ class Trained(lightning.LightningModule, ABC):
     def __init__(
         self,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "inverse_sqrt"] = "cosine",
+        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
         warmup_steps: int = 0,
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        if schedule not in ("constant", "cosine", "inverse_sqrt"):
+        if schedule not in ("constant", "cosine", "halved", "inverse_sqrt"):
             raise ValueError(
-                f"schedule must be 'constant', 'cosine' or 'inverse_sqrt'; got {schedule!r}"
+                "schedule must be 'constant', 'cosine', 'halved' or 'inverse_sqrt'; "
+                f"got {schedule!r}"
             )
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
@@ -104,8 +106,16 @@ class Trained(lightning.LightningModule, ABC):
         """Name of a score that improves as it falls; the best checkpoint has the lowest."""
 
     def solved(self, scores: Mapping[str, float]) -> bool:
-        """Whether a task with these mean scores of a validation counts as solved; never, here."""
+        """Whether a task with these scores of a validation counts as solved; never, here."""
         return False
+
+    def summarize(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of a whole set, from the mean of each score over its sequences; these by default.
+
+        Args:
+            means: scalars by name.
+        """
+        return dict(means)
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -338,14 +348,19 @@ class Trained(lightning.LightningModule, ABC):
         self._results.settle()
         self._graphs = None
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the last validation."""
+        self._validated: list[dict[str, Tensor]] = []
+
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Log the mean of each score as ``val/<score>``."""
-        scores = self.score(batch)
-        self.log_dict(
-            {f"val/{name}": values.mean() for name, values in scores.items()},
-            batch_size=len(batch.targets),
-            prog_bar=True,
-        )
+        """Keep the scores of each sequence of a batch."""
+        self._validated.append(self.score(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each score of the whole set as ``val/<score>``."""
+        scores = self.summarize(_means(self._validated))
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
+        self._validated = []
 
     def on_test_epoch_start(self) -> None:
         """Forget the answers of earlier tests."""
@@ -370,17 +385,17 @@ class Trained(lightning.LightningModule, ABC):
                 self.test_answers.setdefault(name, []).append(kept[0])
 
     def on_test_epoch_end(self) -> None:
-        """Log the mean of each score, and the task's own measures, under the test set's name.
+        """Log the scores of each test set, and the task's own measures, under the set's name.
 
         If the task measures a score that the objective also computes, such as ``exact``, the task's
         value counts.
         """
         for (name, way), examined in self._examined.items():
             answers, scores = zip(*examined, strict=True)
-            means = {
-                score: torch.cat([part[score] for part in scores]).mean() for score in scores[0]
-            }
-            logged = {**means, **self._task.measure(name, list(answers))}
+            # Another way of answering may have fewer scores, of which no others can follow.
+            means = _means(scores)
+            logged = means if way else self.summarize(means)
+            logged = {**logged, **self._task.measure(name, list(answers))}
             notes = self.notes(answers)
             self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
             prefix = self._task.score_prefix(name)
@@ -409,7 +424,8 @@ class Trained(lightning.LightningModule, ABC):
         if self.cuda_graphs:
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
-        steps = self.trainer.estimated_stepping_batches if self.schedule == "cosine" else 0
+        to_the_end = self.schedule in ("cosine", "halved")
+        steps = self.trainer.estimated_stepping_batches if to_the_end else 0
         rates: list[Callable[[int], float]] = [
             partial(
                 _learning_rate_factor,
@@ -510,6 +526,11 @@ class Trained(lightning.LightningModule, ABC):
         return GraphedSteps(step, self.recorder(), settings)
 
 
+def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each score over all sequences of some batches."""
+    return {name: torch.cat([part[name] for part in scores]).mean() for name in scores[0]}
+
+
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of several gradients together, a scalar, even if their squares overflow.
 
@@ -542,8 +563,10 @@ def _learning_rate_factor(
     # is the first at the full rate.
     if step < warmup_steps:
         return factor * (step + 1) / (warmup_steps + 1)
-    if schedule == "cosine":
+    if schedule in ("cosine", "halved"):
         progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
+        if schedule == "halved":
+            return factor * float(0.5 ** min(3, int(4 * progress)))
         return factor * (1 + math.cos(math.pi * progress)) / 2
     if schedule == "inverse_sqrt":
         return factor * math.sqrt((warmup_steps + 1) / (step + 1))

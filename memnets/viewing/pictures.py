@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, Batch, unpadded
+from memnets.batches import BEGIN, END, PAD, Batch, unpadded
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Bits, Tokens
+from memnets.training.objectives import Actions, Bits, Labels, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 
 __all__ = ["Pictures"]
+
+#: Most slots of a picture of hops; of more, those with the greatest weights are shown.
+MOST_SLOTS = 30
 
 
 class Pictures(lightning.Callback):
@@ -33,8 +36,16 @@ class Pictures(lightning.Callback):
     - for tokens, a few sequences: the weights over the source during the model's own answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
+    - for words of a text, the same few sequences: how much each word looked back at those before
+      it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
+    - for tokens that describe an image, the image again for each word, with the weights on it (Xu
+      et al. 2015, figure 2);
+    - for sentences with labels, the same few: the probability of each label after each word;
     - for answers in a plane, the same few sequences, beside the right answers;
-    - for episodes of images, a few of them: the weights of the queries over the examples.
+    - for episodes of images, a few of them: the weights of the queries over the examples;
+    - for pairs of sentences, a few of them: the weights of the words of one over those of the
+      other;
+    - for questions about sentences or facts, a few of them: the weights over these, hop by hop.
 
     The answers are those of the test (:meth:`~memnets.models.Model.test_step`). To get the weights,
     the model reads the drawn sequences once more, with these answers as inputs.
@@ -68,40 +79,69 @@ class Pictures(lightning.Callback):
                 if isinstance(callback, MemorySchedule):
                     callback.prepare(trainer, pl_module, name)
             answers = pl_module.test_answers.get(name, [])[: self.sequences]
-            if not answers:
-                continue
-            batches: list[Batch] = [task.batch(name, index) for index in range(len(answers))]
-            panels = task.curves(name, _plain(answers[0]), self.sequences)
-            if panels:
-                plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
-                continue
-            if task.as_images(answers[0]) is not None:
-                self.draw_images(pl_module, task, batches, answers, name)
-                continue
-            if batches[0].targets.dim() == 3:
-                if isinstance(pl_module.objective, Bits) and (
-                    batches[0].targets.shape[1] <= self.longest_binary
-                ):
-                    self.draw(pl_module, batches[0], _plain(answers[0]), name)
-                continue
-            drawings = []
-            for number, (alone, answer) in enumerate(self._first(batches, answers)):
-                file = f"{name}_{{}}_{number + 1}.png"
-                if task.images(alone, 0) is not None:
-                    title = f"{_title(name)}, episode {number + 1}: where the queries looked"
-                    self.draw_episode(pl_module, task, alone, answer, file, title)
-                    continue
-                if isinstance(pl_module.objective, Tokens):
-                    title = f"{_title(name)}, sequence {number + 1}"
-                    self.draw_tokens(pl_module, task, alone, answer, file, title)
-                drawn = task.drawing(alone, 0, answer[0])
-                if drawn is not None:
-                    points, lines, caption = drawn
-                    _, right, _ = task.drawing(alone, 0, alone.targets[0])
-                    drawings.append(plots.Drawing(points, right, lines, caption))
-            if drawings:
-                title = f"{_title(name)}: what was asked for, what came"
-                plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
+            if answers:
+                batches = [task.batch(name, index) for index in range(len(answers))]
+                self.draw_set(pl_module, task, name, batches, answers)
+
+    def draw_set(
+        self,
+        model: Any,
+        task: Any,
+        name: str,
+        batches: Sequence[Batch],
+        answers: Sequence[Tensor],
+    ) -> None:
+        """Draw answers to a test set, in the first way that fits them.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: its task.
+            name: name of the test set.
+            batches: the first batches of the set.
+            answers: the model's answers to these in the test.
+        """
+        panels = task.curves(name, _plain(answers[0]), self.sequences)
+        if panels:
+            plots.curves(panels, self.folder / f"{name}_curves.png", _title(name))
+        elif task.as_images(answers[0]) is not None:
+            self.draw_images(model, task, batches, answers, name)
+        elif isinstance(model.objective, Bits):
+            if batches[0].targets.shape[1] <= self.longest_binary:
+                self.draw(model, batches[0], _plain(answers[0]), name)
+        else:
+            self._draw_sequences(model, task, name, self._first(batches, answers))
+
+    def _draw_sequences(
+        self, model: Model, task: Any, name: str, few: Iterable[tuple[Batch, Tensor]]
+    ) -> None:
+        """Draw a few sequences of a test set, each by itself."""
+        drawings, readings = [], []
+        for number, (alone, answer) in enumerate(few, 1):
+            file, title = f"{name}_{{}}_{number}.png", f"{_title(name)}, sequence {number}"
+            if task.images(alone, 0) is not None:
+                title = f"{_title(name)}, episode {number}: where the queries looked"
+                self.draw_episode(model, task, alone, answer, file, title)
+            elif alone.source.dim() > 2 and not alone.source.is_floating_point():
+                self.draw_hops(model, task, alone, answer, file)
+            elif task.asked_words(alone, 0):
+                self.draw_pair(model, task, alone, answer, file, _title(name))
+            elif isinstance(model.objective, Tokens):
+                self.draw_tokens(model, task, alone, answer, file, title)
+            elif isinstance(model.objective, NextToken):
+                self.draw_text(model, task, alone, file, title)
+            elif _labelled(model, alone) and task.labels(alone, 0) is not None:
+                readings.append(self.read(model, task, alone, answer))
+            drawn = task.drawing(alone, 0, answer[0])
+            if drawn is not None:
+                points, lines, caption = drawn
+                _, right, _ = task.drawing(alone, 0, alone.targets[0])
+                drawings.append(plots.Drawing(points, right, lines, caption))
+        if readings:
+            title = f"{_title(name)}: what the model would answer after each word"
+            plots.readings(readings, self.folder / f"{name}_readings.png", title)
+        if drawings:
+            title = f"{_title(name)}: what was asked for, what came"
+            plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
 
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]
@@ -196,7 +236,8 @@ class Pictures(lightning.Callback):
             batch: a batch of one sequence, without padding.
             answer: the model's answer in the test, ``[1, T]``; tokens behind an end mark do not
                 count.
-            name: name of the file, with ``{}`` for its content, ``alignment`` or ``weights``.
+            name: name of the file, with ``{}`` for its content: ``alignment``, ``weights``, or
+                ``attention`` for an image.
             title: begin of the picture's title.
         """
         parts = model.alignments()
@@ -213,12 +254,130 @@ class Pictures(lightning.Callback):
             tape.plot(path, split=split, title=f"{title}: where the heads were")
             return
         source, answered = _words(task, alone)
+        if batch.source.dim() == 4:
+            grid = model.grid(*batch.source.shape[1:3])
+            if grid is None:
+                return
+            title = f"{title}: where each word of the answer looked"
+            right = _words(task, batch)[1]
+            if answered != right:
+                title += f"\nthe right answer: {' '.join(right)}"
+            plots.overlay(
+                batch.source[0],
+                {
+                    label: tape.over_time(part)[:, -len(answered) :].mean(0).unflatten(1, grid)
+                    for label, part in parts.items()
+                },
+                answered,
+                self.folder / name.format("attention"),
+                title,
+            )
+            return
         slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
         across = "source" if len(slots) <= len(source) + 1 else "source, then answer"
         tape.plot_alignment(
             path, parts, slots, answered, title=f"{title}: where the answer looked", across=across
+        )
+
+    def draw_text(self, model: Model, task: Any, batch: Batch, name: str, title: str = "") -> None:
+        """Draw how much each word of a text looked back at the words before it.
+
+        Nothing is drawn for a model that does not look back.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence of at least two inputs, without padding. The first input
+                is a mark.
+            name: name of the file, with ``{}`` for its content, ``words``.
+            title: begin of the picture's title.
+        """
+        parts, steps = model.alignments(), batch.inputs.shape[1]
+        if not parts or steps < 2:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, inputs = _words(task, batch._replace(targets=batch.inputs))
+        slots = model.slot_names(source, inputs)
+        # What stands before the first word becomes one slot: the source, a mark, an empty slot.
+        marks = len(slots) - steps + 1
+        panels = {}
+        for label, part in parts.items():
+            weights = tape.over_time(part).mean(0)[1 - steps :]
+            weights = torch.nn.functional.pad(weights, (0, len(slots) - weights.shape[1]))
+            before = weights[:, :marks].sum(1, keepdim=True)
+            panels[label] = torch.cat([before, weights[:, marks:]], 1)
+        title = f"{title}: how much each word, in red, looked back"
+        path = self.folder / name.format("words")
+        plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
+
+    def read(self, model: Model, task: Any, batch: Batch, answer: Tensor) -> plots.Reading:
+        """Probabilities of the labels after each word of a sentence.
+
+        The model answers to the first word alone, to the first two, and so on.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words and the names of the labels.
+            batch: a batch of one sentence of tokens and one label, without padding.
+            answer: the model's answer in the test, ``[1, 1]``.
+        """
+        batch = _moved(batch, model)
+        steps = batch.source.shape[1]
+        source, inputs = (part.expand(steps, -1) for part in (batch.source, batch.inputs))
+        mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
+        source = source.masked_fill(~mask, PAD)
+        with torch.no_grad():
+            logits = model.logits(Batch(source, inputs, inputs, mask))[:, 0]
+        words, _ = task.labels(batch, 0)
+        size = logits.shape[-1]
+        # The task names the labels of targets alone: these are all of them, one after the other.
+        names = [
+            task.labels(batch._replace(targets=torch.full_like(batch.targets, label)), 0)[1][0]
+            for label in range(size)
+        ]
+        right = names[int(batch.targets[0, 0])]
+        return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+
+    def draw_hops(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
+        """Draw where a model looks for the answer to its first question, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the sentences and the question.
+            batch: a batch of one source of sentences or facts, without padding.
+            answer: the model's answer in the test, ``[1, T]``.
+            name: name of the file, with ``{}`` for its content, ``hops``.
+        """
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        seen = {event.part for event in tape.events}
+        hops = {label: part for label, part in model.alignments().items() if part in seen}
+        if not hops:
+            return
+        sentences, right = _words(task, batch)
+        said = _words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
+        slots = model.slot_names(sentences, [])
+        weights = torch.stack([tape.calls(part)[-1][0, 0] for part in hops.values()], 1)
+        # The first slots are those of the last sentences.
+        weights = weights[: len(slots)]
+        if len(slots) > MOST_SLOTS:
+            shown = weights.amax(1).topk(MOST_SLOTS).indices.sort().values
+            weights, slots = weights[shown], [slots[slot] for slot in shown.tolist()]
+        question = " ".join(next(iter(task.asked_words(batch, 0)), ["question"]))
+        # Of candidates, several may be right.
+        several = answer.dim() == 3 and bool(batch.targets[0, 0, answer[0, 0].argmax()])
+        verdict = said[0] if several or said[0] == right[0] else f"{said[0]}, not {right[0]}"
+        plots.alignment(
+            weights,
+            list(hops),
+            slots,
+            self.folder / name.format("hops"),
+            title=f"{question}? {verdict}",
+            across="",
+            down="",
         )
 
     def draw_episode(
@@ -253,6 +412,53 @@ class Pictures(lightning.Callback):
             path,
             title,
         )
+
+    def draw_pair(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
+        """Draw where the words of an input, a sentence, look in the source, if the model tells.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one pair, without padding of the source.
+            answer: the model's answer in the test, ``[1, 1]``.
+            name: name of the file, with ``{}`` for its content, ``alignment``.
+            title: begin of the picture's title.
+        """
+        parts = model.alignments()
+        if not parts:
+            return
+        with torch.no_grad(), trace.record(model) as tape:
+            model.logits(_moved(batch, model))
+        source, right = task.labels(batch, 0)
+        said = task.labels(batch._replace(targets=answer), 0)[1]
+        verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"
+        asked = task.asked_words(batch, 0)[0]
+        slots = {label: tape.calls(part)[-1].shape[-2:] for label, part in parts.items()}
+        whole = {
+            label: part
+            for label, part in parts.items()
+            if slots[label] == (len(asked), len(source))
+        }
+        if whole:
+            tape.plot_alignment(
+                self.folder / name.format("alignment"),
+                whole,
+                source,
+                asked,
+                title=f"{title}: {verdict}",
+                across="premise",
+                down="hypothesis",
+            )
+
+
+def _labelled(model: Model, batch: Batch) -> bool:
+    """Whether an answer is a single label of a sentence of tokens."""
+    objective = model.objective
+    single = isinstance(objective, Labels) and not isinstance(objective, Actions | Tokens)
+    tokens = batch.source.dim() == batch.inputs.dim() == 2 and not batch.source.is_floating_point()
+    return single and tokens and batch.source.shape[1] > 0 and batch.targets.shape[1] == 1
 
 
 def _title(name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.rcsetup import cycler
@@ -26,6 +27,7 @@ from memnets.files import write_atomically
 __all__ = [
     "Curves",
     "Drawing",
+    "Reading",
     "alignment",
     "answer",
     "curves",
@@ -33,7 +35,10 @@ __all__ = [
     "episode",
     "gallery",
     "looks",
+    "overlay",
+    "readings",
     "scoreboard",
+    "shaded",
     "style",
     "weights",
 ]
@@ -54,6 +59,10 @@ _MOST_LABELS = 80
 _PITCH = 0.2
 #: Most panels side by side.
 _COLUMNS = 4
+#: Most words of an answer that are drawn on an image: five rows of panels with the image itself.
+_MOST_WORDS = 39
+#: Size of the words of a shaded sentence, in points, and the distance of its lines, in inches.
+_WORD_SIZE, _LINE = 9, 0.24
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
 _SURE, _BOX = "DejaVu Sans", "\u25a1"
 
@@ -210,6 +219,7 @@ def alignment(
     title: str = "",
     columns: int | None = None,
     across: str = "source",
+    down: str = "answer",
 ) -> Path:
     """Draw the weights of an answer: its words down the side, the words of the source on top.
 
@@ -224,6 +234,7 @@ def alignment(
         title: title of the picture.
         columns: number of panels side by side; at most 4 by default.
         across: name of the axis along the top.
+        down: name of the axis down the side.
 
     Returns:
         The path.
@@ -265,7 +276,7 @@ def alignment(
         panel.xaxis.set_label_position("top")
         for axis, labels, words, shown in (
             (panel.xaxis, source_labels, across, number < columns),
-            (panel.yaxis, target_labels, "answer", number % columns == 0),
+            (panel.yaxis, target_labels, down, number % columns == 0),
         ):
             places = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS) or 1)
             texts = [labels[place] if shown else "" for place in places]
@@ -279,6 +290,86 @@ def alignment(
                 transform=panel.transAxes, ha="center", va="top", **words_as,
             )  # fmt: skip
     _bar(figure, drawn, grid, "weight", shrink=min(1.0, 3 / (rows * height)))
+    return _save(figure, path, title.translate(boxes), **words_as)
+
+
+@_styled
+def overlay(
+    image: Tensor,
+    weights: Mapping[str, Tensor],
+    words: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    columns: int = 8,
+) -> Path:
+    """Draw an image, then the image again for each word, with the weights of the word on it.
+
+    After Xu et al. 2015, figures 2 and 6. The more orange a patch is, the greater is its weight. Of
+    a long answer the first words are drawn.
+
+    Args:
+        image: ``[height, width, channels]`` in ``[0, 1]``: colours if there are three channels,
+            else the mean of the channels, in grey.
+        weights: ``[T, rows, columns]`` for each word, over the patches of the image, by the name of
+            the attention; several are drawn one below the other.
+        words: T words.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        columns: most panels side by side, at least 1.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there are no weights, or the words are not as many as the weights.
+    """
+    if not weights or not words:
+        raise ValueError("no weights on an image to draw: no weights or no words were given")
+    for name, each in weights.items():
+        if len(each) != len(words) or each.dim() != 3:
+            raise ValueError(
+                f"weights must be [T, rows, columns] with T = {len(words)} words; "
+                f"got {list(each.shape)} for {name!r}"
+            )
+    if len(words) > _MOST_WORDS:
+        title += f"\nthe first {_MOST_WORDS} of {len(words)} words"
+        words = words[:_MOST_WORDS]
+    pixels = _array(image if image.shape[-1] == 3 else image.mean(-1))
+    height, width = pixels.shape[:2]
+    rows, columns = _rows_columns(1 + len(words), columns)
+    families, missing = _fonts([*words, *weights, *title.splitlines()])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontsize": 9, "fontfamily": families, "parse_math": False}
+    side = 1.15
+    tall = min(3.0, max(0.4, side * height / width)) + 0.25
+    lines = title.count("\n") + 1
+    figure = _figure(
+        max(columns * side + 0.9, 0.085 * max(map(len, title.splitlines()), default=0)),
+        len(weights) * (rows * tall + 0.15) + 0.3 * lines,
+    )
+    grid = _grid(figure, len(weights) * rows, columns, len(weights) * rows * columns)
+    # From clear to orange: the image stays in sight below.
+    rising = np.linspace(0, 1, 256)
+    shades = np.concatenate([np.tile(to_rgb(_ORANGE), (256, 1)), 0.85 * rising[:, None]], 1)
+    most = max(float(each.max()) for each in weights.values()) or 1.0
+    for number, (name, each) in enumerate(weights.items()):
+        panels = grid[number * rows * columns : (number + 1) * rows * columns]
+        for place, panel in enumerate(panels):
+            panel.set_axis_off()
+            if place > len(words):
+                continue
+            around: dict[str, Any] = {"extent": (0, width, height, 0), "aspect": "equal"}
+            panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, **around)
+            if place:
+                drawn = panel.imshow(
+                    _array(each[place - 1]), cmap=ListedColormap(shades), vmin=0, vmax=most,
+                    **around,
+                )  # fmt: skip
+                panel.set_title(words[place - 1].translate(boxes), **words_as)
+            else:
+                label = "image" if len(weights) == 1 else name.translate(boxes)
+                panel.set_title(label, **{**words_as, "fontstyle": "italic"})
+    _bar(figure, drawn, grid, "weight", shrink=min(1.0, 3 / (len(weights) * rows * tall)))
     return _save(figure, path, title.translate(boxes), **words_as)
 
 
@@ -296,6 +387,83 @@ class Drawing(NamedTuple):
     target: Sequence[Array]
     answer: Sequence[Array]
     caption: str
+
+
+class Reading(NamedTuple):
+    """A sentence with a label, and what a model would answer after each of its words.
+
+    Attributes:
+        words: S words.
+        chances: probability of each of O labels after each word, ``[S, O]``.
+        labels: O names.
+        right: the right label.
+        answer: the model's answer to the whole sentence.
+    """
+
+    words: Sequence[str]
+    chances: Tensor
+    labels: Sequence[str]
+    right: str
+    answer: str
+
+
+@_styled
+def readings(panels: Sequence[Reading], path: str | Path, title: str = "") -> Path:
+    """Draw the probability of each label after each word of some sentences, one above the other.
+
+    Of two labels, the second is drawn; the first has the rest.
+
+    Args:
+        panels: the sentences, at least one, each of at least one word.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw, or a sentence has not a probability for each word and
+            label.
+    """
+    if not panels:
+        raise ValueError("expected sentences to draw; got none")
+    for panel in panels:
+        expected = [len(panel.words), len(panel.labels)]
+        if list(panel.chances.shape) != expected or not all(expected):
+            raise ValueError(
+                f"chances must be [S, O] = {expected}, as words and labels are, and not empty; got "
+                f"{list(panel.chances.shape)}"
+            )
+    families, missing = _fonts([*(word for panel in panels for word in panel.words), title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontsize": 8, "fontfamily": families, "parse_math": False}
+    longest = max(len(panel.words) for panel in panels)
+    # Words stand upright below the axis, so the longest of them decides the height.
+    below = 0.075 * max(len(word) for panel in panels for word in panel.words)
+    width = max(5.5, 1.2 + _PITCH * min(longest, _MOST_LABELS), 0.09 * len(title) + 0.3)
+    figure = _figure(width, 0.5 + len(panels) * (1.6 + below))
+    grid = _grid(figure, len(panels), 1, len(panels))
+    for axes, (words, chances, labels, right, answer) in zip(grid, panels, strict=True):
+        places = np.arange(len(words))
+        values = _array(chances)
+        shown = range(len(labels)) if len(labels) != 2 else [1]
+        for label in shown:
+            axes.plot(places, values[:, label], "o-", markersize=3, label=labels[label])
+        if len(labels) == 2:
+            axes.axhline(0.5, color="grey", linewidth=0.8)
+            axes.set_ylabel(f"probability of\n{labels[1]}")
+        else:
+            axes.set_ylabel("probability")
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(-0.5, max(longest, len(words)) - 0.5)
+        few = places[:: math.ceil(len(words) / _MOST_LABELS)]
+        texts = [words[place].translate(boxes) for place in few]
+        axes.set_xticks(few, texts, rotation=90, **words_as)
+        verdict = "right" if answer == right else f"right is {right}"
+        axes.set_title(f"answer: {answer}, {verdict}", fontsize=9, loc="left", parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path, title.translate(boxes), **words_as)
 
 
 @_styled
@@ -557,6 +725,102 @@ def _show(panel: Axes, image: Tensor, **settings: Any) -> None:
     grey = pixels.shape[-1] == 1
     drawn = pixels[..., 0] if grey else pixels
     panel.imshow(drawn, cmap="gray", vmin=0, vmax=1, aspect="equal", **settings)
+
+
+@_styled
+def shaded(
+    weights: Tensor | Mapping[str, Tensor],
+    words: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    steps: Sequence[int] | None = None,
+) -> Path:
+    """Draw a sentence word by word: in each line, the words so far, shaded by their weights.
+
+    After Cheng et al. 2016, figure 1. The last word of a line, in red, is the one that looked back.
+    White is no weight; the darkest blue is the greatest weight of a panel.
+
+    Args:
+        weights: weights ``[T, N]`` in ``[0, 1]`` of N words at each of T steps, or several of these
+            by the names of their panels. Weights of words behind that of the step are not drawn.
+        words: the N words.
+        path: file to write; its ending decides the format.
+        title: title of the picture.
+        steps: for each line, the place of its own word among the words, from 0; by default the
+            last T words, one a line.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw, or weights, words and steps do not fit.
+    """
+    panels = weights if isinstance(weights, Mapping) else {"": weights}
+    if not panels:
+        raise ValueError("no weights to draw: none were given")
+    lines = len(next(iter(panels.values())))
+    own = list(range(len(words) - lines, len(words)) if steps is None else steps)
+    for name, image in panels.items():
+        if list(image.shape) != [len(own), len(words)] or not lines:
+            raise ValueError(
+                f"weights must be [T, N] = [{len(own)}, {len(words)}], for T >= 1 steps and N "
+                f"words; got {list(image.shape)}{f' for {name!r}' if name else ''}"
+            )
+    if min(own) < 0 or max(own) >= len(words):
+        raise ValueError(f"steps must be places of the {len(words)} words; got {own}")
+    families, missing = _fonts([*words, *panels, title])
+    boxes = str.maketrans(dict.fromkeys(missing, _BOX))
+    words_as: dict[str, Any] = {"fontfamily": families, "parse_math": False}
+    words = [word.translate(boxes) for word in words[: max(own) + 1]]
+    starts, ends = _places_of(words, families)
+    width, height = ends[-1] + 0.1, _LINE * lines
+    count = len(panels)
+    figure = _figure(max(width + 1.3, 0.09 * len(title) + 0.3), count * (height + 0.3) + 0.5)
+    grid = _grid(figure, count, 1, count)
+    for panel, (name, image) in zip(grid, panels.items(), strict=True):
+        greatest = max(float(image[line, : place + 1].max()) for line, place in enumerate(own))
+        shades: Any = matplotlib.cm.ScalarMappable(cmap="Blues")
+        shades.set_clim(0, greatest or 1)
+        panel.set_xlim(0, width)
+        panel.set_ylim(lines, 0)
+        panel.set_axis_off()
+        for line, place in enumerate(own):
+            for number in range(place + 1):
+                weight = float(image[line, number])
+                left, right = starts[number], ends[number]
+                panel.fill_between(
+                    [left, right], line + 0.04, line + 0.96, linewidth=0,
+                    color=shades.to_rgba(weight),
+                )  # fmt: skip
+                dark = weight > 0.6 * shades.get_clim()[1]
+                at_rest = "white" if dark else "black"
+                looking = _ORANGE if dark else _RED
+                colour = looking if number == place else at_rest
+                panel.text(
+                    (left + right) / 2, line + 0.5, words[number], color=colour,
+                    fontsize=_WORD_SIZE, fontweight="bold" if number == place else "normal",
+                    ha="center", va="center", **words_as,
+                )  # fmt: skip
+        if name:
+            panel.set_title(name.translate(boxes), loc="left", **words_as)
+        _bar(figure, shades, panel, "weight", shrink=min(1.0, 2 / height))
+    return _save(figure, path, title.translate(boxes), **words_as)
+
+
+def _places_of(words: Sequence[str], families: list[str]) -> tuple[list[float], list[float]]:
+    """Left and right end of each word of a line of text, in inches."""
+    canvas: Any = FigureCanvasAgg(Figure(dpi=72))
+    renderer = canvas.get_renderer()
+    # Bold, since each word is the last of a line once.
+    font = FontProperties(family=families, size=_WORD_SIZE, weight="bold")
+    starts, ends, place = [], [], 0.0
+    for word in words:
+        across, _, _ = renderer.get_text_width_height_descent(word or " ", font, False)
+        starts.append(place)
+        place += across / 72 + 0.1
+        ends.append(place)
+        place += 0.02
+    return starts, ends
 
 
 @_styled

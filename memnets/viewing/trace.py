@@ -172,6 +172,7 @@ class Tape:
         heads: bool = False,
         title: str = "",
         across: str = "source",
+        down: str = "answer",
     ) -> Path:
         """Draw the weights of one sequence of the batch while the model answered it.
 
@@ -184,6 +185,7 @@ class Tape:
             heads: True = a panel for each head; False = the mean of an addressing's heads.
             title: title of the picture.
             across: name of the axis of the slots.
+            down: name of the axis of the steps.
 
         Returns:
             The path.
@@ -207,7 +209,9 @@ class Tape:
                 )
             else:
                 panels[label] = weights.mean(0)
-        return plots.alignment(panels, source_labels, target_labels, path, title, columns, across)
+        return plots.alignment(
+            panels, source_labels, target_labels, path, title, columns, across, down
+        )
 
     def _heads(self, part: Part) -> list[str]:
         """Names of the heads of an addressing; empty if it has none."""

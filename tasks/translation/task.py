@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
+from memnets.batches import END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
-from tasks.base import Array, Task
+from tasks.base import Task
 from tasks.limits import read_file
+from tasks.pairs import TokenPairs
+from tasks.text import held_out
 from tasks.translation.files import read_columns, read_two_files
 
 __all__ = ["Translation"]
@@ -28,9 +26,6 @@ __all__ = ["Translation"]
 LENGTHS = (5, 10, 15, 20, 30)
 #: Fewest sentences of a group with a BLEU of its own.
 LEAST_SENTENCES = 20
-#: Without a file for it, a split holds out one source in this many, and at most the next number.
-HELD_OUT = 20
-MOST_HELD_OUT = 1000
 #: Most pairs of ``cldr``; it has hardly more.
 MOST_PHRASES = 1_000_000
 #: Most tokens of a vocabulary; no useful one is larger.
@@ -106,6 +101,8 @@ class Translation(Task):
     Raises:
         ValueError: a setting is out of its range, or does not go with another one.
     """
+
+    budgeted = True
 
     def __init__(
         self,
@@ -195,8 +192,7 @@ class Translation(Task):
         self.signatures: dict[str, str] = {}
         self._check_source()
         self._pairs: dict[str, list[tuple[str, str]]] = {}
-        self._encoded: dict[str, _Encoded] = {}
-        self._pass: tuple[int, Array, Array] | None = None
+        self._encoded: dict[str, TokenPairs] = {}
 
     def _check_source(self) -> None:
         # Before hours of training, not at the test that ends it.
@@ -254,21 +250,8 @@ class Translation(Task):
             return {split: self._read(split)}
         pairs = self._read("train")
         missing = [name for name in ("val", "test") if not self.paths[name]]
-        # By the text, so that all pairs of a source are held out together, and the same ones for
-        # every order of the file and every seed.
-        sources = sorted({pair[0] for pair in pairs}, key=lambda text: zlib.crc32(text.encode()))
-        held = min(MOST_HELD_OUT, max(1, len(sources) // HELD_OUT))
-        if len(sources) <= held * len(missing):
-            raise ValueError(
-                f"expected more than {held * len(missing)} sentences in "
-                f"{', '.join(self.paths['train'])}, to hold out some for {' and '.join(missing)}; "
-                f"got {len(sources)}"
-            )
-        place = {
-            text: name
-            for number, name in enumerate(missing)
-            for text in sources[number * held : (number + 1) * held]
-        }
+        # By the source, so that all its pairs are held out together.
+        place = held_out((pair[0] for pair in pairs), missing, ", ".join(self.paths["train"]))
         shares: dict[str, list[tuple[str, str]]] = {name: [] for name in ("train", *missing)}
         for pair in pairs:
             shares[place.get(pair[0], "train")].append(pair)
@@ -325,23 +308,6 @@ class Translation(Task):
             ]
         return self._vocabularies
 
-    def asked(self, items: Sequence[str], first: int = 1) -> Batch:
-        """A batch of sentences to translate, see :meth:`tasks.Task.asked`.
-
-        Raises:
-            ValueError: a sentence has no words.
-        """
-        for number, sentence in enumerate(items, first):
-            if not sentence.strip():
-                raise ValueError(f"item {number}: expected a sentence; got one without words")
-        source, mask = padded([self.vocabulary.encode(sentence) for sentence in items], last=END)
-        inputs = torch.full((len(items), 1), BEGIN)
-        return Batch(source, inputs, torch.full_like(inputs, END), mask)
-
-    def says(self, batch: Batch, answers: Tensor) -> list[str]:
-        """The text of each answer."""
-        return [self.text(row) for row in answers]
-
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabulary, and that of the target if it has its own."""
         return {
@@ -371,7 +337,6 @@ class Translation(Task):
         self._vocabularies = vocabularies
         # Tokens of another vocabulary would not be those of the checkpoint's model.
         self._encoded.clear()
-        self._pass = None
 
     def batches(self, split: str) -> int:
         """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
@@ -388,20 +353,8 @@ class Translation(Task):
         Raises:
             IndexError: validation or test has no such batch.
         """
-        encoded, rows = self._tokens(split), self._rows(split, index)
-        source, source_mask = encoded.sources.pad(rows)
-        targets, target_mask = encoded.targets.pad(rows)
-        inputs = np.full_like(targets, BEGIN)
-        inputs[:, 1:] = targets[:, :-1]
-        # The shift has moved END into the padding of shorter rows.
-        inputs[~target_mask] = PAD
-        return Batch(
-            source=torch.from_numpy(source),
-            inputs=torch.from_numpy(inputs),
-            targets=torch.from_numpy(targets),
-            source_mask=_mask(source_mask),
-            target_mask=_mask(target_mask),
-        )
+        encoded = self._tokens(split)
+        return encoded.batch(encoded.rows(self, split, index))
 
     def rows(self, split: str, index: int) -> list[int]:
         """Numbers of a batch's pairs in :meth:`pairs`.
@@ -409,7 +362,8 @@ class Translation(Task):
         Raises:
             IndexError: validation or test has no such batch.
         """
-        return [int(row) for row in self._tokens(split).kept[self._rows(split, index)]]
+        encoded = self._tokens(split)
+        return [int(row) for row in encoded.kept[encoded.rows(self, split, index)]]
 
     def sources(self, split: str, batches: int | None = None) -> list[str]:
         """Sentences to translate, in the order of the batches.
@@ -432,16 +386,16 @@ class Translation(Task):
             for row in self.rows(split, index)
         ]
 
-    def _tokens(self, split: str) -> _Encoded:
+    def _tokens(self, split: str) -> TokenPairs:
         """Tokens of a split, made at the first call."""
         if split not in self._encoded:
             limit = self.max_tokens if split == "train" else None
-            encoded = _Encoded(
-                self.pairs(split),
-                (self.vocabulary, self.target_vocabulary),
-                self.batch_tokens,
-                limit,
-            )
+            source, target = self.vocabulary, self.target_vocabulary
+            tokens = [
+                ([*source.encode(one), END], [*target.encode(other), END])
+                for one, other in self.pairs(split)
+            ]
+            encoded = TokenPairs(tokens, self.batch_tokens, limit)
             if encoded.skipped:
                 self._skip(f"more than {limit} tokens in {split}", encoded.skipped)
             if not len(encoded.kept):
@@ -451,26 +405,6 @@ class Translation(Task):
                 )
             self._encoded[split] = encoded
         return self._encoded[split]
-
-    def _rows(self, split: str, index: int) -> Array:
-        """Numbers of a batch's pairs among the encoded ones."""
-        encoded = self._tokens(split)
-        epoch, index = divmod(index, encoded.batches)
-        if split != "train":
-            if epoch:
-                raise IndexError(f"{split} has {encoded.batches} batches, numbered from 0")
-            # In random order, so that the first batches represent all of them.
-            rows, order = encoded.sorted(), self.random(split, 0).permutation(encoded.batches)
-        else:
-            # The order of a pass depends on its number alone, so only the present one is kept.
-            if self._pass is None or self._pass[0] != epoch:
-                random = self.random(split, epoch)
-                rows = encoded.sorted(random.permutation(len(encoded.kept)))
-                self._pass = epoch, rows, random.permutation(encoded.batches)
-            _, rows, order = self._pass
-        begin, end = encoded.cuts[order[index] : order[index] + 2]
-        chosen: Array = rows[begin:end]
-        return chosen
 
     def source_batch(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Turn a user's sentences into the source of a batch.
@@ -600,96 +534,3 @@ class Translation(Task):
                     [texts[row] for row in rows], [[references[row] for row in rows]]
                 ).score
         return scores
-
-
-class _Side:
-    """Sequences of tokens, stored in one array.
-
-    A list of lists would take many times the memory.
-    """
-
-    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
-        self.lengths = np.array([len(tokens) for tokens in sequences], np.int64)
-        self.starts = np.cumsum(self.lengths) - self.lengths
-        self.tokens = np.fromiter(itertools.chain.from_iterable(sequences), np.int32)
-
-    def pad(self, rows: Array) -> tuple[Array, Array]:
-        """Some sequences, int64 ``[B, longest]``, and a mask, False = padding."""
-        lengths = self.lengths[rows]
-        steps = np.arange(lengths.max())
-        real = steps < lengths[:, None]
-        padded = np.full(real.shape, PAD, np.int64)
-        padded[real] = self.tokens[(self.starts[rows][:, None] + steps)[real]]
-        return padded, real
-
-
-class _Encoded:
-    """Tokens of a split, with an end mark for each sentence, cut into batches.
-
-    Args:
-        pairs: sentences and translations, at least one pair.
-        vocabularies: vocabularies of source and target.
-        budget: most tokens of a batch.
-        limit: most tokens of the longer side of a pair; ``None`` = no limit.
-
-    Attributes:
-        kept: numbers of the pairs within the limit.
-        skipped: number of the other pairs.
-        cuts: place of the first pair of each batch among the sorted pairs, then their number.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        vocabularies: tuple[Vocabulary, Vocabulary],
-        budget: int,
-        limit: int | None,
-    ) -> None:
-        tokens = [
-            [
-                [*vocabulary.encode(text), END]
-                for vocabulary, text in zip(vocabularies, pair, strict=True)
-            ]
-            for pair in pairs
-        ]
-        longest = np.array([max(map(len, sides)) for sides in tokens])
-        self.kept = np.arange(len(pairs)) if limit is None else np.flatnonzero(longest <= limit)
-        self.skipped = len(pairs) - len(self.kept)
-        self.sources, self.targets = (
-            _Side([tokens[row][side] for row in self.kept]) for side in (0, 1)
-        )
-        rows = self.sorted()
-        # A batch grows until one more pair would exceed the budget, padding included. Sorted pairs
-        # have similar lengths, so there is little padding.
-        lengths = np.stack([self.sources.lengths, self.targets.lengths], 1)[rows].tolist()
-        self.cuts = [0]
-        longest_source = longest_target = 0
-        for row, (source, target) in enumerate(lengths):
-            longest_source = max(longest_source, source)
-            longest_target = max(longest_target, target)
-            size = row - self.cuts[-1]
-            if size and (size + 1) * (longest_source + longest_target) > budget:
-                self.cuts.append(row)
-                longest_source, longest_target = source, target
-        self.cuts.append(len(rows))
-
-    @property
-    def batches(self) -> int:
-        """Number of batches."""
-        return len(self.cuts) - 1
-
-    def sorted(self, ties: Array | None = None) -> Array:
-        """Order of the pairs by the length of the target, then of the source.
-
-        Args:
-            ties: a number for each pair, for the order of pairs with the same lengths; ``None`` =
-                they keep their order.
-        """
-        lengths = (self.sources.lengths, self.targets.lengths)
-        rows: Array = np.lexsort(lengths if ties is None else (ties, *lengths))
-        return rows
-
-
-def _mask(real: Array) -> Tensor | None:
-    """Mask, False = padding, ``[B, longest]``; ``None`` without padding."""
-    return None if real.all() else torch.from_numpy(real)

@@ -24,14 +24,18 @@ from memnets.cells import (
     transformer_stack,
 )
 from memnets.cells.composed import kept
-from memnets.embedders import Words
-from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
+from memnets.embedders import Patches, Words
+from memnets.encoders import Embedded, IntraAttention, Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.memories import NTM
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    ConvS2S,
+    DecomposableAttention,
+    KeyValueNetwork,
     MemoryMachine,
+    MemoryNetwork,
     MetaLearner,
     PointerNetwork,
     Prototypical,
@@ -43,7 +47,7 @@ from memnets.models import (
 from memnets.normalizers import Entmax15, GumbelHard, Sparsemax
 from memnets.scores import Additive, Concat, Cosine, Dot, General, Location, ScaledDot
 from memnets.testing.laws import assert_close
-from memnets.training.objectives import Labels, Numbers, Tokens
+from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 
 SIZE = 7
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
@@ -93,7 +97,7 @@ SEQ2SEQ = {
 #: A graph takes long to make: each part is compiled in one model.
 NOT_COMPILED = [
     *("plain", "plain, LSTMs of two layers, one direction", "LSTMN", "local-m"),
-    *("Luong", "Luong, dot", "Luong, location"),
+    *("Luong", "Luong, dot", "Luong, location", "Luong, gated, doubly stochastic"),
 ]
 
 
@@ -115,6 +119,40 @@ def test_seq2seq(name):
     )
 
 
+LABELS = {
+    "seq2seq": partial(Seq2Seq, **PLAIN),
+    "stack": partial(
+        StackModel, mixer=partial(LSTM, hidden_size=4), width=4, layers=1, hidden_size=8
+    ),
+    "Transformer": partial(Transformer, width=4, heads=2, layers=1, hidden_size=8, dropout=0.0),
+}
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "stack"])
+def test_answers_that_are_labels(name):
+    # The inputs of an answer are tokens of the source, of which there are more than labels.
+    testing.check_model(
+        LABELS[name],
+        input_size=SIZE,
+        output_size=2,
+        labels=True,
+        objective=Labels(),
+        steps=testing.tokens(SIZE),
+        max_examples=1,
+        leave_out=["compiled"],
+    )
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_classifier_has_the_weights_of_a_model_of_tokens_but_for_its_output(name):
+    tokens = LABELS[name](input_size=SIZE, output_size=SIZE).state_dict()
+    labels = LABELS[name](input_size=SIZE, output_size=2, labels=True).state_dict()
+    other = {
+        each for each in labels if each not in tokens or tokens[each].shape != labels[each].shape
+    }
+    assert other == {"output.bias", "output.own.weight"}
+
+
 def test_seq2seq_with_hard_attention():
     # Its draws have no gradient to the query: only REINFORCE, in the loss, reaches the score.
     testing.check_model(
@@ -125,6 +163,31 @@ def test_seq2seq_with_hard_attention():
         steps=testing.tokens(SIZE),
         max_examples=3,
         **{**BAHDANAU, "attention": Hard(Additive(3))},
+    )
+
+
+def images(batch, steps):
+    return testing.tensors((batch, 2 * steps, 3, 2), special=False)
+
+
+def test_show_attend_and_tell():
+    testing.check_model(
+        Seq2Seq,
+        input_size=2,
+        output_size=SIZE,
+        objective=Tokens(),
+        source=images,
+        steps=testing.tokens(SIZE),
+        masked=False,
+        leave_out=["compiled"],
+        max_examples=3,
+        gated=True,
+        doubly_stochastic=0.3,
+        **{
+            **BAHDANAU,
+            "encoder": partial(Embedded, embedding=partial(Patches, filters=(4, 4), halvings=1)),
+            "decoder": partial(LSTM, hidden_size=5),
+        },
     )
 
 
@@ -149,6 +212,29 @@ def test_decoders_take_an_encoder_that_embeds(model):
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=["compiled"],
+        max_examples=3,
+    )
+
+
+def hypotheses(batch, steps):
+    """Sentences of three of the tokens, some with padding behind them or padding alone."""
+    return testing.tokens(SIZE)(batch, 3 * steps).map(lambda words: words.unflatten(1, (steps, 3)))
+
+
+@pytest.mark.parametrize("encoder", [None, partial(IntraAttention, hidden_size=12)])
+def test_decomposable_attention(encoder):
+    testing.check_model(
+        DecomposableAttention,
+        input_size=SIZE,
+        output_size=3,
+        encoder=encoder,
+        width=4,
+        hidden_size=8,
+        dropout=0.0,
+        objective=Labels(),
+        source=testing.tokens(SIZE),
+        steps=hypotheses,
+        leave_out=["compiled"] if encoder is not None else [],
         max_examples=3,
     )
 
@@ -184,6 +270,41 @@ def test_transformer_of_vectors(model):
     )
 
 
+SMALL_CONVS2S = {"width": 6, "encoder_layers": 1, "layers": 2, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("encoder_gradient", [1.0, None])
+def test_convs2s(encoder_gradient):
+    # By default the gradient to the encoder is made smaller.
+    leave_out = ["compiled"] if encoder_gradient else ["finite_differences"]
+    testing.check_model(
+        ConvS2S,
+        input_size=SIZE,
+        output_size=SIZE,
+        encoder_gradient=encoder_gradient,
+        objective=Tokens(),
+        steps=testing.tokens(SIZE),
+        leave_out=leave_out,
+        max_examples=3,
+        **SMALL_CONVS2S,
+    )
+
+
+def test_convs2s_with_another_encoder():
+    testing.check_model(
+        ConvS2S,
+        input_size=3,
+        output_size=3,
+        encoder=ENCODER,
+        positions=LearnedPositions(6, 20),
+        encoder_gradient=1.0,
+        overfit_steps=0,
+        leave_out=["compiled"],
+        max_examples=3,
+        **SMALL_CONVS2S,
+    )
+
+
 SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
 
 
@@ -196,6 +317,7 @@ def test_snail(kernel_size):
         output_size=SIZE,
         width=4,
         kernel_size=kernel_size,
+        tied=kernel_size == 3,
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=leave_out,
@@ -291,6 +413,36 @@ def test_machine_of_tokens():
         steps=testing.tokens(SIZE),
         leave_out=["compiled"],
         max_examples=3,
+    )
+
+
+def stories(batch, time):
+    """Sentences of up to four of the words, or questions."""
+    return testing.tokens(SIZE)(batch, 4 * time).map(lambda words: words.unflatten(1, (time, 4)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tying": "adjacent", "memory_size": 3},
+        {"tying": "layerwise", "encoding": "bag"},
+        {"tying": "single", "memory_size": None},
+        {"linear": True},
+    ],
+    ids=str,
+)
+def test_memory_network(settings):
+    testing.check_model(
+        MemoryNetwork,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        objective=Labels(),
+        steps=stories,
+        leave_out=[] if settings.get("tying") == "layerwise" else ["compiled"],
+        max_examples=3,
+        **settings,
     )
 
 
@@ -424,3 +576,31 @@ def test_a_named_model_is_the_model_of_its_body(name):
         results.append((state, logits, after, loss, gradients))
         assert model.longest_answer(4) == (None if max_length is None else max_length - 4)
     assert_close(results[0], results[1], f"{name} and the model of its body")
+
+
+class OfPairs(KeyValueNetwork):
+    """A network whose sentences of four words are a key of two words, and a value of two."""
+
+    def encode(self, source, mask=None):
+        return super().encode(source.unflatten(2, (2, 2)), mask)
+
+
+def sentences_of_four(batch, steps):
+    return testing.tokens(SIZE)(batch, 4 * steps).map(lambda words: words.unflatten(1, (steps, 4)))
+
+
+@pytest.mark.parametrize("update", ["query", "sum"])
+def test_key_value_network(update):
+    testing.check_model(
+        OfPairs,
+        input_size=SIZE,
+        output_size=SIZE,
+        width=6,
+        hops=2,
+        update=update,
+        objective=Candidates(),
+        steps=sentences_of_four,
+        overfit_steps=0,  # the answer to a question of another story may be another one
+        leave_out=["compiled"],
+        max_examples=3,
+    )

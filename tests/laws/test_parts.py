@@ -15,6 +15,7 @@ from memnets.addressing import (
     Local,
     NTMAddressing,
     NTMQuery,
+    Recent,
     Sharp,
 )
 from memnets.cells import (
@@ -23,9 +24,11 @@ from memnets.cells import (
     LSTMN,
     AttentionBlock,
     Chain,
+    ConvolutionalLayer,
     CrossAttention,
     DenseBlock,
     FeedForward,
+    GatedConvolution,
     Loop,
     Pointwise,
     Residual,
@@ -42,6 +45,7 @@ from memnets.scores import (
     Additive,
     Concat,
     Cosine,
+    Distance,
     Dot,
     General,
     Location,
@@ -100,6 +104,10 @@ def test_score_by_location():
     testing.check_score(Location, size=4, slots=6, symmetry=None, leave_out=["reached"])
 
 
+def test_score_by_distance():
+    testing.check_score(partial(Distance, Dot(), 1), symmetry=None)
+
+
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=name)
 def test_normalizer(normalizer):
     testing.check_normalizer(normalizer, leave_out=LEAVE_OUT.get(name(normalizer), []))
@@ -116,6 +124,10 @@ def test_content_with_each_normalizer(normalizer):
     testing.check_addressing(
         Content, score=Dot(), normalizer=normalizer(), leave_out=leave_out, max_examples=5
     )
+
+
+def test_recent():
+    testing.check_addressing(Recent, score=Additive(4), symmetry=None, max_examples=5)
 
 
 def test_content_by_location():
@@ -226,6 +238,9 @@ def test_chain():
 
 def test_lstmn():
     testing.check_controller(LSTMN, hidden_size=5, key_size=3, leave_out=["compiled"])
+    testing.check_controller(
+        LSTMN, hidden_size=4, recency=0.5, leave_out=["compiled"], max_examples=3
+    )
 
 
 def within_loop(access):
@@ -257,6 +272,7 @@ CELLS = {
     "self-attention": partial(SelfAttention, heads=2),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
+    "gated convolution": partial(GatedConvolution, kernel_size=5),
     "TC block": partial(TCBlock, length=8, filters=2),
     "Transformer layer": partial(TransformerLayer, heads=2, hidden_size=5),
     "stack of LSTMs": stack_of(partial(LSTM, hidden_size=3)),
@@ -269,7 +285,7 @@ CELLS = {
 #: another form.
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
-    *("residual, post", "Transformer layer", "loop, convolution"),
+    *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
 ]
 
 
@@ -295,6 +311,16 @@ def test_attention_to_a_source():
         sourced=True,
         heads=2,
         hidden_size=5,
+        max_examples=3,
+    )
+
+
+def test_convolution_with_attention_to_a_source():
+    # Half of its input is the layer below, half the embedding. It is compiled in a model.
+    testing.check_cell(
+        lambda size: ConvolutionalLayer(size // 2, kernel_size=5),
+        sourced=True,
+        leave_out=["compiled"],
         max_examples=3,
     )
 

@@ -1293,6 +1293,10 @@ def an_answer_of_the_mood(self, *arguments, **named):
 
 DECODING = [
     ("greedy takes the likeliest token at each step", answers_with_the_second_best),
+    (
+        "samples go on from what is begun, at a temperature of almost 0 greedily",
+        answers_with_the_second_best,
+    ),
     ("a beam of 1 is greedy", beams_that_start_anew),
     (
         "scores of a beam are log probabilities, the best first, whole ones before cut ones",

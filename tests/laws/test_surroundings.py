@@ -8,27 +8,56 @@ from hypothesis import strategies as st
 
 from memnets import fast, functional, testing
 from memnets.addressing import Content
-from memnets.cells import GRU, LSTM, SinusoidalPositions
+from memnets.cells import GRU, LSTM, LearnedPositions, SinusoidalPositions
 from memnets.embedders import Patches, Sentences, Words
-from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
+from memnets.encoders import (
+    Convolutional,
+    Embedded,
+    IntraAttention,
+    Nested,
+    Process,
+    Recurrent,
+    SelfAttention,
+)
 from memnets.memories import NTM
-from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
+from memnets.models import (
+    CausalTransformer,
+    ConvS2S,
+    MemoryMachine,
+    PointerNetwork,
+    Seq2Seq,
+    Transformer,
+)
 from memnets.scores import Additive, ScaledDot
-from memnets.training.objectives import Actions, Bits, Labels, Numbers, Tokens
+from memnets.training.objectives import (
+    Actions,
+    Bits,
+    Candidates,
+    Labels,
+    NextToken,
+    Numbers,
+    Tokens,
+)
 from tasks import (
     AssociativeRecall,
+    Babi,
     Bandits,
+    Captions,
     ConvexHull,
     Copying,
     CopyingTokens,
+    Countries,
     DynamicNGrams,
     Images,
     PrioritySort,
+    Pronunciation,
+    PropositionalLogic,
     RepeatCopying,
     Sinusoids,
     SortingNumbers,
     SortingTokens,
 )
+from tests.lexicons import lexicon
 
 ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
 
@@ -47,12 +76,25 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
             ),
             None,
         ),
+        (partial(Convolutional, layers=2), None),
+        (partial(Convolutional, kernel_size=5, positions=LearnedPositions(4, 9)), None),
         (partial(ATTENTION, ordered=True), None),
         (partial(ATTENTION, positions=SinusoidalPositions(4)), None),
         (ATTENTION, "permutation"),
         (partial(Process, steps=2), "permutation"),
+        (partial(IntraAttention, hidden_size=6), None),
     ],
-    ids=["both directions", "one direction", "share", "count", "set", "process"],
+    ids=[
+        "both directions",
+        "one direction",
+        "gates",
+        "gates, places",
+        "share",
+        "count",
+        "set",
+        "process",
+        "intra",
+    ],
 )
 def test_encoder(encoder, symmetry):
     testing.check_encoder(encoder, symmetry=symmetry, max_examples=4)
@@ -90,6 +132,30 @@ def test_encoder_with_an_embedding_of_its_own(embedding, context, source):
     )
 
 
+def in_brackets(batch, steps):
+    """Tokens of which each third stands in brackets."""
+
+    def bracketed(tokens):
+        places = torch.arange(tokens.shape[1]) % 3
+        return tokens.where(places != 0, 4).where(places != 2, 5)
+
+    return testing.tokens(7, least=6)(batch, 3 * steps).map(bracketed)
+
+
+@pytest.mark.parametrize("vectors", ["outermost", "all"])
+def test_encoder_of_brackets(vectors):
+    testing.check_encoder(
+        Nested,
+        width=7,
+        source=in_brackets,
+        controller=partial(LSTM, hidden_size=3),
+        vectors=vectors,
+        # With other numbers of steps, padding is not where it was.
+        leave_out=["padding"] if vectors == "outermost" else [],
+        max_examples=3,
+    )
+
+
 SIZE = 7
 SMALL = {"width": 4, "heads": 2, "layers": 1, "hidden_size": 8, "dropout": 0.0}
 ANSWERING = {
@@ -103,6 +169,7 @@ ANSWERING = {
     ),
     "Transformer": partial(Transformer, **SMALL),
     "causal Transformer": partial(CausalTransformer, **SMALL),
+    "ConvS2S": partial(ConvS2S, width=4, encoder_layers=1, layers=2, dropout=0.0),
     "NTM": partial(
         MemoryMachine, controller=partial(LSTM, hidden_size=5), access=NTM(slots=4, width=3)
     ),
@@ -134,7 +201,11 @@ def test_decoding_of_a_pointer():
 
 
 @pytest.mark.parametrize(
-    "objective", [Bits, Labels, Actions, Tokens, partial(Tokens, label_smoothing=0.1), Numbers]
+    "objective",
+    [
+        *(Bits, Candidates, Labels, Actions, NextToken, Tokens, Numbers),
+        partial(Tokens, label_smoothing=0.1),
+    ],
 )
 def test_objective(objective):
     testing.check_objective(objective)
@@ -175,6 +246,7 @@ TASKS = {
     "copying, mixed": partial(Copying, width=3, max_length=5, mixed_lengths=True, **SETS),
     "repeat copying": partial(RepeatCopying, width=3, max_length=4, test_sets=[(3, 2, 2)]),
     "recall": partial(AssociativeRecall, width=3, max_items=3, **SETS),
+    "logic": partial(PropositionalLogic, longest=5, test_sequences=3),
     "priority sort": partial(PrioritySort, width=3, length=5, answers=4, test_sequences=3),
     "n-grams": partial(DynamicNGrams, order=3, length=8, test_sequences=3),
     "copying tokens": partial(CopyingTokens, symbols=5, max_length=5, test_sequences=3),
@@ -182,9 +254,26 @@ TASKS = {
     "sorting numbers": partial(SortingNumbers, test_sequences=3),
     "hull": partial(ConvexHull, max_points=7, test_sequences=3),
     "bandits": Bandits,
+    "captions": partial(Captions, test_scenes=3),
     "images": partial(Images, test_images=5),
     "sines": Sinusoids,
 }
+
+
+def test_task_of_a_lexicon(tmp_path):
+    testing.check_task(Pronunciation, lexicon=lexicon(tmp_path), batch_tokens=40)
+
+
+@pytest.mark.parametrize("setting", ["one_hop", "S2"])
+def test_questions_about_countries(setting):
+    pytest.importorskip("countryinfo")
+    # A test batch has as many questions as there are, of which few are enough here.
+    testing.check_task(Countries, setting=setting, most_facts=5, **{**SETTINGS, "max_examples": 3})
+
+
+def test_task_of_stories():
+    # Its validation set is what is held out, of any size.
+    testing.check_task(Babi, questions=40, batch_size=3)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

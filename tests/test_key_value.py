@@ -1,0 +1,74 @@
+"""Key-value memory networks against plain NumPy, and what their settings must be."""
+
+import numpy as np
+import pytest
+import torch
+
+from memnets.models import KeyValueNetwork
+from memnets.training.objectives import Candidates
+
+WORDS = 9
+
+
+def answer_by_hand(model, facts, open_slots, question, update):
+    """Logits of one question, from the equations of Miller et al. 2016, section 3."""
+    table = model.embeddings[0].embedding.weight.detach().numpy()
+    matrices = [matrix.weight.detach().numpy() for matrix in model.matrices]
+
+    def bag(words):
+        return sum((table[word] for word in words if word != 0), np.zeros(table.shape[1]))
+
+    query = bag(question)
+    for hop in range(len(model.reads)):
+        shares = {
+            slot: np.exp(query @ bag(key))
+            for slot, (key, _) in enumerate(facts)
+            if open_slots[slot]
+        }
+        found = sum(
+            share / sum(shares.values()) * bag(facts[slot][1]) for slot, share in shares.items()
+        )
+        if update == "sum":
+            query = matrices[hop] @ (query + found)
+        elif hop < len(model.reads) - 1:
+            query = matrices[hop] @ query + found
+        else:
+            query = found
+    return table @ query
+
+
+@pytest.mark.parametrize("update", ["query", "sum"])
+@pytest.mark.parametrize("hops", [1, 3])
+def test_answers_are_those_of_the_equations(update, hops):
+    torch.manual_seed(0)
+    model = KeyValueNetwork(
+        WORDS, WORDS, width=5, hops=hops, update=update, objective=Candidates()
+    ).double()
+    for matrix in model.matrices:  # they begin as the identity
+        torch.nn.init.normal_(matrix.weight)
+    source = torch.randint(0, WORDS, (2, 4, 2, 3))
+    mask = torch.tensor([[True, True, True, False], [True] * 4])
+    questions = torch.randint(0, WORDS, (2, 2, 4))
+    logits, _ = model.decode(questions, model.encode(source, mask))
+    for row in range(2):
+        for step in range(2):
+            expected = answer_by_hand(
+                model, source[row].tolist(), mask[row], questions[row, step].tolist(), update
+            )
+            assert logits[row, step].tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_name_that_was_never_an_answer_can_be_one():
+    # Untrained, since the embedding of a value is that of the candidate.
+    torch.manual_seed(0)
+    model = KeyValueNetwork(WORDS, WORDS, objective=Candidates())
+    source = torch.tensor([[[[4, 5], [6, 0]], [[7, 5], [8, 0]]]])
+    logits, _ = model.decode(torch.tensor([[[4, 5], [7, 5]]]), model.encode(source))
+    assert logits.argmax(-1).tolist() == [[6, 8]]
+
+
+def test_settings_out_of_range_are_named():
+    with pytest.raises(ValueError, match="update must be 'query' or 'sum'; got 'both'"):
+        KeyValueNetwork(WORDS, WORDS, update="both")
+    with pytest.raises(ValueError, match="output_size must be input_size; got 3 and 9"):
+        KeyValueNetwork(WORDS, 3)

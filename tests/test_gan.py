@@ -21,6 +21,7 @@ from memnets.testing.laws import assert_equal
 from memnets.training import TrainingDiverged
 from memnets.training.runs import load_checkpoint
 from tasks import Copying, Images
+from tests.images import png, written
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -84,8 +85,8 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
 
 def test_weights_have_the_spectral_norm_1_after_some_steps() -> None:
     model = gan(attend=[8]).train()
-    for _ in range(60):
-        model.loss(batch())
+    for _ in range(30):
+        model.loss(batch(1))
     layers = [each for each in model.modules() if isinstance(each, (nn.Conv2d, nn.Linear))]
     norms = [torch.linalg.matrix_norm(each.weight.flatten(1), 2).item() for each in layers]
     assert len(norms) == 18
@@ -188,7 +189,7 @@ FIT = [
     *("fit", "--config", str(Path(__file__).parent.parent / "configs/digits/attention_gan.yaml")),
     # So that a shorter run has the same rates.
     *("--model.schedule=constant", "--model.filters=8"),
-    *("--data.held_out=0.95", "--data.test_images=6", "--data.batch_size=4"),
+    *("--data.path=images", "--data.test_images=6", "--data.batch_size=4"),
     *("--data.validation_batches=1", "--data.validation_batch_size=4", "--data.epoch_batches=2"),
 ]
 RUN = Path("runs/digits/attention_gan")
@@ -196,6 +197,7 @@ RUN = Path("runs/digits/attention_gan")
 
 @pytest.mark.usefixtures("elsewhere", "sketches")
 def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(capsys) -> None:
+    written(Path("images"), {f"{number}.png": png(20 * number, (9, 8)) for number in range(12)})
     main([*FIT, "--trainer.max_steps=4"])
     main([*FIT, "--trainer.max_steps=2"])
     last = RUN / "version_1/checkpoints/last.ckpt"

@@ -45,6 +45,7 @@ from memnets.scores import (
     Additive,
     Concat,
     Cosine,
+    Distance,
     Dot,
     General,
     Location,
@@ -101,6 +102,10 @@ def test_score(score):
 def test_score_by_location():
     # It looks at the query alone.
     testing.check_score(Location, size=4, slots=6, symmetry=None, leave_out=["reached"])
+
+
+def test_score_by_distance():
+    testing.check_score(partial(Distance, Dot(), 1), symmetry=None)
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=name)

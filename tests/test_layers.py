@@ -14,6 +14,7 @@ from memnets.cells import (
     Embedding,
     EncoderLayer,
     EncoderStack,
+    Inputs,
     LearnedPositions,
     MultiHead,
     SinusoidalPositions,
@@ -228,3 +229,16 @@ def test_dropout_at_the_ends_of_its_range(p) -> None:
     assert torch.equal(Dropout(p).eval()(inputs), inputs)
     assert Dropout(0.5)(inputs.bfloat16()).dtype == torch.bfloat16
     assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("positions", [None, SinusoidalPositions(4)], ids=["no places", "places"])
+def test_inputs_are_dropped_with_and_without_positions(positions):
+    embedding = Embedding(5, 4)
+    torch.manual_seed(0)
+    inputs = Inputs(embedding, embedding, positions, dropout=0.5)
+    tokens, taken = torch.arange(5).repeat(40, 1), torch.zeros(40, dtype=torch.long)
+    whole = inputs.eval()(tokens, taken)
+    some = inputs.train()(tokens, taken)
+    kept = some != 0
+    torch.testing.assert_close(some[kept], 2 * whole[kept])
+    assert 0.4 < kept.float().mean() < 0.6

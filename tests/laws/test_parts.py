@@ -15,6 +15,7 @@ from memnets.addressing import (
     Local,
     NTMAddressing,
     NTMQuery,
+    Recent,
     Sharp,
 )
 from memnets.cells import (
@@ -125,6 +126,10 @@ def test_content_with_each_normalizer(normalizer):
     )
 
 
+def test_recent():
+    testing.check_addressing(Recent, score=Additive(4), symmetry=None, max_examples=5)
+
+
 def test_content_by_location():
     testing.check_addressing(Content, score=Location(4, 9), symmetry=None, leave_out=["reached"])
 
@@ -233,6 +238,9 @@ def test_chain():
 
 def test_lstmn():
     testing.check_controller(LSTMN, hidden_size=5, key_size=3, leave_out=["compiled"])
+    testing.check_controller(
+        LSTMN, hidden_size=4, recency=0.5, leave_out=["compiled"], max_examples=3
+    )
 
 
 def within_loop(access):

@@ -6,7 +6,6 @@ import gzip
 import io
 import logging
 import math
-import re
 import tarfile
 import zipfile
 import zlib
@@ -23,11 +22,12 @@ from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Array, Task
+from tasks.language import words_of
 from tasks.limits import read_at_most, read_file
 from tasks.text import lines_of, read_lines
 from tasks.tokens import answer_batch, said
 
-__all__ = ["Sentence", "Sentiment", "read_archive", "split_words"]
+__all__ = ["Sentence", "Sentiment", "read_archive"]
 
 #: The archive's file of film snippets, and the archive within the archive that holds it.
 SNIPPETS = "movieReviewSnippets_GroundTruth.txt"
@@ -38,8 +38,6 @@ SIGNS = "negative", "positive"
 MOST_TOKENS = 10_000_000
 #: Of the sentences that are not in the test, one in this many is held out for validation.
 HELD_OUT = 10
-#: Runs of letters and digits, with apostrophes within them; every other sign is a word of its own.
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +56,7 @@ class Sentence(NamedTuple):
     @property
     def key(self) -> int:
         """A number that is the same for all sentences of the same words, on every machine."""
-        return zlib.crc32(" ".join(split_words(self.text)).encode())
-
-
-def split_words(text: str) -> list[str]:
-    """Words of a text, in lower case.
-
-    A word is a run of letters and digits, with apostrophes within it, such as ``don't``; every
-    other sign is a word of its own.
-    """
-    # The null character separates the words of a vocabulary in a checkpoint.
-    return WORD.findall(text.lower().replace("\0", " "))
+        return zlib.crc32(" ".join(words_of(self.text)).encode())
 
 
 class Sentiment(Task):
@@ -205,12 +193,6 @@ class Sentiment(Task):
                 "Sentiment needs archive, the path of vaderSentiment-0.5.zip (.tar.gz, or its "
                 "folder), or train, files of your own; got neither"
             )
-        # Data is read late; a path that is not there should not wait for that.
-        for path in [*self.unlabelled, *(path for paths in self.paths.values() for path in paths)]:
-            if not Path(path).is_file():
-                raise ValueError(f"expected a file at {path}; there is none")
-        if archive is not None and not Path(archive).exists():
-            raise ValueError(f"expected the archive of vaderSentiment 0.5 at {archive}; none there")
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
@@ -233,7 +215,7 @@ class Sentiment(Task):
     def vocabulary(self) -> Words:
         """The vocabulary: from a checkpoint, or the words of the training part."""
         if self._words is None:
-            words = [split_words(each.text) for each in self.sentences("train")]
+            words = [words_of(each.text) for each in self.sentences("train")]
             self._words = Words.of(words, self.least_count, self.input_size)
         return self._words
 
@@ -419,7 +401,7 @@ class Sentiment(Task):
                     f"{', '.join(sorted(strange))}"
                 )
             size = self.batch_size if split == "train" else self.validation_batch_size
-            words = [split_words(each.text) for each in sentences]
+            words = [words_of(each.text) for each in sentences]
             long = sum(len(each) > self.max_words for each in words)
             if long:
                 logger.warning("sentences of %s cut at %d words: %d", split, self.max_words, long)
@@ -466,7 +448,7 @@ class Sentiment(Task):
         for number, item in enumerate(items, first):
             if not isinstance(item, str):
                 raise ValueError(f"item {number}: expected a sentence; got {type(item).__name__}")
-            found = split_words(item)
+            found = words_of(item)
             if not found:
                 raise ValueError(f"item {number}: expected a sentence; got one without words")
             words.append(found[: self.max_words])
@@ -585,7 +567,7 @@ def read_archive(path: str) -> list[tuple[str, float]]:
     snippets = []
     for number, line in enumerate(lines_of(content, name), start=1):
         fields = line.split("\t", 2)
-        if len(fields) < 3 or not split_words(fields[2]):
+        if len(fields) < 3 or not words_of(fields[2]):
             raise ValueError(
                 f"{name}, line {number}: expected a number, a rating and a sentence, with tabs "
                 f"between them; got {line[:60]!r}"
@@ -691,7 +673,7 @@ def _labelled(path: str) -> Iterator[Sentence]:
         label, tab, text = line.partition("\t")
         if not line.strip():
             continue
-        if not tab or not label.strip() or not split_words(text):
+        if not tab or not label.strip() or not words_of(text):
             raise ValueError(
                 f"{path}, line {number}: expected a label, a tab and a sentence; got {line[:60]!r}"
             )
@@ -701,7 +683,7 @@ def _labelled(path: str) -> Iterator[Sentence]:
 def _full_lines(path: str) -> list[str]:
     """Lines of a file that have words; others are left out and counted."""
     lines = read_lines(path)
-    full = [line.strip() for line in lines if split_words(line)]
+    full = [line.strip() for line in lines if words_of(line)]
     if len(full) < len(lines):
         logger.warning("lines without words left out: %d of %s", len(lines) - len(full), path)
     return full

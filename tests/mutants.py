@@ -63,11 +63,12 @@ TESTS = {
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
     "memnets/app/predict.py": "test_cli.py test_translate.py",
-    "memnets/app/predictor.py": "test_translate.py",
+    "memnets/app/predictor.py": "test_translate.py test_sentences.py",
     "memnets/app/swaps.py": "test_swaps.py",
     "memnets/app/translate.py": "test_translate.py",
     "memnets/app/translator.py": "test_translate.py",
     "memnets/app/trust.py": "test_trust.py test_translate.py",
+    "memnets/app/vectors.py": "test_sentences.py",
     "memnets/batches.py": (
         "test_objectives.py tasks/test_copying.py tasks/test_tokens.py test_decoding.py "
         "test_machine.py laws/test_models.py"
@@ -184,6 +185,7 @@ TESTS = {
     "tasks/priority.py": "tasks/test_ntm_tasks.py",
     "tasks/pronunciation.py": "tasks/test_pronunciation.py",
     "tasks/recall.py": "tasks/test_ntm_tasks.py",
+    "tasks/sentiment.py": "tasks/test_sentiment.py test_sentences.py",
     "tasks/vectors.py": "tasks/test_copying.py tasks/test_ntm_tasks.py",
     "tasks/tokens.py": "tasks/test_tokens.py",
     "tasks/translation/": "tasks/test_translation.py test_translate.py",

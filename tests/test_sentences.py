@@ -110,10 +110,27 @@ def test_labels_with_their_probabilities(runs, tmp_path, capsys, monkeypatch):
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [label for label, _ in rows] == labels
     assert all(0.5 <= float(chance) <= 1 for _, chance in rows)
+    # The training's files are not needed any more.
+    monkeypatch.chdir(tmp_path)
+    assert Predictor.load(runs["classifier"])(SENTENCES) == labels
+    main(["predict", *asked])
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == rows
     with pytest.raises(TypeError, match=r"answers with labels, whose probabilities .* is Tokens"):
         Predictor.load(runs["autoencoder"]).chances(SENTENCES)
     scores = json.loads((runs["classifier"] / "metrics.json").read_text())
     assert scores["test/error"] == pytest.approx(1 - scores["test/accuracy"])
+
+
+def test_an_error_of_the_files_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.tsv").write_text("good\tA film\nA film\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=sentiment/classifier", "--data.train=mine.tsv"])
+    error = capsys.readouterr().err
+    message = "mine.tsv, line 2: expected a label, a tab and a sentence; got 'A film'"
+    assert error.startswith(f"memnets: error: {message}")
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 def test_a_sentence_to_a_vector_and_back(runs, monkeypatch):

@@ -315,7 +315,14 @@ class CLI(LightningCLI):
                 self.config["ckpt_path"] = path
             self._go_on(path)
         if self.finished is None:
-            super().instantiate_classes()
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                # An error within a link of the parser, here of a task that reads its files, has a
+                # message about the link around its own.
+                if error.__cause__ is None or not str(error).startswith("Call to compute_fn"):
+                    raise
+                raise error.__cause__ from None
             if self.command == "fit" and self.config["compile"]:
                 _check_compiler()
                 self.model.compile()

@@ -14,7 +14,8 @@ import torch
 from memnets import testing
 from memnets.batches import BEGIN, END, UNKNOWN
 from tasks import Sentiment
-from tasks.sentiment import INNER, SNIPPETS, Sentence, read_archive, split_words
+from tasks.language import words_of
+from tasks.sentiment import INNER, SNIPPETS, Sentence, read_archive
 
 KINDS = ["classification", "language_model", "autoencoder"]
 GOOD, BAD = ["fine", "great", "funny"], ["dull", "empty", "slow"]
@@ -114,27 +115,6 @@ def test_an_archive_without_the_snippets_says_what_is_expected(tmp_path):
         read_archive(str(tmp_path / "half.tar.gz"))
 
 
-def test_words():
-    text = "It's  ''Conan''_2, isn\u2019t it? \0Café."
-    expected = [
-        "it's",
-        "'",
-        "'",
-        "conan",
-        "'",
-        "'",
-        "_",
-        "2",
-        ",",
-        "isn\u2019t",
-        "it",
-        "?",
-        "café",
-        ".",
-    ]
-    assert split_words(text) == expected
-
-
 def test_the_label_is_the_sign_of_the_rating_and_zeros_are_left_out(tmp_path):
     rows = [*ROWS, ("neither film", 0.0)]
     task = Sentiment(archive=written(tmp_path / "a.zip", snippets(rows)))
@@ -159,7 +139,7 @@ def test_folds(archive, tmp_path):
     # By plain Python: the checksum of the words alone.
     for fold, (_, val, test) in enumerate(parts):
         for text in whole:
-            turn, number = divmod(zlib.crc32(" ".join(split_words(text)).encode()), 4)
+            turn, number = divmod(zlib.crc32(" ".join(words_of(text)).encode()), 4)
             assert (text in test) == (number == fold)
             assert (text in val) == (number != fold and turn % 10 == 0)
     # Neither the seed nor the order of the file changes them.
@@ -170,7 +150,7 @@ def test_folds(archive, tmp_path):
 
 def test_the_vocabulary_is_that_of_the_training_part(archive):
     task = Sentiment(archive=archive, least_count=2)
-    words = [word for each in task.sentences("train") for word in split_words(each.text)]
+    words = [word for each in task.sentences("train") for word in words_of(each.text)]
     assert set(task.vocabulary.words) == {word for word in words if words.count(word) >= 2}
     small = Sentiment(archive=archive, vocabulary_size=9)
     assert len(small.vocabulary) == 9
@@ -194,7 +174,7 @@ def test_a_pass_has_each_sentence_once_and_a_batch_what_its_kind_says(kind, arch
             assert len(rows) <= 8
             for place, row in enumerate(rows):
                 sentence = task.sentences("train")[row]
-                tokens = task.vocabulary.encode(split_words(sentence.text))
+                tokens = task.vocabulary.encode(words_of(sentence.text))
                 source, inputs, targets = (part[place].tolist() for part in batch[:3])
                 label = ["negative", "positive"].index(labels[sentence.text])
                 assert (source, inputs, targets) == {
@@ -311,7 +291,7 @@ def test_errors_of_files(text, message, tmp_path):
     [
         ({}, "Sentiment needs archive, .* or train, files of your own; got neither"),
         ({"archive": "a.zip", "train": "b.txt"}, "it goes without train, val and test"),
-        ({"archive": "missing.zip"}, "expected the archive of vaderSentiment 0.5 at missing.zip"),
+        ({"archive": "missing.zip"}, "expected the source archive .* at missing.zip"),
         ({"train": "missing.txt"}, "expected a file at missing.txt; there is none"),
         ({"archive": ".", "kind": "copy"}, "kind must be 'classification', 'language_model' or"),
         ({"archive": ".", "fold": 10}, "fold from 0 to folds - 1; got 10 and 10"),
@@ -321,7 +301,7 @@ def test_errors_of_files(text, message, tmp_path):
 )
 def test_errors_of_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        Sentiment(**settings)
+        Sentiment(**settings).sentences("train")
 
 
 def test_two_files_of_one_name(tmp_path):
@@ -410,7 +390,7 @@ def test_answers_are_measured_and_written_down(archive):
     assert (
         right
         == said
-        == " ".join(word if word in again.vocabulary else "⁇" for word in split_words(text))
+        == " ".join(word if word in again.vocabulary else "⁇" for word in words_of(text))
     )
     assert again.labels(batch, 0)[1][-1] == "end"
     assert task.labels(task.batch("test", 0), 0)[1][0] in task.classes

@@ -14,6 +14,7 @@ from memnets.cells import (
     Embedding,
     EncoderLayer,
     EncoderStack,
+    Inputs,
     LearnedPositions,
     MultiHead,
     SinusoidalPositions,
@@ -228,3 +229,18 @@ def test_dropout_at_the_ends_of_its_range(p) -> None:
     assert torch.equal(Dropout(p).eval()(inputs), inputs)
     assert Dropout(0.5)(inputs.bfloat16()).dtype == torch.bfloat16
     assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("positions", [None, SinusoidalPositions(8)])
+def test_inputs_are_dropped_with_and_without_positions(positions) -> None:
+    torch.manual_seed(0)
+    embedding = Embedding(5, 8)
+    inputs = Inputs(embedding, embedding, positions, dropout=0.4)
+    tokens, taken = torch.randint(5, (50, 20)), torch.zeros(50, dtype=torch.long)
+    whole = inputs.eval()(tokens, taken)
+    dropped = inputs.train()(tokens, taken)
+    kept = dropped != 0
+    assert abs(kept.float().mean().item() - 0.6) < 0.03
+    assert torch.allclose(dropped[kept], whole[kept] / 0.6, rtol=1e-4)
+    if positions is None:
+        assert torch.equal(whole, embedding(tokens))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from memnets.memories import Tape as Tape
     from memnets.models import SNAIL as SNAIL
     from memnets.models import CausalTransformer as CausalTransformer
+    from memnets.models import ConvS2S as ConvS2S
     from memnets.models import MemoryMachine as MemoryMachine
     from memnets.models import MetaLearner as MetaLearner
     from memnets.models import Model as Model
@@ -71,7 +72,14 @@ _NAMES = {
     "memnets.fast": ["naive"],
     "memnets.memories": ["DNC", "LRUA", "NTM", "Tape"],
     "memnets.models": [
-        *("CausalTransformer", "MemoryMachine", "MetaLearner", "Model", "PointerNetwork"),
+        *(
+            "CausalTransformer",
+            "ConvS2S",
+            "MemoryMachine",
+            "MetaLearner",
+            "Model",
+            "PointerNetwork",
+        ),
         *("Prototypical", "SNAIL", "Seq2Seq", "SequenceModel", "Transformer"),
     ],
     "memnets.viewing.trace": ["record"],

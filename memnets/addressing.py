@@ -38,6 +38,7 @@ __all__ = [
     "Local",
     "NTMAddressing",
     "NTMQuery",
+    "Recent",
     "Sharp",
     "SharpQuery",
 ]
@@ -81,7 +82,7 @@ class Content(Addressing[Tensor, None]):
             TypeError: the mask is not boolean.
         """
         check_memory(query, memory)
-        scores: Tensor = self.score(query, memory.keys)
+        scores = self.compare(query, memory)
         if events.listening():
             events.report(self, weights=self.normalizer(scores, memory.mask))
         return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
@@ -96,7 +97,39 @@ class Content(Addressing[Tensor, None]):
         check_memory(query, memory)
         # The mask goes to the normalizer, not into the scores: a row without an open slot would be
         # all -inf, and its softmax NaN.
-        return self.normalizer(self.score(query, memory.keys), memory.mask), None
+        return self.normalizer(self.compare(query, memory), memory.mask), None
+
+    def compare(self, query: Tensor, memory: Memory) -> Tensor:
+        """Scores ``[*B, Q, N]`` of all slots, whether they may be addressed or not."""
+        scores: Tensor = self.score(query, memory.keys)
+        return scores
+
+
+class Recent(Content):
+    """Address by content and by age: ``score(q, k_i) + slope * i``, for slots in their order.
+
+    i is the place of a slot among those that may be addressed, and the slope is learned (after
+    Press et al. 2022, whose slopes are fixed). With a slope of 0 it is addressing by content, which
+    cannot tell an old slot from a new one. A softmax depends on differences alone, so of two slots
+    with the same content the later one has ``exp(slope)`` times the weight of the one before it.
+
+    Args:
+        score: scores each key for each query.
+        normalizer: turns scores into weights; softmax by default.
+        slope: the slope at the start of training.
+    """
+
+    def __init__(
+        self, score: Score, normalizer: Normalizer | None = None, slope: float = 1.0
+    ) -> None:
+        super().__init__(score, normalizer)
+        self.slope = nn.Parameter(torch.tensor(float(slope)))
+
+    def compare(self, query: Tensor, memory: Memory) -> Tensor:
+        """Scores ``[*B, Q, N]`` of all slots, with the share of their age."""
+        scores = super().compare(query, memory)
+        slots = scores.new_ones(scores.shape[-1]) if memory.mask is None else memory.mask
+        return scores + self.slope * slots.cumsum(-1).to(scores.dtype)
 
 
 class Local(Addressing[Tensor, Tensor]):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.batches import END
+from memnets.batches import END, PAD
 from memnets.cells import (
     LSTM,
     Dropout,
@@ -30,13 +29,10 @@ from memnets.core import (
     Encoder,
     Memory,
     Normalizer,
-    at_hand,
     check_made,
     check_numbers,
     check_positive,
-    choose_state,
     make,
-    map_state,
 )
 from memnets.scores import Distance, Dot
 
@@ -362,14 +358,16 @@ class IntraAttention(Encoder):
 
 
 class Nested(Encoder):
-    """A controller with a stack, which reads brackets in a text as structure.
+    """A controller that reads what stands in brackets before what stands around them.
 
-    An opening bracket begins a new run of the controller; its closing bracket ends that run, and
-    hands its last output, as one input, to the run around it. So a part in brackets is a single
-    step for what stands around it, at any depth: a recursive network (Socher et al. 2011), which
-    joins any number of parts by a controller. The encoder reads tokens, and owns their embedding.
+    A pair of brackets is a run of the controller of its own. The last output of that run is one
+    input of the run around it. So a part in brackets is a single step for what stands around it, at
+    any depth: a recursive network (Socher et al. 2011), which joins any number of parts by a
+    controller. The encoder reads tokens, and owns their embedding. The summary is the last output
+    of the outermost run.
 
-    The summary is the last output of the outermost run.
+    All runs of the same height are computed at once. Brackets are read by the host, so that a GPU
+    waits for them, and a graph cannot hold this encoder.
 
     Args:
         input_size: number of tokens, at least 1.
@@ -382,7 +380,6 @@ class Nested(Encoder):
             brackets, at an opening one 0.
         brackets: tokens of the opening and of the closing bracket; those of the first two words of
             a vocabulary by default.
-        max_depth: most brackets that are open at once, at least 1.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -398,10 +395,8 @@ class Nested(Encoder):
         width: int = 64,
         vectors: Literal["outermost", "all"] = "outermost",
         brackets: tuple[int, int] = (END + 1, END + 2),
-        max_depth: int = 8,
     ) -> None:
         super().__init__()
-        check_positive(max_depth=max_depth)
         if vectors not in ("outermost", "all"):
             raise ValueError(f"vectors must be 'outermost' or 'all'; got {vectors!r}")
         if len(set(brackets)) != 2 or not all(each >= 0 for each in brackets):
@@ -410,8 +405,7 @@ class Nested(Encoder):
             )
         self.input_size = input_size
         self.outermost = vectors == "outermost"
-        self.brackets = tuple(brackets)
-        self.max_depth = max_depth
+        self.opening, self.closing = brackets
         self.embedding = Embedding(input_size, width)
         self.controller: Cell = make("controller", controller, Cell, width)
         self.output_size = self.summary_size = self.controller.output_size
@@ -422,43 +416,87 @@ class Nested(Encoder):
         """Read tokens ``[B, S]``.
 
         Raises:
-            ValueError: a closing bracket has no opening one, or too many are open at once.
+            ValueError: a token is out of range, or a closing bracket has no opening one.
         """
-        inside = torch.ones_like(source, dtype=torch.bool) if mask is None else mask
-        opens, closes = (inside & (source == token) for token in self.brackets)
-        depth = (opens.long() - closes.long()).cumsum(1)
         check_numbers(
-            (depth >= 0).all() & (depth <= self.max_depth).all(),
-            f"a text must open its brackets before it closes them, at most max_depth = "
-            f"{self.max_depth} at once",
-            lambda: f"{int(depth.min())} to {int(depth.max())} open",
+            ((source >= 0) & (source < self.input_size)).all(),
+            f"tokens must be in [0, {self.input_size})",
+            lambda: f"{int(source.min())} to {int(source.max())}",
         )
-        embedded = self.embedding(source)
-        first = self.controller.initial_state(len(source))
-        # Levels that no text reaches cost time.
-        deepest = int(depth.max()) if at_hand(depth) else self.max_depth
-        levels = torch.arange(deepest + 1, device=source.device)
-        # Where a step leaves its state, [B, S, levels]: padding leaves none.
-        places = (levels == depth.unsqueeze(-1)) & inside.unsqueeze(-1)
-        # The state of each level's run, [B, levels, ...].
-        stack = map_state(lambda part: torch.stack([part] * len(levels), 1), first)
-        output = embedded.new_zeros(len(source), self.output_size)
-        outputs = []
-        for step, (opening, closing) in enumerate(
-            zip(opens.unbind(1), closes.unbind(1), strict=True)
-        ):
-            state = map_state(partial(_level, depth[:, step]), stack)
-            inputs = embedded[:, step]
-            inputs = torch.where(closing.unsqueeze(-1), self.closed(output), inputs)
-            new, state = self.controller.step(inputs, state)
-            state = choose_state(opening, first, state)
-            output = torch.where(inside[:, step : step + 1], new, output)
-            stack = map_state(partial(_put, places[:, step]), stack, state)
-            outputs.append(new.masked_fill(opening.unsqueeze(-1), 0.0))
-        vectors = torch.stack(outputs, 1)
+        lengths = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
+        texts = [row[:length] for row, length in zip(source.tolist(), lengths, strict=True)]
+        tops, places, levels = self._parsed(texts)
+        # Inputs of the runs: the embeddings, then the last outputs of the runs that are done.
+        table: Tensor = self.embedding.weight
+        # All outputs; the first is 0 and stands where there is none.
+        outputs = table.new_zeros(1, self.output_size)
+        for runs in levels:
+            steps = max(1, *(len(run.inputs) for run in runs))
+            index = [
+                [each if isinstance(each, int) else each.row for each in run.inputs]
+                + [PAD] * (steps - len(run.inputs))
+                for run in runs
+            ]
+            row, begin = len(table), len(outputs)
+            for number, run in enumerate(runs):
+                run.row, run.begin = row + number, begin + number * steps
+            inputs = nn.functional.embedding(self._index(index), table)
+            first = self.controller.initial_state(len(runs))
+            vectors, _ = self.controller.unroll(inputs, first)
+            outputs = torch.cat([outputs, vectors.flatten(0, 1)])
+            last = nn.functional.embedding(self._index([run.last for run in runs]), outputs)
+            table = torch.cat([table, self.closed(last)])
+        summary = nn.functional.embedding(self._index([top.last for top in tops]), outputs)
         if self.outermost:
-            vectors, mask = _gathered(vectors, inside & (depth == 0))
-        return Encoded(vectors, output, mask)
+            rows = [[top.begin + step for step in range(len(top.inputs))] for top in tops]
+            length = max(1, *map(len, rows))
+            mask = self._index([[step < len(row) for step in range(length)] for row in rows]).bool()
+        else:
+            rows = [[0 if run is None else run.begin + step for run, step in row] for row in places]
+            length = source.shape[1]
+        rows = [row + [PAD] * (length - len(row)) for row in rows]
+        return Encoded(nn.functional.embedding(self._index(rows), outputs), summary, mask)
+
+    def _index(self, numbers: list[Any]) -> Tensor:
+        return torch.tensor(numbers, device=self.embedding.weight.device)
+
+    def _parsed(
+        self, texts: list[list[int]]
+    ) -> tuple[list[_Run], list[list[tuple[_Run | None, int]]], list[list[_Run]]]:
+        """The outermost run of each text, run and step of each token, and all runs by height."""
+        tops, places, every = [], [], []
+        known: dict[tuple[int | _Run, ...], _Run] = {}
+        for text in texts:
+            open_runs = [_Run()]
+            tops.append(open_runs[0])
+            there: list[tuple[_Run | None, int]] = []
+            for token in text:
+                if token == self.opening:
+                    open_runs.append(_Run())
+                    there.append((None, 0))
+                    continue
+                done: int | _Run = token
+                if token == self.closing:
+                    run = open_runs.pop()
+                    if not open_runs:
+                        raise ValueError(
+                            "each closing bracket of a text must have an opening one before it; "
+                            f"got one without, as token {len(there)}"
+                        )
+                    # What comes several times in a batch is computed once, unless its tokens have
+                    # vectors of their own.
+                    done = known.setdefault(tuple(run.inputs), run) if self.outermost else run
+                    if done is run:
+                        every.append(run)
+                    open_runs[-1].height = max(open_runs[-1].height, run.height + 1)
+                there.append((open_runs[-1], len(open_runs[-1].inputs)))
+                open_runs[-1].inputs.append(done)
+            every += open_runs
+            places.append(there)
+        levels: list[list[_Run]] = [[] for _ in range(1 + max(run.height for run in every))]
+        for run in every:
+            levels[run.height].append(run)
+        return tops, places, levels
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors and summary of tokens, see :meth:`read`."""
@@ -466,28 +504,25 @@ class Nested(Encoder):
         return vectors, summary
 
 
-def _gathered(vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors ``[B, S', V]`` where ``kept`` ``[B, S]`` is True, and their mask ``[B, S']``."""
-    # Steps that are kept come first, in their order.
-    order = (~kept).long().argsort(dim=1, stable=True)
-    mask = kept.gather(1, order)
-    if at_hand(kept):
-        longest = max(1, int(kept.sum(1).max()))
-        order, mask = order[:, :longest], mask[:, :longest]
-    return vectors.gather(1, order.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])), mask
+class _Run:
+    """A run of a controller over what stands in a pair of brackets.
 
+    Attributes:
+        inputs: tokens, and the runs of inner brackets.
+        height: 0 without inner brackets, else one more than the greatest of theirs.
+        row: row of its last output in the table of inputs, once it is done.
+        begin: row of its first output among all outputs, once it is done.
+    """
 
-def _level(depth: Tensor, stack: Tensor) -> Tensor:
-    """One level of each row of a stack, ``[B, levels, ...] -> [B, ...]``."""
-    index = depth.view(-1, *[1] * (stack.dim() - 1)).expand(-1, 1, *stack.shape[2:])
-    return stack.gather(1, index).squeeze(1)
+    def __init__(self) -> None:
+        self.inputs: list[int | _Run] = []
+        self.height = 0
+        self.row = self.begin = 0
 
-
-def _put(taken: Tensor, stack: Tensor, state: Tensor) -> Tensor:
-    """A stack ``[B, levels, ...]`` with new states where ``taken`` ``[B, levels]`` is True."""
-    return torch.where(
-        taken.view(*taken.shape, *[1] * (stack.dim() - 2)), state.unsqueeze(1), stack
-    )
+    @property
+    def last(self) -> int:
+        """Row of its last output among all outputs; 0 for a run without inputs."""
+        return self.begin + len(self.inputs) - 1 if self.inputs else 0
 
 
 class Process(Encoder):

@@ -44,7 +44,7 @@ class TokenPairs:
         self.kept = np.arange(len(pairs)) if limit is None else np.flatnonzero(longest <= limit)
         self.skipped = len(pairs) - len(self.kept)
         self.sources, self.targets = (
-            _Side([pairs[row][side] for row in self.kept]) for side in (0, 1)
+            _Side([pairs[row][side] for row in self.kept.tolist()]) for side in (0, 1)
         )
         self._pass: tuple[int, Array, Array] | None = None
         rows = self._sorted()

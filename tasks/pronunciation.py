@@ -269,14 +269,6 @@ class Pronunciation(Task):
         share = wrong / len(words)
         return {"word_error": share, "phoneme_error": errors / length, "exact": 1 - share}
 
-    def items(self, path: str) -> list[str]:
-        """Words of a file, one in each line.
-
-        Raises:
-            ValueError: the file is missing, empty or damaged.
-        """
-        return list(read_lines(path))
-
     def asked(self, items: Sequence[str], first: int = 1) -> Batch:
         """A batch of words to pronounce, see :meth:`tasks.Task.asked`.
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import fast
-from memnets.addressing import Content, Hard, HardState, Local
+from memnets.addressing import Content, Hard, HardState, Local, Recent
 from memnets.batches import Batch
 from memnets.cells import GRU
 from memnets.core import Encoder, Memory
@@ -52,6 +52,27 @@ def test_scalable_softmax_is_equation_2_fused_or_not(lengths, score, seed) -> No
         powers = float(count) ** (0.75 * scores[row, :, :count])
         expected = powers / powers.sum(-1, keepdims=True) @ slots.values[row, :count].numpy()
         np.testing.assert_allclose(fused[0][row].detach().numpy(), expected)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6).filter(any), st.integers(0, 1000))
+def test_recent_slots_score_higher_by_their_place_among_the_open_ones(opened, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(1, len(opened), WIDTH, generator=generator, dtype=torch.double)
+    query = torch.randn(1, 1, WIDTH, generator=generator, dtype=torch.double)
+    recent = Recent(Dot(), slope=0.7).double()
+    mask = torch.tensor([[opened]])
+    weights, _ = recent(query, Memory(keys, keys, mask))
+    powers = np.zeros(len(opened))
+    place = 0
+    for slot, there in enumerate(opened):
+        if there:
+            place += 1
+            powers[slot] = np.exp(float(query[0, 0] @ keys[0, slot]) + 0.7 * place)
+    np.testing.assert_allclose(weights[0, 0].detach().numpy(), powers / powers.sum(), rtol=1e-6)
+    # Closed slots are as if they were not there.
+    alone = keys[:, opened]
+    few, _ = recent(query, Memory(alone, alone))
+    torch.testing.assert_close(few, weights[:, :, opened])
 
 
 def window(scores, centre, reach, count):

@@ -1,6 +1,7 @@
 """Every config builds, trains a step and is tested, and says only what is special."""
 
 import inspect
+import json
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ SMALL = {
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],
     "PrioritySort": ONE_SET,
-    "PropositionalLogic": [*ONE_SET, "--data.longest=5"],
+    "PropositionalLogic": [*ONE_SET, "--data.max_operators=1", "--data.longest=1"],
     "SortingNumbers": POINTING,
     "ConvexHull": POINTING,
     "Delaunay": POINTING,
@@ -65,6 +66,8 @@ def small(data: dict, folder: Path) -> list[str]:
     task = data["class_path"].rpartition(".")[2]
     if task == "FewShot" and "paths" in data.get("init_args", {}):
         return [*EPISODES, *omniglot(folder)]
+    if task == "Entailment":
+        return [*BATCHES, *pairs(folder), "--data.vocabulary_size=60"]
     if task == "Pronunciation":
         return [f"--data.lexicon={lexicon(folder)}", "--data.batch_tokens=200"]
     if task == "Sentiment":
@@ -83,6 +86,20 @@ def small(data: dict, folder: Path) -> list[str]:
         for side, path in enumerate(paths):
             path.write_text("".join(pair[side] + "\n" for pair in lines))
         flags.append(f"--data.{split}=[{', '.join(map(str, paths))}]")
+    return flags
+
+
+def pairs(folder: Path) -> list[str]:
+    """Files of pairs of sentences, and the flags that name them."""
+    flags = []
+    for split, count in (("train", 8), ("val", 4), ("test", 2)):
+        path = folder / f"{split}.jsonl"
+        rows = [
+            {"gold_label": "neutral", "sentence1": one, "sentence2": "it is so"}
+            for one, _ in SENTENCES[:count]
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags.append(f"--data.{split}={path}")
     return flags
 
 

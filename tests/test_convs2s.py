@@ -1,6 +1,7 @@
 """ConvS2S: against the paper's equations in plain loops; its start; the gradient to its encoder."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch.testing import assert_close
 from memnets import functional
 from memnets.batches import Batch
 from memnets.cells import GatedConvolution, NormedLinear
-from memnets.encoders import Convolutional
+from memnets.embedders import Patches
+from memnets.encoders import Convolutional, Embedded
 from memnets.models import ConvS2S
 from memnets.training.objectives import Tokens
 
@@ -163,6 +165,20 @@ def test_a_gated_convolution_is_that_of_torch(kernel_size):
     both = torch.nn.functional.conv1d(padded, weight, cell.layer.bias)
     assert_close(outputs.mT, torch.nn.functional.glu(both, 1))
     assert_close(state, inputs[:, 6 - (kernel_size - 1) :])
+
+
+def test_an_encoder_of_images_gives_keys_and_values():
+    images = torch.rand(2, 6, 9, LETTERS).double()
+    embedding = partial(Patches, filters=(3, 5))
+    model = made(encoder=partial(Embedded, embedding=embedding))
+    memory = model.encode(images).decoder[1].memory
+    # There are no embeddings of words to add; of all m vectors each is sqrt(m) times as large.
+    assert memory.keys.shape[2] == WIDTH
+    assert_close(memory.values, memory.keys * math.sqrt(memory.keys.shape[1]))
+    assert model.inputs.source is None
+    assert model.longest_answer(10_000) == 512
+    logits, _ = model.decode(torch.tensor([[2, 5], [2, 6]]), model.encode(images))
+    assert logits.shape == (2, 2, SOUNDS)
 
 
 def test_every_layer_of_the_decoder_shows_where_it_looks():

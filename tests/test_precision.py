@@ -21,6 +21,7 @@ from memnets.models import (
     SNAIL,
     CausalTransformer,
     ConvS2S,
+    DecomposableAttention,
     KeyValueNetwork,
     MemoryMachine,
     MemoryNetwork,
@@ -39,7 +40,16 @@ from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, 
 from memnets.precision import full_precision
 from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
-from tasks import Babi, CopyingTokens, Countries, Images, Sinusoids, SortingNumbers, Task
+from tasks import (
+    Babi,
+    CopyingTokens,
+    Countries,
+    Images,
+    PropositionalLogic,
+    Sinusoids,
+    SortingNumbers,
+    Task,
+)
 
 # Lightning's own, such as of a loader without workers.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
@@ -94,6 +104,7 @@ TASKS = {
     "pointer network": partial(SortingNumbers, min_points=3, max_points=5, **FEW),
     "key-value network": partial(Countries, "S1", most_facts=9, **FEW),
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
+    "decomposable": partial(PropositionalLogic, **FEW),
     "prototypical": partial(Episodes, **FEW),
     "memory network": partial(Babi, questions=20, batch_size=4),
     "GAN": partial(Images, noise=4, **FEW),
@@ -148,6 +159,9 @@ MODELS = {
     "memory network": lambda: MemoryNetwork(40, 40, objective=Labels()),
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
+    ),
+    "decomposable": lambda: DecomposableAttention(
+        15, 7, partial(encoders.IntraAttention, hidden_size=8), 8, 8, objective=Labels()
     ),
     "GAN": lambda: GAN(4, 64, filters=8),
     "prototypical": lambda: Prototypical(

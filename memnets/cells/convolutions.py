@@ -170,7 +170,8 @@ class NormedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """W, ``[output_size, input_size]``."""
-        return self.direction * (self.length / self.direction.norm(dim=1, keepdim=True))
+        weight: Tensor = self.direction * (self.length / self.direction.norm(dim=1, keepdim=True))
+        return weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[*B, input_size] -> [*B, output_size]``."""
@@ -192,7 +193,8 @@ def gated_convolution(seen: Tensor, layer: nn.Module, kernel_size: int) -> Tenso
     """
     steps = seen.shape[1] - kernel_size + 1
     taps = [seen[:, tap : tap + steps] for tap in range(kernel_size)]
-    return nn.functional.glu(layer(torch.cat(taps, -1)), -1)
+    gated: Tensor = nn.functional.glu(layer(torch.cat(taps, -1)), -1)
+    return gated
 
 
 class GatedConvolution(_Causal):

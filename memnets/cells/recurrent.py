@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast
-from memnets.addressing import Content
+from memnets.addressing import Content, Recent
 from memnets.cells.attention import Slots
 from memnets.core import Addressing, Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
@@ -252,6 +252,9 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: width of h and c, at least 1.
         key_size: K, width of the attention, at least 1; ``hidden_size`` by default.
         normalizer: turns scores into weights; softmax by default.
+        recency: ``None`` = as in the paper, whose scores cannot tell an old state from a new one. A
+            number = a learned slope is added for each step that a state is newer, with this value
+            at first (:class:`~memnets.addressing.Recent`).
     """
 
     #: The state before the first step is a slot too.
@@ -263,6 +266,7 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: int = 100,
         key_size: int | None = None,
         normalizer: Normalizer | None = None,
+        recency: float | None = None,
     ) -> None:
         super().__init__()
         key_size = hidden_size if key_size is None else key_size
@@ -273,7 +277,10 @@ class LSTMN(Controller[LSTMNState]):
         self.cell = nn.LSTMCell(input_size, hidden_size)
         self.query = nn.Linear(input_size + hidden_size, key_size)
         self.key = nn.Linear(hidden_size, key_size, bias=False)
-        self.addressing = Content(Additive(key_size), normalizer)
+        score = Additive(key_size)
+        self.addressing = (
+            Content(score, normalizer) if recency is None else Recent(score, normalizer, recency)
+        )
 
     def initial_state(self, batch_size: int) -> LSTMNState:
         """One slot of zeros."""

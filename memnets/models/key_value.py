@@ -82,8 +82,9 @@ class KeyValueNetwork(MemoryNetwork):
             del self.matrices[-1]  # no query comes after the last read
         for matrix in self.matrices:
             assert isinstance(matrix, nn.Linear)
-            # A query that is passed on whole is a good one to begin with.
-            nn.init.eye_(matrix.weight)
+            # At first, all of the next query is what was read; the training adds what it needs of
+            # the question. A query that goes on whole would find the same slots again.
+            (nn.init.zeros_ if update == "query" else nn.init.eye_)(matrix.weight)
 
     def next_query(self, hop: int, query: Tensor, found: Tensor) -> Tensor:
         """See :meth:`MemoryNetwork.next_query`."""

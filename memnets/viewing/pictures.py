@@ -19,6 +19,9 @@ from memnets.viewing import plots, trace
 
 __all__ = ["Pictures"]
 
+#: Most slots of a picture of hops; of more, those with the greatest weights are shown.
+MOST_SLOTS = 30
+
 
 class Pictures(lightning.Callback):
     """After a test, draw answers to each test set, with the weights of the addressings.
@@ -358,11 +361,17 @@ class Pictures(lightning.Callback):
         said = _words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
         slots = model.slot_names(sentences, [])
         weights = torch.stack([tape.calls(part)[-1][0, 0] for part in hops.values()], 1)
+        # The first slots are those of the last sentences.
+        weights = weights[: len(slots)]
+        if len(slots) > MOST_SLOTS:
+            shown = weights.amax(1).topk(MOST_SLOTS).indices.sort().values
+            weights, slots = weights[shown], [slots[slot] for slot in shown.tolist()]
         question = " ".join(next(iter(task.asked_words(batch, 0)), ["question"]))
-        verdict = said[0] if said[0] == right[0] else f"{said[0]}, not {right[0]}"
+        # Of candidates, several may be right.
+        several = answer.dim() == 3 and bool(batch.targets[0, 0, answer[0, 0].argmax()])
+        verdict = said[0] if several or said[0] == right[0] else f"{said[0]}, not {right[0]}"
         plots.alignment(
-            # The first slots are those of the last sentences.
-            weights[: len(slots)],
+            weights,
             list(hops),
             slots,
             self.folder / name.format("hops"),

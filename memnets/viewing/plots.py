@@ -672,7 +672,7 @@ def looks(images: Tensor, weights: Tensor, path: str | Path, title: str = "") ->
         )
     colours = [_BLUE, _ORANGE, _GREEN, _RED]
     marks = _quarters(images, side)
-    figure = _figure(1.5 * (1 + len(colours)), 1.5 * len(images) + 0.5)
+    figure = _figure(1.5 * (1 + len(colours)), 1.5 * len(images) + 0.8)
     grid = figure.subplots(len(images), 1 + len(colours), squeeze=False)
     whole = (0.0, 1.0, 1.0, 0.0)
     for row, image, maps, places in zip(grid, images, weights, marks, strict=True):
@@ -688,12 +688,14 @@ def looks(images: Tensor, weights: Tensor, path: str | Path, title: str = "") ->
                     *spot, "o", color=colour, markersize=8, markeredgecolor="white", clip_on=False
                 )
             row[0].text(*spot, str(number), color="white", fontsize=6, ha="center", va="center")
-            if row is grid[0]:
-                panel.set_title(f"from place {number}")
         for panel in row:
             panel.set_xticks([])
             panel.set_yticks([])
-    grid[0][0].set_title("image")
+    for panel, words in zip(
+        grid[0], ["image", *(f"from place {n + 1}" for n in range(len(colours)))], strict=True
+    ):
+        panel.set_title(words)
+    figure.supxlabel("white: no weight; the darkest blue: the greatest of a panel", fontsize=8)
     return _save(figure, path, title)
 
 

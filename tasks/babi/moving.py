@@ -26,8 +26,6 @@ __all__ = [
 QUESTIONS, SENTENCES = 5, 2
 #: Fewest sentences between questions in the families of long stories.
 LEAST = 3
-#: Sentences that come before the first question of family 3, at most, besides those.
-MOST_BEFORE = 60
 NUMBERS = ("none", "one", "two", "three")
 TIMES = ("Yesterday", "This morning", "This afternoon", "This evening")
 THEN = ("Then", "Afterwards", "Later", "Next")
@@ -78,17 +76,26 @@ def two_facts(random: np.random.Generator) -> World:
 
 
 def three_facts(random: np.random.Generator) -> World:
-    """3: people walk and carry things; where was a thing before it came to its place?"""
+    """3: people walk and carry things; where was a thing, as somebody carried it, before a place?
+
+    The three facts are who put the thing down, and two walks of this person, one after the other.
+    """
     world = World(random)
-    since = -world.below(MOST_BEFORE)
+    since = 0
     while len(world.questions) < QUESTIONS:
         world.happen(world.move, world.take, world.drop)
         since += 1
-        moved = [thing for thing in THINGS if len(world.visited[thing]) > 1]
-        if since >= LEAST and moved and world.chance():
-            thing = world.pick(moved)
-            before, now = world.visited[thing][-2:]
-            world.ask(f"Where was the {thing} before the {now}?", before)
+        # Two places of the way that a thing was carried last, of which the second came once.
+        known = [
+            (thing, way[place], way[place + 1])
+            for thing, way in world.ways.items()
+            for place in range(len(way) - 1)
+            if world.holder[thing] is None and way.count(way[place + 1]) == 1
+        ]
+        if since >= LEAST and known and world.chance():
+            thing = world.pick(sorted({thing for thing, _, _ in known}))
+            _, before, place = world.pick([each for each in known if each[0] == thing])
+            world.ask(f"Where was the {thing} before the {place}?", before)
             since = 0
     return world
 

@@ -76,7 +76,7 @@ class World(Teller):
         holder: who carries each thing; ``None`` = nobody.
         lies: where each thing lies that nobody carries.
         known: told place of each person, and of each thing.
-        visited: told places of each thing, one after the other.
+        ways: of each thing, the places to which it was carried since it was last taken.
     """
 
     def __init__(self, random: np.random.Generator) -> None:
@@ -85,7 +85,7 @@ class World(Teller):
         self.lies = {thing: self.pick(PLACES) for thing in THINGS}
         self.holder: dict[str, str | None] = dict.fromkeys(THINGS)
         self.known: dict[str, str] = {}
-        self.visited: dict[str, list[str]] = {thing: [] for thing in THINGS}
+        self.ways: dict[str, list[str]] = {thing: [] for thing in THINGS}
 
     def carried(self, person: str) -> list[str]:
         """Things that a person carries, by alphabet."""
@@ -95,15 +95,16 @@ class World(Teller):
         """Let a person be at a place, with all that is carried, and the reader know it."""
         self.place[person] = self.known[person] = place
         for thing in self.carried(person):
-            self._locate(thing, place)
+            self.known[thing] = place
+            self.ways[thing].append(place)
 
-    def _locate(self, thing: str, place: str | None) -> None:
-        if place is None:
-            self.known.pop(thing, None)
-            return
-        self.known[thing] = place
-        if self.visited[thing][-1:] != [place]:
-            self.visited[thing].append(place)
+    def _taken(self, thing: str, person: str, place: str | None) -> None:
+        """A person holds a thing now, at a place that the reader knows, or not."""
+        self.holder[thing] = person
+        self.ways[thing] = []
+        self.known.pop(thing, None)
+        if place is not None:
+            self.known[thing] = place
 
     def elsewhere(self, person: str) -> str:
         """A place where the person is not."""
@@ -132,8 +133,7 @@ class World(Teller):
         if not there:
             return False
         thing = self.pick(there)
-        self.holder[thing] = person
-        self._locate(thing, self.known.get(person))
+        self._taken(thing, person, self.known.get(person))
         self.tell(f"{person} {self.pick(_TOOK)} the {thing}{self.pick(('', ' there'))}.")
         return True
 
@@ -161,9 +161,8 @@ class World(Teller):
         if not near or not self.carried(giver):
             return None
         thing, receiver = self.pick(self.carried(giver)), self.pick(near)
-        self.holder[thing] = receiver
         # Who gives and who receives are at one place: the reader may know it of one of them.
-        self._locate(thing, self.known.get(receiver, self.known.get(giver)))
+        self._taken(thing, receiver, self.known.get(receiver, self.known.get(giver)))
         self.tell(f"{giver} {self.pick(_GAVE)} the {thing} to {receiver}.")
         return giver, thing, receiver
 

@@ -369,12 +369,12 @@ class Countries(Task):
             )
         return {name: sum(each) / len(each) for name, each in sorted(hits.items())}
 
-    def asks(self, batch: Batch, row: int) -> list[str]:
-        """The question, in a list."""
-        return [self._text(question) + "?" for question in batch.inputs[row]]
+    def asked_words(self, batch: Batch, row: int) -> list[list[str]]:
+        """The words of the question."""
+        return [self._names_of(question) for question in batch.inputs[row]]
 
-    def _text(self, tokens: Tensor) -> str:
-        return " ".join(self.words.name(token) for token in tokens.tolist() if token != PAD)
+    def _names_of(self, tokens: Tensor) -> list[str]:
+        return [self.words.name(token) for token in tokens.tolist() if token != PAD]
 
     def texts(self, split: str, answers: list[Tensor]) -> list[tuple[str, str, str]]:
         """Questions, right answers with bars between them, and the model's answers."""
@@ -390,11 +390,12 @@ class Countries(Task):
         ]
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
-        """Facts of the source as text, and the right answers of each question."""
+        """Facts of the source as text, and the right answers to the question."""
         facts = unpadded(batch.source, batch.source_mask, row)
-        source = [f"{self._text(key)}: {self._text(value)}" for key, value in facts]
+        source = [": ".join(" ".join(self._names_of(side)) for side in fact) for fact in facts]
+        # Targets mark all right answers; of probabilities, the likeliest counts.
         answers = [
-            " | ".join(self.words.name(token) for token in step.nonzero().flatten().tolist())
+            " | ".join(self.words.name(int(token)) for token in (step == step.max()).nonzero())
             for step in batch.targets[row]
         ]
         return source, answers

@@ -25,13 +25,14 @@ from memnets.cells import (
 )
 from memnets.cells.composed import kept
 from memnets.embedders import Patches, Words
-from memnets.encoders import Embedded, Process, Recurrent, SelfAttention
+from memnets.encoders import Embedded, IntraAttention, Process, Recurrent, SelfAttention
 from memnets.features import FourierFeatures, ImageFeatures, VectorFeatures
 from memnets.memories import NTM
 from memnets.models import (
     SNAIL,
     CausalTransformer,
     ConvS2S,
+    DecomposableAttention,
     KeyValueNetwork,
     MemoryMachine,
     MemoryNetwork,
@@ -211,6 +212,29 @@ def test_decoders_take_an_encoder_that_embeds(model):
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=["compiled"],
+        max_examples=3,
+    )
+
+
+def hypotheses(batch, steps):
+    """Sentences of three of the tokens, some with padding behind them or padding alone."""
+    return testing.tokens(SIZE)(batch, 3 * steps).map(lambda words: words.unflatten(1, (steps, 3)))
+
+
+@pytest.mark.parametrize("encoder", [None, partial(IntraAttention, hidden_size=12)])
+def test_decomposable_attention(encoder):
+    testing.check_model(
+        DecomposableAttention,
+        input_size=SIZE,
+        output_size=3,
+        encoder=encoder,
+        width=4,
+        hidden_size=8,
+        dropout=0.0,
+        objective=Labels(),
+        source=testing.tokens(SIZE),
+        steps=hypotheses,
+        leave_out=["compiled"] if encoder is not None else [],
         max_examples=3,
     )
 

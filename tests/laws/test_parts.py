@@ -15,6 +15,7 @@ from memnets.addressing import (
     Local,
     NTMAddressing,
     NTMQuery,
+    Recent,
     Sharp,
 )
 from memnets.cells import (
@@ -44,6 +45,7 @@ from memnets.scores import (
     Additive,
     Concat,
     Cosine,
+    Distance,
     Dot,
     General,
     Location,
@@ -102,6 +104,10 @@ def test_score_by_location():
     testing.check_score(Location, size=4, slots=6, symmetry=None, leave_out=["reached"])
 
 
+def test_score_by_distance():
+    testing.check_score(partial(Distance, Dot(), 1), symmetry=None)
+
+
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=name)
 def test_normalizer(normalizer):
     testing.check_normalizer(normalizer, leave_out=LEAVE_OUT.get(name(normalizer), []))
@@ -118,6 +124,10 @@ def test_content_with_each_normalizer(normalizer):
     testing.check_addressing(
         Content, score=Dot(), normalizer=normalizer(), leave_out=leave_out, max_examples=5
     )
+
+
+def test_recent():
+    testing.check_addressing(Recent, score=Additive(4), symmetry=None, max_examples=5)
 
 
 def test_content_by_location():
@@ -228,6 +238,9 @@ def test_chain():
 
 def test_lstmn():
     testing.check_controller(LSTMN, hidden_size=5, key_size=3, leave_out=["compiled"])
+    testing.check_controller(
+        LSTMN, hidden_size=4, recency=0.5, leave_out=["compiled"], max_examples=3
+    )
 
 
 def within_loop(access):

@@ -10,7 +10,15 @@ from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.cells import GRU, LSTM, LearnedPositions, SinusoidalPositions
 from memnets.embedders import Patches, Sentences, Words
-from memnets.encoders import Convolutional, Embedded, Process, Recurrent, SelfAttention
+from memnets.encoders import (
+    Convolutional,
+    Embedded,
+    IntraAttention,
+    Nested,
+    Process,
+    Recurrent,
+    SelfAttention,
+)
 from memnets.memories import NTM
 from memnets.models import (
     CausalTransformer,
@@ -43,6 +51,7 @@ from tasks import (
     Images,
     PrioritySort,
     Pronunciation,
+    PropositionalLogic,
     RepeatCopying,
     Sinusoids,
     SortingNumbers,
@@ -73,6 +82,7 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
         (partial(ATTENTION, positions=SinusoidalPositions(4)), None),
         (ATTENTION, "permutation"),
         (partial(Process, steps=2), "permutation"),
+        (partial(IntraAttention, hidden_size=6), None),
     ],
     ids=[
         "both directions",
@@ -83,6 +93,7 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
         "count",
         "set",
         "process",
+        "intra",
     ],
 )
 def test_encoder(encoder, symmetry):
@@ -117,6 +128,30 @@ def test_encoder_with_an_embedding_of_its_own(embedding, context, source):
         leave_out=["finite_differences"] if source is images else [],  # kinks of ReLU
         embedding=embedding,
         context=context,
+        max_examples=3,
+    )
+
+
+def in_brackets(batch, steps):
+    """Tokens of which each third stands in brackets."""
+
+    def bracketed(tokens):
+        places = torch.arange(tokens.shape[1]) % 3
+        return tokens.where(places != 0, 4).where(places != 2, 5)
+
+    return testing.tokens(7, least=6)(batch, 3 * steps).map(bracketed)
+
+
+@pytest.mark.parametrize("vectors", ["outermost", "all"])
+def test_encoder_of_brackets(vectors):
+    testing.check_encoder(
+        Nested,
+        width=7,
+        source=in_brackets,
+        controller=partial(LSTM, hidden_size=3),
+        vectors=vectors,
+        # With other numbers of steps, padding is not where it was.
+        leave_out=["padding"] if vectors == "outermost" else [],
         max_examples=3,
     )
 
@@ -211,6 +246,7 @@ TASKS = {
     "copying, mixed": partial(Copying, width=3, max_length=5, mixed_lengths=True, **SETS),
     "repeat copying": partial(RepeatCopying, width=3, max_length=4, test_sets=[(3, 2, 2)]),
     "recall": partial(AssociativeRecall, width=3, max_items=3, **SETS),
+    "logic": partial(PropositionalLogic, longest=5, test_sequences=3),
     "priority sort": partial(PrioritySort, width=3, length=5, answers=4, test_sequences=3),
     "n-grams": partial(DynamicNGrams, order=3, length=8, test_sequences=3),
     "copying tokens": partial(CopyingTokens, symbols=5, max_length=5, test_sequences=3),

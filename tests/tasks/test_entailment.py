@@ -391,16 +391,20 @@ def test_a_nested_run_is_a_recursive_network():
     few, _, mask = encoder.read(pair, pair != PAD)
     torch.testing.assert_close(few[:1], vectors[:, [0, 11, 14, 15]])
     assert mask.tolist() == [[True] * 4, [True, False, False, False]]
+    torch.testing.assert_close(few[1, :1], encoder.read(pair[1:, :1]).vectors[0])
     encoder.outermost = False
     # Padding leaves no trace.
-    padded = torch.tensor([tokens + [PAD, PAD]])
+    padded = torch.tensor([[*tokens, PAD, PAD]])
     torch.testing.assert_close(encoder.read(padded, padded != PAD).summary, whole)
 
 
-@pytest.mark.parametrize("tokens", [[5, 4], [4, 4, 4, 6]])
-def test_brackets_that_do_not_match(tokens):
-    encoder = Nested(9, partial(GRU, hidden_size=4), width=4, max_depth=2)
-    with pytest.raises(ValueError, match="at most max_depth = 2 at once; got"):
-        encoder.read(torch.tensor([tokens]))
+def test_brackets_that_do_not_match():
+    encoder = Nested(9, partial(GRU, hidden_size=4), width=4)
+    with pytest.raises(ValueError, match="got one without, as token 2"):
+        encoder.read(torch.tensor([[6, 4, 5], [6, 7, 5]]))
+    # Nothing in brackets, and brackets that stay open.
+    assert encoder.read(torch.tensor([[4, 5, 4, 6]])).vectors.isfinite().all()
     with pytest.raises(ValueError, match="brackets must be two different tokens"):
         Nested(9, partial(GRU, hidden_size=4), brackets=(4, 4))
+    with pytest.raises(ValueError, match=r"tokens must be in \[0, 9\); got 4 to 9"):
+        encoder.read(torch.tensor([[4, 9]]))

@@ -252,7 +252,7 @@ def test_a_forget_bias_keeps_the_cell() -> None:
     for bias in (0.0, 1.5):
         torch.manual_seed(0)
         controllers.append(LSTM(3, hidden_size=4, layers=2, forget_bias=bias).double())
-    plain, keeping = controllers
+    plain = controllers[0]
     inputs = torch.zeros(1, 3).double()
     state = map_state(torch.ones_like, plain.initial_state(1))
     for controller, bias in zip(controllers, (0.0, 1.5), strict=True):

@@ -175,9 +175,9 @@ class LSTM(_Gated[LSTMState]):
         self, input_size: int, hidden_size: int = 100, layers: int = 1, forget_bias: float = 0.0
     ) -> None:
         super().__init__(input_size, hidden_size, layers)
+        # The gates of PyTorch's network: input, forget, candidate, output.
         with torch.no_grad():
             for _, _, bias, _ in self._layers():
-                # The gates of PyTorch's network: input, forget, candidate, output.
                 bias[hidden_size : 2 * hidden_size] += forget_bias
 
     def initial_state(self, batch_size: int) -> LSTMState:

@@ -426,8 +426,9 @@ class Nested(Encoder):
         lengths = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
         texts = [row[:length] for row, length in zip(source.tolist(), lengths, strict=True)]
         tops, places, levels = self._parsed(texts)
-        # Inputs of the runs: the embeddings, then the last outputs of the runs that are done.
-        table: Tensor = self.embedding.weight
+        # Inputs of the runs: the embeddings, then the last outputs of the runs that are done. Outputs
+        # have numbers of about 1, and embeddings a length of about 1, so these are scaled.
+        table: Tensor = self.embedding.weight * math.sqrt(self.embedding.weight.shape[1])
         # All outputs; the first is 0 and stands where there is none.
         outputs = table.new_zeros(1, self.output_size)
         for runs in levels:

@@ -5,12 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 
+from memnets.app.trust import strict_parsing
+from memnets.batches import Batch
 from memnets.cells import GRU
 from memnets.embedders import Patches, Sentences, Words, position_encoding
 from memnets.encoders import Embedded, Recurrent
-from memnets.models import Seq2Seq
+from memnets.models import Model, Seq2Seq
 
 
 def test_position_encoding_is_that_of_the_paper():
@@ -100,3 +103,47 @@ def test_a_model_gives_an_embedding_only_to_an_encoder_without_one():
     given = Seq2Seq(7, 9, encoder, partial(GRU, hidden_size=4), width=4)
     assert given.source_embedding.weight.shape == (7, 4)
     assert given.encoder.input_size == 4
+
+
+ATTENDING = {
+    "Seq2Seq": {
+        "decoder": {"class_path": "memnets.cells.GRU", "init_args": {"hidden_size": 4}},
+        "attention": {
+            "class_path": "memnets.addressing.Content",
+            "init_args": {
+                "score": {"class_path": "memnets.scores.Additive", "init_args": {"size": 4}}
+            },
+        },
+        "key_size": 4,
+    },
+    "Transformer": {"heads": 2, "layers": 1},
+    "ConvS2S": {"layers": 1},
+}
+SOURCES = {
+    "Words": torch.tensor([[4, 5, 6]]),
+    "Sentences": torch.tensor([[[4, 5, 6], [6, 0, 0]]]),
+    "Patches": torch.rand(1, 9, 10, 7),
+}
+
+
+@pytest.mark.parametrize("embedder", SOURCES)
+@pytest.mark.parametrize("model", ATTENDING)
+def test_any_decoder_with_attention_takes_any_encoder_by_yaml(model, embedder):
+    encoder = {
+        "class_path": "memnets.encoders.Embedded",
+        "init_args": {"embedding": f"memnets.embedders.{embedder}"},
+    }
+    sizes = {"input_size": 7, "output_size": 9, "width": 4}
+    settings = {**sizes, **ATTENDING[model], "encoder": encoder}
+    strict_parsing()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Model, "model", fail_untyped=False)
+    config = {"model": {"class_path": f"memnets.models.{model}", "init_args": settings}}
+    made = parser.instantiate(parser.parse_object(config))["model"]
+    batch = Batch(SOURCES[embedder], torch.tensor([[2, 4]]), torch.tensor([[4, 3]]))
+    logits = made.logits(batch)
+    assert logits.shape == (1, 2, 9)
+    # The answer looks at the source.
+    weight = next(made.encoder.embedding.parameters())
+    (gradient,) = torch.autograd.grad(logits.square().sum(), [weight])
+    assert gradient.any()

@@ -199,7 +199,7 @@ def _build(parser: ArgumentParser, settings: dict[str, Any], path: str) -> Any:
     try:
         config = parser.parse_object(settings)
         check_parts(config.as_dict())
-        return parser.instantiate_classes(config)
+        return parser.instantiate(config)
     except (ArgumentError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 

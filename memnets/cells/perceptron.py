@@ -13,7 +13,7 @@ __all__ = ["Perceptron"]
 class Perceptron(nn.Sequential):
     """Two layers with ReLU and dropout, ``[*B, input_size] -> [*B, hidden_size]``.
 
-    It is the network F, G and H of Parikh et al. 2016.
+    It is the network F, G and H of Parikh et al. 2016. Weights are drawn as by He et al. 2015.
 
     Args:
         input_size: width of the input, at least 1.
@@ -27,3 +27,9 @@ class Perceptron(nn.Sequential):
             *(Dropout(dropout), nn.Linear(input_size, hidden_size), nn.ReLU()),
             *(Dropout(dropout), nn.Linear(hidden_size, hidden_size), nn.ReLU()),
         )
+        # Numbers keep their size from layer to layer: with the smaller ones of ``nn.Linear``, a
+        # stack of these networks learns nothing for long.
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)

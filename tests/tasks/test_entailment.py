@@ -374,7 +374,7 @@ def test_a_nested_run_is_a_recursive_network():
             inputs = (
                 encoder.closed(run(part))
                 if isinstance(part, list)
-                else encoder.embedding.weight[part : part + 1]
+                else encoder.embedding.weight[part : part + 1] * 3**0.5
             )
             output, state = encoder.controller(inputs, state)
         return output

@@ -355,12 +355,12 @@ class PropositionalLogic(SentencePairs):
     truth tables of both over 64 rows (:func:`~tasks.entailment.relation`).
 
     Pairs are drawn as in the program of the paper's authors. Four of the six variables are drawn
-    for a pair. A statement is a variable with chance 5/9, and else two statements joined by ``and`` or ``or``
-    with equal chance, at most three levels deep; each statement and each part of one is negated
-    with chance 1/3. A pair with a statement that is always true or always false is drawn again.
-    The size of a pair is the number of operators of its longer statement. Sizes are spread evenly,
-    within a size the chances are those above. Relations are not balanced: about half of the pairs
-    are independent.
+    for a pair. A statement is a variable with chance 5/9, and else two statements joined by ``and``
+    or ``or`` with equal chance, at most three levels deep; each statement and each part of one is
+    negated with chance 1/3. A pair with a statement that is always true or always false is drawn
+    again. The size of a pair is the number of operators of its longer statement. Sizes are spread
+    evenly; within a size the chances are those above. Relations are not balanced: about half of the
+    pairs are independent.
 
     One pair in ten, by a checksum of its text, is kept for tests and one for validation; training
     draws from the others. The test set ``test`` has the sizes of training, and ``longer`` greater

@@ -96,11 +96,12 @@ class Patches(Embedder):
 
     Each layer is a 3 x 3 convolution, a norm of each filter over its own image, and ReLU; a layer
     with a stride of 2 halves the sides. The vector of a place is made of all filters there.
+    The first layer keeps the sides, so that it sees every pixel, unless all layers must halve them.
 
     Args:
         input_size: number of channels of an image, at least 1.
         filters: number of filters of each layer, each at least 1.
-        halvings: number of layers, the first ones, that halve the sides, rounded up.
+        halvings: number of layers that halve the sides, rounded up: those behind the first.
         coordinates: whether the image gets two more channels, the row and the column of each pixel,
             from -1 to 1, so that a vector knows its place (Liu et al. 2018).
     """
@@ -124,11 +125,12 @@ class Patches(Embedder):
         self.halvings = halvings
         self.coordinates = coordinates
         self.layers = nn.Sequential()
+        first = min(1, len(filters) - halvings)
         for number, (before, count) in enumerate(
             itertools.pairwise([input_size + 2 * coordinates, *filters])
         ):
             check_positive(filters=count)
-            stride = 2 if number < halvings else 1
+            stride = 2 if first <= number < first + halvings else 1
             self.layers.extend(
                 [
                     nn.Conv2d(before, count, 3, stride, padding=1, bias=False),

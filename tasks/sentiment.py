@@ -74,7 +74,7 @@ class Sentiment(Task):
     ``autoencoder``     the words           ``BEGIN``, the words   the words, ``END``
     ==================  ==================  =====================  =========================
 
-    The first needs the objective :class:`~memnets.training.Labels`, the others
+    Their objectives are :class:`~memnets.training.Labels`, :class:`~memnets.training.NextToken` and
     :class:`~memnets.training.Tokens`. All sentences of a batch have the same number of words, so
     there is no padding. A pass over the training data has each sentence once, in an order of its
     own.
@@ -102,7 +102,7 @@ class Sentiment(Task):
         fold: number of the fold that is the test, from 0.
         vocabulary_size: most tokens of the vocabulary, with the four marks; the rarest words beyond
             it are unknown.
-        least_count: fewest times that a word must come in the training part to be known.
+        least: fewest times that a word must come in the training part to be known.
         max_words: longer sentences are cut after this number of words.
         word_dropout: share of the words in sources and inputs that are replaced by the unknown
             word in training, drawn anew for each batch, in ``[0, 1)``.
@@ -129,7 +129,7 @@ class Sentiment(Task):
         folds: int = 10,
         fold: int = 0,
         vocabulary_size: int = 8000,
-        least_count: int = 1,
+        least: int = 1,
         max_words: int = 400,
         word_dropout: float = 0.0,
         batch_size: int = 32,
@@ -149,7 +149,7 @@ class Sentiment(Task):
             raise ValueError(
                 f"kind must be 'classification', 'language_model' or 'autoencoder'; got {kind!r}"
             )
-        check_positive(least_count=least_count, max_words=max_words)
+        check_positive(least=least, max_words=max_words)
         if not END + 1 < vocabulary_size <= MOST_TOKENS:
             raise ValueError(
                 f"vocabulary_size must be above {END + 1}, the number of its marks, and at "
@@ -170,7 +170,7 @@ class Sentiment(Task):
         }
         self.unlabelled = [unlabelled] if isinstance(unlabelled, str) else list(unlabelled or ())
         self.folds, self.fold = folds, fold
-        self.least_count = least_count
+        self.least = least
         self.max_words = max_words
         self.word_dropout = word_dropout
         self.whole_pass = epoch_batches is None
@@ -180,6 +180,9 @@ class Sentiment(Task):
         self._sentences: dict[str, list[Sentence]] | None = None
         self._words: Words | None = None
         self._classes: list[str] | None = None
+        #: A checksum of the labelled sentences that have folds, once they are read; 0 = none has.
+        self._corpus = 0
+        #: The same, the number of folds and the fold of a checkpoint.
         self._pretrained: tuple[int, int, int] | None = None
         self._sorted: dict[str, _Sorted] = {}
         self._pass: tuple[int, _Sorted] | None = None
@@ -216,7 +219,7 @@ class Sentiment(Task):
         """The vocabulary: from a checkpoint, or the words of the training part."""
         if self._words is None:
             words = [words_of(each.text) for each in self.sentences("train")]
-            self._words = Words.of(words, self.least_count, self.input_size)
+            self._words = Words.of(words, self.least, self.input_size)
         return self._words
 
     def sentences(self, split: str) -> list[Sentence]:
@@ -248,6 +251,9 @@ class Sentiment(Task):
                 f"expected sentences of at least two labels in {where}; all {len(read)} have the "
                 f"label {labels.pop()!r}"
             )
+        if not self.paths["test"]:
+            keys = sorted({each.key for each in read})
+            self._corpus = zlib.crc32(np.array(keys, np.int64).tobytes())
         for path in self.unlabelled:
             read += [Sentence(text, None) for text in _full_lines(path)]
         given = {split: _read(self.paths[split]) for split in ("val", "test") if self.paths[split]}
@@ -286,18 +292,11 @@ class Sentiment(Task):
         if self._pretrained is None or self._sentences is None:
             return
         corpus, folds, fold = self._pretrained
-        if corpus == self._corpus() and (folds, fold) != (self.folds, self.fold):
+        if self._corpus and corpus == self._corpus and (folds, fold) != (self.folds, self.fold):
             raise ValueError(
                 f"the checkpoint is of fold {fold} of {folds}: its training has seen the test of "
                 f"fold {self.fold} of {self.folds}; give the same fold"
             )
-
-    def _corpus(self) -> int:
-        """A checksum of all sentences that have folds."""
-        if self.paths["test"]:
-            return 0
-        keys = sorted({each.key for part in self._sentences.values() for each in part})  # type: ignore[union-attr]
-        return zlib.crc32(np.array(keys, np.int64).tobytes())
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabulary, the labels, and which fold was held out."""
@@ -305,7 +304,7 @@ class Sentiment(Task):
             split = self._pretrained
         else:
             self.sentences("train")
-            split = self._corpus(), self.folds, self.fold
+            split = self._corpus, self.folds, self.fold
         state = {"vocabulary": self.vocabulary.to_tensor(), "fold": torch.tensor(split)}
         if self.kind == "classification":
             state["classes"] = Words(self.classes).to_tensor()
@@ -318,7 +317,7 @@ class Sentiment(Task):
             ValueError: the state is missing or damaged, of a larger vocabulary, or of another fold
                 of the same sentences.
         """
-        if "vocabulary" not in state_dict:
+        if not {"vocabulary", "fold"} <= state_dict.keys():
             raise ValueError("expected a checkpoint with a vocabulary of words; got none")
         words = Words.from_tensor(state_dict["vocabulary"])
         if len(words) > self.input_size:

@@ -224,3 +224,27 @@ def test_a_peer_that_is_not_there_is_left_out(one_script, tmp_path, monkeypatch,
     told = ran(one_script, monkeypatch, capfd)
     assert "other: left out, neither other in --peers nor OTHER is a folder" in told
     assert "| other | not measured |" in Path("table.md").read_text()
+
+
+def test_errors_from_several_starts_are_compared_in_pairs(core):
+    stats = pytest.importorskip("scipy.stats")
+    table = importlib.import_module("pretraining").table
+    pairs = list(itertools.product(range(2), range(3)))
+    random = {pair: 0.2 + 0.01 * place for place, pair in enumerate(pairs)}
+    gains = [0.01, 0.02, 0.03, 0.01, 0.04, 0.03]
+    other = {pair: random[pair] - gain for pair, gain in zip(pairs, gains, strict=True)}
+    del other[1, 2]
+    _, _, first, second, *_ = table({"random": random, "language_model": other}).splitlines()
+    # By hand: 20 to 25 %, and per seed the mean of the two folds.
+    assert first == "| random | 22.50 | 21.50, 22.50, 23.50 |  |  |  | 6 |"
+    cells = [cell.strip() for cell in second.strip("|").split("|")]
+    ours = [0.19, 0.19, 0.19, 0.22, 0.20]
+    assert cells[1] == f"{100 * sum(ours) / 5:.2f}"
+    assert cells[2] == "20.50, 19.50, 19.00"
+    assert cells[3] == f"{100 * sum(gains[:5]) / 5:.2f}"
+    # Only the five pairs that both have are compared.
+    mean = sum(gains[:5]) / 5
+    spread = (sum((gain - mean) ** 2 for gain in gains[:5]) / 4) ** 0.5
+    assert float(cells[4]) == pytest.approx(2 * stats.t.sf(mean / (spread / 5**0.5), 4), rel=0.1)
+    assert cells[6] == "5"
+    assert table({"random": {}, "language_model": {}}).count("\n") == 1

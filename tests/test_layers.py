@@ -10,10 +10,12 @@ from torch import nn
 
 from memnets import testing
 from memnets.cells import (
+    LSTM,
     Dropout,
     Embedding,
     EncoderLayer,
     EncoderStack,
+    Inputs,
     LearnedPositions,
     MultiHead,
     SinusoidalPositions,
@@ -228,3 +230,38 @@ def test_dropout_at_the_ends_of_its_range(p) -> None:
     assert torch.equal(Dropout(p).eval()(inputs), inputs)
     assert Dropout(0.5)(inputs.bfloat16()).dtype == torch.bfloat16
     assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+
+
+def test_a_forget_bias_keeps_the_cell() -> None:
+    controllers = []
+    for bias in (0.0, 1.5):
+        torch.manual_seed(0)
+        controllers.append(LSTM(3, hidden_size=4, layers=2, forget_bias=bias).double())
+    plain = controllers[0]
+    inputs = torch.zeros(1, 3).double()
+    state = map_state(torch.ones_like, plain.initial_state(1))
+    for controller, bias in zip(controllers, (0.0, 1.5), strict=True):
+        # Without weights a gate is the logistic function of its biases, by the definition.
+        for name, weights in controller.lstm.named_parameters():
+            if "weight" in name:
+                nn.init.zeros_(weights)
+        _, after = controller(inputs, state)
+        gates = plain.lstm.bias_ih_l0 + plain.lstm.bias_hh_l0
+        enter, forget, candidate, _ = gates.view(4, 4).tolist()
+        for place in range(4):
+            kept = 1 / (1 + math.exp(-forget[place] - bias))
+            new = math.tanh(candidate[place]) / (1 + math.exp(-enter[place]))
+            assert after.cell[0][0, place].item() == pytest.approx(kept + new)
+
+
+@pytest.mark.parametrize("positions", [None, SinusoidalPositions(4)], ids=["no places", "places"])
+def test_inputs_are_dropped_with_and_without_positions(positions):
+    embedding = Embedding(5, 4)
+    torch.manual_seed(0)
+    inputs = Inputs(embedding, embedding, positions, dropout=0.5)
+    tokens, taken = torch.arange(5).repeat(40, 1), torch.zeros(40, dtype=torch.long)
+    whole = inputs.eval()(tokens, taken)
+    some = inputs.train()(tokens, taken)
+    kept = some != 0
+    torch.testing.assert_close(some[kept], 2 * whole[kept])
+    assert 0.4 < kept.float().mean() < 0.6

@@ -411,6 +411,11 @@ def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
         data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
         task = resolve_name(data["class_path"])(**data.get("init_args", {}))
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
-        names = {f"{prefix}{name}" for prefix in prefixes for name in ("bits", "wrong_bits")}
+        names = {
+            f"{prefix}{name}"
+            for prefix in prefixes
+            for name in ("bits", "wrong_bits", "perplexity")
+        }
+        own = {"test/bayes_bits", "test/frechet", "test/frechet_floor"}
         for score in entry["scores"]:
-            assert score["metric"] in {*names, "test/bayes_bits"}, entry["config"]
+            assert score["metric"] in {*names, *own}, entry["config"]

@@ -66,7 +66,7 @@ def test_a_classifier_starts_from_the_weights_and_the_words_of_an_autoencoder(
     best = runs["autoencoder"] / "checkpoints" / "best.ckpt"
     sizes = ["--model.encoder.controller.hidden_size=4", "--model.decoder.hidden_size=6"]
     still = ["--model.optimizer=SGD", "--model.optimizer.lr=0.0", f"--runs={tmp_path}"]
-    start = [f"--init_from={best}", "--data.least_count=40"]
+    start = [f"--init_from={best}", "--data.least=40"]
     main(["fit", "--config=sentiment/vector_classifier", *SMALL, *sizes, *still, *start])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "weights are from" in line]
     taken, _, rest = line.partition("; new: ")

@@ -155,8 +155,9 @@ class GAN(Trained):
         side = math.isqrt(output_size // channels)
         if side * side * channels != output_size or side not in _sides(side)[1:]:
             raise ValueError(
-                f"an image must be a square with a side of 8, 16, 32, ... pixels of "
-                f"channels={channels}; got {output_size} numbers"
+                f"an image must be a square with a side of 8, 16, 32, ... pixels, of as many "
+                f"numbers each as the model has channels; got {output_size} numbers and "
+                f"channels={channels}"
             )
         if filters % GROUP:
             raise ValueError(f"filters must be a multiple of {GROUP}; got {filters}")

@@ -53,7 +53,7 @@ class KeyValueNetwork(MemoryNetwork):
         width: int = 256,
         hops: int = 1,
         update: Literal["query", "sum"] = "query",
-        spread: float = 0.3,
+        spread: float = 0.2,
         attention: Content | None = None,
         **settings: Any,
     ) -> None:

@@ -65,7 +65,7 @@ def two_facts(random: np.random.Generator) -> World:
     world = World(random)
     since = 0
     while len(world.questions) < QUESTIONS:
-        world.happen(world.move, world.take, world.drop)
+        world.happen(world.move, world.take, world.take, world.drop, world.drop)
         since += 1
         there = [thing for thing in THINGS if thing in world.known]
         if since >= LEAST and there and world.chance():
@@ -83,7 +83,7 @@ def three_facts(random: np.random.Generator) -> World:
     world = World(random)
     since = 0
     while len(world.questions) < QUESTIONS:
-        world.happen(world.move, world.take, world.drop)
+        world.happen(world.move, world.take, world.take, world.drop, world.drop)
         since += 1
         # Two places of the way that a thing was carried last, of which the second came once.
         known = [

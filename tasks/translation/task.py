@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from memnets.batches import END, Batch, padded, unpadded
+from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
@@ -307,6 +308,23 @@ class Translation(Task):
                 for text, size in zip(texts, self.vocabulary_sizes, strict=True)
             ]
         return self._vocabularies
+
+    def asked(self, items: Sequence[str], first: int = 1) -> Batch:
+        """A batch of sentences to translate, see :meth:`tasks.Task.asked`.
+
+        Raises:
+            ValueError: a sentence has no words.
+        """
+        for number, sentence in enumerate(items, first):
+            if not sentence.strip():
+                raise ValueError(f"item {number}: expected a sentence; got one without words")
+        source, mask = padded([self.vocabulary.encode(sentence) for sentence in items], last=END)
+        inputs = torch.full((len(items), 1), BEGIN)
+        return Batch(source, inputs, torch.full_like(inputs, END), mask)
+
+    def says(self, batch: Batch, answers: Tensor) -> list[str]:
+        """The text of each answer."""
+        return [self.text(row) for row in answers]
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabulary, and that of the target if it has its own."""

@@ -149,7 +149,7 @@ def test_folds(archive, tmp_path):
 
 
 def test_the_vocabulary_is_that_of_the_training_part(archive):
-    task = Sentiment(archive=archive, least_count=2)
+    task = Sentiment(archive=archive, least=2)
     words = [word for each in task.sentences("train") for word in words_of(each.text)]
     assert set(task.vocabulary.words) == {word for word in words if words.count(word) >= 2}
     small = Sentiment(archive=archive, vocabulary_size=9)
@@ -312,7 +312,7 @@ def test_two_files_of_one_name(tmp_path):
 
 
 def test_a_classification_takes_the_vocabulary_of_a_pretraining(archive):
-    first = Sentiment(kind="language_model", archive=archive, least_count=5)
+    first = Sentiment(kind="language_model", archive=archive, least=5)
     second = Sentiment(archive=archive)
     assert len(second.vocabulary) > len(first.vocabulary)
     second.load_state_dict(first.state_dict())
@@ -338,6 +338,11 @@ def test_weights_that_have_seen_the_test_are_refused(archive, tmp_path):
         ValueError, match="the checkpoint is of fold 3 of 10: its training has seen"
     ):
         task.batch("test", 0)
+    # Neither are they with more sentences to learn from.
+    (more,) = files(tmp_path, more="new words\n" * 30)
+    wider = Sentiment(kind="language_model", archive=archive, unlabelled=more, fold=3)
+    with pytest.raises(ValueError, match="of fold 3 of 10"):
+        task.load_state_dict(wider.state_dict())
     # Other sentences are no part of those folds.
     other = Sentiment(archive=written(tmp_path / "a.zip", snippets(ROWS[:250])), fold=1)
     other.load_state_dict(state)

@@ -627,8 +627,9 @@ def gallery(panels: Mapping[str, Tensor], path: str | Path, title: str = "") -> 
     """
     if not panels or not all(map(len, panels.values())):
         raise ValueError("expected images to draw; got none")
-    figure = _figure(3.6 * len(panels) + 0.2, 4.2)
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure = _figure(3.7 * len(panels) + 0.1, 4.2)
+    # More room between sets than between images.
+    grid = figure.subplots(1, len(panels), squeeze=False, gridspec_kw={"wspace": 0.06})[0]
     for panel, (name, images) in zip(grid, panels.items(), strict=True):
         columns = math.ceil(math.sqrt(len(images)))
         rows = math.ceil(len(images) / columns)

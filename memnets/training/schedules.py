@@ -274,7 +274,8 @@ class LinearStart(lightning.Callback):
         if not isinstance(getattr(pl_module, "linear", None), bool):
             raise ValueError(
                 "LinearStart needs a model with the setting linear, such as MemoryNetwork; "
-                f"got {type(pl_module).__name__}"
+                f"got {type(pl_module).__name__}; leave the callback out, as "
+                "--trainer.callbacks=[] does"
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:

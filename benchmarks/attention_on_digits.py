@@ -47,8 +47,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs of tasks.Captions")
+    runs = parser.parse_args().runs
     print("| run | exact | on the digit | spread evenly | seconds |\n|---|---|---|---|---|")
-    for run in parser.parse_args().runs:
+    for run in runs:
         model, task = load_run(run)
         metrics = json.loads((run / "metrics.json").read_text())
         cells = [f"{100 * metrics['test/exact']:.1f} %", "-", "-"]

@@ -426,8 +426,8 @@ class Nested(Encoder):
         lengths = [source.shape[1]] * len(source) if mask is None else mask.sum(1).tolist()
         texts = [row[:length] for row, length in zip(source.tolist(), lengths, strict=True)]
         tops, places, levels = self._parsed(texts)
-        # Inputs of the runs: the embeddings, then the last outputs of the runs that are done. Outputs
-        # have numbers of about 1, and embeddings a length of about 1, so these are scaled.
+        # Inputs of the runs: the embeddings, then the last outputs of the runs that are done. The
+        # numbers of an output are of about 1; those of an embedding are made so.
         table: Tensor = self.embedding.weight * math.sqrt(self.embedding.weight.shape[1])
         # All outputs; the first is 0 and stands where there is none.
         outputs = table.new_zeros(1, self.output_size)

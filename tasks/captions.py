@@ -71,7 +71,8 @@ class _Captioned(NamedTuple):
 
     Attributes:
         names: name of each image.
-        images: float32 ``[n, side, side, channels]`` in ``[0, 1]``.
+        images: uint8 ``[n, side, side, channels]``, a quarter of the memory of numbers in
+            ``[0, 1]``.
         captions: the captions of each image, in words.
     """
 
@@ -107,8 +108,8 @@ class Captions(Task):
         side: number of pixels of a side of all images, at least 24 for scenes. Images of another
             size are stretched to it.
         colour: whether images of a folder have three channels; scenes and grey images have one.
-        least: number of training captions' words of a kind from which on it is in the vocabulary,
-            at least 1; others are ``UNKNOWN``.
+        least: fewest times that a word must come in the training captions, at least 1; rarer words
+            are ``UNKNOWN``.
         min_digits: fewest digits of a scene, at least 1.
         max_digits: most digits of a scene, at most 9.
         test_scenes: number of scenes of the test, at least 1.
@@ -218,7 +219,7 @@ class Captions(Task):
         else:
             of_split = self._captioned(split)
             chosen = self._rows(split, index)
-            images = of_split.images[[row for row, _ in chosen]]
+            images = of_split.images[[row for row, _ in chosen]].astype(np.float32) / 255
             captions = [of_split.captions[row][place] for row, place in chosen]
         tokens = [self.words.encode(words) for words in captions]
         return answer_batch(torch.from_numpy(images), None, tokens)
@@ -399,7 +400,7 @@ class Captions(Task):
                     where = location(self.folder, name)
                     pixels = decoded(files[name](), where, self.input_size)
                     other += pixels.shape[:2] != size[:2]
-                    images[name] = resized(pixels, *size)
+                    images[name] = np.round(255 * resized(pixels, *size)).astype(np.uint8)
             if other:
                 logger.warning(
                     "images resized to %d x %d pixels: %d of %d", *size[:2], other, len(images)

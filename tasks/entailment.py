@@ -189,20 +189,27 @@ def variable(name: str) -> Statement:
 
 
 def relation(premise: Statement, hypothesis: Statement) -> int:
-    """Number of the relation of two statements in :data:`RELATIONS`.
+    """Number of the relation of two statements, in the order below.
 
     It follows from which of four cases occur among the rows: both are true, the premise alone, the
-    hypothesis alone, or neither. ``equivalence``: none alone. ``forward entailment``: never the
-    premise alone. ``reverse entailment``: never the hypothesis alone. ``negation``: never both, nor
-    neither. ``alternation``: never both. ``cover``: never neither. ``independence``: all four.
+    hypothesis alone, or neither. The first that holds: ``equivalence``, none is ever true alone;
+    ``forward entailment``, never the premise alone; ``reverse entailment``, never the hypothesis
+    alone; ``negation``, never both, and never neither; ``alternation``, never both; ``cover``,
+    never neither; ``independence``, all four occur.
     """
     one, other = premise.rows, hypothesis.rows
-    both, alone, other_alone, neither = one & other, one & ~other, other & ~one, ALL ^ (one | other)
-    if not alone or not other_alone:
-        return 0 if not alone and not other_alone else 1 if not alone else 2
-    if not both or not neither:
-        return 3 if not both and not neither else 4 if not both else 5
-    return 6
+    no_premise_alone, no_hypothesis_alone = not one & ~other, not other & ~one
+    never_both, never_neither = not one & other, one | other == ALL
+    holds = (
+        no_premise_alone and no_hypothesis_alone,
+        no_premise_alone,
+        no_hypothesis_alone,
+        never_both and never_neither,
+        never_both,
+        never_neither,
+        True,
+    )
+    return holds.index(True)
 
 
 def parse(text: str) -> Statement:
@@ -344,17 +351,16 @@ class PropositionalLogic(SentencePairs):
 
     Bowman et al. 2015, "Tree-structured composition in neural networks without tree-structured
     architectures", section 3. Statements have the variables a to f, ``not``, ``and`` and ``or``,
-    with brackets around each operator and what it joins. The relation is one of seven (:data:`
-    ~tasks.entailment.RELATIONS`, :func:`~tasks.entailment.relation`), from the truth tables of both
-    over 64 rows.
+    with brackets around each operator and what it joins. The relation is one of seven, from the
+    truth tables of both over 64 rows (:func:`~tasks.entailment.relation`).
 
-    Pairs are drawn as in the program of the paper's authors. A pair has four of the six variables.
-    A statement is a variable with chance 5/9, and else two statements joined by ``and`` or ``or``
-    with equal chance, at most three levels deep; each statement and each part of one is negated
-    with chance 1/3. A pair with a statement that is always true or always false is drawn again.
-    The size of a pair is the number of operators of its longer statement. Sizes are spread evenly,
-    within a size the chances are those above. Relations are not balanced: about half of the pairs
-    are independent.
+    Pairs are drawn as in the program of the paper's authors. Four of the six variables are drawn
+    for a pair. A statement is a variable with chance 5/9, and else two statements joined by ``and``
+    or ``or`` with equal chance, at most three levels deep; each statement and each part of one is
+    negated with chance 1/3. A pair with a statement that is always true or always false is drawn
+    again. The size of a pair is the number of operators of its longer statement. Sizes are spread
+    evenly; within a size the chances are those above. Relations are not balanced: about half of the
+    pairs are independent.
 
     One pair in ten, by a checksum of its text, is kept for tests and one for validation; training
     draws from the others. The test set ``test`` has the sizes of training, and ``longer`` greater

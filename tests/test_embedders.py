@@ -45,6 +45,16 @@ def test_a_sentence_is_the_sum_of_its_words(encoding):
     torch.testing.assert_close(embedder(padded)[0], vectors)
 
 
+@pytest.mark.parametrize(
+    ("filters", "halvings", "strides"),
+    [(3, 0, [1, 1, 1]), (3, 2, [1, 2, 2]), (4, 2, [1, 2, 2, 1]), (2, 2, [2, 2])],
+)
+def test_the_layers_behind_the_first_halve_an_image(filters, halvings, strides):
+    layers = Patches(1, [2] * filters, halvings).layers
+    found = [layer.stride[0] for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert found == strides
+
+
 def test_coordinates_are_two_more_channels_of_the_image():
     embedder = Patches(1, (3, 4), 1, coordinates=True).double()
     plain = Patches(3, (3, 4), 1).double()

@@ -70,5 +70,7 @@ def test_a_name_that_was_never_an_answer_can_be_one():
 def test_settings_out_of_range_are_named():
     with pytest.raises(ValueError, match="update must be 'query' or 'sum'; got 'both'"):
         KeyValueNetwork(WORDS, WORDS, update="both")
+    with pytest.raises(ValueError, match=r"strength must be more than 0; got 0\.0"):
+        KeyValueNetwork(WORDS, WORDS, strength=0.0)
     with pytest.raises(ValueError, match="output_size must be input_size; got 3 and 9"):
         KeyValueNetwork(WORDS, 3)

@@ -10,6 +10,9 @@ import torch
 from memnets.batches import PAD
 from memnets.models import MemoryNetwork
 from memnets.training import Labels, LinearStart
+from memnets.viewing import plots
+from memnets.viewing.pictures import Pictures
+from tasks import Babi
 
 WORDS, WIDTH, HOPS = 9, 5, 3
 
@@ -204,6 +207,36 @@ def test_a_linear_start_ends_at_its_latest():
     assert model.linear
     start.on_train_batch_start(trainer_of(50), model, None, 0)
     assert not model.linear
+
+
+def test_the_picture_of_the_hops(tmp_path, monkeypatch):
+    task = Babi(questions=20)
+    batch = task.batch("test", 0)
+    alone = batch._replace(
+        source=batch.source[1:2, :4], source_mask=None,
+        inputs=batch.inputs[1:2], targets=batch.targets[1:2],
+    )  # fmt: skip
+    model = MemoryNetwork(
+        task.input_size, task.output_size, hops=2, memory_size=3, objective=Labels()
+    ).eval()
+    drawn = []
+    monkeypatch.setattr(plots, "alignment", lambda *a, **named: drawn.append((a, named)))
+    wrong = torch.full_like(alone.targets, 5)
+    for answer in (alone.targets, wrong):
+        Pictures(tmp_path).draw_hops(model, task, alone, answer, "test_{}_1.png")
+    (weights, hops, sentences, path), named = drawn[0]
+    assert hops == ["hop 1", "hop 2"]
+    assert sentences == task.labels(alone, 0)[0][1:]  # the last three of four
+    assert weights.shape == (3, 2)
+    torch.testing.assert_close(weights.sum(0), torch.ones(2))
+    assert path == tmp_path / "test_hops_1.png"
+    question, right = " ".join(task.asked_words(alone, 0)[0]), task.says(alone, alone.targets)[0]
+    assert named["title"] == f"{question}? {right}"
+    assert drawn[1][1]["title"] == f"{question}? {task.vocabulary.name(5)}, not {right}"
+    # The reads of a linear model have no weights.
+    model.linear = True
+    Pictures(tmp_path).draw_hops(model, task, alone, wrong, "x_{}.png")
+    assert len(drawn) == 2
 
 
 @pytest.mark.parametrize(

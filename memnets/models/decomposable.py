@@ -56,6 +56,8 @@ class DecomposableAttention(Model[Memory]):
         dropout: dropout on the embeddings and on the inputs of all layers, in ``[0, 1)``.
         attention: scores and normalises e_ij; each direction gets a copy; the dot product with a
             softmax by default.
+        products: whether G also sees the difference and the product of the two vectors, number by
+            number (Chen et al. 2017, equations 14 and 15).
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -68,6 +70,7 @@ class DecomposableAttention(Model[Memory]):
         hidden_size: int = 200,
         dropout: float = 0.2,
         attention: Content | None = None,
+        products: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -84,7 +87,8 @@ class DecomposableAttention(Model[Memory]):
         self.reading = Content(Dot()) if attention is None else attention
         self.read_back = copy.deepcopy(self.reading)
         self.attend = Perceptron(size, hidden_size, dropout)
-        self.compare = Perceptron(2 * size, hidden_size, dropout)
+        self.products = products
+        self.compare = Perceptron((4 if products else 2) * size, hidden_size, dropout)
         self.aggregate = Perceptron(2 * hidden_size, hidden_size, dropout)
         self.output = nn.Linear(hidden_size, output_size)
 
@@ -156,7 +160,11 @@ class DecomposableAttention(Model[Memory]):
 
     def _compared(self, sentence: Memory, aligned: Tensor) -> Tensor:
         """Sum over the words of G of each and what it is aligned with, ``[B, hidden_size]``."""
-        compared: Tensor = self.compare(torch.cat([sentence.values, aligned], -1))
+        words = sentence.values
+        sides = [words, aligned]
+        if self.products:
+            sides += [words - aligned, words * aligned]
+        compared: Tensor = self.compare(torch.cat(sides, -1))
         if sentence.mask is not None:
             # Padding may hold any value, NaN too: fill it, rather than multiply it by 0.
             compared = compared.masked_fill(~sentence.mask.mT, 0.0)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from memnets.addressing import Content
+from memnets.core import check_positive
 from memnets.models.memory_network import MemoryNetwork
 
 __all__ = ["KeyValueNetwork"]
@@ -37,8 +38,8 @@ class KeyValueNetwork(MemoryNetwork):
             the width is well above n.
         hops: K, number of reads, at least 1: of facts on the way to the answer.
         update: ``query`` or ``sum``.
-        spread: standard deviation of the embedding at the start, more than 0. A product of a word
-            with itself is ``width * spread ** 2``, which must tell a key from others.
+        strength: mean product of a word's vector with itself at the start, more than 0. A small one
+            does not tell keys apart; a large one makes the weights sharp before anything is learnt.
         attention: addressing of the slots; by content with the dot product by default.
         settings: see :class:`~memnets.models.Model`.
 
@@ -53,7 +54,7 @@ class KeyValueNetwork(MemoryNetwork):
         width: int = 256,
         hops: int = 1,
         update: Literal["query", "sum"] = "query",
-        spread: float = 0.2,
+        strength: float = 10.0,
         attention: Content | None = None,
         **settings: Any,
     ) -> None:
@@ -64,6 +65,9 @@ class KeyValueNetwork(MemoryNetwork):
                 "the candidates for an answer are the words, so output_size must be input_size; "
                 f"got {output_size} and {input_size}"
             )
+        check_positive(width=width)
+        if not strength > 0:
+            raise ValueError(f"strength must be more than 0; got {strength}")
         super().__init__(
             input_size,
             output_size,
@@ -73,7 +77,7 @@ class KeyValueNetwork(MemoryNetwork):
             encoding="bag",
             memory_size=None,
             noise=0.0,
-            spread=spread,
+            spread=(strength / width) ** 0.5,
             attention=attention,
             **settings,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -155,7 +154,7 @@ class Countries(Task):
                 if name in self.words:
                     (self._codes if other.isupper() else self._names).setdefault(other, name)
         self._longest = max(len(name.split()) for name in self._names)
-        self._passes: dict[int, Array] = {}
+        self._passes: dict[tuple[str, int], Array] = {}
         # No larger than the set itself, in which questions would come twice.
         count = len(self.questions("val"))
         self.validation_batch_size = min(self.validation_batch_size, count)
@@ -196,6 +195,9 @@ class Countries(Task):
 
         Training and validation go through their questions again and again, in the training in
         another order each time.
+
+        Raises:
+            IndexError: the test has no such batch.
         """
         chosen = [self.questions(split)[row] for row in self._rows(split, index)]
         memories = [self.memories(question, split) for question in chosen]
@@ -208,7 +210,9 @@ class Countries(Task):
         size = self.sequences(split, TESTED)
         places = range(index * size, (index + 1) * size)
         if split == "test":
-            return list(places)[: max(0, count - index * size)]
+            if places.start >= count:
+                raise IndexError(f"test has {self.batches('test')} batches, numbered from 0")
+            return list(places)[: count - places.start]
         if split == "val":
             order = self._order("val", 0, count)
             return [int(order[place % count]) for place in places]
@@ -216,7 +220,7 @@ class Countries(Task):
 
     def _order(self, split: str, number: int, count: int) -> Array:
         """Order of the questions in a pass; the last passes are kept."""
-        key = zlib.crc32(f"{split} {number}".encode())
+        key = split, number
         if key not in self._passes:
             if len(self._passes) > 8:
                 self._passes.clear()

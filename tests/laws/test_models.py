@@ -229,12 +229,13 @@ def test_decomposable_attention(encoder):
         output_size=3,
         encoder=encoder,
         width=4,
-        hidden_size=8,
+        hidden_size=24,
         dropout=0.0,
         objective=Labels(),
         source=testing.tokens(SIZE),
         steps=hypotheses,
-        leave_out=["compiled"] if encoder is not None else [],
+        # Differences cross the kinks of ReLU.
+        leave_out=["finite_differences", *(["compiled"] if encoder is not None else [])],
         max_examples=3,
     )
 

@@ -163,6 +163,12 @@ def test_a_folder_is_read_and_split_by_its_names(tmp_path, caplog, ending) -> No
     assert sum(map(len, greys)) == len(set.union(*greys)) == 20
 
 
+def test_rare_words_are_unknown(tmp_path) -> None:
+    words = Captions(str(photos(tmp_path)), side=4, least=16).words.words
+    # Each is once in one of the two captions of each of 16 images; "grey" is in both.
+    assert words == ["grey", ".", "a", "number", "of", "the"]
+
+
 def test_an_answer_is_exact_if_it_is_any_caption_of_the_image(tmp_path) -> None:
     task = Captions(str(photos(tmp_path)), side=4, validation_batch_size=3)
     words = task.words

@@ -314,6 +314,8 @@ def test_every_question_of_a_pass_comes_once(films):
     count = len(task.questions("train"))
     batches = [task.batch("train", index) for index in range(count)]  # three passes
     asked = [str(task.asked_words(batch, row)) for batch in batches for row in range(3)]
+    with pytest.raises(IndexError, match="test has 1 batches, numbered from 0"):
+        task.batch("test", 1)
     for begin in range(0, 3 * count, count):
         assert len(set(asked[begin : begin + count])) == count
 

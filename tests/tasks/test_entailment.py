@@ -307,23 +307,29 @@ def layers(network, vector):
     return vector
 
 
+def beside(model, one, other):
+    products = [one - other, one * other] if model.products else []
+    return np.concatenate([one, other, *products])
+
+
 def by_the_paper(model, a, b):
     """Equations 1 to 5 of Parikh et al. 2016, word by word."""
     scores = np.array([[layers(model.attend, x) @ layers(model.attend, y) for y in b] for x in a])
     sums = [np.zeros(model.output.in_features) for _ in range(2)]
     for i, x in enumerate(a):
         beta = sum(weight * y for weight, y in zip(softmax(scores[i]), b, strict=True))
-        sums[0] += layers(model.compare, np.concatenate([x, beta]))
+        sums[0] += layers(model.compare, beside(model, x, beta))
     for j, y in enumerate(b):
         alpha = sum(weight * x for weight, x in zip(softmax(scores[:, j]), a, strict=True))
-        sums[1] += layers(model.compare, np.concatenate([y, alpha]))
+        sums[1] += layers(model.compare, beside(model, y, alpha))
     hidden = layers(model.aggregate, np.concatenate(sums))
     return model.output.weight.detach().numpy() @ hidden + model.output.bias.detach().numpy()
 
 
-def test_decomposable_attention_by_the_equations():
+@pytest.mark.parametrize("products", [False, True])
+def test_decomposable_attention_by_the_equations(products):
     torch.manual_seed(1)
-    model = DecomposableAttention(9, 3, width=4, hidden_size=7).double().eval()
+    model = DecomposableAttention(9, 3, width=4, hidden_size=7, products=products).double().eval()
     source = torch.tensor([[2, 5, 6, 7], [2, 8, PAD, PAD]])
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     inputs = torch.tensor([[[2, 4, 8], [2, 7, PAD]], [[2, 6, PAD], [2, 5, 4]]])

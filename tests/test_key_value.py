@@ -6,6 +6,9 @@ import torch
 
 from memnets.models import KeyValueNetwork
 from memnets.training.objectives import Candidates
+from memnets.viewing import pictures
+from memnets.viewing.pictures import MOST_SLOTS, Pictures
+from tasks import Countries
 
 WORDS = 9
 
@@ -74,3 +77,34 @@ def test_settings_out_of_range_are_named():
         KeyValueNetwork(WORDS, WORDS, strength=0.0)
     with pytest.raises(ValueError, match="output_size must be input_size; got 3 and 9"):
         KeyValueNetwork(WORDS, 3)
+
+
+def test_the_picture_shows_the_facts_that_were_looked_at_most(tmp_path, monkeypatch):
+    # So many films of a director, and each of them may be the answer.
+    films = [f"Film {number}" for number in range(MOST_SLOTS + 5)]
+    lines = "".join(f"{film}\tdirector\tFritz Lang\n{film}\tgenre\tdrama\n" for film in films)
+    (tmp_path / "films.tsv").write_text(lines)
+    task = Countries(facts=str(tmp_path / "films.tsv"))
+    torch.manual_seed(0)
+    model = KeyValueNetwork(task.input_size, task.output_size, objective=Candidates()).eval()
+    batch = task.asked(["Whose director is Fritz Lang?"])
+    batch.targets[0, 0, task.words.encode(films[:2])] = 1
+    drawn = []
+    monkeypatch.setattr(
+        pictures.plots, "alignment", lambda *given, **named: drawn.append((given, named))
+    )
+    for film in (films[1], films[2], "drama"):
+        answer = torch.full(batch.targets.shape, 0.001)
+        answer[0, 0, task.words.encode([film])] = 0.9
+        Pictures(tmp_path).draw_hops(model, task, batch, answer, "test_{}_1.png")
+    (weights, hops, facts, path), _ = drawn[0]
+    assert path.name == "test_hops_1.png"
+    assert hops == ["hop 1"]
+    assert facts[0].startswith("Fritz Lang !director: Film ")
+    assert weights.shape == (len(facts), 1) == (MOST_SLOTS, 1)
+    titles = [named["title"] for _, named in drawn]
+    assert titles == [
+        "whose director is Fritz Lang? Film 1",
+        "whose director is Fritz Lang? Film 2, not Film 0 | Film 1",
+        "whose director is Fritz Lang? drama, not Film 0 | Film 1",
+    ]

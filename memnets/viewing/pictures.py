@@ -429,8 +429,10 @@ class Pictures(lightning.Callback):
         parts = model.alignments()
         if not parts:
             return
+        moved = _moved(batch, model)
+        # Not ``logits``: a model may read both sentences at once, padded to the same length.
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(batch, model))
+            model.decode(moved.inputs, model.encode(moved.source))
         source, right = task.labels(batch, 0)
         said = task.labels(batch._replace(targets=answer), 0)[1]
         verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"

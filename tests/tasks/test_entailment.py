@@ -17,6 +17,7 @@ from memnets.encoders import IntraAttention, Nested
 from memnets.models import DecomposableAttention
 from memnets.scores import Distance, Dot
 from memnets.training.objectives import Labels
+from memnets.viewing.pictures import Pictures
 from tasks import Entailment, PropositionalLogic
 from tasks.entailment import RELATIONS, parse
 
@@ -187,6 +188,19 @@ def test_answers_to_pairs_of_a_user(logic):
     together = predictor(lines)
     assert all(name in RELATIONS for name in together)
     assert together == [predictor([tuple(line.split("\t"))])[0] for line in lines]
+
+
+def test_the_picture_of_a_pair(logic, tmp_path):
+    model = DecomposableAttention(logic.input_size, logic.output_size, objective=Labels())
+    batch = logic.asked(["a and not b\ta"])
+    pictures = Pictures(tmp_path)
+    pictures.draw_pair(model.eval(), logic, batch, torch.tensor([[6]]), "pair_{}.png", "A pair")
+    assert (tmp_path / "pair_alignment.png").is_file()
+    # An encoder whose vectors are of other parts has no picture.
+    nested = partial(Nested, controller=partial(GRU, hidden_size=4))
+    model = DecomposableAttention(logic.input_size, 7, nested, objective=Labels())
+    pictures.draw_pair(model.eval(), logic, batch, torch.tensor([[6]]), "other_{}.png")
+    assert not (tmp_path / "other_alignment.png").exists()
 
 
 # -- files of pairs --------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
     from memnets.memories import Tape as Tape
+    from memnets.models import GAN as GAN
     from memnets.models import SNAIL as SNAIL
     from memnets.models import CausalTransformer as CausalTransformer
     from memnets.models import ConvS2S as ConvS2S
@@ -72,6 +73,7 @@ _NAMES = {
     "memnets.fast": ["naive"],
     "memnets.memories": ["DNC", "LRUA", "NTM", "Tape"],
     "memnets.models": [
+        "GAN",
         *(
             "CausalTransformer",
             "ConvS2S",

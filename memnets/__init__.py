@@ -43,10 +43,14 @@ if TYPE_CHECKING:
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
     from memnets.memories import Tape as Tape
+    from memnets.models import GAN as GAN
     from memnets.models import SNAIL as SNAIL
     from memnets.models import CausalTransformer as CausalTransformer
     from memnets.models import ConvS2S as ConvS2S
+    from memnets.models import DecomposableAttention as DecomposableAttention
+    from memnets.models import KeyValueNetwork as KeyValueNetwork
     from memnets.models import MemoryMachine as MemoryMachine
+    from memnets.models import MemoryNetwork as MemoryNetwork
     from memnets.models import MetaLearner as MetaLearner
     from memnets.models import Model as Model
     from memnets.models import PointerNetwork as PointerNetwork
@@ -72,15 +76,9 @@ _NAMES = {
     "memnets.fast": ["naive"],
     "memnets.memories": ["DNC", "LRUA", "NTM", "Tape"],
     "memnets.models": [
-        *(
-            "CausalTransformer",
-            "ConvS2S",
-            "MemoryMachine",
-            "MetaLearner",
-            "Model",
-            "PointerNetwork",
-        ),
-        *("Prototypical", "SNAIL", "Seq2Seq", "SequenceModel", "Transformer"),
+        *("GAN", "SNAIL", "CausalTransformer", "ConvS2S", "DecomposableAttention"),
+        *("KeyValueNetwork", "MemoryMachine", "MemoryNetwork", "MetaLearner", "Model"),
+        *("PointerNetwork", "Prototypical", "Seq2Seq", "SequenceModel", "Transformer"),
     ],
     "memnets.viewing.trace": ["record"],
 }

@@ -27,8 +27,8 @@ class Perceptron(nn.Sequential):
             *(Dropout(dropout), nn.Linear(input_size, hidden_size), nn.ReLU()),
             *(Dropout(dropout), nn.Linear(hidden_size, hidden_size), nn.ReLU()),
         )
-        # Numbers keep their size from layer to layer: with the smaller ones of ``nn.Linear``, a
-        # stack of these networks learns nothing for long.
+        # Numbers keep their size from layer to layer. With the smaller weights of ``nn.Linear`` a
+        # stack of these networks begins to learn late.
         for layer in self:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -267,7 +267,7 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: width of h and c, at least 1.
         key_size: K, width of the attention, at least 1; ``hidden_size`` by default.
         normalizer: turns scores into weights; softmax by default.
-        recency: ``None`` = as in the paper, whose scores cannot tell an old state from a new one. A
+        recency: 0 = as in the paper, whose scores cannot tell an old state from a new one. Another
             number = a learned slope is added for each step that a state is newer, with this value
             at first (:class:`~memnets.addressing.Recent`).
     """
@@ -281,7 +281,7 @@ class LSTMN(Controller[LSTMNState]):
         hidden_size: int = 100,
         key_size: int | None = None,
         normalizer: Normalizer | None = None,
-        recency: float | None = None,
+        recency: float = 0.0,
     ) -> None:
         super().__init__()
         key_size = hidden_size if key_size is None else key_size
@@ -294,7 +294,7 @@ class LSTMN(Controller[LSTMNState]):
         self.key = nn.Linear(hidden_size, key_size, bias=False)
         score = Additive(key_size)
         self.addressing = (
-            Content(score, normalizer) if recency is None else Recent(score, normalizer, recency)
+            Recent(score, normalizer, recency) if recency else Content(score, normalizer)
         )
 
     def initial_state(self, batch_size: int) -> LSTMNState:

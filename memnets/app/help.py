@@ -73,12 +73,21 @@ class ShortHelp(WholeHelp):
 def _shortened(action: Action) -> Action:
     name = action.dest.removeprefix("trainer.")
     words = SWITCHES.get(name, SUPPRESS) if name != action.dest else OTHERS.get(name)
+    if action.dest in ("model", "data"):
+        words = f"A class, by its name or its class path: {', '.join(_classes(action))}."
     if words is None:
         return action
     copied: Any = copy.copy(action)
     copied.help, copied.shortened = words, True
     shortened: Action = copied
     return shortened
+
+
+def _classes(action: Any) -> list[str]:
+    """Names of the classes that an option takes, in alphabetical order."""
+    # The parser has them in a text alone: ", known subclasses: memnets.SNAIL, memnets.GAN".
+    paths = action.extra_help().rpartition(": ")[2].split(", ")
+    return sorted(path.rpartition(".")[2] for path in paths)
 
 
 class HelpAll(Action):

@@ -1227,7 +1227,7 @@ ENCODERS = [
     (IN_PLACE, overwrites(SmallEncoder)),
     (NEIGHBOURS, centres(SmallEncoder, example_dims=2)),
     (PARAMETERS, idles(SmallEncoder)),
-    ("a source gives [B, S, output_size] and [B, summary_size]", summary_too_narrow),
+    ("a source gives [B, S', output_size], [B, summary_size], and a mask", summary_too_narrow),
     ("padding never changes a result", encoder_without_the_mask),
     ("a mask that leaves every step is no mask", encoder_softer_with_a_mask),
     (
@@ -1600,8 +1600,12 @@ def test_the_parts_that_were_spoilt_keep_every_law(check, part):
 def test_rotation_finds_a_shift_that_drops_mass_at_the_edges():
     law = "law 'weights go with their slots under rotation'"
     with pytest.raises(AssertionError, match=law):
+        # Few of the shifts that are drawn reach an edge.
         testing.check_addressing(
-            a_shift_that_starts_at_slot_0, query=testing.ntm_queries, symmetry="rotation"
+            a_shift_that_starts_at_slot_0,
+            query=testing.ntm_queries,
+            symmetry="rotation",
+            max_examples=30,
         )
 
 

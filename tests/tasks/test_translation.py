@@ -579,11 +579,11 @@ def test_what_is_held_out_is_not_in_training(tmp_path) -> None:
 BAD = {
     "a.tsv": (b"a\tb\nc\xff\td\n", r"a\.tsv, line 2: expected UTF-8; got the byte 0xff"),
     "b.tsv": ("a\tb\nc d\n", r"b\.tsv, line 2: expected at least 2 columns with tabs .*; got 1"),
-    "c.tsv": ("", r"expected sentences in .*c\.tsv; the file is empty"),
-    "d.tsv": (" \n\n", r"expected sentences in .*d\.tsv; the file is empty"),
+    "c.tsv": ("", r"expected text in .*c\.tsv; the file is empty"),
+    "d.tsv": (" \n\n", r"expected text in .*d\.tsv; the file is empty"),
     "e.tsv": ("a\t\n\tb\n", r"expected sentences in .*e\.tsv; every pair has an empty side"),
     "f.tsv": ("a\tb\n".encode("utf-16"), r"f\.tsv, line 1: expected UTF-8; got the byte 0xff"),
-    "g.tsv.gz": ("", r"expected sentences in .*g\.tsv\.gz; the file is empty"),
+    "g.tsv.gz": ("", r"expected text in .*g\.tsv\.gz; the file is empty"),
 }
 
 

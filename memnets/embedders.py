@@ -102,8 +102,9 @@ class Patches(Embedder):
         input_size: number of channels of an image, at least 1.
         filters: number of filters of each layer, each at least 1.
         halvings: number of layers that halve the sides, rounded up: those behind the first.
-        coordinates: whether the image gets two more channels, the row and the column of each pixel,
-            from -1 to 1, so that a vector knows its place (Liu et al. 2018).
+        coordinates: whether each vector gets two more numbers, its row and its column, from -1 to
+            1, so that it knows its place. They come behind the layers: as channels of the image
+            they would decide the norms of all filters.
     """
 
     source_dims = 4
@@ -121,14 +122,12 @@ class Patches(Embedder):
             raise ValueError(
                 f"halvings must be from 0 to the number of layers, {len(filters)}; got {halvings}"
             )
-        self.input_size, self.output_size = input_size, filters[-1]
+        self.input_size, self.output_size = input_size, filters[-1] + 2 * coordinates
         self.halvings = halvings
         self.coordinates = coordinates
         self.layers = nn.Sequential()
         first = min(1, len(filters) - halvings)
-        for number, (before, count) in enumerate(
-            itertools.pairwise([input_size + 2 * coordinates, *filters])
-        ):
+        for number, (before, count) in enumerate(itertools.pairwise([input_size, *filters])):
             check_positive(filters=count)
             stride = 2 if first <= number < first + halvings else 1
             self.layers.extend(
@@ -140,7 +139,7 @@ class Patches(Embedder):
             )
 
     def forward(self, source: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Images ``[B, height, width, channels] -> [B, S', filters]``, row by row; no mask.
+        """Images ``[B, height, width, channels] -> [B, S', output_size]``, row by row; no mask.
 
         Raises:
             ValueError: the images have another number of channels or a single place, or a mask
@@ -157,15 +156,14 @@ class Patches(Embedder):
             )
         if mask is not None:
             raise ValueError("images of a batch have one size and no padding; got a mask")
-        channels = source.permute(0, 3, 1, 2)
+        features = self.layers(source.permute(0, 3, 1, 2))
         if self.coordinates:
             rows, columns = (
-                torch.linspace(-1, 1, length, dtype=source.dtype, device=source.device)
-                for length in source.shape[1:3]
+                torch.linspace(-1, 1, length, dtype=features.dtype, device=features.device)
+                for length in features.shape[2:]
             )
             places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-            channels = torch.cat([channels, places.expand(len(source), -1, -1, -1)], 1)
-        features = self.layers(channels)
+            features = torch.cat([features, places.expand(len(source), -1, -1, -1)], 1)
         return features.flatten(2).transpose(1, 2), None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -55,17 +55,18 @@ def test_the_layers_behind_the_first_halve_an_image(filters, halvings, strides):
     assert found == strides
 
 
-def test_coordinates_are_two_more_channels_of_the_image():
-    embedder = Patches(1, (3, 4), 1, coordinates=True).double()
-    plain = Patches(3, (3, 4), 1).double()
-    plain.load_state_dict(embedder.state_dict())
-    image = torch.rand(2, 3, 5, 1, dtype=torch.float64)
-    marked = torch.zeros(2, 3, 5, 3, dtype=torch.float64)
-    for row in range(3):
-        for column in range(5):
-            place = torch.tensor([row / 2 * 2 - 1, column / 4 * 2 - 1])
-            marked[:, row, column] = torch.cat([image[:, row, column], place.expand(2, 2)], -1)
-    torch.testing.assert_close(embedder(image)[0], plain(marked)[0])
+def test_coordinates_stand_behind_the_features_of_a_place():
+    embedder = Patches(1, (3, 4), 1, coordinates=True)
+    image = torch.rand(2, 5, 9, 1)
+    vectors, _ = embedder(image)
+    assert embedder.output_size == 6
+    rows, columns = embedder.grid(5, 9)
+    features = embedder.layers(image.permute(0, 3, 1, 2))
+    for row in range(rows):
+        for column in range(columns):
+            place = torch.tensor([row / 2 * 2 - 1, column / 4 * 2 - 1]).expand(2, 2)
+            expected = torch.cat([features[:, :, row, column], place], -1)
+            torch.testing.assert_close(vectors[:, row * columns + column], expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 7), (9, 1)])

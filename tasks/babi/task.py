@@ -131,7 +131,7 @@ class Babi(Task):
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
-        """Number of words: any word may be an answer."""
+        """Number of words; any of them may be an answer."""
         return len(self.vocabulary)
 
     @property

@@ -216,7 +216,7 @@ class MemoryNetwork(Model[Memories]):
         return self.matrices[hop](query) if self.tying == "single" else query
 
     def _read(self, read: Content, query: Tensor, memory: Memory) -> Tensor:
-        """What a query ``[B, T, W]`` reads; in a linear model the weights are the scores."""
+        """Vectors that a query ``[B, T, W]`` reads; a linear model takes the scores as weights."""
         if not self.linear:
             return read.read(query, memory)[0]
         scores: Tensor = read.score(query, memory.keys)

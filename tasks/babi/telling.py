@@ -1,4 +1,4 @@
-"""What all families of stories share: a storyteller, and a world of people, places and things."""
+"""Parts of all families of stories: a storyteller, and a world of people, places and things."""
 
 from __future__ import annotations
 

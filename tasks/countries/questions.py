@@ -125,7 +125,7 @@ def _worded(template: str, about: str) -> tuple[str, ...]:
 
 
 def _leads(facts: Iterable[Fact]) -> dict[str, dict[str, set[str]]]:
-    """What a relation leads to: relation -> name -> names."""
+    """Names that each relation leads to: relation -> name -> names."""
     leads: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for subject, relation, thing in facts:
         leads[relation][subject].add(thing)

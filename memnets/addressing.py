@@ -84,11 +84,21 @@ class Content(Addressing[Tensor, None]):
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
+        query = events.offer(self, "query", query)
+        memory = events.offer(self, "memory", memory)
         check_memory(query, memory)
-        scores = self.compare(query, memory)
+        compared = self.compare(query, memory)
+        mask = memory.mask
+        scores = compared if mask is None else compared.masked_fill(~mask, -torch.inf)
         if events.listening():
-            events.report(self, weights=self.normalizer(scores, memory.mask))
-        return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
+            weights = self.normalizer(compared, mask)
+            used = events.offer(self, "weights", weights)
+            if used is not weights:
+                # The softmax of these scores is the weights that an editor wants.
+                other = (used != weights).any(-1, keepdim=True)
+                scores = torch.where(other, used.log(), scores)
+            events.report(self, weights=used)
+        return scores
 
     def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
         """Weights ``[*B, Q, N]`` for a query ``[*B, Q, K]``.

@@ -28,7 +28,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextvars import ContextVar
+from functools import partial, wraps
 from typing import Any, ClassVar, Generic, NamedTuple
 
 import torch
@@ -389,12 +390,20 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
 
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
         """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        if not events.listening():
+            result: tuple[Tensor, State] = super().__call__(query, memory, state)
+            return result
+        query = events.offer(self, "query", query)
+        memory = events.offer(self, "memory", memory)
         weights, state = super().__call__(query, memory, state)
-        if events.listening():
-            fields = query._asdict() if hasattr(query, "_asdict") else {}
-            told = {f"query.{name}": value for name, value in fields.items()}
-            events.report(self, **told, weights=weights)
-        return weights, state
+        used = events.offer(self, "weights", weights)
+        if used is not weights:
+            # Where the next state holds these weights, it must hold those that are used.
+            state = map_state(lambda part: used if part is weights else part, state)
+        fields = query._asdict() if hasattr(query, "_asdict") else {}
+        events.report(self, **{f"query.{name}": value for name, value in fields.items()})
+        events.report(self, weights=used)
+        return used, state
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -452,6 +461,25 @@ _KEEPING = {
 }
 
 
+#: Cells that are taking a step whose state was offered to an editor.
+_stepping: ContextVar[tuple[nn.Module, ...]] = ContextVar("memnets_stepping", default=())
+
+
+def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[Tensor, Any]]:
+    """Let a cell's own ``unroll`` take single steps where an editor wants the state of each."""
+
+    @wraps(unroll)
+    def unrolling(
+        self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        # Within a step, ``unroll`` is how some cells define it.
+        if events.edited(self) and self not in _stepping.get():
+            return Cell.unroll(self, inputs, state, mask)
+        return unroll(self, inputs, state, mask)
+
+    return unrolling
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
@@ -477,6 +505,21 @@ class Cell(nn.Module, ABC, Generic[State]):
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
+        if "unroll" in vars(cls):
+            setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
+
+    def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
+        """One step, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        result: tuple[Tensor, State]
+        if not events.edited(self):
+            result = super().__call__(inputs, state)
+            return result
+        token = _stepping.set((*_stepping.get(), self))
+        try:
+            result = super().__call__(inputs, events.offer(self, "state", state))
+        finally:
+            _stepping.reset(token)
+        return result
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:

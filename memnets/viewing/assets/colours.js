@@ -7,6 +7,8 @@ const SIGNED = {
   light: ["#08306b", "#2171b5", "#9ecae1", "#fbfaf8", "#fdae6b", "#d9690b", "#7f2704"],
   dark: ["#b5dcff", "#4a9be0", "#1d4f80", "#17191c", "#7a4310", "#e08427", "#ffd9a8"],
 };
+/** From the colour of the page to that of ink: inputs and answers, as on paper. */
+const INK = { light: ["#f6f4f0", "#1d2127"], dark: ["#1d2024", "#f0f1f3"] };
 /** Colours of lines (Okabe and Ito), with dashes as a second sign. */
 const LINES = {
   light: ["#0072b2", "#d55e00", "#007f5f", "#a8467f", "#8a6d00", "#2f8fc4", "#555555", "#000000"],
@@ -34,13 +36,15 @@ class Scale {
   /**
    * @param {number} low the least number
    * @param {number} high the greatest; with a low below 0 the scale is symmetric around 0
+   * @param {boolean} ink whether the numbers are an input or an answer
    */
-  constructor(low, high) {
+  constructor(low, high, ink = false) {
     this.signed = low < 0;
     const most = Math.max(-low, high) || 1;
     this.low = this.signed ? -most : low;
     this.high = this.signed ? most : high > low ? high : low + 1;
-    this.stops = this.signed ? SIGNED[isDark() ? "dark" : "light"] : SEQUENTIAL;
+    const theme = isDark() ? "dark" : "light";
+    this.stops = this.signed ? SIGNED[theme] : ink ? INK[theme] : SEQUENTIAL;
     const colours = this.stops.map(channels);
     this.table = new Uint8ClampedArray(256 * 3);
     for (let i = 0; i < 256; i++) {
@@ -69,10 +73,9 @@ class Scale {
 
   /** The scale drawn as a bar, with the numbers at its ends. */
   legend(grain) {
-    const middle = this.signed ? " 0" : "";
     return make("span", { class: "legend", title: "what the colours stand for" }, [
       make("span", {}, written(this.low, grain)),
-      make("span", { class: "gradient", style: `background: linear-gradient(to right, ${this.stops.join(", ")})` }, middle ? make("span", { class: "zero" }, "0") : []),
+      make("span", { class: "gradient", style: `background: linear-gradient(to right, ${this.stops.join(", ")})` }, this.signed ? make("span", { class: "zero" }, "0") : []),
       make("span", {}, written(this.high, grain)),
     ]);
   }

@@ -13,6 +13,27 @@ const KEYS = [
   ["?", "these keys"],
 ];
 
+/** Signs of the buttons, drawn: not every font has them. */
+const ICONS = {
+  first: "M4 3v10M13 3L6 8l7 5z",
+  back: "M12 3L4 8l8 5z",
+  play: "M4 2.5L13 8l-9 5.5z",
+  pause: "M4 3h3v10H4zM9 3h3v10H9z",
+  on: "M4 3l8 5-8 5z",
+  last: "M12 3v10M3 3l7 5-7 5z",
+};
+
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
 /** One panel, or several strips, of all runs: a heading, and a view for each run. */
 class Section {
   constructor(page, example, names) {
@@ -185,8 +206,8 @@ class Page {
   }
 
   transport() {
-    const button = (label, text, title, onclick) => make("button", { type: "button", "aria-label": label, title, onclick }, text);
-    this.player = button("play", "▶", "play, pause (space)", () => this.play(!this.playing));
+    const button = (label, sign, title, onclick) => make("button", { type: "button", "aria-label": label, title, onclick }, icon(sign));
+    this.player = button("play", "play", "play, pause (space)", () => this.play(!this.playing));
     this.slider = make("input", { type: "range", min: 0, value: 0, "aria-label": "step", oninput: () => this.go(Number(this.slider.value)) });
     this.marks = make("div", { class: "marks", "aria-hidden": "true" });
     this.told = make("output", { class: "told", "aria-live": "polite" });
@@ -195,11 +216,11 @@ class Page {
     this.layoutLabel = make("label", { class: "runs-choice" }, ["runs ", this.layout]);
     return make("div", { class: "transport", role: "group", "aria-label": "time" }, [
       make("div", { class: "buttons" }, [
-        button("first step", "⏮", "first step (Home)", () => this.go(0)),
-        button("one step back", "◀", "one step back (←)", () => this.go(this.step - 1)),
+        button("first step", "first", "first step (Home)", () => this.go(0)),
+        button("one step back", "back", "one step back (←)", () => this.go(this.step - 1)),
         this.player,
-        button("one step on", "▶|", "one step on (→)", () => this.go(this.step + 1)),
-        button("last step", "⏭", "last step (End)", () => this.go(Infinity)),
+        button("one step on", "on", "one step on (→)", () => this.go(this.step + 1)),
+        button("last step", "last", "last step (End)", () => this.go(Infinity)),
       ]),
       make("div", { class: "slide" }, [this.slider, this.marks]),
       this.told,
@@ -245,6 +266,7 @@ class Page {
     this.slider.max = example.steps.length - 1;
     this.markSlider();
     this.sections = groups(example).map((names) => new Section(this, example, names));
+    this.panels.classList.toggle("many", many);
     this.panels.replaceChildren(...this.sections.map(({ element }) => element));
     this.arrange();
     this.step = -1;
@@ -297,7 +319,7 @@ class Page {
     this.slider.value = step;
     const name = this.example.steps[step];
     this.slider.setAttribute("aria-valuetext", `step ${step} of ${last}: ${name}`);
-    this.told.replaceChildren(make("span", { class: "count" }, `step ${step} of ${last}`), " ", isolated(name));
+    this.told.replaceChildren(make("span", { class: "count" }, `step ${step} / ${last}`), " ", isolated(name));
     if (!this.pending) {
       this.pending = true;
       requestAnimationFrame(() => this.draw());
@@ -319,7 +341,7 @@ class Page {
     if (on && this.step >= this.example.steps.length - 1) this.go(0);
     this.playing = on;
     if (!this.player) return;
-    this.player.textContent = on ? "⏸" : "▶";
+    this.player.replaceChildren(icon(on ? "pause" : "play"));
     this.player.setAttribute("aria-label", on ? "pause" : "play");
     this.told.setAttribute("aria-live", on ? "off" : "polite");
     if (!on) return;
@@ -457,7 +479,7 @@ function groups(example) {
  * from 0; `await memnets.ready()`, when all that is in sight is drawn; `memnets.place(panel, run, ...)`,
  * the middle of a cell in the window: step, row and (of weights) head for a picture over time; slot,
  * column and "before", "erased", "added" or "after" for cells; row and column for a matrix;
- * `memnets.colour(low, high, value)`, its colour; `memnets.times()`, milliseconds of the last redraws.
+ * `memnets.colour(low, high, value, strip)`, its colour in a strip or elsewhere; `memnets.times()`, milliseconds of the last redraws.
  */
 function start(data) {
   const page = new Page(data);
@@ -473,7 +495,7 @@ function start(data) {
       await frame();
     },
     place: (name, run, ...place) => page.view(name, run)?.place(...place),
-    colour: (low, high, value) => new Scale(low, high).rgb(value),
+    colour: (low, high, value, ink) => new Scale(low, high, ink).rgb(value),
     times: () => page.times.slice(),
   };
 }

@@ -59,6 +59,7 @@ class View {
         }
       }
     }
+    if (!steps.size) return null;
     const { start } = this.panel;
     return (step) => steps.has(step - start);
   }
@@ -119,7 +120,6 @@ class StripView extends View {
     this.values = await this.get(panel.values);
     const other = first && (await this.get(first.values));
     const rows = this.values.shape[1];
-    const scale = (this.scale = new Scale(panel.low, panel.high));
     this.line = this.timeline({
       label: `${panel.name} over the steps, ${rows} numbers each`,
       rows,
@@ -128,7 +128,7 @@ class StripView extends View {
       height: (frame) => Math.max(16, Math.min(rows * Math.max(10, Math.min(frame.cell, 16)), 160)),
       marked: this.differing(this.values, other),
       draw: (plain, frame, height) => {
-        const scale = (this.scale = new Scale(panel.low, panel.high));
+        const scale = (this.scale = new Scale(panel.low, panel.high, true));
         const box = { x: panel.start * frame.cell, y: 0, width: panel.steps * frame.cell, height };
         heat(plain, box, panel.steps, rows, (step, row) => this.values.at(step, row), scale);
         this.cross(plain, frame.cell, height / rows);
@@ -276,15 +276,12 @@ class HeadsView extends View {
         boxes.push(new Overlay({ ...common, image: this.image, rows: places.rows, columns: places.columns, weight: head.at, label: `the image, bright where ${head.name} looks`, caption: head.name }));
       }
     } else if (places?.kind === "plane") {
-      const drawing = this.context.run.panels.find((each) => each.kind === "drawing" && each.points.length === places.points.length);
-      const shift = drawing ? panel.start - drawing.start : 0;
-      for (const head of shown) {
+      // Where there is a drawing of the same points, it has the circles.
+      const drawn = this.context.run.panels.some((each) => each.kind === "drawing" && each.points.length === places.points.length);
+      for (const head of drawn ? [] : shown) {
         boxes.push(new PlaneDrawing({
           ...common, points: places.points, weight: head.at, label: `points, with circles for the weights of ${head.name}`,
           caption: `${head.name}: the area of a circle is the weight of its point`,
-          // Lines are those drawn before the step at hand: it looks where to go next.
-          answer: drawing ? Array.from({ length: panel.steps }, (_, step) => drawing.answer[step + shift] ?? []) : [],
-          right: drawing ? drawing.right : [],
         }));
       }
     } else if (places?.kind === "images") {
@@ -704,15 +701,29 @@ class SquareView extends View {
 
 class DrawingView extends View {
   async load() {
-    const { panel } = this;
+    const { panel, context } = this;
+    const heads = context.run.panels.find((each) => each.kind === "heads" && each.places?.kind === "plane" && each.places.points.length === panel.points.length);
+    const weights = heads && (await this.get(heads.weights));
+    const weight = (step, point) => {
+      const local = step + panel.start - heads.start;
+      if (local < 0 || local >= heads.steps) return NaN;
+      let sum = 0;
+      for (let head = 0; head < heads.heads.length; head++) sum += weights.at(local, head, point);
+      return sum / heads.heads.length;
+    };
+    const many = heads?.heads.length > 1 ? ", mean of its heads" : "";
     this.drawing = new PlaneDrawing({
+      weight: heads ? weight : null,
       points: panel.points,
       right: panel.right,
       answer: panel.answer,
       label: `${panel.name}: points in the plane with the lines of the answer so far`,
-      caption: [panel.caption, panel.caption ? make("br") : [], make("span", { class: "keys" }, "solid: the answer so far; dashed: the right answer")],
+      caption: [panel.caption, panel.caption ? make("br") : [], make("span", { class: "keys" }, `solid: the answer so far; ${panel.right.length ? "dashed: the right answer; " : ""}orange: this step${heads ? `; the area of a circle: the weight of ${heads.name} on its point${many}` : ""}`)],
       note: panel.note,
-      tell: (_, i) => [`point ${i + 1}: (${panel.points[i].map((number) => number.toFixed(3)).join(", ")})`],
+      tell: (step, i) => [
+        `point ${i + 1}: (${panel.points[i].map((number) => number.toFixed(3)).join(", ")})`,
+        ...(heads && !Number.isNaN(weight(step, i)) ? [`${heads.name}: ${weights.text(weight(step, i))}`] : []),
+      ],
     });
     this.parts.push(this.drawing);
     this.element.append(this.drawing.element);

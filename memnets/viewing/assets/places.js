@@ -55,7 +55,7 @@ class Overlay {
     for (let slot = 0; slot < rows * columns; slot++) {
       const share = most > 0 ? weight(step, slot) / most : 0;
       const [x, y] = [(slot % columns) * wide, Math.floor(slot / columns) * high];
-      context.fillStyle = `rgb(8 12 40 / ${step < 0 ? 0 : 0.78 * (1 - share)})`;
+      context.fillStyle = `rgb(8 12 40 / ${step < 0 ? 0 : 0.7 * (1 - share)})`;
       context.fillRect(x, y, wide, high);
       if (slot === best) {
         context.strokeStyle = "#ff9f1c";
@@ -100,6 +100,7 @@ class PlaneDrawing {
   step(step) {
     this.now = step;
     if (!this.side) return;
+    const circle = Math.min(17, this.side / 14);
     const { points, right = [], answer = [], weight } = this.options;
     const context = size(this.canvas, this.side, this.side);
     const [text, muted, accent, warn] = ["text", "muted", "accent", "warn"].map(named);
@@ -127,7 +128,7 @@ class PlaneDrawing {
         if (!(value > 0)) continue;
         // The area, not the radius, stands for the weight.
         context.beginPath();
-        context.arc(...this.places[i], Math.max(1, 17 * Math.sqrt(value)), 0, 2 * Math.PI);
+        context.arc(...this.places[i], Math.max(1, circle * Math.sqrt(value)), 0, 2 * Math.PI);
         context.globalAlpha = 0.3;
         context.fillStyle = warn;
         context.fill();

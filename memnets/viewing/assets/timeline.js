@@ -8,7 +8,7 @@ function frameOf(width, steps) {
   const gutter = narrow ? 58 : 104;
   const now = narrow ? 64 : 112;
   const room = Math.max(60, width - gutter - now - 6);
-  const plot = Math.min(room, steps * 28);
+  const plot = Math.min(room, steps * 34);
   return { gutter, now, plot, cell: plot / steps, steps, narrow };
 }
 
@@ -28,7 +28,7 @@ class Timeline {
     this.present = make("canvas", { "aria-hidden": "true" });
     this.marker = make("div", { class: "marker" });
     this.past = make("div", { class: "past" }, [this.canvas, this.marker]);
-    this.element = make("div", { class: "timeline" }, [this.past, this.present]);
+    this.element = make("div", { class: "timeline" }, [this.past, options.now ? this.present : []]);
     this.step_ = 0;
     const place = (x, y) => {
       const step = Math.floor((x - this.frame.gutter) / this.frame.cell);
@@ -77,8 +77,8 @@ class Timeline {
     context.fillRect(0, 0, plot, this.height);
     options.draw(context, this.frame, this.height);
     context.restore();
-    context.fillStyle = named("muted");
     if (options.marked) this.drawMarks(context);
+    context.fillStyle = named("muted");
     if (slanted) this.drawWords(context);
     else if (options.axis) this.drawAxis(context);
     this.marker.style.height = `${this.height + this.band}px`;
@@ -121,9 +121,9 @@ class Timeline {
 
   drawMarks(context) {
     const { gutter, cell } = this.frame;
+    context.fillStyle = named("warn");
     context.textAlign = "right";
     fitted(context, "differs", gutter - 6, this.height + 5, gutter - 10);
-    context.fillStyle = named("warn");
     for (let step = 0; step < this.options.steps; step++) {
       if (!this.options.marked(step)) continue;
       const x = gutter + (step + 0.5) * cell;

@@ -1,5 +1,12 @@
 // Words of a sentence as chips, shaded by weights, and lines between two sentences.
 
+/** Direction in which words are laid out: that of most of their letters. */
+function direction(words) {
+  const text = words.join("");
+  const right = (text.match(/[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/g) ?? []).length;
+  return right * 2 > (text.match(/\p{L}/gu) ?? []).length ? "rtl" : "ltr";
+}
+
 /** Words in a row, one of which may be marked. */
 class Words {
   /**
@@ -15,7 +22,7 @@ class Words {
         onclick: options.pick ? () => options.pick(i) : () => {},
       }, isolated(word === "" ? "␣" : word)),
     );
-    this.element = make("div", { class: "words", role: "group", "aria-label": options.label, dir: "auto" }, this.chips);
+    this.element = make("div", { class: "words", role: "group", "aria-label": options.label, dir: direction(words) }, this.chips);
     this.chips.forEach((chip, i) => tip.over(chip, () => options.tell(i), options.note));
     this.marked = null;
   }

@@ -44,6 +44,9 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
 
+  memnets view runs/copying/ntm/version_0
+      a page in which to watch the best checkpoint of a run at work, step by step
+
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
 
@@ -56,6 +59,7 @@ COMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
+    "view": "Write a page of HTML in which to watch a checkpoint at work, step by step.",
     "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
@@ -93,6 +97,10 @@ OPTIONS = {
     "fit": _COMMON,
     "validate": (*_COMMON, "verbose"),
     "test": (*_COMMON, "verbose"),
+    "view": (
+        *("ckpt_path", "examples", "first", "help", "input", "intervene", "limit_mb", "open"),
+        *("output", "test_set", "threads", "trust", "what_if"),
+    ),
     "predict": (*_COMMON, "chances", "input", "output", "return_predictions"),
     "translate": (
         *("batch_tokens", "beam", "checkpoint", "device", "help", "input", "length_penalty"),
@@ -143,6 +151,8 @@ def check_usage(arguments: Sequence[str]) -> None:
         return
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
+    if command == "view" and rest and not rest[0].startswith("-"):
+        return  # the checkpoint comes first, without a flag
     if command not in ("fit", "scoreboard", "configs", "doctor") and not values(rest, flag):
         raise UsageError(
             f"memnets {command} needs {flag}=<file>; "

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Scene",
     "Track",
+    "around",
     "equation",
     "lines",
     "panels",
@@ -35,6 +36,12 @@ __all__ = [
 MOST_LINES = 12
 #: Most numbers at a step that are drawn at all.
 MOST_NUMBERS = 128
+#: Most heads whose shares, such as modes, have lines of their own.
+FEW_HEADS = 2
+#: Most heads whose vectors, such as keys, are drawn.
+MOST_KEYS = 4
+#: Name of an addressing's only head.
+SINGLE = "weights"
 
 
 def equation(tape: Tape, part: nn.Module, kind: str) -> str:
@@ -48,8 +55,8 @@ def equation(tape: Tape, part: nn.Module, kind: str) -> str:
         part: the part.
         kind: kind of the events, see :mod:`memnets.events`.
     """
-    around = [each for each in _around(tape, part)[1:] if kind in _equations(each)]
-    found = [part, *part.children(), *around[:1]]
+    outside = [each for each in around(tape, part)[1:] if kind in _equations(each)]
+    found = [part, *part.children(), *outside[:1]]
     return "\n".join(_equations(each)[kind] for each in found if kind in _equations(each))
 
 
@@ -61,7 +68,7 @@ def _equations(part: nn.Module) -> dict[str, str]:
     return known
 
 
-def _around(tape: Tape, part: nn.Module) -> list[nn.Module]:
+def around(tape: Tape, part: nn.Module) -> list[nn.Module]:
     """A part and all parts that it is in, from the inside."""
     parts = {name: each for each, name in tape.names.items()}
     name = tape.names.get(part)
@@ -80,11 +87,14 @@ class Track(NamedTuple):
         part: the part.
         kind: kind of the events.
         steps: value of each step; ``[H, X]`` for weights and queries of an addressing.
+        apart: number of last steps that none of the others sees: each begins where the steps
+            before all of them have ended.
     """
 
     part: nn.Module
     kind: str
     steps: list[Tensor]
+    apart: int = 0
 
     @property
     def is_addressed(self) -> bool:
@@ -129,6 +139,8 @@ def tracks(tape: Tape, sequence: int | None) -> list[Track]:
                 f"got {sequence}"
             )
         track = found.setdefault((event.part, event.kind), Track(event.part, event.kind, []))
+        if sequence is None and len(value) > 1:
+            track = found[event.part, event.kind] = track._replace(apart=track.apart + len(value))
         for row in value if sequence is None else value[sequence : sequence + 1]:
             if not track.is_addressed or row.dim() == 0:
                 track.steps.append(row)
@@ -142,7 +154,7 @@ def tracks(tape: Tape, sequence: int | None) -> list[Track]:
 
 def _memory(tape: Tape, part: nn.Module) -> MemoryAccess | None:
     """The memory that a part is, or is in."""
-    for each in _around(tape, part):
+    for each in around(tape, part):
         if isinstance(each, MemoryAccess):
             return each
     return None
@@ -176,7 +188,7 @@ class Scene:
         known = self.tape.heads.get(part, [])
         if len(known) == count:
             return list(known)
-        return [f"head {head + 1}" for head in range(count)] if count > 1 else ["weights"]
+        return [f"head {head + 1}" for head in range(count)] if count > 1 else [SINGLE]
 
 
 class _Made(NamedTuple):
@@ -351,6 +363,10 @@ def _weight_panels(
 
 def _cells(own: Mapping[str, Track], scene: Scene, note: str) -> Cells:
     """Slots of a memory after each step, and what it says of its writes."""
+    # Steps apart leave the memory as it was before all of them.
+    steps = len(own["memory"].steps) - own["memory"].apart
+    if steps:
+        own = {kind: track._replace(steps=track.steps[:steps]) for kind, track in own.items()}
     track = own["memory"]
     memory = track.stacked(torch.nan)
     slots = memory.shape[1]
@@ -441,16 +457,21 @@ def _of_heads(
 ) -> Iterator[Panel]:
     """Panels of ``[T, H, K]``: K numbers of each of H heads."""
     _, count, size = values.shape
-    if size == 1 and count <= MOST_LINES:
-        yield lines(name, values.squeeze(-1), heads, start, note)
+    if size == 1:
+        if count <= MOST_LINES:
+            yield lines(name, values.squeeze(-1), heads, start, note)
+        else:
+            yield from strip(f"{name} of {count} heads", values.squeeze(-1), start, note)
         return
-    if len(names) != size:
-        names = _numbers(size)
+    names = names if len(names) == size else _numbers(size)
+    if size <= MOST_LINES and count > FEW_HEADS and _is_share(values):
+        yield Heads(name, values.transpose(0, 1), heads, names, None, start, note, "other")
+        return
     for head, title in enumerate(heads):
-        whole = name if count == 1 else f"{name} of {title}"
+        whole = name if title == SINGLE else f"{name} of {title}"
         if size <= MOST_LINES:
             yield lines(whole, values[:, head], names, start, note)
-        else:
+        elif count <= MOST_KEYS:
             yield from strip(whole, values[:, head], start, note)
 
 

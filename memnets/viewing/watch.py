@@ -12,14 +12,16 @@ of the task, above what the parts of the model reported (:mod:`memnets.viewing.p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from memnets.batches import BEGIN, END, MARKS, Batch, feedback
-from memnets.core import Addressing, EncoderDecoder, check_positive, map_state
+from memnets.cells.attention import MultiHead
+from memnets.core import Addressing, EncoderDecoder, MemoryAccess, check_positive, map_state
 from memnets.training.objectives import (
     Actions,
     Bits,
@@ -48,6 +50,8 @@ from memnets.viewing.panels import (
     MOST_LINES,
     Scene,
     Track,
+    around,
+    equation,
     lines,
     panels,
     panels_of,
@@ -95,7 +99,9 @@ def of_tape(tape: trace.Tape, sequence: int = 0, title: str = "") -> Page:
     """
     first = tape.original or tape
     names = ["as it ran", *([] if first is tape else [_described(tape.interventions)])]
-    runs = [Run(name, panels(each, sequence)) for name, each in zip(names, (first, tape))]
+    runs = [
+        Run(name, panels(each, sequence)) for name, each in zip(names, (first, tape), strict=False)
+    ]
     if len(runs) == 2:
         runs[1] = _compared(runs[0], runs[1])
     steps = max(panel.start + panel.steps for run in runs for panel in run.panels)
@@ -117,8 +123,6 @@ def _compared(run: Run, other: Run) -> Run:
         if panel.name in before
         for step in _differing(before[panel.name], panel)
     ]
-    from dataclasses import replace
-
     return replace(other, changed_from=min(steps, default=None))
 
 
@@ -135,7 +139,9 @@ def _differing(one: Panel, other: Panel) -> list[int]:
             same = torch.isclose(before, after, rtol=0, atol=1e-5, equal_nan=True)
             found += (~same.flatten(1).all(1)).nonzero().flatten().tolist()[:1]
         elif before is not None and after is not None and name == "values":
-            found += [step for step, (a, b) in enumerate(zip(before, after)) if a != b][:1]
+            found += [
+                step for step, (a, b) in enumerate(zip(before, after, strict=False)) if a != b
+            ][:1]
     return found
 
 
@@ -151,6 +157,7 @@ def example(
     answer: Tensor | None = None,
     title: str = "",
     what_if: Changes | None = None,
+    known: bool = True,
 ) -> Example:
     """Run a model on one sequence of a task, and show what its parts did.
 
@@ -164,10 +171,11 @@ def example(
         task: its task; it gives the words, images and points.
         batch: a batch of the task.
         row: number of the sequence in the batch.
-        answer: the model's answers to the batch in a test, in the form of the targets; ``None`` =
-            the model answers now.
+        answer: the model's answer to the sequence in a test, ``[T]`` or ``[T, O]``; ``None`` = the
+            model answers now.
         title: of the example.
         what_if: makes interventions, each list of which is one more run beside the first.
+        known: whether the targets of the batch are right answers; else they are not shown.
 
     Raises:
         ValueError: the sequence is longer than :data:`LONGEST` steps, or the model has nothing to
@@ -180,8 +188,8 @@ def example(
     if length > LONGEST and one.source.dim() != 4:
         raise ValueError(f"an example may have at most {LONGEST} steps; got {length}")
     with torch.no_grad():
-        said = None if answer is None else answer[row : row + 1]
-        return _Watched(model, task, one, said).example(title, what_if)
+        said = None if answer is None else answer.unsqueeze(0)
+        return _Watched(model, task, one, said, known).example(title, what_if)
 
 
 @dataclass(frozen=True)
@@ -205,28 +213,35 @@ class _Watched:
         task: its task.
         one: a batch of one sequence, without padding.
         answer: the model's answer, ``[1, T]`` or ``[1, T, O]``; ``None`` = it answers now.
+        known: whether the targets are right answers.
     """
 
-    def __init__(self, model: Any, task: Any, one: Batch, answer: Tensor | None) -> None:
-        self.model, self.task, self.one = model, task, one
+    def __init__(
+        self, model: Any, task: Any, one: Batch, answer: Tensor | None, known: bool = True
+    ) -> None:
+        self.model, self.task, self.one, self.known = model, task, one, known
         self.objective = model.objective
         there = moved(one, model)
-        if answer is None:
+        if answer is None and known:
             (answer, _), *_ = self.objective.examine(model, there).values()
+        elif answer is None:
+            answer = self.objective.respond(model, there)
         self.answer = plain(answer.cpu())
         if isinstance(self.objective, Tokens):
             limit = model.longest_answer(one.source.shape[1])
             self.answer = self.answer[:, : max(1, answer_length(self.answer[0], limit))]
-        elif not isinstance(self.objective, NextToken):
+        else:
             self.answer = self.answer[:, : one.targets.shape[1]]
         self.source = there.source
         self.rewards = there.rewards
         self.inputs = there.inputs
+        self.is_changed = False
         with trace.record(model, kinds=None) as tape:
             state = tape.run(self._encode)
             split = len(tape.events)
             self.logits = tape.run(self._decode, state)
         self.tape = tape
+        self.is_changed = True
         head = trace.Tape(model)
         head.events = tape.events[:split]
         #: Steps of each track while the model read the source.
@@ -246,7 +261,7 @@ class _Watched:
         return self.model.encode(self.source)
 
     def _decode(self, state: Any) -> Tensor:
-        """Logits ``[T, O]`` of the answer; of tokens and actions, the model's own are its inputs."""
+        """Logits ``[T, O]`` of the answer; tokens and actions of the model's own are its inputs."""
         if isinstance(self.objective, Tokens):
             return self._on_its_own(state, self.answer.shape[1], self._next_token)
         if isinstance(self.objective, Actions) and self.rewards is not None:
@@ -269,20 +284,9 @@ class _Watched:
         return torch.stack(found)
 
     def _next_token(self, logits: Tensor, step: int) -> Tensor:
-        """The answer's token, as long as the model says the same; else the likeliest one."""
-        token = self._said(logits)
-        if self._follows(logits, step):
-            token = int(self.answer[0, step])
-        return torch.tensor([[token]], device=logits.device)
-
-    def _follows(self, logits: Tensor, step: int) -> bool:
-        """Whether the run is the first one: the answer may be that of a search."""
-        return not hasattr(self, "tape")
-
-    def _said(self, logits: Tensor) -> int:
-        open_logits = logits.clone()
-        open_logits[..., :END] = -torch.inf  # as a search: marks are no answer
-        return int(open_logits.argmax(-1))
+        """The answer's token in the first run, as a search may have found it; then the likeliest."""
+        token = logits.argmax() if self.is_changed else self.answer[0, step]
+        return token.to(logits.device).view(1, 1)
 
     def _next_action(self, logits: Tensor, step: int) -> Tensor:
         assert self.rewards is not None
@@ -295,14 +299,15 @@ class _Watched:
         inputs = self._input_words() or [str(step + 1) for step in range(self.inputs.shape[1])]
         return list(self.model.slot_names(self.words, inputs))
 
-    def _input_words(self) -> list[str]:
-        """A word for each input of the answer, if inputs are tokens."""
-        if self.inputs.dim() != 2 or self.inputs.is_floating_point():
+    def _input_words(self, answer: Tensor | None = None) -> list[str]:
+        """A word for each input of the answer, if inputs are tokens of the answer."""
+        single = is_classification(self.model, self.one)
+        if self.inputs.dim() != 2 or self.inputs.is_floating_point() or single:
             return []
         inputs = self.inputs.cpu()
         if isinstance(self.objective, Tokens):
-            first = torch.full_like(self.answer[:, :1], BEGIN)
-            inputs = torch.cat([first, self.answer[:, :-1]], 1)
+            said = self.answer if answer is None else answer
+            inputs = torch.cat([torch.full_like(said[:, :1], BEGIN), said[:, :-1]], 1)
         return self._named(inputs)
 
     def _named(self, tokens: Tensor) -> list[str]:
@@ -311,7 +316,10 @@ class _Watched:
         for token in tokens[0].tolist():
             if token not in known:
                 single = self.one._replace(targets=torch.tensor([[token]]))
-                said = words(self.task, single)[1]
+                try:
+                    said = words(self.task, single)[1]
+                except (IndexError, ValueError):  # a model may answer what the task has no name for
+                    said = []
                 known[token] = said[0] if said else MARKS.get(token, str(token))
         return [known[token] for token in tokens[0].tolist()]
 
@@ -338,7 +346,7 @@ class _Watched:
             if len(track.steps) > read:
                 after.setdefault(len(track.steps) - read, track.part)
         said = self._said_words()
-        answers = max(len(said), len(self.targets), 1)
+        answers = max(len(said), len(self.targets) if self.known else 0, 1)
         source = self.words if self.one.source.dim() != 4 else []
         self.segments: list[tuple[str, int, _Segment]] = []
         self.reads = is_classification(self.model, self.one)
@@ -366,6 +374,12 @@ class _Watched:
         for count, part in after.items():
             if count > answers and count not in there:
                 self._add_own("say", count, part)
+        #: Parts that read both the source and an input that is a sentence.
+        self.twice = {
+            track.part
+            for track in whole
+            if pairs and 0 < self.before.get((track.part, track.kind), 0) < len(track.steps)
+        }
         self.split = sum(count for _, count, _ in self.segments)
         if self.hops:
             self.split = 0
@@ -425,54 +439,55 @@ class _Watched:
         """A title for each part: its label among the alignments, or its kind and number."""
         found: dict[nn.Module, str] = {part: label for label, part in self.labels.items()}
         kinds: dict[str, list[nn.Module]] = {}
-        names = {name: part for part, name in self.tape.names.items()}
         for part in dict.fromkeys(event.part for event in self.tape.events):
+            name = self.tape.names[part]
             if part in found:
                 continue
-            kind = type(part)
-            name = self.tape.names[part]
-            if "." not in name and isinstance(part, Addressing):
+            if isinstance(part, Addressing) and "." not in name:
                 found[part] = name.replace("_", " ")
                 continue
-            while isinstance(names[name], Addressing) or kind.__name__ == "MultiHead":
-                if not name:
-                    break
-                name = name.rpartition(".")[0]
-                while name and name not in names:
-                    name = name.rpartition(".")[0]
-                kind = type(names[name])
-            kinds.setdefault(spaced(kind.__name__), []).append(part)
-        for kind_name, parts in kinds.items():
+            # An addressing goes by the layer that it is in.
+            owners = [
+                each
+                for each in around(self.tape, part)
+                if not isinstance(each, Addressing | MultiHead | MemoryAccess) or each is part
+            ]
+            owner = next((each for each in owners if not isinstance(each, Addressing)), part)
+            kinds.setdefault(spaced(type(owner).__name__), []).append(part)
+        for kind, parts in kinds.items():
             for number, part in enumerate(parts, 1):
-                found[part] = f"{kind_name} {number}" if len(parts) > 1 else kind_name
+                found[part] = f"{kind} {number}" if len(parts) > 1 else kind
         return found
 
     def slot_names(self, part: nn.Module, count: int) -> list[str]:
         """See :class:`~memnets.viewing.panels.Scene`."""
-        if part in self.labels.values() and self.labels:
-            known = self.slots[:count]
-            if len(known) == count:
-                return known
-            if self.one.source.dim() == 4 or not known or self.task.labels(self.one, 0) is None:
-                return []
-            return known + [f"slot {slot + 1}" for slot in range(len(known), count)]
-        if self.task.labels(self.one, 0) is None:
+        if self.task.labels(self.one, 0) is None or part in self.twice:
             return []
+        aligned = part in self.labels.values()
+        if self.one.source.dim() == 4 and aligned:
+            return []  # places of an image
+        if self.task.images(self.one, 0) is not None and not aligned:
+            # Classes, rather than examples.
+            size = self.logits.shape[-1]
+            return label_names(self.task, self.one, size) if count == size else []
         inputs = self._input_words()
-        candidates = [
-            self.slots,
-            self.words,
-            [*self.words, *inputs],
-            ["start", *self.words, *inputs],
-        ]
-        candidates += [inputs, ["start", *self.words], ["start", *inputs], *self.asked]
+        if aligned:
+            if len(self.words) <= count <= len(self.slots):
+                named = self.slots[:count]
+                # A query that is a step of its own sees itself behind the source.
+                own = count == len(self.words) + 1 < len(self.slots) and not inputs
+                return [*named[:-1], "itself"] if own else named
+            return self.slots if count == len(self.slots) else []
+        candidates = [self.slots, self.words, [*self.words, *inputs]]
+        candidates += [["start", *self.words, *inputs], inputs, ["start", *self.words]]
+        candidates += [["start", *inputs], *self.asked]
         return next((list(names) for names in candidates if len(names) == count), [])
 
     def places(self, part: nn.Module, slots: int, steps: int) -> Places | None:
         """See :class:`~memnets.viewing.panels.Scene`."""
         source = self.one.source[0]
         images = self.task.images(self.one, 0)
-        if images is not None and slots >= len(images[0]):
+        if images is not None and slots >= len(images[0]) and part in self.labels.values():
             examples, queries = (plain(side).clamp(0, 1) for side in images)
             shown = torch.cat([examples, queries]) if steps > len(queries) else queries
             return Images(examples, shown if len(shown) == steps else None)
@@ -495,15 +510,16 @@ class _Watched:
     def example(self, title: str, what_if: Changes | None) -> Example:
         """The example, with a run for each list of interventions."""
         verdict, right = self._verdict(self.answer)
-        runs = [Run("as it ran", self._all_panels(self.tape, self.logits), verdict, right)]
+        found = self._all_panels(self.tape, self.logits, self.answer)
+        runs = [Run("as it ran", found, verdict, right)]
         begin = max(self.before.values(), default=0)
         for changes in [] if what_if is None else what_if(self.tape, begin):
             tape = self.tape.intervene(*changes)
             logits = tape.outputs[-1]
-            verdict, right = self._verdict(self._answer_of(logits))
-            run = Run(
-                _described(tape.interventions), self._all_panels(tape, logits), verdict, right
-            )
+            answer = self._answer_of(logits)
+            verdict, right = self._verdict(answer)
+            found = self._all_panels(tape, logits, answer)
+            run = Run(_described(tape.interventions), found, verdict, right)
             runs.append(_compared(runs[0], run))
         return Example(title, self.steps, runs, self.split, self._line())
 
@@ -523,7 +539,7 @@ class _Watched:
     def _answer_of(self, logits: Tensor) -> Tensor:
         """The answer of a run, as that of a test."""
         if isinstance(self.objective, Tokens):
-            tokens = torch.tensor([[self._said(each) for each in logits]])
+            tokens = logits.argmax(-1).cpu().unsqueeze(0)
             return tokens[:, : answer_length(tokens[0], None)]
         return plain(self.objective.answer(logits.unsqueeze(0)).cpu())
 
@@ -536,11 +552,14 @@ class _Watched:
     def _said_words(self) -> list[str]:
         if isinstance(self.objective, Bits | Numbers):
             return [""] * self.one.targets.shape[1]
-        return self._words_of(self._answer_of(plain(self.logits.cpu())))
+        return self._words_of(self.answer)
 
     def _verdict(self, answer: Tensor) -> tuple[str, bool | None]:
         """An answer in a few words, and whether it is right."""
         targets, objective = plain(self.one.targets), self.objective
+        if not self.known:
+            said = self._words_of(answer) if answer.dim() == 2 else []
+            return " ".join(word for word in said if word != MARKS[END])[:80], None
         if isinstance(objective, Bits):
             wrong = int((answer != targets).sum())
             return ("right" if not wrong else f"{wrong} wrong bits"), not wrong
@@ -567,18 +586,16 @@ class _Watched:
         if isinstance(objective, Tokens):
             right = said == self.targets
             return ("right" if right else "wrong"), right
-        matching = sum(a == b for a, b in zip(said, self.targets))
+        matching = sum(a == b for a, b in zip(said, self.targets, strict=False))
         return f"{matching} of {len(self.targets)} right", matching == len(self.targets)
 
-    def _all_panels(self, tape: trace.Tape, logits: Tensor) -> list[Panel]:
+    def _all_panels(self, tape: trace.Tape, logits: Tensor, answer: Tensor) -> list[Panel]:
         logits = plain(logits.cpu())
         scene = Scene(tape, self._titles(), self.start, self.slot_names, self.places)
-        found = [*self._strips(logits), *self._hop_panel(tape)]
+        found = [*self._strips(logits, answer), *self._hop_panel(tape)]
         taken = {panel.name for panel in found}
         for panel in self._ordered(panels_of(tracks(tape, None), scene)):
             if panel.name in taken:
-                from dataclasses import replace
-
                 panel = replace(panel, name=f"{panel.name} (of the model)")
             found.append(panel)
         return found
@@ -598,26 +615,24 @@ class _Watched:
         weights = torch.stack(rows).unsqueeze(0).float()
         names = self.slots[: weights.shape[-1]]
         names = names if len(names) == weights.shape[-1] else []
-        from memnets.viewing.panels import equation
-
         note = equation(tape, self.hops[0], "weights")
         return [Heads("hops", weights, ["weights"], names, start=0, note=note)]
 
-    def _strips(self, logits: Tensor) -> list[Panel]:
+    def _strips(self, logits: Tensor, answer: Tensor) -> list[Panel]:
         """Inputs, targets and answers of the steps, and how sure the model was."""
         found: list[Panel] = []
         start = self._answer_start
         read = self._begin(["read"], len(self.words) or self.one.source.shape[1])
         if read is not None and self.one.source.dim() == 4:
             read = None
-        found += self._inputs(read, start)
+        found += self._inputs(read, start, answer)
         if isinstance(self.objective, Bits | Numbers):
             found += self._numbers(logits, start)
         else:
-            found += self._labels(logits, start)
+            found += self._labels(logits, start, answer)
         return found
 
-    def _inputs(self, read: int | None, start: int) -> list[Panel]:
+    def _inputs(self, read: int | None, start: int, answer: Tensor) -> list[Panel]:
         """What the model got at each step."""
         if self.task.images(self.one, 0) is not None:
             found: list[Panel] = []
@@ -626,7 +641,7 @@ class _Watched:
                 found.append(Strip("label of the example", labels, read))
             return found
         source = self.one.source[0]
-        inputs = self._input_words()
+        inputs = self._input_words(answer)
         if source.dim() == 1 and not source.is_floating_point():
             steps = self.words if read is not None else []
             if self.hops or (not steps and not inputs):
@@ -659,25 +674,27 @@ class _Watched:
         if isinstance(self.objective, Bits):
             answer = answer.sigmoid()
             wrong = (answer > 0.5) != (targets > 0.5)
-        panels: list[Panel] = [*strip("target", targets, start)]
-        panels += strip("answer", answer, start, wrong=wrong)
-        return panels
+        found: list[Panel] = [*strip("target", targets, start)] if self.known else []
+        found += strip("answer", answer, start, wrong=wrong if self.known else None)
+        return found
 
-    def _labels(self, logits: Tensor, start: int) -> list[Panel]:
+    def _labels(self, logits: Tensor, start: int, answer: Tensor) -> list[Panel]:
         """Targets and answers in words, and the probabilities of the answers."""
         at = max(0, len(self.segments) and len(self.steps) - 1) if self.hops else start
         objective = self.objective
         chances = logits.softmax(-1)
-        said = self._words_of(self._answer_of(logits))
-        found: list[Panel] = [Strip("target", self.targets, at)]
+        said = self._words_of(answer)
+        found: list[Panel] = [Strip("target", self.targets, at)] if self.known else []
         if isinstance(objective, Candidates):
             wrong = torch.tensor([not self._verdict(objective.answer(logits.unsqueeze(0)))[1]])
         else:
             right = [*self.targets, *[None] * (len(said) - len(self.targets))]
-            wrong = torch.tensor([a != b for a, b in zip(said, right)], dtype=torch.bool)
+            wrong = torch.tensor(
+                [a != b for a, b in zip(said, right, strict=False)], dtype=torch.bool
+            )
         name = "likeliest word" if isinstance(objective, NextToken) else "answer"
-        found.append(Strip(name, said, at, wrong=wrong))
-        found += self._drawing(logits, start)
+        found.append(Strip(name, said, at, wrong=wrong if self.known else None))
+        found += self._drawing(answer[0], start)
         found += self._after_each_word()
         if self.reads or self.hops:
             return found
@@ -691,12 +708,12 @@ class _Watched:
             picked = chances.gather(-1, self.one.targets[0].unsqueeze(-1))
             found.append(lines("probability of the target", picked, ["target"], start, ""))
         elif isinstance(objective, Tokens):
-            tokens = self._answer_of(logits)[0].unsqueeze(-1)
+            tokens = answer[0].unsqueeze(-1)
             picked = chances[: len(tokens)].gather(-1, tokens)
             found.append(lines("probability of the answer", picked, ["answer"], start, ""))
         return found
 
-    def _drawing(self, logits: Tensor, start: int) -> list[Panel]:
+    def _drawing(self, answer: Tensor, start: int) -> list[Panel]:
         """The answer so far in the plane."""
         drawn = self._points()
         if drawn is None:
@@ -710,10 +727,9 @@ class _Watched:
             joined = []
             for line in found:
                 numbers = [known[tuple(point)] for point in line.tolist()]
-                joined += list(zip(numbers, numbers[1:], strict=False))
+                joined += list(pairwise(numbers))
             return joined
 
-        answer = self._answer_of(logits)[0]
         caption = self.task.drawing(self.one, 0, answer)[2]
         before: list[tuple[int, int]] = []
         steps = []
@@ -726,7 +742,7 @@ class _Watched:
             last = step == len(pointed)
             now = whole if last else [pair for pair in whole if set(pair) <= named]
             if not last and pairs_in_order(whole, pointed):
-                now = [pair for pair in zip(pointed[: step - 1], pointed[1:step]) if pair in whole]
+                now = [pair for pair in pairwise(pointed[:step]) if pair in whole]
             steps.append([pair for pair in now if pair not in before])
             before = [*before, *steps[-1]]
         shown = torch.from_numpy(points).float()
@@ -751,7 +767,7 @@ class _Watched:
 
 def pairs_in_order(found: Sequence[tuple[int, int]], pointed: Sequence[int]) -> bool:
     """Whether lines lead from each point that an answer names to the next one."""
-    steps = set(zip(pointed, pointed[1:]))
+    steps = set(pairwise(pointed))
     return bool(found) and sum(pair in steps for pair in found) >= len(found) - 1
 
 
@@ -822,7 +838,7 @@ def page(
             raise ValueError(f"expected a test set, {', '.join(names)}; got {name}")
     model.eval()
     tell = progress or (lambda text: None)
-    chosen: list[tuple[float, int, str, Batch, int, Tensor]] = []
+    chosen: list[tuple[float, str, Batch, int, Tensor]] = []
     notes: list[str] = []
     sets = list(sets or names)
     for order, name in enumerate(sets):
@@ -834,13 +850,13 @@ def page(
             prepare(name)
         tell(f"answers to {title_of(name)}")
         few, left_out = _few(model, task, name, max(share, 1), worst)
-        chosen += [(bad, order, name, batch, row, answer) for bad, batch, row, answer in few]
+        chosen += [(bad, name, batch, row, answer) for bad, batch, row, answer in few]
         if left_out:
             notes.append(f"{title_of(name)}: {left_out} sequences are longer than {LONGEST} steps")
     if worst:
         chosen.sort(key=lambda each: -min(each[0], 1.0))
     found = []
-    for bad, _, name, batch, row, answer in chosen:
+    for _, name, batch, row, answer in chosen:
         if prepare is not None:
             prepare(name)
         tell(f"{title_of(name)}, sequence {row + 1}")
@@ -853,9 +869,15 @@ def page(
 
 
 def of_batch(
-    model: Any, task: Any, batch: Batch, what_if: Changes | None = None, title: str = ""
+    model: Any,
+    task: Any,
+    batch: Batch,
+    what_if: Changes | None = None,
+    title: str = "",
+    count: int | None = None,
+    known: bool = True,
 ) -> Page:
-    """Page of a model at work on all sequences of a batch, such as a user's own inputs.
+    """Page of a model at work on the sequences of a batch, such as a user's own inputs.
 
     Args:
         model: the model; it is set to evaluation mode.
@@ -863,12 +885,14 @@ def of_batch(
         batch: the batch.
         what_if: as in :func:`page`.
         title: of the page.
+        count: most sequences; all by default.
+        known: whether the targets of the batch are right answers; else they are not shown.
     """
     model.eval()
-    found = [
-        example(model, task, batch, row, None, f"input {row + 1}", what_if)
-        for row in range(len(batch.source))
-    ]
+    found = []
+    for row in range(min(len(batch.source), count or len(batch.source))):
+        label = f"sequence {row + 1}" if known else f"input {row + 1}"
+        found.append(example(model, task, batch, row, None, label, what_if, known))
     return Page(title or f"{type(task).__name__}, {type(model).__name__}", found)
 
 
@@ -876,14 +900,20 @@ def _few(
     model: Any, task: Any, name: str, count: int, worst: bool
 ) -> tuple[list[tuple[float, Batch, int, Tensor]], int]:
     """Sequences of a test set with how bad their answers are, and how many were too long."""
-    batch = map_state(lambda part: part[:MOST_ANSWERED], task.batch(name, 0))
+    whole = task.batch(name, 0)
+    fitting = [row for row in range(len(whole.source)) if _steps(whole, row) <= LONGEST]
+    left_out = len(whole.source) - len(fitting)
+    if not fitting:
+        return [], left_out
+    rows = fitting[: MOST_ANSWERED if worst else count]
+    batch = map_state(lambda part: part[rows], whole)
     with torch.no_grad():
         (answers, scores), *_ = model.examine(moved(batch, model)).values()
-    answers = answers.cpu()
     bad = _badness(scores, len(answers))
-    fitting = [row for row in range(len(answers)) if _steps(batch, row) <= LONGEST]
-    rows = sorted(fitting, key=lambda row: -bad[row]) if worst else fitting
-    return [(bad[row], batch, row, answers) for row in rows[:count]], len(answers) - len(fitting)
+    order = sorted(range(len(rows)), key=lambda row: -bad[row]) if worst else range(len(rows))
+    return [
+        (bad[row], whole, rows[row], answers[row].cpu()) for row in list(order)[:count]
+    ], left_out
 
 
 def _steps(batch: Batch, row: int) -> int:
@@ -902,5 +932,5 @@ def _badness(scores: dict[str, Tensor], count: int) -> list[float]:
     ):
         if name in scores:
             values = scores[name].double().cpu()
-            return (values if sign > 0 else 1 - values).tolist()  # type: ignore[no-any-return]
+            return (values if sign > 0 else 1 - values).tolist()
     return [0.0] * count

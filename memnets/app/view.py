@@ -265,8 +265,14 @@ def _about(saved: Saved) -> dict[str, str]:
         for name, value in read_metrics(folder).items()
         if name.startswith("test/") and isinstance(value, int | float)
     }
-    for name, value in list(scores.items())[:8]:
-        found[name] = f"{value:.4g}"
+    for name in _SCORES:
+        found.update(
+            (label.removeprefix("test/").replace("/", ", ").replace("_", " "), f"{value:.4g}")
+            for label, value in scores.items()
+            if label.rpartition("/")[2] == name
+        )
+        if len(found) > 2:
+            break
     return {name: text for name, text in found.items() if text}
 
 
@@ -287,6 +293,10 @@ def _sized(model: Any, saved: Saved) -> Callable[[str], None] | None:
         access.slots = sizes.get(name, usual)
 
     return prepare
+
+
+#: Scores of which the first that a test has is shown.
+_SCORES = ("exact", "accuracy", "hits", "error", "perplexity", "frechet", "wrong_bits", "loss")
 
 
 class _Standard:

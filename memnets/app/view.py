@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from memnets.app.commands import COMMANDS, TRUST
+from memnets.app.commands import COMMANDS, NO_CHECKPOINT, TRUST, UsageError
 from memnets.files import target_of
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def view_command(arguments: list[str]) -> None:
     from memnets.core import check_positive, check_threads
 
     path = asked.checkpoint or asked.ckpt_path
+    if path is None:
+        raise UsageError(NO_CHECKPOINT)
     if asked.checkpoint and asked.ckpt_path and asked.checkpoint != asked.ckpt_path:
         raise ValueError(
             f"expected one checkpoint; got {asked.checkpoint} and --ckpt_path {asked.ckpt_path}"
@@ -255,7 +257,7 @@ def view(
 
 def _about(saved: Saved) -> dict[str, str]:
     """Facts about a checkpoint."""
-    from memnets.training.runs import read_metrics
+    from memnets.records import read_metrics
 
     found = {"checkpoint": saved.path, "step": str(saved.content.get("global_step", ""))}
     folder = Path(saved.path).parent

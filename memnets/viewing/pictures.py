@@ -222,7 +222,7 @@ class Pictures(lightning.Callback):
             probabilities,
             self.folder / f"{name}_answer.png",
             title=f"{title_of(name)}: what was asked for, what came; {bits} wrong bits"
-            + (", the most of all" if bits else ""),
+            + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:
             tape.plot(

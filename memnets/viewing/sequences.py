@@ -52,8 +52,9 @@ def plain(answers: Tensor) -> Tensor:
 
 
 def title_of(name: str) -> str:
-    """Name of a test set in a title."""
-    return "test set" if name == "test" else f"test set {name.replace('_', ' ')}"
+    """Name of a test set, or of the validation set, in a title."""
+    names = {"test": "test set", "val": "validation"}
+    return names.get(name, f"test set {name.replace('_', ' ')}")
 
 
 def words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:

@@ -284,7 +284,7 @@ class _Watched:
         return torch.stack(found)
 
     def _next_token(self, logits: Tensor, step: int) -> Tensor:
-        """The answer's token in the first run, as a search may have found it; then the likeliest."""
+        """The answer's token in the first run, perhaps of a search; then the likeliest."""
         token = logits.argmax() if self.is_changed else self.answer[0, step]
         return token.to(logits.device).view(1, 1)
 
@@ -519,9 +519,28 @@ class _Watched:
             answer = self._answer_of(logits)
             verdict, right = self._verdict(answer)
             found = self._all_panels(tape, logits, answer)
-            run = Run(_described(tape.interventions), found, verdict, right)
+            run = Run(self._told(tape.interventions), found, verdict, right)
             runs.append(_compared(runs[0], run))
         return Example(title, self.steps, runs, self.split, self._line())
+
+    def _told(self, interventions: Sequence[Intervention]) -> str:
+        """Interventions in the words of the page: titles of parts, and names of slots."""
+        titles, parts = self._titles(), {name: part for part, name in self.tape.names.items()}
+        told = []
+        for each in interventions:
+            text, part = each.describe(), parts.get(each.name)
+            if part in titles:
+                text = text.replace(each.name, titles[part])
+            slot = getattr(each, "slot", None)
+            event = next(
+                (e for e in self.tape.events if (e.part, e.kind) == (part, "weights")), None
+            )
+            if slot is not None and part is not None and event is not None:
+                names = self.slot_names(part, event.value.shape[-1])
+                if slot < len(names):
+                    text = text.replace(f"slot {slot}", f"slot {slot}, {names[slot]!r}")
+            told.append(text)
+        return "; ".join(told)
 
     def _line(self) -> str:
         """A line about the example: the sentences and the question, if there are such."""

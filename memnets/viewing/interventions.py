@@ -6,7 +6,7 @@ Example::
         model.logits(batch)
     other = tape.intervene(Overwrite("body.access", slot=3, start=12))
     tape.outputs, other.outputs              # both answers
-    other.interventions[0].describe()        # "at step 12: slot 3 of body.access is overwritten ..."
+    other.interventions[0].describe()        # "at step 12: slot 3 of body.access is wiped"
 
 Steps count from 0, over the whole run, for each part on its own: for a cell, its steps so far; for
 an addressing, the queries of a head so far, whether they came in one call or in many. So step t of
@@ -22,7 +22,7 @@ import dataclasses
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -47,9 +47,9 @@ class Intervention(ABC):
 
     part: nn.Module | str
 
-    #: Classes of the parts that it can change, and their name in messages.
+    #: Classes of the parts that it can change, and their names in messages.
     fits: ClassVar[tuple[type, ...]] = (Addressing,)
-    noun: ClassVar[str] = "addressing"
+    nouns: ClassVar[tuple[str, str]] = ("an addressing", "addressings")
 
     @property
     def name(self) -> str:
@@ -161,7 +161,7 @@ class Weights(_OfQueries):
         numbers = torch.as_tensor(self.weights, dtype=torch.float64)
         if numbers.dim() != 1:
             raise ValueError(
-                f"weights must be N numbers, one for each slot; got a shape of {list(numbers.shape)}"
+                f"weights must be N numbers, one a slot; got a shape of {list(numbers.shape)}"
             )
         # Rows of softmaxes in single precision sum to 1 only nearly.
         if not (numbers >= 0).all() or numbers.sum() > 1 + 1e-5:
@@ -270,7 +270,7 @@ class Freeze(Intervention):
     """
 
     fits: ClassVar[tuple[type, ...]] = (Addressing, Cell)
-    noun: ClassVar[str] = "part"
+    nouns: ClassVar[tuple[str, str]] = ("an addressing or a cell", "addressings and cells")
 
     field: str
     value: Numbers | None = None
@@ -347,7 +347,7 @@ class Freeze(Intervention):
     def _wanted(self, tensor: Tensor, site: Site) -> Tensor:
         if self.value is not None:
             return _numbers(f"the value of {self.field}", self.value, tensor)
-        kept: Tensor = site.kept[id(self)]
+        kept = site.kept[id(self)]
         if len(kept) != len(tensor):
             raise ValueError(_changed_rows(site.name, len(kept), len(tensor)))
         return kept
@@ -377,7 +377,7 @@ class Overwrite(Intervention):
     """
 
     fits: ClassVar[tuple[type, ...]] = (Cell,)
-    noun: ClassVar[str] = "cell"
+    nouns: ClassVar[tuple[str, str]] = ("a cell", "cells")
 
     slot: int
     value: Numbers = 0.0
@@ -464,7 +464,7 @@ class Swap(Intervention):
     """
 
     fits: ClassVar[tuple[type, ...]] = (Cell,)
-    noun: ClassVar[str] = "cell"
+    nouns: ClassVar[tuple[str, str]] = ("a cell", "cells")
 
     first: int = 0
     second: int = 1
@@ -602,7 +602,8 @@ class Site:
             count = torch.Size(over).numel()
             head = self._head(intervention.head, count)
             chosen = chosen & (torch.arange(count, device=device) == head).view(over)
-        return chosen.unsqueeze(-1)
+        result: Tensor = chosen.unsqueeze(-1)
+        return result
 
     def _head(self, head: int | str, count: int) -> int:
         names = self.heads if len(self.heads) == count else []
@@ -711,7 +712,8 @@ def _named(intervention: Intervention, parts: Mapping[str, nn.Module]) -> Interv
             f"got {intervention!r}"
         )
     fitting = [name for name, part in parts.items() if isinstance(part, intervention.fits)]
-    there = f"its {intervention.noun}s are {', '.join(map(repr, fitting)) or 'none'}"
+    noun, nouns = intervention.nouns
+    there = f"its {nouns} are {', '.join(map(repr, fitting)) or 'none'}"
     if isinstance(intervention.part, str):
         name = intervention.part
         if name not in parts:
@@ -727,8 +729,8 @@ def _named(intervention: Intervention, parts: Mapping[str, nn.Module]) -> Interv
         name = found[0]
     if name not in fitting:
         kind = type(parts[name]).__name__
-        raise ValueError(f"{name!r} is of the class {kind}, not an {intervention.noun}; {there}")
-    return replace(intervention, part=name)
+        raise ValueError(f"the model's part {name!r}, {kind}, is not {noun}; {there}")
+    return dataclasses.replace(intervention, part=name)
 
 
 def _check_index(name: str, number: int) -> None:

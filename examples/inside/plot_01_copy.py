@@ -19,11 +19,13 @@ memory.
 
 import torch
 
+import memnets as mn
 from tasks import Copying
 
 torch.set_num_threads(1)  # small models are fastest with one
 task = Copying(width=4, max_length=8, test_sets=[(8, 50), (16, 50)])
 batch = task.batch("length_8", 0)
+first = mn.map_state(lambda part: part[:1], batch)  # one of its sequences
 print("source", list(batch.source.shape), "targets", list(batch.targets.shape))
 
 # %%
@@ -35,9 +37,6 @@ print("source", list(batch.source.shape), "targets", list(batch.targets.shape))
 # writes. Either part can be another one of the library, or one of your own.
 
 from functools import partial
-
-import memnets as mn
-from memnets.viewing import watch
 
 torch.manual_seed(0)
 machine = mn.MemoryMachine(
@@ -53,8 +52,8 @@ machine = mn.MemoryMachine(
 #
 # A step of the training is one batch of random sequences of 1 to 8 vectors. Every 100
 # steps the machine copies 50 sequences that it has not seen, and it stops when it makes
-# no more mistakes. At each stop ``mn.record`` writes down what the parts of the machine
-# do with the first of these sequences.
+# no more mistakes. At each stop ``mn.record`` writes down where its heads are, and
+# ``mn.view`` all that its parts do with the first of these sequences.
 
 
 @torch.no_grad()
@@ -73,9 +72,13 @@ def heads():
     return tape.over_time("body.access.addressing")
 
 
+def watched():
+    """One sequence on a time line, with all that the parts of the machine do."""
+    return mn.view(machine, task, batch=first, what_if="none").examples[0]
+
+
 optimizer = torch.optim.Adam(machine.parameters(), lr=0.01)
-steps, mistakes, weights = 0, [wrong_bits("length_8")], [heads()]
-runs = [watch.example(machine, task, batch).runs[0]]
+steps, mistakes, weights, seen = 0, [wrong_bits("length_8")], [heads()], [watched()]
 while mistakes[-1] > 0.02 and steps < 4000:
     for _ in range(100):
         loss = machine.loss(task.batch("train", steps))
@@ -86,7 +89,7 @@ while mistakes[-1] > 0.02 and steps < 4000:
         steps += 1
     mistakes.append(wrong_bits("length_8"))
     weights.append(heads())
-    runs.append(watch.example(machine, task, batch).runs[0])
+    seen.append(watched())
     print(f"after {steps:4} batches, wrong bits of 32: {mistakes[-1]:.2f}")
 
 # %%
@@ -156,20 +159,15 @@ assert (written == found).float().mean() > 0.7
 # *Look at* the gate of the read head: it jumps by content once, to find the beginning,
 # and from then on it only shifts.
 
-import dataclasses
+from dataclasses import replace
 
 from memnets.viewing.page import Page
 
 stages = [
-    dataclasses.replace(
-        runs[stop], name=f"after {100 * stop} batches", changed_from=None
-    )
-    for stop in chosen
+    replace(seen[stop].runs[0], name=f"after {100 * stop} batches") for stop in chosen
 ]
-example = watch.example(machine, task, batch)
 page = Page(
-    "A Neural Turing Machine learns to copy",
-    [dataclasses.replace(example, runs=stages)],
+    "A Neural Turing Machine learns to copy", [replace(seen[-1], runs=stages)]
 )
 page.save("copying.html")
 

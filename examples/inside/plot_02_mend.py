@@ -176,13 +176,12 @@ plt.show()
 # column of the answer is wrong. Jammed, the read head stays where it is, and the machine
 # says the same vector again and again.
 
-from memnets.viewing import watch
-
-page = watch.of_batch(
+page = mn.view(
     machine,
     task,
-    batch._replace(source=batch.source[:1], inputs=batch.inputs[:1], targets=batch.targets[:1]),
-    what_if=lambda tape, start: [
+    batch=mn.map_state(lambda part: part[:1], batch),
+    what_if="none",
+    changes=[
         [Overwrite(memory, slot=places[3], start=9)],
         [jam],
         [jam, *by_hand],

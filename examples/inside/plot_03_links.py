@@ -138,9 +138,8 @@ assert (written == found).float().mean() > 0.8
 
 from memnets.viewing.interventions import Freeze
 
-alone = tape.intervene(
-    Freeze("body.access.reading", field="modes", value=[0, 1, 0], start=9)
-)
+by_content = Freeze("body.access.reading", field="modes", value=[0, 1, 0], start=9)
+alone = tape.intervene(by_content)
 wrong = (alone.outputs[0] > 0) != (batch.targets > 0.5)
 without = wrong.float().flatten(1).sum(1).mean().item()
 print(f"wrong bits of 32 by content alone: {without:.1f}; with links {wrong_bits():.1f}")
@@ -154,15 +153,12 @@ assert without > 3
 # lights up. Then *look at* the read head: at each step of the answer it goes to the row
 # that is linked to the slot before. The second run is the one by content alone.
 
-from memnets.viewing import watch
-
-page = watch.of_batch(
+page = mn.view(
     machine,
     task,
-    mn.map_state(lambda part: part[:2], batch),
-    what_if=lambda tape, start: [
-        [Freeze("body.access.reading", field="modes", value=[0, 1, 0], start=9)]
-    ],
+    batch=mn.map_state(lambda part: part[:2], batch),
+    what_if="none",
+    changes=[[by_content]],
     title="The links of a DNC that copies",
 )
 page.save("links.html")

@@ -161,9 +161,7 @@ assert found > 0.7 * asked
 # *Look at* the words: step by step, each word of the translation shades the words that
 # it comes from. *Look at* the steps after a noun: the shade jumps back to the adjective.
 
-from memnets.viewing import watch
-
-page = watch.page(model, task, count=4, title="English to French, word by word")
+page = mn.view(model, task, examples=4, what_if="none", title="English to French, word by word")
 page.save("translation.html")
 
 # %%

@@ -147,10 +147,13 @@ assert share > 0.25
 # has looked at an example of its own class. The first episodes are those with the most
 # mistakes, and there you see what was taken for what.
 
-from memnets.viewing import watch
-
-page = watch.page(
-    model, task, sets=["shot_1"], count=3, title="Digits from one example of each"
+page = mn.view(
+    model,
+    task,
+    sets=["shot_1"],
+    examples=3,
+    what_if="none",
+    title="Digits from one example of each",
 )
 page.save("fewshot.html")
 

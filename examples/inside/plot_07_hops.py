@@ -146,9 +146,7 @@ assert second > 0.8 * len(batch.source)
 # A step is a hop. *Look at* the sentences: the one that a hop reads is shaded. *Look at*
 # the answer after each hop: after the first it is still open between the rooms.
 
-from memnets.viewing import watch
-
-page = watch.page(model, task, count=4, title="Questions answered in two hops")
+page = mn.view(model, task, examples=4, what_if="none", title="Questions answered in two hops")
 page.save("hops.html")
 
 # %%

@@ -122,10 +122,13 @@ class Window:
                 };
                 const canvas = [...document.querySelectorAll("canvas")].find(inside);
                 const box = canvas.getBoundingClientRect();
-                const at = [(x - box.left) * canvas.width / box.width, (y - box.top) * canvas.height / box.height];
-                const one = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-                one.drawImage(canvas, ...at.map(Math.floor), 1, 1, 0, 0, 1, 1);
-                return [[...one.getImageData(0, 0, 1, 1).data], [...memnets.colour(low, high, value, strip), 255]];
+                const left = Math.floor((x - box.left) * canvas.width / box.width);
+                const top = Math.floor((y - box.top) * canvas.height / box.height);
+                const copy = new OffscreenCanvas(1, 1);
+                const one = copy.getContext("2d", { willReadFrequently: true });
+                one.drawImage(canvas, left, top, 1, 1, 0, 0, 1, 1);
+                const wanted = [...memnets.colour(low, high, value, strip), 255];
+                return [[...one.getImageData(0, 0, 1, 1).data], wanted];
             })""",
             [panel, places, low, high, strip, run],
         )

@@ -16,17 +16,17 @@ const KEYS = [
 /** Signs of the buttons, drawn: not every font has them. */
 const ICONS = {
   first: "M4 3v10M13 3L6 8l7 5z",
-  back: "M12 3L4 8l8 5z",
+  back: "M10.5 3L5 8l5.5 5",
   play: "M4 2.5L13 8l-9 5.5z",
   pause: "M4 3h3v10H4zM9 3h3v10H9z",
-  on: "M4 3l8 5-8 5z",
+  on: "M5.5 3L11 8l-5.5 5",
   last: "M12 3v10M3 3l7 5-7 5z",
 };
 
 function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", "icon");
+  svg.setAttribute("class", `icon ${name}`);
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", ICONS[name]);

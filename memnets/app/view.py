@@ -91,7 +91,7 @@ def parser() -> ArgumentParser:
         type=WhatIf,
         default="first",
         help="Examples that run once more with changes: the slot that was read most is wiped, a "
-        "gate stays, a head is sent to a slot.",
+        "gate stays as it was.",
     )
     made.add_argument(
         "--intervene",

@@ -53,6 +53,7 @@ from memnets.viewing.panels import (
     around,
     equation,
     lines,
+    memory_of,
     panels,
     panels_of,
     spaced,
@@ -445,6 +446,10 @@ class _Watched:
                 continue
             if isinstance(part, Addressing) and "." not in name:
                 found[part] = name.replace("_", " ")
+                continue
+            memory = memory_of(self.tape, part)
+            if memory is not None and memory is not part:
+                found[part] = f"{spaced(type(memory).__name__)} {name.rpartition('.')[2]}"
                 continue
             # An addressing goes by the layer that it is in.
             owners = [

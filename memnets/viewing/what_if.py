@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets.core import Addressing, EncoderDecoder, MemoryAccess
-from memnets.viewing.interventions import Freeze, Hide, Intervention, Overwrite, Weights
+from memnets.viewing.interventions import Freeze, Hide, Intervention, Overwrite
 from memnets.viewing.trace import Tape
 
 __all__ = ["standard"]
@@ -21,8 +21,8 @@ def standard(tape: Tape, begin: int) -> list[Sequence[Intervention]]:
     """A few changes that show what a model depends on, each for a run of its own.
 
     With a memory: the slot that was read most while the model answered is wiped before the answer;
-    a gate of the heads stays as it was before the answer; a head starts its answer at another slot.
-    With attention alone: the slot that got most weight cannot be seen.
+    and a gate of the heads, or the modes of a DNC, stay as they were before it. With attention
+    alone: the slot that got most weight cannot be seen.
 
     Args:
         tape: a recorded run of one sequence, of all kinds of events.
@@ -59,13 +59,6 @@ def _of_memory(tape: Tape, memory: MemoryAccess, begin: int) -> list[Sequence[In
         having = [path for part, path in inside if _has(tape, part, f"query.{field}")]
         if having and begin:
             found.append([Freeze(having[0], field, start=begin)])
-            break
-    for part, path in inside:
-        heads = [head for head in tape.heads.get(part, []) if head.startswith("read")]
-        if heads and len(total) > 1:
-            last = begin + int(torch.stack(read[begin:])[:, 0].amax(-1).argmax())
-            other = int(read[last][0].argmax() + 1) % len(total)
-            found.append([Weights(path, other, head=heads[0], start=begin, stop=begin + 1)])
             break
     return found
 

@@ -23,7 +23,6 @@ from memnets.models import MemoryMachine, MetaLearner, PointerNetwork, Seq2Seq
 from memnets.training.objectives import Numbers, Tokens
 from memnets.viewing import page, panels, trace, watch
 from memnets.viewing.interventions import Overwrite
-from memnets.viewing.what_if import standard
 from tasks import Captions, ConvexHull, Copying, Sinusoids
 from tests.test_precision import ATTENTIONS, CONTROLLERS, COPYING, FEW, MODELS, TASKS
 
@@ -62,7 +61,7 @@ def images(run: page.Run) -> list[Tensor]:
 def test_what_is_shown_is_what_the_trace_holds(name) -> None:
     seen = watched(name)
     with torch.no_grad():
-        shown = seen.example("", None)
+        shown = seen.example("")
     (run,) = shown.runs
     there = images(run)
     for part in seen.tape.weights:
@@ -291,7 +290,7 @@ def test_queries_of_an_episode_leave_the_memory_as_the_examples_left_it() -> Non
     task = Sinusoids(queries=3, **FEW)
     learner = partial(MemoryMachine, controller=CONTROLLERS["FeedForward"], access=NTM(5, 3))
     model = MetaLearner(2, 1, learner, objective=Numbers()).eval()
-    shown = watch.example(model, task, task.batch("train", 0), what_if=standard)
+    shown = watch.example(model, task, task.batch("train", 0), what_if=True)
     found = {each.name: each for each in shown.runs[0].panels}
     examples = shown.split
     assert found["memory"].steps == examples
@@ -305,7 +304,7 @@ def test_queries_of_an_episode_leave_the_memory_as_the_examples_left_it() -> Non
 def test_standard_changes_fit_any_model(name) -> None:
     seen = watched(name)
     with torch.no_grad():
-        plain, *others = seen.example("", standard).runs
+        plain, *others = seen.example("", what_if=True).runs
     assert others
     for other in others:
         assert other.changed_from is not None
@@ -353,7 +352,7 @@ def test_a_hull_is_drawn_line_by_line() -> None:
 
 def test_a_pair_of_sentences_shows_both_directions() -> None:
     seen = watched("decomposable")
-    shown = seen.example("", None)
+    shown = seen.example("")
     found = {each.name: each for each in shown.runs[0].panels}
     premise, hypothesis = seen.words, seen.asked[0]
     assert list(found["attention"].slots) == premise

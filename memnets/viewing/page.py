@@ -743,22 +743,23 @@ class Page:
                 ``notes`` afterwards.
 
         Raises:
-            ValueError: there is no example, or the page without any panel is larger.
+            ValueError: there is no example, or a page without panels is larger.
         """
         if not self.examples:
             raise ValueError("a page must have at least one example; got none")
         # What an earlier call left out, this one may keep.
         self.notes = [note for note in self.notes if note not in self._left_out]
-        plain = self._text([], Arrays())
         # The sentences about what is left out take some room as well.
-        room = limit_mb * 1e6 - len(plain.encode()) - 2000
-        if room <= 0:
-            raise ValueError(
-                f"limit_mb must be at least {len(plain.encode()) / 1e6 + 0.01:.2f}, the page "
-                f"without any panel; got {limit_mb:g}"
-            )
+        plain = len(self._text([], Arrays()).encode()) + 2000
+        room = limit_mb * 1e6 - plain
         arrays = Arrays()
         without, packed = self._fitting(self.examples[0], room, arrays)
+        least = _size([packed], arrays)
+        if least > room:
+            raise ValueError(
+                f"limit_mb must be at least {(plain + least) / 1e6 + 0.005:.2f}, for a page "
+                f"without panels; got {limit_mb:g}"
+            )
         kept = [packed]
         for example in self.examples[1:] if not without else []:
             first = len(arrays.packed)

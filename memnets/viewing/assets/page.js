@@ -16,17 +16,17 @@ const KEYS = [
 /** Signs of the buttons, drawn: not every font has them. */
 const ICONS = {
   first: "M4 3v10M13 3L6 8l7 5z",
-  back: "M12 3L4 8l8 5z",
+  back: "M10.5 3L5 8l5.5 5",
   play: "M4 2.5L13 8l-9 5.5z",
   pause: "M4 3h3v10H4zM9 3h3v10H9z",
-  on: "M4 3l8 5-8 5z",
+  on: "M5.5 3L11 8l-5.5 5",
   last: "M12 3v10M3 3l7 5-7 5z",
 };
 
 function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", "icon");
+  svg.setAttribute("class", `icon ${name}`);
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", ICONS[name]);
@@ -167,10 +167,17 @@ class Page {
     ]);
     this.items = data.examples.map((example, i) => {
       const wrong = isWrong(example);
-      const right = !wrong && example.runs.some((run) => run.right === true);
+      const right = example.runs[0].right === true;
       const verdict = example.runs[0].verdict;
-      return make("li", { class: wrong ? "wrong" : "" }, make("button", { type: "button", onclick: () => this.show(i) }, [
-        make("span", { class: "sign", "aria-label": wrong ? "wrong" : right ? "right" : "" }, wrong ? "✕" : right ? "✓" : "·"),
+      return make("li", { class: wrong ? "wrong" : "" }, make("button", {
+        type: "button",
+        onclick: (event) => {
+          this.show(i);
+          if (event.detail) event.currentTarget.blur(); // by mouse: the space bar is to play then
+        },
+      }, [
+        make("span", { class: "sign", "aria-hidden": "true" }, wrong ? "✕" : right ? "✓" : "·"),
+        wrong || right ? make("span", { class: "hidden" }, wrong ? "wrong: " : "right: ") : [],
         make("span", { class: "name" }, isolated(example.title)),
         verdict ? make("span", { class: "verdict" }, isolated(verdict)) : [],
       ]));
@@ -365,7 +372,7 @@ class Page {
     const { target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
     if (target.closest("select, textarea, input:not([type=range]):not([type=checkbox])")) return;
-    const pressed = target.closest("button, summary, a, input[type=checkbox]");
+    const pressed = target.closest("button:not(.chip), summary, a, input[type=checkbox]");
     const far = event.shiftKey ? 10 : 1;
     const actions = {
       " ": pressed ? null : () => this.play(!this.playing),

@@ -300,7 +300,8 @@ class HeadsView extends View {
       boxes.map((box) => box.element),
     ])] : [];
     // One step has no history to draw, if its names say it all already.
-    if (!(long && panel.steps === 1)) shown.forEach((head, i) => content.push(this.history(head, shown, i)));
+    this.histories = make("div", { class: "histories" }, long && panel.steps === 1 ? [] : shown.map((head, i) => this.history(head, shown, i)));
+    content.push(this.histories);
     this.element.replaceChildren(...content);
     if (this.wide) this.resize(this.wide);
     this.step(this.now);
@@ -328,8 +329,7 @@ class HeadsView extends View {
       rows: this.slots,
       names: named_ ? panel.slots : this.panel.places?.kind === "plane" ? Array.from({ length: this.slots }, (_, slot) => String(slot + 1)) : null,
       height: () => Math.max(36, Math.min(this.slots * (named_ ? Math.max(12, each) : each), Math.max(most, named_ ? Math.min(this.slots * 12, 480) : 0))),
-      axis: i === shown.length - 1,
-      words: named_ && panel.start === 0 && panel.steps === this.steps && i === shown.length - 1 ? this.words() : null,
+      words: named_ && panel.start === 0 && panel.steps === this.steps && !multiple ? this.words() : null,
       marked: this.marked,
       draw: (plain, frame, height) => {
         const scale = new Scale(0, weights.high);
@@ -354,9 +354,17 @@ class HeadsView extends View {
   }
 
   resize(width) {
-    // The boxes know their size before the lines are drawn between the words.
-    super.resize(width);
-    for (const box of this.boxes ?? []) box.resize(width);
+    this.wide = width;
+    const count = this.lines?.length ?? 0;
+    const { places } = this.panel;
+    // Beside a picture of the slots, and in two columns, where there is room.
+    const side = this.boxes?.length && places && places.kind !== "images" && width >= 720 ? (places.kind === "grid" ? (count > 1 ? 460 : 230) : 350) : 0;
+    this.element.classList.toggle("beside", side > 0);
+    this.element.style.setProperty("--side", `${side}px`);
+    const columns = count > 2 && width - side >= 900 ? 2 : 1;
+    this.histories?.style.setProperty("--columns", columns);
+    for (const line of this.lines ?? []) line.resize(Math.floor((width - side - 16 * columns) / columns));
+    for (const box of this.boxes ?? []) box.resize(side || width);
   }
 
   step(step) {

@@ -91,9 +91,11 @@ class PlaneDrawing {
     const xs = points.map(([x]) => x);
     const ys = points.map(([, y]) => y);
     const [left, bottom] = [Math.min(...xs), Math.min(...ys)];
-    const span = Math.max(Math.max(...xs) - left, Math.max(...ys) - bottom) || 1;
-    const scale = (this.side - 52) / span;
-    this.places = points.map(([x, y]) => [26 + (x - left) * scale, this.side - 26 - (y - bottom) * scale]);
+    const [wide, tall] = [Math.max(...xs) - left, Math.max(...ys) - bottom];
+    const scale = (this.side - 52) / (Math.max(wide, tall) || 1);
+    const right = (this.side - wide * scale) / 2;
+    this.tall = Math.max(80, tall * scale + 52);
+    this.places = points.map(([x, y]) => [right + (x - left) * scale, this.tall - 26 - (y - bottom) * scale]);
     this.step(this.now);
   }
 
@@ -102,7 +104,7 @@ class PlaneDrawing {
     if (!this.side) return;
     const circle = Math.min(17, this.side / 14);
     const { points, right = [], answer = [], weight } = this.options;
-    const context = size(this.canvas, this.side, this.side);
+    const context = size(this.canvas, this.side, this.tall);
     const [text, muted, accent, warn] = ["text", "muted", "accent", "warn"].map(named);
     context.strokeStyle = muted;
     context.lineWidth = 1.2;

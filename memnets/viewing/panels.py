@@ -25,6 +25,7 @@ __all__ = [
     "around",
     "equation",
     "lines",
+    "memory_of",
     "panels",
     "panels_of",
     "spaced",
@@ -126,7 +127,7 @@ def tracks(tape: Tape, sequence: int | None) -> list[Track]:
     """
     found: dict[tuple[nn.Module, str], Track] = {}
     headed = {
-        part: isinstance(part, Addressing) and (bool(tape.heads.get(part)) or _memory(tape, part))
+        part: isinstance(part, Addressing) and (bool(tape.heads.get(part)) or memory_of(tape, part))
         for part in {event.part for event in tape.events}
     }
     for event in tape.events:
@@ -152,7 +153,7 @@ def tracks(tape: Tape, sequence: int | None) -> list[Track]:
     return list(found.values())
 
 
-def _memory(tape: Tape, part: nn.Module) -> MemoryAccess | None:
+def memory_of(tape: Tape, part: nn.Module) -> MemoryAccess | None:
     """The memory that a part is, or is in."""
     for each in around(tape, part):
         if isinstance(each, MemoryAccess):
@@ -229,7 +230,7 @@ def panels_of(tracks: list[Track], scene: Scene) -> list[Panel]:
     """Panels of tracks, each with a name of its own."""
     owners: dict[nn.Module, dict[tuple[nn.Module, str], Track]] = {}
     for track in tracks:
-        owner = _memory(scene.tape, track.part) or track.part
+        owner = memory_of(scene.tape, track.part) or track.part
         if scene.start(track) is not None:
             owners.setdefault(owner, {})[track.part, track.kind] = track
     made: list[_Made] = []

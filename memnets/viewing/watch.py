@@ -12,9 +12,10 @@ of the task, above what the parts of the model reported (:mod:`memnets.viewing.p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ from memnets.viewing.panels import (
     around,
     equation,
     lines,
+    memory_of,
     panels,
     panels_of,
     spaced,
@@ -69,17 +71,17 @@ from memnets.viewing.sequences import (
     title_of,
     words,
 )
+from memnets.viewing.what_if import standard
 
-__all__ = ["LONGEST", "example", "of_tape", "page"]
+__all__ = ["LONGEST", "WhatIf", "example", "of_batch", "of_tape", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
 #: Most sequences of a test set that are answered to find wrong answers.
 MOST_ANSWERED = 64
 
-#: Makes interventions for a recorded run: from the tape, and the part's step at which an answer
-#: begins, 0 for a part that takes no steps before.
-Changes = Callable[[trace.Tape, int], Sequence[Sequence[Intervention]]]
+#: Examples of a page that run once more with standard changes.
+WhatIf = Literal["none", "first", "all"]
 
 
 def of_tape(tape: trace.Tape, sequence: int = 0, title: str = "") -> Page:
@@ -156,7 +158,8 @@ def example(
     row: int = 0,
     answer: Tensor | None = None,
     title: str = "",
-    what_if: Changes | None = None,
+    what_if: bool = False,
+    changes: Sequence[Sequence[Intervention]] = (),
     known: bool = True,
 ) -> Example:
     """Run a model on one sequence of a task, and show what its parts did.
@@ -174,7 +177,9 @@ def example(
         answer: the model's answer to the sequence in a test, ``[T]`` or ``[T, O]``; ``None`` = the
             model answers now.
         title: of the example.
-        what_if: makes interventions, each list of which is one more run beside the first.
+        what_if: whether further runs have standard changes (:mod:`memnets.viewing.what_if`); those
+            that this run does not allow are left out.
+        changes: interventions of your own, each list of which makes one more run.
         known: whether the targets of the batch are right answers; else they are not shown.
 
     Raises:
@@ -189,7 +194,7 @@ def example(
         raise ValueError(f"an example may have at most {LONGEST} steps; got {length}")
     with torch.no_grad():
         said = None if answer is None else answer.unsqueeze(0)
-        return _Watched(model, task, one, said, known).example(title, what_if)
+        return _Watched(model, task, one, said, known).example(title, what_if, changes)
 
 
 @dataclass(frozen=True)
@@ -446,6 +451,10 @@ class _Watched:
             if isinstance(part, Addressing) and "." not in name:
                 found[part] = name.replace("_", " ")
                 continue
+            memory = memory_of(self.tape, part)
+            if memory is not None and memory is not part:
+                found[part] = f"{spaced(type(memory).__name__)} {name.rpartition('.')[2]}"
+                continue
             # An addressing goes by the layer that it is in.
             owners = [
                 each
@@ -507,21 +516,34 @@ class _Watched:
 
     # The example.
 
-    def example(self, title: str, what_if: Changes | None) -> Example:
+    def example(
+        self, title: str, what_if: bool = False, changes: Sequence[Sequence[Intervention]] = ()
+    ) -> Example:
         """The example, with a run for each list of interventions."""
-        verdict, right = self._verdict(self.answer)
-        found = self._all_panels(self.tape, self.logits, self.answer)
-        runs = [Run("as it ran", found, verdict, right)]
-        begin = max(self.before.values(), default=0)
-        for changes in [] if what_if is None else what_if(self.tape, begin):
-            tape = self.tape.intervene(*changes)
-            logits = tape.outputs[-1]
-            answer = self._answer_of(logits)
-            verdict, right = self._verdict(answer)
-            found = self._all_panels(tape, logits, answer)
-            run = Run(self._told(tape.interventions), found, verdict, right)
-            runs.append(_compared(runs[0], run))
+        runs = [self._run("as it ran", self.tape, self.logits, self.answer)]
+        for each in changes:
+            runs.append(self._changed(runs[0], each))
+        if what_if:
+            begin = max(self.before.values(), default=0)
+            for each in standard(self.tape, begin):
+                with suppress(ValueError):
+                    runs.append(self._changed(runs[0], each))
         return Example(title, self.steps, runs, self.split, self._line())
+
+    def _run(self, name: str, tape: trace.Tape, logits: Tensor, answer: Tensor) -> Run:
+        verdict, right = self._verdict(answer)
+        return Run(name, self._all_panels(tape, logits, answer), verdict, right)
+
+    def _changed(self, first: Run, interventions: Sequence[Intervention]) -> Run:
+        """The run once more, with changes.
+
+        Raises:
+            ValueError: the run has no such part, slot or step.
+        """
+        tape = self.tape.intervene(*interventions)
+        logits = tape.outputs[-1]
+        run = self._run(self._told(tape.interventions), tape, logits, self._answer_of(logits))
+        return _compared(first, run)
 
     def _told(self, interventions: Sequence[Intervention]) -> str:
         """Interventions in the words of the page: titles of parts, and names of slots."""
@@ -828,7 +850,8 @@ def page(
     sets: Sequence[str] | None = None,
     count: int = 6,
     worst: bool = True,
-    what_if: Changes | None = None,
+    what_if: WhatIf = "none",
+    changes: Sequence[Sequence[Intervention]] = (),
     title: str = "",
     prepare: Callable[[str], object] | None = None,
     progress: Callable[[str], object] | None = None,
@@ -842,7 +865,8 @@ def page(
         count: number of sequences, at least 1; they are shared out among the sets.
         worst: whether wrong answers come first, the worst of them first; else the first sequences
             of each set.
-        what_if: makes interventions, each list of which is one more run beside the first.
+        what_if: which examples run once more with standard changes.
+        changes: interventions of your own, each list of which makes one more run of each example.
         title: of the page; names of the task and of the model by default.
         prepare: called with the name of a set before the model answers it.
         progress: called with a few words on what comes next.
@@ -875,12 +899,13 @@ def page(
     if worst:
         chosen.sort(key=lambda each: -min(each[0], 1.0))
     found = []
-    for _, name, batch, row, answer in chosen:
+    for number, (_, name, batch, row, answer) in enumerate(chosen):
         if prepare is not None:
             prepare(name)
         tell(f"{title_of(name)}, sequence {row + 1}")
         label = f"{title_of(name)}, sequence {row + 1}"
-        found.append(example(model, task, batch, row, answer, label, what_if))
+        more = what_if == "all" or (what_if == "first" and number == 0)
+        found.append(example(model, task, batch, row, answer, label, more, changes))
     if not found:
         raise ValueError(f"there is nothing to show: {'; '.join(notes) or 'no sequences'}")
     whole = title or f"{type(task).__name__}, {type(model).__name__}"
@@ -891,7 +916,8 @@ def of_batch(
     model: Any,
     task: Any,
     batch: Batch,
-    what_if: Changes | None = None,
+    what_if: WhatIf = "none",
+    changes: Sequence[Sequence[Intervention]] = (),
     title: str = "",
     count: int | None = None,
     known: bool = True,
@@ -903,6 +929,7 @@ def of_batch(
         task: the task of the batch.
         batch: the batch.
         what_if: as in :func:`page`.
+        changes: as in :func:`page`.
         title: of the page.
         count: most sequences; all by default.
         known: whether the targets of the batch are right answers; else they are not shown.
@@ -911,7 +938,8 @@ def of_batch(
     found = []
     for row in range(min(len(batch.source), count or len(batch.source))):
         label = f"sequence {row + 1}" if known else f"input {row + 1}"
-        found.append(example(model, task, batch, row, None, label, what_if, known))
+        more = what_if == "all" or (what_if == "first" and row == 0)
+        found.append(example(model, task, batch, row, None, label, more, changes, known))
     return Page(title or f"{type(task).__name__}, {type(model).__name__}", found)
 
 

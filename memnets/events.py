@@ -9,23 +9,31 @@ its context::
 
 Kinds, with the shapes of their values:
 
-========== ================ ====================================================================
-kind       reported by      value
-========== ================ ====================================================================
-weights    an addressing    weights of each query, ``[*B, Q, N]``
-read       a memory         weights of its read heads, ``[B, H, N]``
-write      a memory         weights of its write heads, ``[B, H, N]``
-erase      a memory         erase vectors of its write heads, in ``[0, 1]``, ``[B, H, W]``
-emptied    a memory         slots that are emptied before the heads write, one-hot ``[B, H, N]``
-add        a memory         vectors that its write heads add, ``[B, H, W]``
-memory     a memory         the slots after the step, ``[B, N, W]``
-usage      a memory         usage of each slot after the step, ``[B, N]``
-link       a memory         degree to which slot i was written right after slot j, ``[B, N, N]``
-========== ================ ====================================================================
+=============== ================ ===============================================================
+kind            reported by      value
+=============== ================ ===============================================================
+weights         an addressing    weights of each query, ``[*B, Q, N]``
+query.<field>   an addressing    a field of its query, if that is a named tuple, ``[*B, Q, ...]``:
+                                 strength, gate, shift, sharpness, modes and so on
+read            a memory         weights of its read heads, ``[B, H, N]``
+write           a memory         weights of its write heads, ``[B, H, N]``
+erase           a memory         erase vectors of its write heads, in ``[0, 1]``, ``[B, H, W]``
+emptied         a memory         slots that are emptied before the heads write, one-hot
+                                 ``[B, H, N]``
+add             a memory         vectors that its write heads add, ``[B, H, W]``
+before          a memory         the slots before the step, ``[B, N, W]``
+memory          a memory         the slots after the step, ``[B, N, W]``
+usage           a memory         usage of each slot after the step, ``[B, N]``
+link            a memory         degree to which slot i was written right after slot j,
+                                 ``[B, N, N]``
+free_gates      a DNC            degree to which what a read head read is freed, ``[B, H, 1]``
+gates           an LRUA          share of a write that goes to the slots read last, ``[B, H, 1]``
+=============== ================ ===============================================================
 
-Your own parts may report further kinds. A sequence that skips a step (mask False) reports the step
-as if it had taken it. Fast twins make no reports: while there is a listener, the definitions run
-(:mod:`memnets.fast`), also in place of code from ``torch.compile``.
+Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.
+A sequence that skips a step (mask False) reports the step as if it had taken it. Fast twins make no
+reports: while there is a listener, the definitions run (:mod:`memnets.fast`), also in place of code
+from ``torch.compile``.
 
 An *editor* goes one step further: it may put another value in the place of one that a part is about
 to use. A part asks with :func:`offer`, and again there is usually nobody to ask. Addressings and

@@ -70,18 +70,22 @@ class Saved:
         return config_of(self.content, self.path)
 
     def checked_config(
-        self, trust: bool = False, named: Collection[str] = ()
+        self, trust: bool = False, named: Collection[str] = (), logs: bool = True
     ) -> tuple[dict[str, Any], list[str]]:
         """Settings that are safe to build, and a line about each setting left out.
 
         Args:
             trust: whether to accept parts of any kind.
             named: class paths that the user named too, which are accepted.
+            logs: whether the settings are for a training; others do not use its loggers.
 
         Raises:
             CheckpointError: see :func:`memnets.app.trust.checked_config`.
         """
-        config, left_out = checked_config(self.config, self.path, trust, named)
+        config = self.config
+        if not logs and isinstance(config.get("trainer"), dict):
+            config["trainer"].pop("logger", None)
+        config, left_out = checked_config(config, self.path, trust, named)
         trainer = config.get("trainer") or {}
         if "format" not in self.content and isinstance(trainer, dict):
             # In version 0.1 the default was not to clip, and what was null was left out.

@@ -69,6 +69,10 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif command == "runs":
+        from memnets.app.listing import list_runs
+
+        list_runs(rest)
     elif rest and command in ("configs", "doctor"):  # check_usage has seen that it asks for help
         print(f"usage: memnets {command}\n\n{COMMANDS[command]}")
     elif command == "configs":

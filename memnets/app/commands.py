@@ -47,6 +47,9 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
 
+  memnets runs
+      the list of all runs with their scores, and runs/index.html, a page of them
+
   memnets scoreboard --config scoreboards/ntm
       train many runs in parallel, and write RESULTS.md; the same command resumes them
 """
@@ -59,6 +62,7 @@ COMMANDS = {
     "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
+    "runs": "List the runs with their scores, and write runs/index.html, a page of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
     "doctor": "Show versions, the machine, and which fast twins are in use here, and why not.",
 }
@@ -76,6 +80,7 @@ What you will need most:
   --model.controller my.Controller  another part, by its class path
   --data.max_length 30              a setting of the task
   --trainer.max_steps 1000          number of training steps
+  --pictures_every 1                pictures for TensorBoard after each validation
   --print_config                    print the whole config of these flags, and exit
   --model.help memnets.models.MemoryMachine      the settings of a class
   --data.help tasks.Copying
@@ -84,7 +89,16 @@ What you will need most:
 #: Options of the commands that run a trainer, up to the first dot.
 _COMMON = (
     *("ckpt_path", "compile", "config", "data", "help", "help_all", "init_from", "model", "name"),
-    *("print_config", "runs", "seed_everything", "threads", "trainer", "trust", "weights_only"),
+    *(
+        "pictures_every",
+        "print_config",
+        "runs",
+        "seed_everything",
+        "threads",
+        "trainer",
+        "trust",
+        "weights_only",
+    ),
 )
 
 #: Command -> its options, up to the first dot. They are here once more than in the parsers, so that
@@ -102,6 +116,7 @@ OPTIONS = {
         *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
         *("runs", "threads"),
     ),
+    "runs": ("help", "runs"),
     "configs": ("help",),
     "doctor": ("help",),
 }
@@ -143,7 +158,7 @@ def check_usage(arguments: Sequence[str]) -> None:
         return
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
-    if command not in ("fit", "scoreboard", "configs", "doctor") and not values(rest, flag):
+    if command in ("validate", "test", "predict", "translate") and not values(rest, flag):
         raise UsageError(
             f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"

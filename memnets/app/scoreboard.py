@@ -26,7 +26,8 @@ from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
 from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
-from memnets.training.runs import changes, check_name, load_checkpoint, read_metrics, versions
+from memnets.records import read_metrics, versions
+from memnets.training.runs import changes, check_name, load_checkpoint
 from memnets.viewing import plots
 
 __all__ = [

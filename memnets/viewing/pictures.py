@@ -216,7 +216,7 @@ class Pictures(lightning.Callback):
             probabilities,
             self.folder / f"{name}_answer.png",
             title=f"{_title(name)}: what was asked for, what came; {bits} wrong bits"
-            + (", the most of all" if bits else ""),
+            + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:
             tape.plot(
@@ -464,8 +464,9 @@ def _labelled(model: Model, batch: Batch) -> bool:
 
 
 def _title(name: str) -> str:
-    """Name of a test set in a title."""
-    return "test set" if name == "test" else f"test set {name.replace('_', ' ')}"
+    """Name of a test set, or of the validation set, in a title."""
+    names = {"test": "test set", "val": "validation"}
+    return names.get(name, f"test set {name.replace('_', ' ')}")
 
 
 def _plain(answers: Tensor) -> Tensor:

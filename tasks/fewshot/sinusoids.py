@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch, Curves
-from memnets.core import check_positive
+from memnets.core import check_positive, map_state
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]
@@ -83,7 +83,7 @@ class Sinusoids(Task):
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
         """Panels of episodes: the points of the source, the sine, and the answer."""
-        batch = self.batch(split, 0)
+        batch = map_state(lambda part: part[: len(answers)], self.batch(split, 0))
         asked = batch.inputs[..., :1]
         sides = {
             "sine": torch.cat([asked, batch.targets], -1).numpy(),

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from memnets import functional
 from memnets.core import Addressing, Cell, Memory, map_state
 
-__all__ = ["Freeze", "Hide", "Intervention", "Overwrite", "Swap", "Weights"]
+__all__ = ["Changes", "Freeze", "Hide", "Intervention", "Overwrite", "Site", "Swap", "Weights"]
 
 #: A number, or a number for each place: of a slot, of a field, of all slots.
 Numbers: TypeAlias = float | Sequence[float] | Tensor

@@ -411,11 +411,15 @@ def test_the_command_writes_a_page_and_says_where(capsys, tmp_path) -> None:
         "fit", "--config", "copying/ntm", "--trainer.max_steps=1", "--data.epoch_batches=1",
         "--data.validation_batches=1", "--data.test_sets=[[3, 2], [4, 2]]", "--data.batch_size=2",
         "--data.validation_batch_size=2", "--model.access.slots=8", "--trainer.callbacks=[]",
+        "--view=1",
     ])  # fmt: skip
     capsys.readouterr()
+    file = tmp_path / "runs/copying/ntm/version_0/view.html"
+    assert "test set length 3, sequence" in file.read_text()
+    assert "test set length 4, sequence" not in file.read_text()
+    file.unlink()
     main(["view", "runs/copying/ntm/version_0", "--examples", "3"])
     out = capsys.readouterr().out
-    file = tmp_path / "runs/copying/ntm/version_0/view.html"
     assert f"The page is {file.relative_to(tmp_path)}" in out
     assert "3 examples" in out
     assert file.read_text().lower().startswith("<!doctype html>")

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
+import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,7 @@ from memnets.training.objectives import (
     Numbers,
     Tokens,
 )
+from memnets.training.schedules import MemorySchedule
 from memnets.viewing import trace
 from memnets.viewing.interventions import Intervention
 from memnets.viewing.page import (
@@ -73,7 +76,7 @@ from memnets.viewing.sequences import (
 )
 from memnets.viewing.what_if import standard
 
-__all__ = ["LONGEST", "WhatIf", "example", "of_batch", "of_tape", "page"]
+__all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "of_tape", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
@@ -941,6 +944,41 @@ def of_batch(
         more = what_if == "all" or (what_if == "first" and row == 0)
         found.append(example(model, task, batch, row, None, label, more, changes, known))
     return Page(title or f"{type(task).__name__}, {type(model).__name__}", found)
+
+
+class WatchTest(lightning.Callback):
+    """After a test, write a page of a few sequences, ``view.html``.
+
+    Args:
+        folder: folder of the page.
+        count: number of sequences, at least 1.
+
+    Raises:
+        ValueError: the count is out of its range.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        if count < 0:
+            raise ValueError(f"view must be at least 0; got {count}")
+        self.folder = folder
+        self.count = count
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the page; if that fails, say why, and go on."""
+        if not trainer.is_global_zero:
+            return
+
+        def prepare(name: str) -> None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, MemorySchedule):
+                    callback.prepare(trainer, pl_module, name)
+
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        try:
+            made = page(pl_module, task, count=self.count, what_if="first", prepare=prepare)
+            made.save(self.folder / "view.html")
+        except Exception as error:
+            print(f"No page was written: {type(error).__name__}: {error}")
 
 
 def _few(

@@ -28,6 +28,9 @@ link            a memory         degree to which slot i was written right after 
                                  ``[B, N, N]``
 free_gates      a DNC            degree to which what a read head read is freed, ``[B, H, 1]``
 gates           an LRUA          share of a write that goes to the slots read last, ``[B, H, 1]``
+actions         a stack          degrees of push, pop and keep of each stack, ``[B, H, 3]``; its
+                                 slots are depths, the top first
+pushed          a stack          element that each stack is pushed, ``[B, H, W]``
 =============== ================ ===============================================================
 
 Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.

@@ -55,10 +55,10 @@ from memnets.viewing.panels import (
     Scene,
     Track,
     around,
+    compared,
     equation,
     lines,
     memory_of,
-    panels,
     panels_of,
     spaced,
     strip,
@@ -76,7 +76,7 @@ from memnets.viewing.sequences import (
 )
 from memnets.viewing.what_if import standard
 
-__all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "of_tape", "page"]
+__all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
@@ -85,73 +85,6 @@ MOST_ANSWERED = 64
 
 #: Examples of a page that run once more with standard changes.
 WhatIf = Literal["none", "first", "all"]
-
-
-def of_tape(tape: trace.Tape, sequence: int = 0, title: str = "") -> Page:
-    """Page of one sequence of a tape: all that was recorded, part by part.
-
-    The steps are those of each part, counted from 0; parts that take other steps than a memory,
-    such as the encoder of a source, have steps of their own. A tape of :meth:`~memnets.viewing.
-    trace.Tape.intervene` stands beside the run without changes.
-
-    Args:
-        tape: the tape.
-        sequence: number of the sequence in the batch.
-        title: of the page; the class of the model by default.
-
-    Raises:
-        ValueError: nothing was recorded, or there is no such sequence.
-    """
-    first = tape.original or tape
-    names = ["as it ran", *([] if first is tape else [_described(tape.interventions)])]
-    runs = [
-        Run(name, panels(each, sequence)) for name, each in zip(names, (first, tape), strict=False)
-    ]
-    if len(runs) == 2:
-        runs[1] = _compared(runs[0], runs[1])
-    steps = max(panel.start + panel.steps for run in runs for panel in run.panels)
-    whole = title or (type(tape.model).__name__ if tape.model is not None else "a run")
-    shown = Example(f"sequence {sequence}", [f"step {step}" for step in range(steps)], runs)
-    return Page(whole, [shown])
-
-
-def _described(interventions: Sequence[Intervention]) -> str:
-    return "; ".join(each.describe() for each in interventions) or "again, without changes"
-
-
-def _compared(run: Run, other: Run) -> Run:
-    """A run with the first step at which it differs from another one."""
-    before = {panel.name: panel for panel in run.panels}
-    steps = [
-        panel.start + step
-        for panel in other.panels
-        if panel.name in before
-        for step in _differing(before[panel.name], panel)
-    ]
-    return replace(other, changed_from=min(steps, default=None))
-
-
-def _differing(one: Panel, other: Panel) -> list[int]:
-    """The first step at which two panels differ, if there is one."""
-    pairs = [(getattr(one, name, None), getattr(other, name, None)) for name in _NUMBERS]
-    found = []
-    for (name, axis), (before, after) in zip(_NUMBERS.items(), pairs, strict=True):
-        if isinstance(before, Tensor) and isinstance(after, Tensor):
-            before, after = before.movedim(axis, 0), after.movedim(axis, 0)
-            if before.shape != after.shape:
-                found.append(0)
-                continue
-            same = torch.isclose(before, after, rtol=0, atol=1e-5, equal_nan=True)
-            found += (~same.flatten(1).all(1)).nonzero().flatten().tolist()[:1]
-        elif before is not None and after is not None and name == "values":
-            found += [
-                step for step, (a, b) in enumerate(zip(before, after, strict=False)) if a != b
-            ][:1]
-    return found
-
-
-#: Fields of panels with a value for each step, and the dimension of the steps.
-_NUMBERS = {"values": 0, "weights": 1, "memory": 0}
 
 
 def example(
@@ -546,7 +479,7 @@ class _Watched:
         tape = self.tape.intervene(*interventions)
         logits = tape.outputs[-1]
         run = self._run(self._told(tape.interventions), tape, logits, self._answer_of(logits))
-        return _compared(first, run)
+        return compared(first, run)
 
     def _told(self, interventions: Sequence[Intervention]) -> str:
         """Interventions in the words of the page: titles of parts, and names of slots."""

@@ -105,7 +105,8 @@ class CellMaps {
     const heads = this.options.reads.length + this.options.writes.length;
     this.markers = 44 + heads * 12;
     // Side by side where there is room, else two in a row.
-    const each = Math.max(90, (width - this.markers - 12 * (shown + 1)) / (width < 520 ? Math.min(2, shown) : shown));
+    const room = (count) => (width - this.markers - 12 * (count + 1)) / count;
+    const each = room(shown) >= 48 ? room(shown) : room(Math.min(2, shown));
     this.height = Math.round(Math.min(384, Math.max(64, slots * 16)));
     this.width = Math.round(Math.min(each, columns * 16, 320));
     this.step(this.now);

@@ -80,6 +80,8 @@ __all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
+#: Most sentences of a story that are told above it.
+MOST_SENTENCES = 30
 #: Most sequences of a test set that are answered to find wrong answers.
 MOST_ANSWERED = 64
 
@@ -297,8 +299,9 @@ class _Watched:
         pairs = bool(self.asked) and not self.hops
         if length in counts or unseen or pairs or (self.reads and self.one.source.dim() == 2):
             named = self.task.labels(self.one, 0) is not None
-            steps = [f"input {n + 1}" + (f": {w}" if named else "") for n, w in enumerate(source)]
-            self._add("read", length, "input", steps)
+            name = "input" if self.task.images(self.one, 0) is None else "example"
+            steps = [f"{name} {n + 1}" + (f": {w}" if named else "") for n, w in enumerate(source)]
+            self._add("read", length, name, steps)
         for count, part in counts.items():
             if count != length:
                 self._add_own("read", count, part)
@@ -502,16 +505,13 @@ class _Watched:
 
     def _line(self) -> str:
         """A line about the example: the sentences and the question, if there are such."""
-        parts = []
-        if self.hops or self.asked:
-            if self.one.source.dim() > 2:
-                parts.append(". ".join(self.words[-30:]))
-            else:
-                parts.append(" ".join(self.words))
-        parts += [" ".join(asked) + ("?" if self.hops else "") for asked in self.asked[:1]]
-        if not parts and self.one.source.dim() == 2 and self.task.labels(self.one, 0) is not None:
-            parts = [" ".join(self.words)]
-        return " - ".join(parts)
+        if self.task.labels(self.one, 0) is None or self.one.source.is_floating_point():
+            return ""
+        if self.hops:
+            told = ". ".join(self.words[-MOST_SENTENCES:])
+            return f"{told}. {_sentence(self.asked[0])}?"
+        sentences = [_sentence(each) for each in (self.words, *self.asked[:1])]
+        return " | ".join(each for each in sentences if each)
 
     def _answer_of(self, logits: Tensor) -> Tensor:
         """The answer of a run, as that of a test."""
@@ -628,6 +628,9 @@ class _Watched:
             found = [] if read is None or not steps else [Strip("source", steps, read)]
             if inputs and len(inputs) <= self._answers:
                 found.append(Strip("input", inputs, start))
+            say = self._begin(["say"], len(self.asked[0])) if self.asked else None
+            if say is not None:
+                found.append(Strip("hypothesis", self.asked[0], say))
             return found
         if source.dim() == 2 and source.is_floating_point():
             given = self.inputs[0].cpu()
@@ -740,6 +743,15 @@ class _Watched:
             return []
         names = label_names(self.task, self.one, chances.shape[-1])
         return [lines("what the model would answer after each word", chances, names, begin, "")]
+
+
+def _sentence(tokens: Sequence[str]) -> str:
+    """Words as a sentence, without marks; parts of words that a vocabulary has are joined."""
+    marks = {*MARKS.values(), "<s>", "</s>"}
+    found = [token for token in tokens if token not in marks]
+    if any("▁" in token for token in found):  # as SentencePiece marks the beginning of a word
+        return "".join(found).replace("▁", " ").strip()
+    return " ".join(found)
 
 
 def pairs_in_order(found: Sequence[tuple[int, int]], pointed: Sequence[int]) -> bool:

@@ -101,6 +101,7 @@ _COMMON = (
         "threads",
         "trainer",
         "trust",
+        "view",
         "weights_only",
     ),
 )

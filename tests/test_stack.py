@@ -13,6 +13,7 @@ from memnets.memories import Stack
 from memnets.memories.stack import ACTIONS
 from memnets.models import MemoryMachine
 from memnets.viewing import trace
+from memnets.viewing.interventions import Freeze
 
 CERTAIN = 1e3  # the softmax of such a number beside zeros is exactly one-hot
 
@@ -89,15 +90,34 @@ def test_what_a_stack_reports() -> None:
         stack.unroll(torch.randn(5, 3, 12), stack.initial_state(5))
     shapes = {event.kind: list(event.value.shape) for event in tape.events}
     assert shapes == {
-        "actions": [5, 2, 3],
-        "pushed": [5, 2, 3],
+        "read": [5, 2, 4],
         "before": [5, 4, 6],
         "memory": [5, 4, 6],
-        "read": [5, 2, 4],
+        "actions": [5, 2, 3],
+        "pushed": [5, 2, 3],
     }
     assert torch.equal(tape.calls(stack, "before")[2], tape.calls(stack, "memory")[1])
     assert tape.calls(stack, "read")[0][0].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
     torch.testing.assert_close(tape.calls(stack, "actions")[0].sum(-1), torch.ones(5, 2))
+
+
+def test_a_stack_that_is_told_what_to_do() -> None:
+    stack = Stack(slots=4, width=2, stacks=2)
+    with trace.record(stack, kinds=None) as tape:
+        stack.unroll(torch.randn(3, 4, stack.interface_size), stack.initial_state(3))
+    push, pop = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+    other = tape.intervene(
+        Freeze(stack, "actions", push, stop=3),
+        Freeze(stack, "pushed", 0.5, stop=3),
+        Freeze(stack, "actions", pop, head=1, sequence=2, start=2),
+    )
+    halves = other.calls(stack, "memory")[3] == 0.5
+    # Pushed three times, but for the stack that was pushed twice and popped twice.
+    assert other.calls(stack, "memory")[2][0].tolist() == [[0.5] * 4] * 3 + [[0.0] * 4]
+    assert not halves[2, :, 2:].any()
+    assert other.interventions[2].describe() == (
+        "from step 2 on: the actions of head 1 of the model, in sequence 2, is (0, 1, 0)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memnets.app.checkpoints import load as load
     from memnets.app.predictor import Predictor as Predictor
     from memnets.app.vectors import SentenceVectors as SentenceVectors
+    from memnets.app.view import view as view
     from memnets.batches import Batch as Batch
     from memnets.cells import GRU as GRU
     from memnets.cells import LSTM as LSTM
@@ -66,6 +67,7 @@ _NAMES = {
     "memnets.app.checkpoints": ["load"],
     "memnets.app.predictor": ["Predictor"],
     "memnets.app.vectors": ["SentenceVectors"],
+    "memnets.app.view": ["view"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
         *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),

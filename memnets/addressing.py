@@ -444,7 +444,7 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
         """See :meth:`~memnets.core.Addressing.field_names`: a shift has a number for each move."""
         if field != "shift":
             return super().field_names(field, size)
-        return [f"{number - size // 2:+d}" for number in range(size)]
+        return [f"{number:+d}" if number else "0" for number in range(-(size // 2), size // 2 + 1)]
 
 
 class AllocatingQuery(NamedTuple):

@@ -36,6 +36,8 @@ from tasks import Task
 __all__ = [
     "Saved",
     "build_model",
+    "build_task",
+    "file_of",
     "load",
     "load_run",
     "read",
@@ -145,7 +147,7 @@ def load(path: str | Path, trust: bool = False) -> Any:
         CheckpointError: the checkpoint is missing or damaged, or from a newer version of this
             library, or it names parts that need ``trust``.
     """
-    return build_model(read(_file(path)), trust)
+    return build_model(read(file_of(path)), trust)
 
 
 def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
@@ -159,8 +161,8 @@ def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
         CheckpointError: see :func:`load`; or the task cannot be made, for example because its files
             are missing.
     """
-    saved = read(_file(path))
-    return build_model(saved, trust), _build_task(saved, trust)
+    saved = read(file_of(path))
+    return build_model(saved, trust), build_task(saved, trust)
 
 
 def build_model(saved: Saved, trust: bool = False) -> Any:
@@ -181,7 +183,8 @@ def build_model(saved: Saved, trust: bool = False) -> Any:
     return model.eval()
 
 
-def _build_task(saved: Saved, trust: bool) -> Task:
+def build_task(saved: Saved, trust: bool = False) -> Task:
+    """Build the task of a checkpoint, with its state; see :func:`load_run`."""
     config, _ = saved.checked_config(trust)
     if not isinstance(config.get("data"), dict):
         raise CheckpointError(f"{saved.path} names no task")
@@ -216,7 +219,7 @@ def _sizes(saved: Saved, trust: bool) -> dict[str, int]:
     if "vocabulary" in saved.task_state:
         vocabularies = vocabularies_of(saved)
         return dict(zip(_SIZES, map(len, vocabularies), strict=True))
-    task = _build_task(saved, trust)
+    task = build_task(saved, trust)
     return {name: getattr(task, name) for name in _SIZES}
 
 
@@ -240,7 +243,7 @@ def vocabularies_of(saved: Saved) -> tuple[Vocabulary, Vocabulary]:
         raise CheckpointError(f"{saved.path} cannot be used: {error}") from error
 
 
-def _file(path: str | Path) -> Path:
+def file_of(path: str | Path) -> Path:
     """The checkpoint of a path: a file, or the best or last one in the folder of a run."""
     path = Path(path)
     if not path.is_dir():

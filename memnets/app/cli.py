@@ -65,6 +65,10 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.translate import translate
 
         translate(rest)
+    elif command == "view":
+        from memnets.app.view import view_command
+
+        view_command(rest)
     elif command == "scoreboard":
         from memnets.app.scoreboard import run_scoreboard
 

@@ -44,6 +44,9 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
 
+  memnets view runs/copying/ntm/version_0
+      a page in which to watch the best checkpoint of a run at work, step by step
+
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
 
@@ -59,6 +62,7 @@ COMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
+    "view": "Write a page of HTML in which to watch a checkpoint at work, step by step.",
     "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
@@ -107,6 +111,10 @@ OPTIONS = {
     "fit": _COMMON,
     "validate": (*_COMMON, "verbose"),
     "test": (*_COMMON, "verbose"),
+    "view": (
+        *("ckpt_path", "examples", "first", "help", "input", "intervene", "limit_mb", "open"),
+        *("output", "test_set", "threads", "trust", "what_if"),
+    ),
     "predict": (*_COMMON, "chances", "input", "output", "return_predictions"),
     "translate": (
         *("batch_tokens", "beam", "checkpoint", "device", "help", "input", "length_penalty"),
@@ -120,6 +128,12 @@ OPTIONS = {
     "configs": ("help",),
     "doctor": ("help",),
 }
+
+#: Error of a view without a checkpoint.
+NO_CHECKPOINT = (
+    "memnets view needs a checkpoint, or the folder of a run: "
+    "memnets view runs/<task>/<model>/version_<n>"
+)
 
 _HELP = {"-h", "--help", "--help_all"}
 
@@ -158,7 +172,10 @@ def check_usage(arguments: Sequence[str]) -> None:
         return
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
-    if command in ("validate", "test", "predict", "translate") and not values(rest, flag):
+    flags = values(rest, flag)
+    if command == "view" and not flags and all(argument.startswith("-") for argument in rest):
+        raise UsageError(NO_CHECKPOINT)
+    if command in ("validate", "test", "predict", "translate") and not flags:
         raise UsageError(
             f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"

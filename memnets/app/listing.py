@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,11 +91,14 @@ class Listed:
     def tests(self) -> dict[str, float]:
         """The score that chooses checkpoints, on each test set, by the name of the set."""
         ending = f"/{self.record.score}"
-        return {
+        found = {
             name.removeprefix("test/").removesuffix(ending[1:]).strip("/") or "test": value
             for name, value in self.metrics.items()
             if self.record.score and name.startswith("test/") and name.endswith(ending)
         }
+        # By the numbers in the names: length_6 before length_20.
+        ordered = sorted(found, key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(20), name))
+        return {name: found[name] for name in ordered}
 
 
 def listed(runs: Path) -> list[Listed]:

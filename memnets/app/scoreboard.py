@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from memnets.app.commands import COMMANDS, UsageError
 from memnets.app.configs import find_config
+from memnets.app.listing import keep_index
 from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
@@ -244,6 +245,7 @@ def scoreboard(
                 problems += _train(todo, processes)
             finally:
                 problems += _report(board, table, command)
+                keep_index(folder)
     if problems:
         raise ScoreboardError("; ".join(dict.fromkeys(problems)))
 

@@ -84,19 +84,15 @@ class LivePictures(lightning.Callback):
         if not trainer.is_global_zero or self._failed or not self._due():
             return
         start = time.monotonic()
-        task: Any = trainer.datamodule  # type: ignore[attr-defined]
-        # The step that Lightning logs the scores of this validation at.
-        step = max(0, trainer.global_step - 1)
-        try:
-            logs = takers(trainer.loggers)
-            if not logs:
-                return
-            with isolate_rng():
-                self._draw(pl_module, task, batch, logs, step)
-        except Exception as error:  # of a part or a task; a training must not end for a picture
-            self._failed = True
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"memnets: no more pictures of this training ({reason[:200]})", file=sys.stderr)
+        with isolate_rng():
+            try:
+                self._draw(trainer, pl_module, batch)
+            except Exception as error:  # of a part or a task; no training must end for a picture
+                self._failed = True
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                print(
+                    f"memnets: no more pictures of this training ({reason[:200]})", file=sys.stderr
+                )
         self._last = time.monotonic() - start
         self._spent += self._last
 
@@ -105,14 +101,20 @@ class LivePictures(lightning.Callback):
             return self.every > 0 and self._validations % self.every == 0
         return self._spent + self._last <= SHARE * (time.monotonic() - self._start)
 
-    def _draw(self, model: Any, task: Any, batch: Batch, logs: Sequence[Taker], step: int) -> None:
+    def _draw(self, trainer: lightning.Trainer, model: Any, batch: Batch) -> None:
+        logs = takers(trainer.loggers)
+        if not logs:
+            return
         # As many as a grid of images has.
         few = map_state(lambda part: part[: (2 * _SEQUENCES) ** 2], batch)
         answers, _ = next(iter(model.examine(few).values()))
+        host, task = map_state(_on_host, few), trainer.datamodule  # type: ignore[attr-defined]
+        # That of the scores of this validation.
+        step = max(0, trainer.global_step - 1)
         with TemporaryDirectory(prefix="memnets_") as name:
             folder = Path(name)
             pictures = Pictures(folder, sequences=_SEQUENCES)
-            pictures.draw_set(model, task, "val", [map_state(_on_host, few)], [_on_host(answers)])
+            pictures.draw_set(model, task, "val", [host], [_on_host(answers)])
             for path in sorted(folder.iterdir()):
                 with Image.open(path) as image:
                     small = image.convert("RGB")

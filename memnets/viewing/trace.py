@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from torch import Tensor, nn
 from memnets.core import Cell
 from memnets.events import Event, edit, listen
 from memnets.viewing.interventions import Changes, Intervention
+
+if TYPE_CHECKING:
+    from memnets.viewing.page import Page
 
 __all__ = ["Tape", "record"]
 
@@ -350,6 +353,30 @@ class Tape:
             return torch.stack(calls, 1)
         steps = torch.cat(calls, -2)
         return steps.reshape(-1, *steps.shape[-2:])
+
+    def view(self, path: str | Path | None = None, sequence: int = 0, title: str = "") -> Page:
+        """A page of all that was recorded of one sequence; a notebook shows it.
+
+        Record all kinds of events for it, ``record(model, kinds=None)``. A tape of
+        :meth:`intervene` is shown beside the run without changes.
+
+        Args:
+            path: file to write; ``None`` = none.
+            sequence: number of the sequence in the batch.
+            title: title of the page; the class of the model by default.
+
+        Returns:
+            The page; ``page.save("view.html")`` writes it.
+
+        Raises:
+            ValueError: nothing was recorded, or there is no such sequence.
+        """
+        from memnets.viewing import watch
+
+        page = watch.of_tape(self, sequence, title)
+        if path is not None:
+            page.save(path)
+        return page
 
     def plot(self, path: str | Path, sequence: int = 0, split: int = 0, title: str = "") -> Path:
         """Draw the weights of one sequence of the batch over time, with a panel for each head.

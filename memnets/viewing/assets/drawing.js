@@ -124,12 +124,14 @@ const tip = {
    * @param {string} note
    */
   over(element, probe, note) {
-    element.addEventListener("pointermove", (event) => {
+    const show = (event) => {
       const box = element.getBoundingClientRect();
       const lines = probe(event.clientX - box.left, event.clientY - box.top);
       if (lines) this.show(lines, note, event.clientX, event.clientY);
       else this.hide();
-    });
+    };
+    element.addEventListener("pointermove", show);
+    element.addEventListener("pointerdown", show); // a finger does not hover
     element.addEventListener("pointerleave", () => this.hide());
   },
 };

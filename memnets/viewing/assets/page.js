@@ -167,10 +167,17 @@ class Page {
     ]);
     this.items = data.examples.map((example, i) => {
       const wrong = isWrong(example);
-      const right = !wrong && example.runs.some((run) => run.right === true);
+      const right = example.runs[0].right === true;
       const verdict = example.runs[0].verdict;
-      return make("li", { class: wrong ? "wrong" : "" }, make("button", { type: "button", onclick: () => this.show(i) }, [
-        make("span", { class: "sign", "aria-label": wrong ? "wrong" : right ? "right" : "" }, wrong ? "✕" : right ? "✓" : "·"),
+      return make("li", { class: wrong ? "wrong" : "" }, make("button", {
+        type: "button",
+        onclick: (event) => {
+          this.show(i);
+          if (event.detail) event.currentTarget.blur(); // by mouse: the space bar is to play then
+        },
+      }, [
+        make("span", { class: "sign", "aria-hidden": "true" }, wrong ? "✕" : right ? "✓" : "·"),
+        wrong || right ? make("span", { class: "hidden" }, wrong ? "wrong: " : "right: ") : [],
         make("span", { class: "name" }, isolated(example.title)),
         verdict ? make("span", { class: "verdict" }, isolated(verdict)) : [],
       ]));
@@ -365,7 +372,7 @@ class Page {
     const { target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
     if (target.closest("select, textarea, input:not([type=range]):not([type=checkbox])")) return;
-    const pressed = target.closest("button, summary, a, input[type=checkbox]");
+    const pressed = target.closest("button:not(.chip), summary, a, input[type=checkbox]");
     const far = event.shiftKey ? 10 : 1;
     const actions = {
       " ": pressed ? null : () => this.play(!this.playing),

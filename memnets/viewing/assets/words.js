@@ -87,39 +87,48 @@ class Alignment {
     this.above.shade(this.now < 0 ? [] : slots.map((_, slot) => weight(this.now, slot)), most);
     if (!this.below) return;
     this.below.mark(this.now);
-    this.lines.replaceChildren();
-    const box = this.element.getBoundingClientRect();
-    if (!box.width) return;
-    const middle = (chip, side) => {
-      const inner = chip.getBoundingClientRect();
-      return [inner.left + inner.width / 2 - box.left, inner[side] - box.top];
-    };
+    if (!this.ends) return;
+    const paths = [];
     const line = (from, to, share, faint) => {
-      const [x0, y0] = middle(this.above.chips[to], "bottom");
-      const [x1, y1] = middle(this.below.chips[from], "top");
+      const [x0, y0] = this.ends.above[to];
+      const [x1, y1] = this.ends.below[from];
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       const bend = (y1 - y0) * 0.45;
       path.setAttribute("d", `M${x0},${y0} C${x0},${y0 + bend} ${x1},${y1 - bend} ${x1},${y1}`);
       path.setAttribute("class", faint ? "faint" : "line");
       path.style.strokeWidth = faint ? 1 : 0.8 + 6 * share;
       path.style.strokeOpacity = faint ? 0.35 : 0.35 + 0.6 * share;
-      this.lines.append(path);
+      paths.push(path);
     };
+    // Faint lines: the slot of the largest weight of each other step.
     if (words.length * slots.length <= 2500) {
       words.forEach((_, from) => {
-        const row = slots.map((__, slot) => weight(from, slot));
-        const best = row.indexOf(Math.max(...row));
-        if (from !== this.now && best >= 0 && row[best] > 0) line(from, best, 0, true);
+        if (from !== this.now && this.best[from] >= 0) line(from, this.best[from], 0, true);
       });
     }
-    if (this.now < 0) return;
     slots.forEach((_, slot) => {
-      const share = weight(this.now, slot) / most;
+      const share = this.now < 0 ? 0 : weight(this.now, slot) / most;
       if (share > 0.04) line(this.now, slot, Math.min(1, share), false);
     });
+    this.lines.replaceChildren(...paths);
   }
 
+  /** Measures where the words are: only then, since to measure between drawing is slow. */
   resize() {
+    const { slots, words, weight } = this.options;
+    const box = this.element.getBoundingClientRect();
+    const middles = (chips, side) => chips.map((chip) => {
+      const inner = chip.getBoundingClientRect();
+      return [inner.left + inner.width / 2 - box.left, inner[side] - box.top];
+    });
+    if (this.below && box.width) {
+      this.ends = { above: middles(this.above.chips, "bottom"), below: middles(this.below.chips, "top") };
+      this.best ??= words.map((_, step) => {
+        const row = slots.map((__, slot) => weight(step, slot) || 0);
+        const most = Math.max(...row);
+        return most > 0 ? row.indexOf(most) : -1;
+      });
+    }
     this.step(this.now);
   }
 }

@@ -76,6 +76,7 @@ What you will need most:
   --model.controller my.Controller  another part, by its class path
   --data.max_length 30              a setting of the task
   --trainer.max_steps 1000          number of training steps
+  --pictures.format svg             pictures after the test as vectors
   --print_config                    print the whole config of these flags, and exit
   --model.help memnets.models.MemoryMachine      the settings of a class
   --data.help tasks.Copying
@@ -84,7 +85,8 @@ What you will need most:
 #: Options of the commands that run a trainer, up to the first dot.
 _COMMON = (
     *("ckpt_path", "compile", "config", "data", "help", "help_all", "init_from", "model", "name"),
-    *("print_config", "runs", "seed_everything", "threads", "trainer", "trust", "weights_only"),
+    *("pictures", "print_config", "runs", "seed_everything", "threads", "trainer", "trust"),
+    "weights_only",
 )
 
 #: Command -> its options, up to the first dot. They are here once more than in the parsers, so that

@@ -211,6 +211,8 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
+        # All commands take them, since all read the config of a run; fit and test draw.
+        parser.add_class_arguments(Pictures, "pictures", skip={"folder"}, instantiate=False)
         assert parser.groups is not None
         for name, title in {**TITLES, self.command: "Checkpoints"}.items():
             parser.groups[name].title = title  # which is the first line of a docstring otherwise
@@ -437,7 +439,8 @@ class CLI(LightningCLI):
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
-        callbacks = [self._watching, Report(self.folder), Pictures(self.folder / "pictures")]
+        pictures = Pictures(self.folder / "pictures", **self.config["pictures"])
+        callbacks = [self._watching, Report(self.folder), pictures]
         if self.command != "fit":
             return callbacks
         self._config_file = SaveConfig(self.model.origin.config, self.folder)

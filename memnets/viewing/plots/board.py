@@ -10,9 +10,12 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from memnets.viewing.colours import look_of
-from memnets.viewing.plots.canvas import figure_of, grid_of, rows_columns, save, styled
+from memnets.viewing.plots.canvas import Words, figure_of, grid_of, rows_columns, save, styled
 
 __all__ = ["Board", "scoreboard"]
+
+#: Room for the names of the models below a panel, in inches.
+_ROOM = 2.6
 
 
 class Board(NamedTuple):
@@ -52,6 +55,7 @@ def scoreboard(panels: Sequence[Board], path: str | Path, title: str = "") -> Pa
     if not panels:
         raise ValueError("expected scores to draw; got none")
     rows, columns = rows_columns(len(panels))
+    words = Words([title, *(model for panel in panels for model in panel.models)], path)
     figure = figure_of(max(3.5 * columns, 5.0), 0.8 + 3.2 * rows)
     grid = grid_of(figure, rows, columns, len(panels))
     for panel, (name, score, higher, models) in zip(grid, panels, strict=True):
@@ -85,11 +89,14 @@ def scoreboard(panels: Sequence[Board], path: str | Path, title: str = "") -> Pa
             panel.set_ylim(low - margin, high + margin)
             panel.ticklabel_format(axis="y", useOffset=False)
         panel.set_xlim(-0.6, len(models) - 0.4)
-        # Names that would meet are written aslant.
-        room = 3.5 * 6 / max(1, len(models))
-        aslant: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-        close = max(map(len, models)) > room * 2
-        panel.set_xticks(range(len(models)), list(models), **(aslant if close else {}))
+        # Names that would meet are broken into lines, or else stand upright.
+        room = _ROOM / len(models)
+        labels = words.all(models)
+        if words.width(labels, 8) > room:
+            labels = [label.replace("_", "\n") for label in labels]
+        widest = words.width([part for label in labels for part in label.split("\n")], 8)
+        upright: dict[str, Any] = {"rotation": 90} if widest > room else {}
+        panel.set_xticks(range(len(models)), labels, **upright, **words.settings)
         arrow = "\N{UPWARDS ARROW} higher" if higher else "\N{DOWNWARDS ARROW} lower"
         panel.set_title(f"{name}\n{arrow} is better")
         panel.set_ylabel(f"{score}{scale}")
@@ -98,4 +105,4 @@ def scoreboard(panels: Sequence[Board], path: str | Path, title: str = "") -> Pa
         Line2D([], [], color="black", linestyle="--", linewidth=1.1, label="published by others"),
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=2)
-    return save(figure, path, title)
+    return save(figure, path, title, words)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memnets.app.checkpoints import load as load
     from memnets.app.predictor import Predictor as Predictor
     from memnets.app.vectors import SentenceVectors as SentenceVectors
+    from memnets.app.view import view as view
     from memnets.batches import Batch as Batch
     from memnets.cells import GRU as GRU
     from memnets.cells import LSTM as LSTM
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from memnets.memories import DNC as DNC
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
+    from memnets.memories import Stack as Stack
     from memnets.memories import Tape as Tape
     from memnets.models import GAN as GAN
     from memnets.models import SNAIL as SNAIL
@@ -65,6 +67,7 @@ _NAMES = {
     "memnets.app.checkpoints": ["load"],
     "memnets.app.predictor": ["Predictor"],
     "memnets.app.vectors": ["SentenceVectors"],
+    "memnets.app.view": ["view"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
         *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),
@@ -74,7 +77,7 @@ _NAMES = {
         *("MemoryAccess", "Normalizer", "Score", "map_state"),
     ],
     "memnets.fast": ["naive"],
-    "memnets.memories": ["DNC", "LRUA", "NTM", "Tape"],
+    "memnets.memories": ["DNC", "LRUA", "NTM", "Stack", "Tape"],
     "memnets.models": [
         *("GAN", "SNAIL", "CausalTransformer", "ConvS2S", "DecomposableAttention"),
         *("KeyValueNetwork", "MemoryMachine", "MemoryNetwork", "MetaLearner", "Model"),

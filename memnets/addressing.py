@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class Content(Addressing[Tensor, None]):
         normalizer: turns scores into weights; softmax by default.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {"weights": "w = norm(s(q, k_1), …, s(q, k_N))"}
+
     def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
         super().__init__()
         check_made("score", score, "Dot()")
@@ -81,11 +84,21 @@ class Content(Addressing[Tensor, None]):
             ValueError: the shapes of query and memory do not fit.
             TypeError: the mask is not boolean.
         """
+        query = events.offer(self, "query", query)
+        memory = events.offer(self, "memory", memory)
         check_memory(query, memory)
-        scores = self.compare(query, memory)
+        compared = self.compare(query, memory)
+        mask = memory.mask
+        scores = compared if mask is None else compared.masked_fill(~mask, -torch.inf)
         if events.listening():
-            events.report(self, weights=self.normalizer(scores, memory.mask))
-        return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
+            weights = self.normalizer(compared, mask)
+            used = events.offer(self, "weights", weights)
+            if used is not weights:
+                # The softmax of these scores is the weights that an editor wants.
+                other = (used != weights).any(-1, keepdim=True)
+                scores = torch.where(other, used.log(), scores)
+            events.report(self, weights=used)
+        return scores
 
     def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
         """Weights ``[*B, Q, N]`` for a query ``[*B, Q, K]``.
@@ -119,6 +132,11 @@ class Recent(Content):
         slope: the slope at the start of training.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w = norm(s(q, k_1) + a, s(q, k_2) + 2 a, …), with a learned slope a"
+        "\n(after Press et al. 2022)"
+    }
+
     def __init__(
         self, score: Score, normalizer: Normalizer | None = None, slope: float = 1.0
     ) -> None:
@@ -149,6 +167,13 @@ class Local(Addressing[Tensor, Tensor]):
         reach: D, slots of the window on each side of its centre, at least 1.
         normalizer: turns scores into weights; softmax by default.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w(i) = norm(s(q, k))(i) within |i - p| ≤ D, else 0"
+        "\nmonotonic: p = t; predictive: p = S sigmoid(v · tanh(W q)), times"
+        "\n exp(-(i - p)² / (2 (D / 2)²))"
+        "\n(Luong et al. 2015, section 3.2, equations 9 and 10)"
+    }
 
     def __init__(
         self,
@@ -228,6 +253,11 @@ class Hard(Addressing[Tensor, HardState]):
     Args:
         score: scores each key for each query.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "one slot, drawn from softmax(s(q, k_1), …, s(q, k_N)); in evaluation the best"
+        "\n(Xu et al. 2015, section 4.1)"
+    }
 
     def __init__(self, score: Score) -> None:
         super().__init__()
@@ -327,6 +357,12 @@ class Sharp(ByKey[SharpQuery, None]):
         normalizer: turns scores into weights; softmax by default.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w = norm(β s(k, M(1)), …, β s(k, M(N)))\n(Graves et al. 2014, equation 5)",
+        "query.strength": "β > 0: factor on the scores; a large one makes the weights sharp"
+        "\n(Graves et al. 2014, equation 5)",
+    }
+
     def initial_state(self, memory: Memory) -> None:
         """Addressing by content has no past."""
 
@@ -368,6 +404,21 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
         normalizer: turns scores into content weights; softmax by default (equation 5).
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w^c = norm(β s(k, M(1)), …, β s(k, M(N)))    (5)"
+        "\nw^g = g w^c + (1 - g) w_{t-1}    (7)"
+        "\nw^s(i) = Σ_j w^g(i - j) s(j)    (8)"
+        "\nw(i) = w^s(i)^γ / Σ_j w^s(j)^γ    (9)"  # noqa: RUF001
+        "\n(Graves et al. 2014, section 3.3)",
+        "query.strength": "β > 0: factor on the scores (Graves et al. 2014, equation 5)",
+        "query.gate": "g: w^g = g w^c + (1 - g) w_{t-1}; 1 = by content, 0 = where the head was"
+        "\n(Graves et al. 2014, equation 7)",
+        "query.shift": "s: w^s(i) = Σ_j w^g(i - j) s(j); share of each move along the slots"
+        "\n(Graves et al. 2014, equation 8)",
+        "query.sharpness": "γ ≥ 1: w(i) = w^s(i)^γ / Σ_j w^s(j)^γ; 1 changes nothing"  # noqa: RUF001
+        "\n(Graves et al. 2014, equation 9)",
+    }
+
     def initial_state(self, memory: Memory) -> Tensor:
         """All weight on the first open slot, for one query: ``[*B, 1, N]``.
 
@@ -388,6 +439,12 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
         moved = functional.shift(functional.interpolate(content, state, gate), kernel)
         weights = functional.sharpen(moved, sharpness, memory.mask)
         return weights, weights
+
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """See :meth:`~memnets.core.Addressing.field_names`: a shift has a number for each move."""
+        if field != "shift":
+            return super().field_names(field, size)
+        return [f"{number:+d}" if number else "0" for number in range(-(size // 2), size // 2 + 1)]
 
 
 class AllocatingQuery(NamedTuple):
@@ -428,6 +485,18 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
         score: similarity of a key and a slot; cosine by default.
         normalizer: turns scores into content weights; softmax by default.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w^w = g^w (g^a a + (1 - g^a) c)"
+        "\na(φ_j) = (1 - u(φ_j)) Π_{i<j} u(φ_i), slots φ in the order of their usage, least first"
+        "\nc = norm(β s(k, M(1)), …, β s(k, M(N)))"
+        "\n(Graves et al. 2016, Methods)",
+        "query.strength": "β ≥ 1: factor on the scores (Graves et al. 2016, Methods)",
+        "query.allocation_gate": "g^a: w^w = g^w (g^a a + (1 - g^a) c)"
+        "\n1 = free slots, 0 = by content (Graves et al. 2016, Methods)",
+        "query.write_gate": "g^w: w^w = g^w (g^a a + (1 - g^a) c); 0 = no write"
+        "\n(Graves et al. 2016, Methods)",
+    }
 
     def initial_state(self, memory: Memory) -> AllocatingState:
         """Usage and weights before the first step: zeros, for one query."""
@@ -508,6 +577,16 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
         normalizer: turns scores into content weights; softmax by default.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w^r = π(1) b + π(2) c + π(3) f"
+        "\nb = L^T w^r_{t-1}: written before;  f = L w^r_{t-1}: written after"
+        "\nc = norm(β s(k, M(1)), …, β s(k, M(N)))"
+        "\n(Graves et al. 2016, Methods)",
+        "query.strength": "β ≥ 1: factor on the scores (Graves et al. 2016, Methods)",
+        "query.modes": "π: w^r = π(1) b + π(2) c + π(3) f; backward, by content, forward"
+        "\n(Graves et al. 2016, Methods)",
+    }
+
     def initial_state(self, memory: Memory) -> LinkedState:
         """Links, precedence and weights before the first step: zeros, for one query."""
         keys = memory.keys
@@ -551,6 +630,12 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
             weights = weights.masked_fill(~memory.mask, 0.0)
         return weights, state._replace(weights=weights)
 
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """See :meth:`~memnets.core.Addressing.field_names`: the modes have names."""
+        if field != "modes":
+            return super().field_names(field, size)
+        return ["backward", "content", "forward"]
+
 
 class LeastUsedState(NamedTuple):
     """State of :class:`LeastUsed`.
@@ -577,6 +662,10 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
     Raises:
         ValueError: ``decay`` is out of its range.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w^w = g w^r_{t-1} + (1 - g) w^lu_{t-1}\n(Santoro et al. 2016, equation 7)"
+    }
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()

@@ -27,9 +27,10 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Generic, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial, wraps
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -314,6 +315,10 @@ class _Precise(nn.Module):
     see :func:`~memnets.precision.full_precision`.
     """
 
+    #: Equation of the events of a kind that the part reports or takes part in, with its source, for
+    #: those who look (:mod:`memnets.viewing.watch`).
+    equations: ClassVar[Mapping[str, str]] = {}
+
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
         # Methods that the subclass inherits were wrapped when their own class was made.
@@ -379,14 +384,26 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
 
     The weights say where to read or write. Weights and state are computed in float32, for 16-bit
     inputs too; under autocast they stay float32. A subclass defines them in ``forward``; a call
-    reports the weights to all listeners (:mod:`memnets.events`).
+    reports the weights, and the fields of a query that is a named tuple, to all listeners
+    (:mod:`memnets.events`).
     """
 
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
         """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        if not events.listening():
+            result: tuple[Tensor, State] = super().__call__(query, memory, state)
+            return result
+        query = events.offer(self, "query", query)
+        memory = events.offer(self, "memory", memory)
         weights, state = super().__call__(query, memory, state)
-        events.report(self, weights=weights)
-        return weights, state
+        used = events.offer(self, "weights", weights)
+        if used is not weights:
+            # Where the next state holds these weights, it must hold those that are used.
+            state = map_state(lambda part: used if part is weights else part, state)
+        fields = query._asdict() if hasattr(query, "_asdict") else {}
+        events.report(self, **{f"query.{name}": value for name, value in fields.items()})
+        events.report(self, weights=used)
+        return used, state
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -404,6 +421,18 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
         Returns:
             Weights ``[*B, Q, N]``, rows >= 0 that sum to at most 1, and the next state.
         """
+
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """Names of the numbers of a query's field, for pictures.
+
+        Args:
+            field: name of the field.
+            size: how many numbers it has.
+
+        Returns:
+            ``size`` names, by default the numbers from 1 on.
+        """
+        return [str(number + 1) for number in range(size)]
 
     def read(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
         """Weigh the slots and read their values, by a fast twin where one fits.
@@ -432,6 +461,25 @@ _KEEPING = {
 }
 
 
+#: Cells that are taking a step whose state was offered to an editor.
+_stepping: ContextVar[tuple[nn.Module, ...]] = ContextVar("memnets_stepping", default=())
+
+
+def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[Tensor, Any]]:
+    """Let a cell's own ``unroll`` take single steps where an editor wants the state of each."""
+
+    @wraps(unroll)
+    def unrolling(
+        self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        # Within a step, ``unroll`` is how some cells define it.
+        if events.edited(self) and self not in _stepping.get():
+            return Cell.unroll(self, inputs, state, mask)
+        return unroll(self, inputs, state, mask)
+
+    return unrolling
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
@@ -444,17 +492,34 @@ class Cell(nn.Module, ABC, Generic[State]):
         input_size: width of the input of a step.
         output_size: width of the output of a step.
         first_slots: number of slots that :meth:`looks_back` weighs before the first step.
+        equations: equation of the events of a kind that the cell reports, with its source.
     """
 
     input_size: int
     output_size: int
     first_slots: int = 0
+    equations: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
+        if "unroll" in vars(cls):
+            setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
+
+    def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
+        """One step, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        result: tuple[Tensor, State]
+        if not events.edited(self):
+            result = super().__call__(inputs, state)
+            return result
+        token = _stepping.set((*_stepping.get(), self))
+        try:
+            result = super().__call__(inputs, events.offer(self, "state", state))
+        finally:
+            _stepping.reset(token)
+        return result
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -605,7 +670,8 @@ class MemoryAccess(_Precise, Cell[State]):
     def head_names(self) -> dict[Addressing, list[str]]:
         """Names of heads for pictures, by their :class:`Addressing`.
 
-        The default is empty. Pictures draw an addressing without names as one head.
+        A name that begins with ``read`` or ``write`` says what the head does. The default is empty.
+        Pictures draw an addressing without names as one head.
         """
         return {}
 

@@ -9,38 +9,64 @@ its context::
 
 Kinds, with the shapes of their values:
 
+=============== ================ ===============================================================
+kind            reported by      value
+=============== ================ ===============================================================
+weights         an addressing    weights of each query, ``[*B, Q, N]``
+query.<field>   an addressing    a field of its query, if that is a named tuple, ``[*B, Q, ...]``:
+                                 strength, gate, shift, sharpness, modes and so on
+read            a memory         weights of its read heads, ``[B, H, N]``
+write           a memory         weights of its write heads, ``[B, H, N]``
+erase           a memory         erase vectors of its write heads, in ``[0, 1]``, ``[B, H, W]``
+emptied         a memory         slots that are emptied before the heads write, one-hot
+                                 ``[B, H, N]``
+add             a memory         vectors that its write heads add, ``[B, H, W]``
+before          a memory         the slots before the step, ``[B, N, W]``
+memory          a memory         the slots after the step, ``[B, N, W]``
+usage           a memory         usage of each slot after the step, ``[B, N]``
+link            a memory         degree to which slot i was written right after slot j,
+                                 ``[B, N, N]``
+free_gates      a DNC            degree to which what a read head read is freed, ``[B, H, 1]``
+gates           an LRUA          share of a write that goes to the slots read last, ``[B, H, 1]``
+actions         a stack          degrees of push, pop and keep of each stack, ``[B, H, 3]``; its
+                                 slots are depths, the top first
+pushed          a stack          element that each stack is pushed, ``[B, H, W]``
+=============== ================ ===============================================================
+
+Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.
+A sequence that skips a step (mask False) reports the step as if it had taken it. Fast twins make no
+reports: while there is a listener, the definitions run (:mod:`memnets.fast`), also in place of code
+from ``torch.compile``.
+
+An *editor* goes one step further: it may put another value in the place of one that a part is about
+to use. A part asks with :func:`offer`, and again there is usually nobody to ask. Addressings and
+cells ask in :mod:`memnets.core`, so that your own parts need not. What they offer:
+
 ========== ================ ====================================================================
-kind       reported by      value
+kind       offered by       value
 ========== ================ ====================================================================
-weights    an addressing    weights of each query, ``[*B, Q, N]``
-read       a memory         weights of its read heads, ``[B, H, N]``
-write      a memory         weights of its write heads, ``[B, H, N]``
-erase      a memory         erase vectors of its write heads, in ``[0, 1]``, ``[B, H, W]``
-emptied    a memory         slots that are emptied before the heads write, one-hot ``[B, H, N]``
-add        a memory         vectors that its write heads add, ``[B, H, W]``
-memory     a memory         the slots after the step, ``[B, N, W]``
-usage      a memory         usage of each slot after the step, ``[B, N]``
-link       a memory         degree to which slot i was written right after slot j, ``[B, N, N]``
+query      an addressing    its query, a tensor ``[*B, Q, K]`` or a named tuple of tensors
+memory     an addressing    the :class:`~memnets.core.Memory` that it is about to address
+weights    an addressing    its weights, ``[*B, Q, N]``, before anything is read or written
+state      a cell           its state before a step
 ========== ================ ====================================================================
 
-Your own parts may report further kinds. A sequence that skips a step (mask False) reports the step
-as if it had taken it. Fast twins make no reports: while there is a listener, the definitions run
-(:mod:`memnets.fast`), also in place of code from ``torch.compile``.
+:mod:`memnets.viewing.interventions` has editors for a recorded run.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Event", "listen", "listening", "report"]
+__all__ = ["Editor", "Event", "edit", "edited", "listen", "listening", "offer", "report"]
 
 
 class Event(NamedTuple):
@@ -60,8 +86,15 @@ class Event(NamedTuple):
     value: Tensor
 
 
+#: Takes a part, the kind of a value, and the value; returns the value that the part shall use.
+Editor: TypeAlias = Callable[[nn.Module, str, Any], Any]
+
 _listeners: ContextVar[tuple[Callable[[nn.Module, str, Tensor], None], ...]] = ContextVar(
     "memnets_listeners", default=()
+)
+
+_editors: ContextVar[tuple[tuple[frozenset[nn.Module], Editor], ...]] = ContextVar(
+    "memnets_editors", default=()
 )
 
 
@@ -78,20 +111,71 @@ def listen(listener: Callable[[Event], None]) -> Iterator[None]:
         listener(Event(steps[part, kind], part, kind, value))
         steps[part, kind] += 1
 
-    # Code that was compiled before has no reports, so it must not run. If the compiler was never
-    # loaded, there is none; to load it here would take seconds.
-    compiler = "torch._dynamo" in sys.modules
     token = _listeners.set((*_listeners.get(), hear))
     try:
-        with torch.compiler.set_stance("force_eager") if compiler else nullcontext():
+        with _eager():
             yield
     finally:
         _listeners.reset(token)
 
 
+@contextmanager
+def edit(editor: Editor, parts: Collection[nn.Module]) -> Iterator[None]:
+    """Let an editor change the values that some parts are about to use, within this context.
+
+    Contexts may be nested: each editor gets what the one around it has made. Reports tell what the
+    parts have used.
+
+    Args:
+        editor: takes a part, the kind of the value and the value; returns the value to use: the
+            same object for no change, else one of the same structure and shapes.
+        parts: the parts whose values the editor wants. Of these, a cell takes its steps one by one,
+            also where it could take many at once, since its state is offered before each step.
+    """
+    token = _editors.set((*_editors.get(), (frozenset(parts), editor)))
+    try:
+        with _eager():
+            yield
+    finally:
+        _editors.reset(token)
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Code that was compiled before has no reports and no offers, so it must not run."""
+    # If the compiler was never loaded, there is none; to load it here would take seconds.
+    compiler = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiler else nullcontext()
+
+
 def listening() -> bool:
-    """Whether there is a listener; never within a graph that is compiled or exported."""
-    return not torch.compiler.is_compiling() and bool(_listeners.get())
+    """Whether there is a listener or an editor; never within a graph, compiled or exported."""
+    return not torch.compiler.is_compiling() and bool(_listeners.get() or _editors.get())
+
+
+def edited(part: nn.Module) -> bool:
+    """Whether an editor wants the values of a part; never within a graph."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(part in parts for parts, _ in _editors.get())
+
+
+def offer(part: nn.Module, kind: str, value: Any) -> Any:
+    """Offer a value to the editors before the part uses it.
+
+    Args:
+        part: the part that is about to use the value.
+        kind: kind of the value, see :mod:`memnets.events`.
+        value: the value.
+
+    Returns:
+        The value to use; the same object if nobody changes it.
+    """
+    if torch.compiler.is_compiling():  # a graph cannot read a context variable
+        return value
+    for parts, change in _editors.get():
+        if part in parts:
+            value = change(part, kind, value)
+    return value
 
 
 def report(part: nn.Module, **values: Tensor) -> None:

@@ -45,7 +45,7 @@ class FolderInUse(ValueError):
 
 
 @contextmanager
-def only_writer(folder: Path, name: str = ".lock") -> Iterator[Path]:
+def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Iterator[Path]:
     """Keep other processes from writing to a folder; gives the file that is locked.
 
     The lock is free when the process ends, however that is; processes that it forks, such as
@@ -54,12 +54,13 @@ def only_writer(folder: Path, name: str = ".lock") -> Iterator[Path]:
     Args:
         folder: that is written to.
         name: of the file, for a folder in which several things may be done at once.
+        patience: seconds to wait for another process that has the lock.
 
     Raises:
         FolderInUse: another one has the lock.
         NoPlainFile: there is something that is no file in the place of the lock.
     """
-    lock = FileLock(target_of(folder / name), timeout=0)
+    lock = FileLock(target_of(folder / name), timeout=patience)
     try:
         lock.acquire()
     except Timeout as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,8 @@ __all__ = ["Entmax15", "GumbelHard", "ScalableSoftmax", "Softmax", "Sparsemax", 
 
 class Softmax(Normalizer):
     """``exp(s_i) / sum_j exp(s_j)``: every slot gets a weight above 0."""
+
+    equations: ClassVar[Mapping[str, str]] = {"weights": "norm(s)_i = exp(s_i) / Σ_j exp(s_j)"}
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
@@ -29,6 +34,10 @@ class ScalableSoftmax(Normalizer):
     Args:
         scale: initial value of c; 0.43 is near the values that a model learned (ibid., figure 1).
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "norm(s)_i = n^(c s_i) / Σ_j n^(c s_j), of n slots\n(Nakanishi 2025, equation 2)"
+    }
 
     def __init__(self, scale: float = 0.43) -> None:
         super().__init__()
@@ -51,6 +60,10 @@ class ScalableSoftmax(Normalizer):
 class Sparsemax(Normalizer):
     """Projection on the simplex: most slots get weight 0 (Martins & Astudillo 2016)."""
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "norm(s): the nearest point to s on the simplex (Martins & Astudillo 2016)"
+    }
+
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
         return functional.sparsemax(scores)
@@ -58,6 +71,10 @@ class Sparsemax(Normalizer):
 
 class Entmax15(Normalizer):
     """1.5-entmax, halfway between softmax and sparsemax (Peters, Niculae & Martins 2019)."""
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "norm(s): 1.5-entmax (Peters, Niculae & Martins 2019)"
+    }
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
@@ -73,6 +90,10 @@ class TopK(Normalizer):
     Args:
         count: most slots of a row with a weight above 0, at least 1.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "norm(s): softmax over the best slots alone; the others get 0"
+    }
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -97,6 +118,11 @@ class GumbelHard(Normalizer):
         temperature: tau > 0; a lower one follows the sample more closely and makes the gradient
             noisier.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "norm(s): one slot drawn from softmax(s); in evaluation the best "
+        "\n(Jang, Gu & Poole 2017)"
+    }
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ that need the query and the key together.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,10 @@ __all__ = [
 class Dot(Score):
     """``q . k`` (Luong et al. 2015, equation 8, *dot*)."""
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = q · k (Luong et al. 2015, equation 8)"
+    }
+
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
         return query @ keys.mT
@@ -38,6 +44,10 @@ class Dot(Score):
 
 class ScaledDot(Score):
     """``q . k / sqrt(K)`` (Vaswani et al. 2017, equation 1)."""
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = q · k / √K (Vaswani et al. 2017, equation 1)"
+    }
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
@@ -48,6 +58,10 @@ class ScaledDot(Score):
 
 class SquaredDistance(Score):
     """``-|q - k|^2``, at most 0 (Snell et al. 2017, equation 2)."""
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = -|q - k|² (Snell et al. 2017, equation 2)"
+    }
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[*B, Q, K], [*B, N, K] -> [*B, Q, N]``."""
@@ -62,6 +76,10 @@ class General(Score):
     Args:
         size: K, width of query and keys, at least 1.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = q W k (Luong et al. 2015, equation 8)"
+    }
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -80,6 +98,10 @@ class Additive(Score):
     Args:
         size: K, width of query and keys, at least 1.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = v · tanh(W q + k) (Bahdanau et al. 2015, section A.1.2)"
+    }
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -103,6 +125,10 @@ class Concat(Score):
         size: K, width of query and keys, at least 1.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = v · tanh(W [q; k]) (Luong et al. 2015, equation 8)"
+    }
+
     def __init__(self, size: int) -> None:
         super().__init__()
         check_positive(size=size)
@@ -123,6 +149,10 @@ class Cosine(Score):
         epsilon: added to each squared length, at least 0; it keeps the gradient of a zero row
             finite.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k) = q · k / (|q| |k|) (Graves et al. 2014, equation 6)"
+    }
 
     def __init__(self, epsilon: float = 1e-6) -> None:
         super().__init__()
@@ -145,6 +175,10 @@ class Location(Score):
         size: K, width of the query, at least 1.
         slots: most slots of a memory, at least 1.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "s(q, k_i) = (W q)_i (Luong et al. 2015, equation 8)"
+    }
 
     def __init__(self, size: int, slots: int) -> None:
         super().__init__()
@@ -176,6 +210,10 @@ class Distance(Score):
         score: the other score.
         reach: greatest distance with a bias of its own, at least 1.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "plus a bias for each distance, d_{i-j} (Parikh et al. 2016, section 3.4)"
+    }
 
     def __init__(self, score: Score, reach: int = 10) -> None:
         super().__init__()

@@ -262,11 +262,12 @@ class Task(lightning.LightningDataModule, ABC):
         raise TypeError(f"{type(self).__name__} has no words for its answers")
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
-        """Panels of curves that show the answers to a test set, for tasks with curves.
+        """Panels of curves that show the answers to a set, for tasks with curves.
 
         Args:
-            split: one of :meth:`test_names`.
-            answers: to the first batch of the set, in the form of the targets.
+            split: ``val`` or one of :meth:`test_names`.
+            answers: to the first batch of the set or to its first sequences, in the form of the
+                targets.
             count: most panels.
 
         Returns:

@@ -112,6 +112,11 @@ class Captions(Task):
             are ``UNKNOWN``.
         min_digits: fewest digits of a scene, at least 1.
         max_digits: most digits of a scene, at most 9.
+        training_digits: most digits of a scene of the training at present, as a curriculum sets it;
+            ``max_digits`` by default.
+        training_places: whether the captions of the training say at present where each digit is, as
+            a curriculum sets it; without the places they are ``three , seven``. Validation and test
+            always have the places, and the captions of a folder stay as they are.
         test_scenes: number of scenes of the test, at least 1.
         settings: see :class:`~tasks.Task`; a sequence is an image with a caption. With a folder,
             validation has all images held out for it.
@@ -130,6 +135,8 @@ class Captions(Task):
         least: int = 1,
         min_digits: int = 1,
         max_digits: int = 4,
+        training_digits: int | None = None,
+        training_places: bool = True,
         test_scenes: int = 1000,
         **settings: Any,
     ) -> None:
@@ -152,6 +159,8 @@ class Captions(Task):
         self.side = side
         self.least = least
         self.digits = min_digits, max_digits
+        self.training_digits = training_digits
+        self.training_places = training_places
         self.test_scenes = test_scenes
         self.input_size = 3 if colour and folder is not None else 1
         self.check_room(side, side, self.input_size)
@@ -162,6 +171,21 @@ class Captions(Task):
         # and captions images without the folder.
         self._drawings: dict[str, list[Array]] = {}
         self._splits: dict[str, _Captioned] = {}
+
+    @property
+    def training_digits(self) -> int | None:
+        """Most digits of a scene of the training at present; ``None`` = ``max_digits``."""
+        return self._training_digits
+
+    @training_digits.setter
+    def training_digits(self, most: int | None) -> None:
+        least, limit = self.digits
+        if most is not None and not least <= most <= limit:
+            raise ValueError(
+                f"training_digits must be from min_digits = {least} to max_digits = {limit}; "
+                f"got {most}"
+            )
+        self._training_digits = most
 
     @property
     def words(self) -> Words:
@@ -215,7 +239,7 @@ class Captions(Task):
             for image, scene in zip(images, scenes, strict=True):
                 for (_, _, top, left), drawing in scene:
                     image[top : top + DIGIT, left : left + DIGIT, 0] = drawing / 255
-            captions = [self._caption([digit for digit, _ in scene]) for scene in scenes]
+            captions = [self._caption(split, [digit for digit, _ in scene]) for scene in scenes]
         else:
             of_split = self._captioned(split)
             chosen = self._rows(split, index)
@@ -316,6 +340,9 @@ class Captions(Task):
         if split == "test":  # the last batch may be smaller
             size = min(size, self.test_scenes - index * size)
         least, most = self.digits
+        # A curriculum changes the training alone: validation stays comparable throughout.
+        if split == "train" and self.training_digits is not None:
+            most = self.training_digits
         counts = random.integers(least, most + 1, size)
         pools = self._pools(split)
         borders = self._borders
@@ -333,14 +360,20 @@ class Captions(Task):
                 )
                 scene.append((Named(step, digit, top, left), drawing))
                 # The digit's word, those of the place, and a comma.
-                step += 2 + len(PLACES[place].split())
+                step += 2 + len(self._place_words(split, place))
             scenes.append(scene)
         return scenes
 
-    def _caption(self, digits: Sequence[Named]) -> list[str]:
-        """Words for the digits of a scene, which come row by row."""
-        phrases = [[DIGITS[each.digit], *PLACES[self._place(each)].split()] for each in digits]
+    def _caption(self, split: str, digits: Sequence[Named]) -> list[str]:
+        """Words for the digits of a scene of a split, which come row by row."""
+        phrases = [
+            [DIGITS[each.digit], *self._place_words(split, self._place(each))] for each in digits
+        ]
         return [word for phrase in phrases for word in (",", *phrase)][1:]
+
+    def _place_words(self, split: str, place: int) -> list[str]:
+        """Words for a place in the captions of a split; none while the training leaves them out."""
+        return PLACES[place].split() if self.training_places or split != "train" else []
 
     def _place(self, digit: Named) -> int:
         """Number of a digit's place."""

@@ -51,6 +51,6 @@ def save_blank_pictures(patch: pytest.MonkeyPatch) -> None:
     """Pictures are saved blank: to draw them takes most of the time of a small run."""
 
     def blank(figure: Figure, file: BinaryIO, **options: object) -> None:
-        file.write(b"\x89PNG\r\n\x1a\n")
+        file.write(png(255))
 
     patch.setattr(Figure, "savefig", blank)

@@ -60,6 +60,7 @@ TESTS = {
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
     "memnets/app/doctor.py": "test_native.py",
     "memnets/app/held.py": "test_scoreboard.py",
+    "memnets/app/listing.py": "test_listing.py",
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py",
     "memnets/app/predict.py": "test_cli.py test_translate.py",

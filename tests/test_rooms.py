@@ -19,6 +19,7 @@ ROOMS = [
     "memnets.functional",
     "memnets.batches",
     "memnets.files",
+    "memnets.records",
     "memnets.extras",
     "memnets.vocabulary",
     "memnets.core",

@@ -36,6 +36,8 @@ from tasks import Task
 __all__ = [
     "Saved",
     "build_model",
+    "build_task",
+    "file_of",
     "load",
     "load_run",
     "read",
@@ -70,18 +72,22 @@ class Saved:
         return config_of(self.content, self.path)
 
     def checked_config(
-        self, trust: bool = False, named: Collection[str] = ()
+        self, trust: bool = False, named: Collection[str] = (), logs: bool = True
     ) -> tuple[dict[str, Any], list[str]]:
         """Settings that are safe to build, and a line about each setting left out.
 
         Args:
             trust: whether to accept parts of any kind.
             named: class paths that the user named too, which are accepted.
+            logs: whether the settings are for a training; others do not use its loggers.
 
         Raises:
             CheckpointError: see :func:`memnets.app.trust.checked_config`.
         """
-        config, left_out = checked_config(self.config, self.path, trust, named)
+        config = self.config
+        if not logs and isinstance(config.get("trainer"), dict):
+            config["trainer"].pop("logger", None)
+        config, left_out = checked_config(config, self.path, trust, named)
         trainer = config.get("trainer") or {}
         if "format" not in self.content and isinstance(trainer, dict):
             # In version 0.1 the default was not to clip, and what was null was left out.
@@ -141,7 +147,7 @@ def load(path: str | Path, trust: bool = False) -> Any:
         CheckpointError: the checkpoint is missing or damaged, or from a newer version of this
             library, or it names parts that need ``trust``.
     """
-    return build_model(read(_file(path)), trust)
+    return build_model(read(file_of(path)), trust)
 
 
 def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
@@ -155,8 +161,8 @@ def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
         CheckpointError: see :func:`load`; or the task cannot be made, for example because its files
             are missing.
     """
-    saved = read(_file(path))
-    return build_model(saved, trust), _build_task(saved, trust)
+    saved = read(file_of(path))
+    return build_model(saved, trust), build_task(saved, trust)
 
 
 def build_model(saved: Saved, trust: bool = False) -> Any:
@@ -177,7 +183,8 @@ def build_model(saved: Saved, trust: bool = False) -> Any:
     return model.eval()
 
 
-def _build_task(saved: Saved, trust: bool) -> Task:
+def build_task(saved: Saved, trust: bool = False) -> Task:
+    """Build the task of a checkpoint, with its state; see :func:`load_run`."""
     config, _ = saved.checked_config(trust)
     if not isinstance(config.get("data"), dict):
         raise CheckpointError(f"{saved.path} names no task")
@@ -212,7 +219,7 @@ def _sizes(saved: Saved, trust: bool) -> dict[str, int]:
     if "vocabulary" in saved.task_state:
         vocabularies = vocabularies_of(saved)
         return dict(zip(_SIZES, map(len, vocabularies), strict=True))
-    task = _build_task(saved, trust)
+    task = build_task(saved, trust)
     return {name: getattr(task, name) for name in _SIZES}
 
 
@@ -236,7 +243,7 @@ def vocabularies_of(saved: Saved) -> tuple[Vocabulary, Vocabulary]:
         raise CheckpointError(f"{saved.path} cannot be used: {error}") from error
 
 
-def _file(path: str | Path) -> Path:
+def file_of(path: str | Path) -> Path:
     """The checkpoint of a path: a file, or the best or last one in the folder of a run."""
     path = Path(path)
     if not path.is_dir():

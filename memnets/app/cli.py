@@ -65,10 +65,18 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.translate import translate
 
         translate(rest)
+    elif command == "view":
+        from memnets.app.view import view_command
+
+        view_command(rest)
     elif command == "scoreboard":
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif command == "runs":
+        from memnets.app.listing import list_runs
+
+        list_runs(rest)
     elif rest and command in ("configs", "doctor"):  # check_usage has seen that it asks for help
         print(f"usage: memnets {command}\n\n{COMMANDS[command]}")
     elif command == "configs":

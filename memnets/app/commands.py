@@ -44,8 +44,14 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
       a checkpoint holds its whole config; flags change parts of it
 
+  memnets view runs/copying/ntm/version_0
+      a page in which to watch the best checkpoint of a run at work, step by step
+
   memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
       a translation of each line
+
+  memnets runs
+      the list of all runs with their scores, and runs/index.html, a page of them
 
   memnets scoreboard --config scoreboards/ntm
       train many runs in parallel, and write RESULTS.md; the same command resumes them
@@ -56,9 +62,11 @@ COMMANDS = {
     "fit": "Train, then test the best checkpoint.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
+    "view": "Write a page of HTML in which to watch a checkpoint at work, step by step.",
     "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
+    "runs": "List the runs with their scores, and write runs/index.html, a page of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
     "doctor": "Show versions, the machine, and which fast twins are in use here, and why not.",
 }
@@ -77,6 +85,7 @@ What you will need most:
   --data.max_length 30              a setting of the task
   --trainer.max_steps 1000          number of training steps
   --pictures.format svg             pictures after the test as vectors
+  --pictures_every 1                pictures for TensorBoard after each validation
   --print_config                    print the whole config of these flags, and exit
   --model.help memnets.models.MemoryMachine      the settings of a class
   --data.help tasks.Copying
@@ -85,8 +94,17 @@ What you will need most:
 #: Options of the commands that run a trainer, up to the first dot.
 _COMMON = (
     *("ckpt_path", "compile", "config", "data", "help", "help_all", "init_from", "model", "name"),
-    *("pictures", "print_config", "runs", "seed_everything", "threads", "trainer", "trust"),
-    "weights_only",
+    *(
+        "pictures",
+        "pictures_every",
+        "print_config",
+        "runs",
+        "seed_everything",
+        "threads",
+        "trainer",
+        "trust",
+        "weights_only",
+    ),
 )
 
 #: Command -> its options, up to the first dot. They are here once more than in the parsers, so that
@@ -95,6 +113,10 @@ OPTIONS = {
     "fit": _COMMON,
     "validate": (*_COMMON, "verbose"),
     "test": (*_COMMON, "verbose"),
+    "view": (
+        *("ckpt_path", "examples", "first", "help", "input", "intervene", "limit_mb", "open"),
+        *("output", "test_set", "threads", "trust", "what_if"),
+    ),
     "predict": (*_COMMON, "chances", "input", "output", "return_predictions"),
     "translate": (
         *("batch_tokens", "beam", "checkpoint", "device", "help", "input", "length_penalty"),
@@ -104,9 +126,16 @@ OPTIONS = {
         *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
         *("runs", "threads"),
     ),
+    "runs": ("help", "runs"),
     "configs": ("help",),
     "doctor": ("help",),
 }
+
+#: Error of a view without a checkpoint.
+NO_CHECKPOINT = (
+    "memnets view needs a checkpoint, or the folder of a run: "
+    "memnets view runs/<task>/<model>/version_<n>"
+)
 
 _HELP = {"-h", "--help", "--help_all"}
 
@@ -145,7 +174,10 @@ def check_usage(arguments: Sequence[str]) -> None:
         return
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
-    if command not in ("fit", "scoreboard", "configs", "doctor") and not values(rest, flag):
+    flags = values(rest, flag)
+    if command == "view" and not flags and all(argument.startswith("-") for argument in rest):
+        raise UsageError(NO_CHECKPOINT)
+    if command in ("validate", "test", "predict", "translate") and not flags:
         raise UsageError(
             f"memnets {command} needs {flag}=<file>; "
             "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"

@@ -20,7 +20,7 @@ SWITCHES = {
     "gradient_clip_val": "Greatest norm of the gradient.",
     "accumulate_grad_batches": "Number of batches whose gradients are added up for a step.",
     "callbacks": "A list of callbacks, [] for none; += adds one.",
-    "logger": "false for none; by default TensorBoard and metrics.csv.",
+    "logger": "Another logger than TensorBoard, by its class; false for none, nor metrics.csv.",
 }
 
 #: The same for other options that Lightning adds.

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from memnets.app.stopping import restore_handlers
-from memnets.files import write_atomically
+from memnets.files import load_yaml, write_atomically
 
 __all__ = [
     "OPTIMIZER",
@@ -30,22 +30,35 @@ OPTIMIZER = "model.init_args.optimizer"
 class TensorBoard(TensorBoardLogger):
     """TensorBoard without ``hparams.yaml``; the settings are in ``config.yaml``."""
 
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
     def save(self) -> None:
         """Write the logs, without settings."""
         super(TensorBoardLogger, self).save()
 
 
 class SaveConfig(Callback):
-    """Write the whole config into the folder of the run."""
+    """Write the whole config into the folder of the run, and tell it to the loggers of a new run.
 
-    def __init__(self, text: str, folder: Path) -> None:
+    Args:
+        text: the config.
+        folder: folder of the run.
+        is_new: whether the run begins; the loggers of a resumed one have been told.
+    """
+
+    def __init__(self, text: str, folder: Path, is_new: bool = True) -> None:
         self.text = text
         self.folder = folder
+        self.is_new = is_new
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the config."""
         # Not earlier: a run that fails to resume must keep its old config.
         self.write(trainer)
+        if self.is_new:
+            for logger in trainer.loggers:
+                logger.log_hyperparams(load_yaml(self.text))
 
     def write(self, trainer: Trainer) -> None:
         """Write ``config.yaml``, only in the first of several processes."""

@@ -20,8 +20,10 @@ _NOISE = re.compile(
     r"Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a <class 'list'>$|"
     r"tip: |usage: "
 )
-#: A file that was tried where a class was meant.
-_NO_FILE = re.compile(r"Expected a path but .* either not accessible or invalid")
+#: Attempts that fail where a class was meant: a file, a number, a list.
+_ATTEMPT = re.compile(
+    r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>$"
+)
 
 #: Set by the other side or by the seed, not by who writes a config.
 _LINKED = {"self", "params", "input_size", "output_size", "seed"}
@@ -49,7 +51,7 @@ def one_line(message: str) -> str:
     message = message.replace("Does not validate against any of the Union subtypes", "")
     every = [line.strip(" -") for line in message.splitlines()]
     lines = list(dict.fromkeys(line for line in every if line and not _NOISE.match(line)))
-    said = [line for line in lines if not _NO_FILE.match(line)]
+    said = [line for line in lines if not _ATTEMPT.match(line)]
     if any(not line.startswith("Parser key") for line in said):
         lines = said
     text = " ".join(lines)

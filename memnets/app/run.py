@@ -28,6 +28,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from memnets.app.checkpoints import Saved, read, restore_task, start_from
@@ -41,6 +42,7 @@ from memnets.app.keeping import (
     Watching,
     best_and_last,
 )
+from memnets.app.listing import keep_index
 from memnets.app.predict import answer_file, write_answers
 from memnets.app.progress import ProgressBar
 from memnets.app.stopping import Stopped
@@ -49,6 +51,7 @@ from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
 from memnets.files import load_yaml, only_writer
 from memnets.models import Trained
+from memnets.records import read_metrics
 from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
@@ -62,8 +65,8 @@ from memnets.training.runs import (
     last_version,
     load_checkpoint,
     next_version,
-    read_metrics,
 )
+from memnets.viewing.live import LivePictures
 from memnets.viewing.pictures import Pictures
 from tasks import Task
 
@@ -175,6 +178,13 @@ class CLI(LightningCLI):
             default=False,
             help="Compile the training's loss by torch.compile, for minutes at first.",
         )
+        parser.add_argument(
+            "--pictures_every",
+            type=int | None,
+            default=None,
+            help="Number of validations from one set of pictures for TensorBoard or another logger "
+            "to the next, 0 for none; by default as many as take 2 %% of the time.",
+        )
         parser.add_argument("--trust", action="store_true", help=TRUST)
         parser.add_argument(
             "--init_from",
@@ -267,7 +277,7 @@ class CLI(LightningCLI):
         named = _class_paths(self.arguments)
         if fit and values(self.arguments, "--ckpt_path"):
             named |= _own_class_paths(_folder_of(paths[-1]))
-        config, notes = read(paths[-1]).checked_config(trust, named)
+        config, notes = read(paths[-1]).checked_config(trust, named, logs=fit)
         for note in notes:
             print(f"memnets: {note}", file=sys.stderr)
         self.configs.insert(0, config)
@@ -399,9 +409,7 @@ class CLI(LightningCLI):
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         settings["callbacks"] = [*given, *self._bar(settings, given), *self._callbacks(settings)]
-        if settings.get("logger") in (None, True):
-            writes = self.command == "fit" and self.folder is not None and not _rank()
-            settings["logger"] = self._loggers() if writes else False
+        settings["logger"] = self._loggers(settings.get("logger"))
         if settings.get("plugins") is None:
             settings["plugins"] = [AtomicCheckpointIO()]
         if settings.get("default_root_dir") is None and self.folder is not None:
@@ -440,10 +448,13 @@ class CLI(LightningCLI):
         if self.folder is None:
             return [self._watching]
         pictures = Pictures(self.folder / "pictures", **self.config["pictures"])
-        callbacks = [self._watching, Report(self.folder), pictures]
+        report = Report(self.folder)
         if self.command != "fit":
-            return callbacks
-        self._config_file = SaveConfig(self.model.origin.config, self.folder)
+            return [self._watching, report, pictures]
+        # The pictures of a validation before the report, which stops its clock meanwhile.
+        live = LivePictures(self.config["pictures_every"])
+        callbacks: list[Callback] = [self._watching, live, report, pictures]
+        self._config_file = SaveConfig(self.model.origin.config, self.folder, self._is_new)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
         if settings.get("enable_checkpointing") is not False:
             monitor = self.model.monitor
@@ -470,12 +481,21 @@ class CLI(LightningCLI):
             if self._resumed_step is not None:
                 print(f"What comes now is in {self.folder}; the run that it began with stays")
 
-    def _loggers(self) -> list[Any]:
-        assert self.folder is not None
-        tensorboard = TensorBoard(
-            self.folder.parent, name="", version=self.folder.name, purge_step=self._resumed_step
+    def _loggers(self, given: Any) -> list[Logger]:
+        """The loggers of a run: those that the user has set, or TensorBoard; and ``metrics.csv``.
+
+        Args:
+            given: the trainer's setting; ``False`` = none at all.
+        """
+        own = (
+            [] if isinstance(given, bool | None) else given if isinstance(given, list) else [given]
         )
-        return [tensorboard, CSVTable(self.folder, self._resumed_step)]
+        if given is False or self.command != "fit" or self.folder is None or _rank():
+            return own
+        if not own:
+            where, version = self.folder.parent, self.folder.name
+            own = [TensorBoard(where, name="", version=version, purge_step=self._resumed_step)]
+        return [*own, CSVTable(self.folder, self._resumed_step)]
 
     # What the command does.
 
@@ -500,6 +520,16 @@ class CLI(LightningCLI):
             if error is last:
                 raise
             raise error from None
+        finally:
+            self._list()
+
+    @rank_zero_only
+    def _list(self) -> None:
+        """Write the page that lists all runs, if this one has left something."""
+        runs = Path(self.config["runs"])
+        inside = self.folder is not None and self.folder.parent.resolve() == self._root.resolve()
+        if self.command in ("fit", "test") and inside and (self.command == "test" or self._began()):
+            keep_index(runs)
 
     @property
     def _of_trainer(self) -> dict[str, Any]:

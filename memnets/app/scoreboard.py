@@ -22,11 +22,13 @@ from rich.progress import Progress
 
 from memnets.app.commands import COMMANDS, UsageError
 from memnets.app.configs import find_config
+from memnets.app.listing import keep_index
 from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
 from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
-from memnets.training.runs import changes, check_name, load_checkpoint, read_metrics, versions
+from memnets.records import read_metrics, versions
+from memnets.training.runs import changes, check_name, load_checkpoint
 from memnets.viewing import names, plots
 
 __all__ = [
@@ -246,6 +248,7 @@ def scoreboard(
                 problems += _train(todo, processes)
             finally:
                 problems += _report(board, table, command)
+                keep_index(folder)
     if problems:
         raise ScoreboardError("; ".join(dict.fromkeys(problems)))
 

@@ -83,7 +83,7 @@ _HARMLESS: dict[type, tuple[type, ...]] = {
 }
 
 #: Settings of a trainer that say where to write, or whom to send to.
-_TRAINER_PLACES = ("default_root_dir", "model_registry")
+_TRAINER_PLACES = ("default_root_dir", "model_registry", "logger")
 
 #: Settings of callbacks that say where to write.
 _PLACE = re.compile(r"dir|path|folder|file|cache|url|console_kwargs", re.IGNORECASE)
@@ -97,7 +97,10 @@ _PLAIN = (
     torch.device, torch.dtype, torch.Tensor,
 )  # fmt: skip
 
-_TOP = ("compile", "data", "model", "name", "runs", "seed_everything", "threads", "trainer")
+_TOP = (
+    *("compile", "data", "model", "name", "pictures_every", "runs", "seed_everything", "threads"),
+    "trainer",
+)
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -446,7 +449,8 @@ def checked_config(
             settings.get("init_args") if part == "data" and isinstance(settings, dict) else settings
         )
         for place in places:
-            if isinstance(arguments, dict) and arguments.get(place) is not None:
+            # A logger may be true or false too, which is harmless.
+            if isinstance(arguments, dict) and not isinstance(arguments.get(place), bool | None):
                 value = arguments.pop(place)
                 left_out.append(
                     f"{part}.{place} = {_shown(value)} of {path} is not used; see --trust"
@@ -459,7 +463,10 @@ def checked_config(
         if isinstance(value, str) and (refused or os.sep in value):
             walk.refuse(f"trainer.{name}", _shown(value))
     walk.settings(trainer, _settings_of(lightning.Trainer), "trainer")
-    plain = {"compile": bool, "name": str, "runs": str, "seed_everything": int, "threads": int}
+    plain = {
+        **{"compile": bool, "name": str, "pictures_every": int, "runs": str},
+        **{"seed_everything": int, "threads": int},
+    }
     for name, kinds in plain.items():
         if not isinstance(checked.get(name), (kinds, NoneType)):
             raise CheckpointError(

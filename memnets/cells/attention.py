@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,10 @@ class MultiHead(nn.Module):
     Raises:
         ValueError: a size is out of its range.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "each head has projections of its own (Vaswani et al. 2017, section 3.2.2)"
+    }
 
     def __init__(self, width: int, heads: int, normalizer: Normalizer | None = None) -> None:
         super().__init__()

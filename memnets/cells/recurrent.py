@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -271,6 +272,11 @@ class LSTMN(Controller[LSTMNState]):
             number = a learned slope is added for each step that a state is newer, with this value
             at first (:class:`~memnets.addressing.Recent`).
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "over all earlier steps: a_i = v · tanh(W_h h_i + W_x x_t + W_s s_{t-1})"
+        "\n(Cheng, Dong & Lapata 2016, section 3.1)"
+    }
 
     #: The state before the first step is a slot too.
     first_slots = 1

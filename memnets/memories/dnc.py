@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -112,6 +113,17 @@ class DNC(Slotted[DNCState]):
         ValueError: a size is out of its range.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "read": "r = Σ_i w^r(i) M_t(i)\n(Graves et al. 2016, Methods)",
+        "memory": "M_t(i) = M_{t-1}(i) (1 - w^w(i) e) + w^w(i) v\n(Graves et al. 2016, Methods)",
+        "usage": "u_t = (u_{t-1} + w^w_{t-1} - u_{t-1} w^w_{t-1}) Π_h (1 - f_h w^r_{t-1,h})"
+        "\n(Graves et al. 2016, Methods)",
+        "link": "L_t(i, j) = (1 - w^w(i) - w^w(j)) L_{t-1}(i, j) + w^w(i) p_{t-1}(j):"
+        " slot i was written right after slot j\n(Graves et al. 2016, Methods)",
+        "free_gates": "f: u_t = (u_{t-1} + w^w_{t-1} - u_{t-1} w^w_{t-1}) Π_h (1 - f_h w^r_{t-1,h})"
+        "\n1 = free what head h read\n(Graves et al. 2016, Methods)",
+    }
+
     def __init__(
         self,
         slots: int = 128,
@@ -175,17 +187,18 @@ class DNC(Slotted[DNCState]):
 
     def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
-        memory, usage, precedence, link, written, weights = state
+        before, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
         used = AllocatingState(usage, written.unsqueeze(1))
         used = self.writing.release(used, weights, free_gates)
-        write, (usage, written) = self.writing(writing, Memory(memory, memory), used)
-        memory = functional.erase_add(memory, write, erase, add)
+        write, (usage, written) = self.writing(writing, Memory(before, before), used)
+        memory = functional.erase_add(before, write, erase, add)
         written = written.squeeze(1)
         linked = self.reading.follow(LinkedState(link, precedence, weights), written)
         read, linked = self.reading(reading, Memory(memory, memory), linked)
         link, precedence, weights = linked
         vectors = functional.read(read, memory)
-        tracked = {"memory": memory, "usage": usage, "link": link}
-        report(self, read=read, write=write, erase=erase, add=add, **tracked)
+        tracked = {"before": before, "memory": memory, "usage": usage, "link": link}
+        gates = {"free_gates": free_gates}
+        report(self, read=read, write=write, erase=erase, add=add, **tracked, **gates)
         return vectors.flatten(1), DNCState(memory, usage, precedence, link, written, weights)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -55,6 +56,15 @@ class LRUA(Slotted[LRUAState]):
         ValueError: a number is out of its range.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "read": "r = Σ_i w^r(i) M_t(i)\n(Santoro et al. 2016, equation 4)",
+        "memory": "M_t(i) = M_{t-1}(i) (1 - Σ_h w^lu_h(i)) + Σ_h w^w_h(i) k_h"
+        "\n(Santoro et al. 2016, equation 8)",
+        "usage": "w^u_t = γ w^u_{t-1} + Σ_h (w^r_h + w^w_h)\n(Santoro et al. 2016, equation 5)",  # noqa: RUF001
+        "gates": "w^w = g w^r_{t-1} + (1 - g) w^lu_{t-1}; 1 = the slots read last"
+        "\n(Santoro et al. 2016, equation 7)",
+    }
+
     def __init__(
         self,
         slots: int = 128,
@@ -88,18 +98,19 @@ class LRUA(Slotted[LRUAState]):
 
     def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
         """One step: ``[B, interface_size] -> [B, heads * W]``."""
-        memory, usage, weights = state
+        before, usage, weights = state
         keys, strengths, gates = interface.split(
             (self.heads * self.width, self.heads, self.heads), -1
         )
         keys = keys.unflatten(-1, (self.heads, self.width))
-        slots, used = Memory(memory, memory), LeastUsedState(usage, weights)
+        slots, used = Memory(before, before), LeastUsedState(usage, weights)
         emptied = self.writing.least_used(slots, used)
-        written, used = self.writing(gates.sigmoid().unsqueeze(-1), slots, used)
-        memory = functional.empty_add(memory, emptied, written, keys)
+        gates = gates.sigmoid().unsqueeze(-1)
+        written, used = self.writing(gates, slots, used)
+        memory = functional.empty_add(before, emptied, written, keys)
         strengths = nn.functional.softplus(strengths).unsqueeze(-1)
         read, _ = self.reading(SharpQuery(keys, strengths), Memory(memory, memory), None)
         usage, weights = self.writing.track(used, read, written)
-        tracked = {"emptied": emptied, "memory": memory, "usage": usage}
-        report(self, read=read, write=written, add=keys, **tracked)
+        tracked = {"emptied": emptied, "before": before, "memory": memory, "usage": usage}
+        report(self, read=read, write=written, add=keys, **tracked, gates=gates)
         return functional.read(read, memory).flatten(1), LRUAState(memory, usage, weights)

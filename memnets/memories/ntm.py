@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,13 @@ class NTM(Slotted[NTMState]):
     Raises:
         ValueError: a size is out of its range.
     """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "read": "r = Σ_i w(i) M_{t-1}(i)\n(Graves et al. 2014, equation 2)",
+        "write": "every head erases, then every head adds\n(Graves et al. 2014, section 3.2)",
+        "memory": "M_t(i) = M_{t-1}(i) Π_h (1 - w_h(i) e_h) + Σ_h w_h(i) a_h"
+        "\n(Graves et al. 2014, equations 3 and 4)",
+    }
 
     def __init__(
         self,
@@ -199,13 +207,13 @@ class NTM(Slotted[NTMState]):
 
     def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
-        memory, previous = state
+        before, previous = state
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
         query, erase, add = self.queries(interface)
-        weights, previous = self.addressing(query, Memory(memory, memory), previous)
+        weights, previous = self.addressing(query, Memory(before, before), previous)
         read, write = weights.tensor_split((self.read_heads,), 1)
-        vectors = functional.read(read, memory)
-        memory = functional.erase_add(memory, write, erase, add)
-        report(self, read=read, write=write, erase=erase, add=add, memory=memory)
+        vectors = functional.read(read, before)
+        memory = functional.erase_add(before, write, erase, add)
+        report(self, read=read, write=write, erase=erase, add=add, before=before, memory=memory)
         return vectors.flatten(1), NTMState(memory, previous)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,10 @@ class Tape(MemoryAccess[TapeState]):
         ValueError: a size is out of its range.
     """
 
+    equations: ClassVar[Mapping[str, str]] = {
+        "memory": "each step appends its value as a slot\n(as in Cheng et al. 2016, section 3.1)"
+    }
+
     def __init__(self, width: int = 20, read_heads: int = 1, score: Score | None = None) -> None:
         super().__init__()
         check_positive(width=width, read_heads=read_heads)
@@ -72,7 +77,7 @@ class Tape(MemoryAccess[TapeState]):
         slots = Slots(*state).appended(rows[:, :1], rows[:, 1:2], None)
         memory = Memory(slots.keys, slots.values, slots.seen(1))
         vectors, _ = self.addressing.read(rows[:, 2:], memory, None)
-        report(self, add=rows[:, 1:2], memory=slots.values)
+        report(self, add=rows[:, 1:2], before=state.values, memory=slots.values)
         return vectors.flatten(1), TapeState(*slots)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:

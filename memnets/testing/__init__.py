@@ -18,6 +18,8 @@ Otherwise the error describes each law that does not hold. Laws of all kinds of 
 - results have the precision of the part;
 - gradients are those of finite differences;
 - a ``state_dict`` restores the results;
+- of cells and models, an intervention (:mod:`memnets.viewing.interventions`) reaches its step and
+  none before it, and a run that is repeated without one is the same, bit for bit;
 - of cells and models, ``torch.compile`` makes one graph with the same values and gradients. For
   this law dropout is off: a graph may draw other numbers.
 

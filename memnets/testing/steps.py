@@ -41,6 +41,8 @@ from memnets.testing.laws import (
     tensors_of,
 )
 from memnets.testing.waiting import no_synchronisation
+from memnets.viewing import trace
+from memnets.viewing.interventions import Overwrite, Swap, Weights
 
 if TYPE_CHECKING:
     from memnets.models import Model
@@ -458,6 +460,25 @@ class _CellSubject(_Started, _Chunked):
             assert_close(quick, plain, "outputs and state")
             assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
 
+    @law("an intervention reaches its step and none before it", examples=2)
+    def interventions(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        time = draw(st.integers(1, 3))
+        state = self.start(part, source)
+        with trace.record(part, kinds=None) as tape:
+            self.advance(part, steps, state)
+        _assert_same_run(tape.intervene(), tape)
+        swapped = tape.intervene(Swap(part, first=0, second=1, start=time))
+        assert swapped.original is not None
+        _assert_same_run(swapped, swapped.original, time)
+        # The same by hand: the two sequences go on from the state of each other.
+        _, before = self.advance(part, steps[:, :time], state)
+        before = map_state(lambda tensor: tensor.flip(0), before)
+        expected, _ = self.advance(part, steps[:, time:], before)
+        result = swapped.outputs[0][0][:, time:]
+        assert_close(result, expected, f"outputs after a swap of states before step {time}")
+
     @law("padding of the source never changes a result")
     def source_padding(self, draw: Draw) -> None:
         part = self.build()
@@ -470,6 +491,20 @@ class _CellSubject(_Started, _Chunked):
             alone, _ = self.advance(part, steps[one], part.start(source[one, :length]))
             what = f"outputs with {length} steps of {source.shape[1]} of the source"
             assert_close(padded[one], alone, what)
+
+
+def _assert_same_run(run: trace.Tape, other: trace.Tape, time: int | None = None) -> None:
+    """Assert that two runs are the same, bit for bit; only before a step if ``time`` is given."""
+    pairs = zip(run.events, other.events, strict=True)
+    early = [(one, another) for one, another in pairs if time is None or one.step < time]
+    for one, another in early:
+        what = f"{one.kind} of {type(one.part).__name__} at step {one.step}"
+        assert_equal(one.value, another.value, f"{what}, as without the intervention")
+    if time is None:
+        assert_equal(run.outputs, other.outputs, "results without an intervention")
+    else:
+        results = [each.outputs[0][0][:, :time] for each in (run, other)]
+        assert_equal(*results, f"outputs before an intervention at step {time}")
 
 
 def _steps_taken(draw: Draw, batch: int, time: int) -> Tensor:
@@ -643,6 +678,31 @@ class _AccessSubject(_CellSubject):
             # A tensor of the state that no step changes is a slip: it belongs on the module.
             same = old.shape == new.shape and bool((old == new).all())
             assert not same, f"tensor {number} of the state, {list(old.shape)}, is as at the start"
+
+    @law("a slot that is overwritten is what the step finds", examples=2)
+    def overwritten(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=3)
+        state = self.start(part, source)
+        _, before = self.advance(part, steps[:, :2], state)
+        names = [name for name in ("memory", "keys", "values") if hasattr(before, name)]
+        if not names or not hasattr(before, "_replace"):
+            self.skip("overwritten", "its state has no field `memory`, nor `keys` and `values`")
+            return
+        with trace.record(part, kinds=None) as tape:
+            self.advance(part, steps, state)
+        slot, value = draw(st.integers(0, 1)), draw(st.sampled_from((0.0, 0.5)))
+        other = tape.intervene(Overwrite(part, slot, value, start=2))
+        # The same by hand.
+        changed = {name: getattr(before, name).clone() for name in names}
+        for tensor in changed.values():
+            tensor[..., slot, :] = value
+        with trace.record(part, kinds=None) as by_hand:
+            expected = part(steps[:, 2], before._replace(**changed))[0]
+        assert_close(other.outputs[0][0][:, 2], expected, "output after a slot is overwritten")
+        late = [event for event in other.events if event.step == 2]
+        for event, same in zip(late, by_hand.events, strict=True):
+            assert_close(event.value, same.value, f"{event.kind} after a slot is overwritten")
 
     @law("weights inside are rows >= 0 that sum to at most 1", examples=4)
     def weights_inside(self, draw: Draw) -> None:
@@ -890,6 +950,30 @@ class _ModelSubject(_Chunked):
         state = self.start(part, source)
         before, after = (self.advance(part, inputs, state)[0] for inputs in (steps, changed))
         assert_equal(after[:, :time], before[:, :time], f"outputs before the change at {time}")
+
+    @law("an intervention reaches its step and none before it", examples=2)
+    def interventions(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=3)
+        with torch.no_grad(), trace.record(part, kinds=None) as tape:
+            part.decode(steps, part.encode(source))
+        _assert_same_run(tape.intervene(), tape)
+        # One of them, as each costs a run; and a slot with some weight, as others may be closed.
+        rows = {part: tape.over_time(part)[0] for part in tape.weights}
+        places = [
+            (part, time) for part, row in rows.items() for time in row.any(-1).nonzero().flatten()
+        ]
+        if not places:
+            return
+        addressing, place = draw(st.sampled_from(places))
+        before, time = rows[addressing], int(place)
+        slot = draw(st.sampled_from(before[time].nonzero().flatten().tolist()))
+        forced = Weights(addressing, slot, head=0, sequence=0, start=time, stop=time + 1)
+        after = tape.intervene(forced).over_time(addressing)[0]
+        what = f"weights of {type(addressing).__name__}"
+        assert_equal(after[:time], before[:time], f"{what} before an intervention")
+        expected = (torch.arange(after.shape[-1]) == slot).to(after)
+        assert_equal(after[time], expected, f"{what} that are forced to slot {slot}")
 
     @law("padding never changes a result")
     def padding(self, draw: Draw) -> None:

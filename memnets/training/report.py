@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +16,25 @@ from rich.console import Console
 from rich.table import Table
 
 from memnets.batches import Batch
-from memnets.training.runs import update_metrics
+from memnets.records import Point, Record, read_record, update_metrics, write_record
 
 __all__ = ["Report"]
 
+#: Least width of a terminal for a plot of the learning curve, and the size of the plot.
+_LEAST_WIDTH, _WIDTH, _HEIGHT = 50, 60, 10
+
 
 class Report(lightning.Callback):
-    """Write ``metrics.json`` and a summary; print validations if there is no progress bar.
+    """Write ``metrics.json``, ``run.json`` and a summary; print validations if there is no bar.
 
     ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint.
     ``train/sequences_to_solve`` is the number of training sequences up to the first validation
     whose scores count as solved; it is missing if there was none.
     ``train/tokens_per_second`` is the number of answer tokens per second of training, without
     validation, for tasks whose answers are tokens.
+
+    After a training it draws the learning curve: the score that chooses the best checkpoint, by
+    step. Where the output is no terminal, or a narrow one, a line says the same in short.
 
     Args:
         folder: folder of the run.
@@ -38,6 +48,7 @@ class Report(lightning.Callback):
         self.validating = 0.0
         self.solved: int | None = None
         self.validation: dict[str, float] = {}
+        self.curve: list[Point] = []
         self.trained = False
         self._console = Console(soft_wrap=True)
 
@@ -50,6 +61,7 @@ class Report(lightning.Callback):
             "seconds": self.seconds + self._since_start(),
             "solved": self.solved,
             "validation": self.validation,
+            "curve": self.curve,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -60,13 +72,33 @@ class Report(lightning.Callback):
         self.seconds = state_dict["seconds"]
         self.solved = state_dict["solved"]
         self.validation = state_dict["validation"]
+        # Checkpoints of version 0.1 have no curve.
+        self.curve = [(int(step), float(score)) for step, score in state_dict.get("curve", ())]
 
     def _since_start(self) -> float:
         return time.monotonic() - self._start if hasattr(self, "_start") else 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and write the beginning of a run's record."""
         self._start = time.monotonic()
+        if trainer.is_global_zero:
+            self._record = self._begun(trainer)
+            self._write_record(pl_module)
+
+    def _begun(self, trainer: lightning.Trainer) -> Record:
+        """The record of a run at its beginning; a resumed run keeps the time of its first one."""
+        try:
+            began = read_record(self.folder).began
+        except ValueError:  # it is written anew
+            began = None
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return Record(began or datetime.now(timezone.utc), getattr(task, "seed", None))
+
+    def _write_record(self, pl_module: Any) -> None:
+        best = min(self.curve, key=lambda point: point[1], default=None)
+        curve = tuple(self.curve)
+        record = replace(self._record, score=pl_module.monitor, curve=curve, best=best)
+        write_record(self.folder, record)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
@@ -95,6 +127,10 @@ class Report(lightning.Callback):
         plain = {name.removeprefix("val/"): value for name, value in metrics.items()}
         if self.solved is None and pl_module.solved(plain):
             self.solved = self.sequences
+        if pl_module.monitor in plain:
+            self.curve.append((trainer.global_step, plain[pl_module.monitor]))
+        if trainer.is_global_zero:
+            self._write_record(pl_module)
         if trainer.progress_bar_callback is None and trainer.is_global_zero:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             print(f"{self.sequences} sequences: {scores}", flush=True)
@@ -123,6 +159,23 @@ class Report(lightning.Callback):
         self._console.print(
             f"Trained on {self.sequences} sequences in {self.seconds:.0f} s{solved}."
         )
+        drawn = self._drawn_curve(f"val/{pl_module.monitor}")
+        if drawn:
+            self._console.print(drawn, markup=False, highlight=False)
+
+    def _drawn_curve(self, name: str) -> str:
+        """The learning curve as a plot of text, or as a line where there is no room for a plot."""
+        points = [(step, score) for step, score in self.curve if math.isfinite(score)]
+        if len(points) < 2:
+            return ""
+        console = self._console
+        unicode = console.encoding.lower().replace("-", "") in ("utf8", "utf16")
+        if console.is_terminal and unicode and console.width >= _LEAST_WIDTH:
+            with suppress(ImportError):  # a training ends well without the plot
+                return _plot(points, name, console.width)
+        (_, first), (_, last) = points[0], points[-1]
+        step, best = min(points, key=lambda point: point[1])
+        return f"{name} went from {first:.4g} to {last:.4g}; lowest {best:.4g} at step {step}"
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Write the scores of the test sets, and print them as a table."""
@@ -166,6 +219,26 @@ class Report(lightning.Callback):
         for label, line in lines:
             table.add_row(label, *line)
         self._console.print(table)
+
+
+def _plot(points: Sequence[Point], name: str, width: int) -> str:
+    """A plot of text: steps to the right, the score upwards; a wide range of scores in powers."""
+    # Imported here: it is needed once, at the end of a training on a terminal.
+    import uniplot
+
+    steps, scores = zip(*points, strict=True)
+    wide = min(scores) > 0 and max(scores) > 100 * min(scores)
+    plot: str = uniplot.plot_to_string(
+        xs=steps,
+        ys=scores,
+        lines=True,
+        title=f"{name} by step",
+        width=_WIDTH,
+        height=_HEIGHT,
+        line_length_hard_cap=width,
+        y_as_log=wide,
+    )
+    return plot
 
 
 def _starting_with(metrics: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:

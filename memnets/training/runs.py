@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
 
-from memnets.files import read_text, write_atomically
+from memnets.files import write_atomically
+from memnets.records import versions
 
 __all__ = [
     "FORMAT",
@@ -31,14 +31,7 @@ __all__ = [
     "last_version",
     "load_checkpoint",
     "next_version",
-    "read_metrics",
-    "update_metrics",
-    "versions",
 ]
-
-
-#: Most bytes of ``metrics.json``.
-_MOST_METRICS = 2**24
 
 
 #: Number of the layout of checkpoints. It rises if older versions cannot read the new layout.
@@ -339,12 +332,6 @@ def check_name(name: Any) -> str:
     return str(name)
 
 
-def versions(root: Path) -> list[Path]:
-    """Folders ``version_<n>`` under ``root``, the newest last."""
-    matches = [re.fullmatch(r"version_(\d+)", path.name) for path in root.glob("version_*")]
-    return [root / f"version_{n}" for n in sorted(int(match[1]) for match in matches if match)]
-
-
 def next_version(root: Path) -> Path:
     """Make the next folder ``version_<n>`` under ``root``; each of several runs gets its own."""
     while True:
@@ -371,39 +358,6 @@ def last_version(root: Path) -> Path:
     raise CheckpointError(
         f"expected a run to resume, {root}/version_<n>/checkpoints/last.ckpt; there is none"
     )
-
-
-def read_metrics(folder: Path) -> dict[str, float]:
-    """Read the numbers of ``metrics.json`` by name; empty if there is no such file.
-
-    Raises:
-        ValueError: the file is not a flat JSON object with numbers as values.
-    """
-    path = folder / "metrics.json"
-    if not path.exists():
-        return {}
-    try:
-        metrics = json.loads(read_text(path, _MOST_METRICS))
-        if not isinstance(metrics, dict) or any(
-            type(v) not in (int, float) for v in metrics.values()
-        ):
-            raise ValueError("expected one JSON object, name -> number")
-        return {name: float(value) for name, value in metrics.items()}
-    except OverflowError as error:
-        raise ValueError(f"{path} is damaged: a number is too large") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Add numbers by name to ``metrics.json``; its other names stay."""
-    path = folder / "metrics.json"
-    known = read_metrics(folder)
-    known.update({name: float(value) for name, value in metrics.items()})
-    text = json.dumps(dict(sorted(known.items())), indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 class CSVTable(Logger):

@@ -10,12 +10,22 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, Batch, unpadded
+from memnets.batches import BEGIN, PAD, Batch
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Actions, Bits, Labels, NextToken, Tokens
+from memnets.training.objectives import Bits, NextToken, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
+from memnets.viewing.sequences import (
+    alone,
+    answer_length,
+    is_classification,
+    label_names,
+    moved,
+    plain,
+    title_of,
+    words,
+)
 
 __all__ = ["Pictures"]
 
@@ -118,15 +128,15 @@ class Pictures(lightning.Callback):
             batches: the first batches of the set.
             answers: the model's answers to these in the test.
         """
-        panels = task.curves(name, _plain(answers[0]), self.sequences)
+        panels = task.curves(name, plain(answers[0]), self.sequences)
         if panels:
-            title = f"{_title(name)}: {panels[0].up} by {panels[0].across}"
+            title = f"{title_of(name)}: {panels[0].up} by {panels[0].across}"
             plots.curves(panels, self._path(name, "curves"), title)
         elif task.as_images(answers[0]) is not None:
             self.draw_images(model, task, batches, answers, name)
         elif isinstance(model.objective, Bits):
             if batches[0].targets.shape[1] <= self.longest_binary:
-                self.draw(model, batches[0], _plain(answers[0]), name)
+                self.draw(model, batches[0], plain(answers[0]), name)
         else:
             self._draw_sequences(model, task, name, self._first(batches, answers))
 
@@ -135,32 +145,32 @@ class Pictures(lightning.Callback):
     ) -> None:
         """Draw a few sequences of a test set, each by itself."""
         drawings, readings = [], []
-        for number, (alone, answer) in enumerate(few, 1):
+        for number, (one, answer) in enumerate(few, 1):
             file = self._path(name, "{}", number).name
-            title = f"{_title(name)}, sequence {number}"
-            if task.images(alone, 0) is not None:
-                title = f"{_title(name)}, episode {number}: where the queries looked"
-                self.draw_episode(model, task, alone, answer, file, title)
-            elif alone.source.dim() > 2 and not alone.source.is_floating_point():
-                self.draw_hops(model, task, alone, answer, file)
-            elif task.asked_words(alone, 0):
-                self.draw_pair(model, task, alone, answer, file, _title(name))
+            title = f"{title_of(name)}, sequence {number}"
+            if task.images(one, 0) is not None:
+                title = f"{title_of(name)}, episode {number}: where the queries looked"
+                self.draw_episode(model, task, one, answer, file, title)
+            elif one.source.dim() > 2 and not one.source.is_floating_point():
+                self.draw_hops(model, task, one, answer, file)
+            elif task.asked_words(one, 0):
+                self.draw_pair(model, task, one, answer, file, title_of(name))
             elif isinstance(model.objective, Tokens):
-                self.draw_tokens(model, task, alone, answer, file, title)
+                self.draw_tokens(model, task, one, answer, file, title)
             elif isinstance(model.objective, NextToken):
-                self.draw_text(model, task, alone, file, title)
-            elif _labelled(model, alone) and task.labels(alone, 0) is not None:
-                readings.append(self.read(model, task, alone, answer))
-            drawn = task.drawing(alone, 0, answer[0])
+                self.draw_text(model, task, one, file, title)
+            elif is_classification(model, one) and task.labels(one, 0) is not None:
+                readings.append(self.read(model, task, one, answer))
+            drawn = task.drawing(one, 0, answer[0])
             if drawn is not None:
                 points, lines, caption = drawn
-                _, right, _ = task.drawing(alone, 0, alone.targets[0])
+                _, right, _ = task.drawing(one, 0, one.targets[0])
                 drawings.append(plots.Drawing(points, right, lines, caption))
         if readings:
-            title = f"{_title(name)}: what the model would answer after each word"
+            title = f"{title_of(name)}: what the model would answer after each word"
             plots.readings(readings, self._path(name, "readings"), title)
         if drawings:
-            title = f"{_title(name)}: right answers and the model's"
+            title = f"{title_of(name)}: right answers and the model's"
             plots.drawing(drawings, self._path(name, "drawing"), title)
 
     def _first(
@@ -171,14 +181,10 @@ class Pictures(lightning.Callback):
             batch, row = batches[number % len(batches)], number // len(batches)
             if row >= len(batch.targets):
                 continue
-            source = unpadded(batch.source, batch.source_mask, row)[None]
-            inputs, targets = (
-                unpadded(side, batch.target_mask, row)[None]
-                for side in (batch.inputs, batch.targets)
-            )
-            if max(source.shape[1], targets.shape[1]) <= self.longest:
+            one = alone(batch, row)
+            if max(one.source.shape[1], one.targets.shape[1]) <= self.longest:
                 answer = answers[number % len(batches)][row : row + 1]
-                yield Batch(source, inputs, targets), answer
+                yield one, answer
 
     def draw_images(
         self,
@@ -200,18 +206,18 @@ class Pictures(lightning.Callback):
         count = (2 * self.sequences) ** 2
         targets = [batch.targets for batch in batches]
         drawn, real = (
-            task.as_images(_plain(torch.cat(list(each))))[:count] for each in (answers, targets)
+            task.as_images(plain(torch.cat(list(each))))[:count] for each in (answers, targets)
         )
         path = self._path(name, "images")
-        plots.gallery({"drawn by the model": drawn, f"{_title(name)}": real}, path)
+        plots.gallery({"drawn by the model": drawn, f"{title_of(name)}": real}, path)
         few = map_state(lambda part: part[: self.sequences], batches[0])
         with torch.no_grad(), trace.record(model) as tape:
-            model.examine(_moved(few, model))
+            model.examine(moved(few, model))
         for number, (label, part) in enumerate(model.alignments().items(), 1):
             # A part that also sees the targets sees the answers last.
             weights = tape.calls(part)[-1]
             path = self._path(name, "looks", number)
-            title = f"{_title(name)}: where places looked in the {label}"
+            title = f"{title_of(name)}: where places looked in the {label}"
             plots.looks(drawn[: self.sequences], weights, path, title)
 
     def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
@@ -227,22 +233,23 @@ class Pictures(lightning.Callback):
         if batch.target_mask is not None:
             wrong = wrong.masked_fill(~batch.target_mask, 0)
         row = int(wrong.sum(1).argmax())
-        worst = _moved(map_state(lambda part: part[row : row + 1], batch), model)
-        with torch.no_grad(), trace.record(model) as tape:
+        worst = moved(map_state(lambda part: part[row : row + 1], batch), model)
+        with torch.no_grad(), trace.record(model, ["weights", "add"]) as tape:
             probabilities = model.logits(worst)[0].sigmoid()
         bits = int(wrong[row].sum())
         plots.answer(
             worst.targets[0],
             probabilities,
             self._path(name, "answer"),
-            title=f"{_title(name)}: target and output of a sequence; {bits} wrong bits"
-            + (", the most of all" if bits else ""),
+            title=f"{title_of(name)}: target and output of a sequence; {bits} wrong bits"
+            + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:
             tape.plot(
                 self._path(name, "weights"),
                 split=worst.source.shape[1],
-                title=f"{_title(name)}: {_HEADS}",
+                title=f"{title_of(name)}: {_HEADS}",
+                vectors=_vectors(tape, worst.source[0], probabilities),
             )
 
     def draw_tokens(
@@ -261,25 +268,25 @@ class Pictures(lightning.Callback):
             title: begin of the picture's title.
         """
         parts = model.alignments()
-        answer = answer[:, : _length(answer[0], model.longest_answer(batch.source.shape[1]))]
+        answer = answer[:, : answer_length(answer[0], model.longest_answer(batch.source.shape[1]))]
         if answer.shape[1] == 0 or (not parts and getattr(model, "access", None) is None):
             return
         inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
-        alone = batch._replace(inputs=inputs, targets=answer)
+        said = batch._replace(inputs=inputs, targets=answer)
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(alone, model))
+            model.logits(moved(said, model))
         if not parts:
             path = self.folder / name.format("weights")
             split = batch.source.shape[1]
             tape.plot(path, split=split, title=f"{title}: {_HEADS}")
             return
-        source, answered = _words(task, alone)
+        source, answered = words(task, said)
         if batch.source.dim() == 4:
             grid = model.grid(*batch.source.shape[1:3])
             if grid is None:
                 return
             title = f"{title}: where each word of the answer looked"
-            right = _words(task, batch)[1]
+            right = words(task, batch)[1]
             if answered != right:
                 title += f"\nthe right answer: {' '.join(right)}"
             plots.overlay(
@@ -293,7 +300,7 @@ class Pictures(lightning.Callback):
                 title,
             )
             return
-        slots = model.slot_names(source, _words(task, alone._replace(targets=inputs))[1])
+        slots = model.slot_names(source, words(task, said._replace(targets=inputs))[1])
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
         across = "source" if len(slots) <= len(source) + 1 else "source, then answer"
@@ -318,8 +325,8 @@ class Pictures(lightning.Callback):
         if not parts or steps < 2:
             return
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(batch, model))
-        source, inputs = _words(task, batch._replace(targets=batch.inputs))
+            model.logits(moved(batch, model))
+        source, inputs = words(task, batch._replace(targets=batch.inputs))
         slots = model.slot_names(source, inputs)
         # What stands before the first word becomes one slot: the source, a mark, an empty slot.
         marks = len(slots) - steps + 1
@@ -344,22 +351,18 @@ class Pictures(lightning.Callback):
             batch: a batch of one sentence of tokens and one label, without padding.
             answer: the model's answer in the test, ``[1, 1]``.
         """
-        batch = _moved(batch, model)
+        batch = moved(batch, model)
         steps = batch.source.shape[1]
         source, inputs = (part.expand(steps, -1) for part in (batch.source, batch.inputs))
         mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
         source = source.masked_fill(~mask, PAD)
         with torch.no_grad():
             logits = model.logits(Batch(source, inputs, inputs, mask))[:, 0]
-        words, _ = task.labels(batch, 0)
+        read, _ = words(task, batch)
         size = logits.shape[-1]
-        # The task names the labels of targets alone: these are all of them, one after the other.
-        names = [
-            task.labels(batch._replace(targets=torch.full_like(batch.targets, label)), 0)[1][0]
-            for label in range(size)
-        ]
+        names = label_names(task, batch, size)
         right = names[int(batch.targets[0, 0])]
-        return plots.Reading(words, logits.softmax(-1), names, right, names[int(answer[0, 0])])
+        return plots.Reading(read, logits.softmax(-1), names, right, names[int(answer[0, 0])])
 
     def draw_hops(self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str) -> None:
         """Draw where a model looks for the answer to its first question, if the model tells.
@@ -372,13 +375,13 @@ class Pictures(lightning.Callback):
             name: name of the file, with ``{}`` for its content, ``hops``.
         """
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(batch, model))
+            model.logits(moved(batch, model))
         seen = {event.part for event in tape.events}
         hops = {label: part for label, part in model.alignments().items() if part in seen}
         if not hops:
             return
-        sentences, right = _words(task, batch)
-        said = _words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
+        sentences, right = words(task, batch)
+        said = words(task, batch._replace(targets=answer[:, : batch.targets.shape[1]]))[1]
         slots = model.slot_names(sentences, [])
         weights = torch.stack([tape.calls(part)[-1][0, 0] for part in hops.values()], 1)
         # The first slots are those of the last sentences.
@@ -418,7 +421,7 @@ class Pictures(lightning.Callback):
         if not parts:
             return
         with torch.no_grad(), trace.record(model) as tape:
-            model.logits(_moved(batch, model))
+            model.logits(moved(batch, model))
         answers = answer[0, : batch.targets.shape[1]].tolist()
         labels, targets = task.labels(batch, 0)
         examples, queries = task.images(batch, 0)
@@ -450,10 +453,10 @@ class Pictures(lightning.Callback):
         parts = model.alignments()
         if not parts:
             return
-        moved = _moved(batch, model)
+        there = moved(batch, model)
         # Not ``logits``: a model may read both sentences at once, padded to the same length.
         with torch.no_grad(), trace.record(model) as tape:
-            model.decode(moved.inputs, model.encode(moved.source))
+            model.decode(there.inputs, model.encode(there.source))
         source, right = task.labels(batch, 0)
         said = task.labels(batch._replace(targets=answer), 0)[1]
         verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"
@@ -476,48 +479,25 @@ class Pictures(lightning.Callback):
             )
 
 
-def _labelled(model: Model, batch: Batch) -> bool:
-    """Whether an answer is a single label of a sentence of tokens."""
-    objective = model.objective
-    single = isinstance(objective, Labels) and not isinstance(objective, Actions | Tokens)
-    tokens = batch.source.dim() == batch.inputs.dim() == 2 and not batch.source.is_floating_point()
-    return single and tokens and batch.source.shape[1] > 0 and batch.targets.shape[1] == 1
+def _vectors(tape: trace.Tape, source: Tensor, answer: Tensor) -> dict[str, Tensor]:
+    """Vectors on the time line of a machine: what it was given, what it wrote, what it answered.
 
-
-def _title(name: str) -> str:
-    """Name of a test set in a title."""
-    return "test set" if name == "test" else f"test set {name.replace('_', ' ')}"
-
-
-def _plain(answers: Tensor) -> Tensor:
-    """Answers in a precision that NumPy supports."""
-    return answers.float() if answers.is_floating_point() else answers
-
-
-def _length(tokens: Tensor, limit: int | None) -> int:
-    """Number of steps of an answer ``[T]`` with its end mark, without padding.
+    After Graves et al. 2014, figure 6. There are none if the weights are on another time line.
 
     Args:
-        tokens: the answer.
-        limit: number of steps at which the model cuts an answer; ``None`` = T.
+        tape: record of one sequence, with the vectors that were added to memories.
+        source: ``[S, I]``.
+        answer: probabilities ``[T, O]``.
     """
-    ends = (tokens == END).nonzero()
-    if len(ends):
-        return int(ends[0]) + 1
-    return len(tokens) if limit is None else min(len(tokens), limit)
-
-
-def _moved(batch: Batch, model: Model) -> Batch:
-    """A batch on the device and in the precision of a model."""
-    return map_state(
-        lambda part: part.to(model.device, model.dtype if part.is_floating_point() else None), batch
-    )
-
-
-def _words(task: Any, batch: Batch) -> tuple[list[str], list[str]]:
-    """Words for the source and the targets of a batch of one; numbers if the task has no words."""
-    words: tuple[list[str], list[str]] | None = task.labels(batch, 0)
-    if words is None:
-        steps = [str(step + 1) for step in range(batch.source.shape[1])]
-        return steps, [str(token) for token in batch.targets[0].tolist()]
-    return words
+    steps = len(source) + len(answer)
+    if any(tape.over_time(part).shape[1] != steps for part in tape.weights):
+        return {}
+    given, said = (part.new_full((steps, part.shape[1]), torch.nan) for part in (source, answer))
+    given[: len(source)], said[len(source) :] = source, answer
+    written = {}
+    for part in dict.fromkeys(event.part for event in tape.events if event.kind == "add"):
+        heads = torch.stack([call[0] for call in tape.calls(part, "add")], 1)
+        for head, added in enumerate(heads, 1):
+            name = "written to the memory"
+            written[f"{name}, head {head}" if len(heads) > 1 else name] = added
+    return {"input": given, **written, "output (probability of 1)": said}

@@ -154,10 +154,10 @@ class Bandits(Task):
         The random policy is left out, since beside it the others would look alike.
         """
         chances, _ = self._games(split, 0)
-        lost = chances.max(2, keepdims=True) - chances
+        lost = (chances.max(2, keepdims=True) - chances)[: len(answers)]
         every = np.arange(1, self.pulls + 1)
         lines = {
-            name: np.stack([every, _taken(lost, pulled).mean(0).cumsum()], 1)
+            name: np.stack([every, _taken(lost, pulled[: len(lost)]).mean(0).cumsum()], 1)
             for name, pulled in {**self._others(split), "model": answers.numpy()}.items()
             if name != "random"
         }

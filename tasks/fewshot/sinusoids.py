@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch, Curves
-from memnets.core import check_positive
+from memnets.core import check_positive, map_state
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]
@@ -83,16 +83,17 @@ class Sinusoids(Task):
 
     def curves(self, split: str, answers: Tensor, count: int) -> list[Curves]:
         """Panels of episodes: the points of the source, the sine, and the answer."""
-        batch = self.batch(split, 0)
+        batch = map_state(lambda part: part[: len(answers)], self.batch(split, 0))
         asked = batch.inputs[..., :1]
         sides = {
             "sine": torch.cat([asked, batch.targets], -1).numpy(),
             "answer": torch.cat([asked, answers], -1).numpy(),
         }
+        ahead = asked[..., 0].argsort(1).numpy()  # from left to right
         errors = (answers - batch.targets).square().mean((1, 2))
         return [
             Curves(
-                {name: lines[row] for name, lines in sides.items()},
+                {name: lines[row][ahead[row]] for name, lines in sides.items()},
                 f"mean squared error {errors[row]:.2g}",
                 across="x",
                 up="y",

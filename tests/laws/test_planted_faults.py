@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from torch import nn
 
-from memnets import encoders, fast, functional, testing
+from memnets import encoders, events, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.cells import CrossAttention, DenseBlock, SelfAttention
 from memnets.core import Controller, MemoryAccess, map_state
@@ -25,6 +25,7 @@ from memnets.testing import encoders as around
 from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
 from memnets.training.objectives import Labels, Tokens
+from memnets.viewing import interventions
 from tasks import Copying
 from tests.laws import test_functional as laws_of_functions
 
@@ -61,6 +62,8 @@ SOURCE = "padding of the source never changes a result"
 CHUNKS = "all steps at once, one by one and in chunks give the same numbers"
 WAITING = "the host never waits for a device"
 LOSS = "under autocast a loss is of single precision, and its gradient is finite"
+INTERVENED = "an intervention reaches its step and none before it"
+OVERWRITTEN = "a slot that is overwritten is what the step finds"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
@@ -615,6 +618,16 @@ def the_other_state(self, mask, new, old):
     return Recurrent.choose(self, ~mask, new, old)
 
 
+def steps_around_its_call(part):
+    """Calls ``forward`` itself, so that nobody is asked for another state."""
+
+    @faulty(part, "step")
+    def step(self, inputs, state):
+        return self.forward(inputs, state)
+
+    return step
+
+
 class Growing(Recurrent):
     """All that came before; without a choice of its own."""
 
@@ -650,6 +663,7 @@ CONTROLLERS = [
     (CHOOSE, always_the_new_state),
     (CHOOSE, the_other_state),
     (CHOOSE, Growing),
+    (INTERVENED, steps_around_its_call(Recurrent)),
     *general(Recurrent),
     *in_graphs(Recurrent),
     (AUTOCAST, mixes(Recurrent, "forward")),
@@ -920,6 +934,8 @@ ACCESSES = [
     (INSIDE, NormalizedOverHeads),
     (INSIDE, ReadAtOnce),
     (SLOTS, RowsLearnt),
+    (INTERVENED, steps_around_its_call(SmallNTM)),
+    (OVERWRITTEN, steps_around_its_call(SmallNTM)),
     *general(SmallNTM),
     *in_graphs(SmallNTM),
     (AUTOCAST, mixes(SmallNTM)),
@@ -1016,9 +1032,9 @@ class SmallTransformer(Transformer):
 class SmallSeq2Seq(Seq2Seq):
     """Bahdanau's, on vectors."""
 
-    def __init__(self):
+    def __init__(self, addressing=Content):
         encoder = partial(encoders.Recurrent, controller=Recurrent)
-        attention = Content(Additive(4))
+        attention = addressing(Additive(4))
         super().__init__(2, 2, encoder, Recurrent, attention, 4, key_size=4, tied=False)
 
 
@@ -1091,6 +1107,22 @@ def cache_kept_on_self(self, inputs, state):
 def attention_to_padding(self, source, mask=None):
     state = SmallSeq2Seq.encode(self, source, mask)
     return state._replace(memory=state.memory._replace(mask=None))
+
+
+class Unasked(Content):
+    """Says what it weighs, and asks nobody for other weights."""
+
+    def __call__(self, query, memory, state=None):
+        weights, state = nn.Module.__call__(self, query, memory, state)
+        events.report(self, weights=weights)
+        return weights, state
+
+
+@faulty(Machine, "decode")
+def counts_its_calls(self, inputs, state):
+    self.calls = getattr(self, "calls", 0) + 1
+    logits, state = Machine.decode(self, inputs, state)
+    return logits + self.calls, state
 
 
 class SmallPointer(PointerNetwork):
@@ -1176,6 +1208,8 @@ MODELS = [
     ("the same seed gives the same numbers", parameters_from_elsewhere),
     ("the model can overfit one batch", a_loss_turned_round),
     (CHUNKS, causal_mask_aligned_to_the_start),
+    (INTERVENED, partial(SmallSeq2Seq, Unasked)),
+    (INTERVENED, counts_its_calls),
     (KEPT, cache_kept_on_self),
     ("padding never changes a result", attention_to_padding),
     ("the future is never seen", attention_normalised_over_the_queries),
@@ -1607,6 +1641,31 @@ def test_rotation_finds_a_shift_that_drops_mass_at_the_edges():
             symmetry="rotation",
             max_examples=30,
         )
+
+
+@pytest.mark.parametrize(
+    ("check", "part", "law", "method"),
+    [
+        (testing.check_cell, Recurrent, INTERVENED, "reached"),
+        (testing.check_access, SmallNTM, OVERWRITTEN, "reached"),
+        (testing.check_model, SmallSeq2Seq, INTERVENED, "queries"),
+    ],
+    ids=name,
+)
+@pytest.mark.parametrize("late", [-1, 1])
+def test_an_intervention_at_another_step_is_found(check, part, law, method, late):
+    method_of = getattr(interventions.Site, method)
+
+    def shifted(self, intervention, *arguments):
+        self.step -= late
+        try:
+            return method_of(self, intervention, *arguments)
+        finally:
+            self.step += late
+
+    patched = mock.patch.object(interventions.Site, method, shifted)
+    with patched, pytest.raises(AssertionError, match=f"law {law!r}"):
+        check(part, leave_out=all_but(check, law))
 
 
 def test_every_law_has_a_fault():

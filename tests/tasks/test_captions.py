@@ -89,6 +89,26 @@ def test_a_caption_says_what_a_scene_shows(task, drawings, split) -> None:
     assert counts == {1, 2, 3, 4}
 
 
+def test_the_training_may_leave_out_the_places(task) -> None:
+    first = Captions(batch_size=40, validation_batch_size=30, training_places=False)
+    batch, whole = first.batch("train", 1), task.batch("train", 1)
+    assert torch.equal(batch.source, whole.source)
+    said = first.says(batch, batch.targets)
+    for text, other, scene in zip(
+        said, task.says(whole, whole.targets), first.named("train", 1), strict=True
+    ):
+        assert text.split() == [word for word in other.split() if word in [*DIGITS, ","]]
+        assert [text.split()[each.step] for each in scene] == [DIGITS[one.digit] for one in scene]
+    # Validation stays comparable, and a curriculum may bring the places in.
+    assert torch.equal(first.batch("val", 1).targets, task.batch("val", 1).targets)
+    assert first.named("val", 1) == task.named("val", 1)
+    first.training_digits = 1
+    assert {len(scene) for scene in first.named("train", 1)} == {1}
+    assert first.named("val", 1) == task.named("val", 1)
+    first.training_places, first.training_digits = True, None
+    assert torch.equal(first.batch("train", 1).targets, whole.targets)
+
+
 def test_a_test_has_as_many_scenes_as_asked(task) -> None:
     sizes = [len(task.batch("test", index).source) for index in range(task.batches("test"))]
     assert sizes == [30, 30, 10]
@@ -263,6 +283,7 @@ def test_an_image_that_is_none_is_named(tmp_path, task) -> None:
     [
         ({"max_digits": 10}, "max_digits must be at most 9, the places of a scene; got 10"),
         ({"min_digits": 3, "max_digits": 2}, "1 <= min_digits <= max_digits; got 3 and 2"),
+        ({"training_digits": 5}, "from min_digits = 1 to max_digits = 4; got 5"),
         ({"side": 23}, "side must be at least 24, three digits of 8 pixels; got 23"),
         ({"folder": "gone"}, "expected a folder or a zip file at gone; there is none"),
         ({"test_scenes": 10**8}, "test_scenes must be at most 10,000,000; got 100,000,000"),

@@ -166,9 +166,7 @@ from memnets.viewing.page import Page
 stages = [
     replace(seen[stop].runs[0], name=f"after {100 * stop} batches") for stop in chosen
 ]
-page = Page(
-    "A Neural Turing Machine learns to copy", [replace(seen[-1], runs=stages)]
-)
+page = Page("A Neural Turing Machine learns to copy", [replace(seen[-1], runs=stages)])
 page.save("copying.html")
 
 # %%

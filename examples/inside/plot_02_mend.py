@@ -155,7 +155,12 @@ for (top, bottom), (name, each) in zip(
 ):
     head = each.over_time(reader)[0, 9:]
     top.imshow(
-        head.T, origin="lower", cmap="Blues", vmin=0, vmax=1, aspect="auto",
+        head.T,
+        origin="lower",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        aspect="auto",
         extent=(0.5, 8.5, -0.5, 23.5),
     )
     top.set_title(name)

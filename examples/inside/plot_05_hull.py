@@ -127,7 +127,9 @@ plt.show()
 # circles: the area of a circle is the weight of a point, so you see between which points
 # the model wavers. The first examples are answers that went wrong.
 
-page = mn.view(model, task, examples=4, what_if="none", title="A pointer draws convex hulls")
+page = mn.view(
+    model, task, examples=4, what_if="none", title="A pointer draws convex hulls"
+)
 page.save("hull.html")
 
 # sphinx_gallery_thumbnail_number = 2

@@ -178,7 +178,9 @@ assert shares[-1] > 0.95
 # ``mn.view`` knows a part of yours as well as one of the library. *Look at* the heads:
 # this controller finds a way of its own along the memory.
 
-page = mn.view(machine, task, examples=2, what_if="none", title="A leaky controller copies")
+page = mn.view(
+    machine, task, examples=2, what_if="none", title="A leaky controller copies"
+)
 page.save("controller.html")
 
 # %%

@@ -127,7 +127,9 @@ assert (written.flip(0) == found).float().mean() > 0.6
 # *Look at* the heads: at the flag the read head is already at the end of the walk. *Look
 # at* its shift: "one on" while it writes, "one back" while it answers.
 
-page = mn.view(machine, task, examples=2, what_if="none", title="A sequence said backwards")
+page = mn.view(
+    machine, task, examples=2, what_if="none", title="A sequence said backwards"
+)
 page.save("backwards.html")
 
 # %%

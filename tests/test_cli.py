@@ -746,8 +746,8 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     assert not list(RUN.rglob("hparams.yaml"))
     assert list(RUN.glob("events.out.tfevents*"))
     assert titles == [
-        "test set length 4: where the heads were",
-        "test set length 6: where the heads were",
+        "test set length 4: where in the memory each head was",
+        "test set length 6: where in the memory each head was",
     ]
 
 

@@ -229,6 +229,8 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
+        # All commands take them, since all read the config of a run; fit and test draw.
+        parser.add_class_arguments(Pictures, "pictures", skip={"folder"}, instantiate=False)
         assert parser.groups is not None
         for name, title in {**TITLES, self.command: "Checkpoints"}.items():
             parser.groups[name].title = title  # which is the first line of a docstring otherwise
@@ -453,7 +455,8 @@ class CLI(LightningCLI):
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
-        report, pictures = Report(self.folder), Pictures(self.folder / "pictures")
+        report = Report(self.folder)
+        pictures = Pictures(self.folder / "pictures", **self.config["pictures"])
         # Before the report, which says and lists what there is.
         pages = [WatchTest(self.folder, self.config["view"])] if self.config["view"] else []
         if self.command != "fit":

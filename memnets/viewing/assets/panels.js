@@ -135,7 +135,7 @@ class StripView extends View {
         if (rows > 1) {
           plain.fillStyle = named("text");
           plain.textAlign = "right";
-          fitted(plain, panel.name, -6, height / 2, frame.gutter - 10);
+          wrapped(plain, panel.name, -6, height / 2, frame.gutter - 10, height);
         }
       },
       now: (plain, width, height, step) => {
@@ -458,7 +458,8 @@ class CellsView extends View {
     }
     const { contents } = this;
     const moves = Array.from({ length: panel.steps }, (_, step) => Array.from({ length: contents.slots }, (__, slot) => contents.moved(step, slot)));
-    const most = Math.max(1e-9, ...moves.map((row) => row.reduce((a, b) => (b > a ? b : a), 0)));
+    // One scale for all runs, so that they can be compared.
+    context.settings.most = Math.max(context.settings.most ?? 1e-9, ...moves.map((row) => row.reduce((a, b) => (b > a ? b : a), 0)));
     this.history = this.timeline({
       label: `${panel.name}: how much each of ${contents.slots} slots changed at each step`,
       rows: contents.slots,
@@ -467,7 +468,7 @@ class CellsView extends View {
       marked,
       draw: (plain, frame, height) => {
         const box = { x: panel.start * frame.cell, y: 0, width: panel.steps * frame.cell, height };
-        heat(plain, box, panel.steps, contents.slots, (step, slot) => moves[step][slot], new Scale(0, most));
+        heat(plain, box, panel.steps, contents.slots, (step, slot) => moves[step][slot], new Scale(0, context.settings.most));
       },
       probe: (step, slot) => {
         const local = this.local(step);

@@ -429,9 +429,11 @@ class _Watched:
                 own = count == len(self.words) + 1 < len(self.slots) and not inputs
                 return [*named[:-1], "itself"] if own else named
             return self.slots if count == len(self.slots) else []
-        candidates = [self.slots, self.words, [*self.words, *inputs]]
+        # Of a pair, what is no alignment reads the other sentence.
+        candidates = [] if self.hops else list(self.asked)
+        candidates += [self.slots, self.words, [*self.words, *inputs]]
         candidates += [["start", *self.words, *inputs], inputs, ["start", *self.words]]
-        candidates += [["start", *inputs], *self.asked]
+        candidates += [["start", *inputs]]
         return next((list(names) for names in candidates if len(names) == count), [])
 
     def places(self, part: nn.Module, slots: int, steps: int) -> Places | None:

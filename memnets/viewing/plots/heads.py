@@ -123,7 +123,7 @@ def weights(
         height_ratios=ratios,
     )  # fmt: skip
     for panel, (name, image) in zip(grid, vectors.items(), strict=False):
-        drawn = panel.imshow(array(image.T), cmap="viridis")
+        drawn = panel.imshow(array(image.T), cmap="viridis", **_limits(image))
         _framed(panel, words(name), **words.settings)
         panel.set_ylabel("entry")
         panel.yaxis.set_major_locator(whole_numbers(3))
@@ -163,6 +163,14 @@ def weights(
         panel.tick_params(labelbottom=True)
     bar(figure, drawn, own, "weight", shrink=min(1.0, 2.5 / (rows * height)), aspect=15)
     return save(figure, path, title, words)
+
+
+def _limits(vectors: Tensor) -> dict[str, float]:
+    """Limits of colours: 0 and 1 for bits and probabilities; else those of the values."""
+    values = vectors[vectors.isfinite()]
+    if not len(values) or (values.min() >= 0 and values.max() <= 1):
+        return {"vmin": 0.0, "vmax": 1.0}
+    return {}
 
 
 def _coarse(

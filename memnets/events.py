@@ -40,7 +40,7 @@ from ``torch.compile``.
 
 An *editor* goes one step further: it may put another value in the place of one that a part is about
 to use. A part asks with :func:`offer`, and again there is usually nobody to ask. Addressings and
-cells ask in :mod:`memnets.core`, so that your own parts need not. What they offer:
+cells ask for the first four of these in :mod:`memnets.core`, so that your own parts need not:
 
 ========== ================ ====================================================================
 kind       offered by       value
@@ -49,6 +49,11 @@ query      an addressing    its query, a tensor ``[*B, Q, K]`` or a named tuple 
 memory     an addressing    the :class:`~memnets.core.Memory` that it is about to address
 weights    an addressing    its weights, ``[*B, Q, N]``, before anything is read or written
 state      a cell           its state before a step
+erase      an NTM, a DNC    as it is reported
+add        an NTM, a DNC    as it is reported
+free_gates a DNC            as it is reported
+actions    a stack          as it is reported
+pushed     a stack          as it is reported
 ========== ================ ====================================================================
 
 :mod:`memnets.viewing.interventions` has editors for a recorded run.

@@ -93,7 +93,7 @@ model = mn.Seq2Seq(
     objective=Tokens(),
 )
 
-steps = 350
+steps = 300
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps, pct_start=0.1)
 for step in range(steps):

@@ -67,7 +67,7 @@ task = Babi(train=[str(path)], batch_size=64)
 model = mn.MemoryNetwork(
     task.input_size, task.output_size, hops=2, linear=True, objective=Labels()
 )
-steps = 800
+steps = 600
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 for step in range(steps):

@@ -103,6 +103,7 @@ _COMMON = (
         "threads",
         "trainer",
         "trust",
+        "view",
         "weights_only",
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memnets import functional
 from memnets.core import check_positive
-from memnets.events import listening, report
+from memnets.events import listening, offer, report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["ACTIONS", "Stack", "StackState"]
@@ -42,7 +42,8 @@ class Stack(Slotted[StackState]):
     elements lies the initial value, as deep as one may pop. In the paper elements are numbers
     (``width=1``), and stacks grow without end.
 
-    ``slots`` may be changed at any time.
+    The stacks lie side by side: a slot is one depth of all of them, ``stacks * W`` wide, and the
+    attribute ``width`` is this width. ``slots`` may be changed at any time.
 
     Args:
         slots: N, room of a stack, at least ``visible``.
@@ -73,12 +74,15 @@ class Stack(Slotted[StackState]):
         initial_value: float = 0.0,
     ) -> None:
         check_positive(stacks=stacks, width=width, visible=visible)
-        # The stacks lie side by side, so a slot is one depth of all of them.
         super().__init__(slots, stacks * width, {"visible": visible}, initial_value)
         self.stacks = stacks
         self.visible = visible
         self.read_size = visible * stacks * width
         self.interface_size = stacks * (len(ACTIONS) + width)
+
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """Names of the numbers that a stack reports, for pictures: of its actions."""
+        return ACTIONS if field == "actions" else [str(number + 1) for number in range(size)]
 
     def initial_state(self, batch_size: int) -> StackState:
         """Empty stacks."""
@@ -88,14 +92,14 @@ class Stack(Slotted[StackState]):
         """One step: ``[B, interface_size] -> [B, visible * stacks * W]``."""
         actions, pushed = interface.split((self.stacks * len(ACTIONS), self.width), -1)
         actions = actions.unflatten(-1, (self.stacks, len(ACTIONS))).softmax(-1)
-        pushed = pushed.sigmoid()
+        pushed = pushed.sigmoid().unflatten(-1, (self.stacks, -1))
+        actions, pushed = offer(self, "actions", actions), offer(self, "pushed", pushed)
         # Each number of a stack's elements shares its actions: [B, 3, stacks * W].
-        degrees = actions.mT.repeat_interleave(self.width // self.stacks, -1)
-        memory = functional.push_pop(state.memory, degrees, pushed, self.first_row)
+        degrees = actions.mT.repeat_interleave(pushed.shape[-1], -1)
+        memory = functional.push_pop(state.memory, degrees, pushed.flatten(1), self.first_row)
         if listening():
-            slots, visible = memory.shape[-2], self.visible
-            top = torch.eye(visible, slots, dtype=memory.dtype, device=memory.device)
-            stacks = pushed.unflatten(-1, (self.stacks, -1))
-            report(self, actions=actions, pushed=stacks, before=state.memory, memory=memory)
-            report(self, read=top.expand(len(memory), -1, -1))
+            # The read, which is always of the top.
+            top = torch.eye(self.visible, memory.shape[1], dtype=memory.dtype, device=memory.device)
+            tracked = {"before": state.memory, "memory": memory, "actions": actions}
+            report(self, read=top.expand(len(memory), -1, -1), **tracked, pushed=pushed)
         return memory[:, : self.visible].flatten(1), StackState(memory)

@@ -371,9 +371,9 @@ class Tape:
         Raises:
             ValueError: nothing was recorded, or there is no such sequence.
         """
-        from memnets.viewing import watch
+        from memnets.viewing import panels
 
-        page = watch.of_tape(self, sequence, title)
+        page = panels.of_tape(self, sequence, title)
         if path is not None:
             page.save(path)
         return page

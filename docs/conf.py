@@ -1,17 +1,18 @@
 """How the pages are built: ``sphinx-build -W -b html docs docs/_build/html``."""
 
 import importlib.metadata
-import logging
-import shutil
+import os
 import sys
-import time
-import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import reference  # noqa: E402
+import shown  # noqa: E402
+
+# Tensors of the examples are tiny, and several examples run at once: one thread for each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 project = "memnets"
 author = "the memnets authors"
@@ -52,44 +53,18 @@ reference.write_pages(HERE / "api")
 
 # -- Examples, which run while the pages are built ------------------------------------------------
 
-
-STARTED = time.time()
-
-
-def saved_pictures(block, block_vars, gallery_conf):
-    """Take the pictures that a block of an example has saved beside itself."""
-    from sphinx_gallery.scrapers import figure_rst
-
-    pictures = {
-        path: path.stat().st_mtime for path in Path(block_vars["src_file"]).parent.glob("*.png")
-    }
-    names = []
-    for picture in sorted(pictures, key=pictures.__getitem__):
-        if pictures[picture] < STARTED:
-            continue  # of a run by hand
-        names.append(next(block_vars["image_path_iterator"]))
-        shutil.move(picture, names[-1])
-    return figure_rst(names, gallery_conf["src_dir"])
-
-
-def be_quiet(gallery_conf, name):
-    """Keep the trainer's notes about devices out of the pages."""
-    for package in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(package).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|torch|lightning_fabric")
-
-
 sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "subsection_order": ["../examples/uses", "../examples/families"],
+    "subsection_order": ["../examples/inside", "../examples/yours", "../examples/more"],
     "within_subsection_order": "FileNameSortKey",
-    "image_scrapers": ("matplotlib", saved_pictures),
+    "image_scrapers": ("matplotlib", shown.saved),
     "capture_repr": (),
     "inspect_global_variables": False,
     "reference_url": {"memnets": None, "tasks": None},
-    "reset_modules": (be_quiet,),
+    "reset_modules": (shown.quiet,),
+    "parallel": True,  # as many at once as sphinx-build -j says
     "remove_config_comments": True,
     "download_all_examples": False,
     "show_signature": False,
@@ -144,6 +119,8 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = "memnets"
 html_static_path = ["_static"]
+html_extra_path = [shown.KEPT.name]  # interactive pages
+shown.KEPT.mkdir(exist_ok=True)
 html_css_files = ["pages.css"]
 html_favicon = "_static/icon.svg"
 html_theme_options = {

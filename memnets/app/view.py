@@ -91,7 +91,7 @@ def parser() -> ArgumentParser:
         type=WhatIf,
         default="first",
         help="Examples that run once more with changes: the slot that was read most is wiped, a "
-        "gate stays, a head is sent to a slot.",
+        "gate stays as it was.",
     )
     made.add_argument(
         "--intervene",
@@ -237,21 +237,20 @@ def view(
         title = title or str(saved.config.get("name") or "")
     if task is None:
         raise TypeError("a model needs its task: give both, or a checkpoint")
-    shown = _Standard(what_if, changes)
+    runs: dict[str, Any] = {"what_if": what_if, "changes": changes, "title": title}
     if inputs is not None:
         items = task.items(inputs) if isinstance(inputs, str) else list(inputs)
         batch = task.asked(items[:examples])
-        page = watch.of_batch(model, task, batch, shown, title, known=False)
+        page = watch.of_batch(model, task, batch, **runs, known=False)
         if len(items) > examples:
             page.notes.append(f"{len(items) - examples} more inputs are not shown")
     elif batch is not None:
-        page = watch.of_batch(model, task, batch, shown, title, count=examples)
+        page = watch.of_batch(model, task, batch, **runs, count=examples)
     else:
         page = watch.page(
-            model, task, sets, examples, worst, shown, title, prepare=prepare, progress=progress
+            model, task, sets, examples, worst, **runs, prepare=prepare, progress=progress
         )
     page.about = about
-    page.notes += shown.notes
     return page
 
 
@@ -299,29 +298,6 @@ def _sized(model: Any, saved: Saved) -> Callable[[str], None] | None:
 
 #: Scores of which the first that a test has is shown.
 _SCORES = ("exact", "accuracy", "hits", "error", "perplexity", "frechet", "wrong_bits", "loss")
-
-
-class _Standard:
-    """Makes interventions for a recorded example: the standard ones, and those of the user.
-
-    Args:
-        what_if: which examples get the standard ones.
-        changes: lists of interventions that each example gets.
-    """
-
-    def __init__(self, what_if: WhatIf, changes: Sequence[Sequence[Intervention]]) -> None:
-        self.what_if = what_if
-        self.changes = list(changes)
-        self.count = 0
-        self.notes: list[str] = []
-
-    def __call__(self, tape: Any, begin: int) -> list[Sequence[Intervention]]:
-        """Lists of interventions for a tape whose answer begins at a step of its memory."""
-        from memnets.viewing.what_if import standard
-
-        self.count += 1
-        often = self.what_if == "all" or (self.what_if == "first" and self.count == 1)
-        return [*self.changes, *(standard(tape, begin) if often else [])]
 
 
 def interventions_of(text: str) -> list[Intervention]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memnets.core import Addressing, EncoderDecoder, MemoryAccess
-from memnets.viewing.interventions import Freeze, Hide, Intervention, Overwrite, Weights
+from memnets.core import EncoderDecoder, MemoryAccess
+from memnets.viewing.interventions import Freeze, Hide, Intervention, Overwrite
+from memnets.viewing.panels import around
 from memnets.viewing.trace import Tape
 
 __all__ = ["standard"]
@@ -21,8 +22,8 @@ def standard(tape: Tape, begin: int) -> list[Sequence[Intervention]]:
     """A few changes that show what a model depends on, each for a run of its own.
 
     With a memory: the slot that was read most while the model answered is wiped before the answer;
-    a gate of the heads stays as it was before the answer; a head starts its answer at another slot.
-    With attention alone: the slot that got most weight cannot be seen.
+    and the gate of the first read head, or its modes in a DNC, stay as they were before it. With
+    attention alone: the slot that got most weight cannot be seen.
 
     Args:
         tape: a recorded run of one sequence, of all kinds of events.
@@ -50,28 +51,18 @@ def _of_memory(tape: Tape, memory: MemoryAccess, begin: int) -> list[Sequence[In
     slot = int(total.argmax())
     found: list[Sequence[Intervention]] = []
     found.append([Overwrite(name, slot, start=begin)])
-    inside = [
-        (part, tape.names[part])
-        for part in tape.names
-        if isinstance(part, Addressing) and tape.names[part].startswith(f"{name}.".lstrip("."))
-    ]
-    for field in _GATES:
-        having = [path for part, path in inside if _has(tape, part, f"query.{field}")]
-        if having and begin:
-            found.append([Freeze(having[0], field, start=begin)])
-            break
-    for part, path in inside:
-        heads = [head for head in tape.heads.get(part, []) if head.startswith("read")]
-        if heads and len(total) > 1:
-            last = begin + int(torch.stack(read[begin:])[:, 0].amax(-1).argmax())
-            other = int(read[last][0].argmax() + 1) % len(total)
-            found.append([Weights(path, other, head=heads[0], start=begin, stop=begin + 1)])
-            break
+    for part, heads in tape.heads.items():
+        reading = next((head for head in heads if head.startswith("read")), None)
+        if reading is None or not begin or memory not in around(tape, part):
+            continue
+        for field in _GATES:
+            told = [e.value for e in tape.events if (e.part, e.kind) == (part, f"query.{field}")]
+            if len(told) > begin:
+                numbers = told[begin - 1][0, heads.index(reading)].tolist()
+                held = numbers[0] if len(numbers) == 1 else numbers
+                found.append([Freeze(tape.names[part], field, held, head=reading, start=begin)])
+                return found
     return found
-
-
-def _has(tape: Tape, part: nn.Module, kind: str) -> bool:
-    return any(event.part is part and event.kind == kind for event in tape.events)
 
 
 def _of_attention(tape: Tape) -> list[Sequence[Intervention]]:

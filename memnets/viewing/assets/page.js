@@ -51,13 +51,13 @@ class Section {
     ]);
     this.element = make("section", { class: `panel ${found[0].kind}`, "aria-label": names.join(", ") }, [
       make("header", {}, [make("h3", {}, isolated(heading(names))), this.tools]),
-      notes.map((note) => make("p", { class: "note" }, note)),
+      notes.map(noted),
       this.body,
       this.numbers,
     ]);
     this.columns = example.runs.map((run, number) => {
       const column = make("div", { class: "run" }, [
-        example.runs.length > 1 ? make("h4", {}, isolated(run.name)) : [],
+        example.runs.length > 1 ? make("h4", { title: run.name }, isolated(run.name)) : [],
         make("div", { class: "content" }),
       ]);
       this.body.append(column);
@@ -120,6 +120,13 @@ class Section {
   }
 }
 
+/** A note: its first line, and the others when they are asked for. */
+function noted(note) {
+  const [first, ...more] = note.split("\n");
+  if (!more.length) return make("p", { class: "note" }, first);
+  return make("details", { class: "note" }, [make("summary", {}, first), more.map((line) => make("div", {}, line))]);
+}
+
 /** Names of panels as a heading. */
 function heading(names) {
   const text = names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0];
@@ -167,10 +174,17 @@ class Page {
     ]);
     this.items = data.examples.map((example, i) => {
       const wrong = isWrong(example);
-      const right = !wrong && example.runs.some((run) => run.right === true);
+      const right = example.runs[0].right === true;
       const verdict = example.runs[0].verdict;
-      return make("li", { class: wrong ? "wrong" : "" }, make("button", { type: "button", onclick: () => this.show(i) }, [
-        make("span", { class: "sign", "aria-label": wrong ? "wrong" : right ? "right" : "" }, wrong ? "✕" : right ? "✓" : "·"),
+      return make("li", { class: wrong ? "wrong" : "" }, make("button", {
+        type: "button",
+        onclick: (event) => {
+          this.show(i);
+          if (event.detail) event.currentTarget.blur(); // by mouse: the space bar is to play then
+        },
+      }, [
+        make("span", { class: "sign", "aria-hidden": "true" }, wrong ? "✕" : right ? "✓" : "·"),
+        wrong || right ? make("span", { class: "hidden" }, wrong ? "wrong: " : "right: ") : [],
         make("span", { class: "name" }, isolated(example.title)),
         verdict ? make("span", { class: "verdict" }, isolated(verdict)) : [],
       ]));
@@ -365,7 +379,7 @@ class Page {
     const { target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
     if (target.closest("select, textarea, input:not([type=range]):not([type=checkbox])")) return;
-    const pressed = target.closest("button, summary, a, input[type=checkbox]");
+    const pressed = target.closest("button:not(.chip), summary, a, input[type=checkbox]");
     const far = event.shiftKey ? 10 : 1;
     const actions = {
       " ": pressed ? null : () => this.play(!this.playing),

@@ -84,66 +84,82 @@ class Alignment {
   step(step) {
     const { slots, words, weight, most } = this.options;
     this.now = step >= 0 && step < words.length ? step : -1;
-    this.above.shade(this.now < 0 ? [] : slots.map((_, slot) => weight(this.now, slot)), most);
+    this.above.shade(this.now < 0 ? [] : slots.map((_, slot) => weight(this.now, slot)), Math.max(most, 0.3));
     if (!this.below) return;
     this.below.mark(this.now);
-    this.lines.replaceChildren();
-    const box = this.element.getBoundingClientRect();
-    if (!box.width) return;
-    const middle = (chip, side) => {
-      const inner = chip.getBoundingClientRect();
-      return [inner.left + inner.width / 2 - box.left, inner[side] - box.top];
-    };
+    if (!this.ends) return;
+    const paths = [];
     const line = (from, to, share, faint) => {
-      const [x0, y0] = middle(this.above.chips[to], "bottom");
-      const [x1, y1] = middle(this.below.chips[from], "top");
+      const [x0, y0] = this.ends.above[to];
+      const [x1, y1] = this.ends.below[from];
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       const bend = (y1 - y0) * 0.45;
       path.setAttribute("d", `M${x0},${y0} C${x0},${y0 + bend} ${x1},${y1 - bend} ${x1},${y1}`);
       path.setAttribute("class", faint ? "faint" : "line");
       path.style.strokeWidth = faint ? 1 : 0.8 + 6 * share;
       path.style.strokeOpacity = faint ? 0.35 : 0.35 + 0.6 * share;
-      this.lines.append(path);
+      paths.push(path);
     };
-    if (words.length * slots.length <= 2500) {
+    // Faint lines: the slot of the largest weight of each other step.
+    if (this.plain) {
       words.forEach((_, from) => {
-        const row = slots.map((__, slot) => weight(from, slot));
-        const best = row.indexOf(Math.max(...row));
-        if (from !== this.now && best >= 0 && row[best] > 0) line(from, best, 0, true);
+        if (from !== this.now && this.best[from] >= 0) line(from, this.best[from], 0, true);
       });
     }
-    if (this.now < 0) return;
     slots.forEach((_, slot) => {
-      const share = weight(this.now, slot) / most;
-      if (share > 0.04) line(this.now, slot, Math.min(1, share), false);
+      const share = this.now < 0 ? 0 : weight(this.now, slot);
+      if (share > 0.02) line(this.now, slot, Math.min(1, share), false);
     });
+    this.lines.replaceChildren(...paths);
   }
 
+  /** Measures where the words are: only then, since to measure between drawing is slow. */
   resize() {
+    const { slots, words, weight } = this.options;
+    const box = this.element.getBoundingClientRect();
+    const middles = (chips, side) => chips.map((chip) => {
+      const inner = chip.getBoundingClientRect();
+      return [inner.left + inner.width / 2 - box.left, inner[side] - box.top];
+    });
+    if (this.below && box.width) {
+      this.ends = { above: middles(this.above.chips, "bottom"), below: middles(this.below.chips, "top") };
+      // Among words in many rows they would only cross each other.
+      this.plain = new Set(this.ends.below.map(([, y]) => y)).size <= 3 && words.length * slots.length <= 2500;
+      this.best ??= words.map((_, step) => {
+        const row = slots.map((__, slot) => weight(step, slot) || 0);
+        const most = Math.max(...row);
+        return most > 0 ? row.indexOf(most) : -1;
+      });
+    }
     this.step(this.now);
   }
 }
 
-/** Sentences or other long names one below the other, with a column of weights for each head. */
+/** Sentences or other long names one below the other, with columns of weights. */
 class Listing {
-  /** @param {Object} options `slots`, `heads`, `weight(step, head, slot)`, `most`, `grain` */
+  /**
+   * @param {Object} options `slots`; `columns`, the names of heads, or of steps where `pick` is given;
+   *   `weight(step, column, slot)`; `most`, `grain`; `pick(step)` (optional)
+   */
   constructor(options) {
     this.options = options;
-    this.cells = options.slots.map(() => options.heads.map(() => make("td", { class: "weight" })));
-    this.element = make("table", { class: "listing" }, [
-      make("thead", {}, make("tr", {}, [
-        make("th", { scope: "col" }, "slot"),
-        ...options.heads.map((head) => make("th", { scope: "col" }, isolated(head))),
-      ])),
+    this.cells = options.slots.map(() => options.columns.map((_, i) => make("td", {
+      class: "weight",
+      onclick: options.pick ? () => options.pick(i) : () => {},
+    })));
+    this.heads = options.columns.map((column) => make("th", { scope: "col" }, isolated(column)));
+    this.element = make("table", { class: options.pick ? "listing steps" : "listing" }, [
+      make("thead", {}, make("tr", {}, [make("th", { scope: "col" }, "slot"), ...this.heads])),
       make("tbody", {}, options.slots.map((slot, i) =>
         make("tr", {}, [make("th", { scope: "row" }, isolated(slot)), ...this.cells[i]]))),
     ]);
   }
 
   step(step) {
-    const { heads, weight, most, grain } = this.options;
-    this.cells.forEach((row, slot) => row.forEach((cell, head) => {
-      const value = step < 0 ? NaN : weight(step, head, slot);
+    const { pick, weight, most, grain } = this.options;
+    if (pick) [this.heads, ...this.cells].forEach((row) => row.forEach((cell, i) => cell.classList.toggle("now", i === step)));
+    this.cells.forEach((row, slot) => row.forEach((cell, column) => {
+      const value = step < 0 && !pick ? NaN : weight(step, column, slot);
       cell.textContent = Number.isNaN(value) ? "" : written(value, Math.max(grain, 0.001));
       cell.style.setProperty("--weight", Math.max(0, Math.min(1, (value || 0) / most)));
     }));

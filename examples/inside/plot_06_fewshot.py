@@ -1,12 +1,12 @@
 """
-SNAIL: learning a class from one example
-========================================
+What a few-shot query looks at
+==============================
 
 In learning from few examples a model never learns the classes themselves. It is shown
 one image of each of five classes, with labels, and then asked about others. SNAIL
 (Mishra et al. 2018) reads the examples as a sequence, with convolutions and
 attention. Here it is trained on the digits 0 to 4 and their quarter turns, and tested
-on 5 to 9, which it has never seen.
+on 5 to 9, which it has never seen. Which of the examples does a query look at?
 """
 
 from functools import partial
@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
+import memnets as mn
 from memnets.features import ImageFeatures
 from memnets.models import SNAIL, MetaLearner
 from memnets.training import Labels
@@ -52,6 +53,7 @@ plt.show()
 # ``MetaLearner`` makes any model of sequences a learner of episodes; convolutions see
 # the images.
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 model = MetaLearner(
     task.input_size,
@@ -99,9 +101,7 @@ assert accuracy[5] > accuracy[1]
 # much. A query should look at the examples of its own class, which are put side by side
 # here.
 
-from memnets import record
-
-with torch.no_grad(), record(model) as tape:
+with torch.no_grad(), mn.record(model) as tape:
     model.logits(batch)
 names = model.alignments()
 label, name = next(iter(names.items()))
@@ -137,6 +137,25 @@ own = (shown[None] == batch.targets[row][:, None]).float()
 share = (weights[:, : len(shown)] * own).sum() / weights[:, : len(shown)].sum()
 print(f"{share:.0%} of the weight on examples goes to those of the query's own class")
 assert share > 0.25
+
+# %%
+# Watch it
+# --------
+#
+# Each step is an image: first the examples, with their labels, then a query. *Look at*
+# the images under the weights, where the border is as dark as the weight: a good answer
+# has looked at an example of its own class. The first episodes are those with the most
+# mistakes, and there you see what was taken for what.
+
+page = mn.view(
+    model,
+    task,
+    sets=["shot_1"],
+    examples=3,
+    what_if="none",
+    title="Digits from one example of each",
+)
+page.save("fewshot.html")
 
 # %%
 # On images of your own

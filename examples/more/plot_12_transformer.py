@@ -1,6 +1,6 @@
 """
-Transformer: the sequence so far is the memory
-==============================================
+A Transformer's heads, sorting
+==============================
 
 In a Transformer (Vaswani et al. 2017) the memory is what was read and said so far.
 Every step adds a slot, and many heads address all slots by content. Here a small one
@@ -14,8 +14,9 @@ from memnets.models import Transformer
 from memnets.training import Tokens
 from tasks import SortingTokens
 
+torch.set_num_threads(1)
 task = SortingTokens(
-    symbols=10, min_length=1, max_length=10, batch_size=64, test_sequences=400
+    symbols=10, min_length=1, max_length=8, batch_size=32, test_sequences=200
 )
 
 torch.manual_seed(0)
@@ -30,7 +31,7 @@ model = Transformer(
     objective=Tokens(),
 )
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-steps = 400
+steps = 300
 warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, 30)
 cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 losses = []

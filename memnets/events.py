@@ -28,6 +28,9 @@ link            a memory         degree to which slot i was written right after 
                                  ``[B, N, N]``
 free_gates      a DNC            degree to which what a read head read is freed, ``[B, H, 1]``
 gates           an LRUA          share of a write that goes to the slots read last, ``[B, H, 1]``
+actions         a stack          degrees of push, pop and keep of each stack, ``[B, H, 3]``; its
+                                 slots are depths, the top first
+pushed          a stack          element that each stack is pushed, ``[B, H, W]``
 =============== ================ ===============================================================
 
 Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.
@@ -37,7 +40,7 @@ from ``torch.compile``.
 
 An *editor* goes one step further: it may put another value in the place of one that a part is about
 to use. A part asks with :func:`offer`, and again there is usually nobody to ask. Addressings and
-cells ask in :mod:`memnets.core`, so that your own parts need not. What they offer:
+cells ask for the first four of these in :mod:`memnets.core`, so that your own parts need not:
 
 ========== ================ ====================================================================
 kind       offered by       value
@@ -46,6 +49,11 @@ query      an addressing    its query, a tensor ``[*B, Q, K]`` or a named tuple 
 memory     an addressing    the :class:`~memnets.core.Memory` that it is about to address
 weights    an addressing    its weights, ``[*B, Q, N]``, before anything is read or written
 state      a cell           its state before a step
+erase      an NTM, a DNC    as it is reported
+add        an NTM, a DNC    as it is reported
+free_gates a DNC            as it is reported
+actions    a stack          as it is reported
+pushed     a stack          as it is reported
 ========== ================ ====================================================================
 
 :mod:`memnets.viewing.interventions` has editors for a recorded run.

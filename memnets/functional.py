@@ -36,6 +36,7 @@ __all__ = [
     "link",
     "masked",
     "precedence",
+    "push_pop",
     "read",
     "read_weighting",
     "retention",
@@ -574,6 +575,30 @@ def empty_add(memory: Tensor, emptied: Tensor, weights: Tensor, add: Tensor) -> 
         ``[*B, N, W]``; slots that are neither emptied nor written keep their bits.
     """
     return memory * (1 - emptied.sum(-2).unsqueeze(-1)) + weights.mT @ add
+
+
+@full_precision
+def push_pop(stack: Tensor, actions: Tensor, pushed: Tensor, empty: Tensor) -> Tensor:
+    """Push onto a stack, pop it and keep it, each to a degree (Joulin & Mikolov 2015, section 3).
+
+    ``s(0) <- a_push v + a_pop s(1) + a_keep s(0)``, and below the top
+    ``s(i) <- a_push s(i-1) + a_pop s(i+1) + a_keep s(i)``.
+
+    Args:
+        stack: s, top first, ``[*B, N, W]``.
+        actions: degrees of push, pop and keep for each number of an element, which sum to 1,
+            ``[*B, 3, W]``.
+        pushed: v, ``[*B, W]``.
+        empty: what lies under the lowest element, ``[W]``.
+
+    Returns:
+        ``[*B, N, W]``; the lowest element is lost as far as the stack is pushed.
+    """
+    below = empty.expand(*stack.shape[:-2], 1, -1)
+    after_push = torch.cat([pushed.unsqueeze(-2), stack[..., :-1, :]], -2)
+    after_pop = torch.cat([stack[..., 1:, :], below], -2)
+    push, pop, keep = actions.unsqueeze(-2).unbind(-3)
+    return push * after_push + pop * after_pop + keep * stack
 
 
 def append(memory: Tensor, row: Tensor) -> Tensor:

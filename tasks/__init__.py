@@ -3,7 +3,7 @@
 from tasks.babi import Babi
 from tasks.base import Task
 from tasks.captions import Captions
-from tasks.copying import Copying, RepeatCopying
+from tasks.copying import Copying, RepeatCopying, Reversing
 from tasks.countries import Countries
 from tasks.entailment import Entailment, PropositionalLogic
 from tasks.fewshot import Bandits, FewShot, Sinusoids
@@ -39,6 +39,7 @@ __all__ = [
     "Pronunciation",
     "PropositionalLogic",
     "RepeatCopying",
+    "Reversing",
     "Sentiment",
     "Sinusoids",
     "SortingNumbers",

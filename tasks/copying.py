@@ -1,4 +1,4 @@
-"""Copy and repeat copy (Graves et al. 2014, sections 4.1 and 4.2)."""
+"""Copy, repeat copy (Graves et al. 2014, sections 4.1 and 4.2), and reversal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memnets.core import check_positive
 from tasks.base import Array, by_name, check_range
 from tasks.vectors import SizedTask, random_bits, zeros_while_answering
 
-__all__ = ["Copying", "RepeatCopying"]
+__all__ = ["Copying", "RepeatCopying", "Reversing"]
 
 
 class Copying(SizedTask):
@@ -63,7 +63,32 @@ class Copying(SizedTask):
         (lengths,) = self.sizes(random, split, (self.min_length, self.max_length))
         bits = random_bits(random, lengths, self.width)
         flag = np.ones((len(lengths), 1), np.float32)
-        return zeros_while_answering(_source(bits, lengths, flag), bits, lengths + 1, lengths)
+        said = self.answer(bits, lengths)
+        return zeros_while_answering(_source(bits, lengths, flag), said, lengths + 1, lengths)
+
+    def answer(self, bits: Array, lengths: Array) -> Array:
+        """The right answers, ``[B, n, width]``.
+
+        Args:
+            bits: the sequences, ``[B, n, width]``, 0 behind the end of each.
+            lengths: their lengths, ``[B]``.
+        """
+        return bits
+
+
+class Reversing(Copying):
+    """Reversal: repeat a sequence of random binary vectors from the last to the first.
+
+    A stack has the vectors in this order (Grefenstette et al. 2015, section 4.1, on symbols).
+    Everything else is as in :class:`Copying`.
+    """
+
+    def answer(self, bits: Array, lengths: Array) -> Array:
+        """The sequences in reverse, ``[B, n, width]``, 0 behind the end of each."""
+        # Behind the end of a sequence stands its own step, which is 0.
+        steps = np.arange(bits.shape[1])
+        backward = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        return np.take_along_axis(bits, backward[..., None], 1)
 
 
 class RepeatCopying(SizedTask):

@@ -162,7 +162,9 @@ TESTS = {
     ),
     "memnets/training/truncation.py": "test_truncation.py test_machine.py",
     "memnets/viewing/": "test_trace.py test_cli.py",
-    "memnets/viewing/plots.py": "test_trace.py test_cli.py test_scoreboard.py",
+    "memnets/viewing/colours.py": "test_plots.py",
+    "memnets/viewing/names.py": "test_plots.py test_scoreboard.py",
+    "memnets/viewing/plots/": "test_plots.py test_trace.py test_cli.py test_scoreboard.py",
     "memnets/viewing/trace.py": "test_trace.py",
     "memnets/vocabulary.py": "test_vocabulary.py test_translate.py tasks/test_translation.py",
     "tasks/": "tasks/test_base.py",
@@ -199,7 +201,12 @@ DRAWS = re.compile(r"\bhypothesis\b|\btesting\.check")
 THOROUGH = {"tests/laws/test_planted_faults.py"}
 
 #: Files whose numbers are sizes and colours of a picture: their constants are not mutated.
-LOOKS = {"memnets/viewing/plots.py"}
+LOOKS = {
+    *("memnets/viewing/colours.py", "memnets/viewing/plots/attention.py"),
+    *("memnets/viewing/plots/board.py", "memnets/viewing/plots/canvas.py"),
+    *("memnets/viewing/plots/curves.py", "memnets/viewing/plots/heads.py"),
+    *("memnets/viewing/plots/images.py", "memnets/viewing/plots/plane.py"),
+}
 
 #: Imported once, before the forks. None of them may import memnets or tasks.
 HEAVY = [

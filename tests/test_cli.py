@@ -16,7 +16,7 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
-from memnets.app import scoreboard, translate
+from memnets.app import listing, scoreboard, translate, view
 from memnets.app.cli import main
 from memnets.app.commands import COMMANDS, OPTIONS
 from memnets.app.help import WholeHelp
@@ -696,6 +696,8 @@ def test_the_options_that_are_checked_early_are_those_of_the_parser(command) -> 
         parser = {
             "translate": translate.parser,
             "scoreboard": scoreboard.parser,
+            "runs": listing.parser,
+            "view": view.parser,
         }.get(command, lambda: Parsed(command, SMALL, held).parser)()
     help_of = io.StringIO()
     parser.formatter_class = WholeHelp
@@ -729,13 +731,15 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     titles = []
     draw = plots.weights
 
-    def watched(panels, path, title="", split=0):
+    def watched(panels, path, title="", split=0, vectors=None):
         titles.append(title)
-        return draw(panels, path, title, split)
+        assert path.suffix == ".svg"
+        assert list(vectors) == ["input", "written to the memory", "output (probability of 1)"]
+        return draw(panels, path, title, split, vectors)
 
     monkeypatch.setattr(plots, "weights", watched)
     monkeypatch.setenv("COLUMNS", "80")
-    main(["fit", *SMALL, "--trainer.enable_progress_bar=true"])
+    main(["fit", *SMALL, "--trainer.enable_progress_bar=true", "--pictures_format=svg"])
     out = capsys.readouterr().out
     assert "v_num" not in out
     shown = [line for line in out.replace("\r", "\n").splitlines() if "Epoch" in line]
@@ -744,8 +748,8 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     assert not list(RUN.rglob("hparams.yaml"))
     assert list(RUN.glob("events.out.tfevents*"))
     assert titles == [
-        "test set length 4: where the heads were",
-        "test set length 6: where the heads were",
+        "test set length 4: where in the memory each head was",
+        "test set length 6: where in the memory each head was",
     ]
 
 

@@ -39,6 +39,7 @@ SMALL = {
     "CopyingTokens": TOKENS,
     "SortingTokens": TOKENS,
     "Copying": SETS,
+    "Reversing": SETS,
     "AssociativeRecall": SETS,
     "RepeatCopying": [*BATCHES, "--data.test_sets=[[3, 2, 2]]"],
     "DynamicNGrams": [*ONE_SET, "--data.length=12"],

@@ -196,6 +196,23 @@ def test_a_field_stays_as_it_was_or_has_a_value():
     assert differing(tape, memory) == [2, 3]  # what step 5 writes is read at step 6
 
 
+def test_what_else_a_memory_offers_stays():
+    tape = recorded(machine(DNC(SLOTS, WIDTH, read_heads=2)))
+    other = tape.intervene(
+        Freeze(ACCESS, "free_gates", 1.0, head=1, start=2),
+        Freeze(ACCESS, "erase", start=4),
+        Freeze(ACCESS, "add", (1.0, 2.0, 3.0), sequence=2, stop=1),
+    )
+    for step in range(8):
+        free, erase, add = (
+            other.calls(ACCESS, kind)[step] for kind in ("free_gates", "erase", "add")
+        )
+        assert bool((free[:, 1] == 1).all()) == (step >= 2)
+        assert not (free[:, 0] == 1).any()
+        assert torch.equal(erase, other.calls(ACCESS, "erase")[3]) == (step >= 3)
+        assert (add == torch.tensor([1.0, 2.0, 3.0])).all(-1).any() == (step == 0)
+
+
 def test_two_memories_are_swapped():
     tape = recorded(machine())
     other = tape.intervene(Swap("body", 0, 2, start=4))
@@ -411,11 +428,17 @@ def test_editors_nest_and_turn_off_twins():
         (Weights(ADDRESSING, weights=[0.5, 0.5]), "must be 6 numbers at step 0 .* got 2"),
         (Weights(ADDRESSING, 0, start=8), "nothing would change 'from step 8 on.* took 8 steps"),
         (Hide(ADDRESSING, 6), "no slot 6 at step 0"),
-        (Freeze(ADDRESSING, "gates", 1.0), "no field 'gates' .* 'key', 'strength', 'gate', 'shif"),
+        (
+            Freeze(ADDRESSING, "gates", 1.0),
+            "nothing of the name 'gates' to freeze; there is 'key', 'strength'",
+        ),
         (Freeze(ADDRESSING, "gate"), "nothing comes before step 0 .* give the value"),
         (Freeze(ADDRESSING, "gate", (1.0, 2.0)), "the value of gate must be a number; got"),
-        (Freeze(ACCESS, "usage", 1.0), "the state of 'body.access' has no field 'usage'"),
-        (Freeze(ACCESS, "memory", 1.0, head=1), "its state has no heads"),
+        (
+            Freeze(ACCESS, "usage", 1.0),
+            "'usage' to freeze; there is 'memory', 'weights', 'erase', 'add'",
+        ),
+        (Freeze(ACCESS, "memory", 1.0, head=1), "'memory' is of the state of .* leave head out"),
         (Overwrite(ACCESS, 6), "'body.access' has no slot 6 at step 0"),
         (Overwrite(ACCESS, 0, (1.0, 2.0)), "must be a number or 3 numbers; got"),
         (Overwrite("body.controller", 0), "has no slots; its fields with slots are none"),

@@ -101,6 +101,8 @@ while mistakes[-1] > 0.02 and steps < 4000:
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 figure, panel = plt.subplots(figsize=(6, 2.6), layout="constrained")
 panel.plot([100 * stop for stop in range(len(mistakes))], mistakes, "o-")
 panel.axhline(16, color="0.6", linestyle=":")

@@ -82,6 +82,8 @@ before, after = (mistakes(each.outputs[0]) for each in (tape, wiped))
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 figure, panel = plt.subplots(figsize=(6, 2.6), layout="constrained")
 panel.bar(range(1, 9), after, color="C1")
 panel.axhline(2, color="0.6", linestyle=":")

@@ -80,6 +80,8 @@ modes = torch.stack(tape.calls("body.access.reading", "query.modes"))[:, 0, 0]
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 written = write[:8].argmax(-1)
 in_order = links[8][written][:, written]
 

@@ -71,6 +71,8 @@ assert scores["area"] > 0.9
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 figure, panels = plt.subplots(1, 5, figsize=(10, 2.4), layout="constrained")
 for row, panel in enumerate(panels):
     points, right, _ = task.drawing(batch, row, batch.targets[row])

@@ -99,6 +99,8 @@ assert right > 0.85 * asked
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 batch = task.batch("test", 0)
 with torch.no_grad(), mn.record(model) as tape:
     model.logits(batch)

@@ -19,6 +19,8 @@ import torch
 
 from tasks import Captions
 
+plt.style.use("memnets.viewing.style")
+
 torch.set_num_threads(1)
 task = Captions(
     side=24, max_digits=1, batch_size=32, test_scenes=200, validation_batch_size=200

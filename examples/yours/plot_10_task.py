@@ -55,6 +55,8 @@ batch = task.batch("length_8", 0)
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.2), layout="constrained")
 left.imshow(batch.source[0].T, cmap="Blues", vmin=0)
 left.set(title="source: vectors, then the flag", xlabel="step", ylabel="channel")

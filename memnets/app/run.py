@@ -18,7 +18,7 @@ from functools import partial
 from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -68,6 +68,7 @@ from memnets.training.runs import (
 )
 from memnets.viewing.live import LivePictures
 from memnets.viewing.pictures import Pictures
+from memnets.viewing.watch import WatchTest
 from tasks import Task
 
 __all__ = ["CLI", "run"]
@@ -179,11 +180,24 @@ class CLI(LightningCLI):
             help="Compile the training's loss by torch.compile, for minutes at first.",
         )
         parser.add_argument(
+            "--pictures_format",
+            type=Literal["png", "svg", "pdf"],
+            default="png",
+            help="Format of the pictures after a test: pixels, or vectors.",
+        )
+        parser.add_argument(
             "--pictures_every",
             type=int | None,
             default=None,
             help="Number of validations from one set of pictures for TensorBoard or another logger "
             "to the next, 0 for none; by default as many as take 2 %% of the time.",
+        )
+        parser.add_argument(
+            "--view",
+            type=int,
+            default=0,
+            help="Number of test sequences of a page, view.html, written after the test, as by "
+            "memnets view; 0 for none.",
         )
         parser.add_argument("--trust", action="store_true", help=TRUST)
         parser.add_argument(
@@ -445,12 +459,15 @@ class CLI(LightningCLI):
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
-        report, pictures = Report(self.folder), Pictures(self.folder / "pictures")
+        report = Report(self.folder)
+        pictures = Pictures(self.folder / "pictures", format=self.config["pictures_format"])
+        # Before the report, which says and lists what there is.
+        pages = [WatchTest(self.folder, self.config["view"])] if self.config["view"] else []
         if self.command != "fit":
-            return [self._watching, report, pictures]
+            return [self._watching, *pages, report, pictures]
         # The pictures of a validation before the report, which stops its clock meanwhile.
         live = LivePictures(self.config["pictures_every"])
-        callbacks: list[Callback] = [self._watching, live, report, pictures]
+        callbacks: list[Callback] = [self._watching, live, *pages, report, pictures]
         self._config_file = SaveConfig(self.model.origin.config, self.folder, self._is_new)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
         if settings.get("enable_checkpointing") is not False:

@@ -17,7 +17,7 @@ from memnets.addressing import (
     LinkedState,
 )
 from memnets.core import Addressing, Memory, Score, check_positive
-from memnets.events import report
+from memnets.events import offer, report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["DNC", "DNCLayout", "DNCQueries", "DNCState"]
@@ -189,6 +189,8 @@ class DNC(Slotted[DNCState]):
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         before, usage, precedence, link, written, weights = state
         reading, writing, free_gates, erase, add = self.queries(interface)
+        free_gates = offer(self, "free_gates", free_gates)
+        erase, add = offer(self, "erase", erase), offer(self, "add", add)
         used = AllocatingState(usage, written.unsqueeze(1))
         used = self.writing.release(used, weights, free_gates)
         write, (usage, written) = self.writing(writing, Memory(before, before), used)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Addressing, Memory, Score, check_positive
-from memnets.events import report
+from memnets.events import offer, report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["NTM", "NTMLayout", "NTMState"]
@@ -211,6 +211,7 @@ class NTM(Slotted[NTMState]):
         if self.training and self.noise:
             interface = interface + self.noise * torch.randn_like(interface)
         query, erase, add = self.queries(interface)
+        erase, add = offer(self, "erase", erase), offer(self, "add", add)
         weights, previous = self.addressing(query, Memory(before, before), previous)
         read, write = weights.tensor_split((self.read_heads,), 1)
         vectors = functional.read(read, before)

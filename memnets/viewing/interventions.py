@@ -252,15 +252,18 @@ class Hide(_OfQueries):
 
 @dataclass(frozen=True)
 class Freeze(Intervention):
-    """Hold a field of a query, such as a gate, or of a cell's state.
+    """Hold a field of a query, such as a gate, or of a cell's state, or what else a cell offers.
 
     Attributes:
         part: the addressing or the cell, or its name.
-        field: name of the field of the query or of the state, such as ``gate``, ``strength``,
-            ``shift`` or ``write_gate``; ``query`` or ``state`` where that is one tensor.
+        field: name of the field of the query, such as ``gate``, ``strength``, ``shift`` or
+            ``write_gate``; or of the state, such as ``usage``; or of what else the cell offers
+            (:mod:`memnets.events`), such as ``erase``, ``free_gates`` or ``actions``. It is
+            ``query`` or ``state`` where that is one tensor.
         value: the value to hold, a number or one for each place of the field's last dimension;
-            ``None`` = what it was before ``start``: for a query the value of step ``start - 1``.
-        head: number or name of the head, for a query alone; ``None`` = all heads.
+            ``None`` = what it was before ``start``: of all but a state, the value of step
+            ``start - 1``.
+        head: number or name of the head, but not of a state; ``None`` = all heads.
         sequence: number of the sequence in the batch; ``None`` = all.
         start: first step of the change.
         stop: step before which it ends; ``None`` = the end of the run.
@@ -298,17 +301,17 @@ class Freeze(Intervention):
 
     def change(self, kind: str, value: Any, site: Site) -> Any:
         """See :meth:`Intervention.change`."""
-        if kind not in ("query", "state"):
+        if kind in ("memory", "weights"):
             return value
         fields = _fields(value, kind)
         tensor = fields.get(self.field)
         if not isinstance(tensor, Tensor):
             known = [name for name, each in fields.items() if isinstance(each, Tensor)]
-            raise ValueError(
-                f"the {kind} of {site.name!r} has no field {self.field!r} to freeze; its fields "
-                f"are {', '.join(map(repr, known)) or 'none'}"
-            )
-        held = self._of_query(tensor, site) if kind == "query" else self._of_state(tensor, site)
+            site.others.setdefault(id(self), {}).update(dict.fromkeys(known))
+            return value
+        held = (
+            self._of_query(tensor, site) if kind == "query" else self._of_step(tensor, kind, site)
+        )
         return value if held is tensor else _with(value, {self.field: held})
 
     def _of_query(self, tensor: Tensor, site: Site) -> Tensor:
@@ -319,11 +322,7 @@ class Freeze(Intervention):
                 f"each query; its shape is {list(tensor.shape)}"
             )
         if self.value is None:
-            if self.start == 0:
-                raise ValueError(
-                    f"nothing comes before step 0 of {site.name!r}: give the value to freeze the "
-                    f"{self.field} at, or a later start"
-                )
+            self._check_past(site)
             last = site.row_of(tensor, self.start - 1)
             if last is not None:
                 site.kept[id(self)] = last
@@ -332,17 +331,34 @@ class Freeze(Intervention):
             return tensor
         return torch.where(chosen, self._wanted(tensor, site), tensor)
 
-    def _of_state(self, tensor: Tensor, site: Site) -> Tensor:
-        if self.head is not None:
+    def _of_step(self, tensor: Tensor, kind: str, site: Site) -> Tensor:
+        """The field of a state, or of what else a cell offers in a step, ``[B, ...]``."""
+        if self.head is not None and kind == "state":
             raise ValueError(
-                f"{site.name!r} is a cell: its state has no heads to choose from; leave head out"
+                f"{self.field!r} is of the state of {site.name!r}, where a head is not told from "
+                "others: leave head out"
             )
+        if self.value is None and kind != "state":
+            self._check_past(site)
+            if site.step == self.start - 1:
+                site.kept[id(self)] = tensor
         chosen = site.sequences(self, tensor)
         if chosen is None:
             return tensor
-        if self.value is None:
+        if self.head is not None:
+            head = site.head(self.head, tensor.shape[1])
+            heads = torch.arange(tensor.shape[1], device=tensor.device) == head
+            chosen = chosen & heads.view(-1, *[1] * (tensor.dim() - 2))
+        if self.value is None and kind == "state":
             site.kept.setdefault(id(self), tensor)
         return torch.where(chosen, self._wanted(tensor, site), tensor)
+
+    def _check_past(self, site: Site) -> None:
+        if self.start == 0:
+            raise ValueError(
+                f"nothing comes before step 0 of {site.name!r}: give the value to freeze the "
+                f"{self.field} at, or a later start"
+            )
 
     def _wanted(self, tensor: Tensor, site: Site) -> Tensor:
         if self.value is not None:
@@ -409,6 +425,8 @@ class Overwrite(Intervention):
 
     def change(self, kind: str, value: Any, site: Site) -> Any:
         """See :meth:`Intervention.change`."""
+        if kind != "state":
+            return value
         fields = _fields(value, kind)
         if self.field is not None:
             names = [self.field]
@@ -493,7 +511,7 @@ class Swap(Intervention):
 
     def change(self, kind: str, value: Any, site: Site) -> Any:
         """See :meth:`Intervention.change`."""
-        if not site.reached(self):
+        if kind != "state" or not site.reached(self):
             return value
         fields = _fields(value, kind)
         if self.field is not None and self.field not in fields:
@@ -523,11 +541,13 @@ class Site:
             queries are steps.
 
     Attributes:
-        step: number of earlier steps of the part.
+        step: number of steps of the part before those at hand.
+        taking: number of steps at hand.
         lead: ``[*B, Q]``, the shape of the queries at hand.
         memory: the memory that the addressing is about to address.
         kept: what an intervention has seen earlier, by its ``id``.
         done: ``id`` of each intervention that has changed something so far.
+        others: names of fields that a :class:`Freeze` found in place of its own, by its ``id``.
         rows: number of sequences that interventions of single sequences have met.
     """
 
@@ -535,10 +555,12 @@ class Site:
         self.name = name
         self.heads = list(heads)
         self.step = 0
+        self.taking = 0
         self.lead = torch.Size()
         self.memory: Memory | None = None
         self.kept: dict[int, Tensor] = {}
         self.done: set[int] = set()
+        self.others: dict[int, dict[str, None]] = {}
         self.rows: int | None = None
 
     def check(self, noun: str, number: int, count: int) -> None:
@@ -600,12 +622,17 @@ class Site:
             # Heads are the queries, or the dimensions between the batch and the queries.
             over = lead[1:] if self._as_heads(lead) else (*lead[1:-1], 1)
             count = torch.Size(over).numel()
-            head = self._head(intervention.head, count)
+            head = self.head(intervention.head, count)
             chosen = chosen & (torch.arange(count, device=device) == head).view(over)
         result: Tensor = chosen.unsqueeze(-1)
         return result
 
-    def _head(self, head: int | str, count: int) -> int:
+    def head(self, head: int | str, count: int) -> int:
+        """Number of a head.
+
+        Raises:
+            ValueError: there is no such head.
+        """
         names = self.heads if len(self.heads) == count else []
         if isinstance(head, str):
             if head not in names:
@@ -667,6 +694,9 @@ class Changes:
     def __call__(self, part: nn.Module, kind: str, value: Any) -> Any:
         """Change a value that a part offers."""
         site = self.sites[part]
+        if kind in ("query", "state"):
+            site.step += site.taking
+            site.taking = 1
         if kind == "query":
             first = value if isinstance(value, Tensor) else next(iter(value))
             site.lead = first.shape[:-1]
@@ -678,9 +708,7 @@ class Changes:
         if kind == "memory":
             site.memory = value
         elif kind == "weights":
-            site.step += site.steps(value.shape[:-1])
-        elif kind == "state":
-            site.step += 1
+            site.taking = site.steps(value.shape[:-1])
         return value
 
     def check_made(self) -> None:
@@ -692,12 +720,19 @@ class Changes:
         sites = {site.name: site for site in self.sites.values()}
         for each in self.interventions:
             site = sites[each.name]
-            if id(each) not in site.done:
-                why = f"it took {site.step} steps" if site.step else "the run never called it"
+            if id(each) in site.done:
+                continue
+            if (others := site.others.get(id(each))) is not None:
+                assert isinstance(each, Freeze)
                 raise ValueError(
-                    f"nothing would change {each.describe()!r}: {each.name!r} has no such step, "
-                    f"{why}"
+                    f"{site.name!r} has nothing of the name {each.field!r} to freeze; there is "
+                    f"{', '.join(map(repr, others)) or 'nothing'}"
                 )
+            taken = site.step + site.taking
+            why = f"it took {taken} steps" if taken else "the run never called it"
+            raise ValueError(
+                f"nothing would change {each.describe()!r}: {each.name!r} has no such step, {why}"
+            )
 
 
 def _named(intervention: Intervention, parts: Mapping[str, nn.Module]) -> Intervention:

@@ -38,7 +38,7 @@ from memnets.cells import (
     residual_stack,
 )
 from memnets.core import Memory
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, Stack, Tape
 from memnets.models import MemoryMachine
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.scores import (
@@ -139,9 +139,12 @@ def test_local(size):
     testing.check_addressing(Local, score=Dot(), size=size, reach=1, symmetry=None, whole=False)
 
 
-def test_hard():
+@pytest.mark.parametrize("expected", [0.0, 0.5])
+def test_hard(expected):
     # Its draws have no gradient.
-    testing.check_addressing(Hard, score=General(4), symmetry=None, leave_out=["reached"])
+    testing.check_addressing(
+        Hard, score=General(4), expected=expected, symmetry=None, leave_out=["reached"]
+    )
 
 
 @pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)
@@ -212,6 +215,8 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(DNC, slots=4, width=3, read_heads=2, score=Dot()),
         partial(LRUA, slots=6, width=3, heads=2),
         partial(LRUA, slots=3, width=2, heads=3, decay=0.5, score=Dot()),
+        partial(Stack, slots=4, width=3),
+        partial(Stack, slots=3, width=2, stacks=2, visible=2, initial_value=-1.0),
         partial(Tape, width=3),
         partial(Tape, width=3, read_heads=2, score=Additive(3)),
     ],
@@ -262,6 +267,7 @@ CELLS = {
     "loop, NTM": within_loop(NTM(slots=4, width=3)),
     "loop, DNC": within_loop(DNC(slots=4, width=3)),
     "loop, LRUA": within_loop(LRUA(slots=4, width=3, heads=2)),
+    "loop, stack": within_loop(Stack(slots=4, width=3)),
     "loop, tape": within_loop(Tape(width=3)),
     "loop, convolution": partial(
         Loop, controller=partial(DenseBlock, filters=2, kernel_size=5), access=Tape(width=3)

@@ -53,6 +53,7 @@ from tasks import (
     Pronunciation,
     PropositionalLogic,
     RepeatCopying,
+    Reversing,
     Sinusoids,
     SortingNumbers,
     SortingTokens,
@@ -244,6 +245,7 @@ SETS = {"test_sets": [(4, 2), (5, 3)]}
 TASKS = {
     "copying": partial(Copying, width=3, max_length=5, **SETS),
     "copying, mixed": partial(Copying, width=3, max_length=5, mixed_lengths=True, **SETS),
+    "reversing": partial(Reversing, width=3, max_length=4, mixed_lengths=True, **SETS),
     "repeat copying": partial(RepeatCopying, width=3, max_length=4, test_sets=[(3, 2, 2)]),
     "recall": partial(AssociativeRecall, width=3, max_items=3, **SETS),
     "logic": partial(PropositionalLogic, longest=5, test_sequences=3),

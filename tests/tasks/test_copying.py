@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.batches import Batch
-from tasks import Copying, RepeatCopying, Task
+from tasks import Copying, RepeatCopying, Reversing, Task
 
 seeds = st.integers(0, 2**31)
 indices = st.integers(0, 10_000)
@@ -53,7 +53,9 @@ def repeated(source: list[list[float]], mean: float, deviation: float) -> list[l
     seeds, indices, splits, st.integers(1, 9), st.integers(1, 5), st.integers(0, 6), st.booleans()
 )
 def test_copying_agrees_with_the_oracle(seed, index, split, width, low, more, mixed) -> None:
-    task = Copying(width, low, low + more, mixed, batch_size=4, validation_batch_size=5, seed=seed)
+    settings = {"batch_size": 4, "validation_batch_size": 5, "seed": seed}
+    task = Copying(width, low, low + more, mixed, **settings)
+    backward = Reversing(width, low, low + more, mixed, **settings).batch(split, index)
     batch = task.batch(split, index)
     assert len(batch.source) == (4 if split == "train" else 5)
     assert batch.source.shape[-1] == batch.inputs.shape[-1] == task.input_size
@@ -64,6 +66,8 @@ def test_copying_agrees_with_the_oracle(seed, index, split, width, low, more, mi
         source = vectors(batch, sequence)
         assert low <= len(source) - 1 <= low + more
         assert answers(batch, sequence) == copied(source)
+        assert vectors(backward, sequence) == source
+        assert answers(backward, sequence) == copied(source)[::-1]
 
 
 @given(

@@ -105,7 +105,8 @@ class CellMaps {
     const heads = this.options.reads.length + this.options.writes.length;
     this.markers = 44 + heads * 12;
     // Side by side where there is room, else two in a row.
-    const each = Math.max(90, (width - this.markers - 12 * (shown + 1)) / (width < 520 ? Math.min(2, shown) : shown));
+    const room = (count) => (width - this.markers - 12 * (count + 1)) / count;
+    const each = room(shown) >= 48 ? room(shown) : room(Math.min(2, shown));
     this.height = Math.round(Math.min(384, Math.max(64, slots * 16)));
     this.width = Math.round(Math.min(each, columns * 16, 320));
     this.step(this.now);
@@ -195,15 +196,17 @@ class Stack {
 
   /**
    * The move that explains a step best: all slots one down is a push, one up a pop.
+   * @param {number} step
+   * @param {number[]} columns the columns that move together
    * @returns {{name: string, share: number}} share of the change that it explains
    */
-  move(step) {
+  move(step, columns) {
     const { contents } = this;
     const number = (value) => (Number.isNaN(value) ? 0 : value);
     const far = (shift) => {
       let sum = 0;
       for (let slot = Math.max(0, shift); slot < contents.slots + Math.min(0, shift); slot++) {
-        for (let column = 0; column < contents.width; column++) {
+        for (const column of columns) {
           const from = number(contents.before(step, slot - shift, column));
           sum += (number(contents.after(step, slot, column)) - from) ** 2;
         }
@@ -221,10 +224,22 @@ class Stack {
     if (grown > 0) return { name: "push", share: 1 };
     if (grown < 0) return { name: "pop", share: 1 };
     const [push, pop] = [far(1), far(-1)];
-    const slack = contents.slots * contents.width * contents.memory.grain ** 2;
+    const slack = contents.slots * columns.length * contents.memory.grain ** 2;
     if (stay <= slack || (stay <= push && stay <= pop)) return { name: "no move", share: 1 };
     const best = Math.min(push, pop);
     return { name: push <= pop ? "push" : "pop", share: Math.max(0, 1 - best / stay) };
+  }
+
+  /** The move in words: of the whole stack, or of each column if the columns go their own ways. */
+  told(step) {
+    const signs = { push: "↓ push", pop: "↑ pop", "no move": "= no move" };
+    const columns = Array.from({ length: this.contents.width }, (_, column) => column);
+    const whole = this.move(step, columns);
+    const each = columns.length > 1 && columns.length <= 8 ? columns.map((column) => this.move(step, [column])) : [];
+    if (whole.share < 0.8 && each.length && each.every(({ share }) => share >= 0.8)) {
+      return each.map(({ name }, column) => `column ${column}: ${signs[name]}`).join(", ");
+    }
+    return whole.share < 0.8 ? `a mix, most like ${signs[whole.name]}` : signs[whole.name];
   }
 
   resize(width) {
@@ -244,9 +259,8 @@ class Stack {
       this.said.textContent = "The stack has no content at this step.";
       return;
     }
-    const { name, share } = this.move(step);
-    const sign = { push: "↓ push", pop: "↑ pop", "no move": "= no move" }[name];
-    this.said.textContent = share < 0.8 ? `a mix, most like ${sign}` : sign;
+    this.said.textContent = this.told(step);
+    const { name } = this.move(step, Array.from({ length: contents.width }, (_, column) => column));
     context.font = FONT;
     context.textBaseline = "middle";
     const middle = 40;
@@ -283,6 +297,9 @@ class Stack {
   }
 }
 
+/** Most slots that stand on the circle of arrows. */
+const MOST_SPOTS = 24;
+
 /** A matrix over pairs of slots at one step, and the same as arrows where these can be read. */
 class SquareMap {
   /** @param {Object} options `count`, `at(step, row, column)`, `scale`, `rows`, `columns`, `tell`, `note` */
@@ -292,7 +309,7 @@ class SquareMap {
     this.arrows = make("canvas", { role: "img", "aria-label": `${options.label}, as arrows` });
     this.element = make("div", { class: "maps" }, [
       make("figure", { class: "map" }, [this.canvas]),
-      make("figure", { class: "map", hidden: options.count > 40 }, [this.arrows, make("figcaption", {}, `an arrow leads from the slot of the column to that of the row; the thicker, the larger`)]),
+      make("figure", { class: "map" }, [this.arrows, make("figcaption", {}, "An arrow leads from the slot of the column to that of the row; the thicker, the larger." + (options.count > MOST_SPOTS ? " Only the slots of the largest numbers." : ""))]),
     ]);
     this.now = -1;
     tip.over(this.canvas, (x, y) => {
@@ -336,34 +353,46 @@ class SquareMap {
     context.rotate(-Math.PI / 2);
     context.fillText(rows, 0, 0);
     context.restore();
-    if (count <= 40) this.drawArrows(step);
+    this.drawArrows(step);
   }
 
   /** The slots on a circle, with an arrow from j to i for each large number of row i, column j. */
   drawArrows(step) {
     const { count, at, scale } = this.options;
-    const side = this.side + 8;
-    const context = size(this.arrows, side, side);
-    const radius = side / 2 - 16;
-    const spot = (i, r = radius) => {
-      const angle = (2 * Math.PI * i) / count - Math.PI / 2;
-      return [side / 2 + r * Math.cos(angle), side / 2 + r * Math.sin(angle)];
-    };
-    context.strokeStyle = context.fillStyle = named("accent");
+    const links = [];
     for (let row = 0; row < count && step >= 0; row++) {
       for (let column = 0; column < count; column++) {
         const value = at(step, row, column);
-        if (row === column || !(value > 0.05 * scale.high)) continue;
-        context.globalAlpha = Math.min(1, 0.15 + (0.85 * value) / scale.high);
-        arrow(context, spot(column, radius - 9), spot(row, radius - 9), 0.6 + (2.4 * value) / scale.high);
+        if (row !== column && value > 0.05 * scale.high) links.push([value, row, column]);
       }
+    }
+    links.sort(([a], [b]) => b - a);
+    const all = count <= MOST_SPOTS;
+    const chosen = new Set(all ? Array(count).keys() : []);
+    for (const [, row, column] of links) {
+      if (new Set([...chosen, row, column]).size <= MOST_SPOTS) chosen.add(row).add(column);
+    }
+    const slots = [...chosen].sort((a, b) => a - b);
+    const place = new Map(slots.map((slot, i) => [slot, i]));
+    const side = this.side + 8;
+    const context = size(this.arrows, side, side);
+    const radius = side / 2 - 16;
+    const spot = (slot, r = radius) => {
+      const angle = (2 * Math.PI * place.get(slot)) / slots.length - Math.PI / 2;
+      return [side / 2 + r * Math.cos(angle), side / 2 + r * Math.sin(angle)];
+    };
+    context.strokeStyle = context.fillStyle = named("accent");
+    for (const [value, row, column] of links) {
+      if (!chosen.has(row) || !chosen.has(column)) continue;
+      context.globalAlpha = Math.min(1, 0.15 + (0.85 * value) / scale.high);
+      arrow(context, spot(column, radius - 9), spot(row, radius - 9), 0.6 + (2.4 * value) / scale.high);
     }
     context.globalAlpha = 1;
     context.font = FONT;
     context.fillStyle = named("text");
     context.textAlign = "center";
     context.textBaseline = "middle";
-    for (let i = 0; i < count; i++) context.fillText(String(i), ...spot(i, radius + 4));
+    for (const slot of slots) context.fillText(String(slot), ...spot(slot, radius + 4));
   }
 
   place(row, column) {

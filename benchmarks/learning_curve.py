@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from memnets.viewing import plots
+from memnets.viewing.names import in_words
 
 
 def curve(run: Path, score: str) -> np.ndarray:
@@ -47,7 +48,9 @@ def main() -> None:
         ends = np.array([line[[0, -1], 0] for line in lines.values()])
         sides = [ends.min(), ends.max()]
         lines[arguments.least] = np.stack([sides, [metrics[arguments.least]] * 2], 1)
-    panel = plots.Curves(lines, across="sequences", up=arguments.score)
+    name, unit, where = in_words(arguments.score)
+    up = f"{name}{f' ({unit})' if unit else ''}{f', {where}' if where else ''}"
+    panel = plots.Curves(lines, across="training sequences", up=up)
     print(plots.curves([panel], arguments.picture))
 
 

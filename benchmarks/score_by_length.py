@@ -17,7 +17,10 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
+
+from memnets.viewing import plots
 
 #: Score -> patterns of the metrics' names, with the lengths as groups, and the name over all.
 SCORES = {
@@ -84,18 +87,22 @@ def main() -> None:
         cells = ["-" if value is None else f"{value:.4g}" for value in values]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    panel = figure.subplots()
-    for name, lengths in zip(names(arguments.runs), found, strict=True):
-        panel.plot([place(each) for each in lengths], list(lengths.values()), "o-", label=name)
-    panel.set_xticks([place(each) for each in columns], [label(each) for each in columns])
-    unit = "words" if score == "BLEU" else "symbols"
-    panel.set_xlabel(f"length of the source, {unit}")
-    panel.set_ylabel(score + (" of the beam search" if way else ""))
-    panel.set_ylim(bottom=0)
-    panel.grid(alpha=0.3)
-    panel.legend()
-    figure.savefig(arguments.picture, dpi=110)
+    with matplotlib.rc_context(plots.style()):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        panel = figure.subplots()
+        for number, (name, lengths) in enumerate(zip(names(arguments.runs), found, strict=True)):
+            mark = "os^DvP"[number % 6]
+            places = [place(each) for each in lengths]
+            panel.plot(places, list(lengths.values()), marker=mark, label=name)
+        panel.set_xticks([place(each) for each in columns], [label(each) for each in columns])
+        unit = "words" if score == "BLEU" else "symbols"
+        panel.set_xlabel(f"length of the source, {unit}")
+        name = "BLEU" if score == "BLEU" else "answers without a mistake, share"
+        panel.set_ylabel(name + (", beam search" if way else "") + "; higher is better")
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+        panel.legend()
+        figure.savefig(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -731,13 +731,15 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     titles = []
     draw = plots.weights
 
-    def watched(panels, path, title="", split=0):
+    def watched(panels, path, title="", split=0, vectors=None):
         titles.append(title)
-        return draw(panels, path, title, split)
+        assert path.suffix == ".svg"
+        assert list(vectors) == ["input", "written to the memory", "output (probability of 1)"]
+        return draw(panels, path, title, split, vectors)
 
     monkeypatch.setattr(plots, "weights", watched)
     monkeypatch.setenv("COLUMNS", "80")
-    main(["fit", *SMALL, "--trainer.enable_progress_bar=true"])
+    main(["fit", *SMALL, "--trainer.enable_progress_bar=true", "--pictures_format=svg"])
     out = capsys.readouterr().out
     assert "v_num" not in out
     shown = [line for line in out.replace("\r", "\n").splitlines() if "Epoch" in line]

@@ -80,6 +80,8 @@ modes = torch.stack(tape.calls("body.access.reading", "query.modes"))[:, 0, 0]
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 written = write[:8].argmax(-1)
 in_order = links[8][written][:, written]
 
@@ -88,7 +90,7 @@ left.imshow(links[8], cmap="Blues", vmin=0, vmax=1)
 left.set(
     title="links, by number of the slot",
     xlabel="slot j",
-    ylabel="written right after j",
+    ylabel="slot i",
 )
 right.imshow(in_order, cmap="Blues", vmin=0, vmax=1)
 right.set(title="slots in the order of writing", xlabel="slot j")

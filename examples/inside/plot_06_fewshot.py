@@ -33,6 +33,8 @@ task = FewShot(
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 batch = task.batch("shot_1", 0)
 examples, queries = task.images(batch, 0)
 labels, answers = task.labels(batch, 0)

@@ -161,6 +161,8 @@ while shares[-1] < 0.999 and len(shares) < 30:
 
 import matplotlib.pyplot as plt
 
+plt.style.use("memnets.viewing.style")
+
 figure, panel = plt.subplots(figsize=(6, 2.6), layout="constrained")
 panel.plot([100 * stop for stop in range(len(shares))], [100 * s for s in shares], "o-")
 panel.axhline(50, color="0.6", linestyle=":")

@@ -111,6 +111,8 @@ import matplotlib.pyplot as plt
 
 import memnets as mn
 
+plt.style.use("memnets.viewing.style")
+
 memory = DeltaRule(key_size=4, value_size=4)
 sharp, yes = 20 * torch.eye(4), torch.full((1,), 20.0)
 state = memory.initial_state(1)

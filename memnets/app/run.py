@@ -18,7 +18,7 @@ from functools import partial
 from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -180,6 +180,12 @@ class CLI(LightningCLI):
             help="Compile the training's loss by torch.compile, for minutes at first.",
         )
         parser.add_argument(
+            "--pictures_format",
+            type=Literal["png", "svg", "pdf"],
+            default="png",
+            help="Format of the pictures after a test: pixels, or vectors.",
+        )
+        parser.add_argument(
             "--pictures_every",
             type=int | None,
             default=None,
@@ -229,8 +235,6 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
-        # All commands take them, since all read the config of a run; fit and test draw.
-        parser.add_class_arguments(Pictures, "pictures", skip={"folder"}, instantiate=False)
         assert parser.groups is not None
         for name, title in {**TITLES, self.command: "Checkpoints"}.items():
             parser.groups[name].title = title  # which is the first line of a docstring otherwise
@@ -456,7 +460,7 @@ class CLI(LightningCLI):
         if self.folder is None:
             return [self._watching]
         report = Report(self.folder)
-        pictures = Pictures(self.folder / "pictures", **self.config["pictures"])
+        pictures = Pictures(self.folder / "pictures", format=self.config["pictures_format"])
         # Before the report, which says and lists what there is.
         pages = [WatchTest(self.folder, self.config["view"])] if self.config["view"] else []
         if self.command != "fit":

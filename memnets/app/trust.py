@@ -98,8 +98,8 @@ _PLAIN = (
 )  # fmt: skip
 
 _TOP = (
-    *("compile", "data", "model", "name", "pictures_every", "runs", "seed_everything", "threads"),
-    *("trainer", "view"),
+    *("compile", "data", "model", "name", "pictures_every", "pictures_format", "runs"),
+    *("seed_everything", "threads", "trainer", "view"),
 )
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -464,8 +464,8 @@ def checked_config(
             walk.refuse(f"trainer.{name}", _shown(value))
     walk.settings(trainer, _settings_of(lightning.Trainer), "trainer")
     plain = {
-        **{"compile": bool, "name": str, "pictures_every": int, "runs": str, "view": int},
-        **{"seed_everything": int, "threads": int},
+        **{"compile": bool, "name": str, "pictures_every": int, "pictures_format": str},
+        **{"runs": str, "seed_everything": int, "threads": int, "view": int},
     }
     for name, kinds in plain.items():
         if not isinstance(checked.get(name), (kinds, NoneType)):

@@ -400,8 +400,8 @@ class Pictures(lightning.Callback):
             slots,
             self.folder / name.format("hops"),
             title=f"question: {question}?\nanswer: {verdict}",
-            across="looks, one after the other",
-            down="what it can look at",
+            across="hops of the model",
+            down="memory",
         )
 
     def draw_episode(

@@ -89,13 +89,13 @@ def alignment(
     # Labels stand at the first panel of each row and column alone.
     beside, above = (0.45 + words.width(each, _SIZE) for each in (target_labels, source_labels))
     whole = columns * (width + 0.1) + beside + 0.85
-    figure = figure_of(max(whole, 3.6), rows * (height + 0.35) + above + 0.5)
+    figure = figure_of(max(whole, 3.6), rows * (height + 0.3) + above + 0.4)
     figure.set_layout_engine("compressed")
     grid = grid_of(figure, rows, columns, len(panels))
     words_as: dict[str, Any] = {"fontsize": _SIZE, **words.settings}
     top = scale_of(panels.values())
     for number, (panel, (name, image)) in enumerate(zip(grid, panels.items(), strict=True)):
-        drawn = panel.imshow(array(image), cmap=WEIGHTS, vmin=0, vmax=top)
+        drawn = panel.imshow(array(image), aspect="auto", cmap=WEIGHTS, vmin=0, vmax=top)
         if image.numel():
             panel.set_box_aspect(height / width)
         panel.spines[:].set_visible(True)

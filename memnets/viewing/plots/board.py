@@ -16,6 +16,8 @@ __all__ = ["Board", "scoreboard"]
 
 #: Room for the names of the models below a panel, in inches.
 _ROOM = 2.6
+#: Room for the name of the score beside a panel, in inches.
+_HIGH = 2.2
 
 
 class Board(NamedTuple):
@@ -55,7 +57,8 @@ def scoreboard(panels: Sequence[Board], path: str | Path, title: str = "") -> Pa
     if not panels:
         raise ValueError("expected scores to draw; got none")
     rows, columns = rows_columns(len(panels))
-    words = Words([title, *(model for panel in panels for model in panel.models)], path)
+    said = [text for panel in panels for text in (panel.title, panel.score, *panel.models)]
+    words = Words([title, *said], path)
     figure = figure_of(max(3.5 * columns, 5.0), 0.8 + 3.2 * rows)
     grid = grid_of(figure, rows, columns, len(panels))
     for panel, (name, score, higher, models) in zip(grid, panels, strict=True):
@@ -99,7 +102,7 @@ def scoreboard(panels: Sequence[Board], path: str | Path, title: str = "") -> Pa
         panel.set_xticks(range(len(models)), labels, **upright, **words.settings)
         arrow = "\N{UPWARDS ARROW} higher" if higher else "\N{DOWNWARDS ARROW} lower"
         panel.set_title(f"{name}\n{arrow} is better")
-        panel.set_ylabel(f"{score}{scale}")
+        panel.set_ylabel(words.lines(f"{score}{scale}", _HIGH, 9))
     legend = [
         Line2D([], [], color="grey", marker="o", linestyle="none", label="a run, of one seed"),
         Line2D([], [], color="black", linestyle="--", linewidth=1.1, label="published by others"),

@@ -58,7 +58,7 @@ def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str 
     }
     for panel, (name, (unit, image, colours, ticks)) in zip(panels, images.items(), strict=True):
         limits = {"vmin": ticks[0], "vmax": ticks[-1]}
-        drawn = panel.imshow(array(image.T), cmap=colours, **limits)
+        drawn = panel.imshow(array(image.T), cmap=colours, aspect="auto", **limits)
         _framed(panel, name)
         panel.set_ylabel("bit of the\nvector")
         panel.yaxis.set_major_locator(whole_numbers(4))
@@ -123,7 +123,7 @@ def weights(
         height_ratios=ratios,
     )  # fmt: skip
     for panel, (name, image) in zip(grid, vectors.items(), strict=False):
-        drawn = panel.imshow(array(image.T), cmap="viridis")
+        drawn = panel.imshow(array(image.T), cmap="viridis", aspect="auto", **_limits(image))
         _framed(panel, words(name), **words.settings)
         panel.set_ylabel("entry")
         panel.yaxis.set_major_locator(whole_numbers(3))
@@ -134,7 +134,13 @@ def weights(
     for panel, (name, image) in zip(own, panels.items(), strict=True):
         shown, extent, several = _coarse(image.T, most)
         drawn = panel.imshow(
-            array(shown), origin="lower", extent=extent, cmap=WEIGHTS, vmin=0, vmax=top
+            array(shown),
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap=WEIGHTS,
+            vmin=0,
+            vmax=top,
         )
         panel.set_ylim(-0.5, image.shape[1] - 0.5)
         _framed(panel, words(name), **words.settings)
@@ -163,6 +169,14 @@ def weights(
         panel.tick_params(labelbottom=True)
     bar(figure, drawn, own, "weight", shrink=min(1.0, 2.5 / (rows * height)), aspect=15)
     return save(figure, path, title, words)
+
+
+def _limits(vectors: Tensor) -> dict[str, float]:
+    """Limits of colours: 0 and 1 for bits and probabilities; else those of the values."""
+    values = vectors[vectors.isfinite()]
+    if not len(values) or (values.min() >= 0 and values.max() <= 1):
+        return {"vmin": 0.0, "vmax": 1.0}
+    return {}
 
 
 def _coarse(

@@ -376,7 +376,9 @@ def _cells(own: Mapping[str, Track], scene: Scene, note: str) -> Cells:
         first = own["before"].steps[0]
         before = nn.functional.pad(first, (0, 0, 0, slots - len(first)), value=torch.nan)
     written = _writes(own, memory, before)
-    return Cells("memory", memory, before, *written, start=_place(track, scene), note=note)
+    stack = "actions" in own  # slots are depths, the top first
+    start = _place(track, scene)
+    return Cells("memory", memory, before, *written, stack=stack, start=start, note=note)
 
 
 def _writes(

@@ -237,10 +237,13 @@ class HardState(NamedTuple):
     Attributes:
         log_probability: logarithm of the probability of each drawn slot, ``[*B, Q, t]``.
         entropy: entropy of the distribution of each draw, in nats, ``[*B, Q, t]``.
+        expected: bool ``[*B, 1, 1]``, True = a sequence without draws, whose weights are the
+            probabilities; ``None`` = none is.
     """
 
     log_probability: Tensor
     entropy: Tensor
+    expected: Tensor | None = None
 
 
 class Hard(Addressing[Tensor, HardState]):
@@ -250,8 +253,18 @@ class Hard(Addressing[Tensor, HardState]):
     its draws; for this the state holds the log probability of each draw. In evaluation it takes the
     best slot.
 
+    In training a sequence may take the expected value of its draws in their place, with a
+    probability of 0.5 in the paper. Then the weights are the probabilities, as of soft attention,
+    and have a gradient. The model learns sooner so: a draw shows it a single slot, and the first
+    ones hardly ever show the right one.
+
     Args:
         score: scores each key for each query.
+        expected: probability with which a sequence of the training takes the expected value at all
+            of its steps, in ``[0, 1]``.
+
+    Raises:
+        ValueError: the probability is out of its range.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
@@ -259,15 +272,22 @@ class Hard(Addressing[Tensor, HardState]):
         "\n(Xu et al. 2015, section 4.1)"
     }
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: Score, expected: float = 0.0) -> None:
         super().__init__()
         check_made("score", score, "Dot()")
+        if not 0 <= expected <= 1:
+            raise ValueError(f"expected must be in [0, 1]; got {expected}")
         self.score = score
+        self.expected = expected
 
     def initial_state(self, memory: Memory) -> HardState:
         """State without draws, for one query: ``[*B, 1, 0]``."""
         none = memory.keys.new_empty(*memory.keys.shape[:-2], 1, 0)
-        return HardState(none, none)
+        if not self.training or not self.expected:
+            return HardState(none, none)
+        # For a whole sequence, since the worth of a draw is what comes of it later.
+        chance = torch.rand(*none.shape[:-1], 1, device=none.device)
+        return HardState(none, none, chance < self.expected)
 
     def forward(self, query: Tensor, memory: Memory, state: HardState) -> tuple[Tensor, HardState]:
         """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``, and the draws so far.
@@ -294,13 +314,17 @@ class Hard(Addressing[Tensor, HardState]):
         if mask is not None:
             weights = weights * mask.any(-1, keepdim=True)
         entropy = -(probabilities * logs).sum(-1, keepdim=True)
+        drawn = logs.gather(-1, place)
+        if state.expected is not None:
+            weights = torch.where(state.expected, probabilities, weights)
+            drawn = drawn.masked_fill(state.expected, 0.0)
 
         # The initial state has one query; it expands to the queries of the first call.
         def added(past: Tensor, now: Tensor) -> Tensor:
             return torch.cat([past.expand(*now.shape[:-1], -1), now], -1)
 
         return weights, HardState(
-            added(state.log_probability, logs.gather(-1, place)), added(state.entropy, entropy)
+            added(state.log_probability, drawn), added(state.entropy, entropy), state.expected
         )
 
 

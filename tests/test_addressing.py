@@ -167,6 +167,30 @@ def test_hard_takes_the_best_in_evaluation_and_remembers_all_steps() -> None:
     torch.testing.assert_close(state.log_probability[:2], best)
 
 
+def test_some_sequences_of_a_training_take_the_expected_value_of_their_draws() -> None:
+    torch.manual_seed(0)
+    sequences = 2_000
+    slots = Memory(*(torch.randn(sequences, 4, WIDTH) for _ in range(2)))
+    hard = Hard(Dot(), expected=0.3).train()
+    state = hard.initial_state(slots)
+    soft = state.expected.flatten()
+    assert abs(soft.float().mean() - 0.3) < 0.04  # four standard deviations
+    for step in range(2):
+        query = torch.randn(sequences, 1, WIDTH, requires_grad=True)
+        weights, state = hard(query, slots, state)
+        probabilities = (query @ slots.keys.mT).softmax(-1)
+        torch.testing.assert_close(weights[soft], probabilities[soft])
+        # The others draw, and only they have something to learn from by REINFORCE.
+        assert set(weights[~soft].unique().tolist()) == {0.0, 1.0}
+        assert not state.log_probability[soft, 0, step].any()
+        assert (state.log_probability[~soft, 0, step] < 0).all()
+        (gradient,) = torch.autograd.grad(weights.square().sum(), query)
+        assert torch.equal(gradient.flatten(1).any(1), soft)
+    assert hard.eval().initial_state(slots).expected is None
+    with pytest.raises(ValueError, match=r"expected must be in \[0, 1\]; got 1.5"):
+        Hard(Dot(), 1.5)
+
+
 def hard_model(**settings) -> Seq2Seq:
     torch.manual_seed(0)
     return Seq2Seq(
@@ -238,6 +262,18 @@ def test_the_gradient_of_hard_attention_is_that_of_reinforce() -> None:
             assert not gradient[length:].any()
     average = -losses[target_mask.numpy()].mean()
     assert model.reinforce.baseline.item() == pytest.approx(0.9 * baseline + 0.1 * average)
+
+
+def test_without_draws_hard_attention_is_soft_attention_with_a_reward_for_entropy() -> None:
+    score = Additive(3)
+    hard = hard_model(attention=Hard(score, expected=1.0), reinforce=Reinforce(entropy_weight=0.3))
+    soft = hard_model(attention=Content(score))
+    soft.load_state_dict(hard.state_dict())
+    tokens = torch.tensor([[4, 5, 3], [6, 6, 3]])
+    batch = Batch(tokens, tokens, tokens)
+    _, state = hard.train().decode(batch.inputs, hard.encode(batch.source))
+    expected = soft.train().loss(batch) - 0.3 * state.addressing.entropy.mean()
+    torch.testing.assert_close(hard.loss(batch), expected)
 
 
 def test_the_loss_in_evaluation_is_the_plain_one() -> None:

@@ -16,7 +16,7 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
-from memnets.app import scoreboard, translate
+from memnets.app import listing, scoreboard, translate, view
 from memnets.app.cli import main
 from memnets.app.commands import COMMANDS, OPTIONS
 from memnets.app.help import WholeHelp
@@ -696,6 +696,8 @@ def test_the_options_that_are_checked_early_are_those_of_the_parser(command) -> 
         parser = {
             "translate": translate.parser,
             "scoreboard": scoreboard.parser,
+            "runs": listing.parser,
+            "view": view.parser,
         }.get(command, lambda: Parsed(command, SMALL, held).parser)()
     help_of = io.StringIO()
     parser.formatter_class = WholeHelp
@@ -744,8 +746,8 @@ def test_the_bar_shows_the_scores_and_ends_before_the_report(capsys, monkeypatch
     assert not list(RUN.rglob("hparams.yaml"))
     assert list(RUN.glob("events.out.tfevents*"))
     assert titles == [
-        "test set length 4: where the heads were",
-        "test set length 6: where the heads were",
+        "test set length 4: where in the memory each head was",
+        "test set length 6: where in the memory each head was",
     ]
 
 

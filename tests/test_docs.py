@@ -57,6 +57,51 @@ def test_an_example_has_a_title_and_checks_what_it_claims(path: Path) -> None:
     assert any(isinstance(node, ast.Assert) or node.attr == "assert_close" for node in found)
 
 
+def test_examples_that_run_side_by_side_save_files_of_different_names() -> None:
+    names = [
+        name
+        for path in EXAMPLES
+        for name in set(re.findall(r"[\w-]+\.(?:png|html)(?=\")", path.read_text()))
+    ]
+    assert len(names) > 10
+    assert len(names) == len(set(names))
+
+
+@pytest.fixture
+def saved():
+    """The function that shows what a block of an example has saved."""
+    spec = importlib.util.spec_from_file_location("shown", DOCS / "shown.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_page_that_a_block_saves_is_shown_in_a_frame(saved, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("sphinx_gallery")
+    monkeypatch.setattr(saved, "KEPT", tmp_path / "kept")
+    folder = tmp_path / "docs" / "gallery" / "inside"
+    folder.mkdir(parents=True)
+    for name in ("mine.html", "other.html", "mine.png"):
+        (tmp_path / name).write_text("<title>A &amp; B</title>")
+    images = iter([str(folder / "image.png")])
+    shown = saved.saved(
+        ("code", 'page.save("mine.html")\nplot("mine.png")', 1),
+        {
+            "src_file": str(tmp_path / "plot_1.py"),
+            "target_file": str(folder / "plot_1.py"),
+            "image_path_iterator": images,
+        },
+        {"src_dir": str(tmp_path / "docs")},
+    )
+    assert '<iframe src="../../pages/mine.html" title="A &amp; B" loading="lazy">' in shown
+    assert (tmp_path / "kept" / "pages" / "mine.html").is_file()
+    assert (folder / "image.png").is_file()
+    # Another example, which runs beside this one, saves what is left.
+    assert [path.name for path in tmp_path.glob("*.*ml")] == ["other.html"]
+
+
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
 def test_links_between_pages_lead_somewhere(path: Path, reference) -> None:
     generated = {f"gallery/{each.parent.name}/{each.stem}.rst" for each in EXAMPLES}

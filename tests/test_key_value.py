@@ -104,7 +104,10 @@ def test_the_picture_shows_the_facts_that_were_looked_at_most(tmp_path, monkeypa
     assert weights.shape == (len(facts), 1) == (MOST_SLOTS, 1)
     titles = [named["title"] for _, named in drawn]
     assert titles == [
-        "whose director is Fritz Lang? Film 1",
-        "whose director is Fritz Lang? Film 2, not Film 0 | Film 1",
-        "whose director is Fritz Lang? drama, not Film 0 | Film 1",
+        f"question: whose director is Fritz Lang?\nanswer: {verdict}"
+        for verdict in (
+            "Film 1, right",
+            "Film 2, wrong: right is Film 0 | Film 1",
+            "drama, wrong: right is Film 0 | Film 1",
+        )
     ]

@@ -231,8 +231,11 @@ def test_the_picture_of_the_hops(tmp_path, monkeypatch):
     torch.testing.assert_close(weights.sum(0), torch.ones(2))
     assert path == tmp_path / "test_hops_1.png"
     question, right = " ".join(task.asked_words(alone, 0)[0]), task.says(alone, alone.targets)[0]
-    assert named["title"] == f"{question}? {right}"
-    assert drawn[1][1]["title"] == f"{question}? {task.vocabulary.name(5)}, not {right}"
+    assert named["title"] == f"question: {question}?\nanswer: {right}, right"
+    said = task.vocabulary.name(5)
+    assert drawn[1][1]["title"] == (
+        f"question: {question}?\nanswer: {said}, wrong: right is {right}"
+    )
     # The reads of a linear model have no weights.
     model.linear = True
     Pictures(tmp_path).draw_hops(model, task, alone, wrong, "x_{}.png")

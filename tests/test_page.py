@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.viewing.packing import Arrays, as_json
+from memnets.viewing.packing import Arrays, as_json, span
 from memnets.viewing.page import (
     Cells,
     Drawing,
@@ -56,7 +56,7 @@ numbers = st.floats(-1e3, 1e3, width=32) | st.just(float("nan"))
 def test_numbers_are_rounded_by_at_most_half_a_level(rows) -> None:
     values = torch.tensor(rows)
     arrays = Arrays()
-    [packed] = [arrays.packed[arrays.add(values)]]
+    [packed] = [arrays.packed[arrays.add(values, *span(values))]]
     shown = unpacked(packed)
     assert np.array_equal(np.isnan(shown), values.isnan().numpy())
     half = (packed["high"] - packed["low"]) / 254 / 2
@@ -67,7 +67,7 @@ def test_numbers_are_rounded_by_at_most_half_a_level(rows) -> None:
 def test_bits_and_the_ends_of_a_range_are_exact() -> None:
     values = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     arrays = Arrays()
-    assert unpacked(arrays.packed[arrays.add(values)]).tolist() == values.tolist()
+    assert unpacked(arrays.packed[arrays.add(values, *span(values))]).tolist() == values.tolist()
 
 
 def test_equal_arrays_are_kept_once() -> None:
@@ -75,6 +75,15 @@ def test_equal_arrays_are_kept_once() -> None:
     packed = data(page)
     assert len(packed["arrays"]) == 1
     assert [panel["weights"] for panel in packed["examples"][0]["runs"][0]["panels"]] == [0, 0]
+
+
+def test_runs_share_the_ranges_of_their_panels() -> None:
+    runs = [Run(str(most), [Lines("l", torch.tensor([[1.0], [most]]), ["x"])]) for most in (3, 9)]
+    packed = data(Page("p", [Example("e", ["a", "b"], runs)]))
+    panels = [run["panels"][0] for run in packed["examples"][0]["runs"]]
+    assert [(panel["low"], panel["high"]) for panel in panels] == [(1, 9)] * 2
+    ranges = [(packed["arrays"][i]["low"], packed["arrays"][i]["high"]) for i in range(2)]
+    assert ranges == [(0, 9)] * 2
 
 
 def test_all_panels_come_to_the_page() -> None:

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.app import scoreboard, translate
+from memnets.app import scoreboard, translate, view
 from memnets.app.cli import DESCRIPTION, main
 from memnets.app.commands import OPTIONS, check_usage, with_config_paths
 from memnets.app.run import CLI
@@ -30,7 +30,8 @@ PAGES = [
     *sorted(ROOT.glob("docs/results/*.md")),
 ]
 EXAMPLES = sorted(ROOT.glob("examples/*/*.py"))
-EXTENDING = ROOT / "examples" / "uses" / "plot_3_extend.py"
+#: Examples with parts of a user's own.
+YOURS = sorted(ROOT.glob("examples/yours/*.py"))
 FLAG = re.compile(r"""--[\w.]+=(?:'[^']*'|"[^"]*"|<[^>]*>|[^\s,;]+)""")
 
 
@@ -42,10 +43,10 @@ def block(label: str, text: str = README) -> str:
 
 
 def my_parts() -> str:
-    """A file with the memory and the task of the tutorial, and what it imports."""
-    tree = ast.parse(EXTENDING.read_text())
+    """A file with the parts and the task of the gallery, and what they import."""
+    body = [part for path in YOURS for part in ast.parse(path.read_text()).body]
     own = (ast.Import, ast.ImportFrom, ast.ClassDef)
-    parts = [ast.unparse(part) for part in tree.body if isinstance(part, own)]
+    parts = [ast.unparse(part) for part in body if isinstance(part, own)]
     return "\n\n".join(part for part in parts if "matplotlib" not in part)
 
 
@@ -87,7 +88,7 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_parts.py").write_text(my_parts())
     parts = importlib.import_module("my_parts")
-    testing.check_access(parts.Stack, slots=5, width=3)
+    testing.check_access(parts.DeltaRule, key_size=3, value_size=4)
     for split in ("train", "val"):
         copied, reversed_ = (
             make(width=2, max_length=5).batch(split, 0) for make in (Copying, parts.Reversing)
@@ -95,8 +96,9 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
         for row, vectors in enumerate(copied.targets):
             length = len(vectors) if copied.target_mask is None else copied.target_mask[row].sum()
             assert torch.equal(reversed_.targets[row, :length], vectors[:length].flip(0))
-    in_short(code_of_shell(EXTENDING))
-    assert Path("runs/reversing/stack/version_0/metrics.json").is_file()
+    (path,) = (path for path in YOURS if "task" in path.stem)
+    in_short(f"{code_of_shell(path).strip()} --model.access=my_parts.DeltaRule")
+    assert Path("runs/reversing/ntm/version_0/metrics.json").is_file()
 
 
 @pytest.mark.usefixtures("elsewhere", "sketches")
@@ -157,6 +159,8 @@ def parser_of(command: str) -> ArgumentParser:
         return translate.parser()
     if command == "scoreboard":
         return scoreboard.parser()
+    if command == "view":
+        return view.parser()
     config = ["--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]
     with ExitStack() as held:
         return Parsed(command, config, held).parser

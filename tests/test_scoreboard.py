@@ -26,6 +26,7 @@ from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.scoreboard import Entry, Score, scoreboard, summary
 from memnets.training.runs import load_checkpoint
+from memnets.viewing import plots
 from tests.test_cli import SMALL, fails, files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -258,9 +259,9 @@ def test_the_table_says_which_settings_have_changed_since() -> None:
 
 def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> None:
     made(Path("runs"), "copying/ntm", 0, **{"test/length_4/bits": 2.0})
-    drawn: list[dict[str, object]] = []
+    drawn: list[list[plots.Board]] = []
     monkeypatch.setattr(
-        "memnets.viewing.plots.scoreboard", lambda panels, path: drawn.append(panels)
+        "memnets.viewing.plots.scoreboard", lambda panels, path, title: drawn.append(panels)
     )
     scores = (Score("test/length_4/bits", published=3.0), Score("test/other", published=1.0))
     known, unknown = (
@@ -268,7 +269,11 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
         Entry(CONFIG, scores, (1,), name="copying/x"),
     )
     scoreboard((known, unknown), report_only=True)
-    assert drawn == [{"copying\ntest/length_4/bits": {"ntm": ([2.0], 3.0), "x": ([], 3.0)}}]
+    ((panel,),) = drawn
+    assert panel.title == "copying, test, length 4"
+    assert panel.score == "cross-entropy (bits per sequence)"
+    assert not panel.higher_is_better
+    assert panel.models == {"ntm": ([2.0], 3.0), "x": ([], 3.0)}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ from memnets.training import objectives
 from memnets.training.objectives import Actions, Labels, Numbers, Tokens
 from memnets.viewing import plots, trace
 from memnets.viewing.pictures import Pictures
+from memnets.viewing.plots import heads
+from memnets.viewing.plots import images as images_of
 from tasks import (
     Bandits,
     ConvexHull,
@@ -314,33 +316,35 @@ def test_pictures_say_what_is_on_their_axes(tmp_path, monkeypatch) -> None:
         words.clear()
 
     plots.answer(torch.zeros(2, 3), torch.zeros(2, 3), tmp_path / "1.png", "of a test")
-    said("of a test", "target\nbit", "output\nbit", "error\nbit", "step of the answer",
-         "value", "probability of 1")  # fmt: skip
+    said("of a test", "target", "output", "error", "bit of the\nvector", "step of the answer",
+         "value", "probability of 1", "output \u2212 target")  # fmt: skip
     plots.weights({"read 1": torch.rand(4, 3)}, tmp_path / "2.png", split=2)
-    said("read 1\nslot", "step", "weight", "\u2190 source ", " answer \u2192")
+    said("read 1", "slot", "step", "weight", "\u2190 source ", " answer \u2192")
     plots.alignment({"layer 1": torch.rand(1, 2)}, ["a", "b"], ["c"], tmp_path / "3.png")
     said("layer 1", "source", "answer", "weight", "a", "b", "c")
     images = torch.rand(3, 4, 4)
     plots.episode({"look": torch.rand(1, 3)}, images, images[:1], ["0", "1", "2"], [("1", "2")],
                   tmp_path / "4.png")  # fmt: skip
-    said("look: weights on the examples, by their labels", "queries", " answers", "1, not 2")
+    said("examples, by their labels (look)", "queries", "answers", "1, not 2")
     line = np.zeros((2, 2))
     plots.curves([Curves({"ours": line}, "n", "x", "y", line, "seen")], tmp_path / "5.png")
     said("ours", "n", "x", "y", "seen")
     chances = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
     reading = plots.Reading(["not", "bad"], chances, ["poor", "fine"], "poor", "fine")
     plots.readings([reading], tmp_path / "7.png", "of a test")
-    said("of a test", "not", "bad", "probability of\nfine", "answer: fine, right is poor")
+    said("of a test", "not", "bad", "probability of\nfine", "answer: fine, wrong: right is poor")
     three = plots.Reading(["bad"], torch.rand(1, 3), ["x", "y", "z"], "x", "x")
     plots.readings([reading, three], tmp_path / "8.png")
     said("probability", "x", "y", "z", "answer: x, right")
     plots.drawing([plots.Drawing(line, [line], [line], "wrong")], tmp_path / "6.png")
-    said("target", "answer", "wrong", "2 points")
-    plots.scoreboard({"bits": {"ntm": ([1.0], 2.0)}}, tmp_path / "7.png")
-    said("bits", "ntm", "a seed", "published")
+    said("right answer", "model's answer", "wrong", "2 points", "point")
+    panel = plots.Board("copying, test", "wrong bits (per sequence)", False, {"ntm": ([1.0], 2.0)})
+    plots.scoreboard([panel], tmp_path / "7.png", "all scores")
+    said("all scores", "copying, test\n\u2193 lower is better", "wrong bits (per sequence)", "ntm",
+         "a run, of one seed", "published by others")  # fmt: skip
     plots.overlay(torch.rand(4, 6, 3), {"attention": torch.rand(2, 2, 3)}, ["a", "dog"],
                   tmp_path / "8.png", "of an image")  # fmt: skip
-    said("image", "a", "dog", "weight", "of an image")
+    said("image", "a", "dog", "weight of a patch", "of an image")
 
 
 def test_the_style_of_pictures_is_theirs_alone(tmp_path) -> None:
@@ -363,13 +367,13 @@ def test_heads_go_by_their_own_names_where_these_tell_them_apart(
     with trace.record(access) as tape:
         access.step(torch.zeros(1, access.interface_size), access.initial_state(1))
     tape.plot(tmp_path / "one.png")
-    assert {f"{head}\nslot" for head in heads} <= set(words)
+    assert set(heads) <= set(words)
     both = nn.ModuleList([access, NTM(slots=4, width=2)])
     with trace.record(both) as tape:
         for part in both:
             part.step(torch.zeros(1, part.interface_size), part.initial_state(1))
     tape.plot(tmp_path / "two.png")
-    assert "1.addressing: read 1\nslot" in words
+    assert "1.addressing: read 1" in words
 
 
 def test_weights_of_heads_that_are_batch_can_be_drawn(tmp_path) -> None:
@@ -796,9 +800,9 @@ def test_the_attention_on_an_image_is_drawn_word_by_word(kind, tmp_path, monkeyp
 
 def test_a_gallery_has_every_image_and_looks_mark_places(tmp_path, monkeypatch) -> None:
     shown = []
-    show = plots._show
+    show = images_of._show
     monkeypatch.setattr(
-        plots, "_show", lambda panel, image, **named: shown.append(image) or show(panel, image)
+        images_of, "_show", lambda panel, image, **named: shown.append(image) or show(panel, image)
     )
     images = torch.arange(1.0, 6.0).view(5, 1, 1, 1).expand(5, 2, 3, 1) / 10
     plots.gallery({"five": images}, tmp_path / "gallery.png", "of a test")
@@ -813,7 +817,7 @@ def test_a_gallery_has_every_image_and_looks_mark_places(tmp_path, monkeypatch) 
     assert path.stat().st_size > 1000
     spots = torch.zeros(1, 8, 8, 1)
     spots[0, [0, 3, 6, 7], [2, 7, 1, 5]] = 1.0
-    assert plots._quarters(spots, 8) == [[2, 31, 49, 61]]
+    assert images_of._quarters(spots, 8) == [[2, 31, 49, 61]]
 
 
 @pytest.mark.parametrize(
@@ -836,13 +840,15 @@ def test_pictures_of_long_sequences_keep_every_sharp_weight() -> None:
     steps, slots = 2003, 1100
     weights = torch.zeros(steps, slots)
     weights[torch.arange(steps), torch.arange(steps) % slots] = 1.0
-    blocks, (left, right, bottom, top) = plots._coarse(weights.T)
+    blocks, (left, right, bottom, top), size = heads._coarse(weights.T, (200, 800))
     assert blocks.shape[0] <= 200
     assert blocks.shape[1] <= 800
     assert (left, bottom) == (-0.5, -0.5)
     assert right >= steps - 0.5
     assert top >= slots - 0.5
     assert (blocks.amax(0) == 1).all()  # a head is somewhere at each step
+    assert size == [6, 3]
     short = torch.rand(5, 7)
-    assert torch.equal(plots._coarse(short)[0], short)
-    assert plots._coarse(short)[1] == (-0.5, 6.5, -0.5, 4.5)
+    blocks, extent, size = heads._coarse(short, (200, 800))
+    assert torch.equal(blocks, short)
+    assert (extent, size) == ((-0.5, 6.5, -0.5, 4.5), [1, 1])

@@ -18,7 +18,7 @@ from memnets.cells import FeedForward, Loop
 from memnets.core import Cell, Memory, MemoryAccess
 from memnets.embedders import Patches
 from memnets.encoders import Embedded, Recurrent
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, Stack, Tape
 from memnets.models import MemoryMachine, MetaLearner, PointerNetwork, Seq2Seq
 from memnets.training.objectives import Numbers, Tokens
 from memnets.viewing import page, panels, trace, watch
@@ -31,6 +31,7 @@ MEMORIES = {
     "DNC": partial(DNC, 5, 3, read_heads=2),
     "LRUA": partial(LRUA, 5, 3, 2),
     "tape": partial(Tape, 3),
+    "stack": partial(Stack, 5, 3, stacks=2),
 }
 
 
@@ -104,6 +105,11 @@ def test_erased_and_added_make_the_memory_of_the_next_step(name) -> None:
             _, state = access.step(torch.randn(2, access.interface_size), state)
     found = {each.name: each for each in panels.panels(tape, 1)}
     cells = found["memory"]
+    assert cells.stack == (name == "stack")
+    if name == "stack":
+        assert cells.write is None
+        assert list(found["actions of head 2"].labels) == ["push", "pop", "keep"]
+        return
     if name == "tape":
         assert cells.write is None
         assert cells.memory[0, 1:].isnan().all()
@@ -142,7 +148,7 @@ def test_what_a_memory_shows_has_its_equation(name) -> None:
     for each in panels.panels(tape):
         if each.name.startswith("key"):
             continue
-        assert re.search(r"et al\. \d{4}", each.note), each.name
+        assert re.search(r"[A-Z]\w+ (et al\.|& \w+) \d{4}", each.note), each.name
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
@@ -411,11 +417,15 @@ def test_the_command_writes_a_page_and_says_where(capsys, tmp_path) -> None:
         "fit", "--config", "copying/ntm", "--trainer.max_steps=1", "--data.epoch_batches=1",
         "--data.validation_batches=1", "--data.test_sets=[[3, 2], [4, 2]]", "--data.batch_size=2",
         "--data.validation_batch_size=2", "--model.access.slots=8", "--trainer.callbacks=[]",
+        "--view=1",
     ])  # fmt: skip
     capsys.readouterr()
+    file = tmp_path / "runs/copying/ntm/version_0/view.html"
+    assert "test set length 3, sequence" in file.read_text()
+    assert "test set length 4, sequence" not in file.read_text()
+    file.unlink()
     main(["view", "runs/copying/ntm/version_0", "--examples", "3"])
     out = capsys.readouterr().out
-    file = tmp_path / "runs/copying/ntm/version_0/view.html"
     assert f"The page is {file.relative_to(tmp_path)}" in out
     assert "3 examples" in out
     assert file.read_text().lower().startswith("<!doctype html>")

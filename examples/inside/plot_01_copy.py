@@ -153,11 +153,10 @@ assert (written == found).float().mean() > 0.7
 # Watch it
 # --------
 #
-# The same, step by step. Choose a stop of the training beside "run", then move the
-# slider or press play. *Look at* the memory: after the training each vector of the
-# sequence goes to a slot of its own, and nothing is erased before it has been said.
-# *Look at* the gate of the read head: it jumps by content once, to find the beginning,
-# and from then on it only shifts.
+# The same, step by step: move the slider, or press play. The three stops are side by
+# side; the field "runs" shows one alone. *Look at* the answer: at first it is grey, a
+# guess. *Look at* the memory: after the training each vector of the sequence goes to a
+# slot of its own. *Look at* the shift of the two heads, which says how they move.
 
 from dataclasses import replace
 
@@ -166,9 +165,7 @@ from memnets.viewing.page import Page
 stages = [
     replace(seen[stop].runs[0], name=f"after {100 * stop} batches") for stop in chosen
 ]
-page = Page(
-    "A Neural Turing Machine learns to copy", [replace(seen[-1], runs=stages)]
-)
+page = Page("A Neural Turing Machine learns to copy", [replace(seen[-1], runs=stages)])
 page.save("copying.html")
 
 # %%

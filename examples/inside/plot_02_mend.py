@@ -155,7 +155,12 @@ for (top, bottom), (name, each) in zip(
 ):
     head = each.over_time(reader)[0, 9:]
     top.imshow(
-        head.T, origin="lower", cmap="Blues", vmin=0, vmax=1, aspect="auto",
+        head.T,
+        origin="lower",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        aspect="auto",
         extent=(0.5, 8.5, -0.5, 23.5),
     )
     top.set_title(name)
@@ -171,10 +176,10 @@ plt.show()
 # Watch it
 # --------
 #
-# All runs of one sequence, side by side. *Look at* the step where a run begins to
-# differ: before it, everything is the same, bit for bit. With the wiped slot, one
-# column of the answer is wrong. Jammed, the read head stays where it is, and the machine
-# says the same vector again and again.
+# All runs of one sequence. *Look at* the step where a run begins to differ: before it,
+# everything is the same, bit for bit. With the wiped slot, one column of the answer is
+# wrong. Jammed, the read head stays where it is, and the machine says the same vector
+# again and again. The field "runs" puts them one below the other, or shows one alone.
 
 page = mn.view(
     machine,

@@ -86,7 +86,9 @@ in_order = links[8][written][:, written]
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), layout="constrained")
 left.imshow(links[8], cmap="Blues", vmin=0, vmax=1)
 left.set(
-    title="links, by number of the slot", xlabel="slot j", ylabel="written right after j"
+    title="links, by number of the slot",
+    xlabel="slot j",
+    ylabel="written right after j",
 )
 right.imshow(in_order, cmap="Blues", vmin=0, vmax=1)
 right.set(title="slots in the order of writing", xlabel="slot j")
@@ -142,7 +144,9 @@ by_content = Freeze("body.access.reading", field="modes", value=[0, 1, 0], start
 alone = tape.intervene(by_content)
 wrong = (alone.outputs[0] > 0) != (batch.targets > 0.5)
 without = wrong.float().flatten(1).sum(1).mean().item()
-print(f"wrong bits of 32 by content alone: {without:.1f}; with links {wrong_bits():.1f}")
+print(
+    f"wrong bits of 32 by content alone: {without:.1f}; with links {wrong_bits():.1f}"
+)
 assert without > 3
 
 # %%

@@ -25,7 +25,13 @@ from pathlib import Path
 
 articles = {"the": "le", "a": "un", "my": "mon"}
 adjectives = {"black": "noir", "white": "blanc", "green": "vert", "quiet": "calme"}
-nouns = {"cat": "chat", "dog": "chien", "wolf": "loup", "duck": "canard", "bear": "ours"}
+nouns = {
+    "cat": "chat",
+    "dog": "chien",
+    "wolf": "loup",
+    "duck": "canard",
+    "bear": "ours",
+}
 verbs = {"sees": "voit", "follows": "suit", "loves": "aime", "fears": "craint"}
 
 phrases = [
@@ -87,7 +93,7 @@ model = mn.Seq2Seq(
     objective=Tokens(),
 )
 
-steps = 350
+steps = 300
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps, pct_start=0.1)
 for step in range(steps):
@@ -125,9 +131,7 @@ assert exact > 0.8 * total
 
 batch = task.asked(["the black cat follows my quiet duck"])
 said = model.generate(batch.source)
-batch = batch._replace(
-    inputs=torch.cat([batch.inputs, said[:, :-1]], 1), targets=said
-)
+batch = batch._replace(inputs=torch.cat([batch.inputs, said[:, :-1]], 1), targets=said)
 with torch.no_grad(), mn.record(model) as tape:
     model.logits(batch)
 source, answer = task.labels(batch, 0)
@@ -161,7 +165,9 @@ assert found > 0.7 * asked
 # *Look at* the words: step by step, each word of the translation shades the words that
 # it comes from. *Look at* the steps after a noun: the shade jumps back to the adjective.
 
-page = mn.view(model, task, examples=4, what_if="none", title="English to French, word by word")
+page = mn.view(
+    model, task, examples=4, what_if="none", title="English to French, word by word"
+)
 page.save("translation.html")
 
 # %%

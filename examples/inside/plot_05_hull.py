@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
+import memnets as mn
 from memnets.addressing import Content
 from memnets.cells import LSTM
 from memnets.encoders import SelfAttention
@@ -28,6 +29,7 @@ task = ConvexHull(min_points=5, max_points=8, batch_points=512, test_sequences=3
 # The encoder is self-attention without positions: it sees a set, not a sequence.
 # Fourier features let points that lie close together look different.
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 model = PointerNetwork(
     task.input_size,
@@ -127,7 +129,9 @@ plt.show()
 # circles: the area of a circle is the weight of a point, so you see between which points
 # the model wavers. The first examples are answers that went wrong.
 
-page = mn.view(model, task, examples=4, what_if="none", title="A pointer draws convex hulls")
+page = mn.view(
+    model, task, examples=4, what_if="none", title="A pointer draws convex hulls"
+)
 page.save("hull.html")
 
 # sphinx_gallery_thumbnail_number = 2

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
+import memnets as mn
 from memnets.features import ImageFeatures
 from memnets.models import SNAIL, MetaLearner
 from memnets.training import Labels
@@ -52,6 +53,7 @@ plt.show()
 # ``MetaLearner`` makes any model of sequences a learner of episodes; convolutions see
 # the images.
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 model = MetaLearner(
     task.input_size,
@@ -99,9 +101,7 @@ assert accuracy[5] > accuracy[1]
 # much. A query should look at the examples of its own class, which are put side by side
 # here.
 
-from memnets import record
-
-with torch.no_grad(), record(model) as tape:
+with torch.no_grad(), mn.record(model) as tape:
     model.logits(batch)
 names = model.alignments()
 label, name = next(iter(names.items()))

@@ -67,7 +67,7 @@ task = Babi(train=[str(path)], batch_size=64)
 model = mn.MemoryNetwork(
     task.input_size, task.output_size, hops=2, linear=True, objective=Labels()
 )
-steps = 800
+steps = 600
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 for step in range(steps):
@@ -127,11 +127,15 @@ for row in range(len(batch.source)):
     hops = [tape.over_time(hop, row)[0, 0] for hop in model.alignments().values()]
     looked = [int(weights[: len(sentences)].argmax()) for weights in hops]
     taken = next(
-        place for place, words in enumerate(sentences) if words.endswith(f"took the {thing}")
+        place
+        for place, words in enumerate(sentences)
+        if words.endswith(f"took the {thing}")
     )
     who = sentences[taken].split()[0]
     walks = [
-        place for place, words in enumerate(sentences) if words.startswith(f"{who} went")
+        place
+        for place, words in enumerate(sentences)
+        if words.startswith(f"{who} went")
     ]
     first += looked[0] == taken
     second += looked[1] == walks[-1]
@@ -146,7 +150,9 @@ assert second > 0.8 * len(batch.source)
 # A step is a hop. *Look at* the sentences: the one that a hop reads is shaded. *Look at*
 # the answer after each hop: after the first it is still open between the rooms.
 
-page = mn.view(model, task, examples=4, what_if="none", title="Questions answered in two hops")
+page = mn.view(
+    model, task, examples=4, what_if="none", title="Questions answered in two hops"
+)
 page.save("hops.html")
 
 # %%

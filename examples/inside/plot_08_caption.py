@@ -67,7 +67,9 @@ model = mn.Seq2Seq(
 def trained(loss, parameters, steps):
     """Fit the parameters to as many batches; the last loss."""
     optimizer = torch.optim.Adam(parameters)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 5e-3, steps, pct_start=0.2
+    )
     for step in range(steps):
         error = loss(step)
         optimizer.zero_grad()

@@ -31,7 +31,7 @@ model = Transformer(
     objective=Tokens(),
 )
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-steps = 400
+steps = 300
 warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, 30)
 cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 losses = []

@@ -91,8 +91,8 @@ class Remembers(Leaky):
         return output, state
 
 
-class InSinglePrecision(Leaky):
-    """Makes its first state in float32, whatever the model is in."""
+class OnTheCPU(Leaky):
+    """Makes its first state on the CPU in float32, wherever the model is."""
 
     def initial_state(self, batch_size):
         return torch.zeros(batch_size, self.hidden_size)
@@ -111,7 +111,7 @@ laws = {
     InPlace: "a state is never modified in place",
     Neighbours: "batch neighbours never change a result",
     Remembers: "what a call keeps on self never changes a later one",
-    InSinglePrecision: "it can be made, and run once",  # the laws also run in float64
+    OnTheCPU: "a first state has the precision and the device of its part",
 }
 for controller, law in laws.items():
     found = broken_laws(controller)
@@ -178,7 +178,9 @@ assert shares[-1] > 0.95
 # ``mn.view`` knows a part of yours as well as one of the library. *Look at* the heads:
 # this controller finds a way of its own along the memory.
 
-page = mn.view(machine, task, examples=2, what_if="none", title="A leaky controller copies")
+page = mn.view(
+    machine, task, examples=2, what_if="none", title="A leaky controller copies"
+)
 page.save("controller.html")
 
 # %%

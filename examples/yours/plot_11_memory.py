@@ -166,7 +166,10 @@ attention = Content(Laplace())
 keys = 20 * torch.eye(4)
 values = torch.arange(4.0).unsqueeze(1)
 weights, _ = attention(keys[2:3], Memory(keys=keys, values=values))
-print("weights of a query that is key 2:", [round(each, 3) for each in weights[0].tolist()])
+print(
+    "weights of a query that is key 2:",
+    [round(each, 3) for each in weights[0].tolist()],
+)
 assert weights.argmax() == 2
 
 # %%

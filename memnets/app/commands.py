@@ -84,6 +84,7 @@ What you will need most:
   --model.controller my.Controller  another part, by its class path
   --data.max_length 30              a setting of the task
   --trainer.max_steps 1000          number of training steps
+  --pictures.format svg             pictures after the test as vectors
   --pictures_every 1                pictures for TensorBoard after each validation
   --print_config                    print the whole config of these flags, and exit
   --model.help memnets.models.MemoryMachine      the settings of a class
@@ -94,6 +95,7 @@ What you will need most:
 _COMMON = (
     *("ckpt_path", "compile", "config", "data", "help", "help_all", "init_from", "model", "name"),
     *(
+        "pictures",
         "pictures_every",
         "print_config",
         "runs",
@@ -101,6 +103,7 @@ _COMMON = (
         "threads",
         "trainer",
         "trust",
+        "view",
         "weights_only",
     ),
 )

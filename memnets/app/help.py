@@ -35,6 +35,7 @@ OTHERS = {
 TITLES = {
     "model": "The model",
     "data": "The task",
+    "pictures": "The pictures after a test",
     "trainer": "How to train; --help_all shows the other switches of Lightning's trainer",
 }
 

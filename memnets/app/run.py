@@ -68,6 +68,7 @@ from memnets.training.runs import (
 )
 from memnets.viewing.live import LivePictures
 from memnets.viewing.pictures import Pictures
+from memnets.viewing.watch import WatchTest
 from tasks import Task
 
 __all__ = ["CLI", "run"]
@@ -185,6 +186,13 @@ class CLI(LightningCLI):
             help="Number of validations from one set of pictures for TensorBoard or another logger "
             "to the next, 0 for none; by default as many as take 2 %% of the time.",
         )
+        parser.add_argument(
+            "--view",
+            type=int,
+            default=0,
+            help="Number of test sequences of a page, view.html, written after the test, as by "
+            "memnets view; 0 for none.",
+        )
         parser.add_argument("--trust", action="store_true", help=TRUST)
         parser.add_argument(
             "--init_from",
@@ -221,6 +229,8 @@ class CLI(LightningCLI):
             parser.set_defaults({"verbose": False})  # the report prints a table of its own
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
+        # All commands take them, since all read the config of a run; fit and test draw.
+        parser.add_class_arguments(Pictures, "pictures", skip={"folder"}, instantiate=False)
         assert parser.groups is not None
         for name, title in {**TITLES, self.command: "Checkpoints"}.items():
             parser.groups[name].title = title  # which is the first line of a docstring otherwise
@@ -445,12 +455,15 @@ class CLI(LightningCLI):
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
-        report, pictures = Report(self.folder), Pictures(self.folder / "pictures")
+        report = Report(self.folder)
+        pictures = Pictures(self.folder / "pictures", **self.config["pictures"])
+        # Before the report, which says and lists what there is.
+        pages = [WatchTest(self.folder, self.config["view"])] if self.config["view"] else []
         if self.command != "fit":
-            return [self._watching, report, pictures]
+            return [self._watching, *pages, report, pictures]
         # The pictures of a validation before the report, which stops its clock meanwhile.
         live = LivePictures(self.config["pictures_every"])
-        callbacks: list[Callback] = [self._watching, live, report, pictures]
+        callbacks: list[Callback] = [self._watching, live, *pages, report, pictures]
         self._config_file = SaveConfig(self.model.origin.config, self.folder, self._is_new)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
         if settings.get("enable_checkpointing") is not False:

@@ -29,7 +29,7 @@ from memnets.core import check_positive, check_threads
 from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
 from memnets.records import read_metrics, versions
 from memnets.training.runs import changes, check_name, load_checkpoint
-from memnets.viewing import plots
+from memnets.viewing import names, plots
 
 __all__ = [
     "Entry",
@@ -63,12 +63,15 @@ class Score:
         higher_is_better: which seed is best.
         published: what others reached.
         source: who, where, and after how much training.
+        label: its name and unit in the picture; by default in the words of
+            :mod:`memnets.viewing.names`.
     """
 
     metric: str
     higher_is_better: bool = False
     published: float | None = None
     source: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -414,7 +417,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
     picture = path.with_suffix(".png")
     lines: dict[str, list[str]] = {}
     commands: dict[str, list[str]] = {}
-    panels: dict[str, dict[str, tuple[list[float], float | None]]] = {}
+    panels: dict[tuple[str, str], tuple[Score, dict[str, tuple[list[float], float | None]]]] = {}
     for entry, group in board:
         task, model = Path(group[0].name).parts
         runs: dict[int, tuple[Path, dict[str, float]]] = {}
@@ -443,19 +446,19 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
                 cells.append(_mean([m[name] for _, m in runs.values() if name in m], len(runs)))
             lines.setdefault(task, []).append(_row(cells))
             if values or score.published is not None:
-                panel = panels.setdefault(f"{task}\n{score.metric}", {})
-                panel[model] = list(values.values()), score.published
+                _, models = panels.setdefault((task, score.metric), (score, {}))
+                models[model] = list(values.values()), score.published
         commands.setdefault(task, []).append(shlex.join(["memnets", *group[0].command]))
     text = ["# Results", "", f"From the `metrics.json` of each finished run, by `{command}`, which"]
     text += ["trains what is missing. `val/...` is of the last validation, `test/...` of the best"]
     text += ["checkpoint; sequences and seconds are means of the finished seeds."]
-    panels = {
-        title: models
-        for title, models in panels.items()
+    drawn = [
+        _panel(task, score, models)
+        for (task, _), (score, models) in panels.items()
         if any(seen for seen, _ in models.values())
-    }
-    if panels:
-        plots.scoreboard(panels, picture)
+    ]
+    if drawn:
+        plots.scoreboard(drawn, picture, "Scores of the trained models, a panel a task and score")
         text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
     for task, rows in lines.items():
         text += ["", f"## {task}", "", _row(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows]
@@ -466,6 +469,16 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
     write_atomically(path, lambda file: file.write(("\n".join(text) + "\n").encode()))
     print(f"The table is in {path}")
     return problems
+
+
+def _panel(
+    task: str, score: Score, models: Mapping[str, tuple[list[float], float | None]]
+) -> plots.Board:
+    """A panel of the picture, in words."""
+    name, unit, where = names.in_words(score.metric)
+    label = score.label or (f"{name} ({unit})" if unit else name)
+    title = ", ".join(filter(None, [task.replace("_", " "), where]))
+    return plots.Board(title, label, score.higher_is_better, models)
 
 
 def _changes(entry: Entry, folder: Path) -> list[str]:

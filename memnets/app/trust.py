@@ -99,7 +99,7 @@ _PLAIN = (
 
 _TOP = (
     *("compile", "data", "model", "name", "pictures_every", "runs", "seed_everything", "threads"),
-    "trainer",
+    *("trainer", "view"),
 )
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -464,7 +464,7 @@ def checked_config(
             walk.refuse(f"trainer.{name}", _shown(value))
     walk.settings(trainer, _settings_of(lightning.Trainer), "trainer")
     plain = {
-        **{"compile": bool, "name": str, "pictures_every": int, "runs": str},
+        **{"compile": bool, "name": str, "pictures_every": int, "runs": str, "view": int},
         **{"seed_everything": int, "threads": int},
     }
     for name, kinds in plain.items():

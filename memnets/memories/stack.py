@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -77,6 +77,10 @@ class Stack(Slotted[StackState]):
         self.visible = visible
         self.read_size = visible * stacks * width
         self.interface_size = stacks * (len(ACTIONS) + width)
+
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """Names of the numbers that a stack reports, for pictures: of its actions."""
+        return ACTIONS if field == "actions" else [str(number + 1) for number in range(size)]
 
     def initial_state(self, batch_size: int) -> StackState:
         """Empty stacks."""

@@ -64,7 +64,7 @@ class Reinforce(nn.Module):
         steps = list(worth.unbind(1))
         for step in range(len(steps) - 2, -1, -1):
             steps[step] = steps[step] + self.discount * steps[step + 1]
-        draws, entropy = (part.squeeze(1) for part in drawn)
+        draws, entropy = drawn.log_probability.squeeze(1), drawn.entropy.squeeze(1)
         gain = self.weight * torch.stack(steps, 1) * draws + self.entropy_weight * entropy
         # Updated after its use: the baseline must not depend on the draws that it judges.
         with torch.no_grad():

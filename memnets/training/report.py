@@ -18,7 +18,7 @@ from rich.table import Table
 from memnets.batches import Batch
 from memnets.records import Point, Record, read_record, update_metrics, write_record
 
-__all__ = ["Report"]
+__all__ = ["Report", "learning_curve"]
 
 #: Least width of a terminal for a plot of the learning curve, and the size of the plot.
 _LEAST_WIDTH, _WIDTH, _HEIGHT = 50, 60, 10
@@ -159,23 +159,9 @@ class Report(lightning.Callback):
         self._console.print(
             f"Trained on {self.sequences} sequences in {self.seconds:.0f} s{solved}."
         )
-        drawn = self._drawn_curve(f"val/{pl_module.monitor}")
+        drawn = learning_curve(self.curve, f"val/{pl_module.monitor}", self._console)
         if drawn:
             self._console.print(drawn, markup=False, highlight=False)
-
-    def _drawn_curve(self, name: str) -> str:
-        """The learning curve as a plot of text, or as a line where there is no room for a plot."""
-        points = [(step, score) for step, score in self.curve if math.isfinite(score)]
-        if len(points) < 2:
-            return ""
-        console = self._console
-        unicode = console.encoding.lower().replace("-", "") in ("utf8", "utf16")
-        if console.is_terminal and unicode and console.width >= _LEAST_WIDTH:
-            with suppress(ImportError):  # a training ends well without the plot
-                return _plot(points, name, console.width)
-        (_, first), (_, last) = points[0], points[-1]
-        step, best = min(points, key=lambda point: point[1])
-        return f"{name} went from {first:.4g} to {last:.4g}; lowest {best:.4g} at step {step}"
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Write the scores of the test sets, and print them as a table."""
@@ -219,6 +205,31 @@ class Report(lightning.Callback):
         for label, line in lines:
             table.add_row(label, *line)
         self._console.print(table)
+
+
+def learning_curve(curve: Sequence[Point], name: str, console: Console) -> str:
+    """A learning curve as a plot of text, or as a line where there is no room for a plot.
+
+    There is room on a terminal with at least 50 columns and Unicode.
+
+    Args:
+        curve: scores by step; those that are not finite are left out.
+        name: name of the score.
+        console: where the text is to be printed.
+
+    Returns:
+        The text, without colours; empty for fewer than two points.
+    """
+    points = [(step, score) for step, score in curve if math.isfinite(score)]
+    if len(points) < 2:
+        return ""
+    unicode = console.encoding.lower().replace("-", "") in ("utf8", "utf16")
+    if console.is_terminal and unicode and console.width >= _LEAST_WIDTH:
+        with suppress(ImportError):  # a training ends well without the plot
+            return _plot(points, name, console.width)
+    (_, first), (_, last) = points[0], points[-1]
+    step, best = min(points, key=lambda point: point[1])
+    return f"{name} went from {first:.4g} to {last:.4g}; lowest {best:.4g} at step {step}"
 
 
 def _plot(points: Sequence[Point], name: str, width: int) -> str:

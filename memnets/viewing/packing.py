@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["LEVELS", "Arrays", "as_json"]
+__all__ = ["LEVELS", "Arrays", "as_json", "span"]
 
 #: Number of the levels that a range of numbers is rounded to.
 LEVELS = 255
@@ -36,6 +36,12 @@ def as_json(value: object) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def span(values: Tensor) -> tuple[float, float]:
+    """Least and greatest number of an array; 0 and 0 where there is none."""
+    known = values.detach()[~values.isnan()]
+    return (float(known.min()), float(known.max())) if known.numel() else (0.0, 0.0)
+
+
 class Arrays:
     """The arrays of a page, each of them once.
 
@@ -48,22 +54,20 @@ class Arrays:
         self._numbers: dict[bytes, int] = {}
         self._sizes: list[int] = []
 
-    def add(self, values: Tensor, low: float | None = None, high: float | None = None) -> int:
+    def add(self, values: Tensor, least: float, most: float) -> int:
         """Add an array.
 
         Args:
             values: ``[T, ...]``, finite or NaN.
-            low: lower end of the range; ``None`` = the least value, or 0 if that is more.
-            high: upper end of the range; ``None`` = the greatest value, or 0 if that is less.
+            least: the least number that is to be told from others.
+            most: the greatest.
 
         Returns:
             Its number among the arrays.
         """
         numbers = values.detach().cpu().double().numpy()
-        known = numbers[~np.isnan(numbers)]
         # 0 stays within the range: it has a meaning of its own, and a colour.
-        low = float(min(known.min(initial=0.0), 0.0)) if low is None else low
-        high = float(max(known.max(initial=0.0), 0.0)) if high is None else high
+        low, high = min(least, 0.0), max(most, 0.0)
         scale = (LEVELS - 1) / (high - low) if high > low else 0.0
         rounded = np.rint((np.clip(np.nan_to_num(numbers), low, high) - low) * scale)
         levels = np.where(np.isnan(numbers), _NONE, rounded).astype(np.uint8)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from memnets.files import write_atomically
-from memnets.viewing.packing import Arrays, as_json
+from memnets.viewing.packing import Arrays, as_json, span
 
 __all__ = [
     "Cells",
@@ -267,6 +267,9 @@ class Images:
         return {"kind": "images", "images": add(self.images), "queries": add(self.queries)}
 
 
+#: Least and greatest number of each array, by the name of its panel and its field.
+Spans: TypeAlias = dict[tuple[str, str], tuple[float, float]]
+
 #: Roles of heads.
 _ROLES = ("read", "write", "attention", "other")
 
@@ -274,8 +277,53 @@ _ROLES = ("read", "write", "attention", "other")
 Places: TypeAlias = Grid | Plane | Images
 
 
+class _Panel:
+    """The part of a panel that all kinds have."""
+
+    kind: ClassVar[str]
+    name: str
+    start: int
+    note: str
+
+    @property
+    def steps(self) -> int:
+        """Number of the panel's steps."""
+        raise NotImplementedError
+
+    def _numbers(self) -> dict[str, Tensor | None]:
+        """Arrays by their field, the steps as the first dimension."""
+        return {}
+
+    def spans(self) -> Spans:
+        """Least and greatest number of each array, by the panel's name and the field."""
+        return {
+            (self.name, field): span(values)
+            for field, values in self._numbers().items()
+            if values is not None
+        }
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        """The rest of the panel as the page's script reads it."""
+        return {}
+
+    def packed(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        """The panel as the page's script reads it.
+
+        Args:
+            arrays: where its arrays go.
+            spans: least and greatest number of each array; those of panels of one name are the
+                same, so that their colours and axes are.
+        """
+        numbers = {
+            field: None if values is None else arrays.add(values, *spans[self.name, field])
+            for field, values in self._numbers().items()
+        }
+        head = {"kind": self.kind, "name": self.name, "start": self.start, "note": self.note}
+        return head | {"steps": self.steps} | numbers | self._rest(arrays, spans)
+
+
 @dataclass(frozen=True)
-class Strip:
+class Strip(_Panel):
     """One value or one word for each step: an input, a target, an answer.
 
     Args:
@@ -323,20 +371,17 @@ class Strip:
         """Number of the panel's steps."""
         return len(self.values)
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
-        words = not isinstance(self.values, Tensor)
-        return _head(self) | {
-            "words": list(self.values) if words else None,
-            "values": None if words else arrays.add(torch.as_tensor(self.values)),
-            "low": self.low,
-            "high": self.high,
-            "wrong": None if self.wrong is None else arrays.add(self.wrong, 0.0, 1.0),
-        }
+    def _numbers(self) -> dict[str, Tensor | None]:
+        values = self.values if isinstance(self.values, Tensor) else None
+        return {"values": values, "wrong": self.wrong}
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        words = None if isinstance(self.values, Tensor) else list(self.values)
+        return {"words": words, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
-class Heads:
+class Heads(_Panel):
     """Weights over slots, or other numbers in ``[0, 1]`` of each slot, of one part at each step.
 
     Args:
@@ -387,10 +432,11 @@ class Heads:
         """Number of the panel's steps."""
         return self.weights.shape[1]
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
-        return _head(self) | {
-            "weights": arrays.add(self.weights.transpose(0, 1)),
+    def _numbers(self) -> dict[str, Tensor | None]:
+        return {"weights": self.weights.transpose(0, 1)}
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        return {
             "heads": list(self.heads),
             "slots": list(self.slots),
             "places": None if self.places is None else self.places.packed(arrays),
@@ -400,7 +446,7 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(_Panel):
     """The contents of a memory after each step, and what the step erased and added.
 
     The page computes what was erased and added from the weights of the write heads: slot i of step
@@ -455,25 +501,25 @@ class Cells:
         """Number of the panel's steps."""
         return len(self.memory)
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
+    def _numbers(self) -> dict[str, Tensor | None]:
         none = torch.full_like(self.memory[0], torch.nan, dtype=torch.float)
         before = none if self.before is None else self.before
         heads = {"write": self.write, "erase": self.erase, "add": self.add}
-        return (
-            _head(self)
+        return {
             # The memory before the first step comes first: then each step has a before and after.
-            | {"memory": arrays.add(torch.cat([before.unsqueeze(0), self.memory]))}
-            | {
-                name: None if values is None else arrays.add(values.transpose(0, 1))
+            "memory": torch.cat([before.unsqueeze(0), self.memory]),
+            **{
+                name: None if values is None else values.transpose(0, 1)
                 for name, values in heads.items()
-            }
-            | {"slots": list(self.slots), "stack": self.stack}
-        )
+            },
+        }
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        return {"slots": list(self.slots), "stack": self.stack}
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(_Panel):
     """A few numbers at each step: gates, strengths, probabilities of labels.
 
     Args:
@@ -509,14 +555,12 @@ class Lines:
         """Number of the panel's steps."""
         return len(self.values)
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
-        known = self.values[~self.values.isnan()]
-        least, most = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-        low, high = float(least), float(most)
-        return _head(self) | {
-            # The numbers have a range of their own: the axis may be wider, or narrower.
-            "values": arrays.add(self.values, low, high),
+    def _numbers(self) -> dict[str, Tensor | None]:
+        return {"values": self.values}
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        low, high = spans[self.name, "values"]
+        return {
             "labels": list(self.labels),
             "low": low if self.low is None else self.low,
             "high": high if self.high is None else self.high,
@@ -524,7 +568,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(_Panel):
     """A matrix over pairs of slots at each step, such as the links of a DNC.
 
     Args:
@@ -560,17 +604,15 @@ class Square:
         """Number of the panel's steps."""
         return len(self.values)
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
-        return _head(self) | {
-            "values": arrays.add(self.values),
-            "rows": self.rows,
-            "columns": self.columns,
-        }
+    def _numbers(self) -> dict[str, Tensor | None]:
+        return {"values": self.values}
+
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        return {"rows": self.rows, "columns": self.columns}
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(_Panel):
     """Points in the plane, with the lines of the answer so far and of the right answer.
 
     Args:
@@ -608,9 +650,8 @@ class Drawing:
         """Number of the panel's steps."""
         return len(self.answer)
 
-    def packed(self, arrays: Arrays) -> dict[str, Any]:
-        """The panel as the page's script reads it."""
-        return _head(self) | {
+    def _rest(self, arrays: Arrays, spans: Spans) -> dict[str, Any]:
+        return {
             "points": _points(self.points),
             "right": [[int(point) for point in pair] for pair in self.right],
             "answer": [[[int(point) for point in pair] for pair in pairs] for pairs in self.answer],
@@ -619,17 +660,6 @@ class Drawing:
 
 
 Panel: TypeAlias = Strip | Heads | Cells | Lines | Square | Drawing
-
-
-def _head(panel: Panel) -> dict[str, Any]:
-    """The part of a panel that all kinds have, as the page's script reads it."""
-    return {
-        "kind": panel.kind,
-        "name": panel.name,
-        "start": panel.start,
-        "steps": panel.steps,
-        "note": panel.note,
-    }
 
 
 @dataclass(frozen=True)
@@ -658,11 +688,12 @@ class Run:
                 f"run {self.name!r}: panels must have names of their own; got {twice!r} twice"
             )
 
-    def packed(self, arrays: Arrays, without: frozenset[str]) -> dict[str, Any]:
+    def packed(self, arrays: Arrays, spans: Spans, without: frozenset[str]) -> dict[str, Any]:
         """The run as the page's script reads it, without some of its panels."""
+        panels = [panel for panel in self.panels if panel.name not in without]
         return {
             "name": self.name,
-            "panels": [panel.packed(arrays) for panel in self.panels if panel.name not in without],
+            "panels": [panel.packed(arrays, spans) for panel in panels],
             "verdict": self.verdict,
             "right": self.right,
             "changed_from": self.changed_from,
@@ -707,10 +738,15 @@ class Example:
 
     def packed(self, arrays: Arrays, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The example as the page's script reads it, without some of its panels."""
+        spans: Spans = {}
+        for panel in (panel for run in self.runs for panel in run.panels):
+            for key, (least, most) in panel.spans().items():
+                low, high = spans.get(key, (least, most))
+                spans[key] = min(low, least), max(high, most)
         return {
             "title": self.title,
             "steps": list(self.steps),
-            "runs": [run.packed(arrays, without) for run in self.runs],
+            "runs": [run.packed(arrays, spans, without) for run in self.runs],
             "split": self.split,
             "text": self.text,
         }
@@ -805,7 +841,7 @@ class Page:
         sizes: dict[str, int] = {}
         for panel in (panel for run in example.runs for panel in run.panels):
             alone = Arrays()
-            packed = panel.packed(alone)
+            packed = panel.packed(alone, panel.spans())
             sizes[panel.name] = sizes.get(panel.name, 0) + _size([packed], alone)
         without: frozenset[str] = frozenset()
         while True:

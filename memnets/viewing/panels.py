@@ -6,26 +6,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from memnets.core import Addressing, MemoryAccess
-from memnets.viewing.page import Cells, Heads, Lines, Panel, Places, Square, Strip
-
-if TYPE_CHECKING:
-    from memnets.viewing.trace import Tape
+from memnets.events import Event
+from memnets.viewing.interventions import Intervention
+from memnets.viewing.page import (
+    Cells,
+    Example,
+    Heads,
+    Lines,
+    Page,
+    Panel,
+    Places,
+    Run,
+    Square,
+    Strip,
+)
 
 __all__ = [
+    "Recorded",
     "Scene",
     "Track",
     "around",
+    "compared",
     "equation",
     "lines",
     "memory_of",
+    "of_tape",
     "panels",
     "panels_of",
     "spaced",
@@ -45,7 +58,21 @@ MOST_KEYS = 4
 SINGLE = "weights"
 
 
-def equation(tape: Tape, part: nn.Module, kind: str) -> str:
+class Recorded(Protocol):
+    """A recorded run, such as a :class:`memnets.viewing.trace.Tape`."""
+
+    model: nn.Module | None
+    events: list[Event]
+    names: dict[nn.Module, str]
+    heads: dict[nn.Module, list[str]]
+    interventions: list[Intervention]
+
+    @property
+    def original(self) -> Recorded | None:
+        """The same run without interventions; ``None`` for a run without."""
+
+
+def equation(tape: Recorded, part: nn.Module, kind: str) -> str:
     """Equation of the events of a kind that a part reports, with its source.
 
     The equation is that of the part's class (``equations``), followed by those of the parts in it,
@@ -69,7 +96,7 @@ def _equations(part: nn.Module) -> dict[str, str]:
     return known
 
 
-def around(tape: Tape, part: nn.Module) -> list[nn.Module]:
+def around(tape: Recorded, part: nn.Module) -> list[nn.Module]:
     """A part and all parts that it is in, from the inside."""
     parts = {name: each for each, name in tape.names.items()}
     name = tape.names.get(part)
@@ -114,7 +141,7 @@ class Track(NamedTuple):
         return values.masked_fill(values.isinf(), torch.nan)
 
 
-def tracks(tape: Tape, sequence: int | None) -> list[Track]:
+def tracks(tape: Recorded, sequence: int | None) -> list[Track]:
     """Tracks of a tape, in the order in which their parts were first heard.
 
     Args:
@@ -153,7 +180,7 @@ def tracks(tape: Tape, sequence: int | None) -> list[Track]:
     return list(found.values())
 
 
-def memory_of(tape: Tape, part: nn.Module) -> MemoryAccess | None:
+def memory_of(tape: Recorded, part: nn.Module) -> MemoryAccess | None:
     """The memory that a part is, or is in."""
     for each in around(tape, part):
         if isinstance(each, MemoryAccess):
@@ -174,7 +201,7 @@ class Scene:
         places: where the slots of a part lie, by the part, their number and the number of steps.
     """
 
-    tape: Tape
+    tape: Recorded
     titles: Mapping[nn.Module, str] = field(default_factory=dict)
     start: Callable[[Track], int | None] = lambda track: 0
     slots: Callable[[nn.Module, int], list[str]] = lambda part, count: []
@@ -199,7 +226,7 @@ class _Made(NamedTuple):
     panel: Panel
 
 
-def panels(tape: Tape, sequence: int = 0) -> list[Panel]:
+def panels(tape: Recorded, sequence: int = 0) -> list[Panel]:
     """Panels of one sequence of the batch, of everything that a tape has recorded.
 
     What a panel shows follows from the kinds of the events (:mod:`memnets.events`) and their
@@ -376,9 +403,15 @@ def _cells(own: Mapping[str, Track], scene: Scene, note: str) -> Cells:
         first = own["before"].steps[0]
         before = nn.functional.pad(first, (0, 0, 0, slots - len(first)), value=torch.nan)
     written = _writes(own, memory, before)
-    stack = "actions" in own  # slots are depths, the top first
-    start = _place(track, scene)
-    return Cells("memory", memory, before, *written, stack=stack, start=start, note=note)
+    return Cells(
+        "memory",
+        memory,
+        before,
+        *written,
+        stack="actions" in own,
+        start=_place(track, scene),
+        note=note,
+    )
 
 
 def _writes(
@@ -444,7 +477,7 @@ def _of_kind(part: nn.Module, track: Track, slots: int, scene: Scene) -> Iterato
         yield Heads(name, images, [name], of_slots, start=start, note=note, role="other")
     elif len(shape) == 1:
         yield from strip(name, values, start, note)
-    elif len(shape) == 2 and shape[0] == shape[1] and shape[0] > 1:
+    elif len(shape) == 2 and shape[0] == shape[1] == (slots or shape[0]) > 1:
         rows, columns = ("written after", "this slot") if track.kind == "link" else ("slot", "slot")
         yield Square(name, values, rows, columns, start, note)
     elif len(shape) == 2 and shape[1] == slots and slots:
@@ -452,7 +485,10 @@ def _of_kind(part: nn.Module, track: Track, slots: int, scene: Scene) -> Iterato
         yield Heads(name, values.transpose(0, 1), heads, start=start, note=note, role="other")
     elif len(shape) == 2:
         heads = [f"head {head + 1}" for head in range(shape[0])]
-        yield from _of_heads(name, values, heads, _numbers(shape[1]), start, note)
+        names = getattr(part, "field_names", lambda *_: [])
+        if shape[0] == 1 and shape[1] > 1:
+            heads = [SINGLE]
+        yield from _of_heads(name, values, heads, list(names(track.kind, shape[1])), start, note)
 
 
 def _of_heads(
@@ -537,3 +573,70 @@ def spaced(name: str) -> str:
     """``CrossAttention`` as ``cross attention``; an acronym stays."""
     parts = re.findall(r"[A-Z][a-z]+|[A-Z]+(?![a-z])|[a-z]+|\d+", name)
     return " ".join(part if part.isupper() else part.lower() for part in parts) or name
+
+
+def of_tape(tape: Recorded, sequence: int = 0, title: str = "") -> Page:
+    """Page of one sequence of a tape: all that was recorded, part by part.
+
+    The steps are those of each part, counted from 0; parts that take other steps than a memory,
+    such as the encoder of a source, have steps of their own. A run with interventions stands beside
+    the one without.
+
+    Args:
+        tape: the tape.
+        sequence: number of the sequence in the batch.
+        title: of the page; the class of the model by default.
+
+    Raises:
+        ValueError: nothing was recorded, or there is no such sequence.
+    """
+    first = tape.original or tape
+    names = ["as it ran", *([] if first is tape else [_described(tape.interventions)])]
+    runs = [
+        Run(name, panels(each, sequence)) for name, each in zip(names, (first, tape), strict=False)
+    ]
+    if len(runs) == 2:
+        runs[1] = compared(runs[0], runs[1])
+    steps = max(panel.start + panel.steps for run in runs for panel in run.panels)
+    whole = title or (type(tape.model).__name__ if tape.model is not None else "a run")
+    shown = Example(f"sequence {sequence}", [f"step {step}" for step in range(steps)], runs)
+    return Page(whole, [shown])
+
+
+def _described(interventions: Sequence[Intervention]) -> str:
+    return "; ".join(each.describe() for each in interventions) or "again, without changes"
+
+
+def compared(run: Run, other: Run) -> Run:
+    """A run with the first step at which it differs from another one."""
+    before = {panel.name: panel for panel in run.panels}
+    steps = [
+        panel.start + step
+        for panel in other.panels
+        if panel.name in before
+        for step in _differing(before[panel.name], panel)
+    ]
+    return replace(other, changed_from=min(steps, default=None))
+
+
+def _differing(one: Panel, other: Panel) -> list[int]:
+    """The first step at which two panels differ, if there is one."""
+    pairs = [(getattr(one, name, None), getattr(other, name, None)) for name in _NUMBERS]
+    found = []
+    for (name, axis), (before, after) in zip(_NUMBERS.items(), pairs, strict=True):
+        if isinstance(before, Tensor) and isinstance(after, Tensor):
+            before, after = before.movedim(axis, 0), after.movedim(axis, 0)
+            if before.shape != after.shape:
+                found.append(0)
+                continue
+            same = torch.isclose(before, after, rtol=0, atol=1e-5, equal_nan=True)
+            found += (~same.flatten(1).all(1)).nonzero().flatten().tolist()[:1]
+        elif before is not None and after is not None and name == "values":
+            found += [
+                step for step, (a, b) in enumerate(zip(before, after, strict=False)) if a != b
+            ][:1]
+    return found
+
+
+#: Fields of panels with a value for each step, and the dimension of the steps.
+_NUMBERS = {"values": 0, "weights": 1, "memory": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as lightning
 import torch
@@ -29,6 +29,8 @@ from memnets.viewing.sequences import (
 
 __all__ = ["Pictures"]
 
+#: What the weights of a memory's heads show, in titles.
+_HEADS = "where in the memory each head was"
 #: Most slots of a picture of hops; of more, those with the greatest weights are shown.
 MOST_SLOTS = 30
 
@@ -49,7 +51,7 @@ class Pictures(lightning.Callback):
     - for words of a text, the same few sequences: how much each word looked back at those before
       it, for each layer the mean of its heads (Cheng et al. 2016, figure 1);
     - for tokens that describe an image, the image again for each word, with the weights on it (Xu
-      et al. 2015, figure 2);
+      et al. 2015, figure 6);
     - for sentences with labels, the same few: the probability of each label after each word;
     - for answers in a plane, the same few sequences, beside the right answers;
     - for episodes of images, a few of them: the weights of the queries over the examples;
@@ -64,20 +66,36 @@ class Pictures(lightning.Callback):
         folder: folder of the pictures.
         longest: most steps of a source or a target; longer sequences and episodes are not drawn.
             Curves have no limit, and binary vectors have their own.
-        longest_binary: the same for binary vectors.
+        longest_binary: most steps of a target of binary vectors.
         sequences: number of sequences of a test set to draw, at least 1: the first of each batch,
             then the second of each; for curves, the number of panels; of images that are answers,
             a grid has the square of twice the number.
+        format: png for pixels; svg or pdf for vectors, in which text stays text.
     """
 
     def __init__(
-        self, folder: Path, longest: int = 200, sequences: int = 4, longest_binary: int = 1000
+        self,
+        folder: Path,
+        longest: int = 200,
+        sequences: int = 4,
+        longest_binary: int = 1000,
+        format: Literal["png", "svg", "pdf"] = "png",
     ) -> None:
         check_positive(longest=longest, sequences=sequences, longest_binary=longest_binary)
+        if format not in plots.FORMATS:
+            raise ValueError(
+                f"format of pictures must be one of {', '.join(plots.FORMATS)}; got {format!r}"
+            )
         self.folder = folder
         self.longest = longest
         self.longest_binary = longest_binary
         self.sequences = sequences
+        self.format = format
+
+    def _path(self, name: str, content: str, number: int | None = None) -> Path:
+        """File of a picture: the test set, what is drawn, and which of several."""
+        parts = [name, content, *([] if number is None else [str(number)])]
+        return self.folder / f"{'_'.join(parts)}.{self.format}"
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Draw the pictures of all test sets."""
@@ -112,7 +130,8 @@ class Pictures(lightning.Callback):
         """
         panels = task.curves(name, plain(answers[0]), self.sequences)
         if panels:
-            plots.curves(panels, self.folder / f"{name}_curves.png", title_of(name))
+            title = f"{title_of(name)}: {panels[0].up} by {panels[0].across}"
+            plots.curves(panels, self._path(name, "curves"), title)
         elif task.as_images(answers[0]) is not None:
             self.draw_images(model, task, batches, answers, name)
         elif isinstance(model.objective, Bits):
@@ -127,7 +146,8 @@ class Pictures(lightning.Callback):
         """Draw a few sequences of a test set, each by itself."""
         drawings, readings = [], []
         for number, (one, answer) in enumerate(few, 1):
-            file, title = f"{name}_{{}}_{number}.png", f"{title_of(name)}, sequence {number}"
+            file = self._path(name, "{}", number).name
+            title = f"{title_of(name)}, sequence {number}"
             if task.images(one, 0) is not None:
                 title = f"{title_of(name)}, episode {number}: where the queries looked"
                 self.draw_episode(model, task, one, answer, file, title)
@@ -148,10 +168,10 @@ class Pictures(lightning.Callback):
                 drawings.append(plots.Drawing(points, right, lines, caption))
         if readings:
             title = f"{title_of(name)}: what the model would answer after each word"
-            plots.readings(readings, self.folder / f"{name}_readings.png", title)
+            plots.readings(readings, self._path(name, "readings"), title)
         if drawings:
-            title = f"{title_of(name)}: what was asked for, what came"
-            plots.drawing(drawings, self.folder / f"{name}_drawing.png", title)
+            title = f"{title_of(name)}: right answers and the model's"
+            plots.drawing(drawings, self._path(name, "drawing"), title)
 
     def _first(
         self, batches: Sequence[Batch], answers: Sequence[Tensor]
@@ -174,7 +194,7 @@ class Pictures(lightning.Callback):
         answers: Sequence[Tensor],
         name: str,
     ) -> None:
-        """Draw images that are answers: ``<name>_images.png``, and ``<name>_looks_<n>.png``.
+        """Draw images that are answers: ``<name>_images``, and ``<name>_looks_<n>``.
 
         Args:
             model: the model, in evaluation mode.
@@ -188,7 +208,7 @@ class Pictures(lightning.Callback):
         drawn, real = (
             task.as_images(plain(torch.cat(list(each))))[:count] for each in (answers, targets)
         )
-        path = self.folder / f"{name}_images.png"
+        path = self._path(name, "images")
         plots.gallery({"drawn by the model": drawn, f"{title_of(name)}": real}, path)
         few = map_state(lambda part: part[: self.sequences], batches[0])
         with torch.no_grad(), trace.record(model) as tape:
@@ -196,12 +216,12 @@ class Pictures(lightning.Callback):
         for number, (label, part) in enumerate(model.alignments().items(), 1):
             # A part that also sees the targets sees the answers last.
             weights = tape.calls(part)[-1]
-            path = self.folder / f"{name}_looks_{number}.png"
+            path = self._path(name, "looks", number)
             title = f"{title_of(name)}: where places looked in the {label}"
             plots.looks(drawn[: self.sequences], weights, path, title)
 
     def draw(self, model: Model, batch: Batch, answers: Any, name: str) -> None:
-        """Draw the worst answer to a batch: ``<name>_answer.png`` and ``<name>_weights.png``.
+        """Draw the worst answer to a batch: ``<name>_answer`` and ``<name>_weights``.
 
         Args:
             model: in evaluation.
@@ -214,21 +234,22 @@ class Pictures(lightning.Callback):
             wrong = wrong.masked_fill(~batch.target_mask, 0)
         row = int(wrong.sum(1).argmax())
         worst = moved(map_state(lambda part: part[row : row + 1], batch), model)
-        with torch.no_grad(), trace.record(model) as tape:
+        with torch.no_grad(), trace.record(model, ["weights", "add"]) as tape:
             probabilities = model.logits(worst)[0].sigmoid()
         bits = int(wrong[row].sum())
         plots.answer(
             worst.targets[0],
             probabilities,
-            self.folder / f"{name}_answer.png",
-            title=f"{title_of(name)}: what was asked for, what came; {bits} wrong bits"
+            self._path(name, "answer"),
+            title=f"{title_of(name)}: target and output of a sequence; {bits} wrong bits"
             + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:
             tape.plot(
-                self.folder / f"{name}_weights.png",
+                self._path(name, "weights"),
                 split=worst.source.shape[1],
-                title=f"{title_of(name)}: where the heads were",
+                title=f"{title_of(name)}: {_HEADS}",
+                vectors=_vectors(tape, worst.source[0], probabilities),
             )
 
     def draw_tokens(
@@ -257,7 +278,7 @@ class Pictures(lightning.Callback):
         if not parts:
             path = self.folder / name.format("weights")
             split = batch.source.shape[1]
-            tape.plot(path, split=split, title=f"{title}: where the heads were")
+            tape.plot(path, split=split, title=f"{title}: {_HEADS}")
             return
         source, answered = words(task, said)
         if batch.source.dim() == 4:
@@ -315,7 +336,7 @@ class Pictures(lightning.Callback):
             weights = torch.nn.functional.pad(weights, (0, len(slots) - weights.shape[1]))
             before = weights[:, :marks].sum(1, keepdim=True)
             panels[label] = torch.cat([before, weights[:, marks:]], 1)
-        title = f"{title}: how much each word, in red, looked back"
+        title = f"{title}: how much each word looked back at those before it"
         path = self.folder / name.format("words")
         plots.shaded(panels, ["(before)", *slots[marks:]], path, title)
 
@@ -368,18 +389,19 @@ class Pictures(lightning.Callback):
         if len(slots) > MOST_SLOTS:
             shown = weights.amax(1).topk(MOST_SLOTS).indices.sort().values
             weights, slots = weights[shown], [slots[slot] for slot in shown.tolist()]
-        question = " ".join(next(iter(task.asked_words(batch, 0)), ["question"]))
+        question = " ".join(next(iter(task.asked_words(batch, 0)), ["(not in words)"]))
         # Of candidates, several may be right.
         several = answer.dim() == 3 and bool(batch.targets[0, 0, answer[0, 0].argmax()])
-        verdict = said[0] if several or said[0] == right[0] else f"{said[0]}, not {right[0]}"
+        good = several or said[0] == right[0]
+        verdict = f"{said[0]}, right" if good else f"{said[0]}, wrong: right is {right[0]}"
         plots.alignment(
             weights,
             list(hops),
             slots,
             self.folder / name.format("hops"),
-            title=f"{question}? {verdict}",
-            across="",
-            down="",
+            title=f"question: {question}?\nanswer: {verdict}",
+            across="looks, one after the other",
+            down="what it can look at",
         )
 
     def draw_episode(
@@ -455,3 +477,27 @@ class Pictures(lightning.Callback):
                 across="premise",
                 down="hypothesis",
             )
+
+
+def _vectors(tape: trace.Tape, source: Tensor, answer: Tensor) -> dict[str, Tensor]:
+    """Vectors on the time line of a machine: what it was given, what it wrote, what it answered.
+
+    After Graves et al. 2014, figure 6. There are none if the weights are on another time line.
+
+    Args:
+        tape: record of one sequence, with the vectors that were added to memories.
+        source: ``[S, I]``.
+        answer: probabilities ``[T, O]``.
+    """
+    steps = len(source) + len(answer)
+    if any(tape.over_time(part).shape[1] != steps for part in tape.weights):
+        return {}
+    given, said = (part.new_full((steps, part.shape[1]), torch.nan) for part in (source, answer))
+    given[: len(source)], said[len(source) :] = source, answer
+    written = {}
+    for part in dict.fromkeys(event.part for event in tape.events if event.kind == "add"):
+        heads = torch.stack([call[0] for call in tape.calls(part, "add")], 1)
+        for head, added in enumerate(heads, 1):
+            name = "written to the memory"
+            written[f"{name}, head {head}" if len(heads) > 1 else name] = added
+    return {"input": given, **written, "output (probability of 1)": said}

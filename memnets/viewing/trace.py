@@ -371,14 +371,21 @@ class Tape:
         Raises:
             ValueError: nothing was recorded, or there is no such sequence.
         """
-        from memnets.viewing import watch
+        from memnets.viewing import panels
 
-        page = watch.of_tape(self, sequence, title)
+        page = panels.of_tape(self, sequence, title)
         if path is not None:
             page.save(path)
         return page
 
-    def plot(self, path: str | Path, sequence: int = 0, split: int = 0, title: str = "") -> Path:
+    def plot(
+        self,
+        path: str | Path,
+        sequence: int = 0,
+        split: int = 0,
+        title: str = "",
+        vectors: Mapping[str, Tensor] | None = None,
+    ) -> Path:
         """Draw the weights of one sequence of the batch over time, with a panel for each head.
 
         Args:
@@ -387,6 +394,8 @@ class Tape:
             split: step at which the source ends and the answer starts, marked in the picture; 0 =
                 no mark.
             title: title of the picture.
+            vectors: vectors ``[T, C]`` by their names, to be drawn above the weights, such as
+                inputs and outputs; NaN = none at this step.
 
         Returns:
             The path.
@@ -404,7 +413,7 @@ class Tape:
             for part, weights in over_time.items()
             for head, image in zip(heads[part], weights, strict=True)
         }
-        return plots.weights(panels, path, title, split)
+        return plots.weights(panels, path, title, split, vectors)
 
     def plot_alignment(
         self,

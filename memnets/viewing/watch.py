@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
+import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,7 @@ from memnets.training.objectives import (
     Numbers,
     Tokens,
 )
+from memnets.training.schedules import MemorySchedule
 from memnets.viewing import trace
 from memnets.viewing.interventions import Intervention
 from memnets.viewing.page import (
@@ -52,10 +55,10 @@ from memnets.viewing.panels import (
     Scene,
     Track,
     around,
+    compared,
     equation,
     lines,
     memory_of,
-    panels,
     panels_of,
     spaced,
     strip,
@@ -73,82 +76,17 @@ from memnets.viewing.sequences import (
 )
 from memnets.viewing.what_if import standard
 
-__all__ = ["LONGEST", "WhatIf", "example", "of_batch", "of_tape", "page"]
+__all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
+#: Most sentences of a story that are told above it.
+MOST_SENTENCES = 30
 #: Most sequences of a test set that are answered to find wrong answers.
 MOST_ANSWERED = 64
 
 #: Examples of a page that run once more with standard changes.
 WhatIf = Literal["none", "first", "all"]
-
-
-def of_tape(tape: trace.Tape, sequence: int = 0, title: str = "") -> Page:
-    """Page of one sequence of a tape: all that was recorded, part by part.
-
-    The steps are those of each part, counted from 0; parts that take other steps than a memory,
-    such as the encoder of a source, have steps of their own. A tape of :meth:`~memnets.viewing.
-    trace.Tape.intervene` stands beside the run without changes.
-
-    Args:
-        tape: the tape.
-        sequence: number of the sequence in the batch.
-        title: of the page; the class of the model by default.
-
-    Raises:
-        ValueError: nothing was recorded, or there is no such sequence.
-    """
-    first = tape.original or tape
-    names = ["as it ran", *([] if first is tape else [_described(tape.interventions)])]
-    runs = [
-        Run(name, panels(each, sequence)) for name, each in zip(names, (first, tape), strict=False)
-    ]
-    if len(runs) == 2:
-        runs[1] = _compared(runs[0], runs[1])
-    steps = max(panel.start + panel.steps for run in runs for panel in run.panels)
-    whole = title or (type(tape.model).__name__ if tape.model is not None else "a run")
-    shown = Example(f"sequence {sequence}", [f"step {step}" for step in range(steps)], runs)
-    return Page(whole, [shown])
-
-
-def _described(interventions: Sequence[Intervention]) -> str:
-    return "; ".join(each.describe() for each in interventions) or "again, without changes"
-
-
-def _compared(run: Run, other: Run) -> Run:
-    """A run with the first step at which it differs from another one."""
-    before = {panel.name: panel for panel in run.panels}
-    steps = [
-        panel.start + step
-        for panel in other.panels
-        if panel.name in before
-        for step in _differing(before[panel.name], panel)
-    ]
-    return replace(other, changed_from=min(steps, default=None))
-
-
-def _differing(one: Panel, other: Panel) -> list[int]:
-    """The first step at which two panels differ, if there is one."""
-    pairs = [(getattr(one, name, None), getattr(other, name, None)) for name in _NUMBERS]
-    found = []
-    for (name, axis), (before, after) in zip(_NUMBERS.items(), pairs, strict=True):
-        if isinstance(before, Tensor) and isinstance(after, Tensor):
-            before, after = before.movedim(axis, 0), after.movedim(axis, 0)
-            if before.shape != after.shape:
-                found.append(0)
-                continue
-            same = torch.isclose(before, after, rtol=0, atol=1e-5, equal_nan=True)
-            found += (~same.flatten(1).all(1)).nonzero().flatten().tolist()[:1]
-        elif before is not None and after is not None and name == "values":
-            found += [
-                step for step, (a, b) in enumerate(zip(before, after, strict=False)) if a != b
-            ][:1]
-    return found
-
-
-#: Fields of panels with a value for each step, and the dimension of the steps.
-_NUMBERS = {"values": 0, "weights": 1, "memory": 0}
 
 
 def example(
@@ -361,8 +299,9 @@ class _Watched:
         pairs = bool(self.asked) and not self.hops
         if length in counts or unseen or pairs or (self.reads and self.one.source.dim() == 2):
             named = self.task.labels(self.one, 0) is not None
-            steps = [f"input {n + 1}" + (f": {w}" if named else "") for n, w in enumerate(source)]
-            self._add("read", length, "input", steps)
+            name = "input" if self.task.images(self.one, 0) is None else "example"
+            steps = [f"{name} {n + 1}" + (f": {w}" if named else "") for n, w in enumerate(source)]
+            self._add("read", length, name, steps)
         for count, part in counts.items():
             if count != length:
                 self._add_own("read", count, part)
@@ -543,7 +482,7 @@ class _Watched:
         tape = self.tape.intervene(*interventions)
         logits = tape.outputs[-1]
         run = self._run(self._told(tape.interventions), tape, logits, self._answer_of(logits))
-        return _compared(first, run)
+        return compared(first, run)
 
     def _told(self, interventions: Sequence[Intervention]) -> str:
         """Interventions in the words of the page: titles of parts, and names of slots."""
@@ -566,16 +505,13 @@ class _Watched:
 
     def _line(self) -> str:
         """A line about the example: the sentences and the question, if there are such."""
-        parts = []
-        if self.hops or self.asked:
-            if self.one.source.dim() > 2:
-                parts.append(". ".join(self.words[-30:]))
-            else:
-                parts.append(" ".join(self.words))
-        parts += [" ".join(asked) + ("?" if self.hops else "") for asked in self.asked[:1]]
-        if not parts and self.one.source.dim() == 2 and self.task.labels(self.one, 0) is not None:
-            parts = [" ".join(self.words)]
-        return " - ".join(parts)
+        if self.task.labels(self.one, 0) is None or self.one.source.is_floating_point():
+            return ""
+        if self.hops:
+            told = ". ".join(self.words[-MOST_SENTENCES:])
+            return f"{told}. {_sentence(self.asked[0])}?"
+        sentences = [_sentence(each) for each in (self.words, *self.asked[:1])]
+        return " | ".join(each for each in sentences if each)
 
     def _answer_of(self, logits: Tensor) -> Tensor:
         """The answer of a run, as that of a test."""
@@ -692,6 +628,9 @@ class _Watched:
             found = [] if read is None or not steps else [Strip("source", steps, read)]
             if inputs and len(inputs) <= self._answers:
                 found.append(Strip("input", inputs, start))
+            say = self._begin(["say"], len(self.asked[0])) if self.asked else None
+            if say is not None:
+                found.append(Strip("hypothesis", self.asked[0], say))
             return found
         if source.dim() == 2 and source.is_floating_point():
             given = self.inputs[0].cpu()
@@ -804,6 +743,15 @@ class _Watched:
             return []
         names = label_names(self.task, self.one, chances.shape[-1])
         return [lines("what the model would answer after each word", chances, names, begin, "")]
+
+
+def _sentence(tokens: Sequence[str]) -> str:
+    """Words as a sentence, without marks; parts of words that a vocabulary has are joined."""
+    marks = {*MARKS.values(), "<s>", "</s>"}
+    found = [token for token in tokens if token not in marks]
+    if any("▁" in token for token in found):  # as SentencePiece marks the beginning of a word
+        return "".join(found).replace("▁", " ").strip()
+    return " ".join(found)
 
 
 def pairs_in_order(found: Sequence[tuple[int, int]], pointed: Sequence[int]) -> bool:
@@ -941,6 +889,41 @@ def of_batch(
         more = what_if == "all" or (what_if == "first" and row == 0)
         found.append(example(model, task, batch, row, None, label, more, changes, known))
     return Page(title or f"{type(task).__name__}, {type(model).__name__}", found)
+
+
+class WatchTest(lightning.Callback):
+    """After a test, write a page of a few sequences, ``view.html``.
+
+    Args:
+        folder: folder of the page.
+        count: number of sequences, at least 1.
+
+    Raises:
+        ValueError: the count is out of its range.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        if count < 0:
+            raise ValueError(f"view must be at least 0; got {count}")
+        self.folder = folder
+        self.count = count
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Write the page; if that fails, say why, and go on."""
+        if not trainer.is_global_zero:
+            return
+
+        def prepare(name: str) -> None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, MemorySchedule):
+                    callback.prepare(trainer, pl_module, name)
+
+        task: Any = trainer.datamodule  # type: ignore[attr-defined]
+        try:
+            made = page(pl_module, task, count=self.count, what_if="first", prepare=prepare)
+            made.save(self.folder / "view.html")
+        except Exception as error:
+            print(f"No page was written: {type(error).__name__}: {error}")
 
 
 def _few(

@@ -58,7 +58,8 @@ def _of_memory(tape: Tape, memory: MemoryAccess, begin: int) -> list[Sequence[In
         for field in _GATES:
             told = [e.value for e in tape.events if (e.part, e.kind) == (part, f"query.{field}")]
             if len(told) > begin:
-                held = told[begin - 1][0, heads.index(reading)].tolist()
+                numbers = told[begin - 1][0, heads.index(reading)].tolist()
+                held = numbers[0] if len(numbers) == 1 else numbers
                 found.append([Freeze(tape.names[part], field, held, head=reading, start=begin)])
                 return found
     return found

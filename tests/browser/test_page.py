@@ -1,11 +1,17 @@
 """The page in a real browser: it shows what the trace holds, and does what people ask of it."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from memnets.cells import FeedForward
+from memnets.memories import NTM
+from memnets.models import MemoryMachine
+from memnets.viewing import trace
+from memnets.viewing.interventions import Overwrite
 from memnets.viewing.page import Cells, Example, Heads, Lines, Page, Run, Square, Strip
 from tests.browser.models import WATCHED, page
 
@@ -179,6 +185,43 @@ def test_two_runs_and_where_they_differ(window) -> None:
     assert one["y"] < other["y"]
     shown.tab.get_by_label("how the runs are laid out").select_option("only: wiped")
     assert not shown.tab.locator(".panel.heads .run").nth(0).is_visible()
+
+
+def test_a_tape_and_what_an_intervention_changes(window) -> None:
+    torch.manual_seed(0)
+    access = NTM(slots=5, width=3)
+    model = MemoryMachine(3, 2, partial(FeedForward, hidden_size=4), access)
+    with torch.no_grad(), trace.record(model, None) as tape:
+        tape.run(model, torch.rand(1, 6, 3))
+    changed = tape.intervene(Overwrite("body.access", slot=1, value=1.0, start=4))
+    shown = window(changed.view())
+    for step in (3, 5):
+        shown.run("(step) => memnets.go(step)", step)
+        for run, its in enumerate((changed.original, changed)):
+            weights, memory = (
+                its.calls(access, "read")[step][0],
+                its.calls(access, "memory")[step][0],
+            )
+            close(shown.panel("read weights", run), weights, 1 / 254)
+            close(shown.panel("memory", run)["after"], memory, 4 / 254)
+        same = shown.panel("memory", 0) == shown.panel("memory", 1)
+        assert same == (step < 4)
+
+
+def test_a_notebook_shows_the_page_in_a_frame(window, tmp_path) -> None:
+    path = tmp_path / "notebook.html"
+    path.write_text(WATCHED["stack"]().page._repr_html_())
+    shown = window(WATCHED["stack"]().page)
+    shown.tab.goto(path.as_uri())
+    frame = shown.tab.frames[1]
+    frame.evaluate("memnets.ready()")
+    assert frame.evaluate("memnets.state()")["title"] == "stack"
+    frame.evaluate("memnets.go(2)")
+    assert frame.locator(".moved").inner_text() == "↓ push"
+    frame.evaluate("memnets.go(4)")
+    frame.evaluate("memnets.ready()")
+    assert frame.locator(".moved").inner_text() == "↑ pop"
+    shown.problems.remove(f"asked for {path.as_uri()}")
 
 
 def test_texts_are_shown_as_they_are(window) -> None:

@@ -139,9 +139,12 @@ def test_local(size):
     testing.check_addressing(Local, score=Dot(), size=size, reach=1, symmetry=None, whole=False)
 
 
-def test_hard():
+@pytest.mark.parametrize("expected", [0.0, 0.5])
+def test_hard(expected):
     # Its draws have no gradient.
-    testing.check_addressing(Hard, score=General(4), symmetry=None, leave_out=["reached"])
+    testing.check_addressing(
+        Hard, score=General(4), expected=expected, symmetry=None, leave_out=["reached"]
+    )
 
 
 @pytest.mark.parametrize("normalizer", [Softmax, Sparsemax], ids=name)

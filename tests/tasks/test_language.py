@@ -351,7 +351,7 @@ def test_words_are_shaded_by_the_weights_of_their_own_step(name, tmp_path, monke
     targets = real(batch.targets, batch.target_mask, 0)[:-1]
     assert words == ["(before)", *map(task.vocabulary.name, targets)]
     assert path == tmp_path / "test_words_1.png"
-    assert title == "test set, sequence 1: how much each word, in red, looked back"
+    assert title == "test set, sequence 1: how much each word looked back at those before it"
     assert list(panels) == list(model.alignments())
     tokens = torch.tensor([[BEGIN, *targets]])
     with torch.no_grad(), trace.record(model) as tape:

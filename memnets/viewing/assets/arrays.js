@@ -55,7 +55,7 @@ class Numbers {
  */
 function written(value, grain) {
   if (Number.isNaN(value)) return "none";
-  const digits = grain > 0 ? Math.min(6, Math.max(0, Math.ceil(-Math.log10(grain)))) : 3;
+  const digits = grain > 0 ? Math.min(5, Math.max(0, Math.ceil(-Math.log10(grain)))) : 3;
   const text = value.toFixed(digits);
   return Number(text) === 0 ? (0).toFixed(digits) : text;
 }

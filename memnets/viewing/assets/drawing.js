@@ -89,6 +89,19 @@ function fitted(context, text, x, y, width) {
   context.fillText(shown, x, y);
 }
 
+/** Draws text in lines of its words, around a height; what does not fit is cut. */
+function wrapped(context, text, x, y, width, height) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && context.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  const most = Math.max(1, Math.floor(height / 13));
+  if (lines.length > most) lines.splice(most - 1, lines.length, lines.slice(most - 1).join(" "));
+  lines.forEach((line, i) => fitted(context, line, x, y + (i - (lines.length - 1) / 2) * 13, width));
+}
+
 /** Numbers for an axis: about `most` of 0..count-1, at even distances of 1, 2, 5, 10, ... */
 function ticks(count, most) {
   let by = 1;
@@ -104,7 +117,8 @@ const tip = {
   show(lines, note, x, y) {
     this.element.replaceChildren(
       ...lines.map((line) => make("div", { dir: "auto" }, line)),
-      ...(note ? [make("div", { class: "note" }, note)] : []),
+      // The equation itself; all that belongs to it stands above the panel.
+      ...(note ? [make("div", { class: "note" }, note.split("\n").slice(0, 2).join("\n"))] : []),
     );
     this.element.hidden = false;
     const { width, height } = this.element.getBoundingClientRect();

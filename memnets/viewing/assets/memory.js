@@ -105,7 +105,8 @@ class CellMaps {
     const heads = this.options.reads.length + this.options.writes.length;
     this.markers = 44 + heads * 12;
     // Side by side where there is room, else two in a row.
-    const each = Math.max(90, (width - this.markers - 12 * (shown + 1)) / (width < 520 ? Math.min(2, shown) : shown));
+    const room = (count) => (width - this.markers - 12 * (count + 1)) / count;
+    const each = room(shown) >= 48 ? room(shown) : room(Math.min(2, shown));
     this.height = Math.round(Math.min(384, Math.max(64, slots * 16)));
     this.width = Math.round(Math.min(each, columns * 16, 320));
     this.step(this.now);
@@ -283,6 +284,9 @@ class Stack {
   }
 }
 
+/** Most slots that stand on the circle of arrows. */
+const MOST_SPOTS = 24;
+
 /** A matrix over pairs of slots at one step, and the same as arrows where these can be read. */
 class SquareMap {
   /** @param {Object} options `count`, `at(step, row, column)`, `scale`, `rows`, `columns`, `tell`, `note` */
@@ -292,7 +296,7 @@ class SquareMap {
     this.arrows = make("canvas", { role: "img", "aria-label": `${options.label}, as arrows` });
     this.element = make("div", { class: "maps" }, [
       make("figure", { class: "map" }, [this.canvas]),
-      make("figure", { class: "map", hidden: options.count > 40 }, [this.arrows, make("figcaption", {}, `an arrow leads from the slot of the column to that of the row; the thicker, the larger`)]),
+      make("figure", { class: "map" }, [this.arrows, make("figcaption", {}, "An arrow leads from the slot of the column to that of the row; the thicker, the larger." + (options.count > MOST_SPOTS ? " Only the slots of the largest numbers." : ""))]),
     ]);
     this.now = -1;
     tip.over(this.canvas, (x, y) => {
@@ -336,34 +340,46 @@ class SquareMap {
     context.rotate(-Math.PI / 2);
     context.fillText(rows, 0, 0);
     context.restore();
-    if (count <= 40) this.drawArrows(step);
+    this.drawArrows(step);
   }
 
   /** The slots on a circle, with an arrow from j to i for each large number of row i, column j. */
   drawArrows(step) {
     const { count, at, scale } = this.options;
-    const side = this.side + 8;
-    const context = size(this.arrows, side, side);
-    const radius = side / 2 - 16;
-    const spot = (i, r = radius) => {
-      const angle = (2 * Math.PI * i) / count - Math.PI / 2;
-      return [side / 2 + r * Math.cos(angle), side / 2 + r * Math.sin(angle)];
-    };
-    context.strokeStyle = context.fillStyle = named("accent");
+    const links = [];
     for (let row = 0; row < count && step >= 0; row++) {
       for (let column = 0; column < count; column++) {
         const value = at(step, row, column);
-        if (row === column || !(value > 0.05 * scale.high)) continue;
-        context.globalAlpha = Math.min(1, 0.15 + (0.85 * value) / scale.high);
-        arrow(context, spot(column, radius - 9), spot(row, radius - 9), 0.6 + (2.4 * value) / scale.high);
+        if (row !== column && value > 0.05 * scale.high) links.push([value, row, column]);
       }
+    }
+    links.sort(([a], [b]) => b - a);
+    const all = count <= MOST_SPOTS;
+    const chosen = new Set(all ? Array(count).keys() : []);
+    for (const [, row, column] of links) {
+      if (new Set([...chosen, row, column]).size <= MOST_SPOTS) chosen.add(row).add(column);
+    }
+    const slots = [...chosen].sort((a, b) => a - b);
+    const place = new Map(slots.map((slot, i) => [slot, i]));
+    const side = this.side + 8;
+    const context = size(this.arrows, side, side);
+    const radius = side / 2 - 16;
+    const spot = (slot, r = radius) => {
+      const angle = (2 * Math.PI * place.get(slot)) / slots.length - Math.PI / 2;
+      return [side / 2 + r * Math.cos(angle), side / 2 + r * Math.sin(angle)];
+    };
+    context.strokeStyle = context.fillStyle = named("accent");
+    for (const [value, row, column] of links) {
+      if (!chosen.has(row) || !chosen.has(column)) continue;
+      context.globalAlpha = Math.min(1, 0.15 + (0.85 * value) / scale.high);
+      arrow(context, spot(column, radius - 9), spot(row, radius - 9), 0.6 + (2.4 * value) / scale.high);
     }
     context.globalAlpha = 1;
     context.font = FONT;
     context.fillStyle = named("text");
     context.textAlign = "center";
     context.textBaseline = "middle";
-    for (let i = 0; i < count; i++) context.fillText(String(i), ...spot(i, radius + 4));
+    for (const slot of slots) context.fillText(String(slot), ...spot(slot, radius + 4));
   }
 
   place(row, column) {

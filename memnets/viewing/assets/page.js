@@ -51,13 +51,13 @@ class Section {
     ]);
     this.element = make("section", { class: `panel ${found[0].kind}`, "aria-label": names.join(", ") }, [
       make("header", {}, [make("h3", {}, isolated(heading(names))), this.tools]),
-      notes.map((note) => make("p", { class: "note" }, note)),
+      notes.map(noted),
       this.body,
       this.numbers,
     ]);
     this.columns = example.runs.map((run, number) => {
       const column = make("div", { class: "run" }, [
-        example.runs.length > 1 ? make("h4", {}, isolated(run.name)) : [],
+        example.runs.length > 1 ? make("h4", { title: run.name }, isolated(run.name)) : [],
         make("div", { class: "content" }),
       ]);
       this.body.append(column);
@@ -118,6 +118,13 @@ class Section {
       ),
     );
   }
+}
+
+/** A note: its first line, and the others when they are asked for. */
+function noted(note) {
+  const [first, ...more] = note.split("\n");
+  if (!more.length) return make("p", { class: "note" }, first);
+  return make("details", { class: "note" }, [make("summary", {}, first), more.map((line) => make("div", {}, line))]);
 }
 
 /** Names of panels as a heading. */

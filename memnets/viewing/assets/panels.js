@@ -135,13 +135,13 @@ class StripView extends View {
         if (rows > 1) {
           plain.fillStyle = named("text");
           plain.textAlign = "right";
-          fitted(plain, panel.name, -6, height / 2, frame.gutter - 10);
+          wrapped(plain, panel.name, -6, height / 2, frame.gutter - 10, height);
         }
       },
       now: (plain, width, height, step) => {
         const local = this.local(step);
         if (local < 0) return;
-        const wide = Math.min(24, width);
+        const wide = width < 100 ? 10 : 24;
         heat(plain, { x: 4, y: 0, width: wide, height }, 1, rows, (_, row) => this.values.at(local, row), this.scale);
         if (height / rows < 10) return;
         plain.fillStyle = named("text");
@@ -287,7 +287,9 @@ class HeadsView extends View {
     } else if (places?.kind === "images") {
       boxes.push(new Gallery({ ...common, images: this.images, queries: this.queries, names: panel.slots, label: "images, each with its weight" }));
     } else if (long) {
-      boxes.push(new Listing({ ...common, heads: shown.map((head) => head.name), weight: (step, head, slot) => shown[head].at(step, slot) }));
+      boxes.push(new Listing(this.tabled(shown)
+        ? { ...common, columns: this.words(), weight: (_, step, slot) => shown[0].at(step, slot), pick: (step) => this.pick(step + panel.start) }
+        : { ...common, columns: shown.map((head) => head.name), weight: (step, head, slot) => shown[head].at(step, slot) }));
     } else if (panel.slots.length) {
       boxes.push(new Alignment({ ...common, words: this.words(), pick: (step) => this.pick(step + panel.start), tell: (step, slot) => [
         this.stepName(step + panel.start), `${single.name}, ${this.name(slot)}: ${weights.text(single.at(step, slot))}`,
@@ -299,12 +301,17 @@ class HeadsView extends View {
       panel.slots.length && !places && !long && this.count > 1 ? make("p", { class: "which" }, `Shaded by: ${single.name}`) : [],
       boxes.map((box) => box.element),
     ])] : [];
-    // One step has no history to draw, if its names say it all already.
-    this.histories = make("div", { class: "histories" }, long && panel.steps === 1 ? [] : shown.map((head, i) => this.history(head, shown, i)));
+    // A table of sentences and steps says all that is to be drawn over time.
+    this.histories = make("div", { class: "histories" }, long && (panel.steps === 1 || this.tabled(shown)) ? [] : shown.map((head, i) => this.history(head, shown, i)));
     content.push(this.histories);
     this.element.replaceChildren(...content);
     if (this.wide) this.resize(this.wide);
     this.step(this.now);
+  }
+
+  /** Whether a table has room for all steps of the head that is shown. */
+  tabled(shown) {
+    return shown.length === 1 && this.panel.steps > 1 && this.panel.steps <= 8;
   }
 
   /** Words for the steps: those of a strip over the same steps, or the names of the steps. */
@@ -328,7 +335,7 @@ class HeadsView extends View {
       label: `${panel.name}, ${head.name}: weights over ${this.slots} slots at each step`,
       rows: this.slots,
       names: named_ ? panel.slots : this.panel.places?.kind === "plane" ? Array.from({ length: this.slots }, (_, slot) => String(slot + 1)) : null,
-      height: () => Math.max(36, Math.min(this.slots * (named_ ? Math.max(12, each) : each), Math.max(most, named_ ? Math.min(this.slots * 12, 480) : 0))),
+      height: () => Math.max(36, Math.min(this.slots * (named_ ? Math.max(12, each) : each), named_ && !multiple ? 480 : most)),
       words: named_ && panel.start === 0 && panel.steps === this.steps && !multiple ? this.words() : null,
       marked: this.marked,
       draw: (plain, frame, height) => {
@@ -451,7 +458,8 @@ class CellsView extends View {
     }
     const { contents } = this;
     const moves = Array.from({ length: panel.steps }, (_, step) => Array.from({ length: contents.slots }, (__, slot) => contents.moved(step, slot)));
-    const most = Math.max(1e-9, ...moves.map((row) => row.reduce((a, b) => (b > a ? b : a), 0)));
+    // One scale for all runs, so that they can be compared.
+    context.settings.most = Math.max(context.settings.most ?? 1e-9, ...moves.map((row) => row.reduce((a, b) => (b > a ? b : a), 0)));
     this.history = this.timeline({
       label: `${panel.name}: how much each of ${contents.slots} slots changed at each step`,
       rows: contents.slots,
@@ -460,7 +468,7 @@ class CellsView extends View {
       marked,
       draw: (plain, frame, height) => {
         const box = { x: panel.start * frame.cell, y: 0, width: panel.steps * frame.cell, height };
-        heat(plain, box, panel.steps, contents.slots, (step, slot) => moves[step][slot], new Scale(0, most));
+        heat(plain, box, panel.steps, contents.slots, (step, slot) => moves[step][slot], new Scale(0, context.settings.most));
       },
       probe: (step, slot) => {
         const local = this.local(step);
@@ -552,7 +560,7 @@ class LinesView extends View {
     this.legends = panel.labels.map(() => make("output", {}));
     const low = panel.low;
     const high = panel.high > low ? panel.high : low + 1;
-    const digits = this.values.grain;
+    const digits = Math.max(this.values.grain, (high - low) / 200);
     this.line = this.timeline({
       label: `${panel.name}: ${panel.labels.join(", ")} over the steps`,
       rows: this.many ? count : 1,
@@ -639,7 +647,7 @@ class LinesView extends View {
     this.line.step(step);
     const local = this.local(step);
     this.legends.forEach((output, i) => {
-      output.textContent = local < 0 ? "–" : this.values.text(this.values.at(local, i));
+      output.textContent = local < 0 ? "–" : written(this.values.at(local, i), Math.max(this.values.grain, Math.abs(this.panel.high - this.panel.low) / 2000));
     });
   }
 

@@ -166,10 +166,11 @@ class Gallery {
     };
     this.small = small;
     this.weights = [];
-    this.figures = Array.from({ length: options.images.shape[0] }, (_, i) => {
+    const images = options.images.shape[0];
+    this.figures = Array.from({ length: Math.max(images, options.names.length) }, (_, i) => {
       this.weights[i] = make("span", { class: "share" });
       const figure = make("figure", { class: "example" }, [
-        small(options.images, i),
+        i < images ? small(options.images, i) : make("canvas", { class: "thumbnail", width: 4, height: 4 }),
         make("div", { class: "bar" }, make("div")),
         make("figcaption", {}, [isolated(options.names[i] ?? String(i)), " ", this.weights[i]]),
       ]);

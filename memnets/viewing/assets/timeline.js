@@ -7,7 +7,7 @@ function frameOf(width, steps) {
   const narrow = width < 520;
   const gutter = narrow ? 58 : 104;
   const now = narrow ? 64 : 112;
-  const room = Math.max(60, width - gutter - now - 6);
+  const room = Math.max(60, width - gutter - now - 10);
   const plot = Math.min(room, steps * 34);
   return { gutter, now, plot, cell: plot / steps, steps, narrow };
 }
@@ -65,7 +65,7 @@ class Timeline {
     const slanted = options.words && cell >= 13;
     this.band = options.marked ? 9 : 0;
     this.below = this.band + (slanted ? 52 : options.axis ? 16 : 2);
-    const context = size(this.canvas, gutter + plot + (slanted ? 8 : 0), this.height + this.below);
+    const context = size(this.canvas, gutter + plot + 10, this.height + this.below);
     context.font = FONT;
     context.textBaseline = "middle";
     context.fillStyle = named("muted");

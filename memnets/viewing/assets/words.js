@@ -84,7 +84,7 @@ class Alignment {
   step(step) {
     const { slots, words, weight, most } = this.options;
     this.now = step >= 0 && step < words.length ? step : -1;
-    this.above.shade(this.now < 0 ? [] : slots.map((_, slot) => weight(this.now, slot)), most);
+    this.above.shade(this.now < 0 ? [] : slots.map((_, slot) => weight(this.now, slot)), Math.max(most, 0.3));
     if (!this.below) return;
     this.below.mark(this.now);
     if (!this.ends) return;
@@ -101,14 +101,14 @@ class Alignment {
       paths.push(path);
     };
     // Faint lines: the slot of the largest weight of each other step.
-    if (words.length * slots.length <= 2500) {
+    if (this.plain) {
       words.forEach((_, from) => {
         if (from !== this.now && this.best[from] >= 0) line(from, this.best[from], 0, true);
       });
     }
     slots.forEach((_, slot) => {
-      const share = this.now < 0 ? 0 : weight(this.now, slot) / most;
-      if (share > 0.04) line(this.now, slot, Math.min(1, share), false);
+      const share = this.now < 0 ? 0 : weight(this.now, slot);
+      if (share > 0.02) line(this.now, slot, Math.min(1, share), false);
     });
     this.lines.replaceChildren(...paths);
   }
@@ -123,6 +123,8 @@ class Alignment {
     });
     if (this.below && box.width) {
       this.ends = { above: middles(this.above.chips, "bottom"), below: middles(this.below.chips, "top") };
+      // Among words in many rows they would only cross each other.
+      this.plain = new Set(this.ends.below.map(([, y]) => y)).size <= 3 && words.length * slots.length <= 2500;
       this.best ??= words.map((_, step) => {
         const row = slots.map((__, slot) => weight(step, slot) || 0);
         const most = Math.max(...row);
@@ -133,26 +135,31 @@ class Alignment {
   }
 }
 
-/** Sentences or other long names one below the other, with a column of weights for each head. */
+/** Sentences or other long names one below the other, with columns of weights. */
 class Listing {
-  /** @param {Object} options `slots`, `heads`, `weight(step, head, slot)`, `most`, `grain` */
+  /**
+   * @param {Object} options `slots`; `columns`, the names of heads, or of steps where `pick` is given;
+   *   `weight(step, column, slot)`; `most`, `grain`; `pick(step)` (optional)
+   */
   constructor(options) {
     this.options = options;
-    this.cells = options.slots.map(() => options.heads.map(() => make("td", { class: "weight" })));
-    this.element = make("table", { class: "listing" }, [
-      make("thead", {}, make("tr", {}, [
-        make("th", { scope: "col" }, "slot"),
-        ...options.heads.map((head) => make("th", { scope: "col" }, isolated(head))),
-      ])),
+    this.cells = options.slots.map(() => options.columns.map((_, i) => make("td", {
+      class: "weight",
+      onclick: options.pick ? () => options.pick(i) : () => {},
+    })));
+    this.heads = options.columns.map((column) => make("th", { scope: "col" }, isolated(column)));
+    this.element = make("table", { class: options.pick ? "listing steps" : "listing" }, [
+      make("thead", {}, make("tr", {}, [make("th", { scope: "col" }, "slot"), ...this.heads])),
       make("tbody", {}, options.slots.map((slot, i) =>
         make("tr", {}, [make("th", { scope: "row" }, isolated(slot)), ...this.cells[i]]))),
     ]);
   }
 
   step(step) {
-    const { heads, weight, most, grain } = this.options;
-    this.cells.forEach((row, slot) => row.forEach((cell, head) => {
-      const value = step < 0 ? NaN : weight(step, head, slot);
+    const { pick, weight, most, grain } = this.options;
+    if (pick) [this.heads, ...this.cells].forEach((row) => row.forEach((cell, i) => cell.classList.toggle("now", i === step)));
+    this.cells.forEach((row, slot) => row.forEach((cell, column) => {
+      const value = step < 0 && !pick ? NaN : weight(step, column, slot);
       cell.textContent = Number.isNaN(value) ? "" : written(value, Math.max(grain, 0.001));
       cell.style.setProperty("--weight", Math.max(0, Math.min(1, (value || 0) / most)));
     }));

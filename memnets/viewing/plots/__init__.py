@@ -1,0 +1,38 @@
+"""Pictures of answers and weights, one file a family.
+
+Every function writes one file; its ending decides the format: ``.png`` for pixels, ``.svg`` or
+``.pdf`` for vectors, in which text stays text. All have the style of
+``memnets/viewing/style.mplstyle``, which your own plots can use as well::
+
+    plt.style.use("memnets.viewing.style")
+"""
+
+from memnets.batches import Curves
+from memnets.viewing.plots.attention import alignment, shaded
+from memnets.viewing.plots.board import Board, scoreboard
+from memnets.viewing.plots.canvas import FORMATS, style
+from memnets.viewing.plots.curves import Reading, curves, readings
+from memnets.viewing.plots.heads import answer, weights
+from memnets.viewing.plots.images import episode, gallery, looks, overlay
+from memnets.viewing.plots.plane import Drawing, drawing
+
+__all__ = [
+    "FORMATS",
+    "Board",
+    "Curves",
+    "Drawing",
+    "Reading",
+    "alignment",
+    "answer",
+    "curves",
+    "drawing",
+    "episode",
+    "gallery",
+    "looks",
+    "overlay",
+    "readings",
+    "scoreboard",
+    "shaded",
+    "style",
+    "weights",
+]

@@ -1,0 +1,63 @@
+"""Loggers of Lightning by their class: beside the folder of a run, its resume and its tests."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from memnets.app.cli import main
+from tests.test_cli import RUN, SMALL, fails
+
+pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_logger_by_its_class_stands_beside_the_folder_of_the_run(capsys) -> None:
+    flags = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+    main(["fit", *SMALL, *flags, "--pictures_every=1"])
+    assert capsys.readouterr().err == ""  # it takes no images, and nobody minds
+    first = Path("logs/lightning_logs/version_0")
+    theirs, ours = rows(first / "metrics.csv"), rows(RUN / "metrics.csv")
+    bits = [row["val/bits"] for row in ours if row["val/bits"]]
+    assert [row["val/bits"] for row in theirs if row["val/bits"]] == bits
+    assert any(row["test/length_4/bits"] for row in theirs)
+    settings = yaml.safe_load((first / "hparams.yaml").read_text())
+    assert settings["model"]["init_args"]["access"]["init_args"]["slots"] == 10
+    assert not list(RUN.glob("events.out.tfevents*"))
+    # The run goes on without the logger, which the checkpoint alone names; or with it.
+    last = RUN / "checkpoints" / "last.ckpt"
+    main(["fit", "--ckpt_path", str(last), "--trainer.max_steps=6"])
+    assert capsys.readouterr().err.startswith("memnets: trainer.logger = {'class_path': 'pytorch_l")
+    assert [path.name for path in first.parent.iterdir()] == ["version_0"]
+    main(["fit", *SMALL, *flags, "--ckpt_path=last", "--trainer.max_steps=8"])
+    assert [row["step"] for row in rows(RUN / "metrics.csv") if row["val/bits"]] == list("1357")
+    went_on = Path("logs/lightning_logs/version_1")
+    assert [row["step"] for row in rows(went_on / "metrics.csv") if row["val/bits"]] == ["7"]
+    assert not (went_on / "hparams.yaml").exists()
+    # A test of the checkpoint is none of the training's business.
+    main(["test", "--ckpt_path", str(RUN / "checkpoints" / "best.ckpt")])
+    assert capsys.readouterr().err == ""
+    assert len(list(first.parent.iterdir())) == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is not None, reason="the package is there: none is missing"
+)
+def test_a_logger_without_its_package_says_what_to_install(capsys) -> None:
+    message = fails(capsys, "fit", *SMALL, "--trainer.logger=WandbLogger")
+    assert "Requirement 'wandb" in message
+    assert "pip install" in message
+    assert "Expected a" not in message
+    assert not Path("runs").exists()
+
+
+def test_a_logger_that_lacks_a_setting_is_one_line(capsys) -> None:
+    message = fails(capsys, "fit", *SMALL, "--trainer.logger=CSVLogger")
+    assert message.endswith("trainer.logger: the following arguments are required: save_dir")
+    assert not Path("runs").exists()

@@ -1,10 +1,11 @@
 """What an example of the gallery shows: the files that a block of it has saved.
 
-A block saves pictures (``.png``) and interactive pages (``.html``) beside the example, by names that
-stand in its code and in no other example. So examples may run side by side.
+A block saves pictures (``.png``) and interactive pages (``.html``) beside the example, by names
+that stand in its code and in no other example. So examples may run side by side.
 """
 
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ KEPT = Path(__file__).parent / "_kept"
 FRAME = """
 .. raw:: html
 
-    <figure class="page">
+    <figure class="watched">
     <iframe src="{path}" title="{title}" loading="lazy"></iframe>
     <figcaption>{title} · <a href="{path}">Open alone</a></figcaption>
     </figure>
@@ -65,6 +66,8 @@ def quiet(gallery_conf, name):
     import torch
 
     torch.set_num_threads(1)
+    # joblib has a way of its own to start processes, which those of an example cannot use.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch|lightning_fabric")

@@ -86,8 +86,6 @@ SLOTS = [
     ("trainer.strategy", None),
     ("trainer.strategy.init_args.ddp_comm_hook", ("trainer.strategy", STRATEGY)),
     ("trainer.strategy.init_args.checkpoint_io", ("trainer.strategy", STRATEGY)),
-    ("trainer.logger", None),
-    ("trainer.logger.0", ("trainer.logger", [])),
     ("trainer.callbacks", None),
     ("trainer.callbacks.0", ("trainer.callbacks", [])),
     ("trainer.callbacks.0.init_args.avg_fn", ("trainer.callbacks", [AVERAGES])),
@@ -200,7 +198,7 @@ def test_a_checkpoint_names_nothing_but_known_parts(good: Path, slot) -> None:
 @example(SLOTS[2], "os.system", FORMS[0], "fit")
 @example(SLOTS[5], "os.system", FORMS[0], "test")
 @example(SLOTS[5], "evil.Part", FORMS[0], "translate")
-@example(SLOTS[18], "evil.Part", FORMS[2], "predict")
+@example(SLOTS[16], "evil.Part", FORMS[2], "predict")
 @example(SLOTS[14], "evil.Part", FORMS[2], "validate")
 def test_opening_a_checkpoint_runs_nothing_that_it_names(
     good: Path, tmp_path_factory, slot, name, form, command
@@ -229,6 +227,23 @@ def test_opening_a_checkpoint_runs_nothing_that_it_names(
         assert stop.value.code == 1
         assert files() == there
         assert "evil" not in sys.modules
+
+
+def test_no_logger_of_a_checkpoint_is_used_whatever_it_names(good: Path) -> None:
+    config = config_of(load_checkpoint(good), good)
+    Path("evil.py").write_text(EVIL)
+    for name, form in itertools.product(NAMES, FORMS):
+        for logger in (form(name), [form(name)]):
+            config["trainer"]["logger"] = logger
+            checked, (note,) = checked_config(config, "x.ckpt")
+            assert "logger" not in checked["trainer"]
+            assert note.startswith("trainer.logger = ")
+            assert note.endswith(" of x.ckpt is not used; see --trust")
+            assert len(note) < 200
+        assert "evil" not in sys.modules
+    for switch in (True, False):
+        config["trainer"]["logger"] = switch
+        assert checked_config(config, "x.ckpt") == (config, [])
 
 
 def test_parts_of_ones_own_need_a_word(capsys, monkeypatch) -> None:

@@ -454,3 +454,18 @@ def test_the_command_writes_a_page_and_says_where(capsys, tmp_path) -> None:
         with pytest.raises(SystemExit):
             main(list(arguments))
         assert message in capsys.readouterr().err
+
+
+def test_an_encoder_that_reads_both_sentences_is_shown_where_they_are_as_long() -> None:
+    torch.manual_seed(0)
+    model, task = MODELS["decomposable"]().eval(), TASKS["decomposable"]()
+    shown = watch.of_batch(model, task, task.asked([("a", "( not b )"), ("c", "d")]), known=False)
+    for one, steps in zip(shown.examples, ([2, 5, 1], [2, 2, 1]), strict=True):
+        assert len(one.steps) == sum(steps)
+        found = {each.name: each for each in one.runs[0].panels}
+        assert "target" not in found
+        assert (found["intra attention"].start, found["intra attention"].steps) == (
+            0,
+            sum(steps) - 1,
+        )
+        assert list(found["hypothesis"].values) == list(found["read back"].slots)

@@ -139,9 +139,9 @@ plt.show()
 
 # %%
 # Before the training both heads smear over the memory. At the end the write head walks
-# along the slots while the sequence comes. Then the read head walks along the same slots
-# in the same order. A claim about a picture can be checked; here is the slot that each
-# head weighs most, step by step:
+# along the slots while the sequence comes. Then the read head walks along the same
+# slots in the same order. A claim about a picture can be checked; here is the slot that
+# each head weighs most, step by step:
 
 read, write = weights[-1]
 written, found = write[:8].argmax(-1), read[9:].argmax(-1)
@@ -191,5 +191,5 @@ assert longer < 16  # a guess has 32
 #    memnets view runs/copying/ntm/version_0
 #
 # trains the machine of the paper, 128 slots of 20 numbers, on sequences of up to 20
-# vectors for four minutes, tests it at up to fifty times that length, leaves checkpoints,
-# scores and pictures in ``runs/copying/ntm/version_0``, and writes such a page.
+# vectors for four minutes, and tests it at up to fifty times that length. Checkpoints,
+# scores, pictures and such a page are in ``runs/copying/ntm/version_0`` then.

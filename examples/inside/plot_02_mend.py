@@ -183,7 +183,11 @@ plt.show()
 # wrong. Jammed, the read head stays where it is, and the machine says the same vector
 # again and again. The field "runs" puts them one below the other, or shows one alone.
 
-page = mn.view(
+from dataclasses import replace
+
+from memnets.viewing.page import Page
+
+(example,) = mn.view(
     machine,
     task,
     batch=mn.map_state(lambda part: part[:1], batch),
@@ -193,6 +197,8 @@ page = mn.view(
         [jam],
         [jam, *by_hand],
     ],
-    title="A copying machine, broken and mended",
-)
+).examples
+names = ["as it ran", "a slot wiped", "jammed", "jammed and mended"]
+runs = [replace(run, name=name) for run, name in zip(example.runs, names)]
+page = Page("A copying machine, broken and mended", [replace(example, runs=runs)])
 page.save("mending.html")

@@ -90,7 +90,7 @@ left.imshow(links[8], cmap="Blues", vmin=0, vmax=1)
 left.set(
     title="links, by number of the slot",
     xlabel="slot j",
-    ylabel="written right after j",
+    ylabel="slot i",
 )
 right.imshow(in_order, cmap="Blues", vmin=0, vmax=1)
 right.set(title="slots in the order of writing", xlabel="slot j")

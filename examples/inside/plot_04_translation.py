@@ -125,9 +125,10 @@ assert exact > 0.8 * total
 # Which word became which
 # -----------------------
 #
-# A row for each word of the translation, a column for each word of the sentence; dark
-# is much. Where the order is the same, the weights go down the diagonal; at an
-# adjective and its noun they cross. Nobody told the model which words belong together.
+# A row for each word of the translation, a column for each word of the sentence. Where
+# the order is the same, the weights go down the diagonal; at an adjective and its noun
+# they cross. Nobody told the model which words belong together. (The sign before a word
+# is the space of the vocabulary.)
 
 batch = task.asked(["the black cat follows my quiet duck"])
 said = model.generate(batch.source)
@@ -163,7 +164,7 @@ assert found > 0.7 * asked
 # --------
 #
 # *Look at* the words: step by step, each word of the translation shades the words that
-# it comes from. *Look at* the steps after a noun: the shade jumps back to the adjective.
+# it comes from. *Look at* the step after a noun: the shade jumps back to the adjective.
 
 page = mn.view(
     model, task, examples=4, what_if="none", title="English to French, word by word"

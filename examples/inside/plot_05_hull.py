@@ -111,8 +111,10 @@ with torch.no_grad():
 weights = logits[0].softmax(-1)
 steps = int(corners[row]) + 1
 
-figure, panels = plt.subplots(1, steps, figsize=(2 * steps, 2.4), layout="constrained")
-for step, panel in enumerate(panels):
+figure, panels = plt.subplots(2, 3, figsize=(6.6, 4.8), layout="constrained")
+for panel in panels.flat[steps:]:
+    panel.set_axis_off()
+for step, panel in enumerate(panels.flat[:steps]):
     panel.scatter(*source[0].T, s=12, color="black")
     panel.scatter(
         *source[0].T, s=400 * weights[step, END + 1 :], color="tab:orange", alpha=0.7
@@ -128,8 +130,8 @@ plt.show()
 # --------
 #
 # *Look at* the drawing: at each step the polygon gets its next side. *Look at* the
-# circles: the area of a circle is the weight of a point, so you see between which points
-# the model wavers. The first examples are answers that went wrong.
+# circles: the area of a circle is the weight of a point, so you see between which
+# points the model wavers. The first examples are answers that went wrong.
 
 page = mn.view(
     model, task, examples=4, what_if="none", title="A pointer draws convex hulls"

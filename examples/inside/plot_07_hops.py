@@ -94,8 +94,8 @@ assert right > 0.85 * asked
 # ----------------------
 #
 # A row for each sentence, a column for each hop; dark is much. The first hop looks for
-# the thing and finds who took it. The second looks for this person, and of all the walks
-# it finds the last.
+# the thing and finds who took it. The second looks for this person, and of all the
+# walks it finds the last.
 
 import matplotlib.pyplot as plt
 
@@ -119,8 +119,8 @@ for row, panel in enumerate(panels):
 plt.show()
 
 # %%
-# The claim, on a hundred stories: the first hop looks at the sentence in which the thing
-# was taken, the second at the last walk of the one who took it.
+# The claim, on a hundred stories: the first hop looks at the sentence in which the
+# thing was taken, the second at the last walk of the one who took it.
 
 first, second = 0, 0
 for row in range(len(batch.source)):
@@ -149,8 +149,8 @@ assert second > 0.8 * len(batch.source)
 # Watch it
 # --------
 #
-# A step is a hop. *Look at* the sentences: the one that a hop reads is shaded. *Look at*
-# the answer after each hop: after the first it is still open between the rooms.
+# A step is a hop. *Look at* the sentences: the one that a hop reads is shaded, first
+# the one with the thing, then the one with the room.
 
 page = mn.view(
     model, task, examples=4, what_if="none", title="Questions answered in two hops"

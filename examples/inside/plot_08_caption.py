@@ -40,8 +40,8 @@ plt.show()
 # ---------
 #
 # Three layers of convolutions turn an image into 6 x 6 patches, each a vector that also
-# knows its row and column. These are the slots of the memory. The decoder addresses them
-# by content at each word.
+# knows its row and column. These are the slots of the memory. The decoder addresses
+# them by content at each word.
 
 from functools import partial
 
@@ -87,8 +87,8 @@ def trained(loss, parameters, steps):
 # ----------------------
 #
 # In the paper the patches come from a network that was trained to classify images, and
-# then stay as they are. So here: for a few seconds the patches learn which digit a scene
-# has. The digit is the best one of all patches.
+# then stay as they are. So here: for a few seconds the patches learn which digit a
+# scene has. The digit is the best one of all patches.
 
 classifier = torch.nn.Linear(model.encoder.output_size, 10)
 
@@ -131,7 +131,8 @@ row = next(row for row, caption in enumerate(captions) if len(caption.split()) =
 words = captions[row].split()
 weights = tape.over_time("attention", row)[0].view(-1, 6, 6)
 
-figure, panels = plt.subplots(1, 6, figsize=(9, 1.9), layout="constrained")
+figure, grid = plt.subplots(2, 3, figsize=(6, 4.3), layout="constrained")
+panels = grid.flatten()
 panels[0].imshow(batch.source[row, ..., 0], cmap="gray")
 for panel, word, patch in zip(panels[1:], words, weights):
     panel.imshow(batch.source[row, ..., 0], cmap="gray")

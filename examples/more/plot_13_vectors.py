@@ -95,3 +95,25 @@ one, other = vectors.encode(["the cat sees the tree", "my small horse follows th
 share = torch.linspace(0, 1, 7).unsqueeze(1)
 for part, sentence in zip(share, vectors.decode(one + share * (other - one))):
     print(f"{part.item():.2f}  {sentence}")
+
+# %%
+# A map
+# -----
+#
+# The vectors of all sentences, seen from the side on which they differ most, and the
+# way that we went.
+
+import matplotlib.pyplot as plt
+
+line = one + share * (other - one)
+centre = known.mean(0)
+_, _, sides = torch.pca_lowrank(known, q=2, center=True)
+places, way = (known - centre) @ sides, (line - centre) @ sides
+figure, panel = plt.subplots(figsize=(5.6, 4), layout="constrained")
+for subject in subjects:
+    rows = [row for row, words in enumerate(sentences) if words.startswith(subject)]
+    panel.plot(*places[rows].T, "o", markersize=4, label=f"{subject} ...")
+panel.plot(*way.T, "k.-", linewidth=1, label="the way")
+panel.set(xticks=[], yticks=[])
+panel.legend(fontsize=8)
+plt.show()

@@ -34,8 +34,9 @@ class Reversing(Copying):
 
 
 # %%
-# The laws of a task check it in one line: the same number gives the same batch, training
-# and test are not the same, shapes and masks fit. It needs the extra ``testing``.
+# The laws of a task check it in one line: the same number gives the same batch,
+# training and test are not the same, shapes and masks fit. It needs the extra
+# ``testing``.
 
 from memnets import testing
 
@@ -133,8 +134,8 @@ assert (written.flip(0) == found).float().mean() > 0.6
 # Watch it
 # --------
 #
-# *Look at* the heads: at the flag the read head is already at the end of the walk. *Look
-# at* its shift: "one on" while it writes, "one back" while it answers.
+# *Look at* the heads: when the answer begins, the read head is at the end of the walk.
+# *Look at* its shift, which turns its direction.
 
 page = mn.view(
     machine, task, examples=2, what_if="none", title="A sequence said backwards"
@@ -152,6 +153,6 @@ page.save("backwards.html")
 #
 #    memnets fit --config copying/ntm --name=reversing/ntm --data=my_parts.Reversing
 #
-# A task from scratch is a subclass of :class:`tasks.Task`; texts, images and points give
-# their words, pictures and drawings to the page by methods such as ``labels``,
+# A task from scratch is a subclass of :class:`tasks.Task`; texts, images and points
+# give their words, pictures and drawings to the page by methods such as ``labels``,
 # ``images`` and ``drawing``.

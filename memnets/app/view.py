@@ -152,7 +152,8 @@ def view_command(arguments: list[str]) -> None:
         )
         page.save(output, asked.limit_mb)
     size = output.stat().st_size / 1e6
-    print(f"The page is {output}, {size:.2g} MB: {len(page.examples)} examples")
+    count = len(page.examples)
+    print(f"The page is {output}, {size:.2g} MB: {count} example{'s' * (count > 1)}")
     for note in page.notes:
         print(f"  {note}")
     if asked.open and not webbrowser.open(output.absolute().as_uri()):
@@ -315,10 +316,13 @@ def interventions_of(text: str) -> list[Intervention]:
     """
     from memnets.viewing import interventions
 
+    kinds = [getattr(interventions, name) for name in interventions.__all__]
     known = {
-        name: getattr(interventions, name)
-        for name in interventions.__all__
-        if name != "Intervention"
+        kind.__name__: kind
+        for kind in kinds
+        if isinstance(kind, type)
+        and issubclass(kind, interventions.Intervention)
+        and kind is not interventions.Intervention
     }
     found = []
     for part in text.split(";"):

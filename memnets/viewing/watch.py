@@ -162,8 +162,10 @@ class _Watched:
     def __init__(
         self, model: Any, task: Any, one: Batch, answer: Tensor | None, known: bool = True
     ) -> None:
-        self.model, self.task, self.one, self.known = model, task, one, known
+        self.model, self.task, self.one = model, task, one
         self.objective = model.objective
+        # The targets of a language model are its own text.
+        self.known = known = known or isinstance(self.objective, NextToken)
         there = moved(one, model)
         if answer is None and known:
             (answer, _), *_ = self.objective.examine(model, there).values()
@@ -364,6 +366,7 @@ class _Watched:
         if not after:
             return begin
         kinds = ["say", "read"] if track.part in self.labels.values() else ["read", "say"]
+        kinds = ["say"] if read else kinds
         say = self._answer_start if after <= self._answers else self._begin(kinds, after)
         if read:
             return begin if begin is not None and begin + read == say else None
@@ -426,9 +429,11 @@ class _Watched:
                 own = count == len(self.words) + 1 < len(self.slots) and not inputs
                 return [*named[:-1], "itself"] if own else named
             return self.slots if count == len(self.slots) else []
-        candidates = [self.slots, self.words, [*self.words, *inputs]]
+        # Of a pair, what is no alignment reads the other sentence.
+        candidates = [] if self.hops else list(self.asked)
+        candidates += [self.slots, self.words, [*self.words, *inputs]]
         candidates += [["start", *self.words, *inputs], inputs, ["start", *self.words]]
-        candidates += [["start", *inputs], *self.asked]
+        candidates += [["start", *inputs]]
         return next((list(names) for names in candidates if len(names) == count), [])
 
     def places(self, part: nn.Module, slots: int, steps: int) -> Places | None:

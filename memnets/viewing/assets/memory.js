@@ -196,15 +196,17 @@ class Stack {
 
   /**
    * The move that explains a step best: all slots one down is a push, one up a pop.
+   * @param {number} step
+   * @param {number[]} columns the columns that move together
    * @returns {{name: string, share: number}} share of the change that it explains
    */
-  move(step) {
+  move(step, columns) {
     const { contents } = this;
     const number = (value) => (Number.isNaN(value) ? 0 : value);
     const far = (shift) => {
       let sum = 0;
       for (let slot = Math.max(0, shift); slot < contents.slots + Math.min(0, shift); slot++) {
-        for (let column = 0; column < contents.width; column++) {
+        for (const column of columns) {
           const from = number(contents.before(step, slot - shift, column));
           sum += (number(contents.after(step, slot, column)) - from) ** 2;
         }
@@ -222,10 +224,22 @@ class Stack {
     if (grown > 0) return { name: "push", share: 1 };
     if (grown < 0) return { name: "pop", share: 1 };
     const [push, pop] = [far(1), far(-1)];
-    const slack = contents.slots * contents.width * contents.memory.grain ** 2;
+    const slack = contents.slots * columns.length * contents.memory.grain ** 2;
     if (stay <= slack || (stay <= push && stay <= pop)) return { name: "no move", share: 1 };
     const best = Math.min(push, pop);
     return { name: push <= pop ? "push" : "pop", share: Math.max(0, 1 - best / stay) };
+  }
+
+  /** The move in words: of the whole stack, or of each column if the columns go their own ways. */
+  told(step) {
+    const signs = { push: "↓ push", pop: "↑ pop", "no move": "= no move" };
+    const columns = Array.from({ length: this.contents.width }, (_, column) => column);
+    const whole = this.move(step, columns);
+    const each = columns.length > 1 && columns.length <= 8 ? columns.map((column) => this.move(step, [column])) : [];
+    if (whole.share < 0.8 && each.length && each.every(({ share }) => share >= 0.8)) {
+      return each.map(({ name }, column) => `column ${column}: ${signs[name]}`).join(", ");
+    }
+    return whole.share < 0.8 ? `a mix, most like ${signs[whole.name]}` : signs[whole.name];
   }
 
   resize(width) {
@@ -245,9 +259,8 @@ class Stack {
       this.said.textContent = "The stack has no content at this step.";
       return;
     }
-    const { name, share } = this.move(step);
-    const sign = { push: "↓ push", pop: "↑ pop", "no move": "= no move" }[name];
-    this.said.textContent = share < 0.8 ? `a mix, most like ${sign}` : sign;
+    this.said.textContent = this.told(step);
+    const { name } = this.move(step, Array.from({ length: contents.width }, (_, column) => column));
     context.font = FONT;
     context.textBaseline = "middle";
     const middle = 40;

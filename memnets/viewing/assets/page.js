@@ -281,6 +281,8 @@ class Page {
     this.markSlider();
     this.sections = groups(example).map((names) => new Section(this, example, names));
     this.panels.classList.toggle("many", many);
+    // Few steps leave room for two panels side by side.
+    this.panels.classList.toggle("short", !many && example.steps.length <= 14);
     this.panels.replaceChildren(...this.sections.map(({ element }) => element));
     this.arrange();
     this.step = -1;

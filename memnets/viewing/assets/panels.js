@@ -290,7 +290,7 @@ class HeadsView extends View {
       boxes.push(new Listing(this.tabled(shown)
         ? { ...common, columns: this.words(), weight: (_, step, slot) => shown[0].at(step, slot), pick: (step) => this.pick(step + panel.start) }
         : { ...common, columns: shown.map((head) => head.name), weight: (step, head, slot) => shown[head].at(step, slot) }));
-    } else if (panel.slots.length) {
+    } else if (panel.slots.length && panel.role !== "other") {
       boxes.push(new Alignment({ ...common, words: this.words(), pick: (step) => this.pick(step + panel.start), tell: (step, slot) => [
         this.stepName(step + panel.start), `${single.name}, ${this.name(slot)}: ${weights.text(single.at(step, slot))}`,
       ] }));
@@ -298,7 +298,7 @@ class HeadsView extends View {
     this.boxes = boxes;
     this.parts.push(...boxes);
     const content = boxes.length ? [make("div", { class: "boxes" }, [
-      panel.slots.length && !places && !long && this.count > 1 ? make("p", { class: "which" }, `Shaded by: ${single.name}`) : [],
+      panel.slots.length && !places && !long && this.count > 1 && shown.length > 1 ? make("p", { class: "which" }, `Shaded by: ${single.name}`) : [],
       boxes.map((box) => box.element),
     ])] : [];
     // A table of sentences and steps says all that is to be drawn over time.

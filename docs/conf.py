@@ -31,7 +31,10 @@ exclude_patterns = [
     "**/sg_execution_times.rst",
     "results/speed_table.md",  # a part of a page
 ]
-suppress_warnings = ["config.cache"]  # the gallery's settings hold a function
+suppress_warnings = [
+    "config.cache",  # the gallery's settings hold a function
+    "sphinx_gallery.config",  # small galleries on other pages name their files, as they should
+]
 
 # -- Pages in Markdown ----------------------------------------------------------------------------
 

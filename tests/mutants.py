@@ -90,7 +90,7 @@ TESTS = {
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",
     "memnets/encoders.py": "test_convs2s.py test_addressing.py test_pointer.py laws/test_models.py",
-    "memnets/events.py": "test_trace.py",
+    "memnets/events.py": "test_trace.py test_interventions.py",
     "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",
     "memnets/fast.py": "laws/test_twins.py test_kernels.py test_trace.py laws/test_surroundings.py",
     "memnets/features.py": "test_features.py test_episodes.py laws/test_models.py",
@@ -107,6 +107,8 @@ TESTS = {
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"
     ),
+    "memnets/memories/stack.py": "test_stack.py laws/test_parts.py",
+    "memnets/viewing/interventions.py": "test_interventions.py laws/test_parts.py",
     "memnets/models/": "laws/test_models.py test_base.py test_cli.py",
     "memnets/models/convs2s.py": "test_convs2s.py laws/test_models.py",
     "memnets/models/episodes.py": (
@@ -165,7 +167,7 @@ TESTS = {
     "memnets/viewing/colours.py": "test_plots.py",
     "memnets/viewing/names.py": "test_plots.py test_scoreboard.py",
     "memnets/viewing/plots/": "test_plots.py test_trace.py test_cli.py test_scoreboard.py",
-    "memnets/viewing/trace.py": "test_trace.py",
+    "memnets/viewing/trace.py": "test_trace.py test_interventions.py",
     "memnets/vocabulary.py": "test_vocabulary.py test_translate.py tasks/test_translation.py",
     "tasks/": "tasks/test_base.py",
     "tasks/base.py": (

@@ -101,9 +101,6 @@ KINDS = {
     "weights, small": lambda path: plots.weights(
         {"body.access.addressing: read 1": line(5, 8), "write 1": line(5, 8)}, path, TITLE, split=2
     ),
-    "weights, 7 heads": lambda path: plots.weights(
-        {f"read {head}": torch.rand(20, 6) for head in range(7)}, path, TITLE, split=10
-    ),
     "weights and vectors": lambda path: plots.weights(
         {"read 1": line(30, 300)}, path, TITLE, split=15,
         vectors={"input": torch.rand(30, 9), "written": torch.full((30, 4), torch.nan)},
@@ -118,7 +115,7 @@ KINDS = {
         {"layer 1": torch.rand(2, 3), "layer 2": torch.rand(2, 3)}, words(3), path, TITLE
     ),
     "overlay": lambda path: plots.overlay(
-        torch.rand(6, 8, 3), {"soft": torch.rand(9, 3, 4)}, words(9), path, TITLE
+        torch.rand(6, 8, 3), {"soft": torch.rand(5, 3, 4)}, words(5), path, TITLE
     ),
     "readings": lambda path: plots.readings(
         [plots.Reading(words(7), torch.rand(7, 3), ["bad", "fine", "good"], "bad", "fine")],
@@ -248,17 +245,16 @@ def test_equal_steps_of_a_scale_look_equal(name) -> None:
 
 
 def test_vectors_keep_their_text_and_stay_small(tmp_path) -> None:
-    source = ["日本語", "שלום", "<a>", "dog"]
+    source = ["日本語", "हिन्दी", "שלום", "<a>", "dog"]
     path = tmp_path / "1.svg"
-    plots.alignment(torch.rand(1, 4).round(), source, ["$x$"], path, "a title")
+    plots.alignment(torch.rand(1, 5).round(), source, ["$x$"], path, "a title")
     said = re.sub("<[^>]+>", "", path.read_text())
-    for word in (*source[:2], "&lt;a&gt;", "dog", "$x$", "a title", "weight"):
+    for word in (*source[:3], "&lt;a&gt;", "dog", "$x$", "a title", "weight"):
         assert word in said
-    for name, begin in (("3.svg", b"<?xml"), ("3.pdf", b"%PDF")):
-        path = plots.weights({"read 1": torch.rand(500, 128)}, tmp_path / name)
-        content = path.read_bytes()
-        assert content.startswith(begin)
-        assert len(content) < 400_000
+    path = plots.weights({"read 1": torch.rand(500, 128)}, tmp_path / "3.svg")
+    assert path.stat().st_size < 400_000
+    path = plots.weights({"read 1": line(3, 3)}, tmp_path / "3.pdf")
+    assert path.read_bytes().startswith(b"%PDF")
     one, other = (
         plots.weights({"read 1": line(9, 3)}, tmp_path / f"{n}.svg").read_bytes() for n in "45"
     )

@@ -312,6 +312,8 @@ def test_standard_changes_fit_any_model(name) -> None:
     with torch.no_grad():
         plain, *others = seen.example("", what_if=True).runs
     assert others
+    if name == "transformer":  # its attention begins with the answer
+        assert others[0].name.startswith(f"from step {seen.split} on: layer 1 cannot see slot")
     for other in others:
         assert other.changed_from is not None
         assert [each.name for each in other.panels] == [each.name for each in plain.panels]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from memnets import functional
 from memnets.core import check_positive
-from memnets.events import listening, offer, report
+from memnets.events import offer, report
 from memnets.memories.slotted import Slotted
 
 __all__ = ["ACTIONS", "Stack", "StackState"]
@@ -57,7 +56,6 @@ class Stack(Slotted[StackState]):
     """
 
     equations: ClassVar[Mapping[str, str]] = {
-        "read": "the top of the stack, always\n(Joulin & Mikolov 2015, section 3)",
         "memory": "s_t(0) = a(push) v + a(pop) s_{t-1}(1) + a(keep) s_{t-1}(0)\n"
         "s_t(i) = a(push) s_{t-1}(i-1) + a(pop) s_{t-1}(i+1) + a(keep) s_{t-1}(i)"
         "\n(Joulin & Mikolov 2015, section 3)",
@@ -97,9 +95,6 @@ class Stack(Slotted[StackState]):
         # Each number of a stack's elements shares its actions: [B, 3, stacks * W].
         degrees = actions.mT.repeat_interleave(pushed.shape[-1], -1)
         memory = functional.push_pop(state.memory, degrees, pushed.flatten(1), self.first_row)
-        if listening():
-            # The read, which is always of the top.
-            top = torch.eye(self.visible, memory.shape[1], dtype=memory.dtype, device=memory.device)
-            tracked = {"before": state.memory, "memory": memory, "actions": actions}
-            report(self, read=top.expand(len(memory), -1, -1), **tracked, pushed=pushed)
+        tracked = {"before": state.memory, "memory": memory}
+        report(self, actions=actions, pushed=pushed, **tracked)
         return memory[:, : self.visible].flatten(1), StackState(memory)

@@ -503,8 +503,8 @@ def _assert_same_run(run: trace.Tape, other: trace.Tape, time: int | None = None
     if time is None:
         assert_equal(run.outputs, other.outputs, "results without an intervention")
     else:
-        results = [each.outputs[0][0][:, :time] for each in (run, other)]
-        assert_equal(*results, f"outputs before an intervention at step {time}")
+        result, expected = (each.outputs[0][0][:, :time] for each in (run, other))
+        assert_equal(result, expected, f"outputs before an intervention at step {time}")
 
 
 def _steps_taken(draw: Draw, batch: int, time: int) -> Tensor:

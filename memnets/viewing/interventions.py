@@ -294,9 +294,10 @@ class Freeze(Intervention):
         """See :meth:`Intervention.describe`."""
         head = "" if self.head is None else f"head {self.head} of "
         where = "" if self.sequence is None else f", in sequence {self.sequence},"
-        held = f"stays as before step {self.start}"
+        several = self.field.endswith("s") and not self.field.endswith("ss")
+        held = f"stay{'' if several else 's'} as before step {self.start}"
         if self.value is not None:
-            held = f"is {_shown(self.value)}"
+            held = f"{'are' if several else 'is'} {_shown(self.value)}"
         return f"{self._when()}: the {self.field} of {head}{self.name}{where} {held}"
 
     def change(self, kind: str, value: Any, site: Site) -> Any:

@@ -490,11 +490,19 @@ class _Watched:
         return compared(first, run)
 
     def _told(self, interventions: Sequence[Intervention]) -> str:
-        """Interventions in the words of the page: titles of parts, and names of slots."""
+        """Interventions in the words of the page: its steps, titles of parts, names of slots."""
         titles, parts = self._titles(), {name: part for part, name in self.tape.names.items()}
+        first = {track.part: self.start(track) or 0 for track in tracks(self.tape, None)}
         told = []
         for each in interventions:
-            text, part = each.describe(), parts.get(each.name)
+            part = parts.get(each.name)
+            # A part counts its own steps.
+            begin, (start, stop) = first.get(part, 0) if part else 0, each.span
+            times = {"start": start + begin}
+            if getattr(each, "stop", None) is not None and stop is not None:
+                times["stop"] = stop + begin
+            shown: Any = each
+            text = (replace(shown, **times) if begin else each).describe()
             if part in titles:
                 text = text.replace(each.name, titles[part])
             slot = getattr(each, "slot", None)

@@ -64,6 +64,8 @@ PITCH = 0.2
 _COLUMNS = 4
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
 _SURE, _BOX = "DejaVu Sans", "\u25a1"
+#: Warnings of matplotlib about characters that it cannot draw, or not as they are written.
+_NO_GLYPH, _NO_SCRIPT = "Glyph .* missing", "Matplotlib currently does not support"
 #: From this version on, matplotlib itself writes from right to left and joins letters.
 _SHAPES_TEXT = matplotlib.__version_info__ >= (3, 11)
 
@@ -195,7 +197,8 @@ def _width(text: str, font: FontProperties) -> float:
     """Width of a line, in inches."""
     canvas: Any = FigureCanvasAgg(_RULER)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+        for message in (_NO_GLYPH, _NO_SCRIPT):
+            warnings.filterwarnings("ignore", message)
         across, _, _ = canvas.get_renderer().get_text_width_height_descent(text or " ", font, False)
     return float(across) / 72
 
@@ -279,7 +282,8 @@ def save(figure: Figure, path: str | Path, title: str = "", words: Words | None 
     # The same picture is the same file.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NO_SCRIPT)
         if form == "svg":
-            warnings.filterwarnings("ignore", "Glyph .* missing")
+            warnings.filterwarnings("ignore", _NO_GLYPH)
         write_atomically(path, lambda file: figure.savefig(file, format=form, metadata=undated))
     return path

@@ -57,7 +57,7 @@ def answer(targets: Tensor, probabilities: Tensor, path: str | Path, title: str 
         "error": ("output \N{MINUS SIGN} target", probabilities - targets, "RdBu_r", [-1, 0, 1]),
     }
     for panel, (name, (unit, image, colours, ticks)) in zip(panels, images.items(), strict=True):
-        limits = {"vmin": ticks[0], "vmax": ticks[-1]}
+        limits: dict[str, Any] = {"vmin": ticks[0], "vmax": ticks[-1]}
         drawn = panel.imshow(array(image.T), cmap=colours, aspect="auto", **limits)
         _framed(panel, name)
         panel.set_ylabel("bit of the\nvector")
@@ -171,7 +171,7 @@ def weights(
     return save(figure, path, title, words)
 
 
-def _limits(vectors: Tensor) -> dict[str, float]:
+def _limits(vectors: Tensor) -> dict[str, Any]:
     """Limits of colours: 0 and 1 for bits and probabilities; else those of the values."""
     values = vectors[vectors.isfinite()]
     if not len(values) or (values.min() >= 0 and values.max() <= 1):

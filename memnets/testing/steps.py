@@ -937,8 +937,7 @@ class _ModelSubject(_Chunked):
             logits, _ = part.decode(steps, part.encode(source))
         targets = part.objective.answer(logits)
         batch = Batch(source, steps, targets, source_mask if self.masked else None, mask)
-        # The update itself is a matter of PyTorch; that of SGD is the shortest.
-        part.whole_step(batch, torch.optim.SGD(part.parameters()), greatest_norm=1.0)
+        part.whole_step(batch, torch.optim.Adam(part.parameters()), greatest_norm=1.0)
 
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:

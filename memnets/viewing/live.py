@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as lightning
-from PIL import Image
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import map_state
 from memnets.viewing.pictures import Pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["SHARE", "LivePictures", "takers"]
 
@@ -32,7 +34,7 @@ _FIRST = 0.4
 _SEQUENCES, _MOST_PIXELS = 2, 900
 
 #: Takes an image, under a name, at a step.
-Taker = Callable[[str, Image.Image, int], object]
+Taker = Callable[[str, "Image.Image", int], object]
 
 
 class LivePictures(lightning.Callback):
@@ -105,6 +107,8 @@ class LivePictures(lightning.Callback):
         logs = takers(trainer.loggers)
         if not logs:
             return
+        from PIL import Image  # comes with matplotlib, which is loaded late too
+
         # As many as a grid of images has.
         few = map_state(lambda part: part[: (2 * _SEQUENCES) ** 2], batch)
         answers, _ = next(iter(model.examine(few).values()))

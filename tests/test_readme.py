@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.app import scoreboard, translate, view
+from memnets.app import listing, scoreboard, translate, view
 from memnets.app.cli import DESCRIPTION, main
 from memnets.app.commands import OPTIONS, check_usage, with_config_paths
 from memnets.app.run import CLI
@@ -88,7 +88,9 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_parts.py").write_text(my_parts())
     parts = importlib.import_module("my_parts")
-    testing.check_access(parts.DeltaRule, key_size=3, value_size=4)
+    testing.check_access(
+        parts.DeltaRule, key_size=3, value_size=4, leave_out=["overwritten", "slots"]
+    )
     for split in ("train", "val"):
         copied, reversed_ = (
             make(width=2, max_length=5).batch(split, 0) for make in (Copying, parts.Reversing)
@@ -161,6 +163,8 @@ def parser_of(command: str) -> ArgumentParser:
         return scoreboard.parser()
     if command == "view":
         return view.parser()
+    if command == "runs":
+        return listing.parser()
     config = ["--config", str(ROOT / "configs" / "copying" / "ntm.yaml")]
     with ExitStack() as held:
         return Parsed(command, config, held).parser

@@ -105,7 +105,7 @@ def test_the_configs_are_listed(capsys) -> None:
 
 
 #: Kinds of files that the packages hold.
-SUFFIXES = (".py", ".yaml", ".typed", ".cpp", ".h")
+SUFFIXES = (".py", ".yaml", ".typed", ".cpp", ".h", ".js", ".css", ".html", ".mplstyle")
 
 
 @pytest.fixture(scope="module")

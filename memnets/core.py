@@ -401,7 +401,8 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
             # Where the next state holds these weights, it must hold those that are used.
             state = map_state(lambda part: used if part is weights else part, state)
         fields = query._asdict() if hasattr(query, "_asdict") else {}
-        events.report(self, **{f"query.{name}": value for name, value in fields.items()})
+        tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+        events.report(self, **{f"query.{name}": value for name, value in tensors.items()})
         events.report(self, weights=used)
         return used, state
 

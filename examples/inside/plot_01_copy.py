@@ -51,9 +51,10 @@ machine = mn.MemoryMachine(
 # ------------------------
 #
 # A step of the training is one batch of random sequences of 1 to 8 vectors. Every 100
-# steps the machine copies 50 sequences that it has not seen, and it stops when it makes
-# no more mistakes. At each stop ``mn.record`` writes down where its heads are, and
-# ``mn.view`` all that its parts do with the first of these sequences.
+# steps the machine copies 50 sequences that it has not seen, and training ends when it
+# hardly makes a mistake, one bit in all of them at most. At each stop ``mn.record``
+# writes down where its heads are, and ``mn.view`` all that its parts do with the first
+# of these sequences.
 
 
 @torch.no_grad()
@@ -191,5 +192,6 @@ assert longer < 16  # a guess has 32
 #    memnets view runs/copying/ntm/version_0
 #
 # trains the machine of the paper, 128 slots of 20 numbers, on sequences of up to 20
-# vectors for four minutes, and tests it at up to fifty times that length. Checkpoints,
-# scores, pictures and such a page are in ``runs/copying/ntm/version_0`` then.
+# vectors for about two minutes, and tests it at up to fifty times that length.
+# Checkpoints, scores, pictures and such a page are in ``runs/copying/ntm/version_0``
+# then.

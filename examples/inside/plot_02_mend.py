@@ -108,14 +108,14 @@ assert after[3] > 2 * (after.sum() - after[3])
 # Swap two memories
 # -----------------
 #
-# Now the first two sequences change their memories when the answer begins. Each then
-# says the vectors of the other one.
+# Now the first two sequences, 0 and 1, exchange their memories when the answer begins.
+# Each then says the vectors of the other one.
 
 swapped = tape.intervene(Swap("body.access", first=0, second=1, start=9))
 said = swapped.outputs[0] > 0
 for name, target in (("its own", 0), ("the other's", 1)):
     same = (said[0] == (batch.targets[target] > 0.5)).float().mean()
-    print(f"bits of sequence 1 that are {name}: {same:.0%}")
+    print(f"bits of sequence 0 that are {name}: {same:.0%}")
 assert same > 0.9
 
 # %%

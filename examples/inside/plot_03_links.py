@@ -181,4 +181,6 @@ page.save("links.html")
 #
 #    memnets fit --config copying/dnc
 #    memnets fit --config copying/ntm --name=copying/my_dnc \
-#        --model.access=memnets.memories.DNC
+#        --model.access=memnets.memories.DNC --trainer.callbacks='[]'
+#
+# The schedule of that config is for the memory of an NTM; the last flag leaves it out.

@@ -16,7 +16,7 @@ of words, so the alignments must cross.
 #
 # "The black cat follows a wolf" is "le chat noir suit un loup": in French the adjective
 # comes behind its noun. We make all such sentences of some words, and keep 3000. A file
-# with two columns is all that :class:`tasks.Translation` needs.
+# with two columns is all the data that :class:`tasks.Translation` needs.
 
 import itertools
 import random

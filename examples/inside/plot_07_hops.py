@@ -3,7 +3,7 @@ A question answered hop by hop
 ==============================
 
 *Anna went to the hall. Anna took the book. Anna went to the garden. Where is the book?*
-No sentence has the answer: one says who has the book, another where she is. A memory
+No single sentence is enough: one says who has the book, another where she is. A memory
 network (Sukhbaatar et al. 2015) keeps each sentence in a slot and reads several times.
 What a read, a *hop*, has found changes the question for the next one.
 """
@@ -12,9 +12,9 @@ What a read, a *hop*, has found changes the question for the next one.
 # Stories
 # -------
 #
-# Three people walk about and take things that they never put down. Each story is about
-# eight sentences and a question, in the format of bAbI (Weston et al. 2015), where
-# questions of this kind are the second of twenty families.
+# Three people walk about and take things that they never put down. Each story is five
+# to eight sentences, seldom more, and a question, in the format of bAbI (Weston et al.
+# 2015), where questions of this kind are the second of twenty families.
 
 import random
 import tempfile
@@ -166,5 +166,6 @@ page.save("hops.html")
 #    memnets fit --config babi/memory_network --data.number=2
 #    memnets fit --config countries/s3
 #
-# The first tells stories of any of the twenty families, the second answers questions
-# about countries with a key-value memory: see :doc:`/results/memory_networks`.
+# The first trains on one of the twenty families, chosen by its number; the second
+# answers questions about countries with a key-value memory: see
+# :doc:`/results/memory_networks`.

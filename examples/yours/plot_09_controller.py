@@ -60,8 +60,8 @@ print("Leaky keeps every law")
 # Mistakes that people make
 # -------------------------
 #
-# Each is one line. The shapes are right, nothing crashes, and the network would still
-# learn, only worse. Each is found by the law that it breaks.
+# Each is small. The shapes are right and nothing crashes, so it is easy to miss. Each
+# is found by the law that it breaks.
 
 
 class InPlace(Leaky):
@@ -73,7 +73,7 @@ class InPlace(Leaky):
 
 
 class Neighbours(Leaky):
-    """Norms over the batch: a sequence depends on the others beside it."""
+    """Subtracts the mean over the batch: a sequence depends on those beside it."""
 
     def forward(self, inputs, state):
         output, state = super().forward(inputs, state)
@@ -81,7 +81,7 @@ class Neighbours(Leaky):
 
 
 class Remembers(Leaky):
-    """Keeps the last output on ``self``, for a picture, and uses it."""
+    """Keeps the mean of the last output on ``self``, and uses it."""
 
     last = 0.0
 
@@ -123,7 +123,7 @@ for controller, law in laws.items():
 # ------------------
 #
 # Anything that keeps the laws goes wherever a controller goes. Here is a Neural Turing
-# Machine around it, which learns to copy four vectors.
+# Machine around it, which learns to copy up to six vectors of four bits.
 
 from functools import partial
 

@@ -1,10 +1,11 @@
 """
-A new task in ten lines
-=======================
+A task in ten lines
+===================
 
 A task gives batches. With that it has all the rest: training, tests, pictures, the
-command line. Here is a task that the library does not have, in ten lines: to say a
-sequence *backwards*. A Neural Turing Machine learns it, and its read head turns around.
+command line. Here is one in ten lines: to say a sequence *backwards*. (The library has
+it too, as ``tasks.Reversing``; we write it again to see how.) A Neural Turing Machine
+learns it, and its read head turns around.
 """
 
 # %%

@@ -4,12 +4,12 @@ A memory and a score of your own
 
 A part of your own is a class in a file of yours, about as long as its equation. Here we
 write a memory, check it in one line, break it on purpose, and look into it; then a
-score for attention, in three lines.
+score for attention, in a few lines.
 """
 
 # %%
-# A memory in twenty lines
-# ------------------------
+# A memory in about twenty lines
+# ------------------------------
 #
 # A matrix S that holds values under keys, as the *delta rule* writes it (Widrow & Hoff
 # 1960; Schlag et al. 2021): look up what the key holds now, and store the difference to
@@ -73,8 +73,8 @@ print("DeltaRule keeps every law")
 # -------
 #
 # The same memory, but the softmax of the keys is over dimension 0. That is the *batch*:
-# each sequence now depends on the others beside it. The shapes are right, the loss
-# falls, and nothing crashes.
+# each sequence now depends on the others beside it. The shapes are right and nothing
+# crashes.
 
 
 class WrongSoftmax(DeltaRule):
@@ -184,6 +184,6 @@ assert weights.argmax() == 2
 # .. code-block:: sh
 #
 #    memnets fit --config copying/ntm --name=copying/delta_rule \
-#        --model.access=my_parts.DeltaRule --trainer.callbacks=[]
+#        --model.access=my_parts.DeltaRule --trainer.callbacks='[]'
 #    memnets fit --config translation/bahdanau --name=translation/laplace \
 #        --model.attention.score=my_parts.Laplace

@@ -154,7 +154,10 @@ def _of_table(folder: Path) -> Record:
     path = folder / "metrics.csv"
     if not path.exists():
         return Record()
-    rows = list(csv.DictReader(read_text(path, _MOST_TABLE).splitlines()))
+    try:
+        rows = list(csv.DictReader(read_text(path, _MOST_TABLE).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     names = [name for name in (rows[0] if rows else ()) if name and name.startswith("val/")]
     if not names:
         return Record()
@@ -319,4 +322,7 @@ def list_runs(arguments: list[str]) -> None:
         # Whole lines for other programs, however long a name is.
         console.width = 10_000
     console.print(table)
-    print(f"The page is in {write_index(runs)}")
+    try:
+        print(f"The page is in {write_index(runs)}")
+    except (OSError, ValueError) as error:  # such as a folder that may only be read
+        print(f"memnets: the page was not written ({_reason(error, runs)})", file=sys.stderr)

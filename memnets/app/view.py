@@ -74,7 +74,9 @@ def parser() -> ArgumentParser:
         type=list[str] | str | None,
         help="Names of test sets; by default the examples are shared out among all.",
     )
-    made.add_argument("--examples", type=int, default=6, help="Number of sequences.")
+    made.add_argument(
+        "--examples", type=int, default=6, help="Number of examples, each a sequence of a test set."
+    )
     made.add_argument(
         "--first",
         action="store_true",
@@ -90,8 +92,8 @@ def parser() -> ArgumentParser:
         "--what_if",
         type=WhatIf,
         default="first",
-        help="Examples that run once more with changes: the slot that was read most is wiped, a "
-        "gate stays as it was.",
+        help="Examples that run once more with standard changes: the slot that was read most is "
+        "wiped, a gate keeps its value.",
     )
     made.add_argument(
         "--intervene",
@@ -101,7 +103,12 @@ def parser() -> ArgumentParser:
         '"Freeze(body.access.addressing, gate, start=20)"; several in one run with a semicolon; '
         "may be given several times, for several runs.",
     )
-    made.add_argument("--limit_mb", type=float, default=20.0, help="Most megabytes of the page.")
+    made.add_argument(
+        "--limit_mb",
+        type=float,
+        default=20.0,
+        help="Largest size of the page, in megabytes; what does not fit is left out.",
+    )
     made.add_argument("--open", action="store_true", help="Open the page in the browser.")
     made.add_argument(
         "--threads", type=int, default=1, help="Number of PyTorch's threads on the CPU."
@@ -283,7 +290,9 @@ def _sized(model: Any, saved: Saved) -> Callable[[str], None] | None:
     trainer = saved.config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, Mapping) else None
     sizes: dict[str, int] = {}
-    for callback in callbacks if isinstance(callbacks, list) else []:
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if not isinstance(callback, Mapping):
+            continue
         if str(callback.get("class_path", "")).endswith(".MemorySchedule"):
             sizes = (callback.get("init_args") or {}).get("testing") or {}
     access: Any = getattr(model, "access", None)

@@ -95,7 +95,8 @@ class Report(lightning.Callback):
         return Record(began or datetime.now(timezone.utc), getattr(task, "seed", None))
 
     def _write_record(self, pl_module: Any) -> None:
-        best = min(self.curve, key=lambda point: point[1], default=None)
+        finite = [point for point in self.curve if math.isfinite(point[1])]
+        best = min(finite, key=lambda point: point[1], default=None)
         curve = tuple(self.curve)
         record = replace(self._record, score=pl_module.monitor, curve=curve, best=best)
         write_record(self.folder, record)

@@ -2,7 +2,7 @@
 
 Example::
 
-    with trace.record(model, kinds=None) as tape:
+    with mn.record(model, kinds=None) as tape:
         model.logits(batch)
     other = tape.intervene(Overwrite("body.access", slot=3, start=12))
     tape.outputs, other.outputs              # both answers
@@ -261,8 +261,8 @@ class Freeze(Intervention):
             (:mod:`memnets.events`), such as ``erase``, ``free_gates`` or ``actions``. It is
             ``query`` or ``state`` where that is one tensor.
         value: the value to hold, a number or one for each place of the field's last dimension;
-            ``None`` = what it was before ``start``: of all but a state, the value of step
-            ``start - 1``.
+            ``None`` = the last value before the change: of a state, that with which step
+            ``start`` begins; of all else, the value of step ``start - 1``.
         head: number or name of the head, but not of a state; ``None`` = all heads.
         sequence: number of the sequence in the batch; ``None`` = all.
         start: first step of the change.
@@ -330,7 +330,7 @@ class Freeze(Intervention):
         chosen = site.queries(self, lead)
         if chosen is None:
             return tensor
-        return torch.where(chosen, self._wanted(tensor, site), tensor)
+        return torch.where(chosen.to(tensor.device), self._wanted(tensor, site), tensor)
 
     def _of_step(self, tensor: Tensor, kind: str, site: Site) -> Tensor:
         """The field of a state, or of what else a cell offers in a step, ``[B, ...]``."""
@@ -352,7 +352,7 @@ class Freeze(Intervention):
             chosen = chosen & heads.view(-1, *[1] * (tensor.dim() - 2))
         if self.value is None and kind == "state":
             site.kept.setdefault(id(self), tensor)
-        return torch.where(chosen, self._wanted(tensor, site), tensor)
+        return torch.where(chosen.to(tensor.device), self._wanted(tensor, site), tensor)
 
     def _check_past(self, site: Site) -> None:
         if self.start == 0:
@@ -405,6 +405,8 @@ class Overwrite(Intervention):
     field: str | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.hold, bool):
+            raise ValueError(f"hold must be True or False; got {self.hold!r}")
         if self.stop is not None and not self.hold:
             raise ValueError("stop needs hold=True: without it, the slot is overwritten once")
         self._check_span()
@@ -570,7 +572,7 @@ class Site:
         Raises:
             ValueError: there is not.
         """
-        if number >= count:
+        if not 0 <= number < count:
             there = f"there are {count}, 0 to {count - 1}" if count else "there are none"
             raise ValueError(f"{self.name!r} has no {noun} {number} at step {self.step}: {there}")
 
@@ -699,7 +701,8 @@ class Changes:
             site.step += site.taking
             site.taking = 1
         if kind == "query":
-            first = value if isinstance(value, Tensor) else next(iter(value))
+            parts = [value] if isinstance(value, Tensor) else value
+            first = next(each for each in parts if isinstance(each, Tensor))
             site.lead = first.shape[:-1]
             site.memory = None
         elif kind == "memory":

@@ -85,10 +85,13 @@ class LivePictures(lightning.Callback):
         self._validations += 1
         if not trainer.is_global_zero or self._failed or not self._due():
             return
+        logs = takers(trainer.loggers)
+        if not logs:
+            return
         start = time.monotonic()
         with isolate_rng():
             try:
-                self._draw(trainer, pl_module, batch)
+                self._draw(trainer, pl_module, batch, logs)
             except Exception as error:  # of a part or a task; no training must end for a picture
                 self._failed = True
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -103,10 +106,9 @@ class LivePictures(lightning.Callback):
             return self.every > 0 and self._validations % self.every == 0
         return self._spent + self._last <= SHARE * (time.monotonic() - self._start)
 
-    def _draw(self, trainer: lightning.Trainer, model: Any, batch: Batch) -> None:
-        logs = takers(trainer.loggers)
-        if not logs:
-            return
+    def _draw(
+        self, trainer: lightning.Trainer, model: Any, batch: Batch, logs: Sequence[Taker]
+    ) -> None:
         from PIL import Image  # comes with matplotlib, which is loaded late too
 
         # As many as a grid of images has.

@@ -475,7 +475,7 @@ class _Watched:
         return Example(title, self.steps, runs, self.split, self._line())
 
     def _run(self, name: str, tape: trace.Tape, logits: Tensor, answer: Tensor) -> Run:
-        verdict, right = self._verdict(answer)
+        verdict, right = self._verdict(answer, logits)
         return Run(name, self._all_panels(tape, logits, answer), verdict, right)
 
     def _changed(self, first: Run, interventions: Sequence[Intervention]) -> Run:
@@ -544,7 +544,7 @@ class _Watched:
             return [""] * self.one.targets.shape[1]
         return self._words_of(self.answer)
 
-    def _verdict(self, answer: Tensor) -> tuple[str, bool | None]:
+    def _verdict(self, answer: Tensor, logits: Tensor) -> tuple[str, bool | None]:
         """An answer in a few words, and whether it is right."""
         targets, objective = plain(self.one.targets), self.objective
         if not self.known:
@@ -557,7 +557,7 @@ class _Watched:
             error = float((answer - targets).square().mean())
             return f"mean squared error {error:.4g}", None
         if isinstance(objective, NextToken):
-            losses = objective.losses(self.logits.float().cpu().unsqueeze(0), self.one.targets)
+            losses = objective.losses(logits.float().cpu().unsqueeze(0), self.one.targets)
             return f"perplexity {float(losses.mean().exp()):.4g}", None
         drawn = self.task.drawing(self.one, 0, answer[0]) if answer.dim() == 2 else None
         if drawn is not None:
@@ -583,6 +583,8 @@ class _Watched:
         logits = plain(logits.cpu())
         scene = Scene(tape, self._titles(), self.start, self.slot_names, self.places)
         found = [*self._strips(logits, answer), *self._hop_panel(tape)]
+        if not tape.interventions:  # parts of the sentence are read without changes
+            found += self._after_each_word()
         taken = {panel.name for panel in found}
         for panel in self._ordered(panels_of(tracks(tape, None), scene)):
             if panel.name in taken:
@@ -679,7 +681,9 @@ class _Watched:
         said = self._words_of(answer)
         found: list[Panel] = [Strip("target", self.targets, at)] if self.known else []
         if isinstance(objective, Candidates):
-            wrong = torch.tensor([not self._verdict(objective.answer(logits.unsqueeze(0)))[1]])
+            wrong = torch.tensor(
+                [not self._verdict(objective.answer(logits.unsqueeze(0)), logits)[1]]
+            )
         else:
             right = [*self.targets, *[None] * (len(said) - len(self.targets))]
             wrong = torch.tensor(
@@ -688,7 +692,6 @@ class _Watched:
         name = "likeliest word" if isinstance(objective, NextToken) else "answer"
         found.append(Strip(name, said, at, wrong=wrong if self.known else None))
         found += self._drawing(answer[0], start)
-        found += self._after_each_word()
         if self.reads or self.hops:
             return found
         size = logits.shape[-1]

@@ -3,10 +3,10 @@
 const SPEEDS = [0.5, 1, 2, 4, 8, 16, 32, 60];
 const KEYS = [
   ["Space", "play, pause"],
-  ["← →", "one step back, on"],
-  ["Shift ← →", "ten steps back, on"],
+  ["← →", "one step back, forward"],
+  ["Shift ← →", "ten steps back, forward"],
   ["Home, End", "first, last step"],
-  ["Page up, Page down", "example before, after"],
+  ["Page up, Page down", "previous, next example"],
   ["1 … 9", "example by its number"],
   ["W", "wrong examples only"],
   ["T", "light or dark"],
@@ -83,7 +83,7 @@ class Section {
         this.views.push({ view, content, number });
         content.append(view.element);
       }
-      if (!panels.length) content.append(make("p", { class: "note" }, "This run has no such panel."));
+      if (!panels.length) content.append(make("p", { class: "note" }, "Nothing to show for this run."));
     }
     this.resize(true);
   }
@@ -233,7 +233,7 @@ class Page {
         button("first step", "first", "first step (Home)", () => this.go(0)),
         button("one step back", "back", "one step back (←)", () => this.go(this.step - 1)),
         this.player,
-        button("one step on", "on", "one step on (→)", () => this.go(this.step + 1)),
+        button("one step forward", "on", "one step forward (→)", () => this.go(this.step + 1)),
         button("last step", "last", "last step (End)", () => this.go(Infinity)),
       ]),
       make("div", { class: "slide" }, [this.slider, this.marks]),
@@ -393,6 +393,7 @@ class Page {
       PageUp: () => this.other(-1),
       "?": () => this.help.showModal(),
       w: () => {
+        if (!this.filter.isConnected) return;
         this.filter.checked = !this.filter.checked;
         this.sieve();
       },

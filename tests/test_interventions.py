@@ -444,6 +444,7 @@ def test_editors_nest_and_turn_off_twins():
         (Overwrite("body.controller", 0), "has no slots; its fields with slots are none"),
         (Overwrite(ACCESS, 0, field="usage"), "no slots in a field 'usage'; .* 'memory', 'weig"),
         (Swap(ACCESS, 0, 3), "no sequence 3 at step 0"),
+        (Overwrite(ACCESS, 0, sequence=-1), "no sequence -1 at step 0"),
         (Swap(ACCESS, 0, 1, field="link"), "no field 'link' to swap; its fields are 'memory'"),
     ],
     ids=lambda value: value.describe() if not isinstance(value, str) else "",
@@ -467,6 +468,7 @@ def test_what_the_run_does_not_have(intervention, message):
         (lambda: Freeze("x", "gate", start=2, stop=2), "stop must be more than start = 2; got 2"),
         (lambda: Freeze("x", "gate", start="2"), "start must be a whole number; got '2'"),
         (lambda: Overwrite("x", 1, stop=3), "stop needs hold=True"),
+        (lambda: Overwrite("x", 1, hold="false"), "hold must be True or False; got 'false'"),
         (lambda: Swap("x", 1, 1), "must be two sequences; got 1 twice"),
     ],
 )

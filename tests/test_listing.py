@@ -117,6 +117,10 @@ def test_runs_in_any_state_are_listed_with_what_is_known(capsys) -> None:
         ["metrics.json is damaged: expected one JSON object, name -> number"],
         ["run.json is damaged: a score must be finite; got nan"],
     ]
+    # A quotation mark that is never closed, in a table of an old run.
+    (old / "metrics.csv").write_text('step,val/bits\n99,"' + "5" * 200_000)
+    (broken,) = (each for each in listed(RUNS) if each.folder.as_posix() == "f/old/version_0")
+    assert "is damaged: field larger than field limit" in broken.problems[0]
     page = Page(write_index(RUNS))
     assert len(page.rows) == len(found)
     assert "metrics.json is damaged" in page.text

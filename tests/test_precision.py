@@ -15,7 +15,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
 from memnets.features import VectorFeatures
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, Stack, Tape
 from memnets.models import (
     GAN,
     SNAIL,
@@ -68,6 +68,7 @@ MEMORIES = {
     "NTM": partial(NTM, 5, 3),
     "DNC": partial(DNC, 5, 3),
     "LRUA": partial(LRUA, 5, 3, 2),
+    "stack": partial(Stack, 5, 3),
     "Tape": partial(Tape, 3),
     "none": lambda: None,
 }

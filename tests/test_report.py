@@ -2,13 +2,15 @@
 
 import io
 import math
+from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from memnets.app.cli import main
-from memnets.records import read_record
-from memnets.training.report import learning_curve
+from memnets.records import Record, read_record
+from memnets.training.report import Report, learning_curve
 from tests.test_cli import RUN, SMALL
 
 CURVE = [(100 * n, 80 * math.exp(-n / 6) + 0.01) for n in range(1, 51)]
@@ -56,6 +58,18 @@ def test_elsewhere_the_curve_is_a_plain_line(given) -> None:
 @pytest.mark.parametrize("curve", [[], [(1, 2.0)], [(1, math.nan), (2, 2.0)]])
 def test_a_point_is_no_curve(curve) -> None:
     assert drawn(curve) == ""
+
+
+@pytest.mark.parametrize("first", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_not_the_best_one(first, tmp_path) -> None:
+    report = Report(tmp_path)
+    report.curve = [(1, first), (2, 0.5), (3, 0.75)]
+    report._record = Record(datetime.now(timezone.utc), 0)
+    report._write_record(SimpleNamespace(monitor="bits"))
+    assert read_record(tmp_path).best == (2, 0.5)
+    report.curve = [(1, first)]
+    report._write_record(SimpleNamespace(monitor="bits"))
+    assert read_record(tmp_path).best is None
 
 
 @pytest.mark.usefixtures("elsewhere", "sketches")

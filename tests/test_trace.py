@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from typing import NamedTuple
 
 import matplotlib.image
 import matplotlib.text
@@ -35,6 +36,7 @@ from memnets.scores import Additive, Dot, General
 from memnets.training import objectives
 from memnets.training.objectives import Actions, Labels, Numbers, Tokens
 from memnets.viewing import plots, trace
+from memnets.viewing.interventions import Weights
 from memnets.viewing.pictures import Pictures
 from memnets.viewing.plots import heads
 from memnets.viewing.plots import images as images_of
@@ -852,3 +854,27 @@ def test_pictures_of_long_sequences_keep_every_sharp_weight() -> None:
     blocks, extent, size = heads._coarse(short, (200, 800))
     assert torch.equal(blocks, short)
     assert (extent, size) == ((-0.5, 6.5, -0.5, 4.5), [1, 1])
+
+
+class Hint(NamedTuple):
+    """A query with a field that may be left out."""
+
+    bias: torch.Tensor | None
+    key: torch.Tensor
+
+
+class Hinted(Content):
+    """Content addressing that takes a hint."""
+
+    def forward(self, query, memory, state):
+        return super().forward(query.key, memory, state)
+
+
+def test_a_field_of_a_query_may_be_left_out():
+    part = Hinted(Dot())
+    memory = Memory(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    with trace.record(part, kinds=None) as tape:
+        part(Hint(None, torch.randn(2, 1, 3)), memory)
+    assert [event.kind for event in tape.events] == ["query.key", "weights"]
+    changed = tape.intervene(Weights("", 2))
+    assert changed.calls(part)[0].argmax(-1).tolist() == [[2], [2]]

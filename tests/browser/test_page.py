@@ -139,12 +139,12 @@ def test_it_plays_to_the_end_and_stops(window) -> None:
     shown = window(WATCHED["NTM"]().page)
     shown.tab.get_by_label("speed").select_option("60")
     shown.run("document.activeElement.blur()")
-    stopped = "document.querySelector('[aria-label=play]') !== null"
+    expect = pytest.importorskip("playwright.sync_api").expect
     for _ in range(2):  # the second time from the start again
         shown.tab.keyboard.press(" ")
-        shown.tab.wait_for_function(
-            f"document.querySelector('.slide input').value === '5' && {stopped}"
-        )
+        expect(shown.tab.get_by_label("pause", exact=True)).to_be_visible()
+        expect(shown.tab.locator(".slide input")).to_have_value("5", timeout=30_000)
+        expect(shown.tab.get_by_label("play", exact=True)).to_be_visible()
         state = shown.state()
         assert (state["step"], state["playing"]) == (5, False)
 

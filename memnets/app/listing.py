@@ -72,7 +72,7 @@ class Listed:
 
     @property
     def state(self) -> str:
-        """Where the run stands: ``tested``, ``trained``, ``not finished`` or ``empty``."""
+        """State of the run, one of ``tested``, ``trained``, ``not finished`` or ``empty``."""
         if any(name.startswith("test/") for name in self.metrics):
             return "tested"
         if "train/steps" in self.metrics:
@@ -146,7 +146,7 @@ def _listed(folder: Path, runs: Path) -> Listed:
 
 
 def _of_table(folder: Path) -> Record:
-    """What ``metrics.csv`` tells of a run of an older version, which has no ``run.json``.
+    """Record of a run of an older version, without ``run.json``, from its ``metrics.csv``.
 
     Raises:
         ValueError: the file is no table of numbers.

@@ -536,7 +536,7 @@ class Swap(Intervention):
 
 
 class Site:
-    """Where a run stands at a part whose values are changed.
+    """State of a run at a part whose values are changed.
 
     Args:
         name: name of the part in the model.

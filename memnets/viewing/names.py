@@ -36,7 +36,7 @@ _SETS = {"val": "validation", "test": "test"}
 
 
 def in_words(metric: str) -> tuple[str, str, str]:
-    """What a score is, its unit and its set: ``("wrong bits", "bits per sequence", "test")``.
+    """Words for a score, its unit and its set: ``("wrong bits", "bits per sequence", "test")``.
 
     The unit is empty where the library does not know the score; its own name stands then.
 

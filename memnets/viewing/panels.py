@@ -357,7 +357,7 @@ def _head_panel(
 
 
 def _role(head: str) -> str:
-    """What a head does, by its name."""
+    """Role of a head, by its name."""
     return next((role for role in ("read", "write") if head.startswith(role)), "attention")
 
 

@@ -625,7 +625,7 @@ class _Watched:
         return found
 
     def _inputs(self, read: int | None, start: int, answer: Tensor) -> list[Panel]:
-        """What the model got at each step."""
+        """The input of the model at each step."""
         if self.task.images(self.one, 0) is not None:
             found: list[Panel] = []
             if read is not None:
@@ -971,7 +971,7 @@ def _steps(batch: Batch, row: int) -> int:
 
 
 def _badness(scores: dict[str, Tensor], count: int) -> list[float]:
-    """How bad each answer is: more than 0 for a wrong one."""
+    """Badness of each answer, more than 0 for a wrong one."""
     for name, sign in (
         *(("wrong_bits", 1), ("exact", -1), ("accuracy", -1), ("hits", -1)),
         *(("error", 1), ("nats", 1), ("loss", 1), ("hinge", 1)),

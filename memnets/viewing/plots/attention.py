@@ -1,4 +1,4 @@
-"""Where the words of an answer or of a text look."""
+"""Pictures of attention: the places at which words of an answer or of a text look."""
 
 from __future__ import annotations
 

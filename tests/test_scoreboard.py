@@ -73,11 +73,15 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             pass
 
 
+#: Files of no run: locks, and the list of all runs, which is written after each.
+SHARED = (".scoreboard.lock", ".lock", ".index.lock", "index.html")
+
+
 def contents() -> dict[str, tuple[int, bytes]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes())
         for path in Path("runs").rglob("*")
-        if path.is_file() and path.name not in (".scoreboard.lock", ".lock")
+        if path.is_file() and path.name not in SHARED
     }
 
 

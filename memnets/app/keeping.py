@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from memnets.app.stopping import restore_handlers
+from memnets.app.stopping import Stopped, asked_to_stop, patient, restore_handlers
 from memnets.files import load_yaml, write_atomically
 
 __all__ = [
     "OPTIMIZER",
     "Changed",
     "SaveConfig",
+    "Stopping",
     "TensorBoard",
     "Watching",
     "best_and_last",
+    "queue_again",
 ]
 
 #: Place of the optimizer in a config.
@@ -177,3 +184,110 @@ def best_and_last(folder: Path, monitor: str, goes_on: bool) -> tuple[_Best, _La
     best = _Best(folder, filename="best", monitor=f"val/{monitor}", **common)
     best.goes_on = goes_on
     return best, _Last(folder, filename="last", **common)
+
+
+class Stopping(Checkpoint):
+    """End a training between two steps, with ``last.ckpt``, when a signal or its time asks for it.
+
+    The run that goes on from there is, bit for bit, the one that was never stopped. So a validation
+    that is due comes first, and the accumulation of gradients is finished. Several processes end at
+    the same step.
+
+    It is a kind of checkpoint, which come after all other callbacks: the state that it saves has
+    what these have done in a step.
+
+    Args:
+        path: path of ``last.ckpt``.
+        most: time for this command, in a form that :class:`~pytorch_lightning.callbacks.Timer`
+            takes; ``None`` = no limit.
+    """
+
+    def __init__(self, path: Path, most: Any = None) -> None:
+        self.path = path
+        # It counts from the start of this command, not of the run: nothing of it is saved.
+        self._timer = Timer(most)
+        self._ends = False
+        self._saved_step: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and let signals wait."""
+        self._timer.on_train_start(trainer, pl_module)
+        patient(True)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End the training, if it was asked to and the state before this step is saved.
+
+        Raises:
+            Stopped: it was.
+        """
+        if self._ends and self._saved_step == trainer.global_step:
+            raise Stopped(asked_to_stop())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the state after this step, if the training was asked to end and may end here."""
+        if self._to_end(trainer) and not trainer.should_stop and self._between_steps(trainer):
+            trainer.save_checkpoint(self.path)
+            self._saved_step = trainer.global_step
+
+    def _to_end(self, trainer: Trainer) -> bool:
+        """Whether the training is to end: all of several processes say the same."""
+        left = self._timer.time_remaining()
+        ends = asked_to_stop() is not None or (left is not None and left <= 0)
+        if trainer.world_size > 1:
+            ends = trainer.strategy.reduce_boolean_decision(ends, all=False)
+        self._ends = self._ends or ends
+        return self._ends
+
+    def _between_steps(self, trainer: Trainer) -> bool:
+        """Whether nothing else is due after this batch, neither a validation nor an epoch's end."""
+        loop = trainer.fit_loop.epoch_loop
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        return not (
+            loop._should_accumulate()
+            or loop._num_ready_batches_reached()
+            or loop._should_check_val_fx(fetcher)
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that ``last.ckpt`` is of this step, and what came meanwhile."""
+        if not trainer.sanity_checking:
+            self._saved_step = trainer.global_step
+            self._to_end(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let no signal wait: the test that follows is done again in any case.
+
+        Raises:
+            Stopped: a signal came during the last step.
+        """
+        patient(False)
+
+
+def queue_again(trainer: Trainer, signum: int | None) -> bool:
+    """Ask Slurm to queue a job again, as Lightning does where nobody saves before it.
+
+    Args:
+        trainer: the trainer of the job; its plugin ``SLURMEnvironment`` has the signal, and whether
+            to do so (``auto_requeue``).
+        signum: the signal that ended the training.
+
+    Returns:
+        Whether the job is in the queue again.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return False
+    if signum is None or signum != (environment.requeue_signal or signal.SIGUSR1):
+        return False
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    command = shutil.which("scontrol")
+    if not trainer.is_global_zero or command is None or not job:
+        return False
+    return subprocess.run([command, "requeue", job]).returncode == 0

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,14 +39,16 @@ from memnets.app.keeping import (
     OPTIMIZER,
     Changed,
     SaveConfig,
+    Stopping,
     TensorBoard,
     Watching,
     best_and_last,
+    queue_again,
 )
 from memnets.app.listing import keep_index
 from memnets.app.predict import answer_file, write_answers
 from memnets.app.progress import ProgressBar
-from memnets.app.stopping import Stopped
+from memnets.app.stopping import QUEUE_AGAIN, Stopped
 from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
 from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
@@ -100,11 +103,19 @@ def run(command: str, arguments: list[str]) -> None:
     """Run a command of a trainer: fit, validate, test or predict.
 
     Raises:
+        Stopped: a signal came, or the time was over; a training then has the exit code that asks
+            for it to be queued again, except after Ctrl-C.
         Exception: any error of the parser, the parts or the trainer.
     """
     strict_parsing()
-    with ExitStack() as held:
-        CLI(command, arguments, held).run()
+    try:
+        with ExitStack() as held:
+            CLI(command, arguments, held).run()
+    except BaseException as error:
+        stopped = Stopped.behind(error)
+        if command != "fit" or stopped is None or stopped.signum == signal.SIGINT:
+            raise
+        raise Stopped(stopped.signum, str(stopped), QUEUE_AGAIN) from error
 
 
 class CLI(LightningCLI):
@@ -130,6 +141,7 @@ class CLI(LightningCLI):
         self._changed: list[tuple[str, Any, Any]] = []
         self._saved: Saved | None = None
         self._best: ModelCheckpoint | None = None
+        self._may_begin = False
         super().__init__(
             Trained,
             Task,
@@ -283,7 +295,7 @@ class CLI(LightningCLI):
         """
         fit = self.command == "fit"
         paths = values(self.arguments, "--ckpt_path", *(("--init_from",) if fit else ()))
-        if not paths or (fit and (self.configs or paths[-1] == "last")):
+        if not paths or (fit and (self.configs or paths[-1] in ("last", "auto"))):
             return []
         trust = "--trust" in self.arguments
         named = _class_paths(self.arguments)
@@ -334,10 +346,9 @@ class CLI(LightningCLI):
             self.folder = _folder_of(path)
             self._saved = read(path)
         elif path is not None:
-            if path == "last":
-                path = str(last_version(self._root) / "checkpoints" / "last.ckpt")
-                self.config["ckpt_path"] = path
-            self._go_on(path)
+            path = self._settle_checkpoint(path)
+            if path is not None:
+                self._go_on(path)
         if self.finished is None:
             try:
                 super().instantiate_classes()
@@ -350,6 +361,24 @@ class CLI(LightningCLI):
             if self.command == "fit" and self.config["compile"]:
                 _check_compiler()
                 self.model.compile()
+
+    def _settle_checkpoint(self, path: str) -> str | None:
+        """The file that ``--ckpt_path`` names; ``None`` for ``auto`` where there is no run yet.
+
+        Raises:
+            CheckpointError: there is no run for ``last``.
+        """
+        if path not in ("last", "auto"):
+            return path
+        self._may_begin = path == "auto"
+        try:
+            found = str(last_version(self._root) / "checkpoints" / "last.ckpt")
+        except CheckpointError:
+            if not self._may_begin:
+                raise
+            found = None
+        self.config["ckpt_path"] = found
+        return found
 
     @property
     def _root(self) -> Path:
@@ -418,6 +447,10 @@ class CLI(LightningCLI):
             # Only now, when every part of the run was made without error.
             self._make_folder()
         settings = {**self.config_init["trainer"], **kwargs}
+        self._most_time: Any = None
+        if self._saves(settings):
+            # Lightning's limit is of a run, all of its commands together; ours, of this command.
+            self._most_time, settings["max_time"] = settings.get("max_time"), None
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         settings["callbacks"] = [*given, *self._bar(settings, given), *self._callbacks(settings)]
@@ -454,6 +487,11 @@ class CLI(LightningCLI):
         states = {type(self.datamodule).__qualname__: state} if state else {}
         self.model.origin = Origin(self._config_text(), sizes, states)
 
+    def _saves(self, settings: dict[str, Any]) -> bool:
+        """Whether the command saves checkpoints."""
+        has_place = self.command == "fit" and self.folder is not None
+        return has_place and settings.get("enable_checkpointing") is not False
+
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
         """Callbacks of every run."""
         self._watching = Watching()
@@ -470,11 +508,12 @@ class CLI(LightningCLI):
         callbacks: list[Callback] = [self._watching, live, *pages, report, pictures]
         self._config_file = SaveConfig(self.model.origin.config, self.folder, self._is_new)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
-        if settings.get("enable_checkpointing") is not False:
+        if self._saves(settings):
             monitor = self.model.monitor
             goes_on = self._resumed_step is not None and not self._is_new
-            self._best, last = best_and_last(self.folder / "checkpoints", monitor, goes_on)
-            callbacks += [self._best, last]
+            folder = self.folder / "checkpoints"
+            self._best, last = best_and_last(folder, monitor, goes_on)
+            callbacks += [self._best, last, Stopping(folder / "last.ckpt", self._most_time)]
         return callbacks
 
     def _bar(self, settings: dict[str, Any], given: Sequence[Callback]) -> list[Callback]:
@@ -530,7 +569,7 @@ class CLI(LightningCLI):
             error = self._watching.error or last  # what the trainer does after one may fail too
             stopped = Stopped.behind(error)
             if stopped is not None:
-                raise Stopped(stopped.signum, self._left()) from error
+                raise Stopped(stopped.signum, self._left(stopped.signum)) from error
             if error is last:
                 raise
             raise error from None
@@ -583,19 +622,28 @@ class CLI(LightningCLI):
         self._config_file.write(self.trainer)
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
-    def _left(self) -> str:
-        """A message about a stopped run: its folder, and the command to resume it."""
+    def _left(self, signum: int | None) -> str:
+        """A message about a stopped run: its folder, and the command to resume it.
+
+        Args:
+            signum: the signal that stopped it; ``None`` = its time was over.
+        """
         if _rank():
             return ""
         if self.command != "fit" or self.folder is None:
             return "stopped"
         last = self.folder / "checkpoints" / "last.ckpt"
-        step = self.trainer.global_step
+        stopped = f"stopped at step {self.trainer.global_step}"
+        if signum is None:
+            stopped += ", for trainer.max_time is over"
         if last.is_file():
+            # Only a command that finds its run by itself goes on when it is started once more.
+            queued = self._may_begin and queue_again(self.trainer, signum)
+            more = "; Slurm has the job in its queue again" if queued else ""
             again = shlex.join(["memnets", "fit", "--ckpt_path", str(last)])
-            return f"stopped at step {step}; the run is in {self.folder}; to go on: {again}"
+            return f"{stopped}; the run is in {self.folder}; to go on: {again}{more}"
         if self._began():
-            return f"stopped at step {step}, before the first checkpoint; see {self.folder}"
+            return f"{stopped}, before the first checkpoint; see {self.folder}"
         return "stopped before the first step; nothing is left"
 
     def _began(self) -> bool:

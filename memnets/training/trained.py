@@ -467,6 +467,7 @@ class Trained(lightning.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the format, the settings of the model, and the state of the random generators."""
+        self._results.settle()  # no step is saved that may yet turn out to have diverged
         checkpoint["format"] = FORMAT
         if self.origin is not None:
             checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))

@@ -6,9 +6,11 @@ import itertools
 import logging
 import multiprocessing
 import os
+import signal
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -354,11 +356,27 @@ class Task(lightning.LightningDataModule, ABC):
             # A generator of its own: an iterator otherwise draws a seed from the global one, and a
             # resumed run would differ.
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=_outlive,
         )
 
 
 def _for_cuda(trainer: lightning.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
+
+
+def _outlive(worker: int) -> None:
+    """Let a process that makes batches outlive the first signal of a scheduler.
+
+    Schedulers send it to all processes of a job, and the training needs batches until it has come
+    to a step at which it can be saved. The second one ends the process, as does the training.
+    """
+
+    def once(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), once)
 
 
 class _Batches(Dataset[Batch]):

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, T
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from memnets.app.stopping import Stopped, asked_to_stop, patient, restore_handlers
-from memnets.files import load_yaml, write_atomically
+from memnets.files import NotWritten, load_yaml, write_atomically
 
 __all__ = [
     "OPTIMIZER",
@@ -28,6 +30,7 @@ __all__ = [
     "Watching",
     "best_and_last",
     "queue_again",
+    "quiet_threads",
 ]
 
 #: Place of the optimizer in a config.
@@ -40,9 +43,60 @@ class TensorBoard(TensorBoardLogger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers.
+
+        Raises:
+            NotWritten: the logs cannot be written.
+        """
+        with self._writing():
+            super().log_metrics(metrics, step)
+
     def save(self) -> None:
-        """Write the logs, without settings."""
-        super(TensorBoardLogger, self).save()
+        """Write the logs, without settings.
+
+        Raises:
+            NotWritten: they cannot be written.
+        """
+        with self._writing():
+            super(TensorBoardLogger, self).save()
+
+    def finalize(self, status: str) -> None:
+        """Write the rest of the logs.
+
+        Raises:
+            NotWritten: they cannot be written.
+        """
+        with self._writing():
+            super().finalize(status)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say which logs cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise NotWritten.of(f"the logs in {self.log_dir}", error) from error
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Let the thread that writes TensorBoard's logs end without a traceback.
+
+    The trainer has the same error at its next line of the logs.
+    """
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        writer = type(ended.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (writer and isinstance(ended.exc_value, OSError)):
+            before(ended)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class SaveConfig(Callback):
@@ -73,12 +127,28 @@ class SaveConfig(Callback):
             path = self.folder / "config.yaml"
             write_atomically(path, lambda file: file.write(self.text.encode()))
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the folder is there, before others write what they have seen."""
+        self._check_folder()
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Write the logs, so that after a kill they reach as far as the checkpoint."""
+        self._check_folder()
         for logger in trainer.loggers:
             logger.save()
+
+    def _check_folder(self) -> None:
+        """Check that the folder of the run is still there.
+
+        A new one would hide the loss: where a network folder was, it would lie on another disk.
+
+        Raises:
+            NotWritten: it is gone.
+        """
+        if not os.path.isdir(self.folder):
+            raise NotWritten(f"cannot write to {self.folder}")
 
 
 class Changed(Callback):
@@ -222,7 +292,7 @@ class Stopping(Checkpoint):
         Raises:
             Stopped: it was.
         """
-        if self._ends and self._saved_step == trainer.global_step:
+        if self._saved_step == trainer.global_step and self._to_end(trainer):
             raise Stopped(asked_to_stop())
 
     def on_train_batch_end(
@@ -254,10 +324,9 @@ class Stopping(Checkpoint):
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that ``last.ckpt`` is of this step, and what came meanwhile."""
+        """Note that ``last.ckpt`` is of this step."""
         if not trainer.sanity_checking:
             self._saved_step = trainer.global_step
-            self._to_end(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let no signal wait: the test that follows is done again in any case.

@@ -44,6 +44,7 @@ from memnets.app.keeping import (
     Watching,
     best_and_last,
     queue_again,
+    quiet_threads,
 )
 from memnets.app.listing import keep_index
 from memnets.app.predict import answer_file, write_answers
@@ -52,7 +53,7 @@ from memnets.app.stopping import QUEUE_AGAIN, Stopped
 from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
 from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
-from memnets.files import load_yaml, only_writer
+from memnets.files import NotWritten, load_yaml, only_writer
 from memnets.models import Trained
 from memnets.records import read_metrics
 from memnets.training.report import Report
@@ -562,19 +563,25 @@ class CLI(LightningCLI):
         if self.finished is not None:
             _say(self.finished)
             return
+        listed = True
         try:
-            getattr(self, f"_{self.command}")()
+            with quiet_threads():
+                getattr(self, f"_{self.command}")()
         except BaseException as last:
             _end(getattr(self.trainer.strategy.launcher, "procs", []))
             error = self._watching.error or last  # what the trainer does after one may fail too
             stopped = Stopped.behind(error)
             if stopped is not None:
                 raise Stopped(stopped.signum, self._left(stopped.signum)) from error
+            if isinstance(error, NotWritten):
+                listed = False  # that would fail too, and say so
+                raise NotWritten(f"{error}; {self._left_whole()}") from error
             if error is last:
                 raise
             raise error from None
         finally:
-            self._list()
+            if listed:
+                self._list()
 
     @rank_zero_only
     def _list(self) -> None:
@@ -645,6 +652,19 @@ class CLI(LightningCLI):
         if self._began():
             return f"{stopped}, before the first checkpoint; see {self.folder}"
         return "stopped before the first step; nothing is left"
+
+    def _left_whole(self) -> str:
+        """What is left of a run that cannot write any more, and how it goes on."""
+        if self.command != "fit" or self.folder is None:
+            return "nothing else was changed"
+        last = str(self.folder / "checkpoints" / "last.ckpt")
+        again = shlex.join(["memnets", "fit", "--ckpt_path", last])
+        # Not by methods of Path: these raise an error where a network folder is lost.
+        if not os.path.isdir(self.folder):
+            return f"the folder of the run is gone; once it is back, go on: {again}"
+        if not os.path.isfile(last):
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is whole; once files can be written, go on: {again}"
 
     def _began(self) -> bool:
         """Whether a step was taken."""

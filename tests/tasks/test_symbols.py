@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,3 +353,14 @@ def test_settings_out_of_range_are_named(make, message) -> None:
 def test_a_question_of_another_form_is_named(task, item, message) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         task().asked([item], first=3)
+
+
+def test_the_examples_of_the_docs_are_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "symbols.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \|", page, re.MULTILINE)
+    examples = {name: (question, answer) for name, question, answer in rows}
+    for task in RULES:
+        question, answer = examples[task.__name__]
+        made = task()
+        batch = made.asked([question])
+        assert made.says(batch, batch.targets) == [answer]

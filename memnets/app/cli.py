@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error is one line, and Ctrl-C and SIGTERM say what is left.
 
     Raises:
-        SystemExit: with exit code 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+        SystemExit: with exit code 1 after an error, 130 after Ctrl-C, 143 after SIGTERM; 75 after a
+            training that was stopped, by SIGTERM or else, and goes on when it is begun again.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.path.insert(0, os.getcwd())  # parts of the user's own

@@ -1,6 +1,7 @@
 """``python -m tests.pair FOLDER``: one of two processes that train together; see test_processes.
 
-Its twin in the process of the tests does the same alone, with the batches of both at once.
+The tests do the same in one process, with the batches of both at once. ``python -m tests.pair fit``
+is ``memnets fit``, in which the second of two processes is killed.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ RUN = [
     "--data.epoch_batches=6",
     "--data.validation_batches=3",
     "--data.validation_batch_size=2",
+    "--data.test_sequences=3",
     "--data.test_sets=[[3, 3]]",
     "--trainer.max_steps=7",
     "--trainer.log_every_n_steps=1",
@@ -46,6 +48,8 @@ RUN = [
     "--trainer.strategy=ddp",
 ]  # fmt: skip
 STEPS = 3
+#: Printed before what a user would do.
+BEGIN = "-- begin --"
 
 
 def parts(name: str) -> tuple[Any, Any]:
@@ -182,7 +186,7 @@ class Faulty(CopyingTokens):
 
 
 def killed_at(step: int) -> None:
-    """Let the second process be killed in a step of the next training."""
+    """Let the second process be killed in a step of the training."""
     from memnets.training import Report
 
     counted = Report.on_train_batch_end
@@ -195,8 +199,8 @@ def killed_at(step: int) -> None:
     Report.on_train_batch_end = count  # type: ignore[method-assign]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def together(folder: Path) -> None:
+    """All that two processes are to do, on two machines as it were; an error is the last."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {name: trained(name, False, folder) for name in MODELS}
     found["resumed"] = resumed(False, folder)
@@ -205,13 +209,18 @@ def main() -> None:
 
     from memnets.app import cli
 
-    nodes = ["--trainer.devices=1", "--trainer.num_nodes=2"]
-    print("whole", flush=True)
-    cli.main(["fit", *RUN, *nodes, f"--runs={folder / 'whole'}"])
-    print("killed", flush=True)
-    killed_at(5)
-    cli.main(["fit", *RUN, *nodes, f"--runs={folder / 'killed'}"])
+    for stream in (sys.stdout, sys.stderr):
+        print(BEGIN, file=stream, flush=True)
+    command = ["fit", *RUN, "--trainer.devices=1", "--trainer.num_nodes=2"]
+    cli.main([*command, f"--runs={folder / 'whole'}"])
+    cli.main([*command, f"--runs={folder / 'faulty'}", "--data.class_path=tests.pair.Faulty"])
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "fit":
+        from memnets.app.cli import main
+
+        killed_at(5)
+        main()
+    else:
+        together(Path(sys.argv[1]))

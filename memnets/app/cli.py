@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
 
 from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
 from memnets.app.messages import one_line

@@ -23,12 +23,12 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from jsonargparse.typing import register_type
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -107,7 +107,8 @@ def run(command: str, arguments: list[str]) -> None:
     """
     strict_parsing()
     if rank():
-        rank_zero_only.rank = rank()  # which Lightning learns late of another machine
+        lightning: Any = rank_zero_only
+        lightning.rank = rank()  # which it would learn late on another machine
     with ExitStack() as held:
         CLI(command, arguments, held).run()
 
@@ -555,7 +556,8 @@ class CLI(LightningCLI):
             _say(self.finished)
             return
         # Lightning's own observer would kill this process too, before it has said a word.
-        subprocess_script._launch_process_observer = self._children.observe
+        launcher: Any = subprocess_script
+        launcher._launch_process_observer = self._children.observe
         try:
             getattr(self, f"_{self.command}")()
         except BaseException as last:

@@ -346,7 +346,8 @@ class Trained(lightning.LightningModule, ABC):
     def _clip_parts(self, greatest_norm: float, greatest_value: float) -> Tensor:
         """The same as :meth:`_clip`, of a gradient that is split among the processes."""
         # Each process knows a part of the gradient, the strategy's own module the norm of all.
-        norm: Tensor = self.trainer.strategy.model.clip_grad_norm_(greatest_norm or math.inf)
+        whole: Any = self.trainer.strategy.model
+        norm: Tensor = whole.clip_grad_norm_(greatest_norm or math.inf)
         if greatest_value > 0:
             nn.utils.clip_grad_value_(self.parameters(), greatest_value)
         broken = ~(norm.isfinite() & self._last_loss.isfinite())

@@ -646,9 +646,10 @@ class CLI(LightningCLI):
         """A message about a stopped run: its folder, and the command to resume it."""
         if self.command != "fit" or self.folder is None:
             return "stopped"
-        # Only the first process has made the folder; Lightning has told the others.
-        known = self._best is not None and self._best.dirpath
-        folder = Path(known).parent if known else self.folder
+        folder = self.folder
+        if rank() and self._best is not None and self._best.dirpath:
+            # Only the first process has made the folder; Lightning has told the others.
+            folder = Path(self._best.dirpath).parent
         last = folder / "checkpoints" / "last.ckpt"
         step = self.trainer.global_step
         if last.is_file():

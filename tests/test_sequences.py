@@ -3,7 +3,7 @@
 import torch
 
 from memnets.batches import Batch
-from memnets.viewing.sequences import alone
+from memnets.viewing.sequences import alone, counted
 
 
 def test_a_sequence_alone_keeps_the_steps_at_which_nothing_is_asked() -> None:
@@ -20,3 +20,11 @@ def test_a_sequence_alone_keeps_the_steps_at_which_nothing_is_asked() -> None:
     padded = batch._replace(target_mask=torch.tensor([[True, True, False, False, False]] * 2))
     assert alone(padded, 1).inputs.tolist() == [[5, 6]]
     assert alone(padded, 1).target_mask is None
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "wrong bit") for number in range(3)] == [
+        "0 wrong bits",
+        "1 wrong bit",
+        "2 wrong bits",
+    ]

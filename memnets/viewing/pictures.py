@@ -19,6 +19,7 @@ from memnets.viewing import plots, trace
 from memnets.viewing.sequences import (
     alone,
     answer_length,
+    counted,
     is_classification,
     label_names,
     moved,
@@ -241,7 +242,7 @@ class Pictures(lightning.Callback):
             worst.targets[0],
             probabilities,
             self._path(name, "answer"),
-            title=f"{title_of(name)}: target and output of a sequence; {bits} wrong bits"
+            title=f"{title_of(name)}: target and output of a sequence; {counted(bits, 'wrong bit')}"
             + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:

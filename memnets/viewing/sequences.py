@@ -15,6 +15,7 @@ from memnets.training.objectives import Actions, Labels, Symbols, Tokens
 __all__ = [
     "alone",
     "answer_length",
+    "counted",
     "is_classification",
     "label_names",
     "moved",
@@ -54,6 +55,11 @@ def moved(batch: Batch, model: Any) -> Batch:
 def plain(answers: Tensor) -> Tensor:
     """Answers in a precision that NumPy supports."""
     return answers.float() if answers.is_floating_point() else answers
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is not one: ``1 wrong bit``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def title_of(name: str) -> str:

@@ -129,17 +129,17 @@ class SaveConfig(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the folder is there, before others write what they have seen."""
-        self._check_folder()
+        self._check_folder(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Write the logs, so that after a kill they reach as far as the checkpoint."""
-        self._check_folder()
+        self._check_folder(trainer)
         for logger in trainer.loggers:
             logger.save()
 
-    def _check_folder(self) -> None:
+    def _check_folder(self, trainer: Trainer) -> None:
         """Check that the folder of the run is still there.
 
         A new one would hide the loss: where a network folder was, it would lie on another disk.
@@ -147,7 +147,7 @@ class SaveConfig(Callback):
         Raises:
             NotWritten: it is gone.
         """
-        if not os.path.isdir(self.folder):
+        if trainer.is_global_zero and not os.path.isdir(self.folder):
             raise NotWritten(f"cannot write to {self.folder}")
 
 
@@ -267,13 +267,13 @@ class Stopping(Checkpoint):
     what these have done in a step.
 
     Args:
-        path: path of ``last.ckpt``.
+        last: writes ``last.ckpt``; of several processes, each knows its folder.
         most: time for this command, in a form that :class:`~pytorch_lightning.callbacks.Timer`
             takes; ``None`` = no limit.
     """
 
-    def __init__(self, path: Path, most: Any = None) -> None:
-        self.path = path
+    def __init__(self, last: ModelCheckpoint, most: Any = None) -> None:
+        self.last = last
         # It counts from the start of this command, not of the run: nothing of it is saved.
         self._timer = Timer(most)
         self._ends = False
@@ -300,7 +300,8 @@ class Stopping(Checkpoint):
     ) -> None:
         """Save the state after this step, if the training was asked to end and may end here."""
         if self._to_end(trainer) and not trainer.should_stop and self._between_steps(trainer):
-            trainer.save_checkpoint(self.path)
+            assert self.last.dirpath is not None
+            trainer.save_checkpoint(Path(self.last.dirpath, "last.ckpt"))
             self._saved_step = trainer.global_step
 
     def _to_end(self, trainer: Trainer) -> bool:

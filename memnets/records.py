@@ -23,6 +23,7 @@ from memnets.files import read_text, write_atomically
 __all__ = [
     "Point",
     "Record",
+    "final_metrics",
     "read_curve",
     "read_metrics",
     "read_record",
@@ -163,6 +164,19 @@ def read_metrics(folder: Path) -> dict[str, float]:
         return {name: float(value) for name, value in metrics.items()}
     except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {_reason(error)}") from error
+
+
+def final_metrics(folder: Path) -> dict[str, float] | None:
+    """The numbers of ``metrics.json`` of a run that is finished; ``None`` = it is not.
+
+    A run is finished when it has the numbers of the whole training (``train/...``) and scores of a
+    test (``test/...``).
+
+    Raises:
+        ValueError: see :func:`read_metrics`.
+    """
+    metrics = read_metrics(folder)
+    return metrics if {"train", "test"} <= {name.partition("/")[0] for name in metrics} else None
 
 
 def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:

@@ -234,9 +234,9 @@ def _choices(place: str, given: Any) -> tuple[Value, ...]:
         shown = "nothing" if given is None else repr(given)
         raise ValueError(f"{place}: choices must be a list of at least one value; got {shown}")
     choices = tuple(map(_stored, given))
-    for place_of_one, choice in enumerate(choices):
-        if choice in choices[:place_of_one]:  # to Python, and so to Optuna, true is 1
-            raise ValueError(f"{place}: choices must be different values; {choice!r} is there twice")
+    for number, choice in enumerate(choices):
+        if choice in choices[:number]:  # to Python, and so to Optuna, true is 1
+            raise ValueError(f"{place}: choices must differ; {choice!r} is there twice")
     return choices
 
 
@@ -247,9 +247,7 @@ def _stored(value: Any) -> Value:
     return json.dumps(value)
 
 
-def _when(
-    place: str, given: Any, before: Mapping[str, Parameter]
-) -> dict[str, tuple[Value, ...]]:
+def _when(place: str, given: Any, before: Mapping[str, Parameter]) -> dict[str, tuple[Value, ...]]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -469,4 +467,3 @@ def check_flags(arguments: Sequence[str], space: Sequence[Parameter]) -> None:
             check_parts(parser.parse_args([*arguments, *flags]).as_dict())
         except (ArgumentError, ValueError, TypeError) as error:
             raise ValueError(f"space, {' '.join(flags)}: {one_line(str(error))}") from error
-

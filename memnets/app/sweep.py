@@ -164,9 +164,7 @@ def sweep(
     processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
     check_positive(processes=processes, trials=trials)
     check_threads(threads)
-    plan = _plan(
-        fit, space, metric, direction, objective, seeds, flags, name, runs, threads
-    )
+    plan = _plan(fit, space, metric, direction, objective, seeds, flags, name, runs, threads)
     with _quiet_optuna():
         if report_only:
             if not (plan.folder / _FILES[storage]).is_file():
@@ -218,8 +216,7 @@ def _plan(
     check_name(name)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(
-            "seeds must be different whole numbers of at least 0, one or more; "
-            f"got {list(seeds)}"
+            f"seeds must be different whole numbers of at least 0, one or more; got {list(seeds)}"
         )
     for value, known, what in (
         (direction, (*get_args(Direction), None), "direction"),
@@ -229,8 +226,7 @@ def _plan(
             raise ValueError(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")
     if not re.fullmatch(r"(train|val|test)/.+", metric):
         raise ValueError(
-            "metric must be a name in metrics.json, such as val/loss or test/loss; "
-            f"got {metric!r}"
+            f"metric must be a name in metrics.json, such as val/loss or test/loss; got {metric!r}"
         )
     higher = direction == "maximize" if direction else names.higher_is_better(metric)
     if higher is None:
@@ -246,9 +242,7 @@ def _plan(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"runs must be a folder; {folder} is a file")
     parameters = read_space(space)
-    return Plan(
-        path, flags, name, parameters, metric, higher, objective, seeds, folder, threads
-    )
+    return Plan(path, flags, name, parameters, metric, higher, objective, seeds, folder, threads)
 
 
 # Parts of Optuna.
@@ -296,8 +290,8 @@ def _made(what: Literal["sampler", "pruner"], part: Part | None, **settings: Any
         module, _, name = path.rpartition(".")
         own = getattr(optuna, f"{what}s")
         if module in ("", own.__name__) and not hasattr(own, name):
-            near = nearest(name, own.__all__, 1)
-            raise ValueError(f"{what}: there is no {path}; did you mean {own.__name__}.{near}?") from error
+            near = f"{own.__name__}.{nearest(name, own.__all__, 1)}"
+            raise ValueError(f"{what}: there is no {path}; did you mean {near}?") from error
         raise ValueError(one_line(str(error))) from error
 
 
@@ -592,8 +586,11 @@ class _Search:
                         pass
                     if not self.working:
                         break
-                    said = "; ".join(f"{active}, seed {run.seed}" for run, (_, active) in self.working.items())
-                    bar.update(everything, completed=self._ended_count(), description=said)
+                    at_work = [
+                        f"{active}, seed {r.seed}" for r, (_, active) in self.working.items()
+                    ]
+                    said = {"completed": self._ended_count(), "description": "; ".join(at_work)}
+                    bar.update(everything, **said)
                     time.sleep(_PAUSE)
                     self._look()
             finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from memnets.app.space import FAILED, SCORES, SECONDS, Parameter, Plan, text_of
+from memnets.app.space import FAILED, SCORES, SECONDS, Parameter, Plan, Value, text_of
 from memnets.files import read_settings, write_atomically
 from memnets.viewing import names, plots
 
@@ -44,9 +43,7 @@ def write_report(plan: Plan, study: Study, command: str) -> None:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
-    by_state = {
-        state: [trial for trial in trials if trial.state == state] for state in TrialState
-    }
+    by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     complete, pruned = by_state[TrialState.COMPLETE], by_state[TrialState.PRUNED]
     failed, running = by_state[TrialState.FAIL], by_state[TrialState.RUNNING]
     sign = -1 if plan.higher_is_better else 1
@@ -79,7 +76,9 @@ def write_report(plan: Plan, study: Study, command: str) -> None:
     path = plan.folder / "sweep.md"
     write_atomically(path, lambda file: file.write(("\n".join(text) + "\n").encode()))
     if ranked:
-        print(f"The best of {len(trials)} trials is trial {ranked[0].number}: {ranked[0].value:.4g}")
+        print(
+            f"The best of {len(trials)} trials is trial {ranked[0].number}: {ranked[0].value:.4g}"
+        )
         print(f"To train it: {_command(plan)}")
     print(f"The report is in {path}")
 
@@ -123,12 +122,14 @@ def _table(plan: Plan, ranked: Sequence[FrozenTrial]) -> list[str]:
         mean, _, (worst, seed) = plan.sum_up(scores)
         cells = [str(trial.number), f"{trial.value:.4g}", f"{mean:.4g}", f"{worst:.4g} ({seed})"]
         for each in plan.space:
-            value = trial.params.get(each.flag)
-            given = each.flag in trial.params
-            cells.append((f"{value:.4g}" if type(value) is float else text_of(value)) if given else "-")
+            cells.append(_cell(trial.params[each.flag]) if each.flag in trial.params else "-")
         cells.append(f"{trial.user_attrs.get(SECONDS, math.nan):.0f}")
         rows.append(_row(cells))
     return rows
+
+
+def _cell(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text_of(value)
 
 
 def _row(cells: Sequence[str]) -> str:

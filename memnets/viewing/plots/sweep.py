@@ -181,9 +181,7 @@ def importance(shares: Mapping[str, float], path: str | Path, title: str = "") -
 
 
 @styled
-def slices(
-    course: Course, settings: Sequence[Setting], path: str | Path, title: str = ""
-) -> Path:
+def slices(course: Course, settings: Sequence[Setting], path: str | Path, title: str = "") -> Path:
     """Draw the score of each finished trial by each setting of a sweep.
 
     A panel for each setting; later trials are lighter, and a ring marks the best.
@@ -227,7 +225,9 @@ def slices(
         elif setting.log:
             panel.set_xscale("log")
         scale = _scaled(panel, list(finite.values()))
-        panel.set_xlabel(words.lines(words(setting.name).replace(".", ". "), 2.4, 9).replace(". ", "."))
+        panel.set_xlabel(
+            words.lines(words(setting.name).replace(".", ". "), 2.4, 9).replace(". ", ".")
+        )
         if place % columns == 0:
             panel.set_ylabel(words.lines(f"{course.score}{scale}", _ROOM, 9))
     grid[0].set_title(course.direction, loc="left")
@@ -238,6 +238,12 @@ def slices(
     shown.locator = whole_numbers(6)
     shown.update_ticks()
     return save(figure, path, title, words)
+
+
+def _broken(name: str, words: Words) -> str:
+    """The name of a setting, in lines that are as wide as a panel."""
+    lines = words.lines(words(name).replace(".", ". "), 2.2, 9).split("\n")
+    return "\n".join(line.replace(". ", ".") for line in lines)
 
 
 def _place(setting: Setting, number: int) -> float:

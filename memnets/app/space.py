@@ -395,7 +395,7 @@ class Plan:
             | {"when": {flag: list(wanted) for flag, wanted in each.when.items()}}
             for each in self.space
         }
-        return {
+        plan = {
             "fit": read_settings(self.fit),
             "flags": list(self.flags),
             "name": self.name,
@@ -405,6 +405,8 @@ class Plan:
             "objective": self.objective,
             "seeds": list(self.seeds),
         }
+        noted: dict[str, Any] = json.loads(json.dumps(plan, default=str))  # a date, for one
+        return noted
 
 
 def _points(space: Sequence[Parameter]) -> Iterator[dict[str, Value]]:

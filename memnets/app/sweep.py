@@ -7,29 +7,24 @@ on. The runs of a trial are ordinary ones, in ``trial_<n>/seed_<s>/<task>/<model
 
 from __future__ import annotations
 
-import inspect
-import logging
 import math
 import os
 import re
 import shlex
-import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 from memnets.app.commands import COMMANDS, OPTIONS, UsageError
-from memnets.app.configs import find_config
+from memnets.app.configs import find_config, name_of
 from memnets.app.executors import Outcome, Processes, Trainings, trainings
 from memnets.app.listing import keep_index
 from memnets.app.messages import nearest, one_line
@@ -42,12 +37,24 @@ from memnets.app.space import (
     Objective,
     Plan,
     check_flags,
-    grid_of,
     read_space,
     suggest,
-    text_of,
 )
-from memnets.app.sweep_report import write_report
+from memnets.app.study import (
+    EXHAUSTED,
+    FILES,
+    Part,
+    Sampler,
+    Storage,
+    SweepError,
+    check_plan,
+    made,
+    opened,
+    quiet_optuna,
+    tell,
+    try_out,
+)
+from memnets.app.sweep_report import shown, write_report
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
 from memnets.extras import check_extra
@@ -57,42 +64,19 @@ from memnets.training.runs import check_name
 from memnets.viewing import names
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
 __all__ = ["Plan", "SweepError", "parser", "run_sweep", "sweep"]
 
 Direction = Literal["minimize", "maximize"]
-Storage = Literal["sqlite", "journal"]
 
-#: A class by its path, or with its settings: ``{class_path: ..., init_args: {...}}``.
-Part = str | dict[str, Any]
-
-#: The name of the study, in a file of its own; a pruner draws from it, so it is always the same.
-_STUDY = "sweep"
-#: Files of the study.
-_FILES = {"sqlite": "study.db", "journal": "study.journal"}
-#: What the study notes beside its trials: the plan; that the sampler has tried all there is.
-_PLAN, _EXHAUSTED = "plan", "exhausted"
-#: Parts of a plan that may change as long as no trial has ended.
-_CHANGEABLE = ("metric", "objective")
 #: A sweep ends when so many trials, and all so far, have failed.
 _MOST_FAILED = 3
-#: Samplers whose seed names a sequence, of which each trial takes one: it stays as it is.
-_SEQUENCES = ("GridSampler", "QMCSampler")
-#: Greatest seed of a sampler.
-_MOST_SEED = 2**32
 #: Seconds between two looks at the trainings.
 _PAUSE = 0.1
 #: The last line of a training whose loss or gradient was not finite.
 _DIVERGED = re.compile(r"became (nan|-?inf) at step")
-
-
-class SweepError(ValueError):
-    """A sweep cannot begin or go on: another one is at work, or no trial has a score."""
 
 
 def sweep(
@@ -165,22 +149,26 @@ def sweep(
     check_positive(processes=processes, trials=trials)
     check_threads(threads)
     plan = _plan(fit, space, metric, direction, objective, seeds, flags, name, runs, threads)
-    with _quiet_optuna():
+    with quiet_optuna():
         if report_only:
-            if not (plan.folder / _FILES[storage]).is_file():
+            if not (plan.folder / FILES[storage]).is_file():
                 raise SweepError(f"expected a sweep in {plan.folder}; there is none")
-            with _opened(plan, storage) as study:
-                _check_plan(plan, study)
+            with opened(plan, storage) as study:
+                check_plan(plan, study)
                 write_report(plan, study, command)
             return
-        drawn = _Sampler(plan, sampler, seed)
-        stopping = _made("pruner", pruner)
-        _try(plan, drawn, stopping)
+        drawn = Sampler(plan, sampler, seed)
+        stopping = made("pruner", pruner)
+        if stopping is not None and not metric.startswith("val/"):
+            raise ValueError(
+                f"a pruner looks at validations, so its metric must be val/...; got {metric}"
+            )
+        try_out(plan, drawn, stopping)
         check_flags(plan.common(), plan.space)
         trials = min(trials, drawn.most or trials)
         executor = Processes(processes)
-        with _trainings(plan.folder, executor) as jobs, _opened(plan, storage) as study:
-            _check_plan(plan, study)
+        with _trainings(plan.folder, executor) as jobs, opened(plan, storage) as study:
+            check_plan(plan, study)
             if stopping is not None:
                 study.pruner = stopping
             search = _Search(plan, study, drawn, jobs, trials, stopping is not None)
@@ -218,12 +206,6 @@ def _plan(
         raise ValueError(
             f"seeds must be different whole numbers of at least 0, one or more; got {list(seeds)}"
         )
-    for value, known, what in (
-        (direction, (*get_args(Direction), None), "direction"),
-        (objective, get_args(Objective), "objective"),
-    ):
-        if value not in known:
-            raise ValueError(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")
     if not re.fullmatch(r"(train|val|test)/.+", metric):
         raise ValueError(
             f"metric must be a name in metrics.json, such as val/loss or test/loss; got {metric!r}"
@@ -245,148 +227,7 @@ def _plan(
     return Plan(path, flags, name, parameters, metric, higher, objective, seeds, folder, threads)
 
 
-# Parts of Optuna.
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Leave it to the sweep to say what happens."""
-    import optuna
-
-    optuna.logging.disable_default_handler()
-    optuna.logging.set_verbosity(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="optuna")
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def _made(what: Literal["sampler", "pruner"], part: Part | None, **settings: Any) -> Any:
-    """A sampler or a pruner from its settings.
-
-    Raises:
-        ValueError: there is no such class, or it does not take these settings.
-    """
-    import optuna
-
-    if part is None:
-        return None
-    base: Any = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}[what]
-    given = {"class_path": part} if isinstance(part, str) else dict(part)
-    known = {"class_path", "init_args"}
-    if not isinstance(given.get("class_path"), str) or given.keys() - known:
-        raise ValueError(
-            f"{what} must be the path of a class, such as "
-            f"optuna.{what}s.{'TPESampler' if what == 'sampler' else 'MedianPruner'}, or "
-            f"{{class_path: ..., init_args: {{...}}}}; got {part!r}"
-        )
-    given["init_args"] = {**(given.get("init_args") or {}), **settings}
-    made = ArgumentParser(exit_on_error=False)
-    made.add_subclass_arguments(base, what, required=True)
-    try:
-        return made.instantiate(made.parse_object({what: given}))[what]
-    except (ArgumentError, ValueError, TypeError) as error:
-        path = given["class_path"]
-        module, _, name = path.rpartition(".")
-        own = getattr(optuna, f"{what}s")
-        if module in ("", own.__name__) and not hasattr(own, name):
-            near = f"{own.__name__}.{nearest(name, own.__all__, 1)}"
-            raise ValueError(f"{what}: there is no {path}; did you mean {near}?") from error
-        raise ValueError(one_line(str(error))) from error
-
-
-class _Sampler:
-    """What draws the values of each trial.
-
-    Each trial has a sampler of its own, whose seed depends on the number of the trial: so a sweep
-    that was stopped draws the same values as one that was not.
-
-    Args:
-        plan: the sweep.
-        part: class and settings.
-        seed: of the sweep.
-
-    Attributes:
-        most: number of trials after which nothing is left to try; ``None`` = never.
-
-    Raises:
-        ValueError: there is no such class, or it does not take these settings.
-    """
-
-    def __init__(self, plan: Plan, part: Part, seed: int) -> None:
-        if not 0 <= seed < _MOST_SEED:
-            raise ValueError(f"seed must be in [0, 2^32); got {seed}")
-        if isinstance(part, dict) and "seed" in (part.get("init_args") or {}):
-            raise ValueError("sampler: its seed is the setting seed of the sweep; give it there")
-        self._part, self._seed = part, seed
-        self._settings: dict[str, Any] = {}
-        self.most: int | None = None
-        path = part if isinstance(part, str) else str(part.get("class_path"))
-        self._name = path.rpartition(".")[2]
-        if self._name == "GridSampler":
-            given = part.get("init_args") or {} if isinstance(part, dict) else {}
-            grid = given.get("search_space") or grid_of(plan.space)
-            self._settings["search_space"] = grid
-            self.most = math.prod(map(len, grid.values()))
-        if "seed" in inspect.signature(type(_made("sampler", part, **self._settings))).parameters:
-            self._settings["seed"] = seed
-
-    def of(self, number: int) -> BaseSampler:
-        """The sampler of a trial."""
-        settings = dict(self._settings)
-        if "seed" in settings and self._name not in _SEQUENCES:
-            # Any two of them differ, also those of neighbours and of other sweeps.
-            drawn = np.random.SeedSequence([self._seed, number]).generate_state(1)
-            settings["seed"] = int(drawn[0])
-        made: BaseSampler = _made("sampler", self._part, **settings)
-        return made
-
-
-def _try(plan: Plan, sampler: _Sampler, pruner: BasePruner | None) -> None:
-    """Check on a study in memory that sampler, pruner and space go together.
-
-    Raises:
-        ValueError: they do not, or a package is missing.
-    """
-    import optuna
-
-    study = optuna.create_study(pruner=pruner)
-    try:
-        for number in range(2):
-            study.sampler = sampler.of(number)
-            trial = study.ask()
-            suggest(plan.space, trial)
-            trial.report(0.0, 1)
-            trial.should_prune()
-            _tell(study, trial.number, float(number))
-    except Exception as error:  # whatever a sampler of any library raises
-        raise ValueError(f"sampler or pruner: {one_line(str(error))}") from error
-
-
-def _tell(study: Study, number: int, value: float | None, pruned: bool = False) -> bool:
-    """End a trial; says whether the sampler has nothing left to try.
-
-    Args:
-        study: the study.
-        number: of the trial.
-        value: its objective; ``None`` = it has none.
-        pruned: whether it was stopped early, else it failed.
-    """
-    from optuna.trial import TrialState
-
-    ended = TrialState.PRUNED if pruned else TrialState.FAIL
-    try:
-        study.tell(number, value, TrialState.COMPLETE if value is not None else ended)
-    except RuntimeError as error:
-        # A sampler that has been through all values stops the study, which outside of
-        # Study.optimize is this error; the trial has been told by then.
-        if "Study.stop" not in str(error):
-            raise
-        return True
-    return False
-
-
-# The study.
+# The search.
 
 
 @contextmanager
@@ -396,104 +237,16 @@ def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
     Raises:
         SweepError: another one is at work there.
     """
-    try:
-        with trainings(folder, executor, "sweep") as jobs:
-            yield jobs
-    except FolderInUse as error:
-        raise SweepError(
-            f"another sweep is at work in {folder}; wait for it, or give another folder of runs"
-        ) from error
-
-
-@contextmanager
-def _opened(plan: Plan, storage: Storage) -> Iterator[Study]:
-    """The study of a folder; a new one, if there is none.
-
-    Raises:
-        SweepError: it is damaged, or kept in another way.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    other = next((kind for kind in _FILES if kind != storage), "")
-    if (plan.folder / _FILES[other]).exists():
-        raise SweepError(
-            f"the sweep in {plan.folder} is kept as {other}; give storage {other}, "
-            "or another folder of runs"
-        )
-    path = plan.folder / _FILES[storage]
-    kept: BaseStorage | None = None
-    try:
-        if storage == "sqlite":
-            kept = optuna.storages.RDBStorage(f"sqlite:///{path}")
-        else:
-            kept = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.create_study(
-            storage=kept,
-            study_name=_STUDY,
-            direction="maximize" if plan.higher_is_better else "minimize",
-            pruner=optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-        study.get_trials(deepcopy=False)
-    except Exception as error:  # of the database, or of whatever reads the file
-        _closed(kept)
-        reason = one_line(str(error)).partition(" [SQL")[0]
-        raise SweepError(
-            f"expected the study of a sweep at {path}; the file is damaged or of another kind "
-            f"({reason[:200]})"
-        ) from error
-    try:
-        yield study
-    finally:
-        _closed(kept)
-
-
-def _closed(storage: Any) -> None:
-    """Close the connection to a database."""
-    if hasattr(storage, "engine"):
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _check_plan(plan: Plan, study: Study) -> None:
-    """Check that a study is of this plan, and note the plan in a new one.
-
-    Raises:
-        SweepError: the study began with other settings.
-    """
-    now, before = plan.noted(), study.user_attrs.get(_PLAN)
-    if before is not None:
-        ended = any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-        free = () if ended else _CHANGEABLE
-        changed = [
-            line for line in _differences(before, now) if line.partition(" was ")[0] not in free
-        ]
-        if changed:
-            more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+    with ExitStack() as held:
+        try:
+            jobs = held.enter_context(trainings(folder, executor, "sweep"))
+        except FolderInUse as error:
+            who = f", {error.holder}," if error.holder else ""
             raise SweepError(
-                f"the sweep in {plan.folder} began with other settings: "
-                f"{'; '.join(changed[:3])}{more}; give those, or another folder of runs"
-            )
-    if now != before:
-        study.set_user_attr(_PLAN, now)
-
-
-_NOTHING = object()
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Settings in which two plans differ, with both values, a line each."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*before, *now]):
-            below = f"{name}, {key}" if name == "space" else f"{name}.{key}".strip(".")
-            yield from _differences(before.get(key, _NOTHING), now.get(key, _NOTHING), below)
-    elif before != now:
-        told = ["not there" if value is _NOTHING else str(value)[:80] for value in (before, now)]
-        yield f"{name} was {told[0]}, now {told[1]}"
-
-
-# The search.
+                f"another sweep{who} is at work in {folder}; "
+                "wait for it, or give another folder of runs"
+            ) from error
+        yield jobs
 
 
 class _Active:
@@ -547,7 +300,7 @@ class _Search:
         self,
         plan: Plan,
         study: Study,
-        sampler: _Sampler,
+        sampler: Sampler,
         jobs: Trainings,
         trials: int,
         prunes: bool,
@@ -561,9 +314,10 @@ class _Search:
 
         known = study.get_trials(deepcopy=False)
         self.asked = len(known)
-        self.exhausted = bool(study.user_attrs.get(_EXHAUSTED))
+        self.exhausted = bool(study.user_attrs.get(EXHAUSTED))
         self.failed = [t.number for t in known if t.state == TrialState.FAIL]
-        self.good = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        good = (TrialState.COMPLETE, TrialState.PRUNED)
+        self.good = sum(trial.state in good for trial in known)
         self.left = [t for t in known if t.state == TrialState.RUNNING]
 
     def go(self, processes: int) -> None:
@@ -589,12 +343,15 @@ class _Search:
                     at_work = [
                         f"{active}, seed {r.seed}" for r, (_, active) in self.working.items()
                     ]
-                    said = {"completed": self._ended_count(), "description": "; ".join(at_work)}
-                    bar.update(everything, **said)
-                    time.sleep(_PAUSE)
+                    ended = self._ended_count()
+                    bar.update(everything, completed=ended, description="; ".join(at_work))
+                    jobs = [job for job, _ in self.working.values()]
+                    wait(jobs, _PAUSE, FIRST_COMPLETED)
                     self._look()
             finally:
                 bar.update(everything, completed=self._ended_count(), description="")
+                for job, _ in self.working.values():
+                    self.jobs.cancel(job)
 
     def _ended_count(self) -> int:
         return self.asked - sum(not active.ended for active in self.active)
@@ -603,14 +360,19 @@ class _Search:
         """Check that a sweep has found something.
 
         Raises:
-            SweepError: all trials have failed.
+            SweepError: no trial has a finite score.
         """
+        trials = self.study.get_trials(deepcopy=False)
+        if any(t.state.name == "COMPLETE" and math.isfinite(t.value or 0) for t in trials):
+            return
         if self.failed and not self.good:
             which = "all" if self.asked >= self.trials else "the first"
-            last = self.study.get_trials(deepcopy=False)[self.failed[-1]]
-            raise SweepError(
-                f"{which} {len(self.failed)} trials failed; the last: {last.user_attrs.get(FAILED)}"
-            )
+            last = trials[self.failed[-1]].user_attrs.get(FAILED)
+            raise SweepError(f"{which} {len(self.failed)} trials failed; the last: {last}")
+        raise SweepError(
+            f"no trial has a finite score: of {len(trials)}, {len(self.failed)} failed, and the "
+            "training of the others diverged, or was pruned"
+        )
 
     # Trials.
 
@@ -636,8 +398,8 @@ class _Search:
             raise ValueError(f"sampler: {one_line(str(error))}") from error
         self.asked += 1
         self.active.append(active)
-        shown = " ".join(f"{flag}={text_of(value)}" for flag, value in active.values.items())
-        self.console.print(escape(f"{active}: begins, {shown}"))
+        values = ", ".join(f"{flag} {shown(value)}" for flag, value in active.values.items())
+        self.console.print(escape(f"{active}: {values}"))
 
     def _begin(self) -> bool:
         """Begin the next run; says whether there was one."""
@@ -689,6 +451,7 @@ class _Search:
         # First: whether a trial is pruned must not depend on how often it is looked at.
         if run is active.first and self._bad(active):
             self._pruned(active)
+        if active.ended:
             return
         try:
             found = run.finished()
@@ -719,7 +482,12 @@ class _Search:
         if not self.prunes:
             return False
         folder = next(reversed(versions(active.first.root)), None)
-        for step, score in [] if folder is None else read_curve(folder, self.plan.metric):
+        try:
+            curve = [] if folder is None else read_curve(folder, self.plan.metric)
+        except ValueError as error:
+            self._fail(active, str(error))
+            return False
+        for step, score in curve:
             if step not in active.reported:
                 active.reported.add(step)
                 active.trial.report(score, step)
@@ -733,12 +501,12 @@ class _Search:
         value = self.plan.value(active.scores)
         active.trial.set_user_attr(SCORES, {str(s): v for s, v in active.scores.items()})
         active.trial.set_user_attr(SECONDS, active.seconds)
-        self.good.append(active.trial)
+        self.good += 1
         scores = ", ".join(f"seed {seed}: {score:.4g}" for seed, score in active.scores.items())
         self._end(active, f"{value:.4g} ({scores})", value)
 
     def _pruned(self, active: _Active) -> None:
-        self.good.append(active.trial)
+        self.good += 1
         self._end(active, f"pruned at step {max(active.reported)}", pruned=True)
 
     def _fail(self, active: _Active, reason: str) -> None:
@@ -751,9 +519,9 @@ class _Search:
     ) -> None:
         """Tell the study how a trial ended, and stop what is left of it."""
         active.ended = True
-        if _tell(self.study, active.trial.number, value, pruned):
+        if tell(self.study, active.trial.number, value, pruned):
             self.exhausted = True
-            self.study.set_user_attr(_EXHAUSTED, True)
+            self.study.set_user_attr(EXHAUSTED, True)
         self.console.print(escape(f"{active}: {said}"))
         for job, other in self.working.values():
             if other is active:
@@ -797,8 +565,8 @@ def run_sweep(arguments: list[str]) -> None:
         asked = asked_of.instantiate(asked_of.parse_args(arguments))
     except ArgumentError as error:
         reason = one_line(str(error))
-        shown = "memnets sweep --config sweeps/copying --print_config"
-        raise UsageError(f"{reason}; {shown} shows what a sweep holds") from error
+        example = "memnets sweep --config sweeps/copying --print_config"
+        raise UsageError(f"{reason}; {example} shows what a sweep holds") from error
     asked.pop("config")
-    again = [argument for argument in arguments if argument != "--report_only"]
+    again = [name_of(argument) for argument in arguments if argument != "--report_only"]
     sweep(**asked.as_dict(), command=shlex.join(["memnets", "sweep", *again]))

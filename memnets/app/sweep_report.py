@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-__all__ = ["write_report"]
+__all__ = ["shown", "write_report"]
 
 #: Most trials of the table, and of those that failed.
 _MOST, _MOST_FAILED = 10, 5
@@ -122,13 +122,14 @@ def _table(plan: Plan, ranked: Sequence[FrozenTrial]) -> list[str]:
         mean, _, (worst, seed) = plan.sum_up(scores)
         cells = [str(trial.number), f"{trial.value:.4g}", f"{mean:.4g}", f"{worst:.4g} ({seed})"]
         for each in plan.space:
-            cells.append(_cell(trial.params[each.flag]) if each.flag in trial.params else "-")
+            cells.append(shown(trial.params[each.flag]) if each.flag in trial.params else "-")
         cells.append(f"{trial.user_attrs.get(SECONDS, math.nan):.0f}")
         rows.append(_row(cells))
     return rows
 
 
-def _cell(value: Value) -> str:
+def shown(value: Value) -> str:
+    """A value of a flag, in four digits."""
     return f"{value:.4g}" if isinstance(value, float) else text_of(value)
 
 
@@ -147,7 +148,7 @@ def _pictures(
     if not complete and not pruned and not failed:
         return []
     name, unit, where = names.in_words(plan.metric)
-    label = f"{name}, {where}" + (f" ({unit})" if unit else "")
+    label = f"{name}, {where}" + (f"\n({unit})" if unit else "")
     course = plots.Course(
         {trial.number: _value(trial) for trial in complete},
         {trial.number: _value(trial) for trial in pruned},

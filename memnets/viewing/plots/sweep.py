@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from memnets.viewing.colours import PALETTE
 from memnets.viewing.plots.canvas import (
@@ -25,7 +28,7 @@ from memnets.viewing.plots.canvas import (
 __all__ = ["Course", "Setting", "history", "importance", "slices"]
 
 #: Room for the name of a score or a setting beside a panel, in inches.
-_ROOM = 2.4
+_ROOM = 2.7
 #: Greatest ratio of two scores on a plain axis.
 _WIDE = 100
 
@@ -81,11 +84,19 @@ def _scaled(panel: Axes, values: Sequence[float]) -> str:
     """Give an axis of scores its scale; what to add to its name."""
     drawn = np.array([value for value in values if math.isfinite(value)])
     if len(drawn) and drawn.min() > 0 and drawn.max() > _WIDE * drawn.min():
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _log(panel.yaxis, "y", list(drawn))
         return ", log scale"
     panel.ticklabel_format(axis="y", useOffset=False)
     return ""
+
+
+def _log(axis: Axis, which: str, values: Sequence[float]) -> None:
+    """Give an axis a logarithmic scale, with numbers at its ticks as they are written."""
+    getattr(axis.axes, f"set_{which}scale")("log")
+    narrow = max(values, default=1) < _WIDE * min(values, default=1)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 @styled
@@ -118,11 +129,11 @@ def history(course: Course, path: str | Path, title: str = "") -> Path:
     if kept:
         numbers = sorted(kept)
         running = np.maximum if course.higher_is_better else np.minimum
-        best = running.accumulate([kept[number] for number in numbers])
-        numbers, best = [*numbers, max(every)], [*best, best[-1]]
+        best = list(running.accumulate([kept[number] for number in numbers]))
         panel.step(
-            numbers, best, where="post", color=PALETTE[2], label="best so far", linestyle="-"
-        )
+            [*numbers, max(every)], [*best, best[-1]], where="post", color=PALETTE[2],
+            label="best so far", linestyle="-",
+        )  # fmt: skip
         panel.plot(
             list(kept), list(kept.values()), "o", color=PALETTE[0], label="ran to its end", **look
         )
@@ -134,7 +145,7 @@ def history(course: Course, path: str | Path, title: str = "") -> Path:
     scale = _scaled(panel, [*kept.values(), *pruned.values()])
     if failed:
         panel.plot(
-            failed, [0.03] * len(failed), "X", color="black", label="failed: no score",
+            failed, [0.03] * len(failed), "X", color="black", label="no score: failed or diverged",
             transform=panel.get_xaxis_transform(), **look,
         )  # fmt: skip
     if not kept and not pruned:
@@ -172,7 +183,7 @@ def importance(shares: Mapping[str, float], path: str | Path, title: str = "") -
     bars = panel.barh(
         range(len(names)), [shares[name] for name in names], color=PALETTE[0], height=0.6
     )
-    panel.bar_label(bars, [f"{shares[name]:.0%}" for name in names], padding=3, fontsize=8)
+    panel.bar_label(bars, [f"{100 * shares[name]:.0f} %" for name in names], padding=3, fontsize=8)
     panel.set_yticks(range(len(names)), words.all(names), **words.settings)
     panel.set_xlim(0, 1.08)
     panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
@@ -223,7 +234,7 @@ def slices(course: Course, settings: Sequence[Setting], path: str | Path, title:
         if setting.choices:
             _name_choices(panel, setting, words, 2.2)
         elif setting.log:
-            panel.set_xscale("log")
+            _log(panel.xaxis, "x", [float(v) for v in setting.values.values()])
         scale = _scaled(panel, list(finite.values()))
         panel.set_xlabel(
             words.lines(words(setting.name).replace(".", ". "), 2.4, 9).replace(". ", ".")
@@ -254,9 +265,16 @@ def _place(setting: Setting, number: int) -> float:
     return setting.choices.index(str(value)) + 0.3 * ((number * 0.618) % 1 - 0.5)
 
 
+def _short(choices: Sequence[str]) -> list[str]:
+    """Choices in short: classes by their names, if these tell them apart."""
+    are_paths = all(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", choice) for choice in choices)
+    short = [choice.rpartition(".")[2] for choice in choices]
+    return short if are_paths and len(set(short)) == len(short) else list(choices)
+
+
 def _name_choices(panel: Axes, setting: Setting, words: Words, room: float) -> None:
     """Name the choices below a panel, upright where they would meet."""
-    named = words.all(setting.choices)
+    named = words.all(_short(setting.choices))
     named = [name if len(name) <= 40 else f"{name[:39]}\N{HORIZONTAL ELLIPSIS}" for name in named]
     upright: dict[str, Any] = {}
     if words.width(named, 8) > room / len(named) - 0.1:

@@ -105,7 +105,9 @@ def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Itera
     try:
         lock.acquire(patience + 2 * LEASE, cancel_check=in_vain)
     except (Timeout, LeaseSettingsMismatch) as error:
-        who = f"another training writes to {folder}{f': {in_vain.holder}' if in_vain.holder else ''}"
+        who = (
+            f"another training writes to {folder}{f': {in_vain.holder}' if in_vain.holder else ''}"
+        )
         raise FolderInUse(f"{who}; wait for it, or stop it", in_vain.holder) from error
     try:
         yield Path(lock.lock_file)

@@ -18,6 +18,7 @@ All machines need to see the same folder of runs at the same path, and need to h
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -26,21 +27,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
+from memnets.extras import check_extra
 from memnets.files import LEASE, only_writer, target_of, write_atomically
 from memnets.records import final_metrics, versions
 
-__all__ = ["Outcome", "Processes", "Trainings", "train", "trainings"]
+__all__ = ["Outcome", "Trainings", "dask", "processes", "submitit", "train", "trainings"]
 
 #: Seconds a training has to stop before it is killed; its checkpoints are whole either way.
 PATIENCE = 20.0
 
 #: Seconds between two looks at the permit of a training.
 _GLANCE = 1.0
+
+#: Trainings at work in this process.
+_working: list[subprocess.Popen[bytes]] = []
 
 #: Exit code of a training that was not wanted any more before it began.
 _UNWANTED = 128 + signal.SIGTERM
@@ -82,7 +88,9 @@ def train(
     """
     if not Path(here).is_dir() or not Path(folder).is_dir():
         missing = folder if Path(here).is_dir() else here
-        return Outcome(1, f"{socket.gethostname()} has no folder {missing}, which it needs to share")
+        return Outcome(
+            1, f"{socket.gethostname()} has no folder {missing}, which it needs to share"
+        )
     try:
         if any(final_metrics(version) for version in versions(Path(folder))):
             return Outcome(0)
@@ -104,12 +112,14 @@ def train(
             # Signals of a terminal, or of a worker, are for this process, which passes them on.
             start_new_session=True,
         )
+    _working.append(process)
     try:
         while process.poll() is None and wanted():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GLANCE)
     finally:
         _stop(process)
+        _working.remove(process)
     return Outcome(process.returncode, _last_line(log, began, process.returncode))
 
 
@@ -250,17 +260,193 @@ def trainings(
             working = [future for future in made._permits if not future.done()]
             for future in working:
                 made.cancel(future)
-            wait(working, PATIENCE + 10)
+            for future in wait(working, PATIENCE + 10).not_done:  # on a machine that is lost
+                future.cancel()
             with suppress(OSError):
                 permits.rmdir()
 
 
-class Processes(ThreadPoolExecutor):
+# The names of these classes are words of the command line: --executor=submitit.
+
+
+class processes(ThreadPoolExecutor):
     """Processes of this machine: each thread waits for one.
 
     Args:
-        processes: how many trainings run at once; if not given, as many as there are cores.
+        max_workers: how many trainings run at once; if not given, as many as there are cores.
     """
 
-    def __init__(self, processes: int | None = None) -> None:
-        super().__init__(processes or os.cpu_count() or 1, "training")
+    def __init__(self, max_workers: int | None = None) -> None:
+        super().__init__(max_workers or os.cpu_count() or 1, "training")
+
+
+class submitit(Executor):
+    """Jobs of Slurm, by the library submitit; each training is one.
+
+    A job whose time is over, or that is preempted, is queued again, and its training goes on from
+    its last checkpoint.
+
+    Args:
+        folder: submitit leaves its files here: the scripts, and what its own processes print. All
+            machines need to see it.
+        cluster: ``slurm``; or ``local``, processes of this machine, to try it. If not given, Slurm
+            if there is one.
+        timeout_min: minutes of a job, after which it is queued again.
+        partition: partition of Slurm.
+        cpus_per_task: cores of a job.
+        gpus_per_node: GPUs of a job.
+        mem_gb: memory of a job in GB.
+        parameters: other parameters of :class:`submitit.AutoExecutor`, by name, such as
+            ``slurm_account``, or ``slurm_setup``, a list of commands that come before the training.
+    """
+
+    def __init__(
+        self,
+        folder: str = "runs/.submitit",
+        cluster: str | None = None,
+        timeout_min: int = 240,
+        partition: str | None = None,
+        cpus_per_task: int | None = None,
+        gpus_per_node: int | None = None,
+        mem_gb: float | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        check_extra("cluster", "executor=submitit", "submitit")
+        self.folder, self.cluster = folder, cluster
+        self.parameters = {
+            "name": "memnets",
+            "timeout_min": timeout_min,
+            "slurm_partition": partition,
+            "cpus_per_task": cpus_per_task,
+            "gpus_per_node": gpus_per_node,
+            "mem_gb": mem_gb,
+            **(parameters or {}),
+        }
+        self._jobs: dict[Future[Any], Any] = {}
+        self._closed = Event()
+        self._engine: Any = None
+
+    def __enter__(self) -> submitit:
+        from submitit import AutoExecutor
+
+        # Times over and preemptions end no training: they are as many as it needs.
+        engine = AutoExecutor(self.folder, self.cluster, slurm_max_num_timeout=10**6)
+        engine.update_parameters(**self.parameters)
+        self._engine = engine
+        Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **settings: Any) -> Future[Any]:
+        """Submit a job."""
+        job = self._engine.submit(_Requeued(fn), *args, **settings)
+        future = _Job(job)
+        self._jobs[future] = job
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End when all jobs have ended, or at once."""
+        self._closed.set()
+        for future in list(self._jobs):
+            if cancel_futures:
+                future.cancel()
+            if wait:
+                future.exception() if not future.cancelled() else None
+
+    def _watch(self) -> None:
+        """Pass the ends of jobs on to their futures."""
+        while not (self._closed.wait(_GLANCE) and all(future.done() for future in self._jobs)):
+            for future, job in list(self._jobs.items()):
+                with suppress(InvalidStateError):  # it was cancelled meanwhile
+                    try:
+                        if not future.done() and job.done():
+                            future.set_result(job.result())
+                    except InvalidStateError:
+                        raise
+                    except Exception as error:
+                        future.set_exception(error)
+
+
+class _Requeued:
+    """A function that submitit calls again in another job, when the time of its own is over."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return self.function(*args, **settings)
+
+    def checkpoint(self, *args: Any, **settings: Any) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        for process in _working:
+            _stop(process)
+        return DelayedSubmission(self, *args, **settings)
+
+
+class _Job(Future[Any]):
+    """The future of a job of submitit."""
+
+    def __init__(self, job: Any) -> None:
+        super().__init__()
+        self.job = job
+
+    def cancel(self) -> bool:
+        if self.done():
+            return self.cancelled()
+        self.job.cancel(check=False)
+        return super().cancel() and not self.set_running_or_notify_cancel()
+
+
+class dask(Executor):
+    """Workers of dask, by the library distributed; each thread of a worker runs a training.
+
+    Without an address, workers of this machine.
+
+    Args:
+        address: address of a scheduler, such as ``tcp://10.0.0.1:8786``.
+        scheduler_file: file in which a scheduler has left its address.
+        workers: how many workers this machine has; if not given, as many as there are cores.
+        timeout: seconds in which a scheduler must answer.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        scheduler_file: str | None = None,
+        workers: int | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        check_extra("cluster", "executor=dask", "distributed")
+        self.address, self.scheduler_file = address, scheduler_file
+        self.workers, self.timeout = workers, timeout
+        self._open = ExitStack()
+        self._engine: Any = None
+
+    def __enter__(self) -> dask:
+        from distributed import Client, LocalCluster
+
+        place: Any = self.address
+        with ExitStack() as opened:
+            if self.address is None and self.scheduler_file is None:
+                place = opened.enter_context(
+                    LocalCluster(
+                        n_workers=self.workers or os.cpu_count() or 1,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs=logging.CRITICAL,
+                    )
+                )
+            client = Client(place, scheduler_file=self.scheduler_file, timeout=self.timeout)
+            self._engine = opened.enter_context(client).get_executor(pure=False)
+            self._open = opened.pop_all()
+        return self
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **settings: Any) -> Future[Any]:
+        """Submit a task."""
+        future: Future[Any] = self._engine.submit(fn, *args, **settings)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End when all tasks have ended, or at once."""
+        self._engine.shutdown(wait and not cancel_futures)
+        self._open.close()

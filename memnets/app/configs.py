@@ -23,7 +23,7 @@ def _folder() -> Path:
 
 
 def config_names() -> list[str]:
-    """Sorted names of all configs: ``<task>/<model>``, ``scoreboards/<name>``, ``sweeps/<name>``."""
+    """Sorted names of all configs: ``<task>/<model>``, and those of boards and sweeps."""
     folder = _folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in _paths(folder))
 

@@ -183,7 +183,7 @@ class _Wanted:
             touch = self.touch
         if touch != self.touch:
             self.touch, self.since = touch, time.monotonic()
-        gone = missing and self.missing or time.monotonic() - self.since > LEASE
+        gone = (missing and self.missing) or time.monotonic() - self.since > LEASE
         self.missing = missing
         return not gone
 

@@ -83,7 +83,7 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         near = nearest(match[1], known, 1)
         text = f"expected the path of a class, {known.get(near, 'my_parts.MyClass')} for one"
         return f"{text}; got {match[1]}"
-    if match := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
+    if match := re.search(r"Import path (?:\S+ )?does not correspond to a subclass of (\w+)", text):
         return f"expected a subclass of {match[1]}" + (f"; got {given[0]}" if given else "")
     no_class = r"Not a valid subclass of (Trained|Task)|[\w.]+\.(Trained|Task) is abstract"
     if match := re.search(no_class, text):

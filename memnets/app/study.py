@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ __all__ = [
     "Storage",
     "SweepError",
     "check_plan",
-    "made",
+    "maker",
     "opened",
     "quiet_optuna",
     "tell",
@@ -73,38 +73,46 @@ def quiet_optuna() -> Iterator[None]:
         yield
 
 
-def made(what: Literal["sampler", "pruner"], part: Part | None, **settings: Any) -> Any:
-    """A sampler or a pruner from its settings.
+def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
+    """What makes a sampler or a pruner: a function of further settings of its class.
 
     Raises:
-        ValueError: there is no such class, or it does not take these settings.
+        ValueError: there is no such class, or it does not take its settings.
     """
     import optuna
 
-    if part is None:
-        return None
     base: Any = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}[what]
+    own = getattr(optuna, f"{what}s")
     given: dict[str, Any] = {"class_path": part} if isinstance(part, str) else dict(part)
-    known = {"class_path", "init_args"}
-    if not isinstance(given.get("class_path"), str) or given.keys() - known:
+    if not isinstance(given.get("class_path"), str) or given.keys() - {"class_path", "init_args"}:
+        example = "TPESampler" if what == "sampler" else "MedianPruner"
         raise ValueError(
-            f"{what} must be the path of a class, such as "
-            f"optuna.{what}s.{'TPESampler' if what == 'sampler' else 'MedianPruner'}, or "
+            f"{what} must be the path of a class, such as {own.__name__}.{example}, or "
             f"{{class_path: ..., init_args: {{...}}}}; got {part!r}"
         )
-    given["init_args"] = {**(given.get("init_args") or {}), **settings}
-    asked = ArgumentParser(exit_on_error=False)
-    asked.add_subclass_arguments(base, what, required=True)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, what, required=True)
+    if given["class_path"].rpartition(".")[2] == "GridSampler":
+        # It has no default; see Sampler, which knows the grid.
+        given["init_args"] = {"search_space": {}, **(given.get("init_args") or {})}
     try:
-        return asked.instantiate(asked.parse_object({what: given}))[what]
+        config = parser.parse_object({what: given})
     except (ArgumentError, ValueError, TypeError) as error:
-        path = given["class_path"]
-        module, _, name = path.rpartition(".")
-        own = getattr(optuna, f"{what}s")
+        module, _, name = given["class_path"].rpartition(".")
         if module in ("", own.__name__) and not hasattr(own, name):
             near = f"{own.__name__}.{nearest(name, own.__all__, 1)}"
-            raise ValueError(f"{what}: there is no {path}; did you mean {near}?") from error
+            raise ValueError(
+                f"{what}: there is no {given['class_path']}; did you mean {near}?"
+            ) from error
         raise ValueError(one_line(str(error))) from error
+
+    def make(**settings: Any) -> Any:
+        changed = config.clone()
+        for name, value in settings.items():
+            changed[f"{what}.init_args.{name}"] = value
+        return parser.instantiate(changed)[what]
+
+    return make
 
 
 class Sampler:
@@ -128,19 +136,18 @@ class Sampler:
     def __init__(self, plan: Plan, part: Part, seed: int) -> None:
         if not 0 <= seed < _MOST_SEED:
             raise ValueError(f"seed must be in [0, 2^32); got {seed}")
-        if isinstance(part, dict) and "seed" in (part.get("init_args") or {}):
+        path = part if isinstance(part, str) else str(part.get("class_path"))
+        given = part.get("init_args") or {} if isinstance(part, dict) else {}
+        if "seed" in given:
             raise ValueError("sampler: its seed is the setting seed of the sweep; give it there")
-        self._part, self._seed = part, seed
+        self._make, self._seed, self._name = maker("sampler", part), seed, path.rpartition(".")[2]
         self._settings: dict[str, Any] = {}
         self.most: int | None = None
-        path = part if isinstance(part, str) else str(part.get("class_path"))
-        self._name = path.rpartition(".")[2]
         if self._name == "GridSampler":
-            given = part.get("init_args") or {} if isinstance(part, dict) else {}
             grid = given.get("search_space") or grid_of(plan.space)
             self._settings["search_space"] = grid
             self.most = math.prod(map(len, grid.values()))
-        if "seed" in inspect.signature(type(made("sampler", part, **self._settings))).parameters:
+        if "seed" in inspect.signature(type(self._make(**self._settings))).parameters:
             self._settings["seed"] = seed
 
     def of(self, number: int) -> BaseSampler:
@@ -150,8 +157,8 @@ class Sampler:
             # Any two of them differ, also those of neighbours and of other sweeps.
             drawn = np.random.SeedSequence([self._seed, number]).generate_state(1)
             settings["seed"] = int(drawn[0])
-        drawing: BaseSampler = made("sampler", self._part, **settings)
-        return drawing
+        sampler: BaseSampler = self._make(**settings)
+        return sampler
 
 
 def try_out(plan: Plan, sampler: Sampler, pruner: BasePruner | None) -> None:

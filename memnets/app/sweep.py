@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from memnets.app import executors
 from memnets.app.commands import COMMANDS, OPTIONS, UsageError
 from memnets.app.configs import find_config, name_of
-from memnets.app.executors import Outcome, Processes, Trainings, trainings
 from memnets.app.listing import keep_index
 from memnets.app.messages import nearest, one_line
 from memnets.app.scoreboard import Run, ScoreboardError
@@ -48,7 +48,7 @@ from memnets.app.study import (
     Storage,
     SweepError,
     check_plan,
-    made,
+    maker,
     opened,
     quiet_optuna,
     tell,
@@ -81,7 +81,7 @@ _DIVERGED = re.compile(r"became (nan|-?inf) at step")
 
 def sweep(
     fit: str,
-    space: dict[str, dict[str, Any]],
+    space: dict[str, Any],
     metric: str,
     direction: Direction | None = None,
     objective: Objective = "mean_and_worst",
@@ -158,7 +158,7 @@ def sweep(
                 write_report(plan, study, command)
             return
         drawn = Sampler(plan, sampler, seed)
-        stopping = made("pruner", pruner)
+        stopping = None if pruner is None else maker("pruner", pruner)()
         if stopping is not None and not metric.startswith("val/"):
             raise ValueError(
                 f"a pruner looks at validations, so its metric must be val/...; got {metric}"
@@ -166,7 +166,7 @@ def sweep(
         try_out(plan, drawn, stopping)
         check_flags(plan.common(), plan.space)
         trials = min(trials, drawn.most or trials)
-        executor = Processes(processes)
+        executor = executors.processes(processes)
         with _trainings(plan.folder, executor) as jobs, opened(plan, storage) as study:
             check_plan(plan, study)
             if stopping is not None:
@@ -182,7 +182,7 @@ def sweep(
 
 def _plan(
     fit: str,
-    space: Mapping[str, Mapping[str, Any]],
+    space: Mapping[str, Any],
     metric: str,
     direction: Direction | None,
     objective: Objective,
@@ -231,7 +231,7 @@ def _plan(
 
 
 @contextmanager
-def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
+def _trainings(folder: Path, executor: Executor) -> Iterator[executors.Trainings]:
     """What trains the runs of the only sweep in a folder.
 
     Raises:
@@ -239,7 +239,7 @@ def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
     """
     with ExitStack() as held:
         try:
-            jobs = held.enter_context(trainings(folder, executor, "sweep"))
+            jobs = held.enter_context(executors.trainings(folder, executor, "sweep"))
         except FolderInUse as error:
             who = f", {error.holder}," if error.holder else ""
             raise SweepError(
@@ -301,14 +301,14 @@ class _Search:
         plan: Plan,
         study: Study,
         sampler: Sampler,
-        jobs: Trainings,
+        jobs: executors.Trainings,
         trials: int,
         prunes: bool,
     ) -> None:
         self.plan, self.study, self.sampler, self.jobs = plan, study, sampler, jobs
         self.trials, self.prunes = trials, prunes
         self.active: list[_Active] = []
-        self.working: dict[Run, tuple[Future[Outcome], _Active]] = {}
+        self.working: dict[Run, tuple[Future[executors.Outcome], _Active]] = {}
         self.console = Console(soft_wrap=True, highlight=False)
         from optuna.trial import TrialState
 
@@ -528,7 +528,7 @@ class _Search:
                 self.jobs.cancel(job)
 
 
-def _failure(job: Future[Outcome], run: Run) -> str | None:
+def _failure(job: Future[executors.Outcome], run: Run) -> str | None:
     """The log of a training that failed, and why; ``None`` = it did not."""
     try:
         code, line = job.result()

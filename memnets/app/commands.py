@@ -124,8 +124,8 @@ OPTIONS = {
         *("max_length", "n_best", "output", "stream", "threads", "trust"),
     ),
     "scoreboard": (
-        *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
-        *("runs", "threads"),
+        *("config", "entries", "executor", "help", "print_config", "processes", "report_only"),
+        *("results", "runs", "threads"),
     ),
     "runs": ("help", "runs"),
     "configs": ("help",),

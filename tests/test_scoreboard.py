@@ -128,25 +128,6 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
         assert again[name] == metrics[name]
 
 
-def held(folder: Path, board: int) -> subprocess.CompletedProcess[str]:
-    """A training of a scoreboard, which would say the version if it did anything."""
-    command = [sys.executable, "-m", "memnets.app.held", str(folder), str(board), "--version"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_a_training_does_nothing_if_its_scoreboard_has_gone_or_another_trains(tmp_path) -> None:
-    done = held(tmp_path, os.getpid())
-    assert done.returncode == 0
-    assert done.stdout.startswith("memnets ")
-    gone = held(tmp_path, 1)
-    assert (gone.returncode, gone.stdout) == (1, "")
-    assert gone.stderr == "memnets: the scoreboard has ended\n"
-    with FileLock(tmp_path / ".lock"):
-        refused = held(tmp_path, os.getpid())
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert f"memnets: error: another training writes to {tmp_path}" in refused.stderr
-
-
 def test_a_run_that_is_killed_is_named_with_the_signal(capfd) -> None:
     Path("killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     message = fails(capfd, *board(flags=["--model.controller=killer.Controller"]))

@@ -128,8 +128,8 @@ OPTIONS = {
         *("max_length", "n_best", "output", "stream", "threads", "trust"),
     ),
     "scoreboard": (
-        *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
-        *("runs", "threads"),
+        *("config", "entries", "executor", "help", "print_config", "processes", "report_only"),
+        *("results", "runs", "threads"),
     ),
     "sweep": (
         *("config", "direction", "fit", "flags", "help", "metric", "name", "objective"),

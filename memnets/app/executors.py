@@ -27,17 +27,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from memnets.extras import check_extra
 from memnets.files import LEASE, only_writer, target_of, write_atomically
-from memnets.records import final_metrics, versions
 
-__all__ = ["Outcome", "Trainings", "dask", "processes", "submitit", "train", "trainings"]
+__all__ = [
+    "ExecutorError",
+    "Outcome",
+    "Trainings",
+    "dask",
+    "processes",
+    "submitit",
+    "train",
+    "trainings",
+]
 
 #: Seconds a training has to stop before it is killed; its checkpoints are whole either way.
 PATIENCE = 20.0
@@ -48,8 +64,9 @@ _GLANCE = 1.0
 #: Trainings at work in this process.
 _working: list[subprocess.Popen[bytes]] = []
 
-#: Exit code of a training that was not wanted any more before it began.
-_UNWANTED = 128 + signal.SIGTERM
+
+class ExecutorError(ValueError):
+    """Error: an executor cannot be started, or takes no trainings."""
 
 
 class Outcome(NamedTuple):
@@ -74,8 +91,9 @@ def train(
 ) -> Outcome:
     """Run a command of ``memnets`` in a process of its own, on whatever machine this is.
 
-    It is the only one in its folder. If there is a checkpoint it goes on from that, and if it is
-    finished already nothing is done. What it prints is added to ``fit.log`` in the folder.
+    It is the only one in its folder: see :mod:`memnets.app.held`. If there is a checkpoint it goes
+    on from that, and if it is finished already nothing is done. What it prints is added to
+    ``fit.log`` in the folder.
 
     Args:
         command: the command, from ``fit`` on, without ``--ckpt_path``.
@@ -91,14 +109,9 @@ def train(
         return Outcome(
             1, f"{socket.gethostname()} has no folder {missing}, which it needs to share"
         )
-    try:
-        if any(final_metrics(version) for version in versions(Path(folder))):
-            return Outcome(0)
-    except (ValueError, OSError) as error:
-        return Outcome(1, str(error))
     wanted = _Wanted(Path(permit), Path(owner))
     if not wanted():
-        return Outcome(_UNWANTED, "stopped before it began")
+        return Outcome(128 + signal.SIGTERM, "stopped before it began")
     log = target_of(Path(folder) / "fit.log")
     with log.open("ab") as file:
         began = file.tell()
@@ -189,20 +202,12 @@ class _Wanted:
 
 
 class Trainings:
-    """Trainings of one owner on an executor; made by :func:`trainings`.
+    """Trainings of one owner on an executor; made by :func:`trainings`."""
 
-    Attributes:
-        executor: runs them.
-        owner: the lock of the owner.
-        permits: folder of the permits.
-        program: module that is run.
-    """
-
-    def __init__(
-        self, executor: Executor, owner: Path, permits: Path, program: str = "memnets"
-    ) -> None:
-        self.executor, self.owner, self.permits, self.program = executor, owner, permits, program
-        self._permits: dict[Future[Outcome], tuple[Path, Path]] = {}
+    def __init__(self, executor: Executor, owner: Path, permits: Path, program: str) -> None:
+        self._executor, self._owner, self._program = executor, owner, program
+        self._folder = permits
+        self._submitted: dict[Future[Outcome], tuple[Path, Path]] = {}
 
     def submit(self, command: Sequence[str], folder: Path) -> Future[Outcome]:
         """Have a training run: see :func:`train`.
@@ -210,26 +215,62 @@ class Trainings:
         Args:
             command: the command, from ``fit`` on, without ``--ckpt_path``.
             folder: folder of its versions, which is made.
+
+        Raises:
+            ExecutorError: the executor takes no more.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        permit = self.permits / secrets.token_hex(8)
+        permit = self._folder / secrets.token_hex(8)
         write_atomically(permit, lambda file: file.write(f"{folder}\n".encode()))
-        paths = (str(path.absolute()) for path in (folder, permit, self.owner, Path()))
-        future = self.executor.submit(train, tuple(command), *paths, self.program)
-        self._permits[future] = folder, permit
+        at, needs, owner, here = (
+            str(path.absolute()) for path in (folder, permit, self._owner, Path())
+        )
+        try:
+            future = self._executor.submit(
+                train, tuple(command), at, needs, owner, here, self._program
+            )
+        except Exception as error:
+            permit.unlink()
+            name = type(self._executor).__name__
+            raise ExecutorError(f"executor {name} takes no training: {_reason(error)}") from error
+        self._submitted[future] = folder, permit
         future.add_done_callback(lambda _: permit.unlink(missing_ok=True))
         return future
 
+    def began(self, future: Future[Outcome]) -> bool:
+        """Whether a training is at work on some machine, or was."""
+        folder, _ = self._submitted[future]
+        return future.done() or (folder / ".lock").exists()
+
     def cancel(self, future: Future[Outcome]) -> None:
         """Stop a training, which leaves its checkpoint, or take it from the queue."""
-        folder, permit = self._permits[future]
+        _, permit = self._submitted[future]
         permit.unlink(missing_ok=True)
         if not self.began(future):
             future.cancel()
 
-    def began(self, future: Future[Outcome]) -> bool:
-        """Whether a training is at work on some machine, or was."""
-        return future.done() or (self._permits[future][0] / ".lock").exists()
+    def outcome(self, future: Future[Outcome]) -> Outcome:
+        """The end of a training, also of one whose worker has ended before it; waits for it."""
+        try:
+            return future.result()
+        except CancelledError:
+            return Outcome(128 + signal.SIGTERM, "stopped before it began")
+        except Exception as error:
+            return Outcome(1, _reason(error))
+
+    def stop(self) -> None:
+        """Stop all trainings, and wait until they have left their checkpoints."""
+        working = [future for future in self._submitted if not future.done()]
+        for future in working:
+            self.cancel(future)
+        for future in wait(working, PATIENCE + 10).not_done:  # on a machine that is lost
+            future.cancel()
+
+
+def _reason(error: Exception) -> str:
+    """An error of an executor in one line."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return text if len(text) <= 400 else f"{text[:397]}..."
 
 
 @contextmanager
@@ -246,24 +287,29 @@ def trainings(
 
     Raises:
         FolderInUse: there is another owner of this name.
+        ExecutorError: the executor cannot be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder, f".{name}.lock") as owner, executor:
+    with ExitStack() as opened:
+        owner = opened.enter_context(only_writer(folder, f".{name}.lock"))
         permits = folder / f".{name}"
         permits.mkdir(exist_ok=True)
+        opened.callback(_remove, permits)
         for left in permits.iterdir():  # of an owner that was killed; its trainings stop
             left.unlink()
-        made = Trainings(executor, owner, permits, program)
         try:
-            yield made
-        finally:
-            working = [future for future in made._permits if not future.done()]
-            for future in working:
-                made.cancel(future)
-            for future in wait(working, PATIENCE + 10).not_done:  # on a machine that is lost
-                future.cancel()
-            with suppress(OSError):
-                permits.rmdir()
+            opened.enter_context(executor)
+        except Exception as error:
+            kind = type(executor).__name__
+            raise ExecutorError(f"executor {kind} cannot start: {_reason(error)}") from error
+        made = Trainings(executor, owner, permits, program)
+        opened.callback(made.stop)
+        yield made
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):  # it is not empty, or out of reach
+        folder.rmdir()
 
 
 # The names of these classes are words of the command line: --executor=submitit.
@@ -322,48 +368,38 @@ class submitit(Executor):
             "mem_gb": mem_gb,
             **(parameters or {}),
         }
-        self._jobs: dict[Future[Any], Any] = {}
-        self._closed = Event()
+        self._jobs: list[_Job] = []
+        self._closed, self._watching = Event(), Thread(target=self._watch, daemon=True)
         self._engine: Any = None
 
     def __enter__(self) -> submitit:
-        from submitit import AutoExecutor
-
-        # Times over and preemptions end no training: they are as many as it needs.
-        engine = AutoExecutor(self.folder, self.cluster, slurm_max_num_timeout=10**6)
-        engine.update_parameters(**self.parameters)
-        self._engine = engine
-        Thread(target=self._watch, daemon=True).start()
+        library = import_module("submitit")
+        # The end of a job's time ends no training: there may be as many jobs as it needs.
+        self._engine = library.AutoExecutor(self.folder, self.cluster, slurm_max_num_timeout=10**6)
+        self._engine.update_parameters(**self.parameters)
+        self._watching.start()
         return self
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **settings: Any) -> Future[Any]:
         """Submit a job."""
-        job = self._engine.submit(_Requeued(fn), *args, **settings)
-        future = _Job(job)
-        self._jobs[future] = job
-        return future
+        self._jobs.append(_Job(self._engine.submit(_Requeued(fn), *args, **settings)))
+        return self._jobs[-1]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End when all jobs have ended, or at once."""
-        self._closed.set()
-        for future in list(self._jobs):
-            if cancel_futures:
+        if cancel_futures:
+            for future in self._jobs:
                 future.cancel()
-            if wait:
-                future.exception() if not future.cancelled() else None
+        self._closed.set()
+        if wait and self._watching.is_alive():
+            self._watching.join()
 
     def _watch(self) -> None:
-        """Pass the ends of jobs on to their futures."""
-        while not (self._closed.wait(_GLANCE) and all(future.done() for future in self._jobs)):
-            for future, job in list(self._jobs.items()):
+        """Pass the ends of jobs on to their futures, until the last one after a shutdown."""
+        while not self._closed.wait(_GLANCE) or not all(job.done() for job in self._jobs):
+            for future in list(self._jobs):
                 with suppress(InvalidStateError):  # it was cancelled meanwhile
-                    try:
-                        if not future.done() and job.done():
-                            future.set_result(job.result())
-                    except InvalidStateError:
-                        raise
-                    except Exception as error:
-                        future.set_exception(error)
+                    future.look()
 
 
 class _Requeued:
@@ -376,11 +412,10 @@ class _Requeued:
         return self.function(*args, **settings)
 
     def checkpoint(self, *args: Any, **settings: Any) -> Any:
-        from submitit.helpers import DelayedSubmission
-
+        library = import_module("submitit.helpers")
         for process in _working:
             _stop(process)
-        return DelayedSubmission(self, *args, **settings)
+        return library.DelayedSubmission(self, *args, **settings)
 
 
 class _Job(Future[Any]):
@@ -390,7 +425,24 @@ class _Job(Future[Any]):
         super().__init__()
         self.job = job
 
+    def look(self) -> None:
+        """See whether the job has ended."""
+        if self.done() or not self.job.done():
+            return
+        try:
+            self.set_result(self.job.result())
+        except InvalidStateError:
+            raise
+        except import_module("submitit").core.utils.UncompletedJobError:
+            state, log = self.job.state, self.job.paths.stderr
+            self.set_exception(
+                ExecutorError(f"job {self.job.job_id} ended without a result ({state}); see {log}")
+            )
+        except Exception as error:
+            self.set_exception(error)
+
     def cancel(self) -> bool:
+        """Take the job from the queue, or end it."""
         if self.done():
             return self.cancelled()
         self.job.cancel(check=False)
@@ -423,20 +475,19 @@ class dask(Executor):
         self._engine: Any = None
 
     def __enter__(self) -> dask:
-        from distributed import Client, LocalCluster
-
+        library = import_module("distributed")
         place: Any = self.address
         with ExitStack() as opened:
             if self.address is None and self.scheduler_file is None:
                 place = opened.enter_context(
-                    LocalCluster(
+                    library.LocalCluster(
                         n_workers=self.workers or os.cpu_count() or 1,
                         threads_per_worker=1,
                         dashboard_address=None,
                         silence_logs=logging.CRITICAL,
                     )
                 )
-            client = Client(place, scheduler_file=self.scheduler_file, timeout=self.timeout)
+            client = library.Client(place, scheduler_file=self.scheduler_file, timeout=self.timeout)
             self._engine = opened.enter_context(client).get_executor(pure=False)
             self._open = opened.pop_all()
         return self

@@ -17,7 +17,7 @@ from threading import Thread
 
 from memnets.app.stopping import stoppable
 from memnets.files import LEASE, FolderInUse, only_writer
-from memnets.records import versions
+from memnets.records import final_metrics, versions
 
 #: Seconds to wait for a training of the same folder that is about to end, and seconds that one has
 #: for it.
@@ -34,7 +34,10 @@ def main() -> None:
                 # Who has removed the permit may have looked for the lock before it was held.
                 if not Path(permit).exists():
                     sys.exit("memnets: stopped before it began")
-                last = [path / "checkpoints" / "last.ckpt" for path in versions(Path(folder))[-1:]]
+                known = versions(Path(folder))
+                if any(final_metrics(version) for version in known):
+                    return  # the executor has lost its end, and calls it again
+                last = [path / "checkpoints" / "last.ckpt" for path in known[-1:]]
                 sys.argv[1:] = [*command, *("--ckpt_path=last" for path in last if path.exists())]
                 # As if it had been started so: a trainer starts further processes the same way.
                 runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -132,9 +132,9 @@ OPTIONS = {
         *("results", "runs", "threads"),
     ),
     "sweep": (
-        *("config", "direction", "fit", "flags", "help", "metric", "name", "objective"),
-        *("print_config", "processes", "pruner", "report_only", "runs", "sampler", "seed"),
-        *("seeds", "space", "storage", "threads", "trials"),
+        *("config", "direction", "executor", "fit", "flags", "help", "metric", "name"),
+        *("objective", "print_config", "processes", "pruner", "report_only", "runs"),
+        *("sampler", "seed", "seeds", "space", "storage", "threads", "trials"),
     ),
     "runs": ("help", "runs"),
     "configs": ("help",),

@@ -95,6 +95,7 @@ def sweep(
     runs: str | None = None,
     storage: Storage = "sqlite",
     processes: int | None = None,
+    executor: Executor | None = None,
     threads: int = 1,
     report_only: bool = False,
     command: str = "memnets sweep",
@@ -132,8 +133,11 @@ def sweep(
         name: ``<task>/<model>`` of the runs; that of the config if not given.
         runs: the folder of the sweep; ``runs/sweeps/<task>/<model>`` if not given.
         storage: how the study is kept: ``sqlite``; or ``journal``, for a network file system.
-        processes: how many trainings run at once; if not given, as many as there are cores for
-            their threads, and at least one.
+        processes: how many trainings run at once; if not given, as many as there are cores here
+            for their threads, and at least one.
+        executor: runs the trainings: ``submitit``, on Slurm; ``dask``; or the class path of an
+            executor with the interface of ``concurrent.futures``. If not given, ``processes`` of
+            this machine.
         threads: of PyTorch, for each of them.
         report_only: train nothing.
         command: what the report says it was made by.
@@ -166,7 +170,7 @@ def sweep(
         try_out(plan, drawn, stopping)
         check_flags(plan.common(), plan.space)
         trials = min(trials, drawn.most or trials)
-        executor = executors.processes(processes)
+        executor = executor or executors.processes(processes)
         with _trainings(plan.folder, executor) as jobs, opened(plan, storage) as study:
             check_plan(plan, study)
             if stopping is not None:
@@ -350,8 +354,7 @@ class _Search:
                     self._look()
             finally:
                 bar.update(everything, completed=self._ended_count(), description="")
-                for job, _ in self.working.values():
-                    self.jobs.cancel(job)
+                self.jobs.stop()
 
     def _ended_count(self) -> int:
         return self.asked - sum(not active.ended for active in self.active)
@@ -433,7 +436,7 @@ class _Search:
             if job.done():
                 del self.working[run]
                 if not active.ended:
-                    self._close(active, run, _failure(job, run))
+                    self._close(active, run, self._failure(job, run))
             elif not active.ended and run is active.first and self._bad(active):
                 self._pruned(active)
 
@@ -476,6 +479,11 @@ class _Search:
         diverged = not math.isfinite(active.scores[run.seed])
         if diverged or len(active.scores) == len(self.plan.seeds):
             self._complete(active)
+
+    def _failure(self, job: Future[executors.Outcome], run: Run) -> str | None:
+        """The log of a training that failed, and why; ``None`` = it did not."""
+        code, line = self.jobs.outcome(job)
+        return f"{run.root / 'fit.log'} ({line})" if code else None
 
     def _bad(self, active: _Active) -> bool:
         """Report the validations of the first seed; says whether the pruner would stop there."""
@@ -526,15 +534,6 @@ class _Search:
         for job, other in self.working.values():
             if other is active:
                 self.jobs.cancel(job)
-
-
-def _failure(job: Future[executors.Outcome], run: Run) -> str | None:
-    """The log of a training that failed, and why; ``None`` = it did not."""
-    try:
-        code, line = job.result()
-    except Exception as error:  # of the executor
-        return f"{run.root / 'fit.log'} ({type(error).__name__}: {one_line(str(error))})"
-    return f"{run.root / 'fit.log'} ({line})" if code else None
 
 
 # The command.

@@ -144,9 +144,10 @@ def history(course: Course, path: str | Path, title: str = "") -> Path:
         )  # fmt: skip
     scale = _scaled(panel, [*kept.values(), *pruned.values()])
     if failed:
+        height = 0.04 if course.higher_is_better else 0.96  # at the worse end
         panel.plot(
-            failed, [0.03] * len(failed), "X", color="black", label="no score: failed or diverged",
-            transform=panel.get_xaxis_transform(), **look,
+            failed, [height] * len(failed), "X", color="black",
+            label="no score: failed or diverged", transform=panel.get_xaxis_transform(), **look,
         )  # fmt: skip
     if not kept and not pruned:
         panel.set_yticks([])

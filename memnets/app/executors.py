@@ -81,6 +81,10 @@ class Outcome(NamedTuple):
     line: str = ""
 
 
+#: The end of a training that was not wanted any more, as a shell would say it.
+_STOPPED = Outcome(128 + signal.SIGTERM, "stopped")
+
+
 def train(
     command: Sequence[str],
     folder: str,
@@ -111,7 +115,7 @@ def train(
         )
     wanted = _Wanted(Path(permit), Path(owner))
     if not wanted():
-        return Outcome(128 + signal.SIGTERM, "stopped before it began")
+        return _STOPPED
     log = target_of(Path(folder) / "fit.log")
     with log.open("ab") as file:
         began = file.tell()
@@ -126,13 +130,17 @@ def train(
             start_new_session=True,
         )
     _working.append(process)
+    stopped = False
     try:
-        while process.poll() is None and wanted():
+        while process.poll() is None and not stopped:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GLANCE)
+            stopped = process.poll() is None and not wanted()
     finally:
         _stop(process)
         _working.remove(process)
+    if stopped:
+        return _STOPPED
     return Outcome(process.returncode, _last_line(log, began, process.returncode))
 
 
@@ -208,6 +216,7 @@ class Trainings:
         self._executor, self._owner, self._program = executor, owner, program
         self._folder = permits
         self._submitted: dict[Future[Outcome], tuple[Path, Path]] = {}
+        self._cancelled: set[Future[Outcome]] = set()
 
     def submit(self, command: Sequence[str], folder: Path) -> Future[Outcome]:
         """Have a training run: see :func:`train`.
@@ -246,6 +255,7 @@ class Trainings:
         """Stop a training, which leaves its checkpoint, or take it from the queue."""
         _, permit = self._submitted[future]
         permit.unlink(missing_ok=True)
+        self._cancelled.add(future)
         if not self.began(future):
             future.cancel()
 
@@ -254,7 +264,9 @@ class Trainings:
         try:
             return future.result()
         except CancelledError:
-            return Outcome(128 + signal.SIGTERM, "stopped before it began")
+            if future in self._cancelled:
+                return _STOPPED
+            return Outcome(1, f"executor {type(self._executor).__name__} has given it up")
         except Exception as error:
             return Outcome(1, _reason(error))
 
@@ -476,6 +488,9 @@ class dask(Executor):
 
     def __enter__(self) -> dask:
         library = import_module("distributed")
+        for name in logging.root.manager.loggerDict:  # errors become errors of trainings
+            if name.startswith("distributed"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         place: Any = self.address
         with ExitStack() as opened:
             if self.address is None and self.scheduler_file is None:

@@ -27,6 +27,9 @@ _PATIENCE, _TO_END = 2 * LEASE, 30.0
 def main() -> None:
     """Run a command, as the only one in a folder, while its permit and its parent are there."""
     folder, permit, program, *command = sys.argv[1:]
+    # Slurm sends to all processes what is for the one of submitit alone, which then stops this one.
+    notice = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
+    signal.signal(getattr(signal, notice), signal.SIG_IGN)
     with stoppable():
         Thread(target=_end_with_input, daemon=True).start()
         try:

@@ -67,7 +67,7 @@ TESTS = {
     "memnets/app/study.py": "test_sweep.py",
     "memnets/app/sweep.py": "test_sweep.py",
     "memnets/app/sweep_report.py": "test_sweep.py",
-    "memnets/viewing/plots/sweep.py": "test_sweep.py",
+    "memnets/viewing/plots/sweep.py": "test_plots.py test_sweep.py",
     "memnets/app/predict.py": "test_cli.py test_translate.py",
     "memnets/app/predictor.py": "test_translate.py test_sentences.py",
     "memnets/app/swaps.py": "test_swaps.py",

@@ -117,7 +117,7 @@ def test_lists_and_parts_are_choices_too() -> None:
             {"runs": {"choices": ["a"]}},
             "runs: this flag cannot be varied; it is a setting of",
         ),
-        ({"ckpt_path": {"choices": ["a"]}}, "it does not belong into a sweep"),
+        ({"ckpt_path": {"choices": ["a"]}}, "it does not belong in a sweep"),
         ({"view": 3}, "space, view: expected settings, such as {type: float, low: 0.1, high: 1}"),
         ({"view": {"low": 1, "high": 2}}, "type must be float, int or categorical; got None"),
         ({"view": {"type": "real"}}, "type must be float, int or categorical; got 'real'"),
@@ -219,6 +219,13 @@ def test_optuna_that_is_missing_is_named(capfd, monkeypatch) -> None:
     assert "memnets sweep needs optuna; to install: " in fails(capfd, *config())
 
 
+def test_a_package_that_a_sampler_needs_is_named(capfd, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    message = fails(capfd, *config(sampler="CmaEsSampler"))
+    assert "sampler or pruner: cmaes is not installed, which it needs" in message
+    assert files() == ["sweep.yaml"]
+
+
 # Trials.
 
 
@@ -242,6 +249,9 @@ def test_a_sweep_finds_the_best_reports_it_and_is_finished(capsys, faked) -> Non
     assert f"The best of 4 trials is trial {best.number}: {best.value:.4g}" in printed
     text = Path("out/sweep.md").read_text()
     order = sorted(done, key=lambda trial: trial.value)
+    best_so_far = [t.number for t in done if t.value == min(o.value for o in done[: t.number + 1])]
+    told = re.findall(r"trial (\d+): .*, the best so far", printed)
+    assert list(map(int, told)) == best_so_far
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [
         trial.number for trial in order
     ]

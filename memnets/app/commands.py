@@ -57,7 +57,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
       train many runs in parallel, and write RESULTS.md; the same command resumes them
 
   memnets sweep --config sweeps/copying
-      search the flags that give the best score, and write best.yaml, a config for memnets fit
+      search the flags that give the best score, and write the best config, best.yaml
 """
 
 #: Each command and its help in a line.

@@ -172,7 +172,7 @@ def _check_flag(flag: str) -> None:
     if first in OWN:
         advice = "give seeds" if first == "seed_everything" else "it is a setting of the sweep"
         if first not in ("name", "runs", "seed_everything", "threads"):
-            advice = "it does not belong into a sweep"
+            advice = "it does not belong in a sweep"
         raise ValueError(f"space, {flag}: this flag cannot be varied; {advice}")
     if first not in OPTIONS["fit"]:
         known = set(OPTIONS["fit"]) - set(OWN)

@@ -65,12 +65,15 @@ def quiet_optuna() -> Iterator[None]:
     """Leave it to the sweep to say what happens."""
     import optuna
 
-    optuna.logging.disable_default_handler()
-    optuna.logging.set_verbosity(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="optuna")
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="optuna")
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
@@ -178,6 +181,11 @@ def try_out(plan: Plan, sampler: Sampler, pruner: BasePruner | None) -> None:
             trial.report(0.0, 1)
             trial.should_prune()
             tell(study, trial.number, float(number))
+    except ImportError as error:
+        missing = error.name or one_line(str(error))
+        raise ValueError(
+            f"sampler or pruner: {missing} is not installed, which it needs"
+        ) from error
     except Exception as error:  # whatever a sampler of any library raises
         raise ValueError(f"sampler or pruner: {one_line(str(error))}") from error
 

@@ -323,6 +323,12 @@ class _Search:
         good = (TrialState.COMPLETE, TrialState.PRUNED)
         self.good = sum(trial.state in good for trial in known)
         self.left = [t for t in known if t.state == TrialState.RUNNING]
+        values = [t.value for t in known if t.state == TrialState.COMPLETE and t.value is not None]
+        self.best = (
+            max(values, default=-math.inf)
+            if plan.higher_is_better
+            else min(values, default=math.inf)
+        )
 
     def go(self, processes: int) -> None:
         """Run what is left of the trials, so many trainings at once.
@@ -511,7 +517,10 @@ class _Search:
         active.trial.set_user_attr(SECONDS, active.seconds)
         self.good += 1
         scores = ", ".join(f"seed {seed}: {score:.4g}" for seed, score in active.scores.items())
-        self._end(active, f"{value:.4g} ({scores})", value)
+        better = value > self.best if self.plan.higher_is_better else value < self.best
+        self.best = value if better else self.best
+        said = f"{value:.4g} ({scores}){', the best so far' if better else ''}"
+        self._end(active, said, value)
 
     def _pruned(self, active: _Active) -> None:
         self.good += 1

@@ -73,8 +73,8 @@ Direction = Literal["minimize", "maximize"]
 
 #: A sweep ends when so many trials, and all so far, have failed.
 _MOST_FAILED = 3
-#: Seconds between two looks at the trainings.
-_PAUSE = 0.1
+#: Seconds between two looks at the validations of trainings; one that ends is seen at once.
+_PAUSE = 1.0
 #: The last line of a training whose loss or gradient was not finite.
 _DIVERGED = re.compile(r"became (nan|-?inf) at step")
 
@@ -337,11 +337,11 @@ class _Search:
             SweepError: a run has no such score.
             ValueError: the sampler cannot draw.
         """
+        ended = self.asked - len(self.left)
+        print(f"Trials to run: {max(0, self.trials - ended)} of {self.trials}")
         # A sweep that was killed leaves trials that run; their values and runs are used again.
         for frozen in self.left:
             self._take(frozen)
-        ended = self.asked - len(self.left)
-        print(f"Trials to run: {max(0, self.trials - ended)} of {self.trials}")
         with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
             everything = bar.add_task("", total=self.trials, completed=ended)
             try:

@@ -219,6 +219,16 @@ def test_optuna_that_is_missing_is_named(capfd, monkeypatch) -> None:
     assert "memnets sweep needs optuna; to install: " in fails(capfd, *config())
 
 
+def test_a_flag_takes_the_place_of_a_sampler_or_pruner_of_the_config(faked) -> None:
+    faked(worse_and_worse)
+    arguments = config(pruner={"class_path": "ThresholdPruner", "init_args": {"upper": -1}})
+    pruner = "{class_path: ThresholdPruner, init_args: {upper: 9}}"
+    main([*arguments, "--pruner", pruner, "--sampler=RandomSampler", "--trials=2"])
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 2
+    main([*arguments, "--pruner=null", "--trials=3"])
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 3
+
+
 def test_a_package_that_a_sampler_needs_is_named(capfd, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "cmaes", None)
     message = fails(capfd, *config(sampler="CmaEsSampler"))

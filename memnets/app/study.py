@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import register_type
 
 from memnets.app.messages import nearest, one_line
 from memnets.app.space import Plan, grid_of, suggest
+from memnets.files import load_yaml
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -39,9 +41,6 @@ __all__ = [
 
 Storage = Literal["sqlite", "journal"]
 
-#: A class by its path, or with its settings: ``{class_path: ..., init_args: {...}}``.
-Part = str | dict[str, Any]
-
 #: The name of the study, in a file of its own; a pruner draws from it, so it is always the same.
 _STUDY = "sweep"
 #: Files of the study.
@@ -54,6 +53,25 @@ _CHANGEABLE = ("metric", "objective")
 _SEQUENCES = ("GridSampler", "QMCSampler")
 #: Greatest seed of a sampler.
 _MOST_SEED = 2**32
+
+
+class Part:
+    """A class of Optuna, or of your own, that makes a sampler or a pruner.
+
+    Args:
+        given: its path, or ``{class_path: ..., init_args: {...}}``; also as YAML.
+    """
+
+    # A type of its own: where a config and a flag both give a mapping, jsonargparse would take
+    # them for the settings of one object.
+
+    def __init__(self, given: str | Mapping[str, Any]) -> None:
+        self.given: Any = load_yaml(given) if isinstance(given, str) else dict(given)
+        if isinstance(self.given, str):
+            self.given = {"class_path": self.given}
+
+
+register_type(Part, serializer=lambda part: part.given)
 
 
 class SweepError(ValueError):
@@ -86,12 +104,12 @@ def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
 
     base: Any = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner}[what]
     own = getattr(optuna, f"{what}s")
-    given: dict[str, Any] = {"class_path": part} if isinstance(part, str) else dict(part)
+    given = dict(part.given) if isinstance(part.given, dict) else {}
     if not isinstance(given.get("class_path"), str) or given.keys() - {"class_path", "init_args"}:
         example = "TPESampler" if what == "sampler" else "MedianPruner"
         raise ValueError(
             f"{what} must be the path of a class, such as {own.__name__}.{example}, or "
-            f"{{class_path: ..., init_args: {{...}}}}; got {part!r}"
+            f"{{class_path: ..., init_args: {{...}}}}; got {part.given!r}"
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, what, required=True)
@@ -139,8 +157,8 @@ class Sampler:
     def __init__(self, plan: Plan, part: Part, seed: int) -> None:
         if not 0 <= seed < _MOST_SEED:
             raise ValueError(f"seed must be in [0, 2^32); got {seed}")
-        path = part if isinstance(part, str) else str(part.get("class_path"))
-        given = part.get("init_args") or {} if isinstance(part, dict) else {}
+        named = part.given if isinstance(part.given, dict) else {}
+        path, given = str(named.get("class_path")), named.get("init_args") or {}
         if "seed" in given:
             raise ValueError("sampler: its seed is the setting seed of the sweep; give it there")
         self._make, self._seed, self._name = maker("sampler", part), seed, path.rpartition(".")[2]

@@ -71,6 +71,7 @@ __all__ = ["Plan", "SweepError", "parser", "run_sweep", "sweep"]
 
 Direction = Literal["minimize", "maximize"]
 
+_TPE = Part("optuna.samplers.TPESampler")
 #: A sweep ends when so many trials, and all so far, have failed.
 _MOST_FAILED = 3
 #: Seconds between two looks at the validations of trainings; one that ends is seen at once.
@@ -87,7 +88,7 @@ def sweep(
     objective: Objective = "mean_and_worst",
     seeds: tuple[int, ...] = (0, 1),
     trials: int = 20,
-    sampler: Part = "optuna.samplers.TPESampler",
+    sampler: Part = _TPE,
     pruner: Part | None = None,
     seed: int = 0,
     flags: tuple[str, ...] = (),

@@ -6,12 +6,13 @@ import hashlib
 import os
 import stat
 import time
-from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from signal import SIGINT, pthread_kill
 from tempfile import TemporaryDirectory
+from threading import main_thread
 from typing import IO, Any
 
 import yaml
@@ -99,7 +100,7 @@ def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Itera
         target_of(folder / name),
         lease_duration=LEASE,
         heartbeat_interval=HEARTBEAT,
-        on_compromise=lambda _: interrupt_main(),
+        on_compromise=lambda _: pthread_kill(main_thread().ident or 0, SIGINT),
     )
     in_vain = _Waiting(lock, patience)
     try:

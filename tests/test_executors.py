@@ -10,13 +10,19 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
-from memnets.app import executors
+from memnets import extras
+from memnets.app import executors, scoreboard
+from memnets.app.cli import main
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.files import FolderInUse
+from tests.images import save_blank_pictures
+from tests.test_cli import fails
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 ROOT = Path(__file__).parent.parent
@@ -76,7 +82,7 @@ def scheduler() -> Iterator[str]:
     """Address of a scheduler of dask, with two workers on this machine."""
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
     ) as cluster:
         yield cluster.scheduler_address
 
@@ -236,3 +242,134 @@ def test_a_machine_without_the_folders_says_so(name) -> None:
     code, line = train(**{name: "/nowhere"})
     assert code == 1
     assert "has no folder /nowhere, which it needs to share" in line
+
+
+def table(*flags: str, seeds: Sequence[int] = (0, 1, 2), **settings: object) -> list[str]:
+    """Write a scoreboard of one entry; the arguments that use it."""
+    entry = {
+        "config": str(ROOT / "configs" / "copying" / "ntm.yaml"),
+        "scores": [{"metric": "test/length_4/bits"}],
+        "seeds": list(seeds),
+        "flags": ["--trainer.max_steps=30"],
+    }
+    Path("board.yaml").write_text(yaml.safe_dump({"entries": [entry], **settings}))
+    return ["scoreboard", "--config", "board.yaml", *flags]
+
+
+@pytest.fixture
+def faked(_fit, monkeypatch) -> None:
+    """Scoreboards whose trainings are short, and that draw no pictures."""
+    monkeypatch.setattr(scoreboard, "trainings", partial(trainings, program="fake_fit"))
+    monkeypatch.setattr(scoreboard, "load_checkpoint", lambda path: path.read_text())
+    save_blank_pictures(monkeypatch)
+
+
+@pytest.mark.usefixtures("faked")
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        (["--processes=2"], {}),
+        (["--executor=processes", "--executor.max_workers=2"], {"processes": 1}),
+        (["--executor=concurrent.futures.ThreadPoolExecutor", "--executor.max_workers=2"], {}),
+        ([], {"executor": {"class_path": "submitit", "init_args": {"cluster": "local"}}}),
+        (["--executor=dask"], {}),
+    ],
+    ids=["default", "word", "class", "submitit", "dask"],
+)
+def test_a_scoreboard_on_each_executor(capfd, request, flags, settings) -> None:
+    if "--executor=dask" in flags:
+        flags = [*flags, f"--executor.address={request.getfixturevalue('scheduler')}"]
+    elif settings.get("executor"):
+        pytest.importorskip("submitit", reason="submitit is not installed")
+    arguments = table(*flags, **settings)
+    resumed = Path("runs/seed_1/copying/ntm/version_0")
+    (resumed / "checkpoints").mkdir(parents=True)
+    (resumed / "checkpoints" / "last.ckpt").write_text("20")
+    (resumed / "config.yaml").write_text("name: copying/ntm")
+    broken = Path("runs/seed_2/copying/ntm/alone")  # a folder in the place of a file
+    broken.mkdir(parents=True)
+    error = fails(capfd, *arguments)
+    assert "runs failed: 1; see runs/seed_2/copying/ntm/fit.log (" in error
+    assert "IsADirectoryError" in error
+    metrics = json.loads((resumed / "metrics.json").read_text())
+    assert (metrics["train/first"], metrics["train/steps"]) == (20, 30)
+    assert "| 2 of 3 |" in Path("RESULTS.md").read_text()
+
+    kept = {path: path.stat().st_mtime_ns for path in Path("runs").glob("seed_[01]/**/version_*/*")}
+    broken.rmdir()
+    capfd.readouterr()
+    main(arguments)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[:1] == ["Runs to train: 1 of 3"]
+    assert "copying/ntm, seed 2: begins" in lines
+    assert "copying/ntm, seed 2: finished" in lines
+    assert "| 3 of 3 |" in Path("RESULTS.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.usefixtures("faked")
+@pytest.mark.parametrize(("name", "version"), [("last", 0), ("best", 1)])
+def test_a_run_goes_on_from_its_last_checkpoint_or_is_begun_anew(capfd, name, version) -> None:
+    arguments = table(seeds=[1])
+    run = Path("runs/seed_1/copying/ntm")
+    left = run / "version_0" / "checkpoints" / f"{name}.ckpt"
+    left.parent.mkdir(parents=True)
+    left.write_text("20")
+    (run / "version_0" / "config.yaml").write_text("name: copying/ntm")
+    main(arguments)
+    began = "begins" if version else "goes on"
+    assert f"copying/ntm, seed 1: {began}" in capfd.readouterr().out
+    metrics = json.loads((run / f"version_{version}" / "metrics.json").read_text())
+    assert metrics["train/first"] == (0 if version else 20)
+    assert left.read_text() == ("20" if version else "30")
+
+
+DEAD = ["--executor=dask", "--executor.address=tcp://127.0.0.1:1", "--executor.timeout=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--executor=slurm"], "executor: expected processes, submitit, dask, or the path of a c"),
+        (["--executor=os.system"], "executor: expected a subclass of Executor; got os.system"),
+        (["--executor=my.Own"], "executor: No module named 'my'; modules are looked for in this"),
+        (["--executor=submitit", "--executor.partion=x"], "'partion' is not accepted; submitit ta"),
+        (["--executor=submitit"], "executor submitit cannot start: RuntimeError: Could not detect"),
+        (
+            ["--executor=submitit", "--executor.parameters={slurm_acount: x}"],
+            "executor submitit cannot start: ",
+        ),
+        (["--executor=dask", "--executor.workers=0"], "workers must be at least 1; got 0"),
+        (DEAD, "executor dask cannot start: OSError: Timed out trying to connect to tcp://127."),
+        (
+            ["--executor=concurrent.futures.ThreadPoolExecutor", "--executor.max_workers=0"],
+            "max_workers must be greater than 0",
+        ),
+        (
+            ["--executor=concurrent.futures.Executor"],
+            "executor Executor takes no training: NotImplementedError",
+        ),
+    ],
+)
+def test_an_executor_that_cannot_be_used_is_one_line(capfd, monkeypatch, flags, expected) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where there is no Slurm
+    if {"--executor=dask", "--executor=submitit"} & set(flags):
+        pytest.importorskip("distributed", reason="distributed is not installed")
+        pytest.importorskip("submitit", reason="submitit is not installed")
+    save_blank_pictures(monkeypatch)
+    assert expected in fails(capfd, *table(*flags))
+    assert not list(Path("runs").glob("seed_*/copying/ntm/*"))
+    assert not Path("runs/.scoreboard").exists()
+    assert not Path("runs/.scoreboard.lock").exists()
+
+
+@pytest.mark.parametrize("word", ["submitit", "dask"])
+def test_an_executor_whose_package_is_missing_says_which(capfd, monkeypatch, word) -> None:
+    missing = {"submitit": "submitit", "dask": "distributed"}[word]
+    installed = extras._installed
+    monkeypatch.setattr(extras, "_installed", lambda name: name != missing and installed(name))
+    line = fails(capfd, *table(f"--executor={word}"))
+    assert (
+        f"executor={word} needs {missing}; to install: python -m pip install 'memnets[clu" in line
+    )
+    assert not Path("runs").exists()

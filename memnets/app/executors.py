@@ -335,7 +335,7 @@ class processes(ThreadPoolExecutor):
     """
 
     def __init__(self, max_workers: int | None = None) -> None:
-        super().__init__(max_workers or os.cpu_count() or 1, "training")
+        super().__init__(max_workers or os.cpu_count(), "training")
 
 
 class submitit(Executor):
@@ -347,8 +347,7 @@ class submitit(Executor):
     Args:
         folder: submitit leaves its files here: the scripts, and what its own processes print. All
             machines need to see it.
-        cluster: ``slurm``; or ``local``, processes of this machine, to try it. If not given, Slurm
-            if there is one.
+        cluster: ``slurm``; or ``local``, processes of this machine, to try it.
         timeout_min: minutes of a job, after which it is queued again.
         partition: partition of Slurm.
         cpus_per_task: cores of a job.
@@ -361,7 +360,7 @@ class submitit(Executor):
     def __init__(
         self,
         folder: str = "runs/.submitit",
-        cluster: str | None = None,
+        cluster: str = "slurm",
         timeout_min: int = 240,
         partition: str | None = None,
         cpus_per_task: int | None = None,
@@ -481,6 +480,8 @@ class dask(Executor):
         timeout: float = 30.0,
     ) -> None:
         check_extra("cluster", "executor=dask", "distributed")
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers must be at least 1; got {workers}")
         self.address, self.scheduler_file = address, scheduler_file
         self.workers, self.timeout = workers, timeout
         self._open = ExitStack()
@@ -498,7 +499,7 @@ class dask(Executor):
                     library.LocalCluster(
                         n_workers=self.workers or os.cpu_count() or 1,
                         threads_per_worker=1,
-                        dashboard_address=None,
+                        dashboard_address=":0",
                         silence_logs=logging.CRITICAL,
                     )
                 )

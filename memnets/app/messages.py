@@ -79,6 +79,11 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         near = nearest(match[2], names)
         return text[: match.end()] + (f"; it has {near}" if near else "")
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        if key == "executor":
+            return (
+                "expected processes, submitit, dask, or the path of a class, my_parts.MyExecutor "
+                f"for one; got {match[1]}"
+            )
         known = {name: path for module in _PARTS for name, path in _classes(module)}
         near = nearest(match[1], known, 1)
         text = f"expected the path of a class, {known.get(near, 'my_parts.MyClass')} for one"

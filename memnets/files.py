@@ -5,15 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from signal import SIGINT, pthread_kill
+from tempfile import TemporaryDirectory
+from threading import main_thread
 from typing import IO, Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import (
+    LeaseCompromise,
+    LeaseSettingsMismatch,
+    MarkerSoftFileLock,
+    SoftFileLease,
+    Timeout,
+)
 
 __all__ = [
+    "HEARTBEAT",
+    "LEASE",
     "FolderInUse",
     "NoPlainFile",
     "NotWritten",
@@ -26,6 +39,10 @@ __all__ = [
     "target_of",
     "write_atomically",
 ]
+
+#: Seconds without a sign of life after which a lock of another machine is free, and seconds between
+#: two signs of life: see :func:`only_writer`.
+LEASE, HEARTBEAT = 60.0, 5.0
 
 #: Bytes of a checksum, with which a file begins.
 _CHECKSUM = hashlib.sha256().digest_size
@@ -57,35 +74,109 @@ class NotWritten(OSError):
 
 
 class FolderInUse(ValueError):
-    """Error: another process writes to a folder."""
+    """Error: another process writes to a folder.
+
+    Args:
+        message: message for the user.
+        holder: the process and its machine, in words; empty if not known.
+    """
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 @contextmanager
 def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Iterator[Path]:
-    """Keep other processes from writing to a folder; gives the file that is locked.
+    """Keep other processes, on this machine or on another, from writing to a folder.
 
-    The lock is free when the process ends, however that is; processes that it forks, such as
-    workers that make batches, do not hold it. The file stays in the folder, which means nothing.
+    The lock is a lease: a file with the name of its holder, which the holder touches every
+    :data:`HEARTBEAT` seconds. It needs nothing of a file system but that a file is created once,
+    and so it works on network file systems, where locks of the operating system are often those of
+    one machine alone. A lease ends with its process, however that ends: on the same machine another
+    process sees at once that its holder is gone, on another machine after :data:`LEASE` seconds
+    without a touch. Forked processes, such as workers that make batches, do not hold it.
+
+    A holder that loses the lock, since it was suspended for long, or the file system is gone, is
+    interrupted.
 
     Args:
-        folder: that is written to.
-        name: of the file, for a folder in which several things may be done at once.
+        folder: folder that is written to.
+        name: name of the file, for a folder in which several things may be done at once.
         patience: seconds to wait for another process that has the lock.
 
+    Yields:
+        The file, which is there as long as the lock is held.
+
     Raises:
-        FolderInUse: another one has the lock.
+        FolderInUse: another process has the lock, or has taken it in the meantime.
         NoPlainFile: there is something that is no file in the place of the lock.
     """
-    lock = FileLock(target_of(folder / name), timeout=patience)
+    lock = SoftFileLease(
+        target_of(folder / name),
+        lease_duration=LEASE,
+        heartbeat_interval=HEARTBEAT,
+        on_compromise=lambda _: pthread_kill(main_thread().ident or 0, SIGINT),
+    )
+    in_vain = _Waiting(lock, patience)
     try:
-        lock.acquire()
-    except Timeout as error:
-        message = f"another training writes to {folder}; wait for it, or stop it"
-        raise FolderInUse(message) from error
+        lock.acquire(patience + 2 * LEASE, cancel_check=in_vain)
+    except (Timeout, LeaseSettingsMismatch) as error:
+        who = (
+            f"another training writes to {folder}{f': {in_vain.holder}' if in_vain.holder else ''}"
+        )
+        raise FolderInUse(f"{who}; wait for it, or stop it", in_vain.holder) from error
     try:
         yield Path(lock.lock_file)
+    except BaseException:
+        if lock.compromise is None:
+            raise
+        raise FolderInUse(_lost(lock.compromise, folder)) from None
     finally:
         lock.release()
+
+
+class _Waiting:
+    """Whether to wait for a lock no longer: its holder is alive, and patience is over."""
+
+    def __init__(self, lock: SoftFileLease, patience: float) -> None:
+        self.lock, self.until = lock, time.monotonic() + patience
+        self.first_touch: float | None = None
+        self.holder = ""
+
+    def __call__(self) -> bool:
+        return self._is_alive() and time.monotonic() >= self.until
+
+    def _is_alive(self) -> bool:
+        owner = self.lock.owner
+        try:
+            touch = os.stat(self.lock.lock_file).st_mtime
+        except OSError:
+            return False
+        if owner is None:
+            return False
+        self.holder = f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
+        if owner.hostname == _machine():
+            return True  # or the lock would be broken by now
+        self.first_touch = touch if self.first_touch is None else self.first_touch
+        return touch != self.first_touch
+
+
+@cache
+def _machine() -> str:
+    """Name of this machine as it stands in a lock."""
+    with TemporaryDirectory() as folder, MarkerSoftFileLock(Path(folder) / "lock") as lock:
+        assert lock.owner is not None
+        return lock.owner.hostname
+
+
+def _lost(loss: LeaseCompromise, folder: Path) -> str:
+    reasons = {
+        "owner-changed": "another process has taken it, for this one was suspended for long",
+        "marker-missing": f"its file {loss.lock_file} was removed",
+    }
+    unreachable = f"it could not be written for {LEASE} seconds ({loss.error})"
+    return f"the lock on {folder} is lost: {reasons.get(loss.reason, unreachable)}"
 
 
 def target_of(path: str | Path) -> Path:

@@ -7,6 +7,7 @@ once.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -22,6 +23,8 @@ from memnets.files import read_text, write_atomically
 __all__ = [
     "Point",
     "Record",
+    "final_metrics",
+    "read_curve",
     "read_metrics",
     "read_record",
     "run_folders",
@@ -33,6 +36,8 @@ __all__ = [
 
 #: Most bytes of ``metrics.json`` and of ``run.json``.
 _MOST_METRICS, _MOST_RECORD = 2**24, 2**20
+#: Most bytes of ``metrics.csv``.
+_MOST_TABLE = 2**28
 #: Most points of a curve in ``run.json``.
 _MOST_POINTS = 200
 #: Most folders between the folder of all runs and that of a run.
@@ -161,6 +166,19 @@ def read_metrics(folder: Path) -> dict[str, float]:
         raise ValueError(f"{path} is damaged: {_reason(error)}") from error
 
 
+def final_metrics(folder: Path) -> dict[str, float] | None:
+    """The numbers of ``metrics.json`` of a run that is finished; ``None`` = it is not.
+
+    A run is finished when it has the numbers of the whole training (``train/...``) and scores of a
+    test (``test/...``).
+
+    Raises:
+        ValueError: see :func:`read_metrics`.
+    """
+    metrics = read_metrics(folder)
+    return metrics if {"train", "test"} <= {name.partition("/")[0] for name in metrics} else None
+
+
 def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """Add numbers by name to ``metrics.json``; its other names stay."""
     path = folder / "metrics.json"
@@ -168,6 +186,30 @@ def update_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     known.update({name: float(value) for name, value in metrics.items()})
     text = json.dumps(dict(sorted(known.items())), indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_curve(folder: Path, metric: str) -> list[Point]:
+    """Read one score of ``metrics.csv`` at each validation so far; also while a training runs.
+
+    Args:
+        folder: folder of the run.
+        metric: name of the score, such as ``val/loss``.
+
+    Returns:
+        Number of training steps before each validation, and the score, which may be no number;
+        empty if there is no such file, or no such score in it.
+
+    Raises:
+        ValueError: the file is no table of numbers.
+    """
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return []
+    try:
+        rows = csv.DictReader(read_text(path, _MOST_TABLE).splitlines())
+        return [(int(row["step"]) + 1, float(row[metric])) for row in rows if row.get(metric)]
+    except (csv.Error, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 _VERSION = re.compile(r"version_(\d+)")

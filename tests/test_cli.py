@@ -16,7 +16,7 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
-from memnets.app import listing, scoreboard, translate, view
+from memnets.app import listing, scoreboard, sweep, translate, view
 from memnets.app.cli import main
 from memnets.app.commands import COMMANDS, OPTIONS
 from memnets.app.help import WholeHelp
@@ -704,6 +704,7 @@ def test_the_options_that_are_checked_early_are_those_of_the_parser(command) -> 
         parser = {
             "translate": translate.parser,
             "scoreboard": scoreboard.parser,
+            "sweep": sweep.parser,
             "runs": listing.parser,
             "view": view.parser,
         }.get(command, lambda: Parsed(command, SMALL, held).parser)()

@@ -22,7 +22,9 @@ from tests.lexicons import lexicon
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(
-    path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name != "scoreboards"
+    path
+    for path in ROOT.glob("configs/**/*.yaml")
+    if path.parent.name not in ("scoreboards", "sweeps")
 )
 
 # Most of the time goes into pictures, of which each sequence of a small test set has one.

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memnets import files
 from memnets.files import (
     FolderInUse,
     NoPlainFile,
@@ -245,6 +246,66 @@ def test_a_lock_is_free_at_once_when_its_process_is_killed(tmp_path) -> None:
     finally:
         process.kill()
         os.kill(worker, signal.SIGKILL)
+
+
+def hold_elsewhere(folder, lost) -> None:
+    """Hold the lock of a folder as if on another machine; says how it was lost."""
+    socket.gethostname = lambda: "elsewhere"
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with only_writer(folder):
+            time.sleep(60)
+    except FolderInUse as error:
+        lost.put(str(error))
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A process of another machine that holds the lock of a folder, and where it says its loss."""
+    if "fork" not in get_all_start_methods():
+        pytest.skip("no process is forked here")
+    monkeypatch.setattr(files, "LEASE", 1.0)
+    monkeypatch.setattr(files, "HEARTBEAT", 0.1)
+    context = get_context("fork")
+    lost = context.Queue()
+    process = context.Process(target=hold_elsewhere, args=[tmp_path, lost])
+    process.start()
+    while not (tmp_path / ".lock").exists():
+        time.sleep(0.01)
+    yield process, lost
+    process.kill()
+    process.join()
+
+
+def test_a_lock_of_another_machine_is_free_when_its_process_gives_no_sign_of_life(
+    tmp_path, elsewhere
+) -> None:
+    process, _ = elsewhere
+    held = f"another training writes to {tmp_path}: process {process.pid} on elsewhere; wait"
+    for _ in range(2):
+        with pytest.raises(FolderInUse, match=held), only_writer(tmp_path):
+            pass
+    process.kill()
+    with only_writer(tmp_path):
+        process.join()
+
+
+def test_who_loses_a_lock_while_suspended_is_interrupted(tmp_path, elsewhere) -> None:
+    process, lost = elsewhere
+    os.kill(process.pid, signal.SIGSTOP)
+    with only_writer(tmp_path):
+        os.kill(process.pid, signal.SIGCONT)
+        message = f"the lock on {tmp_path} is lost: another process has taken it, for this one was"
+        assert lost.get(timeout=30).startswith(message)
+        process.join()
+        assert (tmp_path / ".lock").exists()
+
+
+def test_what_an_older_version_has_left_in_the_place_of_a_lock_is_no_lock(tmp_path) -> None:
+    (tmp_path / ".lock").touch()
+    with only_writer(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_a_lock_of_one_thing_leaves_another_in_the_folder_free(tmp_path) -> None:

@@ -375,6 +375,11 @@ def test_what_is_missing_is_named(monkeypatch) -> None:
         check_extra("geometry", "this", "scipy", "elkai")
 
 
+def test_sweeps_name_configs_that_come_along() -> None:
+    for path in ROOT.glob("configs/sweeps/*.yaml"):
+        assert yaml.safe_load(path.read_text())["fit"] in CONFIGS
+
+
 def test_boards_name_configs_that_come_along() -> None:
     for path in ROOT.glob("configs/scoreboards/*.yaml"):
         entries = yaml.safe_load(path.read_text())["entries"]

@@ -1,5 +1,6 @@
 """Pictures as they are seen: labels, pixels, colours, formats."""
 
+import math
 import re
 from itertools import combinations
 
@@ -96,6 +97,27 @@ BOARD = [
     }),
 ]  # fmt: skip
 TITLE = "test set length 20, sequence 1: a title that is longer than a small picture is wide"
+#: Trials of a sweep, of all kinds; the third is the best, and the last two have no score.
+COURSE = plots.Course(
+    {0: 30.0, 1: 4000.0, 2: 0.4, 5: 7.0, 30: math.inf}, {3: 90.0}, [31],
+    "cross-entropy, validation\n(bits per sequence)", False,
+)  # fmt: skip
+LONG = "model.encoder.some_part_of_it.another_part.hidden_size"
+SETTINGS = {
+    "model.optimizer.lr": plots.Setting(
+        "model.optimizer.lr", {0: 0.001, 1: 0.1, 2: 0.0003, 5: 0.02, 30: 9.0}, True
+    ),
+    LONG: plots.Setting(LONG, {0: 16, 2: 30, 5: 127}, True),
+    "model.controller": plots.Setting(
+        "model.controller", {0: "memnets.cells.LSTM", 2: "memnets.cells.GRU"},
+        choices=["memnets.cells.LSTM", "memnets.cells.GRU"],
+    ),
+    "data.test_sets": plots.Setting(
+        "data.test_sets", {1: "[[3, 4]]", 5: "null"},
+        choices=["[[3, 4]]", "null", "[[5, 4], [6, 2]]"],
+    ),
+}  # fmt: skip
+
 KINDS = {
     "answer": lambda path: plots.answer(torch.zeros(3, 5), torch.rand(3, 5), path, TITLE),
     "weights, small": lambda path: plots.weights(
@@ -137,6 +159,9 @@ KINDS = {
         {"drawn by the model": IMAGES[..., None], "test set": IMAGES[..., None]}, path, TITLE
     ),
     "scoreboard": lambda path: plots.scoreboard(BOARD, path, TITLE),
+    "history": lambda path: plots.history(COURSE, path, TITLE),
+    "importance": lambda path: plots.importance({name: 0.25 for name in SETTINGS}, path, TITLE),
+    "slices": lambda path: plots.slices(COURSE, list(SETTINGS.values()), path, TITLE),
 }  # fmt: skip
 
 
@@ -203,6 +228,45 @@ def test_the_board_has_one_colour_and_one_mark_a_model(tmp_path, figures) -> Non
     assert len(set.union(*looks.values())) == len(looks)
     assert "log scale" in figures[0].axes[0].get_ylabel().replace("\n", " ")
     assert figures[0].axes[1].get_title().endswith("\u2191 higher is better")
+
+
+def test_the_course_of_a_sweep_shows_the_best_so_far_and_what_has_no_score(
+    tmp_path, figures
+) -> None:
+    plots.history(COURSE, tmp_path / "history.png")
+    (panel,) = figures[0].axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in panel.lines}
+    assert drawn["best so far"] == [[0, 30], [1, 30], [2, 0.4], [5, 0.4], [31, 0.4]]
+    assert drawn["ran to its end"] == [[0, 30], [1, 4000], [2, 0.4], [5, 7]]
+    assert drawn["pruned: its last"] == [[3, 90]]
+    assert [x for x, _ in drawn["no score: failed or diverged"]] == [30, 31]
+    assert "log scale" in panel.get_ylabel()
+    assert panel.get_title() == "\u2193 lower is better"
+    risen = COURSE._replace(higher_is_better=True)
+    assert (COURSE.best, risen.best) == (2, 1)
+    plots.history(risen, tmp_path / "history.png")
+    assert figures[1].axes[0].lines[0].get_ydata().tolist() == [30, 4000, 4000, 4000, 4000]
+    # Also when there is nothing but failures.
+    plots.history(plots.Course({}, {}, [0, 1], "x", False), tmp_path / "history.png")
+    with pytest.raises(ValueError, match="expected trials to draw; got none"):
+        plots.history(plots.Course({}, {}, [], "x", False), tmp_path / "history.png")
+
+
+def test_slices_mark_the_best_and_name_classes_in_short(tmp_path, figures) -> None:
+    plots.slices(COURSE, list(SETTINGS.values()), tmp_path / "slices.png")
+    rates, sizes, cells, sets = figures[0].axes[:4]
+    assert rates.get_xscale() == sizes.get_xscale() == "log"
+    assert rates.collections[0].get_offsets().tolist() == [
+        [0.001, 30], [0.1, 4000], [0.0003, 0.4], [0.02, 7],
+    ]  # fmt: skip
+    assert [line.get_xydata().tolist() for line in rates.lines] == [[[0.0003, 0.4]]]
+    assert [label.get_text() for label in cells.get_xticklabels()] == ["LSTM", "GRU"]
+    assert not sets.lines  # the best has no such setting
+    for settings, course in (([], COURSE), ([SETTINGS[LONG]], COURSE._replace(finished={}))):
+        with pytest.raises(ValueError, match="expected settings and finished trials to draw"):
+            plots.slices(course, settings, tmp_path / "slices.png")
+    with pytest.raises(ValueError, match="expected the importance of settings to draw"):
+        plots.importance({}, tmp_path / "importance.png")
 
 
 def test_looks_of_models_differ_and_depend_on_the_name_alone() -> None:

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 from memnets import testing
-from memnets.app import listing, scoreboard, translate, view
+from memnets.app import listing, scoreboard, sweep, translate, view
 from memnets.app.cli import DESCRIPTION, main
 from memnets.app.commands import OPTIONS, check_usage, with_config_paths
 from memnets.app.run import CLI
@@ -161,6 +161,8 @@ def parser_of(command: str) -> ArgumentParser:
         return translate.parser()
     if command == "scoreboard":
         return scoreboard.parser()
+    if command == "sweep":
+        return sweep.parser()
     if command == "view":
         return view.parser()
     if command == "runs":

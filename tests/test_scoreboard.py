@@ -18,13 +18,14 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import yaml
-from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets.app.cli import main
 from memnets.app.configs import find_config
+from memnets.app.executors import trainings
 from memnets.app.scoreboard import Entry, Score, scoreboard, summary
+from memnets.files import only_writer
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
 from tests.test_cli import SMALL, fails, files
@@ -69,12 +70,12 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        with FileLock(LAST.parents[2] / ".lock"):  # until the training, too, is gone
+        with only_writer(LAST.parents[2], patience=60):  # until the training, too, is gone
             pass
 
 
-#: Files of no run: locks, and the list of all runs, which is written after each.
-SHARED = (".scoreboard.lock", ".lock", ".index.lock", "index.html")
+#: Files of no run: the list of all runs, which is written after each.
+SHARED = ("index.html",)
 
 
 def contents() -> dict[str, tuple[int, bytes]]:
@@ -94,13 +95,12 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
         assert process.wait(60) == 130
         assert "0 of 1" in Path("RESULTS.md").read_text()
 
-    # Killed with no chance to stop its training, which must not be begun beside itself.
+    # Killed with no chance to stop its training.
     with started(arguments) as process:
         message = fails(capfd, *arguments)
-        assert f"another scoreboard, process {process.pid}, trains in runs" in message
+        assert f"another scoreboard, process {process.pid} on " in message
+        assert ", trains in runs; wait for it, or give another folder of runs" in message
         process.kill()
-        process.wait()
-        assert "a training that it left" in fails(capfd, *arguments)
     step = load_checkpoint(LAST)["global_step"]
     assert 0 < step < STEPS
 
@@ -128,28 +128,10 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
         assert again[name] == metrics[name]
 
 
-def held(folder: Path, board: int) -> subprocess.CompletedProcess[str]:
-    """A training of a scoreboard, which would say the version if it did anything."""
-    command = [sys.executable, "-m", "memnets.app.held", str(folder), str(board), "--version"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_a_training_does_nothing_if_its_scoreboard_has_gone_or_another_trains(tmp_path) -> None:
-    done = held(tmp_path, os.getpid())
-    assert done.returncode == 0
-    assert done.stdout.startswith("memnets ")
-    gone = held(tmp_path, 1)
-    assert (gone.returncode, gone.stdout) == (1, "")
-    assert gone.stderr == "memnets: the scoreboard has ended\n"
-    with FileLock(tmp_path / ".lock"):
-        refused = held(tmp_path, os.getpid())
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert f"memnets: error: another training writes to {tmp_path}" in refused.stderr
-
-
-def test_a_run_that_is_killed_is_named_with_the_signal(capfd) -> None:
+def test_a_run_that_is_killed_is_named_with_the_signal(capfd, monkeypatch) -> None:
     Path("killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    message = fails(capfd, *board(flags=["--model.controller=killer.Controller"]))
+    monkeypatch.setattr("memnets.app.scoreboard.trainings", partial(trainings, program="killer"))
+    message = fails(capfd, *board())
     assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (killed by SIGKILL)" in message
 
 
@@ -215,15 +197,6 @@ def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> Non
     assert "expected test/length_4/bits in runs/seed_1/copying/ntm/version_0/metrics.j" in message
     assert "| 1 of 7 | 4 | 4 (2) | 4 (2) |" in Path("RESULTS.md").read_text()
     assert contents() == before
-
-
-def test_a_run_that_was_stopped_before_its_last_checkpoint_is_begun_anew() -> None:
-    folder = LAST.parent.parent
-    LAST.parent.mkdir(parents=True)
-    (LAST.parent / "best.ckpt").write_text("whole")
-    main(board(flags=FLAGS))
-    assert (LAST.parent / "best.ckpt").read_text() == "whole"
-    assert (folder.with_name("version_1") / "metrics.json").is_file()
 
 
 def test_the_table_says_which_settings_have_changed_since() -> None:

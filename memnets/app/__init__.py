@@ -1,1 +1,1 @@
-"""Programs on top of the library: the command line, the translator, the scoreboard."""
+"""Programs on top of the library: the command line, the translator, the scoreboard, sweeps."""

@@ -72,6 +72,11 @@ def _run(arguments: list[str]) -> None:
         from memnets.app.scoreboard import run_scoreboard
 
         run_scoreboard(rest)
+    elif command == "sweep":
+        from memnets.app.sweep import run_sweep
+
+        _quiet()  # once more, as below
+        run_sweep(rest)
     elif command == "runs":
         from memnets.app.listing import list_runs
 

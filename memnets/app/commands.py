@@ -55,6 +55,9 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
 
   memnets scoreboard --config scoreboards/ntm
       train many runs in parallel, and write RESULTS.md; the same command resumes them
+
+  memnets sweep --config sweeps/copying
+      search the flags that give the best score, and write the best config, best.yaml
 """
 
 #: Each command and its help in a line.
@@ -66,6 +69,7 @@ COMMANDS = {
     "predict": "Write a checkpoint's answers to the test sets, or to your own inputs, to a file.",
     "translate": "Translate text, one sentence in each line, with a checkpoint alone.",
     "scoreboard": "Train a list of tasks and models with several seeds, and write a table of them.",
+    "sweep": "Search the flags of fit that give the best score, and write a report.",
     "runs": "List the runs with their scores, and write runs/index.html, a page of them.",
     "configs": "List the configs that come with memnets: memnets fit --config <name>.",
     "doctor": "Show versions, the machine, and which fast twins are in use here, and why not.",
@@ -124,8 +128,13 @@ OPTIONS = {
         *("max_length", "n_best", "output", "stream", "threads", "trust"),
     ),
     "scoreboard": (
-        *("config", "entries", "help", "print_config", "processes", "report_only", "results"),
-        *("runs", "threads"),
+        *("config", "entries", "executor", "help", "print_config", "processes", "report_only"),
+        *("results", "runs", "threads"),
+    ),
+    "sweep": (
+        *("config", "direction", "executor", "fit", "flags", "help", "metric", "name"),
+        *("objective", "print_config", "processes", "pruner", "report_only", "runs"),
+        *("sampler", "seed", "seeds", "space", "storage", "threads", "trials"),
     ),
     "runs": ("help", "runs"),
     "configs": ("help",),

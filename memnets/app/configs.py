@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memnets.files import read_text
 
-__all__ = ["config_names", "find_config", "list_configs", "title_of"]
+__all__ = ["config_names", "find_config", "list_configs", "name_of", "title_of"]
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def _folder() -> Path:
 
 
 def config_names() -> list[str]:
-    """Sorted names of all configs, ``<task>/<model>``; boards are ``scoreboards/<name>``."""
+    """Sorted names of all configs: ``<task>/<model>``, and those of boards and sweeps."""
     folder = _folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in _paths(folder))
 
@@ -65,6 +65,15 @@ def find_config(given: str) -> str:
         f"expected a config at {shown}; there is no such file, and no config of this name comes "
         f"with memnets; near it: {near} (memnets configs lists all)"
     )
+
+
+def name_of(path: str) -> str:
+    """The name of a config of the package, by its path; another text is returned unchanged."""
+    flag, is_one, value = path.rpartition("=")
+    folder = f"{_folder()}{os.sep}"
+    if not value.startswith(folder):
+        return path
+    return f"{flag}{is_one}{value.removeprefix(folder).removesuffix('.yaml')}"
 
 
 def list_configs() -> None:

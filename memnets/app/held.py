@@ -1,35 +1,60 @@
-"""``python -m memnets.app.held FOLDER BOARD COMMAND ...``: a training of a scoreboard.
+"""``python -m memnets.app.held FOLDER PERMIT PROGRAM COMMAND ...``: a training of an executor.
 
-A killed scoreboard may leave its trainings behind, and the next one must not start them a second
-time. So each training holds a lock on the folder of its versions, from its first moment to its end.
-A training that gets its lock after its scoreboard has ended stops at once: the next scoreboard may
-already have looked for the lock.
+See :mod:`memnets.app.executors`. A scoreboard or a worker that is killed may leave its trainings
+behind, and the next one must not start them a second time. So each training holds a lock on the
+folder of its versions, from its first moment to its end, and ends when its input does.
 """
 
 from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 from memnets.app.stopping import stoppable
-from memnets.files import FolderInUse, only_writer
+from memnets.files import LEASE, FolderInUse, only_writer
+from memnets.records import final_metrics, versions
+
+#: Seconds to wait for a training of the same folder that is about to end, and seconds that one has
+#: for it.
+_PATIENCE, _TO_END = 2 * LEASE, 30.0
 
 
 def main() -> None:
-    """Run a command of ``memnets``, as the only one in a folder, for a scoreboard by its number."""
-    folder, board, *command = sys.argv[1:]
-    sys.argv[1:] = command
+    """Run a command, as the only one in a folder, while its permit and its parent are there."""
+    folder, permit, program, *command = sys.argv[1:]
+    # Slurm sends to all processes what is for the one of submitit alone, which then stops this one.
+    notice = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
+    signal.signal(getattr(signal, notice), signal.SIG_IGN)
     with stoppable():
+        Thread(target=_end_with_input, daemon=True).start()
         try:
-            with only_writer(Path(folder)):
-                if os.getppid() != int(board):
-                    sys.exit("memnets: the scoreboard has ended")
+            with only_writer(Path(folder), patience=_PATIENCE):
+                # Who has removed the permit may have looked for the lock before it was held.
+                if not Path(permit).exists():
+                    sys.exit("memnets: stopped before it began")
+                known = versions(Path(folder))
+                if any(final_metrics(version) for version in known):
+                    return  # the executor has lost its end, and calls it again
+                last = [path / "checkpoints" / "last.ckpt" for path in known[-1:]]
+                sys.argv[1:] = [*command, *("--ckpt_path=last" for path in last if path.exists())]
                 # As if it had been started so: a trainer starts further processes the same way.
-                runpy.run_module("memnets", run_name="__main__", alter_sys=True)
+                runpy.run_module(program, run_name="__main__", alter_sys=True)
         except FolderInUse as error:
             sys.exit(f"memnets: error: {error}")
+
+
+def _end_with_input() -> None:
+    """End this process when its input ends, which is when who has started it does."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_TO_END)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

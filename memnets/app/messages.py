@@ -79,11 +79,16 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         near = nearest(match[2], names)
         return text[: match.end()] + (f"; it has {near}" if near else "")
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        if key == "executor":
+            return (
+                "expected processes, submitit, dask, or the path of a class, my_parts.MyExecutor "
+                f"for one; got {match[1]}"
+            )
         known = {name: path for module in _PARTS for name, path in _classes(module)}
         near = nearest(match[1], known, 1)
         text = f"expected the path of a class, {known.get(near, 'my_parts.MyClass')} for one"
         return f"{text}; got {match[1]}"
-    if match := re.search(r"Import path does not correspond to a subclass of (\w+)", text):
+    if match := re.search(r"Import path (?:\S+ )?does not correspond to a subclass of (\w+)", text):
         return f"expected a subclass of {match[1]}" + (f"; got {given[0]}" if given else "")
     no_class = r"Not a valid subclass of (Trained|Task)|[\w.]+\.(Trained|Task) is abstract"
     if match := re.search(no_class, text):

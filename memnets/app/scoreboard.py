@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +17,16 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
 
+from memnets.app import executors
 from memnets.app.commands import COMMANDS, UsageError
 from memnets.app.configs import find_config
+from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.app.listing import keep_index
 from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
-from memnets.files import FolderInUse, only_writer, read_settings, target_of, write_atomically
-from memnets.records import read_metrics, versions
+from memnets.files import FolderInUse, read_settings, target_of, write_atomically
+from memnets.records import final_metrics, versions
 from memnets.training.runs import changes, check_name, load_checkpoint
 from memnets.viewing import names, plots
 
@@ -43,11 +42,8 @@ __all__ = [
     "summary",
 ]
 
-#: In a folder of runs, the file that the scoreboard that trains there holds.
-_LOCK = ".scoreboard.lock"
-
-#: Seconds a training has to stop before it is killed; its checkpoints are whole either way.
-_PATIENCE = 20
+#: Seconds between two looks at the trainings.
+_GLANCE = 0.5
 
 
 class ScoreboardError(ValueError):
@@ -120,18 +116,15 @@ class Run(NamedTuple):
     def finished(self) -> tuple[Path, dict[str, float]] | None:
         """The folder and the metrics of its newest version that is finished, if there is one.
 
-        A version is finished when its ``metrics.json`` has the numbers of the whole training
-        (``train/...``) and scores of a test (``test/...``).
-
         Raises:
             ScoreboardError: a ``metrics.json`` cannot be read.
         """
         for folder in reversed(versions(self.root)):
             try:
-                metrics = read_metrics(folder)
+                metrics = final_metrics(folder)
             except (ValueError, OSError) as error:
                 raise _damaged(folder, str(error)) from error
-            if {"train", "test"} <= {name.partition("/")[0] for name in metrics}:
+            if metrics is not None:
                 return folder, metrics
         return None
 
@@ -198,6 +191,7 @@ def scoreboard(
     results: str = "RESULTS.md",
     processes: int | None = None,
     threads: int = 1,
+    executor: Executor | None = None,
     report_only: bool = False,
     command: str = "memnets scoreboard",
 ) -> None:
@@ -212,9 +206,12 @@ def scoreboard(
         entries: the board.
         runs: the folder of all runs.
         results: the table; the picture lies beside it, with the ending ``.png``.
-        processes: how many runs are trained at once; if not given, as many as there are cores for
-            their threads, and at least one.
+        processes: how many runs are trained at once; if not given, on this machine as many as there
+            are cores for their threads, and at least one; elsewhere as many as the executor takes.
         threads: of PyTorch, for each of them.
+        executor: runs the trainings: ``submitit``, on Slurm; ``dask``; or the class path of an
+            executor with the interface of ``concurrent.futures``. If not given, ``processes`` of
+            this machine.
         report_only: train nothing.
         command: what the table says it was made by.
 
@@ -223,9 +220,13 @@ def scoreboard(
         ScoreboardError: another scoreboard trains in this folder; or runs are damaged, failed or
             lack a score: all others were trained, and the table was written.
     """
-    processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
-    check_positive(processes=processes)
+    if processes is not None:
+        check_positive(processes=processes)
     check_threads(threads)
+    most = processes
+    if executor is None:
+        most = processes or max(1, (os.cpu_count() or 1) // threads)
+        executor = executors.processes(most)
     folder, table = Path(runs), Path(results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"runs must be a folder; {runs} is a file")
@@ -240,12 +241,11 @@ def scoreboard(
     if report_only:
         problems += _report(board, table, command)
     else:
-        with _locked(folder):
+        with _trainings(folder, executor) as working:
             todo, problems = _unfinished([run for _, group in board for run in group])
-            _check_left_alone(run for run, _ in todo)
             print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
             try:
-                problems += _train(todo, processes)
+                problems += _train(todo, working, most or len(todo))
             finally:
                 problems += _report(board, table, command)
                 keep_index(folder)
@@ -308,102 +308,50 @@ def _task(group: Sequence[Run]) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other scoreboards from training in a folder.
+def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
+    """An executor for the trainings of the only scoreboard in a folder.
 
     Raises:
-        ScoreboardError: another one does.
+        ScoreboardError: another one trains there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with only_writer(folder, _LOCK) as lock:
-            lock.write_text(f"{os.getpid()}\n")
-            yield
+        with trainings(folder, executor) as board:
+            yield board
     except FolderInUse as error:
-        process = (folder / _LOCK).read_text().partition("\n")[0]
+        who = f"another scoreboard{f', {error.holder},' if error.holder else ''}"
         raise ScoreboardError(
-            f"another scoreboard, process {process}, trains in {folder}; "
-            "wait for it, or give another folder of runs"
+            f"{who} trains in {folder}; wait for it, or give another folder of runs"
         ) from error
 
 
-def _check_left_alone(runs: Iterable[Run]) -> None:
-    """Check that no training of a scoreboard that was killed goes on: see :mod:`memnets.app.held`.
-
-    Raises:
-        ScoreboardError: one does.
-    """
-    for run in runs:
-        try:
-            if run.root.is_dir():
-                with only_writer(run.root):
-                    pass
-        except FolderInUse as error:
-            raise ScoreboardError(
-                f"another scoreboard has ended, but a training that it left goes on in {run.root}; "
-                "wait for it, or give another folder of runs"
-            ) from error
-
-
-def _train(todo: Sequence[tuple[Run, bool]], processes: int) -> list[str]:
+def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> list[str]:
     """Train runs, so many at once, of which some go on from a checkpoint; says which failed."""
     failed: list[str] = []
-    waiting = deque(todo)
-    working: dict[subprocess.Popen[bytes], Run] = {}
+    waiting, silent = deque(todo), dict(todo)
+    working: dict[Future[Outcome], Run] = {}
     console = Console(soft_wrap=True, highlight=False)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         everything = bar.add_task("", total=len(todo))
         try:
             while waiting or working:
-                while waiting and len(working) < processes:
-                    run, resumed = waiting.popleft()
-                    console.print(f"{run}: {'goes on' if resumed else 'begins'}")
-                    working[_start(run, resumed)] = run
-                bar.update(everything, description="; ".join(map(str, working.values())))
-                time.sleep(0.1)
-                for process in [process for process in working if process.poll() is not None]:
-                    run = working.pop(process)
-                    ended = process.returncode == 0 and run.finished() is not None
-                    console.print(f"{run}: {'finished' if ended else 'failed'}")
+                while waiting and len(working) < most:
+                    run, _ = waiting.popleft()
+                    working[board.submit(run.command, run.root)] = run
+                ended = wait(working, _GLANCE, FIRST_COMPLETED).done
+                began = [run for future, run in working.items() if board.began(future)]
+                for run in [run for run in began if run in silent]:
+                    console.print(f"{run}: {'goes on' if silent.pop(run) else 'begins'}")
+                bar.update(everything, description="; ".join(map(str, began)))
+                for future in ended:
+                    run, outcome = working.pop(future), board.outcome(future)
+                    good = outcome.code == 0 and run.finished() is not None
+                    console.print(f"{run}: {'finished' if good else 'failed'}")
                     bar.advance(everything)
-                    if not ended:
-                        failed.append(_failure(run.root / "fit.log", process.returncode))
+                    if not good:
+                        failed.append(f"{run.root / 'fit.log'} ({outcome.line})")
         finally:
-            _stop(working)
+            board.stop()
     return [f"runs failed: {len(failed)}; see {', '.join(failed)}"] if failed else []
-
-
-def _failure(log: Path, code: int) -> str:
-    """The log of a failed training, with its last line or the signal that ended it."""
-    lines = log.read_text(errors="replace").strip().splitlines() or ["empty"]
-    reason = lines[-1] if code >= 0 else f"killed by {signal.Signals(-code).name}"
-    return f"{log} ({reason})"
-
-
-def _start(run: Run, resumed: bool) -> subprocess.Popen[bytes]:
-    """Start a training, alone in the folder of its versions; what it prints goes to ``fit.log``."""
-    run.root.mkdir(parents=True, exist_ok=True)
-    more = ("--ckpt_path=last",) if resumed else ()
-    held = (str(run.root), str(os.getpid()))
-    with target_of(run.root / "fit.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "memnets.app.held", *held, *run.command, *more],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def _stop(working: Iterable[subprocess.Popen[bytes]]) -> None:
-    """End trainings; each goes on from its last checkpoint another time."""
-    for process in working:
-        process.terminate()
-    for process in working:
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> list[str]:

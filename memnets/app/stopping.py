@@ -54,7 +54,8 @@ class Stopped(KeyboardInterrupt):
         """The signal behind an error; a trainer, for example, turns it into an exit."""
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, Stopped):
-            cause = cause.__context__
+            suppressed = cause.__suppress_context__
+            cause = cause.__cause__ or (None if suppressed else cause.__context__)
         return cause
 
 

@@ -15,24 +15,30 @@ from memnets.viewing.plots.curves import Reading, curves, readings
 from memnets.viewing.plots.heads import answer, weights
 from memnets.viewing.plots.images import episode, gallery, looks, overlay
 from memnets.viewing.plots.plane import Drawing, drawing
+from memnets.viewing.plots.sweep import Course, Setting, history, importance, slices
 
 __all__ = [
     "FORMATS",
     "Board",
+    "Course",
     "Curves",
     "Drawing",
     "Reading",
+    "Setting",
     "alignment",
     "answer",
     "curves",
     "drawing",
     "episode",
     "gallery",
+    "history",
+    "importance",
     "looks",
     "overlay",
     "readings",
     "scoreboard",
     "shaded",
+    "slices",
     "style",
     "weights",
 ]

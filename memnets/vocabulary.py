@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -165,16 +166,21 @@ class Vocabulary:
         known = self._known
         if known is None:
             return self._encode(text)
-        tokens: list[int] = []
-        for word in text.split(" "):
-            found = known.get(word)
-            if found is None:
-                found = self._encode(word)
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                if len(word) <= _LONGEST:
-                    known[word] = found
-            tokens += found
+        words = text.split(" ")
+        try:
+            return list(chain.from_iterable(map(known.__getitem__, words)))
+        except KeyError:
+            return [token for word in words for token in self._learned(known, word)]
+
+    def _learned(self, known: dict[str, list[int]], word: str) -> list[int]:
+        """Tokens of a word, remembered for the next time."""
+        tokens = known.get(word)
+        if tokens is None:
+            tokens = self._encode(word)
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            if len(word) <= _LONGEST:
+                known[word] = tokens
         return tokens
 
     def _encode(self, text: str) -> list[int]:
@@ -186,10 +192,9 @@ class Vocabulary:
         """Whether the tokens of a text are those of its words, one word after the other.
 
         Then words that come often are cut once, which is many times as fast. It is so for byte-pair
-        encoding and characters as :meth:`train` makes them. Of a unigram model the sums of scores
-        are rounded, so that two ways to cut a word may be as good within one text and not within
-        another. Models from elsewhere may have pieces of several words, or treat the first word or
-        spaces in another way.
+        encoding as :meth:`train` makes it. Of other models the sums of scores are rounded, so that
+        two ways to cut a word may be as good within one text and not within another. Models from
+        elsewhere may have pieces of several words, or treat the first word or spaces differently.
         """
         model = self._processor
         pieces = [number for number in self._numbers if number >= 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from tasks.stored import Numbers, slot_of
 
 __all__ = ["HeldPairs", "PairsTask", "StoredPairs", "TokenPairs"]
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 #: Tokens of a source and of its target, both with their end mark.
 Tokens = tuple[Sequence[int], Sequence[int]]
@@ -32,6 +35,8 @@ VERSION = 1
 MANY = 1 << 12
 #: Pairs that are sorted at once, where not all of them are in memory.
 SORTED = 1 << 20
+#: From this number of pairs on, a line says that all are read once: it takes a while.
+LONG = 500_000
 #: Lengths of a pair are one number: that of the target times this, and that of the source. More
 #: tokens than this in a sequence count as so many.
 LENGTHS = 1 << 31
@@ -203,6 +208,11 @@ class StoredPairs(TokenPairs, Generic[T]):
 
     def _find(self, slot: Any, key: str, limit: int | None) -> Iterator[Array]:
         """The numbers of the pairs in their order, in pieces; then what is known of all."""
+        if len(self.items) >= LONG:
+            logger.warning(
+                "reading %s pairs once, to sort them by length; their order is kept for later",
+                f"{len(self.items):,}",
+            )
         keys = Numbers(slot.with_suffix(".lengths"), key, self._lengths)
         found: dict[int, int] = {}
         skipped = 0

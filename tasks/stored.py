@@ -104,7 +104,7 @@ class Numbers:
 
     def _write(self, file: IO[bytes], pieces: Iterable[Array]) -> None:
         file.write(self.key)
-        checksum = 0
+        checksum = zlib.crc32(self.key)
         for piece in pieces:
             content = np.ascontiguousarray(piece, np.int64).tobytes()
             checksum = zlib.crc32(content, checksum)
@@ -121,7 +121,7 @@ class Numbers:
         with self.path.open("rb") as file:
             if file.read(HEAD) != self.key:
                 return False
-            checksum = 0
+            checksum = zlib.crc32(self.key)
             while rest and (content := file.read(min(rest, 8 * PIECE))):
                 checksum = zlib.crc32(content, checksum)
                 rest -= len(content)

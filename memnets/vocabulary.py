@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ _SPACE, _RESERVED = "▁", "▅"
 _MARKS = {PAD: "<pad>", UNKNOWN: "<unk>", BEGIN: "<s>", END: "</s>"}
 #: Text that sentencepiece would take for a mark: it would not learn its "<" and ">".
 _LIKE_MARKS = re.compile("<(?=(?:pad|unk|s|/s)>)")
+#: Most words whose tokens are remembered, and most letters of one.
+_REMEMBERED, _LONGEST = 1 << 16, 40
 
 
 def _sentencepiece() -> Any:
@@ -69,6 +72,8 @@ class Vocabulary:
         self._numbers = [*(marks[mark] for mark in sorted(marks)), *rest]
         self._tokens = {number: token for token, number in enumerate(self._numbers)}
         self.model = model
+        #: Tokens of words that came lately; ``None`` where words do not have tokens of their own.
+        self._known: dict[str, list[int]] | None = {} if self._by_words() else None
 
     @classmethod
     def load(cls, content: bytes, name: str) -> Vocabulary:
@@ -158,9 +163,47 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without marks at its begin and end."""
+        known = self._known
+        if known is None:
+            return self._encode(text)
+        words = text.split(" ")
+        try:
+            return list(chain.from_iterable(map(known.__getitem__, words)))
+        except KeyError:
+            return [token for word in words for token in self._learned(known, word)]
+
+    def _learned(self, known: dict[str, list[int]], word: str) -> list[int]:
+        """Tokens of a word, remembered for the next time."""
+        tokens = known.get(word)
+        if tokens is None:
+            tokens = self._encode(word)
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            if len(word) <= _LONGEST:
+                known[word] = tokens
+        return tokens
+
+    def _encode(self, text: str) -> list[int]:
         # In a piece, this sign stands for a space: the text's own would come back as one.
         numbers = self._processor.encode(text.replace(_SPACE, _RESERVED))
         return [self._tokens[number] for number in numbers]
+
+    def _by_words(self) -> bool:
+        """Whether the tokens of a text are those of its words, one word after the other.
+
+        Then words that come often are cut once, which is many times as fast. It is so for byte-pair
+        encoding as :meth:`train` makes it. Of other models the sums of scores are rounded, so that
+        two ways to cut a word may be as good within one text and not within another. Models from
+        elsewhere may have pieces of several words, or treat the first word or spaces differently.
+        """
+        model = self._processor
+        pieces = [number for number in self._numbers if number >= 0]
+        whole = all(float(model.get_score(number)).is_integer() for number in pieces)
+        first = not any(_SPACE in model.id_to_piece(number)[1:] for number in pieces)
+        # Without a piece for it, a space would be one unknown token with an unknown letter by it.
+        space = model.piece_to_id(_SPACE) != model.unk_id()
+        alike = model.encode("a  a ") == 2 * model.encode("a")
+        return bool(whole and first and space and alike)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens, up to the first ``END``; ``UNKNOWN`` shows as ``⁇``.

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
-from tasks.base import Task
 from tasks.docstrings import sentences
-from tasks.pairs import TokenPairs
-from tasks.text import held_out, read_lines
+from tasks.lines import Mapped, Rows, open_lines, sampled
+from tasks.pairs import HeldPairs, PairsTask, TokenPairs
+from tasks.sets import Rule, divided, paths_of
 
 __all__ = ["Language", "words_of"]
 
 #: A word: letters and digits, with apostrophes and hyphens within; or any other sign but a space.
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
-
-logger = logging.getLogger(__name__)
 
 
 def words_of(text: str, lower: bool = True) -> list[str]:
@@ -41,12 +38,12 @@ def words_of(text: str, lower: bool = True) -> list[str]:
     return _WORD.findall(text.lower() if lower else text)
 
 
-class Language(Task):
+class Language(PairsTask):
     """Language modelling: the probability of each word of a sentence, after those before it.
 
-    Sentences come from text files, one in each line, plain or ``.gz``, in UTF-8; or, without files,
-    from the docstrings of Python's standard library (:mod:`tasks.docstrings`). A line is cut into
-    words (:func:`words_of`); lines without words are left out and counted.
+    Sentences come from text files, one in each line, plain or ``.gz``, in UTF-8, of any size; or,
+    without files, from the docstrings of Python's standard library (:mod:`tasks.docstrings`). A
+    line is cut into words (:func:`words_of`); lines without words are left out and counted.
 
     The source is :data:`~memnets.batches.BEGIN` alone, ``[B, 1]``. Targets are the words of a
     sentence, then :data:`~memnets.batches.END`, ``[B, T]``. Inputs are ``BEGIN``, then the targets
@@ -71,6 +68,8 @@ class Language(Task):
             is.
         vocabulary_size: most tokens of the vocabulary, with the four marks; the most frequent words
             stay. The size of the model follows from those that there are.
+        vocabulary_sample: most training sentences whose words are counted for the vocabulary; of
+            more, so many are drawn, always the same ones.
         batch_tokens: most tokens of a batch, with padding and a mark for each sentence. A longer
             sentence of validation or test is a batch of its own.
         max_words: most words of a training sentence, with the end mark; longer ones are left out
@@ -90,6 +89,8 @@ class Language(Task):
         ValueError: a setting is out of its range.
     """
 
+    about = "a text"
+
     def __init__(
         self,
         folder: str = ".",
@@ -106,10 +107,12 @@ class Language(Task):
         validation_batches: int | None = None,
         workers: int | None = None,
         seed: int = 0,
+        vocabulary_sample: int = 1_000_000,
     ) -> None:
         super().__init__(
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            batch_tokens=batch_tokens,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             workers=workers,
             seed=seed,
         )
@@ -118,6 +121,7 @@ class Language(Task):
             vocabulary_size=vocabulary_size,
             batch_tokens=batch_tokens,
             max_words=max_words,
+            vocabulary_sample=vocabulary_sample,
         )
         if vocabulary_size <= END + 1:
             raise ValueError(
@@ -129,25 +133,15 @@ class Language(Task):
                 "batch_tokens must be above max_words, so that a batch holds the longest "
                 f"sentence; got {batch_tokens} and {max_words}"
             )
-        self.paths = {
-            split: [
-                str(Path(folder, path))
-                for path in ([paths] if isinstance(paths, str) else paths or ())
-            ]
-            for split, paths in (("train", train), ("val", val), ("test", test))
-        }
+        self.paths = paths_of(folder, train=train, val=val, test=test)
         self.lower = lower
         self.least = least
         self.vocabulary_size = vocabulary_size
-        self.batch_tokens = batch_tokens
+        self.vocabulary_sample = vocabulary_sample
         self.max_words = max_words
         self.log_probabilities = log_probabilities
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
-        self.skipped: dict[str, int] = {}
         self._vocabulary: Words | None = None
-        self._sentences: dict[str, list[list[str]]] = {}
-        self._encoded: dict[str, TokenPairs] = {}
+        self._lines: dict[str, Sequence[str]] = {}
 
     @property
     def input_size(self) -> int:  # type: ignore[override]
@@ -167,115 +161,70 @@ class Language(Task):
             ValueError: the training text cannot be read.
         """
         if self._vocabulary is None:
-            train = self.sentences("train")
-            self._vocabulary = Words.of(train, self.least, self.vocabulary_size)
+            lines = sampled(self.lines("train"), self.vocabulary_sample)
+            words = (words_of(line, self.lower) for line in lines)
+            self._vocabulary = Words.of(words, self.least, self.vocabulary_size)
         return self._vocabulary
 
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
+    def vocabularies(self) -> list[Words]:
+        """The :attr:`vocabulary`."""
+        return [self.vocabulary]
 
-    def sentences(self, split: str) -> list[list[str]]:
-        """Words of each sentence of ``train``, ``val`` or ``test``, in their order.
+    def restore(self, tensors: list[Tensor]) -> None:
+        """See :meth:`~tasks.sets.FixedSets.restore`."""
+        self._vocabulary = Words.from_tensor(tensors[0])
+        self._encoded.clear()
+
+    def lines(self, split: str) -> Sequence[str]:
+        """Sentences of ``train``, ``val`` or ``test`` as they are written, in their order.
 
         Raises:
             ValueError: a file is missing, empty, damaged or not in UTF-8, or has no words.
         """
-        if split not in self._sentences:
+        if split not in self._lines:
             if split != "train" and self.paths[split]:
-                self._sentences[split] = self._read(split)[1]
+                self._lines[split] = self._read(split, [])["train"]
             else:
-                self._share_out()
-        return self._sentences[split]
+                missing = [name for name in ("val", "test") if not self.paths[name]]
+                self._lines.update(self._read("train", missing))
+        return self._lines[split]
 
-    def _share_out(self) -> None:
-        """Read the training text, and hold out sentences for the sets without files."""
-        lines, words = self._read("train")
-        missing = [name for name in ("val", "test") if not self.paths[name]]
-        where = ", ".join(self.paths["train"]) or "the docstrings"
-        place = held_out(lines, missing, where) if missing else {}
-        for name in ("train", *missing):
-            self._sentences[name] = []
-        for line, each in zip(lines, words, strict=True):
-            self._sentences[place.get(line, "train")].append(each)
+    def sentences(self, split: str) -> Sequence[list[str]]:
+        """Words of each of the :meth:`lines`; see there."""
+        lines, cut = self.lines(split), partial(_words_at, self.lower)
+        if isinstance(lines, Rows):
+            return Mapped(lines, cut, f"words {self.lower}")
+        return [cut(number, line) for number, line in enumerate(lines)]
 
-    def _read(self, split: str) -> tuple[list[str], list[list[str]]]:
-        """The lines of a split that have words, and their words."""
-        read: list[tuple[str, Sequence[str]]]
-        read = [(path, read_lines(path)) for path in self.paths[split]]
-        lines: list[str] = []
-        words: list[list[str]] = []
-        for path, there in read or [("the docstrings", sentences())]:
-            before = len(words)
-            for line in there:
-                if found := words_of(line, self.lower):
-                    lines.append(line)
-                    words.append(found)
-            count = len(words) - before
-            if not count:
-                raise ValueError(f"expected text in {path}; no line has words")
-            self._skip(f"without words in {path}", len(there) - count)
-        return lines, words
+    def _read(self, split: str, missing: list[str]) -> dict[str, Sequence[str]]:
+        """The lines of files that have words; some are held out for sets without files."""
+        paths = self.paths[split]
+        if paths:
+            parts = list(zip(paths, open_lines(*paths), strict=True))
+        else:
+            parts = [("the docstrings", sentences())]
+        sets, skipped = divided(parts, missing, str, WITHOUT_WORDS)
+        for reason, count in skipped.items():
+            self.skip(reason, count)
+        return sets
 
-    def _skip(self, reason: str, count: int) -> None:
-        if count:
-            self.skipped[reason] = count
-            logger.warning("sentences left out: %d, %s", count, reason)
-
-    def _pairs(self, split: str) -> TokenPairs:
-        """Tokens of a split, made at the first call."""
-        if split not in self._encoded:
-            limit = self.max_words if split == "train" else None
-            pairs = TokenPairs(
-                [([BEGIN], self._tokens(words)) for words in self.sentences(split)],
-                self.batch_tokens,
-                limit,
+    def encoded(self, split: str) -> TokenPairs:
+        """See :meth:`~tasks.pairs.PairsTask.encoded`."""
+        limit = self.max_words if split == "train" else None
+        # The lengths are those of the words, whatever the vocabulary.
+        pairs = self.cut(
+            self.lines(split),
+            partial(_tokens, self.vocabulary, self.lower),
+            f"words {self.lower}",
+            limit,
+        )
+        self.skip(f"more than {limit} words in {split}", pairs.skipped)
+        if not pairs.cuts[-1]:
+            raise ValueError(
+                f"expected sentences of at most max_words={limit} words to train on; "
+                f"all {pairs.skipped} have more"
             )
-            self._skip(f"more than {limit} words in {split}", pairs.skipped)
-            if not len(pairs.kept):
-                raise ValueError(
-                    f"expected sentences of at most max_words={limit} words to train on; "
-                    f"all {pairs.skipped} have more"
-                )
-            self._encoded[split] = pairs
-        return self._encoded[split]
-
-    def _tokens(self, words: Sequence[str]) -> list[int]:
-        return [*self.vocabulary.encode(words), END]
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        number = self._pairs(split).batches
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
-
-    def batch(self, split: str, index: int) -> Batch:
-        """Batch ``index`` of ``train``, ``val`` or ``test``.
-
-        Raises:
-            IndexError: validation or test has no such batch.
-        """
-        pairs = self._pairs(split)
-        return pairs.batch(pairs.rows(self, split, index))
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint: the vocabulary."""
-        return {"vocabulary": self.vocabulary.to_tensor()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the vocabulary of a checkpoint.
-
-        Raises:
-            ValueError: it is missing or damaged.
-        """
-        if "vocabulary" not in state_dict:
-            raise ValueError("expected a checkpoint with the vocabulary of a text; got none")
-        self._vocabulary = Words.from_tensor(state_dict["vocabulary"])
-        # Tokens of another vocabulary would not be those of the checkpoint's model.
-        self._encoded.clear()
+        return pairs
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Words and names of marks of the source and of the targets."""
@@ -288,10 +237,9 @@ class Language(Task):
 
     def notes(self) -> list[str]:
         """The share of unknown words among the words of the test, with the end marks."""
-        tokens = self._pairs("test").targets.tokens
-        unknown = int((tokens == UNKNOWN).sum())
+        words, unknown = self.token_pairs("test").count(UNKNOWN)
         return [
-            f"{len(tokens)} words with end marks, {unknown} of them unknown; "
+            f"{words} words with end marks, {unknown} of them unknown; "
             f"a vocabulary of {len(self.vocabulary)} words and marks"
         ]
 
@@ -301,12 +249,11 @@ class Language(Task):
         Raises:
             ValueError: a sentence has no words.
         """
-        words = [words_of(line, self.lower) for line in items]
-        for number, each in enumerate(words, first):
-            if not each:
+        for number, line in enumerate(items, first):
+            if not words_of(line):
                 raise ValueError(f"item {number}: expected a sentence; got one without words")
-        pairs = TokenPairs([([BEGIN], self._tokens(each)) for each in words], self.batch_tokens)
-        return pairs.batch(pairs.kept)
+        pairs = HeldPairs(_tokens(self.vocabulary, self.lower, items), self.batch_tokens)
+        return pairs.batch(np.arange(len(items)))
 
     def says(self, batch: Batch, answers: Tensor) -> list[str]:
         """The perplexity of each sentence by words, or its log probability in nats.
@@ -333,3 +280,24 @@ class Language(Task):
     def text(self, tokens: Tensor | Iterable[int]) -> str:
         """Words of tokens up to the first end mark, with spaces between them."""
         return " ".join(self.vocabulary.decode(map(int, tokens)))
+
+
+def _words_at(lower: bool, number: int, line: str) -> list[str]:
+    return words_of(line, lower)
+
+
+def _judged(line: str) -> int:
+    """0 for a line without words, -1 for others."""
+    return -1 if _WORD.search(line) else 0
+
+
+#: The rule by which lines are left out.
+WITHOUT_WORDS = Rule(_judged, ("without words",), "expected text in {}; no line has words")
+
+
+def _tokens(
+    vocabulary: Words, lower: bool, lines: Sequence[str]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Tokens of each line, behind those of its source."""
+    for line in lines:
+        yield [BEGIN], [*vocabulary.encode(words_of(line, lower)), END]

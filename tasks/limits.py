@@ -4,8 +4,10 @@ One number N bounds them all: :data:`USUAL`, or the value of an environment vari
 
     MEMNETS_LIMIT=8000000000 memnets fit --config ...
 
-A file has at most N bytes, unpacked. An image has at most N / 8 pixels, and the images of a data
-set have at most N pixels together. A batch has at most N numbers.
+A file that is read as a whole has at most N bytes, and a packed file at most N bytes unpacked. Text
+files with a sentence in each line may have any size: beyond N / 16 bytes they stay on the disk
+(:mod:`tasks.lines`). An image has at most N / 8 pixels, and the images of a data set have at most N
+pixels together. A batch has at most N numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["USUAL", "check_room", "limit", "read_at_most", "read_file"]
+__all__ = ["USUAL", "check_room", "limit", "opened", "read_at_most", "read_file"]
 
 #: The default bound, 2^30.
 USUAL = 1 << 30
@@ -79,19 +83,31 @@ def read_at_most(file: IO[bytes] | gzip.GzipFile, where: str) -> bytes:
     return b"".join(pieces)
 
 
+@contextmanager
+def opened(path: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Open a file to read its bytes, unpacked if its name ends in ``.gz``.
+
+    Raises:
+        ValueError: the file is missing, or damaged where it is read.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"expected a file at {path}; there is none")
+    if not path.endswith(".gz"):
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with gzip.open(path) as packed:
+            yield packed
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"expected {path} to be a gzip file; it is damaged ({error})") from error
+
+
 def read_file(path: str) -> bytes:
     """Read the content of a file, unpacked if its name ends in ``.gz``.
 
     Raises:
         ValueError: the file is missing, damaged, or larger than :func:`limit`.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"expected a file at {path}; there is none")
-    if not path.endswith(".gz"):
-        with open(path, "rb") as file:
-            return read_at_most(file, path)
-    try:
-        with gzip.open(path) as packed:
-            return read_at_most(packed, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"expected {path} to be a gzip file; it is damaged ({error})") from error
+    with opened(path) as file:
+        return read_at_most(file, path)

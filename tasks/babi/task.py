@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +15,9 @@ from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.babi.stories import FAMILIES, draw_stories
 from tasks.babi.text import Question, read_stories, split_story, words_of
-from tasks.base import Array, Task
+from tasks.base import Array
 from tasks.limits import check_room
+from tasks.sets import FixedSets, paths_of
 
 __all__ = ["Babi"]
 
@@ -34,7 +33,7 @@ MOST_QUESTIONS = 1_000_000
 Stories = list[list[Question]]
 
 
-class Babi(Task):
+class Babi(FixedSets):
     """Questions about short stories, each answered with one word.
 
     A batch has a story and a question for each row: the source is the words of the sentences before
@@ -77,6 +76,9 @@ class Babi(Task):
         ValueError: a setting is out of its range, or does not go with another one.
     """
 
+    about = "stories"
+    items_are = "questions"
+
     def __init__(
         self,
         number: int = 1,
@@ -93,8 +95,8 @@ class Babi(Task):
     ) -> None:
         super().__init__(
             batch_size=batch_size,
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             workers=workers,
             seed=seed,
         )
@@ -105,19 +107,11 @@ class Babi(Task):
             raise ValueError(
                 f"questions must be from {2 * HELD_OUT} to {MOST_QUESTIONS:,}; got {questions:,}"
             )
-        self.paths = {
-            split: [
-                str(Path(folder, path))
-                for path in ([paths] if isinstance(paths, str) else paths or ())
-            ]
-            for split, paths in (("train", train), ("val", val), ("test", test))
-        }
+        self.paths = paths_of(folder, train=train, val=val, test=test)
         if not self.paths["train"] and (self.paths["val"] or self.paths["test"]):
             raise ValueError("val and test need train, the files to train on; got none")
         self.number = number
         self.asked_for = questions
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
         self.unknown: Counter[str] = Counter()
         self._vocabulary: Words | None = None
         self._questions: dict[str, list[Question]] = {}
@@ -192,34 +186,19 @@ class Babi(Task):
     def _read(self, split: str) -> Stories:
         return [story for path in self.paths[split] for story in read_stories(path)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint: the vocabulary."""
-        return {"vocabulary": self.vocabulary.to_tensor()}
+    def vocabularies(self) -> list[Words]:
+        """The :attr:`vocabulary`."""
+        return [self.vocabulary]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the vocabulary of a checkpoint.
-
-        Raises:
-            ValueError: it is missing or damaged.
-        """
-        if "vocabulary" not in state_dict:
-            raise ValueError("expected a checkpoint with the vocabulary of stories; got none")
-        self._vocabulary = Words.from_tensor(state_dict["vocabulary"])
+    def restore(self, tensors: list[Tensor]) -> None:
+        """See :meth:`~tasks.sets.FixedSets.restore`."""
+        self._vocabulary = Words.from_tensor(tensors[0])
         self._tokens.clear()
 
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the questions."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
+    def all_batches(self, split: str) -> int:
+        """See :meth:`~tasks.sets.FixedSets.all_batches`."""
         size = self.batch_size if split == "train" else TESTED
-        number = -(-len(self.questions(split)) // size)
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
+        return -(-len(self.questions(split)) // size)
 
     def setup(self, stage: str) -> None:
         """Tell or read the stories that a training or a test needs."""

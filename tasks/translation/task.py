@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +18,11 @@ from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
-from tasks.base import Task
 from tasks.limits import read_file
-from tasks.pairs import TokenPairs
-from tasks.text import held_out
-from tasks.translation.files import read_columns, read_two_files
+from tasks.lines import Mapped, Rows, sampled, taken
+from tasks.pairs import PairsTask, TokenPairs
+from tasks.sets import divided, paths_of
+from tasks.translation.files import EMPTY_SIDES, read_columns, read_two_files
 
 __all__ = ["Translation"]
 
@@ -34,13 +37,10 @@ MOST_TOKENS = 10_000_000
 #: Letters of languages without spaces between words: Thai to Burmese, kana, Chinese.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
-#: Names of the vocabularies in a checkpoint; the second is there if the target has its own.
-VOCABULARIES = ("vocabulary", "target_vocabulary")
-
 logger = logging.getLogger(__name__)
 
 
-class Translation(Task):
+class Translation(PairsTask):
     """Translation of sentences.
 
     The source is tokens ``[B, S]``, with :data:`~memnets.batches.END` at the end of each row.
@@ -58,6 +58,10 @@ class Translation(Task):
     A pass over the training data is a permutation of its pairs, cut into batches of similar length
     by a budget of tokens. Each pass has its own order of batches. Validation and test have every
     pair, of any length; :attr:`skipped` counts the pairs left out elsewhere.
+
+    Large files are not held in memory (:mod:`tasks.lines`): their pairs are read batch by batch.
+    Before the first batch, all training pairs are gone through once for their lengths in tokens;
+    the order that follows is kept in the user's cache.
 
     Args:
         source: source of the pairs: ``cldr``, ``files`` or ``gettext``.
@@ -79,6 +83,8 @@ class Translation(Task):
             ``vocabulary_size``; their marks may have any numbers.
         vocabulary_kind: ``bpe``, ``unigram`` or ``char``, see
             :meth:`~memnets.vocabulary.Vocabulary.train`.
+        vocabulary_sample: most training pairs that a vocabulary is trained on; of more, so many are
+            drawn, always the same ones.
         batch_tokens: most tokens of a batch, source and targets with padding. A longer pair of
             validation or test is a batch of its own.
         max_tokens: most tokens of each side of a training pair, with the end mark; longer pairs are
@@ -104,6 +110,11 @@ class Translation(Task):
     """
 
     budgeted = True
+    kept = ("vocabulary", "target_vocabulary")
+    #: It is there if the target has its own.
+    optional = ("target_vocabulary",)
+    about = "a translation"
+    items_are = "pairs"
 
     def __init__(
         self,
@@ -126,14 +137,18 @@ class Translation(Task):
         seed: int = 0,
         vocabulary_files: list[str] | str | None = None,
         bleu_tokenizer: str = "13a",
+        vocabulary_sample: int = 200_000,
     ) -> None:
         super().__init__(
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            batch_tokens=batch_tokens,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             workers=workers,
             seed=seed,
         )
-        check_positive(batch_tokens=batch_tokens, max_tokens=max_tokens)
+        check_positive(
+            batch_tokens=batch_tokens, max_tokens=max_tokens, vocabulary_sample=vocabulary_sample
+        )
         sizes_of_both = (
             [vocabulary_size] if isinstance(vocabulary_size, int) else list(vocabulary_size)
         )
@@ -158,10 +173,8 @@ class Translation(Task):
         self.columns = columns
         self.reverse = reverse
         self.vocabulary_kind = vocabulary_kind
-        self.batch_tokens = batch_tokens
+        self.vocabulary_sample = vocabulary_sample
         self.max_tokens = max_tokens
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
         self.bleu_tokenizer = bleu_tokenizer
         # An error should come now, not after the training; but sacrebleu is slow to load, and the
         # usual tokenizer is always there.
@@ -182,18 +195,10 @@ class Translation(Task):
         self.vocabulary_sizes = sizes_of_both
         self.input_size, self.output_size = sizes_of_both[0], sizes_of_both[-1]
         self.sizes = dict(zip(("train", "val", "test"), sizes, strict=True))
-        self.paths = {
-            split: [
-                str(Path(folder, path))
-                for path in ([paths] if isinstance(paths, str) else paths or ())
-            ]
-            for split, paths in (("train", train), ("val", val), ("test", test))
-        }
-        self.skipped: dict[str, int] = {}
+        self.paths = paths_of(folder, train=train, val=val, test=test)
         self.signatures: dict[str, str] = {}
         self._check_source()
-        self._pairs: dict[str, list[tuple[str, str]]] = {}
-        self._encoded: dict[str, TokenPairs] = {}
+        self._pairs: dict[str, Sequence[tuple[str, str]]] = {}
 
     def _check_source(self) -> None:
         # Before hours of training, not at the test that ends it.
@@ -227,11 +232,7 @@ class Translation(Task):
                     f"got {self.columns[0]} and {self.columns[1]}"
                 )
 
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
-
-    def pairs(self, split: str) -> list[tuple[str, str]]:
+    def pairs(self, split: str) -> Sequence[tuple[str, str]]:
         """Sentences and translations of ``train``, ``val`` or ``test``, in their order.
 
         Raises:
@@ -241,44 +242,47 @@ class Translation(Task):
             self._pairs.update(self._load(split))
         return self._pairs[split]
 
-    def _load(self, split: str) -> dict[str, list[tuple[str, str]]]:
+    def _load(self, split: str) -> dict[str, Sequence[tuple[str, str]]]:
         if self.source == "cldr":
             from tasks.translation.cldr import phrases
 
             drawn = phrases(*self.languages, self.sizes, self.seed)
             return {name: self._directed(pairs) for name, pairs in drawn.items()}
-        if split != "train" and self.paths[split]:
-            return {split: self._read(split)}
-        pairs = self._read("train")
-        missing = [name for name in ("val", "test") if not self.paths[name]]
+        missing: list[str] = []
+        if split == "train" or not self.paths[split]:
+            split = "train"
+            missing = [name for name in ("val", "test") if not self.paths[name]]
         # By the source, so that all its pairs are held out together.
-        place = held_out((pair[0] for pair in pairs), missing, ", ".join(self.paths["train"]))
-        shares: dict[str, list[tuple[str, str]]] = {name: [] for name in ("train", *missing)}
-        for pair in pairs:
-            shares[place.get(pair[0], "train")].append(pair)
-        return shares
+        sets, skipped = divided(self._read(split), missing, itemgetter(0), EMPTY_SIDES)
+        for reason, count in skipped.items():
+            self.skip(reason, count)
+        return {name if missing else split: pairs for name, pairs in sets.items()}
 
-    def _read(self, split: str) -> list[tuple[str, str]]:
+    def _read(self, split: str) -> list[tuple[str, Sequence[tuple[str, str]]]]:
+        """The pairs of each file, and its name."""
         paths = self.paths[split]
         if self.source == "gettext":
-            from tasks.translation.catalogues import read_catalogue
-
-            parts = [read_catalogue(path) for path in paths]
-        elif len(paths) == 2:
-            parts = [read_two_files(*paths)]
+            return [(path, self._directed(self._catalogue(path))) for path in paths]
+        if len(paths) == 2:
+            read = read_two_files(paths[0], paths[1])
         else:
-            parts = [read_columns(paths[0], self.columns)]
-        for part in parts:
-            for reason, count in part.skipped.items():
-                self._skip(reason, count)
-        return self._directed([pair for part in parts for pair in part.pairs])
+            read = read_columns(paths[0], self.columns)
+        return [(" and ".join(paths), self._directed(read))]
 
-    def _directed(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return [(target, source) for source, target in pairs] if self.reverse else pairs
+    def _catalogue(self, path: str) -> list[tuple[str, str]]:
+        from tasks.translation.catalogues import read_catalogue
 
-    def _skip(self, reason: str, count: int) -> None:
-        self.skipped[reason] = count
-        logger.warning("pairs left out: %d, %s", count, reason)
+        pairs, skipped = read_catalogue(path)
+        for reason, count in skipped.items():
+            self.skip(reason, count)
+        return pairs
+
+    def _directed(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        if not self.reverse:
+            return pairs
+        if isinstance(pairs, Rows):
+            return Mapped(pairs, _reversed, "reversed")
+        return [(target, source) for source, target in pairs]
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -289,25 +293,42 @@ class Translation(Task):
         Raises:
             ValueError: the training text is too small or too large for ``vocabulary_size``.
         """
-        return self._both()[0]
+        return self.vocabularies()[0]
 
     @property
     def target_vocabulary(self) -> Vocabulary:
         """Vocabulary of the target; see :attr:`vocabulary`."""
-        return self._both()[-1]
+        return self.vocabularies()[-1]
 
-    def _both(self) -> list[Vocabulary]:
+    def vocabularies(self) -> list[Vocabulary]:
+        """A vocabulary for both languages, or one for the source and one for the target."""
         if self._vocabularies is None:
-            pairs, kind = self.pairs("train"), self.vocabulary_kind
+            pairs = sampled(self.pairs("train"), self.vocabulary_sample)
+            texts: list[list[str]]
             if len(self.vocabulary_sizes) == 1:
                 texts = [[sentence for pair in pairs for sentence in pair]]
             else:
-                texts = [[pair[side] for pair in pairs] for side in (0, 1)]
+                texts = [list(side) for side in zip(*pairs, strict=True)]
             self._vocabularies = [
-                Vocabulary.train(text, size, kind)
+                Vocabulary.train(text, size, self.vocabulary_kind)
                 for text, size in zip(texts, self.vocabulary_sizes, strict=True)
             ]
         return self._vocabularies
+
+    def restore(self, tensors: list[Tensor]) -> None:
+        """See :meth:`~tasks.sets.FixedSets.restore`."""
+        vocabularies = [Vocabulary.from_tensor(tensor) for tensor in tensors]
+        sizes = [len(vocabulary) for vocabulary in vocabularies]
+        if sizes != self.vocabulary_sizes:
+            expected, got = (
+                " and ".join(map(str, each)) for each in (self.vocabulary_sizes, sizes)
+            )
+            raise ValueError(
+                f"expected a checkpoint with a vocabulary of vocabulary_size={expected} "
+                f"tokens; got {got}"
+            )
+        self._vocabularies = vocabularies
+        self._encoded.clear()
 
     def asked(self, items: Sequence[str], first: int = 1) -> Batch:
         """A batch of sentences to translate, see :meth:`tasks.Task.asked`.
@@ -326,62 +347,14 @@ class Translation(Task):
         """The text of each answer."""
         return [self.text(row) for row in answers]
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint: the vocabulary, and that of the target if it has its own."""
-        return {
-            name: vocabulary.to_tensor()
-            for name, vocabulary in zip(VOCABULARIES, self._both(), strict=False)
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the vocabularies of a checkpoint.
-
-        Raises:
-            ValueError: a vocabulary is missing, damaged, or of another size.
-        """
-        kept = [state_dict[name] for name in VOCABULARIES if name in state_dict]
-        if "vocabulary" not in state_dict:
-            raise ValueError("expected a checkpoint with the vocabulary of a translation; got none")
-        vocabularies = [Vocabulary.from_tensor(tensor) for tensor in kept]
-        sizes = [len(vocabulary) for vocabulary in vocabularies]
-        if sizes != self.vocabulary_sizes:
-            expected, got = (
-                " and ".join(map(str, each)) for each in (self.vocabulary_sizes, sizes)
-            )
-            raise ValueError(
-                f"expected a checkpoint with a vocabulary of vocabulary_size={expected} "
-                f"tokens; got {got}"
-            )
-        self._vocabularies = vocabularies
-        # Tokens of another vocabulary would not be those of the checkpoint's model.
-        self._encoded.clear()
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        number = self._tokens(split).batches
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
-
-    def batch(self, split: str, index: int) -> Batch:
-        """Batch ``index`` of ``train``, ``val`` or ``test``.
-
-        Raises:
-            IndexError: validation or test has no such batch.
-        """
-        encoded = self._tokens(split)
-        return encoded.batch(encoded.rows(self, split, index))
-
     def rows(self, split: str, index: int) -> list[int]:
         """Numbers of a batch's pairs in :meth:`pairs`.
 
         Raises:
             IndexError: validation or test has no such batch.
         """
-        encoded = self._tokens(split)
-        return [int(row) for row in encoded.kept[encoded.rows(self, split, index)]]
+        rows: list[int] = self.token_pairs(split).rows(self, split, index).tolist()
+        return rows
 
     def sources(self, split: str, batches: int | None = None) -> list[str]:
         """Sentences to translate, in the order of the batches.
@@ -399,30 +372,24 @@ class Translation(Task):
     def _texts(self, split: str, side: int, batches: int | None) -> list[str]:
         pairs = self.pairs(split)
         return [
-            pairs[row][side]
+            pair[side]
             for index in range(self.batches(split) if batches is None else batches)
-            for row in self.rows(split, index)
+            for pair in taken(pairs, self.rows(split, index))
         ]
 
-    def _tokens(self, split: str) -> TokenPairs:
-        """Tokens of a split, made at the first call."""
-        if split not in self._encoded:
-            limit = self.max_tokens if split == "train" else None
-            source, target = self.vocabulary, self.target_vocabulary
-            tokens = [
-                ([*source.encode(one), END], [*target.encode(other), END])
-                for one, other in self.pairs(split)
-            ]
-            encoded = TokenPairs(tokens, self.batch_tokens, limit)
-            if encoded.skipped:
-                self._skip(f"more than {limit} tokens in {split}", encoded.skipped)
-            if not len(encoded.kept):
-                raise ValueError(
-                    f"expected pairs of at most max_tokens={limit} tokens a side to train on; "
-                    f"all {encoded.skipped} have more"
-                )
-            self._encoded[split] = encoded
-        return self._encoded[split]
+    def encoded(self, split: str) -> TokenPairs:
+        """See :meth:`~tasks.pairs.PairsTask.encoded`."""
+        limit = self.max_tokens if split == "train" else None
+        told = hashlib.sha256(b"".join(each.model for each in self.vocabularies()))
+        encode = partial(_tokens, self.vocabulary, self.target_vocabulary)
+        pairs = self.cut(self.pairs(split), encode, told.hexdigest(), limit)
+        self.skip(f"more than {limit} tokens in {split}", pairs.skipped)
+        if not pairs.cuts[-1]:
+            raise ValueError(
+                f"expected pairs of at most max_tokens={limit} tokens a side to train on; "
+                f"all {pairs.skipped} have more"
+            )
+        return pairs
 
     def source_batch(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Turn a user's sentences into the source of a batch.
@@ -552,3 +519,15 @@ class Translation(Task):
                     [texts[row] for row in rows], [[references[row] for row in rows]]
                 ).score
         return scores
+
+
+def _reversed(_: int, pair: tuple[str, str]) -> tuple[str, str]:
+    return pair[1], pair[0]
+
+
+def _tokens(
+    source: Vocabulary, target: Vocabulary, pairs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Tokens of both sides of some pairs, with end marks."""
+    for one, other in pairs:
+        yield [*source.encode(one), END], [*target.encode(other), END]

@@ -106,10 +106,13 @@ def test_long_sentences_are_left_out_of_training_alone(tmp_path) -> None:
     longest = max(len(words_of(line)) for line in LINES) + 1
     own = write(tmp_path / "test.txt", "the cat " * 40)
     task = task_of(tmp_path, test=own, max_words=longest)
-    assert not task._pairs("train").skipped
+    assert not task.token_pairs("train").skipped
     short = task_of(tmp_path, max_words=longest - 1, val=str(tmp_path / "train.txt"))
-    assert not short._pairs("val").skipped
-    assert short._pairs("train").skipped == short.skipped[f"more than {longest - 1} words in train"]
+    assert not short.token_pairs("val").skipped
+    assert (
+        short.token_pairs("train").skipped
+        == short.skipped[f"more than {longest - 1} words in train"]
+    )
     assert task.batch("test", 0).targets.shape == (1, 81)
     with pytest.raises(IndexError, match="test has 1 batches"):
         task.batch("test", 1)

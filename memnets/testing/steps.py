@@ -1049,6 +1049,19 @@ class _ModelSubject(_Chunked):
         changed = loss(mixed(steps, other_steps), mixed(targets, other_targets), mask)
         assert_close(changed, expected, "loss with other padding and without")
 
+    @law("by their weights, losses of batches make the loss of all together", examples=2)
+    def weighted(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        targets = self._targets(part, _Sequences(source, steps))
+        mask = torch.arange(4) < torch.tensor([[draw(st.integers(1, 3))], [4]])
+        both = Batch(source, steps, targets, None, mask)
+        rows = [slice(0, 1), slice(1, 2)]
+        each = [map_state(lambda tensor, row=row: tensor[row], both) for row in rows]
+        terms = [part.loss(batch) * part.weight(batch) for batch in each]
+        mean = sum(terms) / sum(part.weight(batch) for batch in each)
+        assert_close(mean, part.loss(both), "mean of the losses of two batches, by weight")
+
     @law("a state is reordered as a search wants it", examples=4)
     def reorder(self, draw: Draw) -> None:
         part = self.build()

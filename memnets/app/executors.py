@@ -130,16 +130,14 @@ def train(
             start_new_session=True,
         )
     _working.append(process)
-    stopped = False
     try:
-        while process.poll() is None and not stopped:
+        while process.poll() is None and wanted():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GLANCE)
-            stopped = process.poll() is None and not wanted()
     finally:
         _stop(process)
         _working.remove(process)
-    if stopped:
+    if process.returncode and not wanted():
         return _STOPPED
     return Outcome(process.returncode, _last_line(log, began, process.returncode))
 

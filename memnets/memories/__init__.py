@@ -1,6 +1,19 @@
 """Memories that a machine reads and writes."""
 
 from memnets.memories.dnc import DNC, DNCQueries, DNCState
+from memnets.memories.linear import (
+    GLA,
+    KDA,
+    DeltaNet,
+    DeltaProduct,
+    GatedDeltaNet,
+    Linear,
+    LinearAttention,
+    LinearState,
+    LinearStep,
+    Mamba2,
+    RetNet,
+)
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.slotted import Slotted
@@ -9,12 +22,23 @@ from memnets.memories.tape import Tape, TapeState
 
 __all__ = [
     "DNC",
+    "GLA",
+    "KDA",
     "LRUA",
     "NTM",
     "DNCQueries",
     "DNCState",
+    "DeltaNet",
+    "DeltaProduct",
+    "GatedDeltaNet",
     "LRUAState",
+    "Linear",
+    "LinearAttention",
+    "LinearState",
+    "LinearStep",
+    "Mamba2",
     "NTMState",
+    "RetNet",
     "Slotted",
     "Stack",
     "StackState",

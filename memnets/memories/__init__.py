@@ -19,6 +19,7 @@ from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.slotted import Slotted
 from memnets.memories.stack import Stack, StackState
 from memnets.memories.tape import Tape, TapeState
+from memnets.memories.ttt import TTT, TTTState
 
 __all__ = [
     "DNC",
@@ -26,6 +27,7 @@ __all__ = [
     "KDA",
     "LRUA",
     "NTM",
+    "TTT",
     "DNCQueries",
     "DNCState",
     "DeltaNet",
@@ -42,6 +44,7 @@ __all__ = [
     "Slotted",
     "Stack",
     "StackState",
+    "TTTState",
     "Tape",
     "TapeState",
 ]

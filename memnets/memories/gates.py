@@ -96,14 +96,15 @@ class FixedDecay(Decay):
 
     def __init__(self, heads: int, size: int) -> None:
         super().__init__(heads, size)
-        self.log: Tensor
-        powers = -5.0 - torch.arange(heads, dtype=torch.float64)
-        logs = torch.log1p(-torch.exp2(powers)).to(torch.get_default_dtype())
-        self.register_buffer("log", logs.unsqueeze(-1), persistent=False)
+        self.powers: Tensor
+        # Whole numbers, so that any type has the decays as exactly as it can.
+        powers = -5.0 - torch.arange(heads).to(torch.get_default_dtype())
+        self.register_buffer("powers", powers.unsqueeze(-1), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """``log a``, ``[*B, H, 1]``."""
-        return self.log.expand(*numbers.shape[:-1], -1, -1)
+        logs = torch.log1p(-torch.exp2(self.powers))
+        return logs.expand(*numbers.shape[:-1], -1, -1)
 
 
 class SigmoidDecay(Decay):

@@ -1,5 +1,6 @@
 """Linear memories: the models of the papers, the parallel form, and what stands around them."""
 
+import itertools
 import math
 from functools import partial
 
@@ -64,7 +65,8 @@ def found(key, memory):
     return (key.unsqueeze(-1) * memory).sum(-2)
 
 
-# -- the models of the papers, written out ----------------------------------------------------------
+# -- the models of the papers, written out
+# ----------------------------------------------------------
 
 
 def linear_attention(part, q, k, v, gates, past):
@@ -153,9 +155,7 @@ def test_a_named_model_is_the_recurrence_of_its_paper(name):
 def test_test_time_training_of_a_linear_net_is_the_delta_rule():
     delta, training = DeltaNet(K, V, H, chunk=4).double(), TTT(K, V, H).double()
     inputs = drawn(delta).requires_grad_()
-    results = [
-        part.unroll(inputs, part.initial_state(2))[0] for part in (delta, training)
-    ]
+    results = [part.unroll(inputs, part.initial_state(2))[0] for part in (delta, training)]
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
     gradients = [torch.autograd.grad(result.square().sum(), inputs)[0] for result in results]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
@@ -227,7 +227,7 @@ def test_decays_that_forget_at_once_stay_finite(width):
     logs = (-300 * torch.rand(1, 1, 64, width, generator=generator)).requires_grad_()
     read, memory = scan(keys.squeeze(3), keys, values, torch.ones(1, 1, K, V), keys, logs, 32)
     (gradient,) = torch.autograd.grad(read.sum() + memory.sum(), logs)
-    assert read.isfinite().all() and memory.isfinite().all() and gradient.isfinite().all()
+    assert all(each.isfinite().all() for each in (read, memory, gradient))
     doubles = scan(
         *(each.double() for each in (keys.squeeze(3), keys, values, torch.ones(1, 1, K, V))),
         keys.double(), logs.double(), 8,
@@ -394,7 +394,7 @@ def test_dpfp_makes_many_keys_orthogonal():
     features = DPFP(2)
     vectors = torch.eye(3)
     found = features(torch.cat([vectors + vectors.roll(1, 0), -vectors - vectors.roll(1, 0)]))
-    assert found.shape == (6, 12) and features.size(3) == 12
+    assert found.shape == (6, features.size(3)) == (6, 12)
     products = found @ found.mT
     assert (products - products.diag().diag()).abs().max() == 0
     torch.testing.assert_close(found.sum(-1), torch.ones(6))
@@ -431,9 +431,7 @@ MIXERS = {
     "tape": partial(Mixer, access=Tape(4, read_heads=2), convolution=2),
     "self-attention": partial(SelfAttention, heads=2),
     "LSTM": partial(LSTM, hidden_size=6),
-    "NTM in a loop": partial(
-        Loop, controller=partial(LSTM, hidden_size=6), access=NTM(4, 3)
-    ),
+    "NTM in a loop": partial(Loop, controller=partial(LSTM, hidden_size=6), access=NTM(4, 3)),
     "delta rule in a loop": partial(
         Loop, controller=partial(LSTM, hidden_size=6), access=DeltaNet(3, 3)
     ),
@@ -484,7 +482,7 @@ def test_each_update_of_a_hopfield_read_lowers_the_energy():
     for updates in range(1, 6):
         vectors, _ = Hopfield(1.0, updates).read(query, Memory(keys, keys))
         energies.append(energy(vectors))
-    assert all(after <= before for before, after in zip(energies, energies[1:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(energies))
     assert energies[0] - energies[1] > 1e-3
 
 
@@ -512,7 +510,7 @@ def test_the_matrix_of_each_head_is_seen_as_it_is_written():
         for head, panel in enumerate(shown):
             torch.testing.assert_close(panel.memory[time], state.memory[0, head].float())
             # What is shown as erased and added makes the memory of the one before.
-            assert panel.write is not None and panel.erase is not None and panel.add is not None
+            assert None not in (panel.write, panel.erase, panel.add)
             kept = (1 - panel.write[:, time, :, None] * panel.erase[:, time, None]).prod(0)
             added = (panel.write[:, time, :, None] * panel.add[:, time, None]).sum(0)
             torch.testing.assert_close(

@@ -225,10 +225,10 @@ class GatedConvolution(_Causal):
 class ShortConvolution(_Causal):
     """A causal convolution of each number of its input by itself, then a SiLU.
 
-    ``y_t = silu(sum_j w_j . x_{t - j} + c)``, with j from 0 to k - 1 and ``x_t = 0`` before the first
-    step: the short convolution before a linear memory (Fu et al. 2023, section 3.1; Yang et al. 2024,
-    DeltaNet, section 3.4). It lets a step compare itself with the one before. The state is the last
-    inputs, ``[B, k - 1, input_size]``.
+    ``y_t = silu(sum_j w_j . x_{t - j} + c)``, with j from 0 to k - 1 and ``x_t = 0`` before the
+    first step: the short convolution before a linear memory (Fu et al. 2023, section 3.1; Yang et
+    al. 2024, DeltaNet, section 3.4). It lets a step compare itself with the one before. The state
+    is the last inputs, ``[B, k - 1, input_size]``.
 
     Args:
         input_size: width of input and output, at least 1.
@@ -246,7 +246,7 @@ class ShortConvolution(_Causal):
     def convolved(self, inputs: Tensor, seen: Tensor) -> Tensor:
         """Outputs of some steps, ``[B, T, input_size]``."""
         steps = inputs.shape[1]
-        total = self.bias
+        total: Tensor = self.bias
         for tap, weight in enumerate(self.weight):
             total = torch.addcmul(total, seen[:, tap : tap + steps], weight)
         return nn.functional.silu(total)

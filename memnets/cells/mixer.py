@@ -71,9 +71,7 @@ class Mixer(Cell[MixerState]):
                     f"(vectors_size above 0), such as DeltaNet; got {type(access).__name__}"
                 )
             self.convolution = ShortConvolution(access.vectors_size, convolution)
-        self.gate = (
-            OutputGate(input_size, access.output_size, access.read_heads) if gated else None
-        )
+        self.gate = OutputGate(input_size, access.output_size, access.read_heads) if gated else None
         self.output = nn.Linear(access.output_size, input_size)
 
     def initial_state(self, batch_size: int) -> MixerState:
@@ -132,8 +130,8 @@ class Mixer(Cell[MixerState]):
 class OutputGate(nn.Module):
     """What a memory reads, normalised by heads, times a gate of the input.
 
-    ``rms(r) . g . silu(W x)``, where ``rms`` divides the vector of each head by its root mean square
-    (Sun et al. 2023, equation 8; Yang et al. 2024, GLA, section 4.4), and g is learned.
+    ``rms(r) . g . silu(W x)``, where ``rms`` divides the vector of each head by its root mean
+    square (Sun et al. 2023, equation 8; Yang et al. 2024, GLA, section 4.4), and g is learned.
 
     Args:
         input_size: width of x, at least 1.

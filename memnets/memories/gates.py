@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ from memnets.core import check_made, check_positive
 
 __all__ = [
     "DECAYS",
+    "DPFP",
+    "ELU",
     "FEATURES",
     "STRENGTHS",
-    "DPFP",
     "Decay",
-    "ELU",
     "FeatureMap",
     "FixedDecay",
     "Gate",
@@ -128,16 +128,16 @@ class SigmoidDecay(Decay):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """``log a``, ``[*B, H, 1 or K]``."""
-        logs: Tensor = nn.functional.logsigmoid(numbers) / self.temperature
-        return logs.unflatten(-1, (self.heads, -1))
+        numbers = numbers.unflatten(-1, (self.heads, -1))
+        return nn.functional.logsigmoid(numbers) / self.temperature
 
 
 class SoftplusDecay(Decay):
     """A decay by the input with a rate of its own for each head.
 
     ``a = exp(-r softplus(x + c))`` with a rate ``r > 0`` for each head and a bias c, both learned,
-    as in Mamba-2 (Dao & Gu 2024), Gated DeltaNet (Yang et al. 2025) and KDA (Kimi Team 2025). At the
-    start r is spread over 1 to 16, and softplus(c) over 0.001 to 0.1 on a logarithmic scale.
+    as in Mamba-2 (Dao & Gu 2024), Gated DeltaNet (Yang et al. 2025) and KDA (Kimi Team 2025). At
+    the start r is spread over 1 to 16, and softplus(c) over 0.001 to 0.1 on a logarithmic scale.
 
     Args:
         heads: H, the number of heads, at least 1.
@@ -186,8 +186,8 @@ class SigmoidStrength(Strength):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """``[*B, H, 1 or X]``."""
-        strengths: Tensor = self.high * numbers.sigmoid()
-        return strengths.unflatten(-1, (self.heads, -1))
+        strengths: Tensor = self.high * numbers.unflatten(-1, (self.heads, -1)).sigmoid()
+        return strengths
 
 
 #: Name of a decay -> what makes it from the number of heads and the width of the keys.
@@ -212,7 +212,7 @@ def make_gate(
     name: str,
     gate: Callable[[int, int], Made] | str | None,
     known: dict[str, Callable[[int, int], Made]],
-    kind: type[Made],
+    kind: type[Gate],
     heads: int,
     size: int,
     more: str = "",
@@ -242,8 +242,9 @@ def make_gate(
                 f"got {gate!r}"
             )
         gate = known[gate]
-    made: Any = None if isinstance(gate, nn.Module) or not callable(gate) else gate(heads, size)
-    if not isinstance(made, kind):
+    finished = isinstance(gate, nn.Module) or not callable(gate)
+    made = None if finished else gate(heads, size)
+    if made is None or not isinstance(made, kind):
         raise TypeError(
             f"{name} must make a {kind.__name__} when it is given the number of heads and a width, "
             f"such as {next(iter(known))!r}; got {gate!r}"

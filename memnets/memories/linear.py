@@ -93,9 +93,9 @@ class Linear(MemoryAccess[LinearState]):
                         ``vector``
     =================== =============================================== ========================
 
-    So ``erase="scalar", write="erase"`` is the delta rule: with keys of length 1 it replaces a share
-    b of what the key finds by the value. See :mod:`memnets.memories.gates` for the gates, and for a
-    gate of your own.
+    So ``erase="scalar", write="erase"`` is the delta rule: with keys of length 1 it replaces a
+    share b of what the key finds by the value. See :mod:`memnets.memories.gates` for the gates, and
+    for a gate of your own.
 
     The interface has the query, the keys, the values, and what the gates take. Many steps at once
     are computed in chunks (:func:`memnets.memories.scan.scan`).
@@ -235,7 +235,8 @@ class Linear(MemoryAccess[LinearState]):
         heads, writes = self.read_heads, self.writes
         decay, erase, strength = numbers
         log_decay, erased, written = self.gates(
-            decay, *(each.unflatten(-1, (writes, each.shape[-1] // writes)) for each in (erase, strength))
+            decay,
+            *(each.unflatten(-1, (writes, each.shape[-1] // writes)) for each in (erase, strength)),
         )
         if log_decay is not None:
             check_numbers(
@@ -243,11 +244,11 @@ class Linear(MemoryAccess[LinearState]):
                 "a decay must be within [0, 1], its logarithm at most 0",
                 lambda: f"a logarithm of {float(log_decay.max()):g}",
             )
-        if erased is not None:
+        if (found := erased) is not None:
             check_numbers(
-                ((erased >= 0) & (erased <= 2)).all(),
+                ((found >= 0) & (found <= 2)).all(),
                 "the strength of an erase must be within [0, 2]",
-                lambda: f"{float(erased.min()):g} to {float(erased.max()):g}",
+                lambda: f"{float(found.min()):g} to {float(found.max()):g}",
             )
         query = self.features(query.unflatten(-1, (heads, -1)))
         keys = self.features(keys.unflatten(-1, (heads, writes, -1)))
@@ -312,13 +313,15 @@ class Linear(MemoryAccess[LinearState]):
 
         Args:
             inputs: ``[B, T, interface_size]``.
-            mask: bool ``[B, T]``, False = the sequence skips the step: its keys and the logarithm of
-                its decay are 0, so that the memory stays as it is; ``None`` = no skipped steps.
+            mask: bool ``[B, T]``, False = the sequence skips the step: its keys and the logarithm
+                of its decay are 0, so that the memory stays as it is; ``None`` = no skipped steps.
         """
         query, keys, values, erase, log_decay = (
             None if part is None else part.transpose(1, 2) for part in self.parts(inputs)
         )
-        assert query is not None and keys is not None and values is not None
+        assert query is not None
+        assert keys is not None
+        assert values is not None
         if mask is not None:
             skipped = ~mask[:, None, :, None]
             keys = keys.masked_fill(skipped.unsqueeze(-1), 0.0)
@@ -432,8 +435,9 @@ class GLA(Linear):
 class Mamba2(Linear):
     """The state space of Mamba-2: ``S <- a S + k (d . v)^T`` with ``a = exp(-r d)``.
 
-    Dao & Gu 2024, section 7: ``b = 0``. The step ``d = softplus(x + c)`` is both the strength of the
-    write and, times the rate r of its head, the decay. Every head has queries and keys of its own.
+    Dao & Gu 2024, section 7: ``b = 0``. The step ``d = softplus(x + c)`` is both the strength of
+    the write and, times the rate r of its head, the decay. Every head has queries and keys of its
+    own.
 
     Args:
         key_size: K, the size of the state, at least 1.
@@ -516,9 +520,9 @@ class GatedDeltaNet(Linear):
 
 
 class KDA(Linear):
-    """Kimi delta attention: ``S <- (I - b k k^T) Diag(a) S + b k v^T`` (Kimi Team 2025, equation 1).
+    """Kimi delta attention: ``S <- (I - b k k^T) Diag(a) S + b k v^T`` (Kimi Team 2025).
 
-    ``b = w``, and a decay for each entry of a key.
+    Equation 1 there: ``b = w``, and a decay for each entry of a key.
 
     Args:
         key_size: K, the width of queries and keys, at least 1.

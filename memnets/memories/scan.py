@@ -18,8 +18,8 @@ write j adds: its value, less what its key finds. Then::
 
 where the rows of W are ``w . v`` and those of E are ``exp(g_i) . b . k``. So one triangular system
 gives all that a chunk writes (Yang et al. 2024, "Parallelizing Linear Transformers with the Delta
-Rule", section 3.2). Without an erase, L is 0. The chunks then follow one another: there are T / C of
-them, and the memory before each takes one product.
+Rule", section 3.2). Without an erase, L is 0. The chunks then follow one another: there are T / C
+of them, and the memory before each takes one product.
 
 No exponential here has an argument above 0, whatever the decays: a factor ``exp(-g_j)`` alone would
 overflow.
@@ -30,7 +30,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memnets import fast
 from memnets.precision import full_precision
 
 __all__ = ["scan", "write"]
@@ -71,6 +70,7 @@ def write(
     return memory, added[0] if len(added) == 1 else torch.cat(added, -2)
 
 
+@full_precision
 def scan(
     queries: Tensor,
     keys: Tensor,
@@ -80,7 +80,7 @@ def scan(
     log_decay: Tensor | None = None,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
-    """T steps of write and read at once, by a fast twin where one fits, else in chunks.
+    """T steps of write and read at once, in chunks.
 
     A step whose keys are 0 and whose ``log_decay`` is 0 leaves the memory as it is.
 
@@ -96,25 +96,6 @@ def scan(
     Returns:
         What each step reads after its writes, ``[B, H, T, V]``, and the memory after the last step.
     """
-    twin = fast.find(scan, "", queries, keys, values, memory, erase, log_decay, chunk)
-    if twin is not None:
-        found: tuple[Tensor, Tensor] = twin(
-            queries, keys, values, memory, erase, log_decay, chunk
-        )
-        return found
-    return _in_chunks(queries, keys, values, memory, erase, log_decay, chunk)
-
-
-@full_precision
-def _in_chunks(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    memory: Tensor,
-    erase: Tensor | None,
-    log_decay: Tensor | None,
-    chunk: int,
-) -> tuple[Tensor, Tensor]:
     steps, writes = keys.shape[-3:-1]
     size = min(chunk, steps)
     if log_decay is not None and log_decay.shape[-1] > 1:
@@ -124,7 +105,7 @@ def _in_chunks(
     )  # fmt: skip
     decay = None if log_decay is None else _chunked(log_decay, -2, size).cumsum(-2)
     erase = None if erase is None else _chunked(erase, -3, size)
-    # From here on, [B, H, chunks, C, ...]; flattened, a row for each write: [B, H, chunks, C n, ...].
+    # From here on, [B, H, chunks, C, ...]; flattened, with a row for each write of a chunk.
     # What erases and what reads meet the same keys: one product for both.
     left = queries.unsqueeze(-2)
     if erase is not None:
@@ -163,7 +144,8 @@ def _chunked(tensor: Tensor, dim: int, size: int) -> Tensor:
     missing = -tensor.shape[dim] % size
     if missing:
         tensor = nn.functional.pad(tensor, (0, 0) * (-dim - 1) + (0, missing))
-    return tensor.unflatten(dim, (-1, size))
+    chunks: Tensor = tensor.unflatten(dim, (-1, size))
+    return chunks
 
 
 def _each_write(tensor: Tensor, writes: int) -> Tensor:
@@ -209,8 +191,8 @@ def _products_of_halves(left: Tensor, keys: Tensor, decay: Tensor) -> Tensor:
 
     ``exp(g_i - g_j)`` then stands within the product and must be split among its factors. Steps of
     the second half of a stretch meet those of the first half by way of the step between them, m:
-    ``exp(g_i - g_m) exp(g_m - g_j)``, where neither factor exceeds 1. Each half does the same within
-    itself. So there are log C products, and no tensor ``[C, C, K]``.
+    ``exp(g_i - g_m) exp(g_m - g_j)``, where neither factor exceeds 1. Each half does the same
+    within itself. So there are log C products, and no tensor ``[C, C, K]``.
     """
     rows, columns = left.shape[-2], keys.shape[-2]
     products = left @ keys.mT  # of steps with themselves, [.., C, m, n]

@@ -32,12 +32,12 @@ class TTTState(NamedTuple):
 class TTT(MemoryAccess[TTTState]):
     """The memory is a network f for each head; a step trains it on a pair, then asks it.
 
-    A step takes one step down the gradient of the loss ``|f(k) - v|^2 / 2``, at the rate
-    ``e = rate sigmoid(x)``, then reads ``r = f(q)`` (Sun et al. 2024, equations 1 and 3). The networks::
+    A step takes one step down the gradient of the loss ``|f(k) - v|^2 / 2``, at the rate ``e = rate
+    sigmoid(x)``, then reads ``r = f(q)`` (Sun et al. 2024, equations 1 and 3). The networks::
 
-        f(x) = W^T x                                without a hidden layer
-        f(x) = W_2^T gelu(W_1^T x)                  with one of M cells
-        f(x) = x + norm(...)                        with ``normed``, section 2.7: layer normalisation
+        f(x) = W^T x                    without a hidden layer
+        f(x) = W_2^T gelu(W_1^T x)      with one of M cells
+        f(x) = x + norm(...)            with ``normed``: layer normalisation (section 2.7)
 
     The network's first weights are learned with the rest of the model. A linear network without
     norm is the delta rule with ``b = w = e``, a :class:`~memnets.memories.DeltaNet`, whose steps
@@ -135,14 +135,15 @@ class TTT(MemoryAccess[TTTState]):
         return self._read(query, after).flatten(1), after
 
     def _read(self, query: Tensor, state: TTTState) -> Tensor:
-        """f of a query, ``[B, H, 1, K] -> [B, H, 1, V]``."""
-        found = query @ state.memory
+        """Answer of the network to a query, ``[B, H, 1, K] -> [B, H, 1, V]``."""
+        found: Tensor = query @ state.memory
         if state.second is not None:
             found = nn.functional.gelu(found) @ state.second
         if self.norm is None:
             return found
         gain, shift = self.norm
-        return query + gain * _standardized(found)[0] + shift
+        answer: Tensor = query + gain * _standardized(found)[0] + shift
+        return answer
 
     def _slope(self, key: Tensor, found: Tensor, value: Tensor) -> Tensor:
         """Gradient of the loss to what the network finds before the norm, ``[B, H, 1, V]``."""
@@ -152,7 +153,8 @@ class TTT(MemoryAccess[TTTState]):
         standard, length = _standardized(found)
         slope = gain * (key + gain * standard + shift - value)
         across = (slope * standard).mean(-1, keepdim=True)
-        return (slope - slope.mean(-1, keepdim=True) - standard * across) * length
+        whole: Tensor = (slope - slope.mean(-1, keepdim=True) - standard * across) * length
+        return whole
 
 
 def _standardized(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from hypothesis import strategies as st
@@ -20,14 +21,14 @@ from memnets.testing.laws import (
     gradients,
     law,
 )
-from memnets.testing.steps import _AccessSubject
+from memnets.testing.steps import _AccessSubject, _steps_taken
 
 __all__ = ["check_linear"]
 
 
 class _LinearSubject(_AccessSubject):
     check = "check_linear"
-    kind = Linear
+    kind: ClassVar[type[Linear]] = Linear  # type: ignore[assignment]
 
     def _written(self, draw: Draw, part: Any, batch: int) -> LinearState:
         """A state with any numbers in its memory."""
@@ -42,20 +43,18 @@ class _LinearSubject(_AccessSubject):
         part.chunk = draw(st.integers(1, time + 1))
         steps = differentiable(self.sequence(draw, batch, time))
         start = LinearState(differentiable(self._written(draw, part, batch).memory))
-        row = st.lists(st.booleans(), min_size=time, max_size=time)
-        mask = torch.tensor([draw(row) for _ in range(batch)]) if draw(st.booleans()) else None
+        mask = _steps_taken(draw, batch, time)
         outputs, state = [], start
         for number, inputs in enumerate(steps.unbind(1)):
             output, after = part(inputs, state)
-            state = after if mask is None else part.choose(mask[:, number], after, state)
+            state = part.choose(mask[:, number], after, state)
             outputs.append(output)
         expected = torch.stack(outputs, 1), state
         result = part.unroll(steps, start, mask)
-        if mask is not None:  # where a step is skipped, the output may be anything
-            expected, result = (
-                (outputs.where(mask.unsqueeze(-1), 0.0), state)
-                for outputs, state in (expected, result)
-            )
+        # Where a step is skipped, the output may be anything.
+        expected, result = (
+            (outputs.where(mask.unsqueeze(-1), 0.0), state) for outputs, state in (expected, result)
+        )
         sources = [*differentiated((steps, start)), *part.parameters()]
         what = f"in chunks of {part.chunk}, and one by one"
         assert_close(result, expected, f"outputs and state of {time} steps {what}")
@@ -105,18 +104,16 @@ class _LinearSubject(_AccessSubject):
         places = torch.arange((time + 1) * writes).view(time + 1, writes) % width
         keys = torch.eye(width, dtype=steps.dtype)[places]
         steps[..., part.sizes[0] : sum(part.sizes[:2])] = keys.repeat(1, heads, 1).flatten(1)
-        step, write = draw(st.integers(0, time - 1)), draw(st.integers(0, writes - 1))
-        steps[..., : part.sizes[0]] = keys[step, write].repeat(heads)
-        vectors, _ = part.unroll(steps, part.initial_state(2))
-        told: LinearStep = part.parts(steps)
-        key = told.keys[:, step, :, write]
-        kept = (key * told.query[:, -1]).sum(-1, keepdim=True)
-        if told.log_decay is not None:
-            gone = told.log_decay[:, step + 1 :].sum(1)
-            kept = (key * told.query[:, -1] * gone.exp()).sum(-1, keepdim=True)
-        expected = (kept * told.values[:, step, :, write]).flatten(1)
-        what = f"what write {write} of step {step} wrote, read after step {time}"
-        assert_close(vectors[:, -1], expected, what)
+        for step, write in itertools.product(range(time), range(writes)):
+            steps[..., : part.sizes[0]] = keys[step, write].repeat(heads)
+            vectors, _ = part.unroll(steps, part.initial_state(2))
+            told: LinearStep = part.parts(steps)
+            kept = told.keys[:, step, :, write] * told.query[:, -1]
+            if told.log_decay is not None:
+                kept = kept * told.log_decay[:, step + 1 :].sum(1).exp()
+            expected = kept.sum(-1, keepdim=True) * told.values[:, step, :, write]
+            what = f"what write {write} of step {step} wrote, read after step {time}"
+            assert_close(vectors[:, -1], expected.flatten(1), what)
 
 
 def _not_meant(part: Linear) -> list[str]:
@@ -129,9 +126,7 @@ def _not_meant(part: Linear) -> list[str]:
     keys = part.features(unit)
     orthogonal = torch.allclose(keys @ keys.mT, torch.eye(len(keys)).to(keys), atol=1e-5)
     long = part.features(2 * unit)
-    bounded = part.erase is None or (
-        not vector and bool((long.square().sum(-1) <= 1 + 1e-5).all())
-    )
+    bounded = part.erase is None or (not vector and bool((long.square().sum(-1) <= 1 + 1e-5).all()))
     if not bounded or part.normalized:
         left.append("bounded")
     if not orthogonal or part.normalized or part.key_size < 2 * part.writes:
@@ -150,13 +145,14 @@ def check_linear(
     """Check that a linear memory keeps every law of accesses, and those of linear memories.
 
     The laws of :func:`check_access` hold. Many steps at once are the steps one by one, in chunks of
-    any size and with any mask, gradients too. A step is the write ``S <- (I - k (b . k)^T) Diag(a) S
-    + k (w . v)^T`` with the gates that the memory tells. With keys of length at most 1 and one
-    strength of the erase for each head, a step that adds nothing never makes the memory longer.
-    What is written at orthonormal keys is read back, whatever is written at other ones.
+    any size and with any mask, gradients too. A step is the write
+    ``S <- (I - k (b . k)^T) Diag(a) S + k (w . v)^T`` with the gates that the memory tells. With
+    keys of length at most 1 and one strength of the erase for each head, a step that adds nothing never
+    makes the memory longer. What is written at orthonormal keys is read back, whatever is written
+    at other ones.
 
     Args:
-        memory: class of the memory, or a function that makes it; a :class:`memnets.memories.Linear`.
+        memory: class of the memory, a :class:`memnets.memories.Linear`, or what makes one.
         dtypes: floating-point types besides float64 that the memory must support.
         leave_out: names of laws to leave out; the error for an unknown name lists them all.
         max_examples: number of examples for each law; that of the Hypothesis profile by default.

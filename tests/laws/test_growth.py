@@ -21,14 +21,14 @@ from memnets.cells import (
 )
 from memnets.core import map_state
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, GatedDeltaNet, Tape
 from memnets.models import Seq2Seq
 from memnets.scores import Additive, Dot, ScaledDot
 
 BATCH = 4
 
-#: Cells whose state grows, and the numbers that a sequence may keep for each pair of steps. Where all
-#: steps at once need a causal mask, all sequences share it.
+#: Cells whose state grows, and the numbers that a sequence may keep for each pair of steps. Where
+#: all steps at once need a causal mask, all sequences share it.
 GROWING = {
     "LSTMN": (partial(LSTMN, 4, hidden_size=32), 1),
     "tape": (partial(Tape, width=32), 1),
@@ -49,6 +49,7 @@ STEADY = {
     "NTM": partial(NTM, slots=8, width=8),
     "DNC": partial(DNC, slots=8, width=8),
     "LRUA": partial(LRUA, slots=8, width=8),
+    "linear": partial(GatedDeltaNet, 8, 8, chunk=8),
     "loop, NTM": partial(Loop, 4, LSTM, NTM(slots=8, width=8)),
 }
 

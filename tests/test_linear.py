@@ -2,17 +2,22 @@
 
 import itertools
 import math
+import sys
+from contextlib import nullcontext
 from functools import partial
+from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch.nn import functional as nn
 
-from memnets import functional, testing
+from memnets import fast, functional, testing
 from memnets.addressing import Content, Hopfield
 from memnets.batches import Batch
 from memnets.cells import LSTM, Loop, Mixer, OutputGate, SelfAttention, ShortConvolution
 from memnets.core import Memory
+from memnets.kernels import fla
 from memnets.memories import (
     GLA,
     KDA,
@@ -277,6 +282,112 @@ def test_the_state_of_a_decoding_keeps_its_size():
     for step in drawn(part, dtype=torch.float32).unbind(1):
         _, state = part.step(step, state)
         assert state.memory.shape == (2, H, K, V)
+
+
+# -- the kernels of flash-linear-attention ---------------------------------------------------------
+
+
+class Package:
+    """Stands for the package: its functions, by their names there, in plain PyTorch."""
+
+    def __init__(self, monkeypatch):
+        self.called = []
+        for place, name in (
+            ("simple_gla", "chunk_simple_gla"),
+            ("gla", "chunk_gla"),
+            ("delta_rule", "chunk_delta_rule"),
+            ("gated_delta_rule", "chunk_gated_delta_rule"),
+            ("kda", "chunk_kda"),
+        ):
+            module = ModuleType(place)
+            setattr(module, name, partial(self.run, name))
+            monkeypatch.setitem(sys.modules, f"fla.ops.{place}", module)
+        for name in ("fla", "fla.ops"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+
+    def run(self, name, q, k, v, g=None, beta=None, *, scale, initial_state, output_final_state):
+        assert output_final_state
+        self.called.append(name)
+        memory, outputs = initial_state.double(), []
+        for step in range(q.shape[1]):
+            one, value = k[:, step], v[:, step]
+            if g is not None:
+                decay = g[:, step].exp()
+                memory = (decay[..., None] if g.dim() == 4 else decay[..., None, None]) * memory
+            if beta is not None:
+                value = beta[:, step, :, None] * (value - found(one, memory))
+            memory = memory + outer(one, value)
+            outputs.append(scale * found(q[:, step], memory))
+        return torch.stack(outputs, 1), memory
+
+
+KERNELS = {
+    "chunk_simple_gla": [
+        partial(LinearAttention, normalized=False), RetNet, partial(Linear, write="scalar"), Mamba2,
+    ],
+    "chunk_gla": [GLA],
+    "chunk_delta_rule": [DeltaNet],
+    "chunk_gated_delta_rule": [GatedDeltaNet],
+    "chunk_kda": [KDA],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_the_package_get_what_they_are_told_to_take(name, monkeypatch):
+    package = Package(monkeypatch)
+    # So that the numbers can be compared to the last digits.
+    monkeypatch.setattr(fla, "_half", lambda inputs: torch.float64)
+    for make in KERNELS[name]:
+        part = make(K, V, H).double()
+        inputs = drawn(part)
+        mask = torch.rand(2, 6, generator=torch.Generator().manual_seed(0)) > 0.3
+        for given in (None, mask):
+            _, state = part.unroll(inputs, part.initial_state(2))
+            expected, after = part.unroll(inputs, state, given)
+            result, last = fla.unroll(part, inputs, state, given)
+            if given is not None:
+                expected, result = (each[given] for each in (expected, result))
+            torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(last.memory, after.memory, rtol=1e-6, atol=1e-6)
+    assert set(package.called) == {name}
+
+
+def test_the_twin_of_the_package_fits_where_its_kernels_do(monkeypatch):
+    monkeypatch.setattr(fla, "why_not", lambda: None)
+
+    class OnGPU(NamedTuple):
+        """All that is asked of a tensor there."""
+
+        dtype: torch.dtype = torch.bfloat16
+        device: torch.device = torch.device("cuda")
+
+    def fits(part, **changed):
+        return fla.fits(part, OnGPU(**changed), part.initial_state(2), None)
+
+    assert fits(DeltaNet(K, V))
+    assert fits(GLA(K, V))
+    assert not fits(DeltaNet(K, V), dtype=torch.float32)
+    assert not fits(DeltaNet(K, V), device=torch.device("cpu"))
+    assert not fits(DeltaProduct(K, V))
+    assert not fits(LinearAttention(K, V))
+    assert not fits(Linear(K, V, erase="vector", write="scalar"))
+    assert not fits(Linear(K, V, erase="vector", write="erase"))
+    assert not fits(DeltaNet(257, V))
+
+
+@pytest.mark.skipif(fla.why_not() is not None, reason=f"{fla.why_not()}")
+@pytest.mark.parametrize("make", [RetNet, GLA, DeltaNet, GatedDeltaNet, KDA])
+def test_the_kernels_of_the_package_are_close_to_the_definition(make):
+    part = make(32, 32, 2).cuda().bfloat16()
+    inputs = drawn(part, time=100, dtype=torch.bfloat16).cuda().requires_grad_()
+    results = []
+    for naive in (nullcontext, fast.naive):
+        with naive():
+            outputs, _ = part.unroll(inputs, part.initial_state(2))
+        (gradient,) = torch.autograd.grad(outputs.float().square().mean(), inputs)
+        results.append((outputs.float(), gradient.float()))
+    for result, expected in zip(*results, strict=True):
+        assert (result - expected).abs().max() <= 0.03 * expected.abs().max()
 
 
 # -- gates, features, bad input --------------------------------------------------------------------

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -212,7 +212,7 @@ def make_gate(
     name: str,
     gate: Callable[[int, int], Made] | str | None,
     known: dict[str, Callable[[int, int], Made]],
-    kind: type[Gate],
+    kind: type[Any],
     heads: int,
     size: int,
     more: str = "",
@@ -243,8 +243,8 @@ def make_gate(
             )
         gate = known[gate]
     finished = isinstance(gate, nn.Module) or not callable(gate)
-    made = None if finished else gate(heads, size)
-    if made is None or not isinstance(made, kind):
+    made: Made | None = None if finished else gate(heads, size)
+    if not isinstance(made, kind):
         raise TypeError(
             f"{name} must make a {kind.__name__} when it is given the number of heads and a width, "
             f"such as {next(iter(known))!r}; got {gate!r}"

@@ -61,16 +61,29 @@ class LinearStep(NamedTuple):
     Attributes:
         query: q, scaled, ``[*B, H, K]``.
         keys: k of each write, ``[*B, H, n, K]``.
-        values: ``w . v`` of each write, ``[*B, H, n, V]``.
-        erase: ``b . k`` of each write, ``[*B, H, n, K]``; ``None`` = nothing is erased.
+        values: v of each write, ``[*B, H, n, V]``.
         log_decay: ``log a``, at most 0, ``[*B, H, 1 or K]``; ``None`` = nothing decays.
+        erase: b of each write, within ``[0, 2]``, ``[*B, H, n, 1 or K]``; ``None`` = nothing is
+            erased.
+        write: w of each write, ``[*B, H, n, 1 or V]``; ``None`` = 1.
     """
 
     query: Tensor
     keys: Tensor
     values: Tensor
-    erase: Tensor | None
     log_decay: Tensor | None
+    erase: Tensor | None
+    write: Tensor | None
+
+    @property
+    def erased(self) -> Tensor | None:
+        """``b . k`` of each write, ``[*B, H, n, K]``; ``None`` = nothing is erased."""
+        return None if self.erase is None else self.erase * self.keys
+
+    @property
+    def written(self) -> Tensor:
+        """``w . v`` of each write, ``[*B, H, n, V]``."""
+        return self.values if self.write is None else self.write * self.values
 
 
 class Linear(MemoryAccess[LinearState]):
@@ -167,10 +180,11 @@ class Linear(MemoryAccess[LinearState]):
         )  # fmt: skip
         if self.shares and self.erase is None:
             raise ValueError("write='erase' takes the strength of the erase; got erase=None")
-        if normalized and not (self.features.positive and self.erase is None):
+        if normalized and not (self.features.positive and erase is None and write is None):
             raise ValueError(
-                "normalized needs positive weights: a feature map such as 'elu', and no erase; got "
-                f"features={features!r} and erase={erase!r}"
+                "normalized needs positive weights: a feature map such as 'elu', and neither an "
+                f"erase nor a strength of the write; got features={features!r}, erase={erase!r} "
+                f"and write={write!r}"
             )
         each = (key_size, writes * key_size, writes * value_size)
         #: Widths of the parts of the interface: queries, keys, values; decay, erase, write.
@@ -253,15 +267,14 @@ class Linear(MemoryAccess[LinearState]):
         query = self.features(query.unflatten(-1, (heads, -1)))
         keys = self.features(keys.unflatten(-1, (heads, writes, -1)))
         values = values.unflatten(-1, (heads, writes, -1))
-        if written is not None:
-            values = values * written.transpose(-2, -3)
         if self.normalized:
             values = torch.cat([values, torch.ones_like(values[..., :1])], -1)
-        if erased is not None:
-            erased = erased.transpose(-2, -3) * keys
-        return LinearStep(
-            query * self.scale if self.scale != 1 else query, keys, values, erased, log_decay
+        # The gates have the writes first, since a gate gives a number for each head.
+        erased, written = (
+            None if each is None else each.transpose(-2, -3) for each in (erased, written)
         )
+        query = query * self.scale if self.scale != 1 else query
+        return LinearStep(query, keys, values, log_decay, erased, written)
 
     def forward(self, interface: Tensor, state: LinearState) -> tuple[Tensor, LinearState]:
         """One step: ``[B, interface_size] -> [B, heads * V]``.
@@ -270,15 +283,16 @@ class Linear(MemoryAccess[LinearState]):
             ValueError: the state is of another shape, or a gate is out of its range.
         """
         before = self._checked(state)
-        query, keys, values, erase, log_decay = self.parts(interface)
-        memory, added = write(before, keys, values, erase, log_decay)
-        read = query.unsqueeze(-2) @ memory
+        step = self.parts(interface)
+        query = step.query.unsqueeze(-2)
+        memory, added = write(before, step.keys, step.written, step.erased, step.log_decay)
+        read = query @ memory
         if events.listening():
-            told = {"read": query.unsqueeze(-2), "write": keys, "add": added}
-            if log_decay is not None:
+            told = {"read": query, "write": step.keys, "add": added}
+            if step.log_decay is not None:
                 # A decay is an erase of a share of each row, before anything is added.
-                gone = -torch.expm1(log_decay).unsqueeze(-2)
-                told["emptied"] = gone.expand_as(query.unsqueeze(-2))
+                gone = -torch.expm1(step.log_decay).unsqueeze(-2)
+                told["emptied"] = gone.expand_as(query)
             events.report(self, **told, before=before, memory=memory)
         return self._vectors(read).flatten(1), LinearState(memory)
 
@@ -304,8 +318,10 @@ class Linear(MemoryAccess[LinearState]):
         self, inputs: Tensor, state: LinearState, mask: Tensor | None
     ) -> tuple[Tensor, LinearState]:
         memory = self._checked(state)
-        query, keys, values, erase, log_decay = self.over_time(inputs, mask)
-        read, memory = scan(query, keys, values, memory, erase, log_decay, self.chunk)
+        step = self.over_time(inputs, mask)
+        read, memory = scan(
+            step.query, step.keys, step.written, memory, step.erased, step.log_decay, self.chunk
+        )
         return self._vectors(read).transpose(1, 2).flatten(2), LinearState(memory)
 
     def over_time(self, inputs: Tensor, mask: Tensor | None) -> LinearStep:
@@ -316,18 +332,16 @@ class Linear(MemoryAccess[LinearState]):
             mask: bool ``[B, T]``, False = the sequence skips the step: its keys and the logarithm
                 of its decay are 0, so that the memory stays as it is; ``None`` = no skipped steps.
         """
-        query, keys, values, erase, log_decay = (
-            None if part is None else part.transpose(1, 2) for part in self.parts(inputs)
-        )
-        assert query is not None
-        assert keys is not None
-        assert values is not None
+        step = self.parts(inputs)
+        step = LinearStep(*(None if part is None else part.transpose(1, 2) for part in step))
         if mask is not None:
             skipped = ~mask[:, None, :, None]
-            keys = keys.masked_fill(skipped.unsqueeze(-1), 0.0)
-            erase = None if erase is None else erase.masked_fill(skipped.unsqueeze(-1), 0.0)
-            log_decay = None if log_decay is None else log_decay.masked_fill(skipped, 0.0)
-        return LinearStep(query, keys, values, erase, log_decay)
+            decay = step.log_decay
+            step = step._replace(
+                keys=step.keys.masked_fill(skipped.unsqueeze(-1), 0.0),
+                log_decay=None if decay is None else decay.masked_fill(skipped, 0.0),
+            )
+        return step
 
     def _checked(self, state: LinearState) -> Tensor:
         """The memory of a state, if it has the right shape."""

@@ -73,9 +73,9 @@ class _LinearSubject(_AccessSubject):
             expected = step.log_decay.exp().unsqueeze(-1) * expected
         for write in range(step.keys.shape[-2]):
             key = step.keys[..., write, :].unsqueeze(-1)
-            if step.erase is not None:
-                expected = expected - key @ (step.erase[..., write, :].unsqueeze(-2) @ expected)
-            expected = expected + key @ step.values[..., write, :].unsqueeze(-2)
+            if step.erased is not None:
+                expected = expected - key @ (step.erased[..., write, :].unsqueeze(-2) @ expected)
+            expected = expected + key @ step.written[..., write, :].unsqueeze(-2)
         assert_close(after.memory, expected, "the memory after a step, and by its gates")
         read = torch.einsum("bhk,bhkv->bhv", step.query, expected)
         if part.normalized:
@@ -111,7 +111,7 @@ class _LinearSubject(_AccessSubject):
             kept = told.keys[:, step, :, write] * told.query[:, -1]
             if told.log_decay is not None:
                 kept = kept * told.log_decay[:, step + 1 :].sum(1).exp()
-            expected = kept.sum(-1, keepdim=True) * told.values[:, step, :, write]
+            expected = kept.sum(-1, keepdim=True) * told.written[:, step, :, write]
             what = f"what write {write} of step {step} wrote, read after step {time}"
             assert_close(vectors[:, -1], expected.flatten(1), what)
 
@@ -147,9 +147,9 @@ def check_linear(
     The laws of :func:`check_access` hold. Many steps at once are the steps one by one, in chunks of
     any size and with any mask, gradients too. A step is the write
     ``S <- (I - k (b . k)^T) Diag(a) S + k (w . v)^T`` with the gates that the memory tells. With
-    keys of length at most 1 and one strength of the erase for each head, a step that adds nothing never
-    makes the memory longer. What is written at orthonormal keys is read back, whatever is written
-    at other ones.
+    keys of length at most 1 and one strength of the erase for each head, a step that adds nothing
+    never makes the memory longer. What is written at orthonormal keys is read back, whatever is
+    written at other ones.
 
     Args:
         memory: class of the memory, a :class:`memnets.memories.Linear`, or what makes one.

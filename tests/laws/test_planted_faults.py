@@ -979,7 +979,7 @@ def chunks_without_the_gradient_of_the_decay(self, inputs, mask):
 @faulty(GatedDeltaNet)
 def a_step_that_decays_what_it_writes(self, interface, state):
     step = self.parts(interface)
-    memory = state.memory + step.keys.mT @ (step.values - step.erase @ state.memory)
+    memory = state.memory + step.keys.mT @ (step.written - step.erased @ state.memory)
     memory = step.log_decay.exp().unsqueeze(-1) * memory
     return (step.query.unsqueeze(-2) @ memory).flatten(1), LinearState(memory)
 
@@ -994,13 +994,14 @@ def a_step_that_reads_before_it_writes(self, interface, state):
 @faulty(DeltaNet, "parts")
 def keys_that_are_too_long(self, interface):
     step = DeltaNet.parts(self, interface)
-    return step._replace(keys=3 * step.keys, erase=3 * step.erase)
+    return step._replace(keys=3 * step.keys)
 
 
 @faulty(DeltaNet, "parts")
 def an_erase_by_another_key(self, interface):
+    # Each entry of the key has a strength of its own: the erase finds a mean of all rows.
     step = DeltaNet.parts(self, interface)
-    return step._replace(erase=step.erase.roll(-1, -1))
+    return step._replace(erase=step.erase / step.keys.clamp_min(0.3))
 
 
 LINEAR = [

@@ -1,0 +1,198 @@
+"""Time linear memories: in chunks against the steps one by one, and beside attention.
+
+Each step is forward and backward, B = 8 sequences of T steps with 4 heads of 32 x 32, one thread.
+The programs of a row take turns. The columns:
+
+chunks     all steps at once, in chunks, as the library runs them
+steps      the same write, one step after the other
+attention  torch.nn.functional.scaled_dot_product_attention, causal, of the same heads
+naive      fla's code in plain PyTorch, in chunks, where there is some; give --fla, a checkout of
+           fla-org/flash-linear-attention, to have it
+
+and then a table of decoding: milliseconds a token after t tokens, and what is kept of them.
+
+python benchmarks/linear.py --fla flash-linear-attention --output docs/results/linear_table.md
+"""
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pairs import Step, ratios, say, spread, turns
+from torch import Tensor, nn
+
+from memnets.memories.scan import scan, write
+
+BATCH, HEADS, WIDTH = 8, 4, 32
+#: Name of a memory -> whether it erases, and the numbers of a decay.
+MEMORIES = {
+    "linear attention": (False, 0),
+    "delta rule": (True, 0),
+    "gated delta rule": (True, 1),
+    "GLA, a decay an entry": (False, WIDTH),
+    "KDA, a decay an entry": (True, WIDTH),
+}
+
+
+class Numbers:
+    """Random inputs of T steps, with a gradient, and of one memory."""
+
+    def __init__(self, steps: int, erases: bool, decays: int) -> None:
+        shape = (BATCH, HEADS, steps)
+        self.queries = torch.randn(*shape, WIDTH)
+        self.values = torch.randn(*shape, WIDTH)
+        self.keys = nn.functional.normalize(torch.randn(*shape, WIDTH), dim=-1)
+        self.strength = torch.rand(*shape, 1) if erases else None
+        self.decay = -0.1 * torch.rand(*shape, decays) if decays else None
+        self.memory = torch.zeros(BATCH, HEADS, WIDTH, WIDTH)
+        self.sources = [self.queries, self.values, self.keys]
+        self.sources += [each for each in (self.strength, self.decay) if each is not None]
+        for each in self.sources:
+            each.requires_grad_()
+
+    def writes(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys, values and erases of one write a step."""
+        keys, values = self.keys.unsqueeze(-2), self.values.unsqueeze(-2)
+        if self.strength is None:
+            return keys, values, None
+        strength = self.strength.unsqueeze(-2)
+        return keys, strength * values, strength * keys
+
+    def in_chunks(self) -> Tensor:
+        keys, values, erase = self.writes()
+        return scan(self.queries, keys, values, self.memory, erase, self.decay)[0]
+
+    def step_by_step(self) -> Tensor:
+        keys, values, erase = self.writes()
+        memory, outputs = self.memory, []
+        for step in range(keys.shape[2]):
+            memory, _ = write(
+                memory,
+                keys[:, :, step],
+                values[:, :, step],
+                None if erase is None else erase[:, :, step],
+                None if self.decay is None else self.decay[:, :, step],
+            )
+            outputs.append(self.queries[:, :, step].unsqueeze(-2) @ memory)
+        return torch.cat(outputs, -2)
+
+    def attention(self) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(
+            self.queries, self.keys, self.values, is_causal=True
+        )
+
+    def trained(self, run: Callable[[], Tensor]) -> Step:
+        """Forward and backward."""
+        return lambda: torch.autograd.grad(run().sum(), self.sources, allow_unused=True)
+
+
+def loaded(folder: Path, name: str) -> Any:
+    """A file of plain PyTorch of fla, without the package, which needs a GPU."""
+    path = folder / "fla" / "ops" / name / "naive.py"
+    spec = importlib.util.spec_from_file_location(f"naive_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def naive(folder: Path, name: str, numbers: Numbers) -> Callable[[], Tensor] | None:
+    """fla's plain chunks of a memory; ``None`` where it has none."""
+    first = (numbers.queries, numbers.keys, numbers.values)
+    if name == "delta rule":
+        strength = numbers.strength
+        assert strength is not None
+        run = loaded(folder, "delta_rule").delta_rule_chunkwise
+        return lambda: run(*first, strength.squeeze(-1))[0]
+    if name == "gated delta rule":
+        given = loaded(folder, "gated_delta_rule").naive_chunk_gated_delta_rule
+        swapped = [each.transpose(1, 2) for each in first]
+        decay, strength = numbers.decay, numbers.strength
+        assert decay is not None
+        assert strength is not None
+        gates = decay.squeeze(-1).transpose(1, 2), strength.squeeze(-1).transpose(1, 2)
+        return lambda: given(*swapped, *gates)[0].transpose(1, 2)
+    return None
+
+
+def table(steps: tuple[int, ...], rounds: int, folder: Path | None) -> list[str]:
+    """Lines of the table of training steps."""
+    lines = [
+        "| memory | T | chunks, ms | steps / chunks | attention / chunks | naive / chunks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (erases, decays) in MEMORIES.items():
+        for count in steps:
+            numbers = Numbers(count, erases, decays)
+            runs = {"chunks": numbers.in_chunks, "steps": numbers.step_by_step}
+            runs["attention"] = numbers.attention
+            found = None if folder is None else naive(folder, name, numbers)
+            if found is not None:
+                runs["naive"] = found
+            programs = {each: numbers.trained(run) for each, run in runs.items()}
+            say(f"{name}, T = {count}")
+            times = turns(programs, rounds, warm_up=1)
+            shown = [
+                str(ratios(times, each, "chunks")) if each in times else ""
+                for each in ("steps", "attention", "naive")
+            ]
+            milliseconds = 1e3 * spread(times["chunks"]).median
+            lines.append(f"| {name} | {count} | {milliseconds:.0f} | {' | '.join(shown)} |")
+    return lines
+
+
+@torch.no_grad()
+def decoding(after: tuple[int, ...], tokens: int) -> list[str]:
+    """Lines of the table of decoding, one sequence."""
+    lines = [
+        "| after t tokens | delta rule, ms a token | its state, bytes "
+        "| attention, ms a token | its keys and values, bytes |",
+        "|---|---|---|---|---|",
+    ]
+    for count in after:
+        numbers = Numbers(count, True, 0)
+        keys, values = numbers.keys[:1], numbers.values[:1]
+        memory, key, strength = numbers.memory[:1], keys[:, :, :1], numbers.strength
+        assert strength is not None
+
+        def delta(memory: Tensor = memory, key: Tensor = key, strength: Tensor = strength) -> None:
+            scaled = strength[:1, :, :1] * key
+            write(memory, key, key, scaled)[0].mT @ key.mT
+
+        def attend(keys: Tensor = keys, values: Tensor = values) -> None:
+            query = keys[:, :, :1]
+            nn.functional.scaled_dot_product_attention(query, keys, values)
+
+        times = turns({"delta": delta, "attend": attend}, tokens, time.perf_counter)
+        took = {name: 1e3 * spread(each).median for name, each in times.items()}
+        kept = 4 * (keys.numel() + values.numel())
+        ours = f"{took['delta']:.3f} | {4 * memory.numel()}"
+        lines.append(f"| {count} | {ours} | {took['attend']:.3f} | {kept} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fla", type=Path, help="a checkout of fla-org/flash-linear-attention")
+    parser.add_argument("--steps", type=int, nargs="+", default=[512, 2048], help="T of the rows")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each program")
+    parser.add_argument("--output", type=Path, help="write the tables here too")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    lines = table(tuple(given.steps), given.rounds, given.fla)
+    lines += ["", *decoding((512, 2048, 8192, 32768), 50)]
+    print("\n".join(lines))
+    if given.output is not None:
+        given.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -68,16 +68,21 @@ class Numbers:
 
     def step_by_step(self) -> Tensor:
         keys, values, erase = self.writes()
+        count = keys.shape[2]
+        nothing = (None,) * count
+        # Taken apart at once: the gradient of a slice for each step would be as long as all steps.
+        steps = zip(
+            self.queries.split(1, 2),
+            keys.unbind(2),
+            values.unbind(2),
+            nothing if erase is None else erase.unbind(2),
+            nothing if self.decay is None else self.decay.unbind(2),
+            strict=True,
+        )
         memory, outputs = self.memory, []
-        for step in range(keys.shape[2]):
-            memory, _ = write(
-                memory,
-                keys[:, :, step],
-                values[:, :, step],
-                None if erase is None else erase[:, :, step],
-                None if self.decay is None else self.decay[:, :, step],
-            )
-            outputs.append(self.queries[:, :, step].unsqueeze(-2) @ memory)
+        for query, *step in steps:
+            memory, _ = write(memory, *step)
+            outputs.append(query @ memory)
         return torch.cat(outputs, -2)
 
     def attention(self) -> Tensor:

@@ -243,13 +243,14 @@ def make_gate(
             )
         gate = known[gate]
     finished = isinstance(gate, nn.Module) or not callable(gate)
-    made: Made | None = None if finished else gate(heads, size)
-    if not isinstance(made, kind):
+    made = None if finished else gate(heads, size)
+    if made is None or not isinstance(made, kind):
         raise TypeError(
             f"{name} must make a {kind.__name__} when it is given the number of heads and a width, "
             f"such as {next(iter(known))!r}; got {gate!r}"
         )
-    return made
+    right: Made = made
+    return right
 
 
 class FeatureMap(nn.Module, ABC):

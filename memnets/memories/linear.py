@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memnets import events, fast
-from memnets.core import MemoryAccess, check_numbers, check_positive
+from memnets.core import MemoryAccess, check_numbers, check_positive, map_state
 from memnets.memories.gates import (
     DECAYS,
     STRENGTHS,
@@ -333,7 +333,7 @@ class Linear(MemoryAccess[LinearState]):
                 of its decay are 0, so that the memory stays as it is; ``None`` = no skipped steps.
         """
         step = self.parts(inputs)
-        step = LinearStep(*(None if part is None else part.transpose(1, 2) for part in step))
+        step = map_state(lambda part: part.transpose(1, 2), step)
         if mask is not None:
             skipped = ~mask[:, None, :, None]
             decay = step.log_decay

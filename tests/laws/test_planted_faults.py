@@ -18,6 +18,7 @@ from memnets.core import Controller, MemoryAccess, map_state
 from memnets.memories import NTM, DeltaNet, GatedDeltaNet, Tape
 from memnets.memories.linear import LinearState
 from memnets.memories.ntm import NTMState
+from memnets.memories.scan import scan
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
@@ -997,11 +998,12 @@ def keys_that_are_too_long(self, interface):
     return step._replace(keys=3 * step.keys)
 
 
-@faulty(DeltaNet, "parts")
-def an_erase_by_another_key(self, interface):
-    # Each entry of the key has a strength of its own: the erase finds a mean of all rows.
-    step = DeltaNet.parts(self, interface)
-    return step._replace(erase=step.erase / step.keys.clamp_min(0.3))
+@faulty(DeltaNet, "_at_once")
+def an_erase_by_another_key(self, inputs, state, mask):
+    step = self.over_time(inputs, mask)
+    erased = step.erased.roll(-1, -1)
+    read, memory = scan(step.query, step.keys, step.written, state.memory, erased)
+    return read.transpose(1, 2).flatten(2), LinearState(memory)
 
 
 LINEAR = [

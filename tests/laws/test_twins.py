@@ -370,6 +370,12 @@ EXAMPLES = {
         partial(source_layer, norm="post"),
         partial(source_layer, width=40, batch=18, steps=17),
     ],
+    **{
+        (memory, "unroll", fla.NAME): [
+            unrolled(partial(memory, key_size=4, value_size=2, heads=2, chunk=2), masked=True)
+        ]
+        for memory in fla.MEMORIES
+    },
     (SNAIL, "continuations", "kernels.snail"): [
         continued(5, 3),
         continued(6, 1, likeness=2.0),

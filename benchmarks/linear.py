@@ -7,7 +7,7 @@ chunks     all steps at once, in chunks, as the library runs them
 steps      the same write, one step after the other
 attention  torch.nn.functional.scaled_dot_product_attention, causal, of the same heads
 naive      fla's code in plain PyTorch, in chunks, where there is some; give --fla, a checkout of
-           fla-org/flash-linear-attention, to have it
+           fla-org/flash-linear-attention, to have it; it needs einops
 
 and then a table of decoding: milliseconds a token after t tokens, and what is kept of them.
 
@@ -190,6 +190,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each program")
     parser.add_argument("--output", type=Path, help="write the tables here too")
     given = parser.parse_args()
+    if given.fla is not None and importlib.util.find_spec("einops") is None:
+        parser.error("fla's plain code needs einops, which is not installed")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     lines = table(tuple(given.steps), given.rounds, given.fla)

@@ -241,7 +241,7 @@ def test_decays_that_forget_at_once_stay_finite(width):
 
 
 #: Type -> the largest error of 256 steps, by the largest number that is read in double precision.
-ERRORS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+ERRORS = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
 
 
 @pytest.mark.parametrize("dtype", ERRORS)

@@ -1,5 +1,6 @@
 """Tasks: sources of data for the models. A batch is a pure function of (seed, split, index)."""
 
+from tasks import symbols
 from tasks.babi import Babi
 from tasks.base import Task
 from tasks.captions import Captions
@@ -47,4 +48,5 @@ __all__ = [
     "Task",
     "Translation",
     "TravellingSalesman",
+    "symbols",
 ]

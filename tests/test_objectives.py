@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
-from memnets.training.objectives import Bits, Candidates, Labels, NextToken, Numbers, Tokens
+from memnets.training.objectives import (
+    Bits,
+    Candidates,
+    Labels,
+    NextToken,
+    Numbers,
+    Symbols,
+    Tokens,
+)
 
 
 def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:
@@ -83,9 +91,19 @@ def test_numbers_are_scored_as_by_hand(drawn, seed) -> None:
     assert torch.equal(Numbers().answer(outputs), outputs)
 
 
+def test_a_string_is_exact_if_no_symbol_that_is_asked_is_wrong() -> None:
+    targets = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2], [0, 1, 0], [1, 1, 2]]), 3).float()
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    assert Symbols().scores(logits, targets, mask)["exact"].tolist() == [1.0, 1.0, 0.0]
+    assert Symbols().scores(logits, targets, None)["exact"].tolist() == [1.0, 0.0, 0.0]
+
+
 def test_solved() -> None:
     assert Labels().solved({"accuracy": 0.99})
     assert not Labels().solved({"accuracy": 0.989})
+    assert Symbols().solved({"accuracy": 1.0, "exact": 0.99})
+    assert not Symbols().solved({"accuracy": 1.0, "exact": 0.98})
     assert Numbers().solved({"error": 0.01})
     assert not Numbers().solved({"error": 0.011})
     assert not NextToken().solved({"perplexity": 1.0, "accuracy": 1.0})

@@ -9,6 +9,7 @@ from memnets.training.objectives import (
     NextToken,
     Numbers,
     Objective,
+    Symbols,
     Tokens,
 )
 from memnets.training.report import Report
@@ -28,6 +29,7 @@ __all__ = [
     "Numbers",
     "Objective",
     "Report",
+    "Symbols",
     "Tokens",
     "Trained",
     "TrainingDiverged",

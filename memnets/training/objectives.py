@@ -24,6 +24,7 @@ __all__ = [
     "NextToken",
     "Numbers",
     "Objective",
+    "Symbols",
     "Tokens",
 ]
 
@@ -255,6 +256,24 @@ class Labels(Objective):
         losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
         right = (self.answer(logits) == targets) & mask
         return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
+
+
+class Symbols(Labels):
+    """One of O symbols at each step, for strings as answers that no input repeats.
+
+    The scores are those of :class:`Labels`, and ``exact``, 1 if no symbol of a sequence is wrong,
+    else 0.
+    """
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether at least 99 % of the sequences are exact."""
+        return scores["exact"] >= 0.99
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss``, ``accuracy`` and ``exact`` of each sequence."""
+        wrong = self.answer(logits) != targets
+        wrong = wrong if mask is None else wrong & mask
+        return {**super().scores(logits, targets, mask), "exact": (~wrong.any(-1)).float()}
 
 
 class Actions(Labels):

@@ -100,8 +100,8 @@ class Intervention(ABC):
 
 
 @dataclass(frozen=True)
-class _OfQueries(Intervention):
-    """A change of an addressing: of some heads, in some sequences of the batch.
+class _OfHeads(Intervention):
+    """A change of an addressing or a cell: of some heads, in some sequences of the batch.
 
     Attributes:
         part: the addressing, or its name.
@@ -131,7 +131,7 @@ class _OfQueries(Intervention):
 
 
 @dataclass(frozen=True)
-class Weights(_OfQueries):
+class Weights(_OfHeads):
     """Replace weights, or force an address: the head looks at one slot alone.
 
     Attributes:
@@ -208,7 +208,7 @@ class Weights(_OfQueries):
 
 
 @dataclass(frozen=True)
-class Hide(_OfQueries):
+class Hide(_OfHeads):
     """Hide a slot: the head cannot see it, and its weight goes to the other slots.
 
     The scores of the slot count as minus infinity, as at padding.
@@ -251,7 +251,7 @@ class Hide(_OfQueries):
 
 
 @dataclass(frozen=True)
-class Freeze(Intervention):
+class Freeze(_OfHeads):
     """Hold a field of a query, such as a gate, or of a cell's state, or what else a cell offers.
 
     Attributes:
@@ -277,18 +277,6 @@ class Freeze(Intervention):
 
     field: str
     value: Numbers | None = None
-    head: int | str | None = dataclasses.field(default=None, kw_only=True)
-    sequence: int | None = dataclasses.field(default=None, kw_only=True)
-    start: int = dataclasses.field(default=0, kw_only=True)
-    stop: int | None = dataclasses.field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._check_span()
-
-    @property
-    def span(self) -> tuple[int, int | None]:
-        """See :attr:`Intervention.span`."""
-        return self.start, self.stop
 
     def describe(self) -> str:
         """See :meth:`Intervention.describe`."""

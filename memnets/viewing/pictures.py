@@ -13,12 +13,13 @@ from torch import Tensor
 from memnets.batches import BEGIN, PAD, Batch
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Bits, NextToken, Tokens
+from memnets.training.objectives import Bits, NextToken, Symbols, Tokens
 from memnets.training.schedules import MemorySchedule
 from memnets.viewing import plots, trace
 from memnets.viewing.sequences import (
     alone,
     answer_length,
+    counted,
     is_classification,
     label_names,
     moved,
@@ -45,7 +46,7 @@ class Pictures(lightning.Callback):
       answer, and the weights of the heads;
     - for answers that are images, a grid of them, beside images of the test set; and where places
       of the first looked, if the model has self-attention over its feature maps;
-    - for tokens, a few sequences: the weights over the source during the model's own answer
+    - for tokens and symbols, a few sequences: the weights over the source during the model's answer
       (Bahdanau et al. 2015, figure 3), for each layer the mean of its heads; for a machine, the
       weights of the heads of its memory;
     - for words of a text, the same few sequences: how much each word looked back at those before
@@ -155,7 +156,7 @@ class Pictures(lightning.Callback):
                 self.draw_hops(model, task, one, answer, file)
             elif task.asked_words(one, 0):
                 self.draw_pair(model, task, one, answer, file, title_of(name))
-            elif isinstance(model.objective, Tokens):
+            elif isinstance(model.objective, Tokens | Symbols):
                 self.draw_tokens(model, task, one, answer, file, title)
             elif isinstance(model.objective, NextToken):
                 self.draw_text(model, task, one, file, title)
@@ -241,7 +242,7 @@ class Pictures(lightning.Callback):
             worst.targets[0],
             probabilities,
             self._path(name, "answer"),
-            title=f"{title_of(name)}: target and output of a sequence; {bits} wrong bits"
+            title=f"{title_of(name)}: target and output of a sequence; {counted(bits, 'wrong bit')}"
             + (", the most of all" if bits and len(wrong) > 1 else ""),
         )
         if tape.weights:
@@ -268,10 +269,15 @@ class Pictures(lightning.Callback):
             title: begin of the picture's title.
         """
         parts = model.alignments()
-        answer = answer[:, : answer_length(answer[0], model.longest_answer(batch.source.shape[1]))]
+        fed = not isinstance(model.objective, Symbols)
+        longest = model.longest_answer(batch.source.shape[1])
+        steps = answer_length(answer[0], longest) if fed else batch.targets.shape[1]
+        answer = answer[:, :steps]
         if answer.shape[1] == 0 or (not parts and getattr(model, "access", None) is None):
             return
-        inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
+        inputs = batch.inputs
+        if fed:
+            inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
         said = batch._replace(inputs=inputs, targets=answer)
         with torch.no_grad(), trace.record(model) as tape:
             model.logits(moved(said, model))
@@ -300,7 +306,13 @@ class Pictures(lightning.Callback):
                 title,
             )
             return
-        slots = model.slot_names(source, words(task, said._replace(targets=inputs))[1])
+        # Inputs that are no answer are tokens of the source.
+        spoken = (
+            words(task, said._replace(targets=inputs))[1]
+            if fed
+            else (words(task, said._replace(source=inputs))[0])
+        )
+        slots = model.slot_names(source, spoken)
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
         across = "source" if len(slots) <= len(source) + 1 else "source, then answer"

@@ -10,11 +10,12 @@ from torch import Tensor
 from memnets.batches import END, PAD, Batch, unpadded
 from memnets.core import map_state
 from memnets.training.model import Model
-from memnets.training.objectives import Actions, Labels, Tokens
+from memnets.training.objectives import Actions, Labels, Symbols, Tokens
 
 __all__ = [
     "alone",
     "answer_length",
+    "counted",
     "is_classification",
     "label_names",
     "moved",
@@ -25,18 +26,23 @@ __all__ = [
 
 
 def alone(batch: Batch, row: int) -> Batch:
-    """One sequence of a batch, as a batch of one without padding."""
+    """One sequence of a batch, as a batch of one without padding.
+
+    It has a mask of its targets if nothing is asked at some steps before the last one.
+    """
     source = unpadded(batch.source, batch.source_mask, row)[None]
-    inputs, targets = (
-        unpadded(side, batch.target_mask, row)[None] for side in (batch.inputs, batch.targets)
-    )
+    mask, steps = None, batch.targets.shape[1]
+    if batch.target_mask is not None:
+        asked = batch.target_mask[row].nonzero()
+        steps = int(asked.max()) + 1 if len(asked) else 0
+        if len(asked) < steps:
+            mask = batch.target_mask[row : row + 1, :steps]
+    inputs, targets = (side[row : row + 1, :steps] for side in (batch.inputs, batch.targets))
     if inputs.dim() == 3 and not inputs.is_floating_point():
         # Inputs that are sentences have padding of their own, behind the longest of them.
         inputs = inputs[:, :, : max(1, int((inputs != PAD).any((0, 1)).sum()))]
-    rewards = None
-    if batch.rewards is not None:
-        rewards = unpadded(batch.rewards, batch.target_mask, row)[None]
-    return Batch(source, inputs, targets, rewards=rewards)
+    rewards = None if batch.rewards is None else batch.rewards[row : row + 1, :steps]
+    return Batch(source, inputs, targets, target_mask=mask, rewards=rewards)
 
 
 def moved(batch: Batch, model: Any) -> Batch:
@@ -49,6 +55,11 @@ def moved(batch: Batch, model: Any) -> Batch:
 def plain(answers: Tensor) -> Tensor:
     """Answers in a precision that NumPy supports."""
     return answers.float() if answers.is_floating_point() else answers
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is not one: ``1 wrong bit``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def title_of(name: str) -> str:
@@ -99,4 +110,5 @@ def is_classification(model: Model[Any], batch: Batch) -> bool:
     objective = model.objective
     single = isinstance(objective, Labels) and not isinstance(objective, Actions | Tokens)
     tokens = batch.source.dim() == batch.inputs.dim() == 2 and not batch.source.is_floating_point()
-    return single and tokens and batch.source.shape[1] > 0 and batch.targets.shape[1] == 1
+    one = batch.targets.shape[1] == 1 and not isinstance(objective, Symbols)
+    return single and tokens and batch.source.shape[1] > 0 and one

@@ -67,6 +67,7 @@ from memnets.viewing.panels import (
 from memnets.viewing.sequences import (
     alone,
     answer_length,
+    counted,
     is_classification,
     label_names,
     moved,
@@ -552,7 +553,7 @@ class _Watched:
             return " ".join(word for word in said if word != MARKS[END])[:80], None
         if isinstance(objective, Bits):
             wrong = int((answer != targets).sum())
-            return ("right" if not wrong else f"{wrong} wrong bits"), not wrong
+            return ("right" if not wrong else counted(wrong, "wrong bit")), not wrong
         if isinstance(objective, Numbers):
             error = float((answer - targets).square().mean())
             return f"mean squared error {error:.4g}", None

@@ -36,6 +36,7 @@ from memnets.training.objectives import (
     Labels,
     NextToken,
     Numbers,
+    Symbols,
     Tokens,
 )
 from tasks import (
@@ -57,6 +58,7 @@ from tasks import (
     Sinusoids,
     SortingNumbers,
     SortingTokens,
+    symbols,
 )
 from tests.lexicons import lexicon
 
@@ -204,7 +206,7 @@ def test_decoding_of_a_pointer():
 @pytest.mark.parametrize(
     "objective",
     [
-        *(Bits, Candidates, Labels, Actions, NextToken, Tokens, Numbers),
+        *(Bits, Candidates, Labels, Actions, NextToken, Symbols, Tokens, Numbers),
         partial(Tokens, label_smoothing=0.1),
     ],
 )
@@ -242,6 +244,7 @@ def test_kernel_of_a_fused_read():
 
 SETTINGS = {"batch_size": 3, "validation_batch_size": 4, "validation_batches": 2}
 SETS = {"test_sets": [(4, 2), (5, 3)]}
+STRINGS = {"max_length": 5, **SETS, "longest": 8, "longer_lengths": 2, "longer_questions": 2}
 TASKS = {
     "copying": partial(Copying, width=3, max_length=5, **SETS),
     "copying, mixed": partial(Copying, width=3, max_length=5, mixed_lengths=True, **SETS),
@@ -259,6 +262,16 @@ TASKS = {
     "captions": partial(Captions, test_scenes=3),
     "images": partial(Images, test_images=5),
     "sines": Sinusoids,
+    "parity": partial(symbols.Parity, **STRINGS),
+    "reversal, mixed": partial(symbols.Reversal, **STRINGS, mixed_lengths=True),
+    "equations": partial(symbols.SolvingEquations, **STRINGS),
+    "additions": partial(symbols.BinaryAddition, **STRINGS),
+    "words of a group": partial(symbols.GroupWords, "S3", **STRINGS),
+    "induction": partial(symbols.Induction, symbols=4, **STRINGS),
+    "flip-flop": partial(symbols.FlipFlop, max_length=8, test_sets=[], test_ignored=[(0.5, 3)]),
+    "recall of many": partial(
+        symbols.MultiQueryRecall, 12, 1, 2, max_length=12, test_pairs=[(2, 3)]
+    ),
 }
 
 

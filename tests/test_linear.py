@@ -497,7 +497,8 @@ def test_a_gate_of_ones_own_keeps_the_laws():
 
     testing.check_linear(
         Linear, key_size=K, value_size=2, decay=Halving, erase="negative", write="erase",
-        leave_out=["compiled"], max_examples=2,
+        leave_out=["compiled", "autocast", "interventions", "overwritten", "without_gradients"],
+        max_examples=2,
     )  # fmt: skip
 
 

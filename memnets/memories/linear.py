@@ -135,6 +135,7 @@ class Linear(MemoryAccess[LinearState]):
 
     equations: ClassVar[Mapping[str, str]] = {
         "memory": "S_t = (I - k (b ∘ k)^T) Diag(a) S_{t-1} + k (w ∘ v)^T"
+        "\nerased: what decays; added: k (w ∘ v - what b ∘ k finds)^T"
     }
 
     def __init__(

@@ -3,11 +3,13 @@
 Each step is forward and backward, B = 8 sequences of T steps with 4 heads of 32 x 32, one thread.
 The programs of a row take turns. The columns:
 
-chunks     all steps at once, in chunks, as the library runs them
-steps      the same write, one step after the other
+chunks     the write and the read of all steps at once, in chunks, as the library runs them
+steps      the same, one step after the other
 attention  torch.nn.functional.scaled_dot_product_attention, causal, of the same heads
 naive      fla's code in plain PyTorch, in chunks, where there is some; give --fla, a checkout of
            fla-org/flash-linear-attention, to have it; it needs einops
+
+memory     a memory with its gates, whose interface is given: its steps one by one, by all at once
 
 and then a table of decoding: milliseconds a token after t tokens, and what is kept of them.
 
@@ -25,16 +27,18 @@ import torch
 from pairs import Step, ratios, say, spread, turns
 from torch import Tensor, nn
 
+from memnets.core import Cell
+from memnets.memories import GLA, KDA, DeltaNet, GatedDeltaNet, Linear, LinearAttention
 from memnets.memories.scan import scan, write
 
 BATCH, HEADS, WIDTH = 8, 4, 32
-#: Name of a memory -> whether it erases, and the numbers of a decay.
-MEMORIES = {
-    "linear attention": (False, 0),
-    "delta rule": (True, 0),
-    "gated delta rule": (True, 1),
-    "GLA, a decay an entry": (False, WIDTH),
-    "KDA, a decay an entry": (True, WIDTH),
+#: Name of a memory -> whether it erases, the numbers of a decay, and its class.
+MEMORIES: dict[str, tuple[bool, int, type[Linear]]] = {
+    "linear attention": (False, 0, LinearAttention),
+    "delta rule": (True, 0, DeltaNet),
+    "gated delta rule": (True, 1, GatedDeltaNet),
+    "GLA, a decay an entry": (False, WIDTH, GLA),
+    "KDA, a decay an entry": (True, WIDTH, KDA),
 }
 
 
@@ -95,6 +99,21 @@ class Numbers:
         return lambda: torch.autograd.grad(run().sum(), self.sources, allow_unused=True)
 
 
+def memory_steps(make: type[Linear], steps: int) -> dict[str, Step]:
+    """A memory driven by an interface: all steps at once, and one by one."""
+    memory = make(WIDTH, WIDTH, HEADS)
+    inputs = torch.randn(BATCH, steps, memory.interface_size, requires_grad=True)
+
+    def trained(unroll: Callable[..., tuple[Tensor, Any]]) -> Step:
+        def run() -> object:
+            outputs, _ = unroll(memory, inputs, memory.initial_state(BATCH))
+            return torch.autograd.grad(outputs.sum(), inputs)
+
+        return run
+
+    return {"at once": trained(Linear.unroll), "by steps": trained(Cell.unroll)}
+
+
 def loaded(folder: Path, name: str) -> Any:
     """A file of plain PyTorch of fla, without the package, which needs a GPU."""
     path = folder / "fla" / "ops" / name / "naive.py"
@@ -128,10 +147,11 @@ def naive(folder: Path, name: str, numbers: Numbers) -> Callable[[], Tensor] | N
 def table(steps: tuple[int, ...], rounds: int, folder: Path | None) -> list[str]:
     """Lines of the table of training steps."""
     lines = [
-        "| memory | T | chunks, ms | steps / chunks | attention / chunks | naive / chunks |",
-        "|---|---|---|---|---|---|",
+        "| memory | T | chunks, ms | steps / chunks | attention / chunks | naive / chunks "
+        "| memory: steps / at once |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, (erases, decays) in MEMORIES.items():
+    for name, (erases, decays, make) in MEMORIES.items():
         for count in steps:
             numbers = Numbers(count, erases, decays)
             runs = {"chunks": numbers.in_chunks, "steps": numbers.step_by_step}
@@ -140,14 +160,16 @@ def table(steps: tuple[int, ...], rounds: int, folder: Path | None) -> list[str]
             if found is not None:
                 runs["naive"] = found
             programs = {each: numbers.trained(run) for each, run in runs.items()}
-            say(f"{name}, T = {count}")
+            programs |= memory_steps(make, count)
             times = turns(programs, rounds, warm_up=1)
             shown = [
                 str(ratios(times, each, "chunks")) if each in times else ""
                 for each in ("steps", "attention", "naive")
             ]
             milliseconds = 1e3 * spread(times["chunks"]).median
+            shown.append(str(ratios(times, "by steps", "at once")))
             lines.append(f"| {name} | {count} | {milliseconds:.0f} | {' | '.join(shown)} |")
+            say(lines[-1])
     return lines
 
 

@@ -130,13 +130,22 @@ def scan(
             upper=False,
             unitriangular=True,
         )
-        added, found = solved.split((values.shape[-1], keys.shape[-1]), -1)
-        states, memory = _through_chunks(memory, last.mT @ added, whole, last.mT @ found)
-        added = added - found @ states
+        widths = values.shape[-1], keys.shape[-1]
+        moved, erased = (last.mT @ solved).split(widths, -1)
+        states, memory = _through_chunks(memory, moved, whole, erased)
+        added, found = solved.split(widths, -1)
+        added = _plus_product(added, found, states, -1.0)
     if decay is not None:
         queries = queries * decay.exp()
-    read = queries @ states + seen @ added
+    read = _plus_product(seen @ added, queries, states)
     return read.flatten(-3, -2)[..., :steps, :], memory
+
+
+def _plus_product(total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0) -> Tensor:
+    """``total + factor (left @ right)`` in one pass over the total, ``[B, H, N, X, Y]``."""
+    rows = total.flatten(0, 2)
+    product = torch.baddbmm(rows, left.flatten(0, 2), right.flatten(0, 2), alpha=factor)
+    return product.view(total.shape)
 
 
 def _chunked(tensor: Tensor, dim: int, size: int) -> Tensor:

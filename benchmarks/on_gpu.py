@@ -1,4 +1,4 @@
-"""A training step of a Neural Turing Machine on a GPU, in several ways; and the tests on CUDA.
+"""A training step of a Neural Turing Machine on a GPU, in several ways; the tests on CUDA; FSDP.
 
 python benchmarks/on_gpu.py [--output table.md] [--check]
 PYTORCH_NTM=<a checkout of loudinthecloud/pytorch-ntm> adds that library.
@@ -311,7 +311,7 @@ def surroundings(device: str) -> str:
 
 
 def check(device: str) -> int:
-    """Run the tests on CUDA."""
+    """Run the tests on CUDA, and FSDP where there are two GPUs."""
     if device != "cuda":
         print("--check needs a CUDA device; skipped", flush=True)
         return 0
@@ -323,15 +323,59 @@ def check(device: str) -> int:
         "filterwarnings=default", "-p", "no:cacheprovider", "--noconftest", "--durations=8",
         "--disable-warnings", *tests,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    return subprocess.call(command, cwd=ROOT, env=environment)
+    found = subprocess.call(command, cwd=ROOT, env=environment())
+    return found or check_fsdp()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+
+
+def check_fsdp() -> int:
+    """Train with weights that two processes share, go on, and test the checkpoint on one."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        print(f"FSDP needs two GPUs; there is {count}; skipped", flush=True)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        fit = [
+            "fit", "--config", "copying/transformer", f"--runs={folder}",
+            "--data.epoch_batches=20", "--data.test_sequences=50", "--trainer.accelerator=gpu",
+            "--trainer.devices=2", "--trainer.strategy=fsdp", "--trainer.max_steps=20",
+            "--trainer.enable_progress_bar=false",
+        ]  # fmt: skip
+        checkpoints = Path(folder, "copying", "transformer", "version_0", "checkpoints")
+        alone = ["--trainer.devices=1", "--trainer.strategy=auto"]
+        commands = {
+            "trains, and saves checkpoints": fit,
+            "goes on": [
+                "fit", "--ckpt_path", str(checkpoints / "last.ckpt"), "--trainer.max_steps=40",
+            ],
+            "is tested by one process": [
+                "test", "--ckpt_path", str(checkpoints / "best.ckpt"), *alone,
+            ],
+            "goes on in one process": [
+                "fit", "--ckpt_path", str(checkpoints / "last.ckpt"), *alone,
+                "--trainer.max_steps=50",
+            ],
+        }  # fmt: skip
+        for what, command in commands.items():
+            if subprocess.call(
+                [sys.executable, "-m", "memnets", *command], cwd=ROOT, env=environment()
+            ):
+                print(f"FSDP FAILED: {what}", flush=True)
+                return 1
+            print(f"FSDP: {what}", flush=True)
+    return 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, help="file for the table, in markdown")
-    parser.add_argument("--check", action="store_true", help="run the tests on CUDA as well")
-    parser.add_argument("--only-check", action="store_true", help="run the tests on CUDA alone")
+    parser.add_argument(
+        "--check", action="store_true", help="run the tests on CUDA, and FSDP on two GPUs, as well"
+    )
+    parser.add_argument("--only-check", action="store_true", help="run these alone")
     parser.add_argument("--minutes", type=float, default=4.0, help="time for the table")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 128, 1024])
     parser.add_argument("--length", type=int, nargs="+", default=[20, 100])

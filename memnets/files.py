@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 __all__ = [
     "FolderInUse",
     "NoPlainFile",
+    "NotWritten",
     "cached",
     "check_yaml",
     "load_yaml",
@@ -38,6 +39,21 @@ _YAMLLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 class NoPlainFile(OSError, ValueError):
     """Error: a path leads to a folder, a device, a pipe or a socket instead of a file."""
+
+
+class NotWritten(OSError):
+    """Error: a file cannot be written, because the disk is full, read-only or gone."""
+
+    @classmethod
+    def of(cls, what: str | Path, error: Exception) -> NotWritten:
+        """The error that says what could not be written, and why.
+
+        Args:
+            what: path of the file, or what it is.
+            error: of the system.
+        """
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return cls(f"cannot write {what}: {reason}")
 
 
 class FolderInUse(ValueError):
@@ -219,8 +235,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     Raises:
         NoPlainFile: the path leads to a folder, a device or the like.
+        NotWritten: the system does not write the file; an old one is as it was.
     """
     path = target_of(path)
+    try:
+        _replace(path, write)
+    except OSError as error:
+        raise NotWritten.of(path, error) from error
+    except RuntimeError as error:
+        # PyTorch's writer of archives tells a full disk by a place in its own source.
+        if not any(word in str(error) for word in ("PytorchStreamWriter", "inline_container")):
+            raise
+        raise NotWritten.of(path, OSError("the disk may be full")) from error
+
+
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write the new content beside the old file, then put it in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename is atomic within one file system alone; with the number of
     # the process, so that two writers do not meet.
@@ -234,7 +264,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            part.unlink(missing_ok=True)
 
 
 def cached(folder: Path, key: bytes, compute: Callable[[], bytes]) -> bytes:

@@ -6,16 +6,18 @@ import itertools
 import logging
 import multiprocessing
 import os
+import signal
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from memnets.batches import Batch, Curves
 from memnets.core import check_positive
@@ -354,11 +356,27 @@ class Task(lightning.LightningDataModule, ABC):
             # A generator of its own: an iterator otherwise draws a seed from the global one, and a
             # resumed run would differ.
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=_outlive,
         )
 
 
 def _for_cuda(trainer: lightning.Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
+
+
+def _outlive(worker: int) -> None:
+    """Let a process that makes batches outlive the first signal of a scheduler.
+
+    Schedulers send it to all processes of a job, and the training needs batches until it has come
+    to a step at which it can be saved. The second one ends the process, as does the training.
+    """
+
+    def once(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), once)
 
 
 class _Batches(Dataset[Batch]):
@@ -373,24 +391,36 @@ class _Batches(Dataset[Batch]):
         return self.task.batch(self.split, index)
 
 
-class _Indices(SequentialSampler):
+class _Indices(DistributedSampler[int], SequentialSampler):
     """Numbers of the batches for this process, of a set or of the endless training data.
 
-    Processes share out the training data. Validation and test sets are read whole by each process,
-    so that scores, also those of a whole set, are the same for any number of processes.
+    Processes share out the training data: of each round of batches, every process takes one. They
+    all read validation and test sets whole, and the model knows which of their batches it answers.
+
+    Lightning leaves samplers of these two kinds as they are: it puts no other one in the place of
+    the first where there are several processes, nor of the second for ``overfit_batches``.
     """
 
     def __init__(self, batches: _Batches, endless: bool) -> None:
-        super().__init__(batches)
+        SequentialSampler.__init__(self, batches)
         self.task = batches.task
         self.batches = len(batches)
         self.endless = endless
+        # Before this number of batches of this process, all processes have taken so many.
+        self.counted, self.before = 0, 0
 
     def _share(self) -> tuple[int, int]:
         trainer = self.task.trainer
         if trainer is None or not self.endless:
             return 0, 1
         return trainer.global_rank, trainer.world_size
+
+    def _taken(self) -> tuple[int, int]:
+        """Numbers of training batches so far: of this process, and of all processes."""
+        # The trainer counts those of a process, also across a resume.
+        trainer: Any = self.task.trainer
+        own = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return own, self.before + (own - self.counted) * self._share()[1]
 
     def __len__(self) -> int:
         # The same number for each process: one with more batches would wait forever for the
@@ -402,29 +432,49 @@ class _Indices(SequentialSampler):
         rank, processes = self._share()
         if not self.endless:
             return iter(range(self.batches))
-        # The trainer counts the batches, also across a resume, so the place is asked of it. The
-        # numbers go on without an end: the trainer itself ends an epoch.
+        # The numbers go on without an end: the trainer itself ends an epoch.
         trainer: Any = self.task.trainer
-        done = 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        own, taken = self._taken()
         if trainer is not None and trainer.overfit_batches > 0:
             # ``overfit_batches`` repeats the first batches of an epoch: a share or a number.
             few = trainer.overfit_batches
-            done %= max(1, int(few * len(self)) if isinstance(few, float) else min(few, len(self)))
-        return itertools.count(done * processes + rank, processes)
+            most = int(few * len(self)) if isinstance(few, float) else min(few, len(self))
+            taken = own % max(1, most) * processes
+        return itertools.count(taken + rank, processes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint, after which any number of processes can go on."""
+        if not self.endless:
+            return {}
+        own, taken = self._taken()
+        return {"own": own, "taken": taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the batches of a checkpoint.
+
+        Raises:
+            ValueError: the state is damaged.
+        """
+        if not state:  # of a version that kept none: the number of processes is the same
+            return
+        numbers = [state.get("own"), state.get("taken")]
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError(f"expected the numbers of batches of a checkpoint; got {numbers}")
+        self.counted, self.before = state["own"], state["taken"]
 
 
 class _Loader(DataLoader[Batch]):
     """A loader that can resume in the middle of an epoch.
 
-    Lightning asks a loader for its state. There is none to save, since the sampler takes the place
-    from the trainer.
+    Lightning asks a loader for its state, and saves that of the first of several processes.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        state: dict[str, Any] = self.sampler.state_dict()  # type: ignore[attr-defined]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        self.sampler.load_state_dict(state)  # type: ignore[attr-defined]
 
 
 def cores() -> int:

@@ -7,9 +7,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.images import save_blank_pictures
+from tests.images import leave_pictures_blank, save_blank_pictures
 
 torch.set_num_threads(1)
+
+# ``torch.manual_seed`` seeds every kind of device. For one that is not there it keeps the call for
+# later, with the whole stack, which takes longer than most of what is tested here.
+for kind in (torch.cuda, torch.xpu, torch.mtia):
+    if not kind.is_available():
+        kind.manual_seed_all = lambda seed: None
 
 # How hard to look: HYPOTHESIS_PROFILE=quick, default, ci or thorough.
 common = settings(
@@ -42,6 +48,16 @@ def elsewhere(tmp_path, monkeypatch) -> None:
 
 @pytest.fixture
 def sketches(request, monkeypatch) -> None:
-    """Saves blank pictures; in a test marked ``pictures``, those that are drawn."""
+    """Puts pictures together and saves them blank; in a test marked ``pictures``, as drawn."""
     if not request.node.get_closest_marker("pictures"):
         save_blank_pictures(monkeypatch)
+
+
+@pytest.fixture
+def blanks(request, monkeypatch) -> None:
+    """Leaves blank files for pictures, for tests of runs of a kind whose pictures others see.
+
+    In a test marked ``pictures``, those that are drawn.
+    """
+    if not request.node.get_closest_marker("pictures"):
+        leave_pictures_blank(monkeypatch)

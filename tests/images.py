@@ -1,14 +1,17 @@
 """Files of images for tasks of images; and pictures that are not drawn."""
 
+import inspect
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+
+from memnets.viewing import plots
 
 
 def png(number: int, size: tuple[int, int] = (4, 4)) -> bytes:
@@ -48,9 +51,29 @@ def runs(count: int = 2, ways: int = 3) -> dict[str, bytes]:
 
 
 def save_blank_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Pictures are saved blank: to draw them takes most of the time of a small run."""
+    """Pictures are put together, but saved blank: to draw them takes long."""
 
     def blank(figure: Figure, file: BinaryIO, **options: object) -> None:
         file.write(png(255))
 
     patch.setattr(Figure, "savefig", blank)
+
+
+def leave_pictures_blank(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are blank files: to put them together takes most of the time of a small run."""
+
+    def blank(draw: Callable[..., Path]) -> Callable[..., Path]:
+        taken = inspect.signature(draw)
+
+        def left(*arguments: object, **named: object) -> Path:
+            path = Path(taken.bind(*arguments, **named).arguments["path"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(255))
+            return path
+
+        return left
+
+    for name in plots.__all__:
+        draw = getattr(plots, name)
+        if inspect.isfunction(draw) and "path" in inspect.signature(draw).parameters:
+            patch.setattr(plots, name, blank(draw))

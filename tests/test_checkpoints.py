@@ -29,7 +29,7 @@ from memnets.training.runs import (
 from tests.test_cli import CONFIGS, RUN, SMALL, contents, fails
 from tests.test_configs import small
 
-pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 
 
 def answers(model: Model, batch) -> torch.Tensor:

@@ -260,7 +260,7 @@ TINY = [
 ]
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_run_is_compiled_by_a_flag_and_goes_on_so(monkeypatch):
     calls = []
 
@@ -284,7 +284,7 @@ def test_a_run_is_compiled_by_a_flag_and_goes_on_so(monkeypatch):
     assert len(calls) == 2
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_run_without_a_compiler_says_what_is_missing(monkeypatch, capsys):
     def missing():
         raise InvalidCxxCompiler

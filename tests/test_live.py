@@ -168,6 +168,7 @@ def test_pictures_take_their_share_of_the_time_if_nobody_says_how_often(monkeypa
     trainer = SimpleNamespace(
         state=SimpleNamespace(fn="fit"), sanity_checking=False, is_global_zero=True,
         loggers=[Shown()], datamodule=None, global_step=5,
+        strategy=SimpleNamespace(restore_checkpoint_after_setup=False),
     )  # fmt: skip
     callback.on_train_start(trainer, None)
     while now < 1000:
@@ -177,6 +178,12 @@ def test_pictures_take_their_share_of_the_time_if_nobody_says_how_often(monkeypa
     assert drawn[0] < 30
     assert 1.5 * len(drawn) <= live.SHARE * now + 1.5
     assert 1.5 * len(drawn) >= live.SHARE * now * 0.8
+
+    # Where processes split the weights, one alone cannot answer.
+    trainer.strategy.restore_checkpoint_after_setup = True
+    callback, before = LivePictures(1), len(drawn)
+    callback.on_validation_batch_end(trainer, None, None, None, 0)
+    assert len(drawn) == before
 
 
 @pytest.mark.parametrize("every", [-1, 1.5])

@@ -10,7 +10,7 @@ import yaml
 from memnets.app.cli import main
 from tests.test_cli import RUN, SMALL, fails
 
-pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -188,6 +188,104 @@ def test_an_installed_wheel_fits_a_config_by_its_name(wheel, tmp_path) -> None:
     assert (tmp_path / "runs/copying/ntm/version_0/metrics.json").is_file()
 
 
+def test_what_is_built_can_be_published(built) -> None:
+    check = pytest.importorskip("twine.commands.check")
+    made = [str(path) for path in built.iterdir() if path.is_file()]
+    assert len(made) == 2
+    assert not check.check(made, strict=True)
+
+
+def setting(name: str) -> str:
+    """A text among the settings of the project."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = re.search(rf'^{name} = "(.*)"$', text, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def test_everything_names_the_same_version() -> None:
+    version = setting("version")
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", version)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == version
+    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("Unreleased" if "dev" in version else version)
+    assert ("date-released" in cited) == ("dev" not in version)
+
+
+def test_the_citation_has_what_the_format_asks_for() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["type"] == "software"
+    assert cited["license"] == setting("license")
+    assert all(author.get("name") or author.get("family-names") for author in cited["authors"])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.stem)
+def test_a_workflow_may_do_little_and_uses_what_is_pinned(path: Path) -> None:
+    text = path.read_text()
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    allowed = {"id-token": "write", "pages": "write", "contents": "write"}
+    for name, job in flow["jobs"].items():
+        assert job["timeout-minutes"] <= 90, name
+        assert job.get("permissions", {}).items() <= allowed.items(), name
+        # What may publish runs nothing of the project.
+        checked_out = any("checkout" in step.get("uses", "") for step in job["steps"])
+        assert not (checked_out and "permissions" in job), name
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step), name
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@v\d+(\.\d+)*", step.get("uses", "a/b@v1")), step
+            # No text of a stranger, such as the title of a pull request, becomes a command.
+            assert "${{" not in step.get("run", ""), name
+    for script in re.findall(r"\.ci/\w+", text):
+        assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_workflow_runs_every_python_that_may_be_used() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    run = jobs["test"]["strategy"]["matrix"]["python"]
+    assert run[0] == setting("requires-python").removeprefix(">=")
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert set(named) <= set(run)
+    assert run == [f"3.{minor}" for minor in range(10, 10 + len(run))]
+
+
+def test_an_image_gets_all_that_a_wheel_is_built_from() -> None:
+    kept = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    needed = {
+        "pyproject.toml",
+        "setup.py",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "constraints.txt",
+    }
+    assert needed | {"memnets", "tasks", "configs"} <= kept
+    assert all((ROOT / name).exists() for name in kept)
+
+
+def test_the_lowest_versions_are_those_that_are_declared() -> None:
+    pins = dict(
+        line.lower().split("==")
+        for line in (ROOT / "constraints-lowest.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    text = (ROOT / "pyproject.toml").read_text()
+    text = text[: text.index("\ndocs = [")]  # tools are as new as can be
+    bounds = re.findall(r'"([A-Za-z0-9-]+)(?:\[\w+\])?>=([\d.]+)', text)
+    bounds = [(name.lower(), bound) for name, bound in bounds if name != "setuptools"]
+    assert {name for name, _ in bounds} == set(pins)
+    for name, bound in bounds:
+        if name != "torch":  # see the file
+            found = pins[name] + ".0" * (bound.count(".") - pins[name].count("."))
+            assert found.startswith(bound), name
+            assert set(found.removeprefix(bound)) <= set(".0"), name
+
+
 def test_what_an_extra_brings_is_declared() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     names = {"PIL": "pillow", "sklearn": "scikit-learn"}

@@ -83,7 +83,7 @@ def in_short(command: str) -> None:
     main([*arguments[:place], config, *arguments[place + 1 :], *SHORT])
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_parts.py").write_text(my_parts())
@@ -103,7 +103,7 @@ def test_a_memory_and_a_task_in_a_file_outside_the_package(tmp_path, monkeypatch
     assert Path("runs/reversing/ntm/version_0/metrics.json").is_file()
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_controller_in_a_file_outside_the_package(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     text = block("my_controllers.py")

@@ -72,7 +72,7 @@ def test_a_score_that_is_not_finite_is_not_the_best_one(first, tmp_path) -> None
     assert read_record(tmp_path).best is None
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_the_curve_of_a_run_is_kept_across_a_resume(capsys) -> None:
     main(["fit", *SMALL])
     first = read_record(RUN)

@@ -81,7 +81,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_killed_twice_and_resumed_is_bit_identical(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     run_and_kill(tmp_path / "killed", after_checkpoints=2)

@@ -9,7 +9,7 @@ from memnets.app.cli import main
 from memnets.app.swaps import run_name
 from tasks import AssociativeRecall, Copying
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "--trainer.max_steps=1", "--data.batch_size=2", "--data.epoch_batches=1",

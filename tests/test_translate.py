@@ -23,9 +23,9 @@ from memnets.training.objectives import Tokens
 from memnets.training.runs import CheckpointError, load_checkpoint
 from memnets.vocabulary import Vocabulary
 from tasks import CopyingTokens, Translation
-from tests.images import save_blank_pictures
+from tests.images import leave_pictures_blank
 
-pytestmark = pytest.mark.usefixtures("elsewhere", "sketches")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 GRU = {"class_path": "memnets.cells.GRU", "init_args": {"hidden_size": 8}}
 CONFIG = {
     "name": "translation/tiny",
@@ -79,7 +79,7 @@ def train(folder: Path, config: dict) -> Path:
     path.write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["memnets"])
-        save_blank_pictures(patch)
+        leave_pictures_blank(patch)
         main(["fit", "--config", str(path), "--runs", str(folder / "runs")])
     return folder / "runs" / config["name"] / "version_0" / "checkpoints" / "best.ckpt"
 

@@ -18,7 +18,7 @@ from memnets.app.trust import checked_config, config_of
 from memnets.training.runs import CheckpointError, load_checkpoint
 from tests.test_cli import CONFIGS, RUN, SMALL, fails, files
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
 
 #: A module that tells when it is imported, and when something in it is called.
 EVIL = """

@@ -413,7 +413,7 @@ def test_interventions_in_words() -> None:
     assert (second.part, second.field, second.start) == ("body.access.addressing", "gate", 2)
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_the_command_writes_a_page_and_says_where(capsys, tmp_path) -> None:
     main([
         "fit", "--config", "copying/ntm", "--trainer.max_steps=1", "--data.epoch_batches=1",

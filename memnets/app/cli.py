@@ -10,10 +10,10 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
 
 from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
 from memnets.app.messages import one_line
+from memnets.app.processes import lost, rank, says_errors
 from memnets.app.stopping import stoppable
 
 __all__ = ["DESCRIPTION", "main"]
@@ -25,7 +25,7 @@ _TRACEBACK = "MEMNETS_TRACEBACK"
 #: not imported for it.
 _PLAIN = {
     *("ValueError", "TypeError", "OSError", "MissingExtra"),
-    *("ArgumentError", "MisconfigurationException", "TrainingDiverged"),
+    *("ArgumentError", "MisconfigurationException", "TrainingDiverged", "ProcessLost"),
 }
 
 
@@ -33,12 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error is one line, and Ctrl-C and SIGTERM say what is left.
 
     Raises:
-        SystemExit: with exit code 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+        SystemExit: with exit code 1 after an error, 130 after Ctrl-C, 143 after SIGTERM; 75 after a
+            training that was stopped, by SIGTERM or else, and goes on when it is begun again.
     """
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.path.insert(0, os.getcwd())  # parts of the user's own
     _quiet()
-    if _rank():
+    if rank():
         logging.getLogger("tasks").setLevel(logging.ERROR)  # the first process says it
     try:
         with stoppable():
@@ -51,9 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise
-        # Of several processes, those that lost another, and those that were not yet together, when
-        # all meet the same errors, leave it to the first to say so.
-        if not _rank() or (_together() and not _lost(error)):
+        if says_errors():
             print(f"memnets: error: {_in_words(error)}", file=sys.stderr)
         sys.exit(1)
 
@@ -101,41 +100,21 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _rank() -> int:
-    """The number of this process among several of a run, also before there is a trainer."""
-    lightning: Any = sys.modules.get("pytorch_lightning.utilities")
-    if lightning is not None and hasattr(lightning, "rank_zero_only"):
-        return int(getattr(lightning.rank_zero_only, "rank", None) or 0)
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them
-    return int(next((os.environ[name] for name in names if name in os.environ), 0))
-
-
-def _together() -> bool:
-    """Whether this process has met the others of its run."""
-    distributed: Any = sys.modules.get("torch.distributed")
-    return bool(distributed and distributed.is_available() and distributed.is_initialized())
-
-
-def _lost(error: BaseException) -> bool:
-    """Whether an error says no more than that another process has gone."""
-    return "DistError" in _kinds(error) or "gloo/transport" in str(error)
-
-
 def _kinds(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _in_words(error: Exception) -> str:
     """An error in one line, with its kind where the message alone says little."""
-    if _lost(error):
-        return "another process of this run has ended; it says why, if it was not killed"
     if isinstance(error, UsageError):
         return str(error)
+    if lost(error) and "ProcessLost" not in _kinds(error):
+        return "another process of this run has ended"
     message = one_line(str(error))
     if len(message) > 4000:
         message = f"{message[:3997]}..."
     if not _kinds(error) & _PLAIN or not message:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
-    if "ArgumentError" in _kinds(error):
+    if _kinds(error) & {"ArgumentError", "ProcessLost"}:
         return message
     return f"{message} ({_TRACEBACK}=1 shows where)"

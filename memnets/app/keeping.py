@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from memnets.app.stopping import restore_handlers
-from memnets.files import load_yaml, write_atomically
+from memnets.app.stopping import Stopped, asked_to_stop, patient, restore_handlers
+from memnets.files import NotWritten, load_yaml, write_atomically
 
 __all__ = [
     "OPTIMIZER",
     "Changed",
     "SaveConfig",
+    "Stopping",
     "TensorBoard",
     "Watching",
     "best_and_last",
+    "queue_again",
+    "quiet_threads",
 ]
 
 #: Place of the optimizer in a config.
@@ -33,9 +43,60 @@ class TensorBoard(TensorBoardLogger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers.
+
+        Raises:
+            NotWritten: the logs cannot be written.
+        """
+        with self._writing():
+            super().log_metrics(metrics, step)
+
     def save(self) -> None:
-        """Write the logs, without settings."""
-        super(TensorBoardLogger, self).save()
+        """Write the logs, without settings.
+
+        Raises:
+            NotWritten: they cannot be written.
+        """
+        with self._writing():
+            super(TensorBoardLogger, self).save()
+
+    def finalize(self, status: str) -> None:
+        """Write the rest of the logs.
+
+        Raises:
+            NotWritten: they cannot be written.
+        """
+        with self._writing():
+            super().finalize(status)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say which logs cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise NotWritten.of(f"the logs in {self.log_dir}", error) from error
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Let the thread that writes TensorBoard's logs end without a traceback.
+
+    The trainer has the same error at its next line of the logs.
+    """
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        writer = type(ended.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (writer and isinstance(ended.exc_value, OSError)):
+            before(ended)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class SaveConfig(Callback):
@@ -66,12 +127,28 @@ class SaveConfig(Callback):
             path = self.folder / "config.yaml"
             write_atomically(path, lambda file: file.write(self.text.encode()))
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that the folder is there, before others write what they have seen."""
+        self._check_folder(trainer)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Write the logs, so that after a kill they reach as far as the checkpoint."""
+        self._check_folder(trainer)
         for logger in trainer.loggers:
             logger.save()
+
+    def _check_folder(self, trainer: Trainer) -> None:
+        """Check that the folder of the run is still there.
+
+        A new one would hide the loss: where a network folder was, it would lie on another disk.
+
+        Raises:
+            NotWritten: it is gone.
+        """
+        if trainer.is_global_zero and not os.path.isdir(self.folder):
+            raise NotWritten(f"cannot write to {self.folder}")
 
 
 class Changed(Callback):
@@ -177,3 +254,110 @@ def best_and_last(folder: Path, monitor: str, goes_on: bool) -> tuple[_Best, _La
     best = _Best(folder, filename="best", monitor=f"val/{monitor}", **common)
     best.goes_on = goes_on
     return best, _Last(folder, filename="last", **common)
+
+
+class Stopping(Checkpoint):
+    """End a training between two steps, with ``last.ckpt``, when a signal or its time asks for it.
+
+    The run that goes on from there is, bit for bit, the one that was never stopped. So a validation
+    that is due comes first, and the accumulation of gradients is finished. Several processes end at
+    the same step.
+
+    It is a kind of checkpoint, which come after all other callbacks: the state that it saves has
+    what these have done in a step.
+
+    Args:
+        last: writes ``last.ckpt``; of several processes, each knows its folder.
+        most: time for this command, in a form that :class:`~pytorch_lightning.callbacks.Timer`
+            takes; ``None`` = no limit.
+    """
+
+    def __init__(self, last: ModelCheckpoint, most: Any = None) -> None:
+        self.last = last
+        # It counts from the start of this command, not of the run: nothing of it is saved.
+        self._timer = Timer(most)
+        self._ends = False
+        self._saved_step: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and let signals wait."""
+        self._timer.on_train_start(trainer, pl_module)
+        patient(True)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End the training, if it was asked to and the state before this step is saved.
+
+        Raises:
+            Stopped: it was.
+        """
+        if self._saved_step == trainer.global_step and self._to_end(trainer):
+            raise Stopped(asked_to_stop())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the state after this step, if the training was asked to end and may end here."""
+        if self._to_end(trainer) and not trainer.should_stop and self._between_steps(trainer):
+            assert self.last.dirpath is not None
+            trainer.save_checkpoint(Path(self.last.dirpath, "last.ckpt"))
+            self._saved_step = trainer.global_step
+
+    def _to_end(self, trainer: Trainer) -> bool:
+        """Whether the training is to end: all of several processes say the same."""
+        left = self._timer.time_remaining()
+        ends = asked_to_stop() is not None or (left is not None and left <= 0)
+        if trainer.world_size > 1:
+            ends = trainer.strategy.reduce_boolean_decision(ends, all=False)
+        self._ends = self._ends or ends
+        return self._ends
+
+    def _between_steps(self, trainer: Trainer) -> bool:
+        """Whether nothing else is due after this batch, neither a validation nor an epoch's end."""
+        loop = trainer.fit_loop.epoch_loop
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        return not (
+            loop._should_accumulate()
+            or loop._num_ready_batches_reached()
+            or loop._should_check_val_fx(fetcher)
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that ``last.ckpt`` is of this step."""
+        if not trainer.sanity_checking:
+            self._saved_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let no signal wait: the test that follows is done again in any case.
+
+        Raises:
+            Stopped: a signal came during the last step.
+        """
+        patient(False)
+
+
+def queue_again(trainer: Trainer, signum: int | None) -> bool:
+    """Ask Slurm to queue a job again, as Lightning does where nobody saves before it.
+
+    Args:
+        trainer: the trainer of the job; its plugin ``SLURMEnvironment`` has the signal, and whether
+            to do so (``auto_requeue``).
+        signum: the signal that ended the training.
+
+    Returns:
+        Whether the job is in the queue again.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return False
+    if signum is None or signum != (environment.requeue_signal or signal.SIGUSR1):
+        return False
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    command = shutil.which("scontrol")
+    if not trainer.is_global_zero or command is None or not job:
+        return False
+    return subprocess.run([command, "requeue", job]).returncode == 0

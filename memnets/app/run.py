@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -24,11 +24,13 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from jsonargparse.typing import register_type
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.utilities import rank_zero_only
 
 from memnets.app.checkpoints import Saved, read, restore_task, start_from
@@ -38,20 +40,25 @@ from memnets.app.keeping import (
     OPTIMIZER,
     Changed,
     SaveConfig,
+    Stopping,
     TensorBoard,
     Watching,
     best_and_last,
+    queue_again,
+    quiet_threads,
 )
 from memnets.app.listing import keep_index
 from memnets.app.predict import answer_file, write_answers
+from memnets.app.processes import Children, ProcessLost, lost, rank, says_errors
 from memnets.app.progress import ProgressBar
-from memnets.app.stopping import Stopped
+from memnets.app.stopping import QUEUE_AGAIN, Stopped
 from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
 from memnets.app.trust import check_classes, check_parts, strict_parsing
 from memnets.core import check_threads
-from memnets.files import load_yaml, only_writer
+from memnets.files import NotWritten, load_yaml, only_writer
 from memnets.models import Trained
 from memnets.records import read_metrics
+from memnets.training.processes import splits_weights
 from memnets.training.report import Report
 from memnets.training.runs import (
     AtomicCheckpointIO,
@@ -100,11 +107,22 @@ def run(command: str, arguments: list[str]) -> None:
     """Run a command of a trainer: fit, validate, test or predict.
 
     Raises:
+        Stopped: a signal came, or the time was over; a training then has the exit code that asks
+            for it to be queued again, except after Ctrl-C.
         Exception: any error of the parser, the parts or the trainer.
     """
     strict_parsing()
-    with ExitStack() as held:
-        CLI(command, arguments, held).run()
+    if rank():
+        lightning: Any = rank_zero_only
+        lightning.rank = rank()  # which it would learn late on another machine
+    try:
+        with ExitStack() as held:
+            CLI(command, arguments, held).run()
+    except BaseException as error:
+        stopped = Stopped.behind(error)
+        if command != "fit" or stopped is None or stopped.signum == signal.SIGINT:
+            raise
+        raise Stopped(stopped.signum, str(stopped), QUEUE_AGAIN) from error
 
 
 class CLI(LightningCLI):
@@ -127,9 +145,12 @@ class CLI(LightningCLI):
         self.folder: Path | None = None
         self.finished: str | None = None
         self._resumed_step: int | None = None
+        self._processes: int | None = None  # of the run that goes on
         self._changed: list[tuple[str, Any, Any]] = []
         self._saved: Saved | None = None
         self._best: ModelCheckpoint | None = None
+        self._may_begin = False
+        self._children = Children()
         super().__init__(
             Trained,
             Task,
@@ -283,7 +304,7 @@ class CLI(LightningCLI):
         """
         fit = self.command == "fit"
         paths = values(self.arguments, "--ckpt_path", *(("--init_from",) if fit else ()))
-        if not paths or (fit and (self.configs or paths[-1] == "last")):
+        if not paths or (fit and (self.configs or paths[-1] in ("last", "auto"))):
             return []
         trust = "--trust" in self.arguments
         named = _class_paths(self.arguments)
@@ -291,7 +312,7 @@ class CLI(LightningCLI):
             named |= _own_class_paths(_folder_of(paths[-1]))
         config, notes = read(paths[-1]).checked_config(trust, named, logs=fit)
         for note in notes:
-            print(f"memnets: {note}", file=sys.stderr)
+            _say(f"memnets: {note}", file=sys.stderr)
         self.configs.insert(0, config)
         # In braces, which tell settings from the name of a file.
         return ["--config", yaml.safe_dump(config, sort_keys=False, default_flow_style=True)]
@@ -334,10 +355,9 @@ class CLI(LightningCLI):
             self.folder = _folder_of(path)
             self._saved = read(path)
         elif path is not None:
-            if path == "last":
-                path = str(last_version(self._root) / "checkpoints" / "last.ckpt")
-                self.config["ckpt_path"] = path
-            self._go_on(path)
+            path = self._settle_checkpoint(path)
+            if path is not None:
+                self._go_on(path)
         if self.finished is None:
             try:
                 super().instantiate_classes()
@@ -350,6 +370,24 @@ class CLI(LightningCLI):
             if self.command == "fit" and self.config["compile"]:
                 _check_compiler()
                 self.model.compile()
+
+    def _settle_checkpoint(self, path: str) -> str | None:
+        """The file that ``--ckpt_path`` names; ``None`` for ``auto`` where there is no run yet.
+
+        Raises:
+            CheckpointError: there is no run for ``last``.
+        """
+        if path not in ("last", "auto"):
+            return path
+        self._may_begin = path == "auto"
+        try:
+            found = str(last_version(self._root) / "checkpoints" / "last.ckpt")
+        except CheckpointError:
+            if not self._may_begin:
+                raise
+            found = None
+        self.config["ckpt_path"] = found
+        return found
 
     @property
     def _root(self) -> Path:
@@ -385,6 +423,7 @@ class CLI(LightningCLI):
         """
         self._saved = read(path)
         self._resumed_step = self._saved.content["global_step"]
+        self._processes = self._saved.content.get("processes")
         if "config" in self._saved.content:
             self._changed = changes(self._saved.config, load_yaml(self._config_text()))
         for name, before, now in self._changed:
@@ -418,6 +457,10 @@ class CLI(LightningCLI):
             # Only now, when every part of the run was made without error.
             self._make_folder()
         settings = {**self.config_init["trainer"], **kwargs}
+        self._most_time: Any = None
+        if self._saves(settings):
+            # Lightning's limit is of a run, all of its commands together; ours, of this command.
+            self._most_time, settings["max_time"] = settings.get("max_time"), None
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         settings["callbacks"] = [*given, *self._bar(settings, given), *self._callbacks(settings)]
@@ -426,7 +469,30 @@ class CLI(LightningCLI):
             settings["plugins"] = [AtomicCheckpointIO()]
         if settings.get("default_root_dir") is None and self.folder is not None:
             settings["default_root_dir"] = self.folder  # of whatever writes and has no other place
-        return super().instantiate_trainer(**settings)
+        trainer = super().instantiate_trainer(**settings)
+        self._check_processes(trainer)
+        return trainer
+
+    def _check_processes(self, trainer: Trainer) -> None:
+        """Say it if another number of processes goes on; give each the threads of the settings.
+
+        Raises:
+            ValueError: torchrun has started more processes than the trainer knows.
+        """
+        now, started = trainer.world_size, int(os.environ.get("WORLD_SIZE", 1))
+        if TorchElasticEnvironment.detect() and started != now:
+            raise ValueError(
+                f"torchrun has started {started} processes, and the trainer's settings are for "
+                f"{now}: give --trainer.strategy=ddp, with --trainer.devices for the processes of "
+                "a machine and --trainer.num_nodes for the machines"
+            )
+        if self._processes not in (None, now):
+            _say(
+                f"Going on with {now} process{'es' * (now > 1)} in place of {self._processes}: a "
+                f"step takes as many batches; none is left out or repeated, noise is drawn anew"
+            )
+        if now > 1:  # or Lightning would share out all cores
+            os.environ["OMP_NUM_THREADS"] = str(self.config["threads"])
 
     def _restore(self) -> None:
         """Restore the parts of the checkpoint that the trainer does not restore, and report them.
@@ -454,6 +520,11 @@ class CLI(LightningCLI):
         states = {type(self.datamodule).__qualname__: state} if state else {}
         self.model.origin = Origin(self._config_text(), sizes, states)
 
+    def _saves(self, settings: dict[str, Any]) -> bool:
+        """Whether the command saves checkpoints."""
+        has_place = self.command == "fit" and self.folder is not None
+        return has_place and settings.get("enable_checkpointing") is not False
+
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
         """Callbacks of every run."""
         self._watching = Watching()
@@ -470,11 +541,11 @@ class CLI(LightningCLI):
         callbacks: list[Callback] = [self._watching, live, *pages, report, pictures]
         self._config_file = SaveConfig(self.model.origin.config, self.folder, self._is_new)
         callbacks += [self._config_file, Changed([name for name, *_ in self._changed])]
-        if settings.get("enable_checkpointing") is not False:
+        if self._saves(settings):
             monitor = self.model.monitor
             goes_on = self._resumed_step is not None and not self._is_new
             self._best, last = best_and_last(self.folder / "checkpoints", monitor, goes_on)
-            callbacks += [self._best, last]
+            callbacks += [self._best, last, Stopping(last, self._most_time)]
         return callbacks
 
     def _bar(self, settings: dict[str, Any], given: Sequence[Callback]) -> list[Callback]:
@@ -488,7 +559,7 @@ class CLI(LightningCLI):
     def _make_folder(self) -> None:
         """Make the next folder; with several processes, the first one makes it and writes there."""
         self.folder = self._root
-        if not _rank():
+        if not rank():
             self.folder = next_version(self._root)
             self.held.push(self._clear_away)
             self._hold()
@@ -504,7 +575,7 @@ class CLI(LightningCLI):
         own = (
             [] if isinstance(given, bool | None) else given if isinstance(given, list) else [given]
         )
-        if given is False or self.command != "fit" or self.folder is None or _rank():
+        if given is False or self.command != "fit" or self.folder is None or rank():
             return own
         if not own:
             where, version = self.folder.parent, self.folder.name
@@ -523,19 +594,37 @@ class CLI(LightningCLI):
         if self.finished is not None:
             _say(self.finished)
             return
+        listed = True
+        # Lightning's own observer would kill this process too, before it has said a word.
+        launcher: Any = subprocess_script
+        launcher._launch_process_observer = self._children.observe
         try:
-            getattr(self, f"_{self.command}")()
+            with quiet_threads():
+                getattr(self, f"_{self.command}")()
         except BaseException as last:
-            _end(getattr(self.trainer.strategy.launcher, "procs", []))
             error = self._watching.error or last  # what the trainer does after one may fail too
             stopped = Stopped.behind(error)
+            says = stopped is None and says_errors()
+            # Whoever says why the run ends waits for no words of others.
+            self._children.end(patience=0 if says and not lost(error) else 5)
             if stopped is not None:
-                raise Stopped(stopped.signum, self._left()) from error
+                message = self._left(stopped.signum is None)
+                # Only a command that finds its run by itself goes on when it is started once more.
+                if self._may_begin and queue_again(self.trainer, stopped.signum):
+                    message += "; Slurm has the job in its queue again"
+                raise Stopped(stopped.signum, "" if rank() else message) from error
+            if isinstance(error, NotWritten):
+                listed = False  # that would fail too, and say so
+                raise NotWritten(f"{error}; {self._left_whole()}") from error
+            if says and lost(error):
+                what = self._children.killed() or "another process of this run has ended"
+                raise ProcessLost(f"{what}; {self._left()}") from error
             if error is last:
                 raise
             raise error from None
         finally:
-            self._list()
+            if listed:
+                self._list()
 
     @rank_zero_only
     def _list(self) -> None:
@@ -558,6 +647,8 @@ class CLI(LightningCLI):
 
     def _predict(self) -> None:
         if self.config["input"] is not None:
+            if rank():
+                return  # the first of several processes answers
             path = self.config["ckpt_path"]
             self.model.load_state_dict(load_checkpoint(path)["state_dict"])
             where = self.config["input"], self.config["output"]
@@ -575,6 +666,9 @@ class CLI(LightningCLI):
         self.trainer.fit(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.folder is None or self.trainer.interrupted:
             return
+        if splits_weights(self.trainer):
+            self._leave_split()
+            return
         if self._best is not None and self._best.best_model_path:
             # Not by the trainer: after a training with averaged weights it would load the others.
             self.model.load_state_dict(load_checkpoint(self._best.best_model_path)["state_dict"])
@@ -583,20 +677,55 @@ class CLI(LightningCLI):
         self._config_file.write(self.trainer)
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
-    def _left(self) -> str:
-        """A message about a stopped run: its folder, and the command to resume it."""
-        if _rank():
-            return ""
+    def _leave_split(self) -> None:
+        """End a training whose weights are split: one process tests it, which can draw it too."""
+        assert self.folder is not None
+        best = None if self._best is None else self._best.best_model_path
+        if self._best is not None and not best:
+            best = str(self.folder / "checkpoints" / "last.ckpt")
+            self.trainer.save_checkpoint(best)
+        self._config_file.write(self.trainer)
+        if best:
+            _say(
+                f"The processes shared the weights; to test them: memnets test --ckpt_path {best} "
+                "--trainer.strategy=auto --trainer.devices=1 --trainer.num_nodes=1"
+            )
+
+    def _left(self, in_time: bool = False) -> str:
+        """A message about a stopped run: its folder, and the command to resume it.
+
+        Args:
+            in_time: whether it was stopped because its time was over.
+        """
         if self.command != "fit" or self.folder is None:
             return "stopped"
-        last = self.folder / "checkpoints" / "last.ckpt"
-        step = self.trainer.global_step
+        folder = self.folder
+        if rank() and self._best is not None and self._best.dirpath:
+            # Only the first process has made the folder; Lightning has told the others.
+            folder = Path(self._best.dirpath).parent
+        last = folder / "checkpoints" / "last.ckpt"
+        stopped = f"stopped at step {self.trainer.global_step}"
+        if in_time:
+            stopped += ", for trainer.max_time is over"
         if last.is_file():
             again = shlex.join(["memnets", "fit", "--ckpt_path", str(last)])
-            return f"stopped at step {step}; the run is in {self.folder}; to go on: {again}"
+            return f"{stopped}; the run is in {folder}; to go on: {again}"
         if self._began():
-            return f"stopped at step {step}, before the first checkpoint; see {self.folder}"
+            return f"{stopped}, before the first checkpoint; see {folder}"
         return "stopped before the first step; nothing is left"
+
+    def _left_whole(self) -> str:
+        """What is left of a run that cannot write any more, and how it goes on."""
+        if self.command != "fit" or self.folder is None:
+            return "nothing else was changed"
+        last = str(self.folder / "checkpoints" / "last.ckpt")
+        again = shlex.join(["memnets", "fit", "--ckpt_path", last])
+        # Not by methods of Path: these raise an error where a network folder is lost.
+        if not os.path.isdir(self.folder):
+            return f"the folder of the run is gone; once it is back, go on: {again}"
+        if not os.path.isfile(last):
+            return "there is no checkpoint yet"
+        return f"the last checkpoint is whole; once files can be written, go on: {again}"
 
     def _began(self) -> bool:
         """Whether a step was taken."""
@@ -623,18 +752,13 @@ class CLI(LightningCLI):
                 folder.rmdir()
 
 
-def _rank() -> int:
-    """The number of this process among several, also before there is a trainer."""
-    return int(getattr(rank_zero_only, "rank", None) or 0)
-
-
 def _drawn_seed() -> int:
     """A random seed, the same in each process of a run; it is printed.
 
     Raises:
         ValueError: each of several processes would draw a different one.
     """
-    if _rank() or os.environ.get("WORLD_SIZE", "1") != "1":
+    if rank() or os.environ.get("WORLD_SIZE", "1") != "1":
         if "PL_GLOBAL_SEED" not in os.environ:  # where the first process has put it
             raise ValueError(
                 "seed_everything=true would draw a seed for each process; give a number"
@@ -701,14 +825,6 @@ def _check_trainer(trainer: Any) -> None:
             "trainer.barebones leaves out the log, by which runs are scored and checkpoints "
             "chosen; for a quick try, give trainer.fast_dev_run=true"
         )
-
-
-def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
-    """End the processes that a trainer has launched; they have time to print their errors."""
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        process.kill()
 
 
 def _folder_of(checkpoint: str) -> Path:

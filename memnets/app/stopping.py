@@ -1,4 +1,4 @@
-"""An orderly end of a command by Ctrl-C or SIGTERM, with a message and an exit code.
+"""An orderly end of a command by a signal or its time limit, with a message and an exit code.
 
 This module imports nothing slow, so that it can come before the slow imports.
 """
@@ -13,20 +13,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "restore_handlers", "stoppable"]
+__all__ = [
+    "QUEUE_AGAIN",
+    "SIGNALS",
+    "Stopped",
+    "asked_to_stop",
+    "patient",
+    "restore_handlers",
+    "stoppable",
+]
+
+#: Exit code of a training that is not finished and goes on when it is started again: the
+#: ``EX_TEMPFAIL`` of ``sysexits.h``.
+QUEUE_AGAIN = 75
+
+#: The signals that end a command: Ctrl-C, and two that schedulers send. Windows lacks the last one.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class Stopped(KeyboardInterrupt):
-    """Error: a signal asks the command to end.
+    """Error: a signal, or a limit of time, ends the command.
 
     Args:
-        signum: number of the signal.
+        signum: number of the signal; ``None`` for a limit of time.
         message: message for the user.
+        code: exit code of the command; by default that of a shell, 128 and the number.
     """
 
-    def __init__(self, signum: int, message: str = "stopped") -> None:
+    def __init__(
+        self, signum: int | None, message: str = "stopped", code: int | None = None
+    ) -> None:
         super().__init__(message)
         self.signum = signum
+        self.code = 128 + (signum or 0) if code is None else code
 
     @staticmethod
     def behind(error: BaseException) -> Stopped | None:
@@ -41,36 +62,66 @@ class Stopped(KeyboardInterrupt):
 #: usual way.
 _listener: int | None = None
 
+#: Whether the signals of schedulers wait for :func:`asked_to_stop`; and the one that waits.
+_patient = False
+_waiting: int | None = None
+
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    global _waiting
     if os.getpid() != _listener:
         raise KeyboardInterrupt
     # A second signal ends the process at once.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    if _patient and signum != signal.SIGINT:
+        _waiting = signum
+        return
     raise Stopped(signum)
+
+
+def patient(waits: bool) -> None:
+    """Let the signals of schedulers wait until they are asked for, or end the command at once.
+
+    Args:
+        waits: whether they wait, as during a training that first saves a checkpoint.
+
+    Raises:
+        Stopped: a signal has waited, and no longer may.
+    """
+    global _patient
+    _patient = waits
+    signum = asked_to_stop()
+    if signum is not None and not waits:
+        raise Stopped(signum)
+
+
+def asked_to_stop() -> int | None:
+    """Number of the signal that waits; ``None`` if there is none."""
+    return _waiting
 
 
 def restore_handlers() -> None:
     """Set our handlers again, after a library has set its own."""
-    if os.getpid() == _listener and threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+    ours = os.getpid() == _listener and threading.current_thread() is threading.main_thread()
+    if ours and _waiting is None:
+        for number in SIGNALS:
             signal.signal(number, _stop)
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a message and the exit codes 130 and 143 of shells.
+    """Turn signals into a message and an exit code, 130 after Ctrl-C and 143 after SIGTERM.
 
     Raises:
         SystemExit: a signal came.
     """
-    global _listener
+    global _listener, _patient, _waiting
     # Only the main thread can handle signals.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = _listener, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = _listener, {number: signal.getsignal(number) for number in SIGNALS}
     _listener = os.getpid()
     restore_handlers()
     try:
@@ -79,13 +130,13 @@ def stoppable() -> Iterator[None]:
         stopped = Stopped.behind(error)
         if stopped is None:
             raise
-        code = 128 + stopped.signum
-        if isinstance(error, SystemExit) and error.code == code:
+        if isinstance(error, SystemExit) and error.code == stopped.code:
             raise  # the message is already printed
         if str(stopped):
             print(f"memnets: {stopped}", file=sys.stderr)
-        sys.exit(code)
+        sys.exit(stopped.code)
     finally:
+        _patient, _waiting = False, None
         _listener, handlers = before
         for number, handler in handlers.items():
             signal.signal(number, handler)

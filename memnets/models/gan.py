@@ -12,9 +12,10 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from memnets.batches import Batch
-from memnets.core import Addressing, check_positive
+from memnets.core import Addressing, check_positive, map_state
 from memnets.features import FeatureAttention
 from memnets.training.objectives import Examined
+from memnets.training.processes import answers, joined
 from memnets.training.trained import Trained
 
 __all__ = ["GAN", "Discriminator", "Generator"]
@@ -226,9 +227,9 @@ class GAN(Trained):
 
     def examine(self, batch: Batch) -> dict[str, Examined]:
         """Images for the noise of a batch, and ``hinge``."""
-        answers = self.answer(batch.source)
-        verdicts = [self.discriminator(self._images(each)) for each in (batch.targets, answers)]
-        return {"": (answers, {"hinge": _hinge(*verdicts)})}
+        drawn = self.answer(batch.source)
+        verdicts = [self.discriminator(self._images(each)) for each in (batch.targets, drawn)]
+        return {"": (drawn, {"hinge": _hinge(*verdicts)})}
 
     def alignments(self) -> dict[str, Addressing]:
         """The addressings of both networks by label, the generator's first."""
@@ -252,24 +253,27 @@ class GAN(Trained):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the images of the last validation."""
-        self._drawn: list[Tensor] = []
+        self._drawn: dict[int, Examined] = {}
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Keep the images for a batch, and log the mean of ``hinge``."""
-        (answers, scores), *_ = self.examine(batch).values()
-        self._drawn.append(answers.cpu())
-        self.log("val/hinge", scores["hinge"].mean(), batch_size=len(answers))
+        """Keep the images for a batch and their scores, unless another process has the batch."""
+        if answers(self.trainer, index):
+            (examined,) = self.examine(batch).values()
+            self._drawn[index] = map_state(Tensor.cpu, examined)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the task's measures of all the images together."""
-        measured = self._task.measure("val", self._drawn)
-        self._drawn = []
-        self.log_dict({f"val/{name}": value for name, value in measured.items()}, prog_bar=True)
+        """Log the mean of ``hinge``, and the task's measures of all the images together."""
+        drawn, scores = zip(*joined(self.trainer, self._drawn).values(), strict=True)
+        self._drawn = {}
+        hinge = torch.cat([each["hinge"] for each in scores]).mean()
+        self.log_scores({"val/hinge": hinge})
+        measured = self._task.measure("val", list(drawn))
+        self.log_scores({f"val/{name}": value for name, value in measured.items()}, prog_bar=True)
 
-    def _images(self, answers: Tensor) -> Tensor:
+    def _images(self, flat: Tensor) -> Tensor:
         """``[B, 1, O] -> [B, channels, side, side]``."""
         channels, height, width = self.shape
-        return answers.view(-1, height, width, channels).movedim(-1, 1)
+        return flat.view(-1, height, width, channels).movedim(-1, 1)
 
     def _attentions(self) -> dict[str, FeatureAttention]:
         """Blocks of attention by label."""

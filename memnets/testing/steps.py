@@ -204,11 +204,14 @@ class _Recurrent(Subject):
         part = copy.deepcopy(self.build(torch.float32, training=True)).to("meta")
         inputs = map_state(single, self.inputs(draw, batch=3, time=3))
         source, steps = (each.to("meta") for each in inputs)
+        masks = (_all_taken(source), _all_taken(steps))
         # The first run may prepare constants, which later ones find on the device.
-        for copies in (True, False):
-            for masks in ((None, None), (_all_taken(source), _all_taken(steps))):
-                with no_synchronisation(copies=copies):
-                    self.train(part, source, steps, *masks)
+        with no_synchronisation(copies=True):
+            self.train(part, source, steps, *masks)
+            self.train(part, source, steps, None, None)
+        with no_synchronisation():
+            self.train(part, source, steps, *masks)
+            self.learn(part, source, steps)
 
     @abstractmethod
     def train(
@@ -220,6 +223,10 @@ class _Recurrent(Subject):
         mask: Tensor | None,
     ) -> None:
         """Run a part forward and backward, with masks of source and steps or without."""
+
+    def learn(self, part: Any, source: Tensor, steps: Tensor) -> None:
+        """Run a part forward and backward without masks, with what follows in a training."""
+        self.train(part, source, steps, None, None)
 
 
 def _all_taken(steps: Tensor) -> Tensor:
@@ -933,11 +940,24 @@ class _ModelSubject(_Chunked):
         source_mask: Tensor | None,
         mask: Tensor | None,
     ) -> None:
+        part.loss(self._batch(part, source, steps, source_mask, mask)).backward()
+
+    def learn(self, part: Model, source: Tensor, steps: Tensor) -> None:
+        batch = self._batch(part, source, steps)
+        part.whole_step(batch, torch.optim.Adam(part.parameters()), greatest_norm=1.0)
+
+    def _batch(
+        self,
+        part: Model,
+        source: Tensor,
+        steps: Tensor,
+        source_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Batch:
         with torch.no_grad():
             logits, _ = part.decode(steps, part.encode(source))
         targets = part.objective.answer(logits)
-        batch = Batch(source, steps, targets, source_mask if self.masked else None, mask)
-        part.whole_step(batch, torch.optim.Adam(part.parameters()), greatest_norm=1.0)
+        return Batch(source, steps, targets, source_mask if self.masked else None, mask)
 
     @law("the future is never seen")
     def causal(self, draw: Draw) -> None:
@@ -1048,6 +1068,19 @@ class _ModelSubject(_Chunked):
         assert_close(loss(steps, targets, mask), expected, "loss with padding and without")
         changed = loss(mixed(steps, other_steps), mixed(targets, other_targets), mask)
         assert_close(changed, expected, "loss with other padding and without")
+
+    @law("by their weights, losses of batches make the loss of all together", examples=2)
+    def weighted(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        targets = self._targets(part, _Sequences(source, steps))
+        mask = torch.arange(4) < torch.tensor([[draw(st.integers(1, 3))], [4]])
+        both = Batch(source, steps, targets, None, mask)
+        rows = [slice(0, 1), slice(1, 2)]
+        each = [map_state(lambda tensor, row=row: tensor[row], both) for row in rows]
+        terms = [part.loss(batch) * part.weight(batch) for batch in each]
+        mean = sum(terms) / sum(part.weight(batch) for batch in each)
+        assert_close(mean, part.loss(both), "mean of the losses of two batches, by weight")
 
     @law("a state is reordered as a search wants it", examples=4)
     def reorder(self, draw: Draw) -> None:

@@ -157,6 +157,11 @@ class Model(EncoderDecoder[State], Trained):
         self.objective.check(batch)
         return batch
 
+    def weight(self, batch: Batch) -> Tensor | int:
+        """Number of steps of all answers but padding."""
+        mask = batch.target_mask
+        return batch.targets.shape[:2].numel() if mask is None else mask.sum()
+
     def score(self, batch: Batch) -> dict[str, Tensor]:
         """The objective's scores of a batch, ``[B]`` each, by name."""
         return self.objective.scores(self.logits(batch), batch.targets, batch.target_mask)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from memnets.batches import Batch
 from memnets.records import Point, Record, read_record, update_metrics, write_record
+from memnets.training.processes import summed
 
 __all__ = ["Report", "learning_curve"]
 
@@ -44,6 +46,8 @@ class Report(lightning.Callback):
         self.folder = folder
         self.sequences = 0
         self.tokens = 0
+        # Sequences and tokens of this process that do not yet count above.
+        self._new = [0, 0]
         self.seconds = 0.0
         self.validating = 0.0
         self.solved: int | None = None
@@ -54,6 +58,7 @@ class Report(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the counts so far."""
+        self._count()
         return {
             "sequences": self.sequences,
             "tokens": self.tokens,
@@ -80,6 +85,7 @@ class Report(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Start the clock, and write the beginning of a run's record."""
+        self._trainer = trainer
         self._start = time.monotonic()
         if trainer.is_global_zero:
             self._record = self._begun(trainer)
@@ -106,15 +112,27 @@ class Report(lightning.Callback):
     ) -> None:
         """Count sequences and tokens."""
         self.trained = True
-        self.sequences += len(batch.targets) * trainer.world_size
+        self._new[0] += len(batch.targets)
         if not batch.targets.is_floating_point():
             mask = batch.target_mask
-            count = batch.targets.numel() if mask is None else int(mask.sum())
-            self.tokens += count * trainer.world_size
+            self._new[1] += batch.targets.numel() if mask is None else int(mask.sum())
+
+    def _count(self) -> None:
+        """Count the new sequences and tokens of all processes."""
+        if hasattr(self, "_trainer"):
+            device = self._trainer.strategy.root_device
+            new = summed(self._trainer, torch.tensor(self._new, device=device)).tolist()
+            self.sequences, self.tokens = self.sequences + new[0], self.tokens + new[1]
+            self._new = [0, 0]
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Stop the clock of training."""
         self._validation_start = time.monotonic()
+        self._count()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Count what came after the last validation."""
+        self._count()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Note when the task is solved; print a line where no progress bar shows it."""
@@ -142,6 +160,7 @@ class Report(lightning.Callback):
             return
         self.seconds += self._since_start()
         self.__dict__.pop("_start", None)
+        self.__dict__.pop("_trainer", None)
         metrics = {
             "train/sequences": float(self.sequences),
             "train/steps": float(trainer.global_step),

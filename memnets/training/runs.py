@@ -149,7 +149,10 @@ def _callback_states(value: Any) -> bool:
 
 
 def _generators(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("cpu"), Tensor)
+    if not isinstance(value, dict) or not isinstance(value.get("others", []), list):
+        return False
+    every = [value, *value.get("others", [])]
+    return all(isinstance(one, dict) and isinstance(one.get("cpu"), Tensor) for one in every)
 
 
 #: For each entry of a checkpoint, a check of its value, and a description for the error.
@@ -168,6 +171,11 @@ _CHECKPOINT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("generators", _generators, "states of random generators by their names"),
     ("global_step", _whole, "a whole number of at least 0"),
     ("epoch", _whole, "a whole number of at least 0"),
+    (
+        "processes",
+        lambda value: _whole(value) and value > 0,
+        "a whole number of processes, at least 1",
+    ),
 )
 
 

@@ -32,6 +32,7 @@ from memnets.training.graphs import (
 )
 from memnets.training.objectives import Examined
 from memnets.training.optimizers import fused
+from memnets.training.processes import answers, gathered, joined, splits_weights, summed
 from memnets.training.runs import FORMAT, Origin
 
 __all__ = ["Trained", "TrainingDiverged"]
@@ -134,6 +135,14 @@ class Trained(lightning.LightningModule, ABC):
             answering, by the ending of its scores' names; the first ending is empty.
         """
 
+    def weight(self, batch: Batch) -> Tensor | int:
+        """Number of terms whose mean is the loss of a batch: by default that of its sequences.
+
+        Of several processes, each has a batch of its own. Weighted so, the mean of their losses is
+        the loss of all their batches together.
+        """
+        return len(batch.targets)
+
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """Notes on the answers to a test set, to show with its scores; none by default.
 
@@ -176,7 +185,7 @@ class Trained(lightning.LightningModule, ABC):
             self._compile(compiler)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of a batch.
+        """Loss of a batch; of several processes, its share in the loss of all their batches.
 
         On a GPU the host does not wait for the loss. If it or the gradient is not finite, the
         gradient counts as 0, and the error comes some steps later.
@@ -186,18 +195,29 @@ class Trained(lightning.LightningModule, ABC):
         """
         if self._graphs is not None:
             loss, norm = self._graphed(batch)
+            whole = loss
         else:
-            loss = self.loss(batch)
-            if self._told_at_once(loss) and not loss.isfinite():
-                self._check_finite(self.global_step, loss.item())
-            self._last_loss = loss.detach()
+            loss, whole = self._shared(batch, self.loss(batch))
+            # The same number in each process: all end here, or none.
+            if self._told_at_once(whole) and not whole.isfinite():
+                self._check_finite(self.global_step, whole.item())
+            self._last_loss = whole.detach()
         # Logging costs as much as a small model's forward pass: do it only where the trainer
         # writes it.
         if index % self._log_interval == 0:
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", whole, prog_bar=True)
             if self._graphs is not None:
                 self.log("train/gradient_norm", norm)
         return loss
+
+    def _shared(self, batch: Batch, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of a loss, whose mean over the processes is the loss of all; and that loss."""
+        processes = self.trainer.world_size
+        if processes == 1:
+            return loss, loss
+        weight = torch.as_tensor(self.weight(batch), dtype=loss.dtype, device=loss.device)
+        terms, weights = summed(self.trainer, torch.stack([loss.detach() * weight, weight]))
+        return loss * (weight * processes / weights), terms / weights
 
     def _graphed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss and norm of the gradient of a whole step, by a graph."""
@@ -302,7 +322,10 @@ class Trained(lightning.LightningModule, ABC):
         # Lightning would clip with a norm of its own; this one is also checked and logged.
         most = gradient_clip_val or 0.0
         by_norm = gradient_clip_algorithm in (None, "norm")
-        if self._told_at_once(self._last_loss):
+        if splits_weights(self.trainer):
+            norm = self._clip_parts(most * by_norm, most * (not by_norm))
+            self._results.note(self.global_step, self._last_loss, norm)
+        elif self._told_at_once(self._last_loss):
             norm = total_norm(
                 [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             )
@@ -319,6 +342,19 @@ class Trained(lightning.LightningModule, ABC):
             self._results.note(self.global_step, self._last_loss, norm)
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
+
+    def _clip_parts(self, greatest_norm: float, greatest_value: float) -> Tensor:
+        """The same as :meth:`_clip`, of a gradient that is split among the processes."""
+        # Each process knows a part of the gradient, the strategy's own module the norm of all.
+        whole: Any = self.trainer.strategy.model
+        norm: Tensor = whole.clip_grad_norm_(greatest_norm or math.inf)
+        if greatest_value > 0:
+            nn.utils.clip_grad_value_(self.parameters(), greatest_value)
+        broken = ~(norm.isfinite() & self._last_loss.isfinite())
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(broken, 0.0)
+        return norm
 
     def _scaler(self) -> Any:
         """The loss scaler of the precision, if it has one that is on."""
@@ -350,62 +386,76 @@ class Trained(lightning.LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the last validation."""
-        self._validated: list[dict[str, Tensor]] = []
+        self._validated: dict[int, dict[str, Tensor]] = {}
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Keep the scores of each sequence of a batch."""
-        self._validated.append(self.score(batch))
+        """Keep the scores of each sequence of a batch, unless another process has the batch."""
+        if answers(self.trainer, index):
+            self._validated[index] = _on_host(self.score(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log each score of the whole set as ``val/<score>``."""
-        scores = self.summarize(_means(self._validated))
-        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
-        self._validated = []
+        scores = self.summarize(_means(list(joined(self.trainer, self._validated).values())))
+        self.log_scores({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
+        self._validated = {}
+
+    def log_scores(self, scores: Mapping[str, Any], prog_bar: bool = False) -> None:
+        """Log scores of a whole set, which all processes have computed from the same answers.
+
+        Args:
+            scores: numbers by name.
+            prog_bar: whether a progress bar shows them.
+        """
+        # Lightning wants to hear how to make one number of several; they are the same.
+        self.log_dict(dict(scores), prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
 
     def on_test_epoch_start(self) -> None:
         """Forget the answers of earlier tests."""
         self.test_notes: list[str] = []
         self.test_answers: dict[str, list[Tensor]] = {}
-        self._examined: dict[tuple[str, str], list[Examined]] = {}
+        self._examined: dict[tuple[int, int], dict[str, Examined]] = {}
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """Keep the model's answers to a batch and their scores.
-
-        ``test_answers`` holds the answers to each test set, batch by batch, in the form of the
-        targets and on the CPU. If a model answers in several ways, it holds the first. The answers
-        stay until the next test, for pictures and files.
-        """
-        name = self._task.test_names()[dataloader_idx]
-        found = self.examine(batch)
-        for number, (way, examined) in enumerate(found.items()):
+        """Keep the model's answers to a batch and their scores, unless another process has it."""
+        if answers(self.trainer, index):
             # On the CPU: the answers to a whole test set may not fit on a GPU.
-            kept = map_state(Tensor.cpu, examined)
-            self._examined.setdefault((name, way), []).append(kept)
-            if number == 0:
-                self.test_answers.setdefault(name, []).append(kept[0])
+            found = self.examine(batch)
+            self._examined[dataloader_idx, index] = {
+                way: map_state(Tensor.cpu, examined) for way, examined in found.items()
+            }
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of each test set, and the task's own measures, under the set's name.
 
+        ``test_answers`` then holds the answers to each test set, batch by batch, in the form of the
+        targets and on the CPU. If a model answers in several ways, it holds the first. The answers
+        stay until the next test, for pictures and files.
+
         If the task measures a score that the objective also computes, such as ``exact``, the task's
         value counts.
         """
-        for (name, way), examined in self._examined.items():
-            answers, scores = zip(*examined, strict=True)
+        names = self._task.test_names()
+        sets: dict[tuple[str, str], list[Examined]] = {}
+        for (number, _), found in joined(self.trainer, self._examined).items():
+            for way, examined in found.items():
+                sets.setdefault((names[number], way), []).append(examined)
+        for (name, way), every in sets.items():
+            given, scores = zip(*every, strict=True)
+            self.test_answers.setdefault(name, list(given))
             # Another way of answering may have fewer scores, of which no others can follow.
             means = _means(scores)
             logged = means if way else self.summarize(means)
-            logged = {**logged, **self._task.measure(name, list(answers))}
-            notes = self.notes(answers)
+            logged = {**logged, **self._task.measure(name, list(given))}
+            notes = self.notes(given)
             self.test_notes += [f"{name}{way.replace('_', ', ')}: {note}" for note in notes]
             prefix = self._task.score_prefix(name)
-            self.log_dict({f"{prefix}{score}{way}": value for score, value in logged.items()})
+            self.log_scores({f"{prefix}{score}{way}": value for score, value in logged.items()})
         self._examined = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
-        """Answers of a batch, in the form of its targets."""
-        answers, _ = next(iter(self.examine(batch).values()))
-        return answers
+        """Answers of a batch, in the form of its targets; each process gives all."""
+        given, _ = next(iter(self.examine(batch).values()))
+        return given
 
     @property
     def _task(self) -> Any:
@@ -467,12 +517,13 @@ class Trained(lightning.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the format, the settings of the model, and the state of the random generators."""
+        self._results.settle()  # no step is saved that may yet turn out to have diverged
         checkpoint["format"] = FORMAT
         if self.origin is not None:
             checkpoint.update(config=self.origin.config, sizes=dict(self.origin.sizes))
-        checkpoint["generators"] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            checkpoint["generators"]["cuda"] = torch.cuda.get_rng_state_all()
+        checkpoint["processes"] = self.trainer.world_size
+        own, *others = gathered(self.trainer, _generators())
+        checkpoint["generators"] = {**own, "others": others}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the random generators until training starts."""
@@ -481,15 +532,19 @@ class Trained(lightning.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Restore the random generators of the checkpoint; get ready to record graphs.
 
+        Of several processes, each has a generator of its own for noise, such as dropout.
+
         Raises:
             ValueError: ``cuda_graphs`` is on where it cannot work.
         """
         # Here, not on loading: whatever runs in between may draw from them.
         generators, self._generators = self._generators, None
-        if generators is not None:
-            torch.set_rng_state(generators["cpu"].cpu())
-            if torch.cuda.is_available() and "cuda" in generators:
-                torch.cuda.set_rng_state_all([state.cpu() for state in generators["cuda"]])
+        rank = self.trainer.global_rank
+        known = [] if generators is None else [generators, *generators.get("others", [])]
+        if known:
+            _restore(known[rank if rank < len(known) else 0])
+        if rank and rank >= len(known):
+            torch.manual_seed(int(torch.randint(2**62, ())) + rank)
         if self.cuda_graphs:
             self._graphs = self._make_graphs()
 
@@ -524,6 +579,24 @@ class Trained(lightning.LightningModule, ABC):
             return plain(), self._fixed.settings(), self.graph_settings()
 
         return GraphedSteps(step, self.recorder(), settings)
+
+
+def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in scores.items()}
+
+
+def _generators() -> dict[str, Any]:
+    """States of the random generators of this process."""
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def _restore(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
 def _means(scores: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import map_state
+from memnets.training.processes import splits_weights
 from memnets.viewing.pictures import Pictures
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class LivePictures(lightning.Callback):
             return
         self._validations += 1
         if not trainer.is_global_zero or self._failed or not self._due():
+            return
+        if splits_weights(trainer):  # one process alone cannot answer
             return
         logs = takers(trainer.loggers)
         if not logs:

@@ -58,6 +58,7 @@ INSIDE = "weights inside are rows >= 0 that sum to at most 1"
 SLOTS = "no parameter depends on the number of slots"
 REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
+WEIGHTED = "by their weights, losses of batches make the loss of all together"
 AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
 SKIPPED = "steps that a sequence skips leave no trace"
 FAST = "the fast path and the plain one agree"
@@ -1052,6 +1053,11 @@ def loss_of_16_bits(self, batch):
     return loss.bfloat16() if torch.is_autocast_enabled("cpu") else loss
 
 
+@faulty(Machine, "weight")
+def weight_of_all_steps(self, batch):
+    return batch.targets.shape[:2].numel()
+
+
 @faulty(Machine, "loss")
 def infinite_gradient_of_a_loss_under_autocast(self, batch):
     loss = Machine.loss(self, batch)
@@ -1268,6 +1274,7 @@ MODELS = [
     *in_graphs(Machine, "decode"),
     (LOSS, mixes(Machine, "loss")),
     (LOSS, loss_of_16_bits),
+    (WEIGHTED, weight_of_all_steps),
     (LOSS, infinite_gradient_of_a_loss_under_autocast),
     (AUTOCAST, state_that_autocast_makes_coarse),
     (IN_PLACE, overwrites(Machine, "decode")),

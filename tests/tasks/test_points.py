@@ -272,7 +272,7 @@ def test_what_was_pointed_at_is_written_in_its_own_coordinates(tmp_path) -> None
     assert task.texts("test", []) == []
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_files_are_tested_and_predicted_from_the_command_line(tmp_path, capsys) -> None:
     config = Path(__file__).parents[2] / "configs" / "convex_hull" / "pointer.yaml"
     short = ["--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"]

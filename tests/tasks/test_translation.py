@@ -392,7 +392,7 @@ def test_vocabularies_that_cannot_be_used_are_named(tmp_path) -> None:
         small().load_state_dict(separate.state_dict())
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_checkpoint_translates_with_vocabularies_of_any_kind(tmp_path) -> None:
     english, french = sides()
     write(tmp_path / "en.model", model(280, english))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -21,7 +22,7 @@ from memnets.core import (
     check_positive,
 )
 from memnets.normalizers import Softmax
-from memnets.scores import Cosine
+from memnets.scores import Cosine, Dot
 
 __all__ = [
     "Allocating",
@@ -31,6 +32,7 @@ __all__ = [
     "Content",
     "Hard",
     "HardState",
+    "Hopfield",
     "LeastUsed",
     "LeastUsedState",
     "Linked",
@@ -115,6 +117,48 @@ class Content(Addressing[Tensor, None]):
     def compare(self, query: Tensor, memory: Memory) -> Tensor:
         """Scores ``[*B, Q, N]`` of all slots, whether they may be addressed or not."""
         scores: Tensor = self.score(query, memory.keys)
+        return scores
+
+
+class Hopfield(Content):
+    """Address by content, again and again: a modern Hopfield network (Ramsauer et al. 2021).
+
+    The mean of the keys by the weights becomes the next query: ``q <- softmax(beta q K^T) K``
+    (equation 3). Each update lowers the energy of the query, and with a large beta it ends at the
+    stored key that is nearest (theorems 1 to 4); one update is attention with the scale beta.
+
+    Args:
+        beta: strength of the scores, above 0; with a small one the query ends at a mean of many
+            keys.
+        updates: number of times that weights are computed, at least 1; 3 are close to the fixed
+            point where keys lie apart.
+        normalizer: turns scores into weights; softmax by default, as in the paper.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w = softmax(β q K^T), then q = w K, again and again"
+        "\n(Ramsauer et al. 2021, equation 3)"
+    }
+
+    def __init__(
+        self, beta: float = 1.0, updates: int = 3, normalizer: Normalizer | None = None
+    ) -> None:
+        super().__init__(Dot(), normalizer)
+        check_positive(updates=updates)
+        if not 0 < beta < math.inf:
+            raise ValueError(f"beta must be above 0 and finite; got {beta}")
+        self.beta = beta
+        self.updates = updates
+
+    def compare(self, query: Tensor, memory: Memory) -> Tensor:
+        """Scores ``[*B, Q, N]`` of the query after all updates but the last."""
+        for _ in range(self.updates - 1):
+            weights = self.normalizer(self.beta * self.score(query, memory.keys), memory.mask)
+            query = functional.read(weights, memory.keys)
+        scores: Tensor = self.score(self.beta * query, memory.keys)
         return scores
 
 

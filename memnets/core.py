@@ -653,10 +653,16 @@ class MemoryAccess(_Precise, Cell[State]):
         interface_size: width of the interface vector; ``input_size`` is the same number.
         read_size: width of the vector that a step reads, all heads together; ``output_size`` is
             the same number.
+        read_heads: number of heads whose vectors stand side by side in what a step reads.
+        vectors_size: how many of the first entries of the interface are vectors as they are, such
+            as keys and values, so that a convolution over time may pass them; the entries behind
+            are gates, each with a function of its own.
     """
 
     interface_size: int
     read_size: int
+    read_heads: int = 1
+    vectors_size: int = 0
 
     @property
     def input_size(self) -> int:  # type: ignore[override]

@@ -33,6 +33,11 @@ actions         a stack          degrees of push, pop and keep of each stack, ``
 pushed          a stack          element that each stack is pushed, ``[B, H, W]``
 =============== ================ ===============================================================
 
+A memory with a matrix for each head, such as :class:`memnets.memories.Linear`, reports ``memory``
+and ``before`` as ``[B, H, K, V]``, and for each head ``read``, its query, ``[B, H, 1, K]``;
+``write``, its keys, ``[B, H, n, K]``; ``add``, what a write adds at its key, ``[B, H, n, V]``; and
+``emptied``, the share of each row that decays, ``[B, H, 1, K]``.
+
 Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.
 A sequence that skips a step (mask False) reports the step as if it had taken it. Fast twins make no
 reports: while there is a listener, the definitions run (:mod:`memnets.fast`), also in place of code

@@ -87,6 +87,7 @@ TESTS = {
         "test_layers.py test_convolutions.py test_pointer.py laws/test_models.py laws/test_parts.py"
     ),
     "memnets/cells/convolutions.py": "test_convolutions.py test_convs2s.py laws/test_models.py",
+    "memnets/cells/mixer.py": "test_linear.py laws/test_parts.py",
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_objectives.py "
@@ -113,6 +114,10 @@ TESTS = {
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"
     ),
+    "memnets/memories/gates.py": "test_linear.py laws/test_parts.py",
+    "memnets/memories/linear.py": "test_linear.py laws/test_parts.py laws/test_planted_faults.py",
+    "memnets/memories/scan.py": "test_linear.py laws/test_parts.py",
+    "memnets/memories/ttt.py": "test_linear.py laws/test_parts.py",
     "memnets/memories/stack.py": "test_stack.py laws/test_parts.py",
     "memnets/viewing/interventions.py": "test_interventions.py laws/test_parts.py",
     "memnets/models/": "laws/test_models.py test_base.py test_cli.py",

@@ -15,7 +15,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
 from memnets.features import VectorFeatures
-from memnets.memories import DNC, LRUA, NTM, Stack, Tape
+from memnets.memories import DNC, LRUA, NTM, GatedDeltaNet, Stack, Tape
 from memnets.models import (
     GAN,
     SNAIL,
@@ -70,6 +70,7 @@ MEMORIES = {
     "LRUA": partial(LRUA, 5, 3, 2),
     "stack": partial(Stack, 5, 3),
     "Tape": partial(Tape, 3),
+    "linear": partial(GatedDeltaNet, 4, 3, heads=2, chunk=3),
     "none": lambda: None,
 }
 ATTENTIONS = {

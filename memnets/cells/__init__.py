@@ -28,6 +28,7 @@ from memnets.cells.convolutions import (
     DenseBlock,
     GatedConvolution,
     NormedLinear,
+    ShortConvolution,
     TCBlock,
 )
 from memnets.cells.dropout import Dropout
@@ -42,6 +43,7 @@ from memnets.cells.embeddings import (
     Vectors,
     tied_embeddings,
 )
+from memnets.cells.mixer import Mixer, MixerState, OutputGate
 from memnets.cells.perceptron import Perceptron
 from memnets.cells.recurrent import GRU, LSTM, LSTMN, FeedForward, LSTMNState, LSTMState
 
@@ -69,15 +71,19 @@ __all__ = [
     "LearnedPositions",
     "Loop",
     "LoopState",
+    "Mixer",
+    "MixerState",
     "MultiHead",
     "NormedLinear",
     "OneHot",
     "Output",
+    "OutputGate",
     "Perceptron",
     "Pointwise",
     "Positions",
     "Residual",
     "SelfAttention",
+    "ShortConvolution",
     "SinusoidalPositions",
     "Slots",
     "TCBlock",

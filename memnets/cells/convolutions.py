@@ -22,6 +22,7 @@ __all__ = [
     "DenseBlock",
     "GatedConvolution",
     "NormedLinear",
+    "ShortConvolution",
     "TCBlock",
     "gated_convolution",
 ]
@@ -219,6 +220,36 @@ class GatedConvolution(_Causal):
     def convolved(self, inputs: Tensor, seen: Tensor) -> Tensor:
         """Outputs of some steps, ``[B, T, width]``."""
         return gated_convolution(seen, self.layer, self.kernel_size)
+
+
+class ShortConvolution(_Causal):
+    """A causal convolution of each number of its input by itself, then a SiLU.
+
+    ``y_t = silu(sum_j w_j . x_{t - j} + c)``, with j from 0 to k - 1 and ``x_t = 0`` before the
+    first step: the short convolution before a linear memory (Fu et al. 2023, section 3.1; Yang et
+    al. 2024, DeltaNet, section 3.4). It lets a step compare itself with the one before. The state
+    is the last inputs, ``[B, k - 1, input_size]``.
+
+    Args:
+        input_size: width of input and output, at least 1.
+        kernel_size: k, the number of inputs of the convolution, at least 1.
+    """
+
+    def __init__(self, input_size: int, kernel_size: int = 4) -> None:
+        super().__init__(input_size, kernel_size)
+        self.output_size = input_size
+        # Of an input of a convolution, w has a number for each entry; the last is that of its own.
+        bound = 1 / math.sqrt(kernel_size)
+        self.weight = nn.Parameter(torch.empty(kernel_size, input_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(input_size))
+
+    def convolved(self, inputs: Tensor, seen: Tensor) -> Tensor:
+        """Outputs of some steps, ``[B, T, input_size]``."""
+        steps = inputs.shape[1]
+        total: Tensor = self.bias
+        for tap, weight in enumerate(self.weight):
+            total = torch.addcmul(total, seen[:, tap : tap + steps], weight)
+        return nn.functional.silu(total)
 
 
 class ConvolutionalState(NamedTuple):

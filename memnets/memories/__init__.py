@@ -1,23 +1,50 @@
 """Memories that a machine reads and writes."""
 
 from memnets.memories.dnc import DNC, DNCQueries, DNCState
+from memnets.memories.linear import (
+    GLA,
+    KDA,
+    DeltaNet,
+    DeltaProduct,
+    GatedDeltaNet,
+    Linear,
+    LinearAttention,
+    LinearState,
+    LinearStep,
+    Mamba2,
+    RetNet,
+)
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.slotted import Slotted
 from memnets.memories.stack import Stack, StackState
 from memnets.memories.tape import Tape, TapeState
+from memnets.memories.ttt import TTT, TTTState
 
 __all__ = [
     "DNC",
+    "GLA",
+    "KDA",
     "LRUA",
     "NTM",
+    "TTT",
     "DNCQueries",
     "DNCState",
+    "DeltaNet",
+    "DeltaProduct",
+    "GatedDeltaNet",
     "LRUAState",
+    "Linear",
+    "LinearAttention",
+    "LinearState",
+    "LinearStep",
+    "Mamba2",
     "NTMState",
+    "RetNet",
     "Slotted",
     "Stack",
     "StackState",
+    "TTTState",
     "Tape",
     "TapeState",
 ]

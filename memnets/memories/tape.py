@@ -8,10 +8,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from memnets import events
 from memnets.addressing import Content
 from memnets.cells.attention import Slots
 from memnets.core import Addressing, Memory, MemoryAccess, Score, check_positive
 from memnets.events import report
+from memnets.precision import full_precision
 from memnets.scores import ScaledDot
 
 __all__ = ["Tape", "TapeState"]
@@ -58,7 +60,7 @@ class Tape(MemoryAccess[TapeState]):
         self.read_heads = read_heads
         self.read_size = read_heads * width
         self.addressing = Content(ScaledDot() if score is None else score)
-        self.interface_size = (2 + read_heads) * width
+        self.interface_size = self.vectors_size = (2 + read_heads) * width
         self.no_slots: Tensor
         self.register_buffer("no_slots", torch.empty(0, width), persistent=False)
 
@@ -79,6 +81,30 @@ class Tape(MemoryAccess[TapeState]):
         vectors, _ = self.addressing.read(rows[:, 2:], memory, None)
         report(self, add=rows[:, 1:2], before=state.values, memory=slots.values)
         return vectors.flatten(1), TapeState(*slots)
+
+    def unroll(
+        self, inputs: Tensor, state: TapeState, mask: Tensor | None = None
+    ) -> tuple[Tensor, TapeState]:
+        """``[B, T, interface_size] -> [B, T, read_heads * W]``, all steps at once."""
+        # A listener wants to hear of each step.
+        if inputs.shape[1] == 1 or events.listening():
+            return super().unroll(inputs, state, mask)
+        return self._at_once(inputs, state, mask)
+
+    @full_precision
+    def _at_once(
+        self, inputs: Tensor, state: TapeState, mask: Tensor | None
+    ) -> tuple[Tensor, TapeState]:
+        rows = inputs.unflatten(-1, (2 + self.read_heads, self.width)).transpose(1, 2)
+        slots = Slots(*state).appended(rows[:, 0], rows[:, 1], mask)
+        seen = slots.seen(inputs.shape[1])
+        if seen is not None:
+            seen = seen.unsqueeze(-3)  # a dimension for the heads, which share the mask
+        heads = (-1, self.read_heads, -1, -1)
+        keys, values = slots.keys.unsqueeze(1), slots.values.unsqueeze(1)
+        memory = Memory(keys.expand(heads), values.expand(heads), seen)
+        vectors, _ = self.addressing.read(rows[:, 2:], memory, None)
+        return vectors.transpose(1, 2).flatten(2), TapeState(*slots)
 
     def choose(self, mask: Tensor, new: TapeState, old: TapeState) -> TapeState:
         """The new state, with the new slot closed to a sequence that skips the step."""

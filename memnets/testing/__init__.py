@@ -45,6 +45,7 @@ from memnets.testing import _needs as _needs
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
 from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.growth import check_growth, kept_for_backward
+from memnets.testing.linear import check_linear
 from memnets.testing.objectives import check_kernel, check_objective
 from memnets.testing.steps import (
     check_access,
@@ -83,6 +84,7 @@ __all__ = [
     "check_encoder",
     "check_growth",
     "check_kernel",
+    "check_linear",
     "check_model",
     "check_normalizer",
     "check_objective",

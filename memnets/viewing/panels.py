@@ -301,6 +301,9 @@ def _of_owner(
     if slots:
         found.append(_cells(own, scene, equation(scene.tape, owner, "memory")))
     done = {"memory", "before", "erase", "add", "emptied"} if slots else set()
+    if not slots and (matrices := _matrices(own)):
+        found += _of_matrices(matrices, scene, equation(scene.tape, owner, "memory"))
+        done = {*_OF_MEMORY, "read"}
     done |= {panel.role for panel in found if isinstance(panel, Heads)} & {"read", "write"}
     gauges: dict[str, list[Lines]] = {}
     strips: list[Panel] = []
@@ -319,6 +322,45 @@ def _of_owner(
 def _is_memory(own: Mapping[str, Track]) -> bool:
     """Whether a part has reported slots, ``[N, W]`` at each step."""
     return "memory" in own and all(step.dim() == 2 and step.numel() for step in own["memory"].steps)
+
+
+#: Kinds of events that tell of a memory and its writes.
+_OF_MEMORY = ("memory", "before", "write", "erase", "add", "emptied")
+
+
+def _matrices(own: Mapping[str, Track]) -> list[dict[str, Track]]:
+    """Tracks of each head of a memory that has a matrix for each, ``[H, K, V]`` at each step."""
+    if "memory" not in own or any(step.dim() != 3 for step in own["memory"].steps):
+        return []
+    heads = len(own["memory"].steps[0])
+    whole = {
+        kind: track
+        for kind in (*_OF_MEMORY, "read")
+        if (track := own.get(kind)) is not None
+        and all(step.dim() == 3 and len(step) == heads for step in track.steps)
+    }
+    return [
+        {
+            kind: track._replace(steps=[step[head] for step in track.steps])
+            for kind, track in whole.items()
+        }
+        for head in range(heads)
+    ]
+
+
+def _of_matrices(matrices: list[dict[str, Track]], scene: Scene, note: str) -> Iterator[Panel]:
+    """Panels of a memory that has a matrix for each head: the matrices, their keys and queries."""
+    names = [f" of head {head + 1}" if len(matrices) > 1 else "" for head in range(len(matrices))]
+    for own, name in zip(matrices, names, strict=True):
+        yield replace(_cells(own, scene, note), name=f"memory{name}")
+    if len(matrices) > MOST_KEYS:
+        return
+    for own, name in zip(matrices, names, strict=True):
+        for kind, title in (("write", "key"), ("read", "query")):
+            if kind in own:
+                # Keys have a sign, so that they are no weights. Several writes stand side by side.
+                values = own[kind].stacked(torch.nan).flatten(1)
+                yield from strip(f"{title}{name}", values, _place(own[kind], scene))
 
 
 def _place(track: Track, scene: Scene) -> int:

@@ -21,21 +21,21 @@ from memnets.cells import (
 )
 from memnets.core import map_state
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, GatedDeltaNet, Tape
 from memnets.models import Seq2Seq
 from memnets.scores import Additive, Dot, ScaledDot
 
 BATCH = 4
 
-#: Cells whose state grows, and the numbers that a sequence may keep for each pair of steps.
+#: Cells whose state grows, and the numbers that a sequence may keep for each pair of steps. Where
+#: all steps at once need a causal mask, all sequences share it.
 GROWING = {
     "LSTMN": (partial(LSTMN, 4, hidden_size=32), 1),
-    "tape": (partial(Tape, width=32), 0),
-    "tape, additive": (partial(Tape, width=32, score=Additive(32)), 1),
-    "tape, two heads": (partial(Tape, width=32, read_heads=2, score=Dot()), 0),
+    "tape": (partial(Tape, width=32), 1),
+    "tape, additive": (partial(Tape, width=32, score=Additive(32)), 2),
+    "tape, two heads": (partial(Tape, width=32, read_heads=2, score=Dot()), 1),
     "loop, tape": (partial(Loop, 4, partial(LSTM, hidden_size=8), Tape(width=64)), 0),
     "LSTMN on a tape": (partial(Loop, 4, partial(LSTMN, hidden_size=32), Tape(width=32)), 1),
-    # All sequences share the causal mask.
     "self-attention": (partial(SelfAttention, 32, heads=2), 1),
     "Transformer": (partial(TransformerLayer, 32, heads=2, hidden_size=32), 1),
     "attention of a SNAIL": (partial(AttentionBlock, 32, key_size=32, value_size=16), 2),
@@ -49,6 +49,7 @@ STEADY = {
     "NTM": partial(NTM, slots=8, width=8),
     "DNC": partial(DNC, slots=8, width=8),
     "LRUA": partial(LRUA, slots=8, width=8),
+    "linear": partial(GatedDeltaNet, 8, 8, chunk=8),
     "loop, NTM": partial(Loop, 4, LSTM, NTM(slots=8, width=8)),
 }
 
@@ -155,7 +156,7 @@ def without(function):
 
 def test_a_tape_that_is_copied_at_each_step_is_found():
     with pytest.raises(AssertionError, match="grows faster than the number of steps"):
-        check(partial(CopyingTape, width=32))
+        check(partial(CopyingTape, width=32), way=one_by_one)
 
 
 @pytest.mark.parametrize("function", [functional.append, functional.additive_scores])

@@ -13,7 +13,7 @@ from memnets import testing
 from memnets.addressing import NTMAddressing
 from memnets.core import Memory
 from memnets.encoders import Process
-from memnets.memories import NTM, Tape
+from memnets.memories import NTM, DeltaNet, Tape
 from memnets.normalizers import Softmax
 from memnets.scores import Dot, General
 from memnets.testing.laws import Draw, Laws, hold_law, law
@@ -28,6 +28,7 @@ CHECKS = {
     testing.check_cell: Recurrent,
     testing.check_controller: Recurrent,
     testing.check_access: partial(NTM, slots=4, width=2),
+    testing.check_linear: partial(DeltaNet, 4, 2),
     testing.check_model: Machine,
     testing.check_pointer: Machine,
     testing.check_encoder: Process,

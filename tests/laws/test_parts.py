@@ -10,6 +10,7 @@ from memnets.addressing import (
     Allocating,
     Content,
     Hard,
+    Hopfield,
     LeastUsed,
     Linked,
     Local,
@@ -30,15 +31,33 @@ from memnets.cells import (
     FeedForward,
     GatedConvolution,
     Loop,
+    Mixer,
     Pointwise,
     Residual,
     SelfAttention,
+    ShortConvolution,
     TCBlock,
     TransformerLayer,
     residual_stack,
 )
 from memnets.core import Memory
-from memnets.memories import DNC, LRUA, NTM, Stack, Tape
+from memnets.memories import (
+    DNC,
+    GLA,
+    KDA,
+    LRUA,
+    NTM,
+    TTT,
+    DeltaNet,
+    DeltaProduct,
+    GatedDeltaNet,
+    Linear,
+    LinearAttention,
+    Mamba2,
+    RetNet,
+    Stack,
+    Tape,
+)
 from memnets.models import MemoryMachine
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.scores import (
@@ -124,6 +143,10 @@ def test_content_with_each_normalizer(normalizer):
     testing.check_addressing(
         Content, score=Dot(), normalizer=normalizer(), leave_out=leave_out, max_examples=5
     )
+
+
+def test_hopfield():
+    testing.check_addressing(Hopfield, max_examples=3)
 
 
 def test_recent():
@@ -219,13 +242,35 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(Stack, slots=3, width=2, stacks=2, visible=2, initial_value=-1.0),
         partial(Tape, width=3),
         partial(Tape, width=3, read_heads=2, score=Additive(3)),
+        partial(TTT, 3, 3, heads=2, normed=True),
+        partial(TTT, 3, 2, hidden_size=4),
     ],
     ids=name,
 )
 def test_access(access):
     # A tape has no number of slots. Within loops, below, all memories are compiled.
-    leave_out = ["compiled", *(["slots"] if access.func is Tape else [])]
+    leave_out = ["compiled", *(["slots"] if access.func in (Tape, TTT) else [])]
     testing.check_access(access, leave_out=leave_out)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        partial(LinearAttention, 4, 2, heads=2, chunk=2),
+        partial(RetNet, 4, 2, heads=2, chunk=3),
+        partial(GLA, 4, 2, heads=2, chunk=2),
+        partial(Mamba2, 4, 2, heads=2, chunk=2),
+        partial(DeltaNet, 4, 2, negative=True, chunk=2),
+        partial(GatedDeltaNet, 4, 2, heads=2, chunk=3),
+        partial(KDA, 4, 2, heads=2, chunk=3),
+        partial(DeltaProduct, 4, 2, heads=2, writes=2, gated=True, chunk=2),
+        partial(Linear, 3, 2, decay="vector", erase="vector", write="vector", chunk=2),
+    ],
+    ids=name,
+)
+def test_linear(memory):
+    # One of them is compiled, in a mixer, below.
+    testing.check_linear(memory, leave_out=["compiled"], max_examples=2)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -269,6 +314,12 @@ CELLS = {
     "loop, LRUA": within_loop(LRUA(slots=4, width=3, heads=2)),
     "loop, stack": within_loop(Stack(slots=4, width=3)),
     "loop, tape": within_loop(Tape(width=3)),
+    "loop, delta rule": within_loop(DeltaNet(key_size=3, value_size=3)),
+    "mixer, delta rule": partial(
+        Mixer, access=GatedDeltaNet(3, 2, heads=2, chunk=2), convolution=4, gated=True
+    ),
+    "mixer, tape": partial(Mixer, access=Tape(width=3, read_heads=2)),
+    "short convolution": partial(ShortConvolution, kernel_size=4),
     "loop, convolution": partial(
         Loop, controller=partial(DenseBlock, filters=2, kernel_size=5), access=Tape(width=3)
     ),
@@ -292,6 +343,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
+    *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 
 

@@ -15,13 +15,16 @@ from memnets import encoders, events, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.cells import CrossAttention, DenseBlock, SelfAttention
 from memnets.core import Controller, MemoryAccess, map_state
-from memnets.memories import NTM, Tape
+from memnets.memories import NTM, DeltaNet, GatedDeltaNet, Tape
+from memnets.memories.linear import LinearState
 from memnets.memories.ntm import NTMState
+from memnets.memories.scan import scan
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing import addressing, objectives, steps
 from memnets.testing import encoders as around
+from memnets.testing import linear as linear_laws
 from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
 from memnets.training.objectives import Labels, Tokens
@@ -65,6 +68,7 @@ WAITING = "the host never waits for a device"
 LOSS = "under autocast a loss is of single precision, and its gradient is finite"
 INTERVENED = "an intervention reaches its step and none before it"
 OVERWRITTEN = "a slot that is overwritten is what the step finds"
+PARALLEL = "many steps at once are the steps one by one, in chunks of any size, with any mask"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
@@ -957,6 +961,75 @@ ACCESSES = [
 ]
 
 
+# -- linear memories ------------------------------------------------------------------------------
+
+
+SmallDelta = partial(GatedDeltaNet, 4, 2, heads=2)
+
+
+@faulty(GatedDeltaNet, "over_time")
+def chunks_without_the_mask(self, inputs, mask):
+    return GatedDeltaNet.over_time(self, inputs, None)
+
+
+@faulty(GatedDeltaNet, "over_time")
+def chunks_without_the_gradient_of_the_decay(self, inputs, mask):
+    step = GatedDeltaNet.over_time(self, inputs, mask)
+    return step._replace(log_decay=step.log_decay.detach())
+
+
+@faulty(GatedDeltaNet)
+def a_step_that_decays_what_it_writes(self, interface, state):
+    step = self.parts(interface)
+    memory = state.memory + step.keys.mT @ (step.written - step.erased @ state.memory)
+    memory = step.log_decay.exp().unsqueeze(-1) * memory
+    return (step.query.unsqueeze(-2) @ memory).flatten(1), LinearState(memory)
+
+
+@faulty(GatedDeltaNet)
+def a_step_that_reads_before_it_writes(self, interface, state):
+    _, after = GatedDeltaNet.forward(self, interface, state)
+    query = self.parts(interface).query.unsqueeze(-2)
+    return (query @ state.memory).flatten(1), after
+
+
+@faulty(DeltaNet, "parts")
+def keys_that_are_too_long(self, interface):
+    step = DeltaNet.parts(self, interface)
+    return step._replace(keys=3 * step.keys)
+
+
+@faulty(DeltaNet, "_at_once")
+def an_erase_by_another_key(self, inputs, state, mask):
+    step = self.over_time(inputs, mask)
+    erased = step.erased.roll(-1, -1)
+    read, memory = scan(step.query, step.keys, step.written, state.memory, erased)
+    return read.transpose(1, 2).flatten(2), LinearState(memory)
+
+
+LINEAR = [
+    (PARALLEL, partial(chunks_without_the_mask, 4, 2)),
+    (PARALLEL, partial(chunks_without_the_gradient_of_the_decay, 4, 2)),
+    (PARALLEL, partial(a_step_that_decays_what_it_writes, 4, 2)),
+    (
+        "a step is the write with the gates that the memory tells, then a read",
+        partial(a_step_that_decays_what_it_writes, 4, 2),
+    ),
+    (
+        "a step is the write with the gates that the memory tells, then a read",
+        partial(a_step_that_reads_before_it_writes, 4, 2),
+    ),
+    (
+        "a step that adds nothing never makes the memory longer",
+        partial(keys_that_are_too_long, 4, 2),
+    ),
+    (
+        "what is written at orthonormal keys is read back, whatever is written at other ones",
+        partial(an_erase_by_another_key, 4, 2),
+    ),
+]
+
+
 # -- models ---------------------------------------------------------------------------------------
 
 
@@ -1562,6 +1635,7 @@ FAULTS = {
     testing.check_cell: CELLS,
     testing.check_controller: CONTROLLERS,
     testing.check_access: ACCESSES,
+    testing.check_linear: LINEAR,
     testing.check_model: MODELS,
     testing.check_pointer: POINTERS,
 }
@@ -1577,6 +1651,7 @@ KINDS = {
     testing.check_cell: steps._CellSubject,
     testing.check_controller: steps._ControllerSubject,
     testing.check_access: steps._AccessSubject,
+    testing.check_linear: linear_laws._LinearSubject,
     testing.check_model: steps._ModelSubject,
     testing.check_pointer: steps._SetPointerSubject,
 }
@@ -1622,6 +1697,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_cell, SmallAttention),
         (testing.check_controller, Recurrent),
         (testing.check_access, SmallNTM),
+        (partial(testing.check_linear, leave_out=["compiled"]), SmallDelta),
         (testing.check_model, Machine),
         (testing.check_model, SmallTransformer),
         (testing.check_model, SmallSeq2Seq),
@@ -1681,8 +1757,10 @@ def test_every_law_has_a_fault():
     for check, kind in KINDS.items():
         laws = {getattr(kind, name).statement for name in kind.laws() if name != "smoke"}
         found = {law for law, _ in FAULTS[check]}
-        # What a pointer shares with other models was spoilt there.
-        found |= everything if check is testing.check_pointer else set()
+        # What a pointer shares with other models was spoilt there; what a linear memory shares with
+        # other memories, too.
+        shares = check in (testing.check_pointer, testing.check_linear)
+        found |= everything if shares else set()
         # Most laws of cells were spoilt for controllers; a source is looked at by cells alone.
         found |= {law for law, _ in CONTROLLERS} if check is testing.check_cell else set()
         found |= {SOURCE} if check in (testing.check_controller, testing.check_access) else set()

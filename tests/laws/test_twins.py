@@ -24,7 +24,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, EncoderLayer, FeedForward, Loop, TransformerLayer
 from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
-from memnets.kernels import native, triton
+from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
 from memnets.memories import DNC, NTM
 from memnets.models import SNAIL, Seq2Seq
@@ -370,6 +370,12 @@ EXAMPLES = {
         partial(source_layer, norm="post"),
         partial(source_layer, width=40, batch=18, steps=17),
     ],
+    **{
+        (memory, "unroll", fla.NAME): [
+            unrolled(partial(memory, key_size=4, value_size=2, heads=2, chunk=2), masked=True)
+        ]
+        for memory in fla.MEMORIES
+    },
     (SNAIL, "continuations", "kernels.snail"): [
         continued(5, 3),
         continued(6, 1, likeness=2.0),
@@ -404,6 +410,9 @@ def examples_of(twin):
 
 def skip_what_is_missing(twin):
     reason = twin.why_not()
+    if twin.name == fla.NAME:
+        # Within its 16 bits it is close to the definition and no more: tests/test_linear.py.
+        reason = reason or "it takes numbers of 16 bits alone"
     if reason is not None:
         pytest.skip(f"the twin of {title(twin)} cannot run here: {reason}")
 

@@ -165,7 +165,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        process.kill()
+        # With the further processes that it has begun: its session is one of its own.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert process.stdin is not None
     process.stdin.close()

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from memnets.app import executors
 from memnets.app.commands import COMMANDS, UsageError
-from memnets.app.configs import find_config
+from memnets.app.configs import find_config, name_of
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.app.listing import keep_index
 from memnets.app.messages import one_line
@@ -526,5 +526,5 @@ def run_scoreboard(arguments: list[str]) -> None:
         shown = "memnets scoreboard --config scoreboards/ntm --print_config"
         raise UsageError(f"{reason}; {shown} shows what a board holds") from error
     asked.pop("config")
-    again = [argument for argument in arguments if argument != "--report_only"]
+    again = [name_of(argument) for argument in arguments if argument != "--report_only"]
     scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))

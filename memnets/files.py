@@ -129,8 +129,9 @@ def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Itera
         raise FolderInUse(f"{who}; wait for it, or stop it", in_vain.holder) from error
     try:
         yield Path(lock.lock_file)
-    except BaseException:
-        if lock.compromise is None:
+    except BaseException as error:
+        # That nothing can be written says more than that the lock is lost for the same reason.
+        if lock.compromise is None or isinstance(error, NotWritten):
             raise
         raise FolderInUse(_lost(lock.compromise, folder)) from None
     finally:

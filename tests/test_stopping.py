@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,8 @@ class At(Callback):
     """Do something within the batch that follows some steps, or at another hook there.
 
     Args:
-        what: name of a signal; or ``full``, ``gone``: a disk that is full, a folder that is gone.
+        what: name of a signal; or ``full``, ``gone``: a disk that is full, a folder that is gone;
+            ``long gone`` before something is written.
         step: number of steps.
         hook: of the callback.
     """
@@ -50,8 +52,9 @@ class At(Callback):
     def do(self, trainer, *args, **kwargs) -> None:
         if trainer.global_step != self.step:
             return
-        if self.what == "gone":
+        if self.what in ("gone", "long gone"):
             shutil.rmtree(trainer.default_root_dir)
+            time.sleep(30 * (self.what == "long gone"))
         elif self.what == "full":
             fill(Path("disk/rest"))
         else:
@@ -245,9 +248,10 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(capsys) -> Non
         subprocess.run(["umount", "-l", "disk"], check=True)
 
 
-def test_a_folder_that_is_gone_is_one_line_and_is_not_made_anew(capsys) -> None:
-    for more in ([], ["--trainer.logger=false"]):
-        message = fails(capsys, "fit", *SMALL, at("gone", 3), *more)
+def test_a_folder_that_is_gone_is_one_line_and_is_not_made_anew(capsys, monkeypatch) -> None:
+    for what, *more in (("gone",), ("gone", "--trainer.logger=false"), ("long gone",)):
+        monkeypatch.setattr(files, "HEARTBEAT", 0.05 if what == "long gone" else 5.0)
+        message = fails(capsys, "fit", *SMALL, at(what, 3), *more)
         assert f"the folder of the run is gone; once it is back, go on: {AGAIN}" in message
         assert not RUN.exists()
 

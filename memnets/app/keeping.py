@@ -139,6 +139,15 @@ class SaveConfig(Callback):
         for logger in trainer.loggers:
             logger.save()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Check the folder, before the loggers make a new one.
+
+        Who looks after its lock may be the first to miss it, and then interrupts the training.
+        """
+        self._check_folder(trainer)
+
     def _check_folder(self, trainer: Trainer) -> None:
         """Check that the folder of the run is still there.
 
@@ -148,7 +157,7 @@ class SaveConfig(Callback):
             NotWritten: it is gone.
         """
         if trainer.is_global_zero and not os.path.isdir(self.folder):
-            raise NotWritten(f"cannot write to {self.folder}")
+            raise NotWritten(f"cannot write to {self.folder}") from None
 
 
 class Changed(Callback):

@@ -603,6 +603,8 @@ class CLI(LightningCLI):
                 getattr(self, f"_{self.command}")()
         except BaseException as last:
             error = self._watching.error or last  # what the trainer does after one may fail too
+            gone = self.folder is not None and not os.path.isdir(self.folder)
+            error = last if gone and isinstance(last, NotWritten) else error
             stopped = Stopped.behind(error)
             says = stopped is None and says_errors()
             # Whoever says why the run ends waits for no words of others.

@@ -135,7 +135,7 @@ class Linear(MemoryAccess[LinearState]):
 
     equations: ClassVar[Mapping[str, str]] = {
         "memory": "S_t = (I - k (b ∘ k)^T) Diag(a) S_{t-1} + k (w ∘ v)^T"
-        "\nerased: what decays; added: k (w ∘ v - what b ∘ k finds)^T"
+        "\nerased: what decays, and k times what b ∘ k finds; added: k (w ∘ v)^T"
     }
 
     def __init__(
@@ -289,7 +289,9 @@ class Linear(MemoryAccess[LinearState]):
         memory, added = write(before, step.keys, step.written, step.erased, step.log_decay)
         read = query @ memory
         if events.listening():
-            told = {"read": query, "write": step.keys, "add": added}
+            told = {"read": query, "write": step.keys, "add": step.written}
+            if step.erased is not None:
+                told["remove"] = step.written - added
             if step.log_decay is not None:
                 # A decay is an erase of a share of each row, before anything is added.
                 gone = -torch.expm1(step.log_decay).unsqueeze(-2)

@@ -103,7 +103,8 @@ def only_writer(folder: Path, name: str = ".lock", patience: float = 0) -> Itera
     Args:
         folder: folder that is written to.
         name: name of the file, for a folder in which several things may be done at once.
-        patience: seconds to wait for another process that has the lock.
+        patience: seconds to wait for another process that has the lock; ``math.inf`` = as long as
+            that takes.
 
     Yields:
         The file, which is there as long as the lock is held.

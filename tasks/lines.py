@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import itertools
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -203,7 +204,7 @@ def _unpacked(path: str) -> str:
 
     try:
         if not target.is_file():
-            with only_writer(target.parent, f".{target.name}.lock", patience=-1):
+            with only_writer(target.parent, f".{target.name}.lock", patience=math.inf):
                 if not target.is_file():
                     write_atomically(target, write)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -62,8 +63,8 @@ class Numbers:
         self.key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         try:
             if not self._whole():
-                # A negative patience waits without an end: it may take minutes.
-                with only_writer(path.parent, f".{path.name}.lock", patience=-1):
+                # However long it takes: that may be minutes.
+                with only_writer(path.parent, f".{path.name}.lock", patience=math.inf):
                     if not self._whole():
                         write_atomically(path, lambda file: self._write(file, make()))
         except OSError as error:

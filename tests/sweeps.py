@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from memnets.app.executors import Outcome
+from memnets.app.stopping import QUEUE_AGAIN, Stopped
 
 #: The values of a validation, by step, of a command's flags.
 Formula = Callable[[dict[str, Any]], Sequence[float]]
@@ -28,6 +29,10 @@ def train(command: Sequence[str], folder: Path, formula: Formula) -> Outcome:
         scores = formula(flags)
     except ValueError as error:
         return Outcome(1, str(error))
+    except Stopped as stopped:
+        if stopped.code != QUEUE_AGAIN:  # the sweep itself is stopped
+            raise
+        return Outcome(stopped.code, str(stopped))
     run = folder / "version_0"
     run.mkdir(parents=True, exist_ok=True)
     settings = {key: flags[key] for key in ("name", "seed_everything", "runs", "threads")}

@@ -1,6 +1,7 @@
 """Files: results that are kept, what is written where, and YAML within bounds."""
 
 import itertools
+import math
 import os
 import signal
 import socket
@@ -217,6 +218,24 @@ def test_a_lock_is_free_though_a_forked_process_lives_on(tmp_path) -> None:
     finally:
         worker.kill()
         worker.join()
+
+
+def hold_for_a_moment(folder, ready) -> None:
+    with only_writer(folder):
+        ready.set()
+        time.sleep(0.3)
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no process is forked here")
+def test_who_has_patience_waits_for_another_process(tmp_path) -> None:
+    context = get_context("fork")
+    ready = context.Event()
+    other = context.Process(target=hold_for_a_moment, args=[tmp_path, ready])
+    other.start()
+    assert ready.wait(30)
+    with only_writer(tmp_path, patience=math.inf):
+        other.join()
+    assert other.exitcode == 0
 
 
 def hold(folder, ready, numbers) -> None:

@@ -240,6 +240,33 @@ def test_decays_that_forget_at_once_stay_finite(width):
     torch.testing.assert_close((read, memory), tuple(each.float() for each in doubles))
 
 
+class Resetting(Decay):
+    """All that was there is gone where the input is negative, else half of it."""
+
+    def __init__(self, heads, size):
+        super().__init__(heads, size)
+        self.interface_size = heads * size
+
+    def forward(self, numbers):
+        half = torch.full_like(numbers, math.log(0.5))
+        return half.where(numbers > 0, -math.inf).unflatten(-1, (self.heads, -1))
+
+
+def test_a_decay_may_be_nothing_at_all():
+    part = Linear(K, V, H, decay=Resetting, erase="scalar", write="erase").double()
+    steps = drawn(part, time=9).requires_grad_()
+    state, outputs = part.initial_state(2), []
+    for inputs in steps.unbind(1):
+        output, state = part(inputs, state)
+        outputs.append(output)
+    expected = torch.stack(outputs, 1)
+    part.chunk = 4
+    found, after = part.unroll(steps, part.initial_state(2))
+    torch.testing.assert_close((found, after.memory), (expected, state.memory))
+    one, other = (torch.autograd.grad(each.sum(), steps)[0] for each in (found, expected))
+    torch.testing.assert_close(one, other)
+
+
 #: Type -> the largest error of 256 steps, by the largest number that is read in double precision.
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
 

@@ -87,3 +87,11 @@ def test_the_curve_of_a_run_is_kept_across_a_resume(capsys) -> None:
     assert record.began == first.began
     assert f"val/bits went from {record.curve[0][1]:.4g} to" in capsys.readouterr().out
     assert 'data-best="' in (RUN.parents[2] / "index.html").read_text()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_process_waits_for_the_counts_of_others_after_a_training(tmp_path, first) -> None:
+    report = Report(tmp_path)
+    report._trainer = SimpleNamespace()  # of a training, which is over now
+    report.on_fit_end(SimpleNamespace(is_global_zero=first, global_step=0), None)
+    assert report.state_dict()["sequences"] == 0

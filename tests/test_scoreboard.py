@@ -135,6 +135,19 @@ def test_a_run_that_is_killed_is_named_with_the_signal(capfd, monkeypatch) -> No
     assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (killed by SIGKILL)" in message
 
 
+def test_a_run_that_its_scheduler_stops_has_not_failed(capfd, monkeypatch) -> None:
+    Path("stopped.py").write_text("import sys\nprint('memnets: stopped at 3')\nsys.exit(75)\n")
+    monkeypatch.setattr("memnets.app.scoreboard.trainings", partial(trainings, program="stopped"))
+    with pytest.raises(SystemExit):
+        main(board())
+    printed = capfd.readouterr()
+    assert "copying/ntm, seed 0: stopped" in printed.out
+    message = "runs stopped before their end: 1; the same command goes on with them; see runs/"
+    assert message in printed.err
+    assert "fit.log (memnets: stopped at 3)" in printed.err
+    assert "failed" not in printed.out + printed.err
+
+
 def test_a_run_that_fails_is_named_with_its_log(capfd) -> None:
     message = fails(capfd, *board(flags=["--data.widht=3"]))
     assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (memnets: error: " in message

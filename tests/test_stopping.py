@@ -128,13 +128,20 @@ def code_of(command: Callable[[], None]) -> int:
     return int(stop.value.code or 0)
 
 
-def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once() -> None:
+def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once(monkeypatch) -> None:
     def waits() -> None:
         stopping.patient(True)
         signal.raise_signal(signal.SIGUSR1)
         assert stopping.asked_to_stop() == signal.SIGUSR1
         stopping.restore_handlers()  # as after a library has set its own
-        assert all(signal.getsignal(each) == signal.SIG_DFL for each in stopping.SIGNALS)
+        signal.raise_signal(signal.SIGUSR1)  # the same once more, as torchrun sends it
+        others = set(stopping.SIGNALS) - {signal.SIGUSR1}
+        assert all(signal.getsignal(each) == signal.SIG_DFL for each in others)
+        with monkeypatch.context() as later:
+            later.setattr(stopping, "_TWICE", -1.0)
+            later.setattr(signal, "raise_signal", ended.append)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
         stopping.patient(False)
         raise AssertionError("the signal was lost")
 
@@ -143,8 +150,10 @@ def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once() -> No
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("Ctrl-C has waited")
 
+    ended: list[int] = []
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     assert code_of(waits) == 128 + signal.SIGUSR1
+    assert ended == [signal.SIGUSR1]
     assert stopping.asked_to_stop() is None
     assert code_of(ends_at_once) == 130
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before

@@ -18,6 +18,7 @@ import yaml
 from memnets.app import executors
 from memnets.app.cli import main
 from memnets.app.space import flags_of, read_space
+from memnets.app.stopping import QUEUE_AGAIN, Stopped
 from memnets.files import only_writer
 from memnets.records import read_curve, read_metrics
 from memnets.viewing import plots
@@ -482,6 +483,23 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(capsys, faked) -> None
     assert f"- trial 1: out/{said}" in Path("out/sweep.md").read_text()
 
 
+def test_a_trial_that_its_scheduler_stops_has_not_failed_and_goes_on(capfd, faked) -> None:
+    def formula(flags: dict[str, Any]) -> list[float]:
+        if "trial_1/seed_1" in flags["runs"]:
+            raise Stopped(None, "memnets: stopped at step 3", QUEUE_AGAIN)
+        return score(flags)
+
+    fake = faked(formula)
+    message = fails(capfd, *config())
+    assert "trials stopped before their end: trial 1; the same command goes on with" in message
+    assert [trial.state.name for trial in trials()] == ["COMPLETE", "RUNNING", *["COMPLETE"] * 2]
+    fake.formula = score
+    main(config())
+    assert "trial 1: goes on" in capfd.readouterr().out
+    assert len(fake.commands) == 9
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 4
+
+
 def test_a_training_that_diverges_counts_as_the_worst(faked) -> None:
     def formula(flags: dict[str, Any]) -> list[float]:
         if "trial_1/" in flags["runs"]:
@@ -643,10 +661,11 @@ HELD = """
 import time
 from pathlib import Path
 from pytorch_lightning import Callback
+from memnets.app.stopping import asked_to_stop
 
 class Held(Callback):
     def on_train_batch_end(self, trainer, *_):
-        while trainer.global_step == 25 and not Path("go").exists():
+        while trainer.global_step == 25 and not Path("go").exists() and not asked_to_stop():
             time.sleep(0.01)
 """
 

@@ -41,6 +41,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
+from memnets.app.stopping import QUEUE_AGAIN
 from memnets.extras import check_extra
 from memnets.files import LEASE, only_writer, target_of, write_atomically
 
@@ -79,6 +80,11 @@ class Outcome(NamedTuple):
 
     code: int
     line: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, by its time limit or by a scheduler, and goes on another time."""
+        return self.code in (QUEUE_AGAIN, _STOPPED.code)
 
 
 #: The end of a training that was not wanted any more, as a shell would say it.
@@ -159,7 +165,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        process.kill()
+        # With the further processes that it has begun: its session is one of its own.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert process.stdin is not None
     process.stdin.close()
@@ -405,7 +412,8 @@ class submitit(Executor):
 
     def _watch(self) -> None:
         """Pass the ends of jobs on to their futures, until the last one after a shutdown."""
-        while not self._closed.wait(_GLANCE) or not all(job.done() for job in self._jobs):
+        while not self._closed.is_set() or not all(job.done() for job in self._jobs):
+            time.sleep(_GLANCE)
             for future in list(self._jobs):
                 with suppress(InvalidStateError):  # it was cancelled meanwhile
                     future.look()

@@ -54,7 +54,7 @@ def _end_with_input() -> None:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_TO_END)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # with the further processes that it has begun
 
 
 if __name__ == "__main__":

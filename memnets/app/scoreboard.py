@@ -217,8 +217,8 @@ def scoreboard(
 
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.
-        ScoreboardError: another scoreboard trains in this folder; or runs are damaged, failed or
-            lack a score: all others were trained, and the table was written.
+        ScoreboardError: another scoreboard trains in this folder; or runs are damaged, failed, were
+            stopped or lack a score: all others were trained, and the table was written.
     """
     if processes is not None:
         check_positive(processes=processes)
@@ -325,8 +325,13 @@ def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
 
 
 def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> list[str]:
-    """Train runs, so many at once, of which some go on from a checkpoint; says which failed."""
+    """Train runs, so many at once, of which some go on from a checkpoint.
+
+    Returns:
+        Which failed, and which were stopped before their end.
+    """
     failed: list[str] = []
+    stopped: list[str] = []
     waiting, silent = deque(todo), dict(todo)
     working: dict[Future[Outcome], Run] = {}
     console = Console(soft_wrap=True, highlight=False)
@@ -345,13 +350,21 @@ def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> lis
                 for future in ended:
                     run, outcome = working.pop(future), board.outcome(future)
                     good = outcome.code == 0 and run.finished() is not None
-                    console.print(f"{run}: {'finished' if good else 'failed'}")
+                    end = "finished" if good else "stopped" if outcome.stopped else "failed"
+                    console.print(f"{run}: {end}")
                     bar.advance(everything)
                     if not good:
-                        failed.append(f"{run.root / 'fit.log'} ({outcome.line})")
+                        unfinished = stopped if outcome.stopped else failed
+                        unfinished.append(f"{run.root / 'fit.log'} ({outcome.line})")
         finally:
             board.stop()
-    return [f"runs failed: {len(failed)}; see {', '.join(failed)}"] if failed else []
+    problems = [f"runs failed: {len(failed)}; see {', '.join(failed)}"] if failed else []
+    if stopped:
+        problems.append(
+            f"runs stopped before their end: {len(stopped)}; the same command goes on with them; "
+            f"see {', '.join(stopped)}"
+        )
+    return problems
 
 
 def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> list[str]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -63,18 +64,31 @@ class Stopped(KeyboardInterrupt):
 #: usual way.
 _listener: int | None = None
 
+#: Seconds in which the same signal of a scheduler counts once: ``torchrun`` and ``timeout`` send it
+#: on to a process that may have it already.
+_TWICE = 2.0
+#: Time at which the first signal came.
+_came: float | None = None
+
 #: Whether the signals of schedulers wait for :func:`asked_to_stop`; and the one that waits.
 _patient = False
 _waiting: int | None = None
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    global _waiting
+    global _came, _waiting
     if os.getpid() != _listener:
         raise KeyboardInterrupt
+    if _came is not None:
+        if time.monotonic() - _came > _TWICE:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        return
+    _came = time.monotonic()
     # A second signal ends the process at once.
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        if number != signum or number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
     if _patient and signum != signal.SIGINT:
         _waiting = signum
         return
@@ -105,7 +119,7 @@ def asked_to_stop() -> int | None:
 def restore_handlers() -> None:
     """Set our handlers again, after a library has set its own."""
     ours = os.getpid() == _listener and threading.current_thread() is threading.main_thread()
-    if ours and _waiting is None:
+    if ours and _came is None:
         for number in SIGNALS:
             signal.signal(number, _stop)
 
@@ -117,7 +131,7 @@ def stoppable() -> Iterator[None]:
     Raises:
         SystemExit: a signal came.
     """
-    global _listener, _patient, _waiting
+    global _came, _listener, _patient, _waiting
     # Only the main thread can handle signals.
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -137,7 +151,7 @@ def stoppable() -> Iterator[None]:
             print(f"memnets: {stopped}", file=sys.stderr)
         sys.exit(stopped.code)
     finally:
-        _patient, _waiting = False, None
+        _came, _patient, _waiting = None, False, None
         _listener, handlers = before
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -146,7 +146,7 @@ def sweep(
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.
         SweepError: another sweep is at work in this folder, or one with other settings began
-            there; all trials failed; or runs have no such score.
+            there; all trials failed; trials were stopped; or runs have no such score.
         MissingExtra: Optuna is not installed.
     """
     check_extra("sweeps", "memnets sweep", "optuna")
@@ -265,6 +265,7 @@ class _Active:
         scores: seed -> score, of the runs that have ended.
         seconds: of training, of the same.
         reported: steps at which the study knows the score of the first seed.
+        stopped: whether a run of it was stopped before its end: the next sweep goes on with it.
         ended: whether the study knows how it ended.
     """
 
@@ -276,6 +277,7 @@ class _Active:
         self.scores: dict[int, float] = {}
         self.seconds = 0.0
         self.reported = set(reported)
+        self.stopped = False
         self.ended = False
 
     def next(self) -> Run | None:
@@ -367,11 +369,17 @@ class _Search:
         return self.asked - sum(not active.ended for active in self.active)
 
     def check(self) -> None:
-        """Check that a sweep has found something.
+        """Check that a sweep is at its end, and has found something.
 
         Raises:
-            SweepError: no trial has a finite score.
+            SweepError: trials were stopped, or none has a finite score.
         """
+        stopped = [str(each) for each in self.active if each.stopped and not each.ended]
+        if stopped:
+            raise SweepError(
+                f"trials stopped before their end: {', '.join(stopped)}; the same command goes on "
+                "with them"
+            )
         trials = self.study.get_trials(deepcopy=False)
         if any(t.state.name == "COMPLETE" and math.isfinite(t.value or 0) for t in trials):
             return
@@ -442,8 +450,16 @@ class _Search:
         for run, (job, active) in list(self.working.items()):
             if job.done():
                 del self.working[run]
-                if not active.ended:
-                    self._close(active, run, self._failure(job, run))
+                outcome = self.jobs.outcome(job)
+                if active.ended:
+                    continue
+                if outcome.stopped:
+                    # It did not fail: in the study the trial runs, so it will go on.
+                    active.stopped = True
+                    self.console.print(escape(f"{active}, seed {run.seed}: stopped"))
+                else:
+                    log = f"{run.root / 'fit.log'} ({outcome.line})"
+                    self._close(active, run, log if outcome.code else None)
             elif not active.ended and run is active.first and self._bad(active):
                 self._pruned(active)
 
@@ -453,7 +469,7 @@ class _Search:
         Args:
             active: the trial.
             run: the run.
-            failure: why it failed; ``None`` = it did not.
+            failure: its log, and why it failed; ``None`` = it did not.
 
         Raises:
             SweepError: it has no such score.
@@ -486,11 +502,6 @@ class _Search:
         diverged = not math.isfinite(active.scores[run.seed])
         if diverged or len(active.scores) == len(self.plan.seeds):
             self._complete(active)
-
-    def _failure(self, job: Future[executors.Outcome], run: Run) -> str | None:
-        """The log of a training that failed, and why; ``None`` = it did not."""
-        code, line = self.jobs.outcome(job)
-        return f"{run.root / 'fit.log'} ({line})" if code else None
 
     def _bad(self, active: _Active) -> bool:
         """Report the validations of the first seed; says whether the pruner would stop there."""

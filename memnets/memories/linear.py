@@ -45,6 +45,11 @@ __all__ = [
 ]
 
 
+#: Least logarithm of a decay where many steps are taken at once: logarithms are summed there, and
+#: the difference of two sums that are infinite, or very large, would be none, or inexact.
+_LEAST = -100.0
+
+
 class LinearState(NamedTuple):
     """State of a :class:`Linear`.
 
@@ -337,14 +342,14 @@ class Linear(MemoryAccess[LinearState]):
         """
         step = self.parts(inputs)
         step = map_state(lambda part: part.transpose(1, 2), step)
+        decay = step.log_decay
+        if decay is not None:
+            decay = decay.clamp_min(_LEAST)
         if mask is not None:
             skipped = ~mask[:, None, :, None]
-            decay = step.log_decay
-            step = step._replace(
-                keys=step.keys.masked_fill(skipped.unsqueeze(-1), 0.0),
-                log_decay=None if decay is None else decay.masked_fill(skipped, 0.0),
-            )
-        return step
+            step = step._replace(keys=step.keys.masked_fill(skipped.unsqueeze(-1), 0.0))
+            decay = None if decay is None else decay.masked_fill(skipped, 0.0)
+        return step._replace(log_decay=decay)
 
     def _checked(self, state: LinearState) -> Tensor:
         """The memory of a state, if it has the right shape."""

@@ -156,11 +156,12 @@ class Report(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Write the numbers of training, also after a kill behind the last step."""
+        # In all processes, or some would wait for the counts of the others at the next checkpoint.
+        self.__dict__.pop("_trainer", None)
         if not trainer.is_global_zero:
             return
         self.seconds += self._since_start()
         self.__dict__.pop("_start", None)
-        self.__dict__.pop("_trainer", None)
         metrics = {
             "train/sequences": float(self.sequences),
             "train/steps": float(trainer.global_step),

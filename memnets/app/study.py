@@ -70,6 +70,11 @@ class Part:
         if isinstance(self.given, str):
             self.given = {"class_path": self.given}
 
+    def __repr__(self) -> str:
+        # The help of the command shows it as a default.
+        settings = self.given if isinstance(self.given, Mapping) else {}
+        return str(settings.get("class_path", self.given))
+
 
 register_type(Part, serializer=lambda part: part.given)
 

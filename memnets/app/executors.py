@@ -343,15 +343,14 @@ class submitit(Executor):
     its last checkpoint.
 
     Args:
-        folder: submitit leaves its files here: the scripts, and what its own processes print. All
-            machines need to see it.
+        folder: folder of submitit's files: its scripts and logs. All machines need to see it.
         cluster: ``slurm``; or ``local``, processes of this machine, to try it.
         timeout_min: minutes of a job, after which it is queued again.
         partition: partition of Slurm.
         cpus_per_task: cores of a job.
         gpus_per_node: GPUs of a job.
         mem_gb: memory of a job in GB.
-        parameters: other parameters of :class:`submitit.AutoExecutor`, by name, such as
+        parameters: other parameters of ``submitit.AutoExecutor``, by name, such as
             ``slurm_account``, or ``slurm_setup``, a list of commands that come before the training.
     """
 
@@ -466,8 +465,8 @@ class dask(Executor):
     Args:
         address: address of a scheduler, such as ``tcp://10.0.0.1:8786``.
         scheduler_file: file in which a scheduler has left its address.
-        workers: how many workers this machine has; if not given, as many as there are cores.
-        timeout: seconds in which a scheduler must answer.
+        workers: number of workers to start on this machine; by default as many as there are cores.
+        timeout: seconds in which the scheduler must answer.
     """
 
     def __init__(

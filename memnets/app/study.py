@@ -100,7 +100,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
-    """What makes a sampler or a pruner: a function of further settings of its class.
+    """The maker of a sampler or a pruner: a function of further settings of its class.
 
     Raises:
         ValueError: there is no such class, or it does not take its settings.
@@ -142,7 +142,7 @@ def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
 
 
 class Sampler:
-    """What draws the values of each trial.
+    """A sampler of Optuna, which draws the values of each trial.
 
     Each trial has a sampler of its own, whose seed depends on the number of the trial: so a sweep
     that was stopped draws the same values as one that was not.

@@ -238,7 +238,7 @@ def _plan(
 
 @contextmanager
 def _trainings(folder: Path, executor: Executor) -> Iterator[executors.Trainings]:
-    """What trains the runs of the only sweep in a folder.
+    """The trainings of the only sweep in a folder.
 
     Raises:
         SweepError: another one is at work there.

@@ -121,8 +121,8 @@ class Linear(MemoryAccess[LinearState]):
         erase: the gate b, within ``[0, 2]``.
         write: the gate w.
         features: map of queries and keys: ``normalized``, to length 1; ``none``; ``elu``; ``dpfp``;
-            or a :class:`~memnets.memories.gates.FeatureMap`. If keys are longer than 1, an erase may
-            make the memory grow without bound.
+            or a :class:`~memnets.memories.gates.FeatureMap`. If keys are longer than 1, an erase
+            may make the memory grow without bound.
         writes: n, the number of writes in a step, at least 1; the decay comes before the first.
         scale: factor on what is read.
         normalized: True = what is read is divided by the sum of ``q . k`` over all writes, so that

@@ -12,17 +12,17 @@ ARG EXTRAS=all
 WORKDIR /source
 RUN python -m venv /opt/memnets
 ENV PATH=/opt/memnets/bin:$PATH
-# First what changes rarely: later builds take it from the cache.
+# PyTorch first: it changes rarely, so later builds take it from the cache.
 COPY constraints.txt ./
 RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
     && pip install --no-cache-dir --index-url "https://download.pytorch.org/whl/${TORCH}" "torch==${version}"
 COPY . .
-# Of PyTorch, the build above stays; any other would be of another kind.
+# Without the constraint of PyTorch, so that the build above is kept.
 RUN sed '/^torch==/d' constraints.txt > /tmp/constraints.txt \
     && pip install --no-cache-dir -c /tmp/constraints.txt ".[${EXTRAS}]"
 
 FROM python:3.11-slim-bookworm
-# A compiler for the operators in C++, which are built when they are first needed.
+# A C++ compiler: the compiled operators are built when they are first needed.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/* \
@@ -33,6 +33,6 @@ COPY --from=build /opt/memnets /opt/memnets
 ENV PATH=/opt/memnets/bin:$PATH PYTHONUNBUFFERED=1
 USER memnets
 WORKDIR /work
-# Signals reach the command itself: a scheduler's end in a checkpoint.
+# Signals reach memnets itself, so a training that is stopped leaves a checkpoint.
 ENTRYPOINT ["memnets"]
 CMD ["--help"]

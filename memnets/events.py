@@ -21,6 +21,7 @@ erase           a memory         erase vectors of its write heads, in ``[0, 1]``
 emptied         a memory         slots that are emptied before the heads write, one-hot
                                  ``[B, H, N]``
 add             a memory         vectors that its write heads add, ``[B, H, W]``
+remove          a memory         vectors that its write heads take away, ``[B, H, W]``
 before          a memory         the slots before the step, ``[B, N, W]``
 memory          a memory         the slots after the step, ``[B, N, W]``
 usage           a memory         usage of each slot after the step, ``[B, N]``
@@ -35,8 +36,8 @@ pushed          a stack          element that each stack is pushed, ``[B, H, W]`
 
 A memory with a matrix for each head, such as :class:`memnets.memories.Linear`, reports ``memory``
 and ``before`` as ``[B, H, K, V]``, and for each head ``read``, its query, ``[B, H, 1, K]``;
-``write``, its keys, ``[B, H, n, K]``; ``add``, what a write adds at its key, ``[B, H, n, V]``; and
-``emptied``, the share of each row that decays, ``[B, H, 1, K]``.
+``write``, its keys, ``[B, H, n, K]``; ``add`` and ``remove``, what a write adds and takes away at
+its key, ``[B, H, n, V]``; and ``emptied``, the share of each row that decays, ``[B, H, 1, K]``.
 
 Your own parts may report further kinds, and tell the equation of a kind in their ``equations``.
 A sequence that skips a step (mask False) reports the step as if it had taken it. Fast twins make no

@@ -315,6 +315,7 @@ def test_pictures_are_drawn_in_the_precision_of_the_model() -> None:
         ("accumulate_grad_batches=-2", "accumulate_grad_batches must be at least 1; got -2"),
         ("val_check_interval=0", "val_check_interval must be more than 0; got 0"),
         ("check_val_every_n_epoch=0", "check_val_every_n_epoch must be at least 1; got 0"),
+        ("max_time=11:30", "DD:HH:MM:SS, such as 00:11:30:00; got 11:30"),
         ("barebones=true", "barebones leaves out the log"),
         ("accelerator=tpu", "torch_xla"),
         ("devices=0", "devices='0'"),

@@ -649,12 +649,12 @@ def test_the_matrix_of_each_head_is_seen_as_it_is_written():
         for head, panel in enumerate(shown):
             torch.testing.assert_close(panel.memory[time], state.memory[0, head].float())
             # What is shown as erased and added makes the memory of the one before.
-            assert None not in (panel.write, panel.erase, panel.add)
+            assert None not in (panel.write, panel.erase, panel.add, panel.remove)
             kept = (1 - panel.write[:, time, :, None] * panel.erase[:, time, None]).prod(0)
             added = (panel.write[:, time, :, None] * panel.add[:, time, None]).sum(0)
-            torch.testing.assert_close(
-                before[0, head].float() * kept + added, panel.memory[time], rtol=1e-4, atol=1e-5
-            )
+            removed = (panel.write[:, time, :, None] * panel.remove[:, time, None]).sum(0)
+            after = before[0, head].float() * kept - removed + added
+            torch.testing.assert_close(after, panel.memory[time], rtol=1e-4, atol=1e-5)
 
 
 def test_a_state_is_a_named_tuple_with_its_memory():

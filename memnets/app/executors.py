@@ -1,19 +1,19 @@
 """Many trainings on an executor: processes of this machine, Slurm, dask, or one of your own.
 
-An executor has the interface of :class:`concurrent.futures.Executor`. Of what it runs it needs to
-know nothing: :func:`train`, a function that can be pickled, runs one command of ``memnets`` in a
-process of its own, on whatever machine it is called. :class:`Trainings` hands trainings to an
-executor, and holds, with files alone, what an executor does not promise:
+An executor has the interface of :class:`concurrent.futures.Executor`. It needs to know nothing of
+trainings: it calls :func:`train`, a function that can be pickled, which runs one command of
+``memnets`` in a process of its own. :class:`Trainings` hands trainings to an executor. An executor
+does not promise the following; files alone see to it:
 
 * **Nothing is trained twice.** A training holds a lock on its folder from its first moment to its
   end, see :func:`memnets.files.only_writer`. If an executor calls a training again, since it lost a
   machine, it goes on from its last checkpoint, and one that is finished is left as it is.
-* **A training goes on no longer than it is wanted.** It needs a *permit*, a file that its owner, a
-  scoreboard or a sweep, removes to stop it. The owner holds a lock, too, and is gone when it gives
-  no sign of life. A training whose worker was killed sees that its input ends.
+* **A training ends when nobody wants it any more.** It needs a *permit*, a file; its owner, a
+  scoreboard or a sweep, removes the file to stop it. The owner holds a lock too, and counts as gone
+  when it no longer touches it. A training whose worker was killed sees that its input ends.
 * **Stopped trainings leave their checkpoints**: they are asked to end, and killed only later.
 
-All machines need to see the same folder of runs at the same path, and need to have ``memnets``.
+All machines need ``memnets``, and the folder of runs at the same path.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def train(
         command: the command, from ``fit`` on, without ``--ckpt_path``.
         folder: absolute path of the folder of its versions.
         permit: absolute path of a file; the training is stopped when it is removed.
-        owner: absolute path of the lock of who wants the training; it is stopped when the lock is
-            gone, or gives no sign of life.
+        owner: absolute path of the owner's lock; the training is stopped when the lock is gone, or
+            has not been touched for a minute.
         here: absolute path of the folder to run in.
         program: module that is run.
     """
@@ -271,7 +271,7 @@ class Trainings:
         except CancelledError:
             if future in self._cancelled:
                 return _STOPPED
-            return Outcome(1, f"executor {type(self._executor).__name__} has given it up")
+            return Outcome(1, f"executor {type(self._executor).__name__} cancelled this training")
         except Exception as error:
             return Outcome(1, _reason(error))
 
@@ -350,15 +350,14 @@ class submitit(Executor):
     its last checkpoint.
 
     Args:
-        folder: submitit leaves its files here: the scripts, and what its own processes print. All
-            machines need to see it.
+        folder: folder of submitit's files: its scripts and logs. All machines need to see it.
         cluster: ``slurm``; or ``local``, processes of this machine, to try it.
         timeout_min: minutes of a job, after which it is queued again.
         partition: partition of Slurm.
         cpus_per_task: cores of a job.
         gpus_per_node: GPUs of a job.
         mem_gb: memory of a job in GB.
-        parameters: other parameters of :class:`submitit.AutoExecutor`, by name, such as
+        parameters: other parameters of ``submitit.AutoExecutor``, by name, such as
             ``slurm_account``, or ``slurm_setup``, a list of commands that come before the training.
     """
 
@@ -474,8 +473,8 @@ class dask(Executor):
     Args:
         address: address of a scheduler, such as ``tcp://10.0.0.1:8786``.
         scheduler_file: file in which a scheduler has left its address.
-        workers: how many workers this machine has; if not given, as many as there are cores.
-        timeout: seconds in which a scheduler must answer.
+        workers: number of workers to start on this machine; by default as many as there are cores.
+        timeout: seconds in which the scheduler must answer.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ __all__ = ["TITLES", "HelpAll", "ShortHelp", "WholeHelp"]
 #: Switches of Lightning's trainer that the help of a command shows.
 SWITCHES = {
     "max_steps": "Number of training steps.",
+    "max_time": "Time limit of this command, DD:HH:MM:SS.",
     "accelerator": "cpu, gpu, mps, or auto.",
     "devices": "Number of devices, or a list of their numbers.",
     "precision": "32-true, bf16-mixed, 16-mixed, 64-true and so on.",
@@ -25,7 +26,8 @@ SWITCHES = {
 
 #: The same for other options that Lightning adds.
 OTHERS = {
-    "ckpt_path": "A checkpoint to resume or to score; with fit also last: the newest run.",
+    "ckpt_path": "A checkpoint to resume or to score; with fit also last: the newest run; or auto: "
+    "the newest, or else a new one.",
     "seed_everything": "Seed of the weights and of the data; 0 by default.",
     "trainer": SUPPRESS,
     "weights_only": SUPPRESS,

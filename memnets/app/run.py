@@ -211,7 +211,7 @@ class CLI(LightningCLI):
             type=int | None,
             default=None,
             help="Number of validations from one set of pictures for TensorBoard or another logger "
-            "to the next, 0 for none; by default as many as take 2 %% of the time.",
+            "to the next, 0 for none; by default as many as take 2 percent of the time.",
         )
         parser.add_argument(
             "--view",
@@ -821,6 +821,12 @@ def _check_trainer(trainer: Any) -> None:
         raise ValueError(
             f"trainer.val_check_interval must be more than 0; got {every}; "
             "to train without validation, give trainer.limit_val_batches=0"
+        )
+    time = trainer.get("max_time")
+    if isinstance(time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time.strip()):
+        raise ValueError(
+            "trainer.max_time must be days, hours, minutes and seconds, DD:HH:MM:SS, such as "
+            f"00:11:30:00; got {time}"
         )
     if trainer.get("barebones"):
         raise ValueError(

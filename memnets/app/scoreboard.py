@@ -198,9 +198,9 @@ def scoreboard(
     """Train what is not yet trained, then write a table and a picture of all finished runs.
 
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
-    what it prints goes to ``fit.log`` there. A finished run is never repeated or changed, also
-    where settings of its entry have changed since, which the table says: those need another name.
-    One that was stopped goes on from its last checkpoint.
+    what it prints goes to ``fit.log`` there. A finished run is never repeated or changed. If the
+    settings of its entry have changed since, the table says so; to train with the new ones, give
+    the entry another name. A run that was stopped goes on from its last checkpoint.
 
     Args:
         entries: the board.
@@ -208,12 +208,12 @@ def scoreboard(
         results: the table; the picture lies beside it, with the ending ``.png``.
         processes: how many runs are trained at once; if not given, on this machine as many as there
             are cores for their threads, and at least one; elsewhere as many as the executor takes.
-        threads: of PyTorch, for each of them.
+        threads: number of PyTorch's threads of each training.
         executor: runs the trainings: ``submitit``, on Slurm; ``dask``; or the class path of an
             executor with the interface of ``concurrent.futures``. If not given, ``processes`` of
             this machine.
         report_only: train nothing.
-        command: what the table says it was made by.
+        command: command that the table names.
 
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.

@@ -70,6 +70,11 @@ class Part:
         if isinstance(self.given, str):
             self.given = {"class_path": self.given}
 
+    def __repr__(self) -> str:
+        # The help of the command shows it as a default.
+        settings = self.given if isinstance(self.given, Mapping) else {}
+        return str(settings.get("class_path", self.given))
+
 
 register_type(Part, serializer=lambda part: part.given)
 
@@ -95,7 +100,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
-    """What makes a sampler or a pruner: a function of further settings of its class.
+    """The maker of a sampler or a pruner: a function of further settings of its class.
 
     Raises:
         ValueError: there is no such class, or it does not take its settings.
@@ -137,7 +142,7 @@ def maker(what: Literal["sampler", "pruner"], part: Part) -> Callable[..., Any]:
 
 
 class Sampler:
-    """What draws the values of each trial.
+    """A sampler of Optuna, which draws the values of each trial.
 
     Each trial has a sampler of its own, whose seed depends on the number of the trial: so a sweep
     that was stopped draws the same values as one that was not.

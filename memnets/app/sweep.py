@@ -116,20 +116,21 @@ def sweep(
     Args:
         fit: the config that is trained, by its name or path.
         space: for each flag that is varied, such as ``model.optimizer.lr``, its values:
-            ``{type: float, low: 0.0001, high: 0.01, log: true}``, the same of ``int``, both also
-            with ``step``; or ``{choices: [...]}``. With ``when: {flag: value}`` it is given only
-            when a flag before it has this value, or one of a list.
-        metric: the score, a name in ``metrics.json`` such as ``val/loss``, of the last validation,
-            or ``test/...``, of the best checkpoint.
+            ``{type: float, low: 0.0001, high: 0.01, log: true}``; the same with ``type: int``;
+            ``step`` in place of ``log``; or ``{choices: [...]}``. With ``when: {flag: value}`` it
+            is given only when a flag before it has this value, or one of a list.
+        metric: the score, by its name in ``metrics.json``: ``val/...`` is of the last validation,
+            such as ``val/loss``; ``test/...`` is of the best checkpoint.
         direction: whether the lowest or the highest score is best; it may be left out for scores
             that the library knows.
-        objective: what is best: the mean of the seeds, the worst of them, or half of each.
-        seeds: of weights and data, one run each, in every trial.
-        trials: number of trials, also of those that are pruned or fail.
-        sampler: class that draws values, of ``optuna.samplers``, with its settings.
-        pruner: class that stops bad trials early by their validations, of ``optuna.pruners``, with
-            its settings; steps are those of the training. By default none are stopped.
-        seed: of the sampler.
+        objective: one number from the scores of the seeds: their mean, the worst of them, or half
+            the sum of both.
+        seeds: seeds of the weights and of the data; every trial trains once with each.
+        trials: number of trials; those that are pruned or fail count too.
+        sampler: class of ``optuna.samplers``, with its settings; it draws the values.
+        pruner: class of ``optuna.pruners``, with its settings; it stops bad trials early by their
+            validations. Steps are those of the training. By default no trial is stopped.
+        seed: seed of the sampler.
         flags: further flags of every training, such as ``--trainer.max_steps=1000``.
         name: ``<task>/<model>`` of the runs; that of the config if not given.
         runs: the folder of the sweep; ``runs/sweeps/<task>/<model>`` if not given.
@@ -139,9 +140,9 @@ def sweep(
         executor: runs the trainings: ``submitit``, on Slurm; ``dask``; or the class path of an
             executor with the interface of ``concurrent.futures``. If not given, ``processes`` of
             this machine.
-        threads: of PyTorch, for each of them.
+        threads: number of PyTorch's threads of each training.
         report_only: train nothing.
-        command: what the report says it was made by.
+        command: command that the report names.
 
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.
@@ -237,7 +238,7 @@ def _plan(
 
 @contextmanager
 def _trainings(folder: Path, executor: Executor) -> Iterator[executors.Trainings]:
-    """What trains the runs of the only sweep in a folder.
+    """The trainings of the only sweep in a folder.
 
     Raises:
         SweepError: another one is at work there.

@@ -29,10 +29,10 @@ class MixerState(NamedTuple):
 class Mixer(Cell[MixerState]):
     """A memory driven by its input alone: ``y_t = W_o access(U x_t + a)``.
 
-    In a :class:`~memnets.cells.Loop` what was read goes into the next step, so that steps must be
+    In a :class:`~memnets.cells.Loop` the vector that was read goes into the next step, so steps are
     taken one by one. Here nothing goes back, and a memory with a parallel form, such as
-    :class:`memnets.memories.Linear` or :class:`memnets.memories.Tape`, takes all at once. So it is
-    the mixer of a layer in a :class:`~memnets.models.StackModel`.
+    :class:`memnets.memories.Linear` or :class:`memnets.memories.Tape`, takes all steps at once. Use
+    it as the mixer of a layer in a :class:`~memnets.models.StackModel`.
 
     Args:
         input_size: width of input and output, at least 1.
@@ -128,7 +128,7 @@ class Mixer(Cell[MixerState]):
 
 
 class OutputGate(nn.Module):
-    """What a memory reads, normalised by heads, times a gate of the input.
+    """A gate behind a memory: the vector that was read, normalised by heads, times the gate.
 
     ``rms(r) . g . silu(W x)``, where ``rms`` divides the vector of each head by its root mean
     square (Sun et al. 2023, equation 8; Yang et al. 2024, GLA, section 4.4), and g is learned.

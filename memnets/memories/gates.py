@@ -230,7 +230,8 @@ def make_gate(
 
     Raises:
         ValueError: the name is unknown.
-        TypeError: the function makes no gate of this class, or it is a finished gate.
+        TypeError: the function makes no gate of this class; or a gate itself was given, in place of
+            a function that makes one.
     """
     if gate is None:
         return None

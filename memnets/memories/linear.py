@@ -61,7 +61,7 @@ class LinearState(NamedTuple):
 
 
 class LinearStep(NamedTuple):
-    """What a :class:`Linear` does in a step, each part mapped into its range.
+    """The parts of a step of a :class:`Linear`, each mapped into its range.
 
     Attributes:
         query: q, scaled, ``[*B, H, K]``.
@@ -115,8 +115,8 @@ class Linear(MemoryAccess[LinearState]):
     share b of what the key finds by the value. See :mod:`memnets.memories.gates` for the gates, and
     for a gate of your own.
 
-    The interface has the query, the keys, the values, and what the gates take. Many steps at once
-    are computed in chunks (:func:`memnets.memories.scan.scan`).
+    The interface has the query, the keys, the values, and the numbers that the gates take. Many
+    steps at once are computed in chunks (:func:`memnets.memories.scan.scan`).
 
     Args:
         key_size: width of queries and keys, at least 1. K is what the feature map makes of it.
@@ -126,21 +126,23 @@ class Linear(MemoryAccess[LinearState]):
         erase: the gate b, within ``[0, 2]``.
         write: the gate w.
         features: map of queries and keys: ``normalized``, to length 1; ``none``; ``elu``; ``dpfp``;
-            or a part. Without a map to length 1, an erase may make the memory grow without bound.
+            or a :class:`~memnets.memories.gates.FeatureMap`. If keys are longer than 1, an erase
+            may make the memory grow without bound.
         writes: n, the number of writes in a step, at least 1; the decay comes before the first.
         scale: factor on what is read.
         normalized: True = what is read is divided by the sum of ``q . k`` over all writes, so that
             it is a mean of the values. This needs a positive feature map and no erase.
-        chunk: C, the number of steps of a chunk, at least 1; it changes the speed alone.
+        chunk: C, the number of steps of a chunk, at least 1; it changes only the speed, and the
+            rounding.
 
     Raises:
         ValueError: a size or gate is out of its range, or settings do not fit each other.
-        TypeError: a gate or feature map is none.
+        TypeError: a gate or a feature map is of another type.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
         "memory": "S_t = (I - k (b ∘ k)^T) Diag(a) S_{t-1} + k (w ∘ v)^T"
-        "\nerased: what decays; added: k (w ∘ v - what b ∘ k finds)^T"
+        "\nerased: what decays, and k times what b ∘ k finds; added: k (w ∘ v)^T"
     }
 
     def __init__(
@@ -294,7 +296,9 @@ class Linear(MemoryAccess[LinearState]):
         memory, added = write(before, step.keys, step.written, step.erased, step.log_decay)
         read = query @ memory
         if events.listening():
-            told = {"read": query, "write": step.keys, "add": added}
+            told = {"read": query, "write": step.keys, "add": step.written}
+            if step.erased is not None:
+                told["remove"] = step.written - added
             if step.log_decay is not None:
                 # A decay is an erase of a share of each row, before anything is added.
                 gone = -torch.expm1(step.log_decay).unsqueeze(-2)

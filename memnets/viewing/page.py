@@ -460,6 +460,8 @@ class Cells(_Panel):
         write: ``[H, T, N]``, weights of the write heads; ``None`` = not known.
         erase: ``[H, T, W]`` in ``[0, 1]``; ``None`` = nothing is erased.
         add: ``[H, T, W]``; ``None`` = nothing is added.
+        remove: ``[H, T, W]``, what the heads take away at their slots, whatever is in them;
+            ``None`` = nothing.
         slots: names of the N slots; empty = their numbers.
         stack: whether slot 0 is the top of a stack, which grows downwards: drawn as one.
         start: step of the time line at which the memory begins.
@@ -476,6 +478,7 @@ class Cells(_Panel):
     stack: bool = False
     start: int = 0
     note: str = ""
+    remove: Tensor | None = None
 
     kind: ClassVar[str] = "cells"
 
@@ -488,7 +491,8 @@ class Cells(_Panel):
         heads = None
         if self.write is not None:
             heads = _check(f"{what}: write", self.write, "H T N", T=steps, N=slots).shape[0]
-        for name, values in (("erase", self.erase), ("add", self.add)):
+        vectors = {"erase": self.erase, "add": self.add, "remove": self.remove}
+        for name, values in vectors.items():
             if values is not None:
                 if heads is None:
                     raise ValueError(f"{what}: {name} needs the weights of the heads, write")
@@ -504,7 +508,7 @@ class Cells(_Panel):
     def _numbers(self) -> dict[str, Tensor | None]:
         none = torch.full_like(self.memory[0], torch.nan, dtype=torch.float)
         before = none if self.before is None else self.before
-        heads = {"write": self.write, "erase": self.erase, "add": self.add}
+        heads = {"write": self.write, "erase": self.erase, "add": self.add, "remove": self.remove}
         return {
             # The memory before the first step comes first: then each step has a before and after.
             "memory": torch.cat([before.unsqueeze(0), self.memory]),

@@ -300,7 +300,7 @@ def _of_owner(
             found += _weight_panels(owner, part, track, seen, scene)
     if slots:
         found.append(_cells(own, scene, equation(scene.tape, owner, "memory")))
-    done = {"memory", "before", "erase", "add", "emptied"} if slots else set()
+    done = {"memory", "before", "erase", "add", "remove", "emptied"} if slots else set()
     if not slots and (matrices := _matrices(own)):
         found += _of_matrices(matrices, scene, equation(scene.tape, owner, "memory"))
         done = {*_OF_MEMORY, "read"}
@@ -325,7 +325,7 @@ def _is_memory(own: Mapping[str, Track]) -> bool:
 
 
 #: Kinds of events that tell of a memory and its writes.
-_OF_MEMORY = ("memory", "before", "write", "erase", "add", "emptied")
+_OF_MEMORY = ("memory", "before", "write", "erase", "add", "remove", "emptied")
 
 
 def _matrices(own: Mapping[str, Track]) -> list[dict[str, Track]]:
@@ -444,26 +444,24 @@ def _cells(own: Mapping[str, Track], scene: Scene, note: str) -> Cells:
     if "before" in own and own["before"].steps[0].dim() == 2 and own["before"].steps[0].numel():
         first = own["before"].steps[0]
         before = nn.functional.pad(first, (0, 0, 0, slots - len(first)), value=torch.nan)
-    written = _writes(own, memory, before)
     return Cells(
         "memory",
         memory,
         before,
-        *written,
+        **_writes(own, memory, before),
         stack="actions" in own,
         start=_place(track, scene),
         note=note,
     )
 
 
-def _writes(
-    own: Mapping[str, Track], memory: Tensor, before: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Weights, erase and add vectors of the writes, if the slots are what follows from them."""
-    nothing = (None, None, None)
+def _writes(own: Mapping[str, Track], memory: Tensor, before: Tensor | None) -> dict[str, Any]:
+    """Weights and vectors of the writes, if the slots are what follows from them; else nothing."""
+    nothing: dict[str, Any] = {}
     steps, slots, width = memory.shape
     told = {}
-    for kind, size in (("write", slots), ("emptied", slots), ("erase", width), ("add", width)):
+    sizes = {"write": slots, "emptied": slots, "erase": width, "add": width, "remove": width}
+    for kind, size in sizes.items():
         if kind in own:
             values = own[kind].stacked(torch.nan)
             if values.dim() != 3 or values.shape[0] != steps or values.shape[2] != size:
@@ -473,22 +471,27 @@ def _writes(
         return nothing
     write = told["write"]
     heads = len(write)
-    add = told.get("add", write.new_zeros(heads, steps, width))
-    erase = told.get("erase", write.new_zeros(heads, steps, width))
+    erase, add, remove = (
+        told.get(kind, write.new_zeros(heads, steps, width)) for kind in ("erase", "add", "remove")
+    )
     if "emptied" in told:
         # A head that empties a slot erases it, and adds nothing.
         emptied = told["emptied"]
         none = write.new_zeros(len(emptied), steps, width)
         write = torch.cat([emptied, write])
-        erase, add = torch.cat([none + 1, erase]), torch.cat([none, add])
-    if len(add) != len(write) or len(erase) != len(write):
+        erase = torch.cat([none + 1, erase])
+        add, remove = torch.cat([none, add]), torch.cat([none, remove])
+    if any(len(vectors) != len(write) for vectors in (erase, add, remove)):
         return nothing
     last = torch.cat([before.unsqueeze(0), memory[:-1]])
     kept = (1 - torch.einsum("htn,htw->htnw", write, erase)).prod(0)
-    follows = last * kept + torch.einsum("htn,htw->tnw", write, add)
+    follows = last * kept + torch.einsum("htn,htw->tnw", write, add - remove)
     # Of an overwritten slot the first step differs: all others tell whether the rule holds.
     same = torch.isclose(follows, memory, rtol=1e-3, atol=1e-4, equal_nan=True).flatten(1).all(1)
-    return (write, erase, add) if same.float().mean() >= 0.9 else nothing
+    if same.float().mean() < 0.9:
+        return nothing
+    taken = {"remove": remove} if "remove" in told else {}
+    return {"write": write, "erase": erase, "add": add, **taken}
 
 
 def _of_kind(part: nn.Module, track: Track, slots: int, scene: Scene) -> Iterator[Panel]:

@@ -52,8 +52,8 @@ class SymbolTask(Task):
     A model is given the question as tokens, then the token ``BEGIN`` for each symbol of the answer
     and nothing of the answer itself (Deletang et al. 2023, section 4). With :attr:`along` it
     answers while it reads: the source is ``BEGIN`` alone, the inputs are the question, and the
-    target of a step is right after that step. Symbol ``i`` of the alphabet is token ``END + 1 + i``
-    of the source; targets are numbers of symbols of the answer, from 0.
+    target of a step is the right answer once that step is read. Symbol ``i`` of the alphabet is
+    token ``END + 1 + i`` of the source; targets are numbers of symbols of the answer, from 0.
 
     Args:
         min_length: length of the shortest question; by default the shortest that the task has.

@@ -47,8 +47,8 @@ class GroupWords(SymbolTask):
     """Word problem of a group: the product of all elements so far, after each element.
 
     Each symbol is an element. A product is read from the left: ``ab`` takes a first, then b. The
-    product of S5 or A5 is beyond circuits of constant depth, unlike that of C60 (Liu et al. 2023,
-    section 2; Merrill et al. 2024, section 3).
+    product of S5 or A5 is thought to be beyond circuits of constant depth with threshold gates,
+    unlike that of C60 (Liu et al. 2023, section 2; Merrill et al. 2024, section 3).
 
     Args:
         group: such as ``S3``, ``S5``, ``A5`` or ``C60``; see :func:`elements`.

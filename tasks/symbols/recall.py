@@ -161,7 +161,7 @@ _FILLERS = ("free", "blank", "any")
 
 
 class Induction(SymbolTask):
-    """Induction: at each step, what followed when the last symbols came before.
+    """Induction: at each step, the symbol that followed the last symbols when they came before.
 
     Where the last ``order`` symbols stood together before, the answer is the symbol that came right
     after them the last time; elsewhere nothing is asked. With order 1 it is what an induction head
@@ -209,7 +209,7 @@ class Induction(SymbolTask):
 
 
 class SelectiveCopying(SymbolTask):
-    """Selective copying: symbols among noise, to be said again without it.
+    """Selective copying: repeat the symbols of a string, without the noise among them.
 
     ``kept`` symbols stand at random places of the question, noise at all others; the answer is the
     symbols in their order (Gu & Dao 2023, section 3.1).

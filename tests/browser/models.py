@@ -1,5 +1,6 @@
 """Small models at work, their tapes, and pages of what these hold."""
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -11,9 +12,10 @@ from memnets.addressing import Content
 from memnets.cells import GRU, LSTM, FeedForward
 from memnets.core import Cell
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, NTM
+from memnets.memories import DNC, NTM, DeltaNet
 from memnets.models import MemoryMachine, PointerNetwork, Seq2Seq
 from memnets.scores import Additive
+from memnets.viewing import panels as made
 from memnets.viewing import trace
 from memnets.viewing.page import (
     Cells,
@@ -100,6 +102,17 @@ def memory_machine(access: NTM | DNC) -> Watched:
     )
 
 
+def delta() -> Watched:
+    torch.manual_seed(0)
+    access = DeltaNet(5, 3)
+    with torch.no_grad(), trace.record(access, None) as tape:
+        access.unroll(torch.randn(1, 6, access.interface_size), access.initial_state(1))
+    memory = over_time(tape, access, "memory")[:, 0]
+    (cells,) = (panel for panel in made.panels(tape) if isinstance(panel, Cells))
+    panels: list[Panel] = [replace(cells, name="memory")]
+    return Watched(page("delta", [f"step {i}" for i in range(6)], panels), {"memory": memory})
+
+
 def translation() -> Watched:
     torch.manual_seed(0)
     model = Seq2Seq(9, 9, ENCODER, partial(GRU, hidden_size=8), Content(Additive(8)), width=6)
@@ -151,6 +164,7 @@ def _batch(source: Tensor, inputs: Tensor) -> object:
 WATCHED = {
     "NTM": lambda: memory_machine(NTM(slots=5, width=3)),
     "DNC": lambda: memory_machine(DNC(slots=5, width=3)),
+    "delta rule": delta,
     "translation": translation,
     "pointer": pointer,
     "stack": stack,

@@ -91,13 +91,16 @@ def take_pictures(shown, name) -> None:
             shown.tab.locator("#page").screenshot(path=path)
 
 
-def test_what_a_step_erased_and_added_is_that_of_its_heads(window) -> None:
-    watched = WATCHED["NTM"]()
+@pytest.mark.parametrize("name", ["NTM", "delta rule"])
+def test_what_a_step_erased_and_added_is_that_of_its_heads(window, name) -> None:
+    watched = WATCHED[name]()
     shown = window(watched.page)
     shown.press("ArrowRight", "ArrowRight")
     cells = next(each for each in watched.page.examples[0].runs[0].panels if each.name == "memory")
     write, erase, add = cells.write[0, 2], cells.erase[0, 2], cells.add[0, 2]
     erased = cells.memory[1] * write[:, None] * erase
+    if cells.remove is not None:
+        erased = erased + write[:, None] * cells.remove[0, 2]
     added = write[:, None] * add
     after = cells.memory[1] - erased + added
     torch.testing.assert_close(after, cells.memory[2])

@@ -3,8 +3,8 @@
 /** What a memory holds around each step, and what the step erased and added. */
 class Contents {
   /** @param {Numbers} memory `[T + 1, N, W]`, the memory before the first step first */
-  constructor(memory, write, erase, add) {
-    Object.assign(this, { memory, write, erase, add });
+  constructor(memory, write, erase, add, remove) {
+    Object.assign(this, { memory, write, erase, add, remove });
     [, this.slots, this.width] = memory.shape;
     this.steps = memory.shape[0] - 1;
   }
@@ -17,22 +17,28 @@ class Contents {
     return this.memory.at(step + 1, slot, column);
   }
 
-  /** before * (1 - prod_h (1 - write[h] * erase[h])): what the cell loses. */
+  /** before * (1 - prod_h (1 - write[h] * erase[h])) + sum_h write[h] * remove[h]: what the cell loses. */
   erased(step, slot, column) {
-    if (!this.erase) return 0;
+    const removed = this.sum(this.remove, step, slot, column);
+    if (!this.erase) return removed;
     let kept = 1;
     for (let head = 0; head < this.write.shape[1]; head++) {
       kept *= 1 - this.write.at(step, head, slot) * this.erase.at(step, head, column);
     }
-    return this.before(step, slot, column) * (1 - kept);
+    return this.before(step, slot, column) * (1 - kept) + removed;
   }
 
   /** sum_h write[h] * add[h]: what the cell gains. */
   added(step, slot, column) {
-    if (!this.add) return 0;
+    return this.sum(this.add, step, slot, column);
+  }
+
+  /** sum_h write[h] * vectors[h] */
+  sum(vectors, step, slot, column) {
+    if (!vectors) return 0;
     let sum = 0;
     for (let head = 0; head < this.write.shape[1]; head++) {
-      sum += this.write.at(step, head, slot) * this.add.at(step, head, column);
+      sum += this.write.at(step, head, slot) * vectors.at(step, head, column);
     }
     return sum;
   }
@@ -64,7 +70,7 @@ class CellMaps {
   constructor(contents, options) {
     this.contents = contents;
     this.options = options;
-    const known = contents.write && (contents.erase || contents.add);
+    const known = contents.write && (contents.erase || contents.add || contents.remove);
     this.maps = [
       { key: "before", title: "before", at: (...place) => contents.before(...place) },
       ...(known

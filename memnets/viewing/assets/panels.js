@@ -417,8 +417,10 @@ class HeadsView extends View {
 class CellsView extends View {
   async load() {
     const { panel, context } = this;
-    const [memory, write, erase, add] = await Promise.all(["memory", "write", "erase", "add"].map((name) => this.get(panel[name])));
-    this.contents = new Contents(memory, write, erase, add);
+    const [memory, write, ...vectors] = await Promise.all(
+      ["memory", "write", "erase", "add", "remove"].map((name) => this.get(panel[name])),
+    );
+    this.contents = new Contents(memory, write, ...vectors);
     this.memory = memory;
     const other = context.first && (await this.get(context.first.memory));
     const marked = this.differing(memory, other, 1);

@@ -638,15 +638,16 @@ def test_a_report_alone_trains_nothing(capfd, faked) -> None:
 # The real thing.
 
 
-#: Lets a training go on only when there is a file, so that it is there to be stopped.
+#: Lets a training go on only when there is a file or a signal, so that it is there to be stopped.
 HELD = """
 import time
 from pathlib import Path
 from pytorch_lightning import Callback
+from memnets.app.stopping import asked_to_stop
 
 class Held(Callback):
     def on_train_batch_end(self, trainer, *_):
-        while trainer.global_step == 25 and not Path("go").exists():
+        while trainer.global_step == 25 and not Path("go").exists() and not asked_to_stop():
             time.sleep(0.01)
 """
 

@@ -656,7 +656,7 @@ def test_a_report_alone_trains_nothing(capfd, faked) -> None:
 # The real thing.
 
 
-#: Lets a training go on only when there is a file, so that it is there to be stopped.
+#: Lets a training go on only when there is a file or a signal, so that it is there to be stopped.
 HELD = """
 import time
 from pathlib import Path

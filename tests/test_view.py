@@ -74,12 +74,17 @@ def test_what_is_shown_is_what_the_trace_holds(name) -> None:
         for head in weights:
             assert any(torch.equal(head, one) for one in there), seen.tape.names[part]
     for part in {event.part for event in seen.tape.events if event.kind == "memory"}:
-        slots = seen.tape.calls(part, "memory")
-        (cells,) = [each for each in run.panels if isinstance(each, page.Cells)]
-        for step, value in enumerate(slots):
-            assert torch.equal(cells.memory[step, : value.shape[1]], value[0].float())
-        first = seen.tape.calls(part, "before")[0][0]
-        assert cells.before is None if not first.numel() else torch.equal(cells.before, first)
+        slots = [value[0] for value in seen.tape.calls(part, "memory")]
+        before = seen.tape.calls(part, "before")[0][0]
+        # A linear memory has a matrix for each head, and a panel for each.
+        heads = range(len(before)) if before.dim() == 3 else [...]
+        cells = [each for each in run.panels if isinstance(each, page.Cells)]
+        for each, head in zip(cells, heads, strict=True):
+            for step, value in enumerate(slots):
+                shown_then = each.memory[step, : value[head].shape[0]]
+                assert torch.equal(shown_then, value[head].float())
+            first = before[head]
+            assert each.before is None if not first.numel() else torch.equal(each.before, first)
     words = next(each for each in run.panels if each.name in ("answer", "likeliest word"))
     assert words.start + words.steps <= len(shown.steps)
 

@@ -42,7 +42,8 @@ class TTT(MemoryAccess[TTTState]):
     The network's first weights are learned with the rest of the model. A linear network without
     norm is the delta rule with ``b = w = e``, a :class:`~memnets.memories.DeltaNet`, whose steps
     need not be taken one by one. Each step here sees the weights that the last one left: in the
-    paper, a mini-batch of one. The networks have no biases.
+    paper, a mini-batch of one. The networks have no biases. Where values are great, the steps of a
+    network with a hidden layer may diverge; with ``normed`` they do not.
 
     Args:
         key_size: K, the width of queries and keys, at least 1.

@@ -34,6 +34,8 @@ __all__ = ["Pictures"]
 _HEADS = "where in the memory each head was"
 #: Most slots of a picture of hops; of more, those with the greatest weights are shown.
 MOST_SLOTS = 30
+#: Most steps of a picture of symbols; of longer strings no one can read the weights.
+MOST_SYMBOLS = 100
 
 
 class Pictures(lightning.Callback):
@@ -273,6 +275,8 @@ class Pictures(lightning.Callback):
         longest = model.longest_answer(batch.source.shape[1])
         steps = answer_length(answer[0], longest) if fed else batch.targets.shape[1]
         answer = answer[:, :steps]
+        if not fed and max(steps, batch.source.shape[1]) > MOST_SYMBOLS:
+            return
         if answer.shape[1] == 0 or (not parts and getattr(model, "access", None) is None):
             return
         inputs = batch.inputs

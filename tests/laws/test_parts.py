@@ -250,6 +250,8 @@ def test_ntm_addressing_with_the_first_slot_masked():
 def test_access(access):
     # A tape has no number of slots. Within loops, below, all memories are compiled.
     leave_out = ["compiled", *(["slots"] if access.func in (Tape, TTT) else [])]
+    if "hidden_size" in access.keywords:  # its docstring says that great inputs need the norm
+        leave_out.append("extremes")
     testing.check_access(access, leave_out=leave_out)
 
 

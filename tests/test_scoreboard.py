@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,8 @@ from hypothesis import strategies as st
 
 from memnets.app.cli import main
 from memnets.app.configs import find_config
-from memnets.app.executors import trainings
-from memnets.app.scoreboard import Entry, Score, scoreboard, summary
+from memnets.app.executors import Outcome, trainings
+from memnets.app.scoreboard import Entry, Run, Score, _train, scoreboard, summary
 from memnets.files import only_writer
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
@@ -190,6 +191,33 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
     assert "move it away" in message
     assert contents() == before
     assert "| 0 of 1 |" in Path("RESULTS.md").read_text()
+
+
+def test_a_run_that_damages_its_scores_stops_no_other() -> None:
+    class Damaging:
+        """Trainings of which each leaves a damaged file, at once."""
+
+        def submit(self, command, folder) -> Future:
+            (folder / "version_0").mkdir(parents=True)
+            (folder / "version_0" / "metrics.json").write_text("{")
+            future: Future = Future()
+            future.set_result(Outcome(0, "done"))
+            return future
+
+        def began(self, future) -> bool:
+            return True
+
+        def outcome(self, future) -> Outcome:
+            return future.result()
+
+        def stop(self) -> None:
+            pass
+
+    todo = [
+        (Run("copying/ntm", seed, Path(f"runs/seed_{seed}"), ("fit",)), False) for seed in (0, 1)
+    ]
+    (problem,) = _train(todo, Damaging(), 1)
+    assert problem.startswith("runs failed: 2; see runs/seed_0/copying/ntm/fit.log (done), ")
 
 
 def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> None:

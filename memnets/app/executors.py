@@ -346,8 +346,7 @@ class processes(ThreadPoolExecutor):
 class submitit(Executor):
     """Jobs of Slurm, by the library submitit; each training is one.
 
-    A job whose time is over, or that is preempted, is queued again, and its training goes on from
-    its last checkpoint.
+    A job whose time is over is queued again, and its training goes on from its last checkpoint.
 
     Args:
         folder: folder of submitit's files: its scripts and logs. All machines need to see it.

@@ -349,7 +349,7 @@ def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> lis
                 bar.update(everything, description="; ".join(map(str, began)))
                 for future in ended:
                     run, outcome = working.pop(future), board.outcome(future)
-                    good = outcome.code == 0 and run.finished() is not None
+                    good = outcome.code == 0 and _is_whole(run)
                     end = "finished" if good else "stopped" if outcome.stopped else "failed"
                     console.print(f"{run}: {end}")
                     bar.advance(everything)
@@ -365,6 +365,14 @@ def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> lis
             f"see {', '.join(stopped)}"
         )
     return problems
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether a run is finished; one that is damaged is not, and :func:`_report` says so."""
+    try:
+        return run.finished() is not None
+    except ScoreboardError:
+        return False
 
 
 def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) -> list[str]:

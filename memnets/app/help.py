@@ -76,7 +76,7 @@ def _shortened(action: Action) -> Action:
     name = action.dest.removeprefix("trainer.")
     words = SWITCHES.get(name, SUPPRESS) if name != action.dest else OTHERS.get(name)
     if action.dest in ("model", "data"):
-        words = f"A class, by its name or its class path: {', '.join(_classes(action))}."
+        words = f"A class, by its name or its class path: {_classes(action)}."
     if words is None:
         return action
     copied: Any = copy.copy(action)
@@ -85,11 +85,17 @@ def _shortened(action: Action) -> Action:
     return shortened
 
 
-def _classes(action: Any) -> list[str]:
+#: A package of many small classes, of which the help names the package alone.
+_MANY = "tasks.symbols"
+
+
+def _classes(action: Any) -> str:
     """Names of the classes that an option takes, in alphabetical order."""
     # The parser has them in a text alone: ", known subclasses: memnets.SNAIL, memnets.GAN".
     paths = action.extra_help().rpartition(": ")[2].split(", ")
-    return sorted(path.rpartition(".")[2] for path in paths)
+    few = [path for path in paths if not path.startswith(f"{_MANY}.")]
+    names = ", ".join(sorted(path.rpartition(".")[2] for path in few))
+    return names if len(few) == len(paths) else f"{names}; and those of {_MANY}"
 
 
 class HelpAll(Action):

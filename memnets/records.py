@@ -27,6 +27,7 @@ __all__ = [
     "read_curve",
     "read_metrics",
     "read_record",
+    "read_table",
     "run_folders",
     "thinned",
     "update_metrics",
@@ -202,13 +203,32 @@ def read_curve(folder: Path, metric: str) -> list[Point]:
     Raises:
         ValueError: the file is no table of numbers.
     """
+    try:
+        rows = read_table(folder)
+        return [(int(row["step"]) + 1, float(row[metric])) for row in rows if row.get(metric)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / 'metrics.csv'} is damaged: {error}") from error
+
+
+def read_table(folder: Path, most: int = _MOST_TABLE) -> list[dict[str, str]]:
+    """Read ``metrics.csv`` of a run; also while its training goes on.
+
+    Args:
+        folder: folder of the run.
+        most: most bytes of the file.
+
+    Returns:
+        The texts of each row, by the name of the column; empty if there is no such file.
+
+    Raises:
+        ValueError: the file is no table.
+    """
     path = folder / "metrics.csv"
     if not path.exists():
         return []
     try:
-        rows = csv.DictReader(read_text(path, _MOST_TABLE).splitlines())
-        return [(int(row["step"]) + 1, float(row[metric])) for row in rows if row.get(metric)]
-    except (csv.Error, ValueError, KeyError, TypeError) as error:
+        return list(csv.DictReader(read_text(path, most).splitlines()))
+    except csv.Error as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 

@@ -70,6 +70,9 @@ class Task(lightning.LightningDataModule, ABC):
     slow_batches: ClassVar[bool] = False
     #: Whether a batch holds a budget of tokens, and so any number of sequences.
     budgeted: ClassVar[bool] = False
+    #: Whether inputs that are tokens are those of the source, as where answers are labels; else
+    #: they are those of the answer, one step late.
+    fed_source: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from tasks.pointing import (
     in_unit_square,
     uniform,
 )
+from tasks.stored import cache_folder
 
 __all__ = ["ConvexHull", "Delaunay", "TravellingSalesman"]
 
@@ -251,8 +251,7 @@ class TravellingSalesman(_PlaneTask):
             # The matrix of distances; its numbers have 8 bytes.
             check_room("the distances of a tour", 8, self.most_points, self.most_points)
         self.pool_batches = pool_batches
-        usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.cache = Path(usual, "memnets") if cache is None else Path(cache)
+        self.cache = cache_folder() if cache is None else Path(cache)
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or a test set."""

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.executors import Outcome, trainings
-from memnets.app.scoreboard import Entry, Run, Score, _train, scoreboard, summary
+from memnets.app.scoreboard import Entry, Score, _train, scoreboard
+from memnets.app.seeds import Run, summary
 from memnets.files import only_writer
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
@@ -100,7 +101,7 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
     with started(arguments) as process:
         message = fails(capfd, *arguments)
         assert f"another scoreboard, process {process.pid} on " in message
-        assert ", trains in runs; wait for it, or give another folder of runs" in message
+        assert ", is at work in runs; wait for it, or give another folder of runs" in message
         process.kill()
     step = load_checkpoint(LAST)["global_step"]
     assert 0 < step < STEPS
@@ -323,7 +324,7 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
         ),
         ({}, ["--runs=board.yaml"], "runs must be a folder; board.yaml is a file"),
         ({"sedes": [1]}, [], "sedes"),
-        ({"sedes": [1]}, [], "--config scoreboards/ntm --print_config shows what a board holds"),
+        ({"sedes": [1]}, [], "--config scoreboards/ntm --print_config shows what a scoreboard holds"),
     ],
 )
 def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expected) -> None:

@@ -41,9 +41,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from memnets.app.stopping import QUEUE_AGAIN
+from memnets.app.stopping import QUEUE_AGAIN, name_of_signal
 from memnets.extras import check_extra
-from memnets.files import LEASE, only_writer, target_of, write_atomically
+from memnets.files import LEASE, FolderInUse, only_writer, target_of, write_atomically
 
 __all__ = [
     "ExecutorError",
@@ -174,7 +174,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _last_line(log: Path, began: int, code: int) -> str:
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {name_of_signal(-code)}"
     with log.open("rb") as file:
         file.seek(began)
         lines = file.read().decode(errors="replace").strip().splitlines()
@@ -308,7 +308,14 @@ def trainings(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        owner = opened.enter_context(only_writer(folder, f".{name}.lock"))
+        try:
+            owner = opened.enter_context(only_writer(folder, f".{name}.lock"))
+        except FolderInUse as error:
+            who = f"another {name}{f', {error.holder},' if error.holder else ''}"
+            raise FolderInUse(
+                f"{who} is at work in {folder}; wait for it, or give another folder of runs",
+                error.holder,
+            ) from error
         permits = folder / f".{name}"
         permits.mkdir(exist_ok=True)
         opened.callback(_remove, permits)

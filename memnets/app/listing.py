@@ -7,7 +7,6 @@ that are not finished, damaged, or of another version: with what is known of the
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import sys
@@ -23,8 +22,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from memnets.app.commands import COMMANDS
-from memnets.files import FolderInUse, only_writer, read_text, write_atomically
-from memnets.records import Point, Record, read_metrics, read_record, run_folders, thinned
+from memnets.files import FolderInUse, only_writer, write_atomically
+from memnets.records import (
+    Point,
+    Record,
+    read_metrics,
+    read_record,
+    read_table,
+    run_folders,
+    thinned,
+)
 
 __all__ = ["Listed", "keep_index", "list_runs", "listed", "parser", "write_index"]
 
@@ -151,13 +158,7 @@ def _of_table(folder: Path) -> Record:
     Raises:
         ValueError: the file is no table of numbers.
     """
-    path = folder / "metrics.csv"
-    if not path.exists():
-        return Record()
-    try:
-        rows = list(csv.DictReader(read_text(path, _MOST_TABLE).splitlines()))
-    except csv.Error as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    rows = read_table(folder, _MOST_TABLE)
     names = [name for name in (rows[0] if rows else ()) if name and name.startswith("val/")]
     if not names:
         return Record()
@@ -165,7 +166,7 @@ def _of_table(folder: Path) -> Record:
     try:
         points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{folder / 'metrics.csv'} is damaged: {error}") from error
     curve = tuple(point for point in points if math.isfinite(point[1]))
     return Record(score=name.removeprefix("val/"), curve=curve)
 

@@ -7,13 +7,14 @@ nothing slow, so that it can come before the slow imports.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
+
+from memnets.app.stopping import name_of_signal
 
 __all__ = ["Children", "ProcessLost", "lost", "rank", "says_errors"]
 
@@ -111,9 +112,9 @@ class Children:
         os._exit(1)
 
     def killed(self) -> str:
-        """What is known about processes that a signal has ended; empty if there are none."""
+        """Processes that a signal has ended, in words; empty if there are none."""
         names = [
-            f"process {number} of this run was killed ({_name(-process.returncode)})"
+            f"process {number} of this run was killed ({name_of_signal(-process.returncode)})"
             for number, process in enumerate(self.processes, start=1)
             if process.returncode is not None and process.returncode < 0
         ]
@@ -131,10 +132,3 @@ class Children:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -717,7 +717,7 @@ class CLI(LightningCLI):
         return "stopped before the first step; nothing is left"
 
     def _left_whole(self) -> str:
-        """What is left of a run that cannot write any more, and how it goes on."""
+        """A message about a run that cannot write any more: its checkpoint, and how it goes on."""
         if self.command != "fit" or self.folder is None:
             return "nothing else was changed"
         last = str(self.folder / "checkpoints" / "last.ckpt")

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import Progress
 
 from memnets.app import executors
-from memnets.app.commands import COMMANDS, UsageError
-from memnets.app.configs import find_config, name_of
+from memnets.app.configs import find_config
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.app.listing import keep_index
-from memnets.app.messages import one_line
-from memnets.app.trust import strict_parsing
+from memnets.app.markdown import table
+from memnets.app.options import call, parser_of
+from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, summary
 from memnets.core import check_positive, check_threads
-from memnets.files import FolderInUse, read_settings, target_of, write_atomically
-from memnets.records import final_metrics, versions
-from memnets.training.runs import changes, check_name, load_checkpoint
+from memnets.files import read_settings, target_of, write_atomically
+from memnets.training.runs import changes
 from memnets.viewing import names, plots
 
 __all__ = [
     "Entry",
-    "Run",
     "Score",
     "ScoreboardError",
-    "Summary",
     "parser",
     "run_scoreboard",
     "scoreboard",
-    "summary",
 ]
 
 #: Seconds between two looks at the trainings.
@@ -47,7 +40,7 @@ _GLANCE = 0.5
 
 
 class ScoreboardError(ValueError):
-    """A scoreboard cannot go on: a run is damaged or failed, or another one is at work."""
+    """Error: not all runs of a scoreboard are finished, or have the scores to show."""
 
 
 @dataclass(frozen=True)
@@ -90,101 +83,6 @@ class Entry:
     name: str | None = None
 
 
-class Run(NamedTuple):
-    """One seed of an entry.
-
-    Attributes:
-        name: ``<task>/<model>``.
-        seed: of weights and data.
-        runs: what ``--runs`` is given.
-        command: what a user would type, from ``memnets`` on.
-    """
-
-    name: str
-    seed: int
-    runs: Path
-    command: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}, seed {self.seed}"
-
-    @property
-    def root(self) -> Path:
-        """The folder of its versions."""
-        return self.runs / self.name
-
-    def finished(self) -> tuple[Path, dict[str, float]] | None:
-        """The folder and the metrics of its newest version that is finished, if there is one.
-
-        Raises:
-            ScoreboardError: a ``metrics.json`` cannot be read.
-        """
-        for folder in reversed(versions(self.root)):
-            try:
-                metrics = final_metrics(folder)
-            except (ValueError, OSError) as error:
-                raise _damaged(folder, str(error)) from error
-            if metrics is not None:
-                return folder, metrics
-        return None
-
-    def resumable(self) -> bool:
-        """Whether its newest version, which is not finished, has a checkpoint to go on from.
-
-        A version that was stopped before it saved ``last.ckpt`` has not; it is left as it is, and
-        another one is begun.
-
-        Raises:
-            ScoreboardError: it had one, and now that or the config is missing or damaged.
-        """
-        folder = next(reversed(versions(self.root)), None)
-        signs = ("checkpoints/last.ckpt", "metrics.json")
-        if folder is None or not any((folder / sign).exists() for sign in signs):
-            return False
-        if not (folder / "config.yaml").is_file():
-            raise _damaged(folder, "it has no config.yaml")
-        try:
-            load_checkpoint(folder / "checkpoints" / "last.ckpt")
-        except ValueError as error:
-            raise _damaged(folder, str(error)) from error
-        return True
-
-
-def _damaged(folder: Path, reason: str) -> ScoreboardError:
-    return ScoreboardError(
-        f"the run in {folder} is damaged: {reason}; "
-        "mend the folder, or move it away to have the run begun anew"
-    )
-
-
-class Summary(NamedTuple):
-    """The scores of several seeds: their mean, and the best and the worst with its seed."""
-
-    mean: float
-    best: tuple[float, int]
-    worst: tuple[float, int]
-
-
-def summary(values: Mapping[int, float], higher_is_better: bool = False) -> Summary:
-    """Sum up the scores of several seeds; one that is no number is the worst, and so is the mean.
-
-    Args:
-        values: seed -> score.
-        higher_is_better: which one is best.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not values:
-        raise ValueError("expected the score of at least one seed; got none")
-
-    def badness(pair: tuple[float, int]) -> float:
-        return math.inf if math.isnan(pair[0]) else -pair[0] if higher_is_better else pair[0]
-
-    pairs = sorted(((value, seed) for seed, value in values.items()), key=badness)
-    return Summary(sum(values.values()) / len(values), pairs[0], pairs[-1])
-
-
 def scoreboard(
     entries: tuple[Entry, ...],
     runs: str = "runs",
@@ -217,8 +115,9 @@ def scoreboard(
 
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.
-        ScoreboardError: another scoreboard trains in this folder; or runs are damaged, failed, were
-            stopped or lack a score: all others were trained, and the table was written.
+        FolderInUse: another scoreboard is at work in this folder.
+        ScoreboardError: runs are damaged, failed, were stopped or lack a score; all others were
+            trained, and the table was written.
     """
     if processes is not None:
         check_positive(processes=processes)
@@ -227,27 +126,27 @@ def scoreboard(
     if executor is None:
         most = processes or max(1, (os.cpu_count() or 1) // threads)
         executor = executors.processes(most)
-    folder, table = Path(runs), Path(results)
+    folder, path = Path(runs), Path(results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"runs must be a folder; {runs} is a file")
-    if table.is_dir() or table.suffix == ".png":
+    if path.is_dir() or path.suffix == ".png":
         raise ValueError(
             f"results must be a file that is no .png, which is the picture; got {results}"
         )
-    for path in (table, table.with_suffix(".png")):
-        target_of(path)
+    for written in (path, path.with_suffix(".png")):
+        target_of(written)
     board = _board(entries, folder, threads)
     problems: list[str] = []
     if report_only:
-        problems += _report(board, table, command)
+        problems += _report(board, path, command)
     else:
-        with _trainings(folder, executor) as working:
+        with trainings(folder, executor) as working:
             todo, problems = _unfinished([run for _, group in board for run in group])
             print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
             try:
                 problems += _train(todo, working, most or len(todo))
             finally:
-                problems += _report(board, table, command)
+                problems += _report(board, path, command)
                 keep_index(folder)
     if problems:
         raise ScoreboardError("; ".join(dict.fromkeys(problems)))
@@ -263,21 +162,12 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     for entry in entries:
         path = find_config(entry.config)
         name = entry.name or read_settings(path).get("name")
-        if not isinstance(name, str) or name.count("/") != 1:
-            raise ValueError(f"{entry.config} needs a name, <task>/<model>; got {name!r}")
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise ValueError(f"{entry.config} needs another name: {error}") from error
+        name = checked_name(name, entry.config)
         if name in board:
             raise ValueError(f"each entry needs a name of its own; {name} is there twice")
         if not entry.scores:
             raise ValueError(f"{name} needs at least one score to show; got none")
-        if not entry.seeds or len(set(entry.seeds)) < len(entry.seeds) or min(entry.seeds) < 0:
-            raise ValueError(
-                f"seeds of {name} must be different whole numbers of at least 0, one or more; "
-                f"got {list(entry.seeds)}"
-            )
+        check_seeds(f"seeds of {name}", entry.seeds)
         group = []
         for seed in entry.seeds:
             runs = folder / f"seed_{seed}"
@@ -298,30 +188,13 @@ def _unfinished(runs: Sequence[Run]) -> tuple[list[tuple[Run, bool]], list[str]]
         try:
             if run.finished() is None:
                 todo.append((run, run.resumable()))
-        except ScoreboardError as error:
+        except DamagedRun as error:
             problems.append(str(error))
     return todo, problems
 
 
 def _task(group: Sequence[Run]) -> str:
     return Path(group[0].name).parts[0]
-
-
-@contextmanager
-def _trainings(folder: Path, executor: Executor) -> Iterator[Trainings]:
-    """An executor for the trainings of the only scoreboard in a folder.
-
-    Raises:
-        ScoreboardError: another one trains there.
-    """
-    try:
-        with trainings(folder, executor) as board:
-            yield board
-    except FolderInUse as error:
-        who = f"another scoreboard{f', {error.holder},' if error.holder else ''}"
-        raise ScoreboardError(
-            f"{who} trains in {folder}; wait for it, or give another folder of runs"
-        ) from error
 
 
 def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> list[str]:
@@ -371,7 +244,7 @@ def _is_whole(run: Run) -> bool:
     """Whether a run is finished; one that is damaged is not, and :func:`_report` says so."""
     try:
         return run.finished() is not None
-    except ScoreboardError:
+    except DamagedRun:
         return False
 
 
@@ -384,7 +257,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
     problems: list[str] = []
     changed: dict[str, list[str]] = {}
     picture = path.with_suffix(".png")
-    lines: dict[str, list[str]] = {}
+    cells_of: dict[str, list[list[str]]] = {}
     commands: dict[str, list[str]] = {}
     panels: dict[tuple[str, str], tuple[Score, dict[str, tuple[list[float], float | None]]]] = {}
     for entry, group in board:
@@ -413,7 +286,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
             cells += _scores(values, score)
             for name in ("train/sequences", "train/sequences_to_solve", "train/seconds"):
                 cells.append(_mean([m[name] for _, m in runs.values() if name in m], len(runs)))
-            lines.setdefault(task, []).append(_row(cells))
+            cells_of.setdefault(task, []).append(cells)
             if values or score.published is not None:
                 _, models = panels.setdefault((task, score.metric), (score, {}))
                 models[model] = list(values.values()), score.published
@@ -429,8 +302,8 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
     if drawn:
         plots.scoreboard(drawn, picture, "Scores of the trained models, a panel a task and score")
         text += ["", f"![A point a seed, a dashed line what was published]({picture.name})"]
-    for task, rows in lines.items():
-        text += ["", f"## {task}", "", _row(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows]
+    for task, rows in cells_of.items():
+        text += ["", f"## {task}", "", *table(_COLUMNS, rows)]
         if changed.get(task):
             text += ["", "Settings that have changed since these were trained:", ""]
             text += [f"- {change}" for change in changed[task]]
@@ -484,10 +357,6 @@ _COLUMNS = [
 ]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _scores(values: Mapping[int, float], score: Score) -> list[str]:
     """Cells: mean, best and worst seed, and what was published."""
     published = "-" if score.published is None else f"{score.published:.4g}"
@@ -508,31 +377,9 @@ def _mean(values: Sequence[float], wanted: int) -> str:
 
 def parser() -> ArgumentParser:
     """The parser of the command."""
-    made = ArgumentParser(
-        prog="memnets scoreboard",
-        usage="memnets scoreboard --config NAME [options]",
-        description=COMMANDS["scoreboard"],
-        exit_on_error=False,
-        formatter_class=DefaultHelpFormatter,
-    )
-    made.add_argument("--config", action="config", help="Such as scoreboards/ntm; or a file.")
-    made.add_function_arguments(scoreboard, skip={"report_only", "command"})
-    made.add_argument(
-        "--report_only", action="store_true", help="Train nothing; write the table as it stands."
-    )
-    return made
+    return parser_of(scoreboard, "scoreboards/ntm", report="the table")
 
 
 def run_scoreboard(arguments: list[str]) -> None:
     """Train and report: see ``memnets scoreboard --help``."""
-    strict_parsing()
-    asked_of = parser()
-    try:
-        asked = asked_of.instantiate(asked_of.parse_args(arguments))
-    except ArgumentError as error:
-        reason = one_line(str(error))
-        shown = "memnets scoreboard --config scoreboards/ntm --print_config"
-        raise UsageError(f"{reason}; {shown} shows what a board holds") from error
-    asked.pop("config")
-    again = [name_of(argument) for argument in arguments if argument != "--report_only"]
-    scoreboard(**asked.as_dict(), command=shlex.join(["memnets", "scoreboard", *again]))
+    call(scoreboard, parser(), arguments, "scoreboards/ntm")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from memnets.app.commands import OPTIONS, UsageError
 from memnets.app.messages import nearest, one_line
-from memnets.app.scoreboard import Run, Summary, summary
+from memnets.app.seeds import Run, Summary, summary
 from memnets.files import read_settings
 
 if TYPE_CHECKING:

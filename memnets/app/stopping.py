@@ -19,6 +19,7 @@ __all__ = [
     "SIGNALS",
     "Stopped",
     "asked_to_stop",
+    "name_of_signal",
     "patient",
     "restore_handlers",
     "stoppable",
@@ -32,6 +33,14 @@ QUEUE_AGAIN = 75
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
+
+
+def name_of_signal(number: int) -> str:
+    """Name of a signal, such as ``SIGKILL``; a number for those of real time, which have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Stopped(KeyboardInterrupt):

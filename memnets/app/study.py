@@ -80,7 +80,7 @@ register_type(Part, serializer=lambda part: part.given)
 
 
 class SweepError(ValueError):
-    """A sweep cannot begin or go on: another one is at work, or no trial has a score."""
+    """Error: a sweep cannot begin or go on, or no trial has a score."""
 
 
 @contextmanager

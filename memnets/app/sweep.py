@@ -10,25 +10,24 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 from memnets.app import executors
-from memnets.app.commands import COMMANDS, OPTIONS, UsageError
-from memnets.app.configs import find_config, name_of
+from memnets.app.commands import OPTIONS
+from memnets.app.configs import find_config
 from memnets.app.listing import keep_index
 from memnets.app.messages import nearest, one_line
-from memnets.app.scoreboard import Run, ScoreboardError
+from memnets.app.options import call, parser_of
+from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name
 from memnets.app.space import (
     FAILED,
     OWN,
@@ -55,12 +54,10 @@ from memnets.app.study import (
     try_out,
 )
 from memnets.app.sweep_report import shown, write_report
-from memnets.app.trust import strict_parsing
 from memnets.core import check_positive, check_threads
 from memnets.extras import check_extra
-from memnets.files import FolderInUse, read_settings
+from memnets.files import read_settings
 from memnets.records import read_curve, versions
-from memnets.training.runs import check_name
 from memnets.viewing import names
 
 if TYPE_CHECKING:
@@ -146,8 +143,9 @@ def sweep(
 
     Raises:
         ValueError: a setting is out of its range, or a config is missing or damaged.
-        SweepError: another sweep is at work in this folder, or one with other settings began
-            there; all trials failed; trials were stopped; or runs have no such score.
+        FolderInUse: another sweep is at work in this folder.
+        SweepError: a sweep with other settings began in this folder; all trials failed; trials were
+            stopped; or runs have no such score.
         MissingExtra: Optuna is not installed.
     """
     check_extra("sweeps", "memnets sweep", "optuna")
@@ -173,7 +171,10 @@ def sweep(
         check_flags(plan.common(), plan.space)
         trials = min(trials, drawn.most or trials)
         executor = executor or executors.processes(processes)
-        with _trainings(plan.folder, executor) as jobs, opened(plan, storage) as study:
+        with (
+            executors.trainings(plan.folder, executor, "sweep") as jobs,
+            opened(plan, storage) as study,
+        ):
             check_plan(plan, study)
             if stopping is not None:
                 study.pruner = stopping
@@ -204,14 +205,8 @@ def _plan(
         ValueError: one cannot.
     """
     path = find_config(fit)
-    name = name or read_settings(path).get("name")
-    if not isinstance(name, str) or name.count("/") != 1:
-        raise ValueError(f"{fit} needs a name, <task>/<model>; got {name!r}")
-    check_name(name)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(
-            f"seeds must be different whole numbers of at least 0, one or more; got {list(seeds)}"
-        )
+    name = checked_name(name or read_settings(path).get("name"), fit)
+    check_seeds("seeds", seeds)
     if not re.fullmatch(r"(train|val|test)/.+", metric):
         raise ValueError(
             f"metric must be a name in metrics.json, such as val/loss or test/loss; got {metric!r}"
@@ -234,25 +229,6 @@ def _plan(
 
 
 # The search.
-
-
-@contextmanager
-def _trainings(folder: Path, executor: Executor) -> Iterator[executors.Trainings]:
-    """The trainings of the only sweep in a folder.
-
-    Raises:
-        SweepError: another one is at work there.
-    """
-    with ExitStack() as held:
-        try:
-            jobs = held.enter_context(executors.trainings(folder, executor, "sweep"))
-        except FolderInUse as error:
-            who = f", {error.holder}," if error.holder else ""
-            raise SweepError(
-                f"another sweep{who} is at work in {folder}; "
-                "wait for it, or give another folder of runs"
-            ) from error
-        yield jobs
 
 
 class _Active:
@@ -443,7 +419,7 @@ class _Search:
             else:
                 run.resumable()  # which finds damage
                 self.working[run] = self.jobs.submit(run.command, run.root), active
-        except ScoreboardError as error:
+        except DamagedRun as error:
             self._fail(active, str(error))
 
     def _look(self) -> None:
@@ -482,7 +458,7 @@ class _Search:
             return
         try:
             found = run.finished()
-        except ScoreboardError as error:
+        except DamagedRun as error:
             self._fail(active, str(error))
             return
         if failure is not None and _DIVERGED.search(failure):
@@ -563,31 +539,9 @@ class _Search:
 
 def parser() -> ArgumentParser:
     """The parser of the command."""
-    made = ArgumentParser(
-        prog="memnets sweep",
-        usage="memnets sweep --config NAME [options]",
-        description=COMMANDS["sweep"],
-        exit_on_error=False,
-        formatter_class=DefaultHelpFormatter,
-    )
-    made.add_argument("--config", action="config", help="Such as sweeps/copying; or a file.")
-    made.add_function_arguments(sweep, skip={"report_only", "command"})
-    made.add_argument(
-        "--report_only", action="store_true", help="Train nothing; write the report as it stands."
-    )
-    return made
+    return parser_of(sweep, "sweeps/copying", report="the report")
 
 
 def run_sweep(arguments: list[str]) -> None:
     """Search and report: see ``memnets sweep --help``."""
-    strict_parsing()
-    asked_of = parser()
-    try:
-        asked = asked_of.instantiate(asked_of.parse_args(arguments))
-    except ArgumentError as error:
-        reason = one_line(str(error))
-        example = "memnets sweep --config sweeps/copying --print_config"
-        raise UsageError(f"{reason}; {example} shows what a sweep holds") from error
-    asked.pop("config")
-    again = [name_of(argument) for argument in arguments if argument != "--report_only"]
-    sweep(**asked.as_dict(), command=shlex.join(["memnets", "sweep", *again]))
+    call(sweep, parser(), arguments, "sweeps/copying")

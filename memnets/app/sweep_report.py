@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from memnets.app.markdown import table
 from memnets.app.space import FAILED, SCORES, SECONDS, Parameter, Plan, Value, text_of
 from memnets.files import read_settings, write_atomically
 from memnets.viewing import names, plots
@@ -115,8 +116,7 @@ def _table(plan: Plan, ranked: Sequence[FrozenTrial]) -> list[str]:
     """The best trials, a row each."""
     columns = ["trial", "objective", "mean", "worst (seed)"]
     columns += [f"`{each.flag}`" for each in plan.space] + ["seconds"]
-    rows = [f"The best {min(_MOST, len(ranked))} of those that ran to their end:", ""]
-    rows += [_row(columns), "|---" * len(columns) + "|"]
+    rows = []
     for trial in ranked[:_MOST]:
         scores = {int(seed): value for seed, value in trial.user_attrs.get(SCORES, {}).items()}
         mean, _, (worst, seed) = plan.sum_up(scores)
@@ -124,17 +124,14 @@ def _table(plan: Plan, ranked: Sequence[FrozenTrial]) -> list[str]:
         for each in plan.space:
             cells.append(shown(trial.params[each.flag]) if each.flag in trial.params else "-")
         cells.append(f"{trial.user_attrs.get(SECONDS, math.nan):.0f}")
-        rows.append(_row(cells))
-    return rows
+        rows.append(cells)
+    title = f"The best {min(_MOST, len(ranked))} of those that ran to their end:"
+    return [title, "", *table(columns, rows)]
 
 
 def shown(value: Value) -> str:
     """A value of a flag, in four digits."""
     return f"{value:.4g}" if isinstance(value, float) else text_of(value)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _pictures(

@@ -125,10 +125,8 @@ class _TaskSubject(Laws):
             f"have the same [B, T]"
         )
         assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
-        # Inputs that are single tokens are those of the answer, one step late; or, if answers are
-        # labels, tokens of the source.
-        single = batch.inputs.dim() == 2
-        fed = max(task.input_size, task.output_size) if single else task.input_size
+        of_answer = batch.inputs.dim() == 2 and not task.fed_source
+        fed = task.output_size if of_answer else task.input_size
         sizes = {"source": task.input_size, "inputs": fed, "targets": task.output_size}
         for name, size in sizes.items():
             of_tokens = not batch.source.is_floating_point()

@@ -158,8 +158,10 @@ class Pictures(lightning.Callback):
                 self.draw_hops(model, task, one, answer, file)
             elif task.asked_words(one, 0):
                 self.draw_pair(model, task, one, answer, file, title_of(name))
-            elif isinstance(model.objective, Tokens | Symbols):
+            elif isinstance(model.objective, Tokens):
                 self.draw_tokens(model, task, one, answer, file, title)
+            elif isinstance(model.objective, Symbols):
+                self.draw_symbols(model, task, one, answer, file, title)
             elif isinstance(model.objective, NextToken):
                 self.draw_text(model, task, one, file, title)
             elif is_classification(model, one) and task.labels(one, 0) is not None:
@@ -270,37 +272,76 @@ class Pictures(lightning.Callback):
                 ``attention`` for an image.
             title: begin of the picture's title.
         """
-        parts = model.alignments()
-        fed = not isinstance(model.objective, Symbols)
-        longest = model.longest_answer(batch.source.shape[1])
-        steps = answer_length(answer[0], longest) if fed else batch.targets.shape[1]
-        answer = answer[:, :steps]
-        if not fed and max(steps, batch.source.shape[1]) > MOST_SYMBOLS:
-            return
-        if answer.shape[1] == 0 or (not parts and getattr(model, "access", None) is None):
-            return
-        inputs = batch.inputs
-        if fed:
-            inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
+        answer = answer[:, : answer_length(answer[0], model.longest_answer(batch.source.shape[1]))]
+        # The model was given its own answer, one step late.
+        inputs = torch.cat([torch.full_like(answer[:, :1], BEGIN), answer[:, :-1]], 1)
         said = batch._replace(inputs=inputs, targets=answer)
+        given = words(task, said._replace(targets=inputs))[1]
+        self._draw_looks(model, task, said, given, words(task, batch)[1], name, title)
+
+    def draw_symbols(
+        self, model: Model, task: Any, batch: Batch, answer: Tensor, name: str, title: str = ""
+    ) -> None:
+        """Draw the weights of a model during an answer in symbols, if one can still read them.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            batch: a batch of one sequence, without padding behind it.
+            answer: the model's answer in the test, ``[1, T]``, with padding.
+            name: see :meth:`draw_tokens`.
+            title: begin of the picture's title.
+        """
+        steps = batch.targets.shape[1]
+        if max(steps, batch.source.shape[1]) > MOST_SYMBOLS:
+            return
+        said = batch._replace(targets=answer[:, :steps])
+        # The inputs are tokens of the source.
+        given = words(task, said._replace(source=said.inputs))[0]
+        self._draw_looks(model, task, said, given, words(task, batch)[1], name, title)
+
+    def _draw_looks(
+        self,
+        model: Model,
+        task: Any,
+        said: Batch,
+        given: list[str],
+        right: list[str],
+        name: str,
+        title: str,
+    ) -> None:
+        """Draw where a model looks, or its heads are, while it gives an answer.
+
+        Args:
+            model: the model, in evaluation mode.
+            task: the task of the batch; it gives the words.
+            said: a batch of one sequence, with the answer as its targets.
+            given: a word for each input.
+            right: the words of the right answer.
+            name: see :meth:`draw_tokens`.
+            title: begin of the picture's title.
+        """
+        parts = model.alignments()
+        heads = getattr(model, "access", None) is not None
+        if said.targets.shape[1] == 0 or not (parts or heads):
+            return
         with torch.no_grad(), trace.record(model) as tape:
             model.logits(moved(said, model))
         if not parts:
             path = self.folder / name.format("weights")
-            split = batch.source.shape[1]
+            split = said.source.shape[1]
             tape.plot(path, split=split, title=f"{title}: {_HEADS}")
             return
         source, answered = words(task, said)
-        if batch.source.dim() == 4:
-            grid = model.grid(*batch.source.shape[1:3])
+        if said.source.dim() == 4:
+            grid = model.grid(*said.source.shape[1:3])
             if grid is None:
                 return
             title = f"{title}: where each word of the answer looked"
-            right = words(task, batch)[1]
             if answered != right:
                 title += f"\nthe right answer: {' '.join(right)}"
             plots.overlay(
-                batch.source[0],
+                said.source[0],
                 {
                     label: tape.over_time(part)[:, -len(answered) :].mean(0).unflatten(1, grid)
                     for label, part in parts.items()
@@ -310,13 +351,7 @@ class Pictures(lightning.Callback):
                 title,
             )
             return
-        # Inputs that are no answer are tokens of the source.
-        spoken = (
-            words(task, said._replace(targets=inputs))[1]
-            if fed
-            else (words(task, said._replace(source=inputs))[0])
-        )
-        slots = model.slot_names(source, spoken)
+        slots = model.slot_names(source, given)
         slots = slots[: tape.calls(next(iter(parts.values())))[-1].shape[-1]]
         path = self.folder / name.format("alignment")
         across = "source" if len(slots) <= len(source) + 1 else "source, then answer"

@@ -75,6 +75,7 @@ class SymbolTask(Task):
         ValueError: a setting is out of its range.
     """
 
+    fed_source = True
     #: Names of the symbols of a question.
     alphabet: Sequence[str] = "01"
     #: Names of the symbols of an answer; by default those of a question.

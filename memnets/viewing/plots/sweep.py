@@ -252,14 +252,8 @@ def slices(course: Course, settings: Sequence[Setting], path: str | Path, title:
     return save(figure, path, title, words)
 
 
-def _broken(name: str, words: Words) -> str:
-    """The name of a setting, in lines that are as wide as a panel."""
-    lines = words.lines(words(name).replace(".", ". "), 2.2, 9).split("\n")
-    return "\n".join(line.replace(". ", ".") for line in lines)
-
-
 def _place(setting: Setting, number: int) -> float:
-    """Where a trial stands on the axis of a setting; points of a choice lie a little apart."""
+    """Place of a trial on the axis of a setting; points of a choice lie a little apart."""
     value = setting.values[number]
     if not setting.choices:
         return float(value)

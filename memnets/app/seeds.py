@@ -1,0 +1,147 @@
+"""One config trained with several seeds: where each run lies, and what their scores come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memnets.records import final_metrics, versions
+from memnets.training.runs import check_name, load_checkpoint
+
+__all__ = ["DamagedRun", "Run", "Summary", "check_seeds", "checked_name", "summary"]
+
+
+class DamagedRun(ValueError):
+    """Error: a run cannot be read, and so neither be left as it is nor go on."""
+
+
+class Run(NamedTuple):
+    """A training with one seed.
+
+    Attributes:
+        name: ``<task>/<model>``.
+        seed: of weights and data.
+        runs: what ``--runs`` is given.
+        command: what a user would type, from ``memnets`` on.
+    """
+
+    name: str
+    seed: int
+    runs: Path
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def root(self) -> Path:
+        """The folder of its versions."""
+        return self.runs / self.name
+
+    def finished(self) -> tuple[Path, dict[str, float]] | None:
+        """The folder and the metrics of its newest version that is finished, if there is one.
+
+        Raises:
+            DamagedRun: a ``metrics.json`` cannot be read.
+        """
+        for folder in reversed(versions(self.root)):
+            try:
+                metrics = final_metrics(folder)
+            except (ValueError, OSError) as error:
+                raise _damaged(folder, str(error)) from error
+            if metrics is not None:
+                return folder, metrics
+        return None
+
+    def resumable(self) -> bool:
+        """Whether its newest version, which is not finished, has a checkpoint to go on from.
+
+        A version that was stopped before it saved ``last.ckpt`` has not; it is left as it is, and
+        another one is begun.
+
+        Raises:
+            DamagedRun: it had one, and now that or the config is missing or damaged.
+        """
+        folder = next(reversed(versions(self.root)), None)
+        signs = ("checkpoints/last.ckpt", "metrics.json")
+        if folder is None or not any((folder / sign).exists() for sign in signs):
+            return False
+        if not (folder / "config.yaml").is_file():
+            raise _damaged(folder, "it has no config.yaml")
+        try:
+            load_checkpoint(folder / "checkpoints" / "last.ckpt")
+        except ValueError as error:
+            raise _damaged(folder, str(error)) from error
+        return True
+
+
+def _damaged(folder: Path, reason: str) -> DamagedRun:
+    return DamagedRun(
+        f"the run in {folder} is damaged: {reason}; "
+        "mend the folder, or move it away to have the run begun anew"
+    )
+
+
+def checked_name(name: Any, config: str) -> str:
+    """The name of runs, if it is one, ``<task>/<model>``.
+
+    Args:
+        name: the name, of any type.
+        config: what the runs are trained from, for an error.
+
+    Raises:
+        ValueError: it is no such name, or no name for a folder.
+    """
+    if not isinstance(name, str) or name.count("/") != 1:
+        raise ValueError(f"{config} needs a name, <task>/<model>; got {name!r}")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ValueError(f"{config} needs another name: {error}") from error
+    return name
+
+
+def check_seeds(what: str, seeds: Sequence[int]) -> None:
+    """Check that seeds are different whole numbers of at least 0, one or more.
+
+    Args:
+        what: their name, for an error.
+        seeds: the seeds.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(
+            f"{what} must be different whole numbers of at least 0, one or more; got {list(seeds)}"
+        )
+
+
+class Summary(NamedTuple):
+    """The scores of several seeds: their mean, and the best and the worst with its seed."""
+
+    mean: float
+    best: tuple[float, int]
+    worst: tuple[float, int]
+
+
+def summary(values: Mapping[int, float], higher_is_better: bool = False) -> Summary:
+    """Sum up the scores of several seeds; one that is no number is the worst, and so is the mean.
+
+    Args:
+        values: seed -> score.
+        higher_is_better: which one is best.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not values:
+        raise ValueError("expected the score of at least one seed; got none")
+
+    def badness(pair: tuple[float, int]) -> float:
+        return math.inf if math.isnan(pair[0]) else -pair[0] if higher_is_better else pair[0]
+
+    pairs = sorted(((value, seed) for seed, value in values.items()), key=badness)
+    return Summary(sum(values.values()) / len(values), pairs[0], pairs[-1])

@@ -324,7 +324,11 @@ def test_models_without_a_run_are_drawn_with_what_was_published(monkeypatch) -> 
         ),
         ({}, ["--runs=board.yaml"], "runs must be a folder; board.yaml is a file"),
         ({"sedes": [1]}, [], "sedes"),
-        ({"sedes": [1]}, [], "--config scoreboards/ntm --print_config shows what a scoreboard holds"),
+        (
+            {"sedes": [1]},
+            [],
+            "--config scoreboards/ntm --print_config shows what a scoreboard holds",
+        ),
     ],
 )
 def test_bad_boards_are_one_line_and_start_nothing(capfd, settings, flags, expected) -> None:

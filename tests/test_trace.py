@@ -21,7 +21,7 @@ from memnets.cells.embeddings import LearnedPositions
 from memnets.core import Memory, map_state
 from memnets.embedders import Patches
 from memnets.encoders import Embedded, Recurrent
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import DNC, LRUA, NTM, DeltaNet, Stack, Tape
 from memnets.models import (
     SNAIL,
     CausalTransformer,
@@ -49,6 +49,7 @@ from tasks import (
     Sinusoids,
     Task,
     TravellingSalesman,
+    symbols,
 )
 
 SIZE = 6
@@ -433,6 +434,44 @@ def test_pictures_of_answers_in_tokens(name, drawn, tmp_path) -> None:
     draw(in_tokens(name), CopyingTokens(2, 1, 3, [], 2), tmp_path, sequences=1)
     expected = [f"test_{drawn}_1.png"] if drawn else []
     assert [path.name for path in tmp_path.iterdir()] == expected
+
+
+@pytest.mark.parametrize(
+    ("access", "drawn"),
+    [(NTM(slots=4, width=2), "weights"), (Stack(4, 2), None), (DeltaNet(2, 2), None)],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("task", [symbols.Reversal, symbols.Induction])
+def test_pictures_of_answers_in_symbols(access, drawn, task, tmp_path) -> None:
+    """A memory without weights, such as a stack, has nothing to draw, which is no error."""
+    made = task(max_length=5, test_sets=[(5, 2)], longest=0)
+    controller = partial(FeedForward, hidden_size=3)
+    sizes = made.input_size, made.output_size
+    model = MemoryMachine(*sizes, controller, access, objective=objectives.Symbols())
+    draw(model, made, tmp_path, sequences=1)
+    expected = [f"length_5_{drawn}_1.png"] if drawn else []
+    assert [path.name for path in tmp_path.iterdir()] == expected
+
+
+def test_pictures_of_symbols_show_all_steps_of_a_question(tmp_path, monkeypatch) -> None:
+    """Also those at which nothing is asked; but none of a string that is too long to read."""
+    seen = []
+    alignment = plots.alignment
+    monkeypatch.setattr(
+        plots, "alignment", lambda *given, **named: seen.append(given) or alignment(*given, **named)
+    )
+    for longest in (100, 2):
+        monkeypatch.setattr("memnets.viewing.pictures.MOST_SYMBOLS", longest)
+        task = symbols.FlipFlop(max_length=4, test_sets=[(4, 1)], test_ignored=[])
+        sizes = task.input_size, task.output_size
+        model = CausalTransformer(*sizes, 8, 2, 1, 8, labels=True, objective=objectives.Symbols())
+        draw(model, task, tmp_path, sequences=1)
+    ((_, slots, answered, *_),) = seen
+    assert len(slots) == 5
+    assert slots[0] == "begin"
+    assert slots[1] == "w"
+    assert answered[:2] == ["", ""]
+    assert len(answered) == 3
 
 
 def in_tokens(name):

@@ -19,11 +19,17 @@ from memnets.core import Cell, Memory, MemoryAccess
 from memnets.embedders import Patches
 from memnets.encoders import Embedded, Recurrent
 from memnets.memories import DNC, LRUA, NTM, Stack, Tape
-from memnets.models import MemoryMachine, MetaLearner, PointerNetwork, Seq2Seq
-from memnets.training.objectives import Numbers, Tokens
+from memnets.models import (
+    CausalTransformer,
+    MemoryMachine,
+    MetaLearner,
+    PointerNetwork,
+    Seq2Seq,
+)
+from memnets.training.objectives import Numbers, Symbols, Tokens
 from memnets.viewing import page, panels, trace, watch
 from memnets.viewing.interventions import Overwrite
-from tasks import Captions, ConvexHull, Copying, Sinusoids
+from tasks import Captions, ConvexHull, Copying, Sinusoids, symbols
 from tests.test_precision import ATTENTIONS, CONTROLLERS, COPYING, FEW, MODELS, TASKS
 
 MEMORIES = {
@@ -87,6 +93,28 @@ def test_what_is_shown_is_what_the_trace_holds(name) -> None:
             assert each.before is None if not first.numel() else torch.equal(each.before, first)
     words = next(each for each in run.panels if each.name in ("answer", "likeliest word"))
     assert words.start + words.steps <= len(shown.steps)
+
+
+def test_symbols_are_shown_by_name_and_only_where_they_are_asked() -> None:
+    torch.manual_seed(0)
+    task = symbols.FlipFlop(max_length=6, test_sets=[], test_ignored=[])
+    sizes = (task.input_size, task.output_size)
+    model = CausalTransformer(
+        *sizes, width=8, heads=2, layers=1, hidden_size=8, labels=True, objective=Symbols()
+    )
+    batch = task.asked(["w1i0r1"])
+    shown = watch.example(model.eval(), task, batch, answer=torch.tensor([0, 1, 0, 1, 0, 1]))
+    (run,) = shown.runs
+    strips = {each.name: each for each in run.panels if isinstance(each, page.Strip)}
+    assert list(strips["input"].values) == ["begin", *"w1i0r"]
+    assert list(strips["target"].values) == [*"····", "1"]
+    assert list(strips["answer"].values) == [*"····", "0"]
+    assert strips["answer"].wrong.tolist() == [False] * 4 + [True]
+    assert (run.verdict, run.right) == ("0 of 1 right", False)
+    (layer,) = (each for each in run.panels if each.name == "layer 1")
+    assert list(layer.slots) == ["begin", *"w1i0r"]
+    (chances,) = (each for each in run.panels if each.name == "probability of each answer")
+    assert list(chances.labels) == ["0", "1"]
 
 
 def test_a_gan_shows_where_places_looked() -> None:

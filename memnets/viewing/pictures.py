@@ -328,9 +328,10 @@ class Pictures(lightning.Callback):
         with torch.no_grad(), trace.record(model) as tape:
             model.logits(moved(said, model))
         if not parts:
-            path = self.folder / name.format("weights")
-            split = said.source.shape[1]
-            tape.plot(path, split=split, title=f"{title}: {_HEADS}")
+            if tape.weights:  # a stack has none, nor has a matrix
+                path = self.folder / name.format("weights")
+                split = said.source.shape[1]
+                tape.plot(path, split=split, title=f"{title}: {_HEADS}")
             return
         source, answered = words(task, said)
         if said.source.dim() == 4:

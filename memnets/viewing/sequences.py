@@ -87,7 +87,9 @@ def label_names(task: Any, batch: Batch, size: int) -> list[str]:
     """
     # The task names the labels of targets alone: these are all of them, one after the other.
     return [
-        words(task, batch._replace(targets=torch.full_like(batch.targets, label)))[1][0]
+        words(
+            task, batch._replace(targets=torch.full_like(batch.targets, label), target_mask=None)
+        )[1][0]
         for label in range(size)
     ]
 

@@ -81,6 +81,8 @@ __all__ = ["LONGEST", "WatchTest", "WhatIf", "example", "of_batch", "page"]
 
 #: Most steps of an example.
 LONGEST = 1000
+#: Word for a step at which nothing is asked.
+_SILENT = "·"
 #: Most sentences of a story that are told above it.
 MOST_SENTENCES = 30
 #: Most sequences of a test set that are answered to find wrong answers.
@@ -195,7 +197,7 @@ class _Watched:
         self.asked = task.asked_words(one, 0)
         self.words, self.targets = words(task, one)
         if one.targets.dim() == 2 and not one.targets.is_floating_point():
-            self.targets = self._named(one.targets)
+            self.targets = self._where_asked(self._named(one.targets))
         self.slots = self._slot_names()
         self.labels = dict(model.alignments())
         self.hops = self._hops()
@@ -246,11 +248,13 @@ class _Watched:
         return list(self.model.slot_names(self.words, inputs))
 
     def _input_words(self, answer: Tensor | None = None) -> list[str]:
-        """A word for each input of the answer, if inputs are tokens of the answer."""
+        """A word for each input of the answer, if inputs are tokens."""
         single = is_classification(self.model, self.one)
         if self.inputs.dim() != 2 or self.inputs.is_floating_point() or single:
             return []
         inputs = self.inputs.cpu()
+        if self.task.fed_source:
+            return words(self.task, self.one._replace(source=inputs))[0]
         if isinstance(self.objective, Tokens):
             said = self.answer if answer is None else answer
             inputs = torch.cat([torch.full_like(said[:, :1], BEGIN), said[:, :-1]], 1)
@@ -261,13 +265,20 @@ class _Watched:
         known: dict[int, str] = {}
         for token in tokens[0].tolist():
             if token not in known:
-                single = self.one._replace(targets=torch.tensor([[token]]))
+                single = self.one._replace(targets=torch.tensor([[token]]), target_mask=None)
                 try:
                     said = words(self.task, single)[1]
                 except (IndexError, ValueError):  # a model may answer what the task has no name for
                     said = []
                 known[token] = said[0] if said else MARKS.get(token, str(token))
         return [known[token] for token in tokens[0].tolist()]
+
+    def _where_asked(self, said: list[str]) -> list[str]:
+        """Words of targets or of an answer; a dot where nothing is asked."""
+        if self.one.target_mask is None:
+            return said
+        asked = self.one.target_mask[0].tolist()
+        return [word if step else _SILENT for word, step in zip(said, asked, strict=False)]
 
     def _hops(self) -> list[nn.Module]:
         """Addressings that read one after the other for a single answer."""
@@ -537,7 +548,7 @@ class _Watched:
     def _words_of(self, answer: Tensor) -> list[str]:
         """Words of an answer."""
         if answer.dim() == 2 and not answer.is_floating_point():
-            return self._named(answer)
+            return self._where_asked(self._named(answer))
         return words(self.task, self.one._replace(targets=answer))[1]
 
     def _said_words(self) -> list[str]:
@@ -577,8 +588,9 @@ class _Watched:
         if isinstance(objective, Tokens):
             right = said == self.targets
             return ("right" if right else "wrong"), right
-        matching = sum(a == b for a, b in zip(said, self.targets, strict=False))
-        return f"{matching} of {len(self.targets)} right", matching == len(self.targets)
+        asked = [pair for pair in zip(said, self.targets, strict=False) if pair[1] != _SILENT]
+        matching = sum(answered == target for answered, target in asked)
+        return f"{matching} of {len(asked)} right", matching == len(asked)
 
     def _all_panels(self, tape: trace.Tape, logits: Tensor, answer: Tensor) -> list[Panel]:
         logits = plain(logits.cpu())

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from memnets import extras
-from memnets.app import executors, scoreboard
+from memnets.app import executors, scoreboard, seeds
 from memnets.app.cli import main
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.files import FolderInUse
@@ -269,7 +269,7 @@ def table(*flags: str, seeds: Sequence[int] = (0, 1, 2), **settings: object) -> 
 def faked(_fit, monkeypatch) -> None:
     """Scoreboards whose trainings are short, and that draw no pictures."""
     monkeypatch.setattr(scoreboard, "trainings", partial(trainings, program="fake_fit"))
-    monkeypatch.setattr(scoreboard, "load_checkpoint", lambda path: path.read_text())
+    monkeypatch.setattr(seeds, "load_checkpoint", lambda path: path.read_text())
     save_blank_pictures(monkeypatch)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import functional
+from memnets import events, functional
 from memnets.core import MemoryAccess, check_positive
 from memnets.events import offer, report
 from memnets.memories.slotted import check_noise, noisy
@@ -26,8 +26,8 @@ class NeuralState(NamedTuple):
     """State of a :class:`NeuralStack`, :class:`NeuralQueue` or :class:`NeuralDeque` after t steps.
 
     Attributes:
-        values: all elements that were pushed, in the order of the steps, those of several stacks
-            side by side, ``[B, t, count * W]``; of a deque, two a step, ``[B, 2 t, count * W]``.
+        values: all elements that were pushed, in the order of the steps, ``[B, count, t, W]``; of
+            a deque, two a step, ``[B, count, 2 t, W]``.
         strengths: how much of each element is there, in ``[0, 1]``, ``[B, count, t]``.
     """
 
@@ -99,7 +99,7 @@ class Strengths(MemoryAccess[NeuralState]):
         self.read_size = self.read_heads * width
         self.interface_size = count * (len(self.degrees) + len(self.pushes) * width)
         self.no_slots: Tensor
-        self.register_buffer("no_slots", torch.empty(0, count * width), persistent=False)
+        self.register_buffer("no_slots", torch.empty(count, 0, width), persistent=False)
 
     @property
     def degrees(self) -> tuple[str, ...]:
@@ -120,8 +120,8 @@ class Strengths(MemoryAccess[NeuralState]):
 
     def initial_state(self, batch_size: int) -> NeuralState:
         """No elements."""
-        values = self.no_slots.expand(batch_size, -1, -1)
-        return NeuralState(values, self.no_slots.new_empty(batch_size, self.count, 0))
+        values = self.no_slots.expand(batch_size, -1, -1, -1)
+        return NeuralState(values, values[..., 0])
 
     def forward(self, interface: Tensor, state: NeuralState) -> tuple[Tensor, NeuralState]:
         """One step: ``[B, interface_size] -> [B, count * ends read * W]``."""
@@ -138,8 +138,7 @@ class Strengths(MemoryAccess[NeuralState]):
             ordered = functional.popped(self._from(end, strengths), degree)
             strengths = self._from(end, ordered, back=True)
         strengths = torch.cat([strengths, strength], -1)
-        rows = pushed.unflatten(-1, (ends, self.width)).transpose(1, 2).flatten(2)
-        values = functional.append(state.values, rows)
+        values = functional.append(state.values, pushed.unflatten(-1, (ends, self.width)))
 
         weights = torch.stack(
             [
@@ -148,10 +147,11 @@ class Strengths(MemoryAccess[NeuralState]):
             ],
             2,
         )
-        slots = values.unflatten(-1, (self.count, self.width)).transpose(1, 2)
-        vectors = functional.read(weights, slots)
-        report(self, degrees=degrees, pushed=pushed, read=weights.flatten(1, 2))
-        report(self, before=state.values, memory=values, strengths=strengths)
+        vectors = functional.read(weights, values)
+        if events.listening():
+            before, memory = (each.transpose(1, 2).flatten(2) for each in (state.values, values))
+            report(self, degrees=degrees, pushed=pushed, read=weights.flatten(1, 2))
+            report(self, before=before, memory=memory, strengths=strengths)
         return vectors.flatten(1), NeuralState(values, strengths)
 
     def _from(self, end: str, slots: Tensor, back: bool = False) -> Tensor:

@@ -32,8 +32,8 @@ gates           an LRUA          share of a write that goes to the slots read la
 actions         a stack          degrees of push, pop and keep of each stack, ``[B, H, 3]``; its
                                  slots are depths, the top first
 pushed          a stack          element that each stack is pushed, ``[B, H, W]``
-degrees         a neural stack   degrees of push and pop of each stack, queue or deque, ``[B, H, 2]``
-                                 or ``[B, H, 4]``
+degrees         a neural stack   degrees of push and pop of each stack, queue or deque,
+                                 ``[B, H, 2]`` or ``[B, H, 4]``
 strengths       a neural stack   strength of each slot after the step, ``[B, H, N]``
 moves           a moving tape    degrees of the moves of each head, ``[B, H, 3]``; its slots are
                                  places from the head on, to the right

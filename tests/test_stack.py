@@ -51,7 +51,9 @@ def test_a_stack_is_a_list(slots, visible, empty) -> None:
     def machine(program):
         stacks, read = [[], []], []
         for *actions, value in program:
-            for stack, action, pushed in zip(stacks, actions, (value / 4, 1 - value / 4)):
+            for stack, action, pushed in zip(
+                stacks, actions, (value / 4, 1 - value / 4), strict=True
+            ):
                 if action == "push":
                     stack.insert(0, pushed)
                     del stack[slots:]
@@ -107,7 +109,7 @@ def test_neural_queues_are_deques() -> None:
     def machine(program):
         queues, read = (deque(), deque()), []
         for step in program:
-            for queue, (push, pop, bit) in zip(queues, step):
+            for queue, (push, pop, bit) in zip(queues, step, strict=True):
                 if pop and queue:
                     queue.popleft()
                 if push:
@@ -211,6 +213,20 @@ def test_a_machine_tells_its_tape_the_length_of_the_source() -> None:
     assert model.decode(inputs, state)[1].body.access.jump.tolist() == [4, 2]
     first, _ = model.first_stretch(Batch(source, inputs, torch.zeros(2, 3, 2), mask), 2)
     assert first.body.access.jump.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("memory", [NeuralStack, NeuralQueue, NeuralDeque])
+def test_a_late_read_has_a_gradient_to_the_first_push(memory) -> None:
+    """While nothing is popped, and as far as it is pushed by degrees."""
+    part = memory(width=2)
+    steps = torch.randn(2, 4, part.interface_size)
+    steps[..., len(part.pushes) : len(part.degrees)] = -CERTAIN
+    steps[..., : len(part.pushes)] = -2.0
+    steps.requires_grad_()
+    outputs, _ = part.unroll(steps, part.initial_state(2))
+    (gradient,) = torch.autograd.grad(outputs[:, -1].sum(), steps)
+    pushed = [*range(len(part.pushes)), *range(len(part.degrees), part.interface_size)]
+    assert gradient[..., pushed].ne(0).all()
 
 
 # -- what they report, and their settings ---------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from memnets import functional

@@ -26,12 +26,12 @@ class NeuralState(NamedTuple):
     """State of a :class:`NeuralStack`, :class:`NeuralQueue` or :class:`NeuralDeque` after t steps.
 
     Attributes:
-        values: all elements that were pushed, in the order of the steps, ``[B, count, t, W]``; of
+        memory: all elements that were pushed, in the order of the steps, ``[B, count, t, W]``; of
             a deque, two a step, ``[B, count, 2 t, W]``.
         strengths: how much of each element is there, in ``[0, 1]``, ``[B, count, t]``.
     """
 
-    values: Tensor
+    memory: Tensor
     strengths: Tensor
 
 
@@ -63,7 +63,8 @@ class Strengths(MemoryAccess[NeuralState]):
     """
 
     equations: ClassVar[Mapping[str, str]] = {
-        "memory": "each step appends what it pushes as a slot\n(Grefenstette et al. 2015, equation 1)",
+        "memory": "each step appends what it pushes as a slot"
+        "\n(Grefenstette et al. 2015, equation 1)",
         "strengths": "a pop takes u from the first elements: "
         "s_i = max(0, s_i - max(0, u - Σ_{j before i} s_j))"
         "\na push has the strength d\n(Grefenstette et al. 2015, equation 2)",
@@ -120,8 +121,8 @@ class Strengths(MemoryAccess[NeuralState]):
 
     def initial_state(self, batch_size: int) -> NeuralState:
         """No elements."""
-        values = self.no_slots.expand(batch_size, -1, -1, -1)
-        return NeuralState(values, values[..., 0])
+        memory = self.no_slots.expand(batch_size, -1, -1, -1)
+        return NeuralState(memory, memory[..., 0])
 
     def forward(self, interface: Tensor, state: NeuralState) -> tuple[Tensor, NeuralState]:
         """One step: ``[B, interface_size] -> [B, count * ends read * W]``."""
@@ -138,7 +139,7 @@ class Strengths(MemoryAccess[NeuralState]):
             ordered = functional.popped(self._from(end, strengths), degree)
             strengths = self._from(end, ordered, back=True)
         strengths = torch.cat([strengths, strength], -1)
-        values = functional.append(state.values, pushed.unflatten(-1, (ends, self.width)))
+        memory = functional.append(state.memory, pushed.unflatten(-1, (ends, self.width)))
 
         weights = torch.stack(
             [
@@ -147,12 +148,12 @@ class Strengths(MemoryAccess[NeuralState]):
             ],
             2,
         )
-        vectors = functional.read(weights, values)
+        vectors = functional.read(weights, memory)
         if events.listening():
-            before, memory = (each.transpose(1, 2).flatten(2) for each in (state.values, values))
+            before, after = (each.transpose(1, 2).flatten(2) for each in (state.memory, memory))
             report(self, degrees=degrees, pushed=pushed, read=weights.flatten(1, 2))
-            report(self, before=before, memory=memory, strengths=strengths)
-        return vectors.flatten(1), NeuralState(values, strengths)
+            report(self, before=before, memory=after, strengths=strengths)
+        return vectors.flatten(1), NeuralState(memory, strengths)
 
     def _from(self, end: str, slots: Tensor, back: bool = False) -> Tensor:
         """Numbers of slots ``[*B, N]`` in their order from an end, or from there back."""
@@ -173,7 +174,7 @@ class Strengths(MemoryAccess[NeuralState]):
         # A tensor has one length for the whole batch, so the memory grows for all sequences.
         more = new.strengths.shape[-1] - old.strengths.shape[-1]
         same = nn.functional.pad(old.strengths, (0, more))
-        return NeuralState(new.values, torch.where(mask.view(-1, 1, 1), new.strengths, same))
+        return NeuralState(new.memory, torch.where(mask.view(-1, 1, 1), new.strengths, same))
 
 
 def _named(action: str, ends: tuple[str, ...]) -> list[str]:

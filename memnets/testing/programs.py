@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from memnets.core import MemoryAccess
+from memnets.core import MemoryAccess, check_positive
 from memnets.testing import strategies
 from memnets.testing.laws import Draw, Laws, assert_close, assert_shape, law
 
@@ -36,7 +36,10 @@ class _ProgramSubject(Laws):
         longest: int,
     ) -> None:
         super().__init__(factory, arguments)
-        self.programs = st.lists(instructions, min_size=1, max_size=longest)
+        check_positive(longest=longest)
+        # Most faults show late in a program, and all steps are looked at.
+        self.programs = st.lists(instructions, min_size=longest, max_size=longest)
+        self.short_programs = st.lists(instructions, min_size=1, max_size=longest)
         self.interface = interface
         self.machine = machine
 
@@ -69,15 +72,17 @@ class _ProgramSubject(Laws):
     @law("a program reads what the machine of plain Python reads, at every step")
     def program(self, draw: Draw) -> None:
         part = self.build().double().eval()
-        program = draw(self.programs)
-        outputs, _ = part.unroll(self.steps(part, program), part.initial_state(1))
-        assert_close(outputs, self.right(part, program), f"what {program} reads")
+        programs = [draw(self.programs) for _ in range(3)]
+        steps = torch.cat([self.steps(part, program) for program in programs])
+        outputs, _ = part.unroll(steps, part.initial_state(len(steps)))
+        for program, found in zip(programs, outputs.unsqueeze(1), strict=True):
+            assert_close(found, self.right(part, program), f"what {program} reads")
 
     @law("programs side by side, with steps left out, read what each alone would read")
     def side_by_side(self, draw: Draw) -> None:
         part = self.build().double().eval()
         batch = draw(strategies.sizes(2, 3))
-        programs = [draw(self.programs) for _ in range(batch)]
+        programs = [draw(self.short_programs) for _ in range(batch)]
         time = 1 + max(map(len, programs))
         # Each program takes its steps at places of its own, and skips the others.
         places = [
@@ -119,7 +124,7 @@ def check_program(
             ``interface_size`` numbers; :data:`CERTAIN` makes an action certain.
         machine: runs a program, a list of instructions: the vector read after each of them,
             ``read_size`` numbers, in plain Python.
-        longest: most instructions of a program.
+        longest: number of instructions of a program, at least 1.
         leave_out: names of laws to leave out; the error for an unknown name lists them all.
         max_examples: number of examples for each law; that of the Hypothesis profile by default.
         **arguments: arguments for ``memory``.

@@ -312,7 +312,9 @@ DNC_RUNS = [
 ]
 
 SHIFTING_RUNS = [
-    unrolled(loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True),
+    unrolled(
+        loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True
+    ),
     unrolled(loop(partial(Stack, slots=2, width=1, noise=0.5), FEED_FORWARD), steps=5),
     unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
     unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),

@@ -1,9 +1,9 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM, a DNC, a stack or a tape that moves: all steps, forward and backward, are one operator. It is built when
-it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
-:mod:`memnets.kernels.loop` run in its place.
+controller, on an NTM, a DNC, a stack or a tape that moves: all steps, forward and backward, are one
+operator. It is built when it is first needed (:mod:`memnets.kernels.native.build`). Without a
+compiler the twins of :mod:`memnets.kernels.loop` run in its place, where they know the memory.
 """
 
 from __future__ import annotations
@@ -219,7 +219,11 @@ def unroll(
 
 
 def _plain(
-    loop: Loop, kind: type[Any], settings: Settings, mask: Tensor | None, weights: int,
+    loop: Loop,
+    kind: type[Any],
+    settings: Settings,
+    mask: Tensor | None,
+    weights: int,
     *given: Tensor,
 ) -> Tensors:
     """Take all steps by the plain definitions.

@@ -89,7 +89,8 @@ class SequenceModel(Model[SequenceState]):
             ValueError: a shape does not fit, or the source is longer than ``max_length``.
             TypeError: the mask is not boolean.
         """
-        return self._run(source, None, mask, source=True)[1]
+        vectors, state = self._begun(source, mask)
+        return self._advance(vectors, state, mask)[1]
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
         """Continue: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
@@ -105,12 +106,17 @@ class SequenceModel(Model[SequenceState]):
         inputs: Tensor,
         state: SequenceState | None,
         mask: Tensor | None,
-        source: bool = False,
     ) -> tuple[Tensor, SequenceState]:
         """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
-        return self._advance(self.inputs(inputs, state.steps, mask, source), state, mask)
+        return self._advance(self.inputs(inputs, state.steps, mask), state, mask)
+
+    def _begun(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, SequenceState]:
+        """Vectors of a source, ``[B, S, V]``, and the state before its first step."""
+        steps = torch.zeros(len(source), dtype=torch.long, device=self.device)
+        vectors: Tensor = self.inputs(source, steps, mask, True)
+        return vectors, SequenceState(self.body.start(vectors, mask), steps)
 
     def _advance(
         self, vectors: Tensor, state: SequenceState, mask: Tensor | None
@@ -143,10 +149,10 @@ class SequenceModel(Model[SequenceState]):
         """
         source, mask = batch.source, batch.source_mask
         cut = source.shape[1] - source.shape[1] % steps
-        state = self.initial_state(len(source))
+        vectors, state = self._begun(source, mask)
         with torch.no_grad():
             before = None if mask is None else mask[:, :cut]
-            _, state = self._run(source[:, :cut], state, before, source=True)
+            _, state = self._advance(vectors[:, :cut], state, before)
         after = None if mask is None else mask[:, cut:]
-        _, state = self._run(source[:, cut:], state, after, source=True)
+        _, state = self._advance(vectors[:, cut:], state, after)
         return state, steps - source.shape[1] % steps

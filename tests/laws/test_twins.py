@@ -26,7 +26,7 @@ from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
-from memnets.memories import DNC, NTM
+from memnets.memories import DNC, NTM, MovingTape, Stack
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
@@ -340,6 +340,16 @@ DNC_RUNS = [
     scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 11, True),
 ]
 
+SHIFTING_RUNS = [
+    unrolled(
+        loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True
+    ),
+    unrolled(loop(partial(Stack, slots=2, width=1, noise=0.5), FEED_FORWARD), steps=5),
+    unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
+    unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),
+    unrolled(loop(partial(MovingTape, slots=1, width=1)), 1, 1, begun=False),
+]
+
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
@@ -366,6 +376,7 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
         *EXTREME,
         *DNC_RUNS,
+        *SHIFTING_RUNS,
     ],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),

@@ -16,6 +16,7 @@ from memnets.memories.linear import (
 )
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.sam import SAM, SAMState
 from memnets.memories.slotted import Slotted
 from memnets.memories.stack import Stack, StackState
 from memnets.memories.tape import Tape, TapeState
@@ -27,6 +28,7 @@ __all__ = [
     "KDA",
     "LRUA",
     "NTM",
+    "SAM",
     "TTT",
     "DNCQueries",
     "DNCState",
@@ -41,6 +43,7 @@ __all__ = [
     "Mamba2",
     "NTMState",
     "RetNet",
+    "SAMState",
     "Slotted",
     "Stack",
     "StackState",

@@ -49,8 +49,9 @@ from memnets.scores import Cosine
 
 __all__ = ["Settings", "loop_unroll", "settings_of", "step", "unroll"]
 
-#: Most scores of a row that are sorted whole; of more the greatest are found first.
-_SORTED = 256
+#: Most scores of a row that are sorted whole, and the size of the blocks in which more of them are
+#: looked through.
+_SORTED, _BLOCK = 256, 64
 
 
 class Settings(NamedTuple):
@@ -92,16 +93,24 @@ def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def _greatest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As :func:`memnets.functional.greatest`, without a sort of many numbers where there is none.
+    """As :func:`memnets.functional.greatest`, without a sort of many numbers.
 
-    The greatest numbers are the same in any order of search if no two of them are equal, and none
-    that was left out is equal to the least of them.
+    The k greatest numbers stand in the k blocks with the greatest peaks, unless more blocks have a
+    peak as great as the least of the k.
     """
-    if scores.shape[-1] > _SORTED:
-        values, places = scores.topk(count, -1)
-        one_way = (scores >= values[..., -1:]).sum() == values[..., 0].numel() * count
-        if one_way and (values[..., 1:] < values[..., :-1]).all():
-            return values, places
+    size = scores.shape[-1]
+    if size > max(_SORTED, count * _BLOCK):
+        even = size - size % _BLOCK
+        peaks = scores[..., :even].unflatten(-1, (-1, _BLOCK)).amax(-1)
+        if even < size:
+            peaks = torch.cat([peaks, scores[..., even:].amax(-1, keepdim=True)], -1)
+        # In the order of the slots, so that of equal scores the first comes first.
+        blocks = peaks.topk(count, -1).indices.sort(-1).values.unsqueeze(-1)
+        places = (blocks * _BLOCK + torch.arange(_BLOCK)).flatten(-2)
+        found = scores.gather(-1, places.clamp_max(size - 1))
+        values, best = functional.greatest(found.masked_fill_(places >= size, -torch.inf), count)
+        if ((peaks >= values[..., -1:]).sum(-1) <= count).all():
+            return values, places.gather(-1, best)
     return functional.greatest(scores, count)
 
 

@@ -15,7 +15,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
 from memnets.features import VectorFeatures
-from memnets.memories import DNC, LRUA, NTM, TTT, GatedDeltaNet, Linear, Stack, Tape
+from memnets.memories import DNC, LRUA, NTM, SAM, TTT, GatedDeltaNet, Linear, Stack, Tape
 from memnets.models import (
     GAN,
     SNAIL,
@@ -68,6 +68,7 @@ MEMORIES = {
     "NTM": partial(NTM, 5, 3),
     "DNC": partial(DNC, 5, 3),
     "LRUA": partial(LRUA, 5, 3, 2),
+    "SAM": partial(SAM, 8, 3, 2, 3),
     "stack": partial(Stack, 5, 3),
     "Tape": partial(Tape, 3),
     "linear": partial(GatedDeltaNet, 4, 3, heads=2, chunk=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastRecent, LeastRecentQuery, LeastRecentState, Sharp, SharpQuery
-from memnets.core import Addressing, Memory, Score, check_positive
-from memnets.events import offer, report
+from memnets.core import Addressing, Memory, Score, at_hand, check_positive
+from memnets.events import listening, offer, report
 from memnets.functional import Sparse
 from memnets.memories.slotted import Slotted
 from memnets.normalizers import TopK
 
 __all__ = ["SAM", "SAMLayout", "SAMState"]
+
+#: Most slots that are all reported to those who watch; of more, those in use are.
+MOST_REPORTED = 1024
 
 
 class SAMState(NamedTuple):
@@ -77,7 +81,9 @@ class SAM(Slotted[SAMState]):
     copy of the memory and keep what the backward pass needs of the slots that they touch
     (:mod:`memnets.kernels.sparse`): a slot that no step has touched costs nothing.
 
-    ``slots`` may be changed at any time.
+    Of more than 1024 slots, pictures and other watchers of a step see those in use alone: the first
+    ones, up to the last that was ever read or written, and some more. ``slots`` may be changed at
+    any time.
 
     Args:
         slots: N, the number of slots, at least ``read_slots`` and ``heads * write_slots``.
@@ -148,6 +154,24 @@ class SAM(Slotted[SAMState]):
 
     def forward(self, interface: Tensor, state: SAMState) -> tuple[Tensor, SAMState]:
         """One step: ``[B, interface_size] -> [B, heads * W]``."""
+        memory, accessed = state.memory, state.accessed
+        slots = memory.shape[-2]
+        if slots <= MOST_REPORTED or not listening() or not at_hand(state.used):
+            return self._step(interface, state)
+        # Slots that are empty and were never read are all alike, so that a step with fewer of them
+        # has the same results.
+        number = torch.arange(1, slots + 1)
+        used = torch.maximum((memory.any(-1) | (accessed > 0)) * number, state.used.unsqueeze(-1))
+        few = int(used.max()) + self.read_slots + self.heads * self.write_slots
+        few = min(slots, MOST_REPORTED * math.ceil(few / MOST_REPORTED))
+        start = state._replace(memory=memory[:, :few], accessed=accessed[:, :few])
+        vectors, after = self._step(interface, start)
+        return vectors, after._replace(
+            memory=torch.cat([after.memory, memory[:, few:]], 1),
+            accessed=torch.cat([after.accessed, accessed[:, few:]], 1),
+        )
+
+    def _step(self, interface: Tensor, state: SAMState) -> tuple[Tensor, SAMState]:
         before, accessed, used, last = state
         queries, add, strengths, gates = interface.split(self.layout.sizes, -1)
         queries = queries.unflatten(-1, (self.heads, self.width))

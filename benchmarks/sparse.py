@@ -152,9 +152,7 @@ def index_rows(slots):
     build, _ = timed(lambda: flat.add(rows))
     _, true = flat.search(queries, 4)
     yield line("all rows", build, flat)
-    cells = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(WIDTH), WIDTH, 1024, faiss.METRIC_INNER_PRODUCT
-    )
+    cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, 1024, faiss.METRIC_INNER_PRODUCT)
     build, _ = timed(lambda: (cells.train(rows[:50_000]), cells.add(rows)))
     for cells.nprobe in (8, 128):
         yield line("1024 cells", build, cells, f", {cells.nprobe} looked at")

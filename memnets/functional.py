@@ -205,7 +205,7 @@ class Sparse(NamedTuple):
         weight: the weight of each, ``[*B, Q, k]``; all other slots have weight 0.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
     weight: Tensor
 
 

@@ -22,6 +22,7 @@ from memnets.testing.laws import (
     differentiated,
     gradients,
 )
+from memnets.viewing import trace
 from tests.test_memories import SURE, lookup, sigmoid, softmax, softplus
 
 
@@ -38,7 +39,8 @@ def oracle(interface, state, access):
     memory[emptied] = 0
     found = set()
     for head, (share, alpha) in enumerate(gates.T):
-        written = [(slot, alpha * share * w) for slot, w in zip(index[head], weight[head])]
+        before = zip(index[head], weight[head], strict=True)
+        written = [(slot, alpha * share * w) for slot, w in before]
         written += [(slot, alpha * (1 - share) / access.write_slots) for slot in emptied[head]]
         for slot, w in written:
             memory[slot] += w * adds[head]
@@ -52,7 +54,8 @@ def oracle(interface, state, access):
         new.append(order[: access.read_slots])
         weights.append(softmax(scores[new[-1]]))
         reads.append(weights[-1] @ memory[new[-1]])
-        found |= {slot for slot, w in zip(new[-1], weights[-1]) if w > access.writing.threshold}
+        read = zip(new[-1], weights[-1], strict=True)
+        found |= {slot for slot, w in read if w > access.writing.threshold}
         touched |= set(new[-1])
     now = max(accessed) + 1
     accessed = [now if slot in found else time for slot, time in enumerate(accessed)]
@@ -107,12 +110,12 @@ def as_dense(make, draw_seed):
     weights = random(2, heads, slots).softmax(-1)
     keys, strengths, gates = random(2, heads * width), random(2, heads), random(2, heads)
     accessed = usage.argsort(-1).argsort(-1) + 1
-    first = SAMState(
-        memory, accessed, torch.full((2,), slots), functional.sparse(weights, slots)
-    )
+    first = SAMState(memory, accessed, torch.full((2,), slots), functional.sparse(weights, slots))
     open_gates = torch.full((2, heads), SURE, dtype=torch.float64)
     with fast.naive():
-        sparse_read, after = sam.step(torch.cat([keys, keys, strengths, gates, open_gates], -1), first)
+        sparse_read, after = sam.step(
+            torch.cat([keys, keys, strengths, gates, open_gates], -1), first
+        )
         dense_read, expected = lrua.double().step(
             torch.cat([keys, strengths, gates], -1), LRUAState(memory, usage, weights)
         )
@@ -306,6 +309,25 @@ def test_a_memory_that_is_written_by_hand_is_read_whole():
     vectors, after = access.step(interface, state)
     assert after.read.index[0, 0, 0] == 33
     torch.testing.assert_close(vectors[0], memory[0, 33])
+
+
+def test_watchers_of_a_large_memory_see_the_slots_in_use():
+    torch.manual_seed(0)
+    access = SAM(slots=3000, width=4, heads=2).double()
+    interfaces = torch.randn(1, 3, access.interface_size, dtype=torch.float64)
+    state = access.initial_state(1)
+    with trace.record(access, kinds=None) as tape:
+        found = access.unroll(interfaces, state)
+    assert {event.value.shape[-1] for event in tape.events if event.kind == "read"} == {1024}
+    with fast.naive():
+        assert_equal(found, access.unroll(interfaces, state), "watched, and not")
+    # A row that was put there by hand is in use too.
+    memory = torch.zeros(1, 3000, 4, dtype=torch.float64)
+    memory[0, 2500] = 1.0
+    with trace.record(access, kinds=None) as tape:
+        found = access(interfaces[:, 0], state._replace(memory=memory))
+    assert tape.calls(access, "memory")[0].shape == (1, 3000, 4)
+    assert_equal(found, access(interfaces[:, 0], state._replace(memory=memory)), "by hand")
 
 
 @pytest.mark.parametrize(

@@ -564,7 +564,9 @@ class _Control(NamedTuple):
     state: Any
 
 
-def _control(loop: Loop, inputs: Tensor, read: Tensor, state: Any, taken: Tensor | None) -> _Control:
+def _control(
+    loop: Loop, inputs: Tensor, read: Tensor, state: Any, taken: Tensor | None
+) -> _Control:
     """Take a step of a loop's controller."""
     hidden, after = loop.controller.step(torch.cat([inputs, read], -1), state)
     if taken is not None:
@@ -778,7 +780,9 @@ def unroll(
     return _taken(memory, inputs, state, mask)
 
 
-@fast.twin(SAM, "step", fits=lambda memory, inputs, state: _fits(memory, inputs.unsqueeze(1), state))
+@fast.twin(
+    SAM, "step", fits=lambda memory, inputs, state: _fits(memory, inputs.unsqueeze(1), state)
+)
 def step(memory: SAM, inputs: Tensor, state: SAMState) -> tuple[Tensor, SAMState]:
     """``[B, interface_size] -> [B, read_size]``: see :meth:`memnets.core.Cell.step`."""
     outputs, state = _taken(memory, inputs.unsqueeze(1), state, None)

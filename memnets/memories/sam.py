@@ -19,8 +19,8 @@ from memnets.normalizers import TopK
 
 __all__ = ["SAM", "SAMLayout", "SAMState"]
 
-#: Most slots that are all reported to those who watch; of more, those in use are.
-MOST_REPORTED = 1024
+#: Most slots that are all reported to those who watch. Of more, those in use are, in blocks.
+MOST_REPORTED, BLOCK = 1024, 64
 
 
 class SAMState(NamedTuple):
@@ -163,7 +163,7 @@ class SAM(Slotted[SAMState]):
         number = torch.arange(1, slots + 1)
         used = torch.maximum((memory.any(-1) | (accessed > 0)) * number, state.used.unsqueeze(-1))
         few = int(used.max()) + self.read_slots + self.heads * self.write_slots
-        few = min(slots, MOST_REPORTED * math.ceil(few / MOST_REPORTED))
+        few = min(slots, BLOCK * math.ceil(few / BLOCK))
         start = state._replace(memory=memory[:, :few], accessed=accessed[:, :few])
         vectors, after = self._step(interface, start)
         return vectors, after._replace(

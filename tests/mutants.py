@@ -112,11 +112,13 @@ TESTS = {
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
         "laws/test_parts.py laws/test_twins.py"
     ),
+    "memnets/kernels/sparse.py": "test_sparse.py laws/test_twins.py",
     "memnets/kernels/native/": "test_native.py laws/test_twins.py test_kernels.py",
     "memnets/memories/": (
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"
     ),
+    "memnets/memories/sam.py": "test_sparse.py laws/test_parts.py",
     "memnets/memories/gates.py": "test_linear.py laws/test_parts.py",
     "memnets/memories/linear.py": "test_linear.py laws/test_parts.py laws/test_planted_faults.py",
     "memnets/memories/scan.py": "test_linear.py laws/test_parts.py",

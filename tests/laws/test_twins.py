@@ -26,7 +26,7 @@ from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
-from memnets.memories import DNC, NTM, MovingTape, Stack
+from memnets.memories import DNC, NTM, SAM, MovingTape, Stack
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
@@ -383,6 +383,15 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         *EXTREME,
+    ],
+    (SAM, "step", "kernels.sparse"): [stepped(partial(SAM, slots=9, width=3, heads=2))],
+    (SAM, "unroll", "kernels.sparse"): [
+        unrolled(partial(SAM, slots=7, width=3, heads=2), steps=6, masked=True),
+        unrolled(partial(SAM, slots=4, width=2, heads=2, read_slots=3, write_slots=2), steps=5),
+    ],
+    (Loop, "unroll", "kernels.sparse"): [
+        unrolled(loop(partial(SAM, slots=30, width=3, heads=2, read_slots=3)), masked=True),
+        unrolled(loop(partial(SAM, slots=5, width=3, heads=1), FEED_FORWARD), 3, 6),
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),

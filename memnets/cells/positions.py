@@ -277,7 +277,7 @@ class ALiBi(Positions):
     def bias(self, distance: Tensor, heads: int) -> Tensor:
         """``-m_h |distance|``, ``[..., H, Q, N]``."""
         number = torch.arange(1, heads + 1, device=distance.device)
-        slopes = torch.exp2(-8 * number / heads).view(-1, 1, 1)
+        slopes = torch.exp2(-8 / heads * number).view(-1, 1, 1)
         return -slopes * distance.abs()
 
 
@@ -321,11 +321,11 @@ class HardALiBi(Positions):
         windows = list(range(1, heads // 2 + 1)) if self.windows is None else self.windows
         if not windows:
             return None
-        within = torch.tensor(windows, device=distance.device).view(-1, 1, 1)
         # A dimension for the heads, if there is none yet.
         near = distance.abs()
         near = near if near.dim() > 2 else near.unsqueeze(0)
-        seen = near < within
+        # One by one: a tensor of the windows would make the host wait for a GPU.
+        seen = torch.cat([near < window for window in windows], -3)
         free = heads - len(windows)
         if not free:
             return seen

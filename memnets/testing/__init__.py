@@ -47,6 +47,7 @@ from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.growth import check_growth, kept_for_backward
 from memnets.testing.linear import check_linear
 from memnets.testing.objectives import check_kernel, check_objective
+from memnets.testing.positions import check_positions
 from memnets.testing.steps import (
     check_access,
     check_cell,
@@ -89,6 +90,7 @@ __all__ = [
     "check_normalizer",
     "check_objective",
     "check_pointer",
+    "check_positions",
     "check_score",
     "check_task",
     "kept_for_backward",

@@ -10,6 +10,7 @@ from memnets import fast
 from memnets.cells import (
     ALiBi,
     AttentionBlock,
+    CoupledPositions,
     HardALiBi,
     LearnedPositions,
     MultiHead,
@@ -129,6 +130,58 @@ def test_a_step_that_is_skipped_has_the_place_of_the_one_before():
     assert 15 <= places[0] < places[1] == places[2] < places[3] < 35
 
 
+# -- coupled places --------------------------------------------------------------------------------
+
+
+class Places(Positions):
+    """Vectors that are the places themselves."""
+
+    def forward(self, places):
+        return places.unsqueeze(-1).expand(*places.shape, 8).double()
+
+
+def told(model, source, mask, steps):
+    """The places that a model gives to a source, and to an answer in parts."""
+    found = []
+    model.inputs.positions.positions.register_forward_hook(
+        lambda part, given, result: found.append(given[0].clone())
+    )
+    state = model.encode(source, mask)
+    for count in steps:
+        _, state = model.decode(torch.zeros(len(source), count, dtype=torch.long), state)
+    return found[0], torch.cat(found[1:], 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("forward", [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]),
+        ("backward", [[4, 3, 2, 1, 0], [2, 1, 0, 0, 0]]),
+    ],
+)
+def test_coupled_steps_share_a_place(answer, expected):
+    model = CausalTransformer(SIZE, SIZE, positions=CoupledPositions(Places(), answer), **SMALL)
+    model = model.double().eval()
+    mask = torch.arange(4) < torch.tensor([[4], [2]])
+    source, answered = told(model, torch.zeros(2, 4, dtype=torch.long), mask, [1, 3, 1])
+    assert source[0].tolist() == [1, 2, 3, 4]
+    assert source[1, :2].tolist() == [1, 2]
+    assert answered.tolist() == expected
+
+
+def test_a_shift_is_that_of_the_whole_sequence():
+    torch.manual_seed(0)
+    positions = CoupledPositions(Places(), shift=9)
+    model = CausalTransformer(SIZE, SIZE, positions=positions, **SMALL).double()
+    source, answered = told(model, torch.zeros(200, 2, dtype=torch.long), None, [1, 1])
+    assert (source == answered).all()
+    assert source[:, 0].unique().tolist() == list(range(1, 11))
+    assert (source.diff() == 1).all()
+    source, _ = told(model.eval(), torch.zeros(2, 2, dtype=torch.long), None, [1])
+    assert source.tolist() == [[1, 2], [1, 2]]
+    assert CoupledPositions(LearnedPositions(8, 30), shift=9).max_length == 19
+
+
 # -- within the models -----------------------------------------------------------------------------
 
 #: Models that take a scheme of each kind, and their attentions to their own steps.
@@ -139,6 +192,7 @@ MODELS = {
 }
 CAUSAL = [NoPositions, RotaryPositions, ALiBi, HardALiBi, StickBreaking]
 RANDOMISED = partial(RandomisedPositions, RotaryPositions(), 4, 2)
+COUPLED = partial(CoupledPositions, SinusoidalPositions(8))
 ADDED = [partial(SinusoidalPositions, 8), partial(LearnedPositions, 8, 30)]
 
 
@@ -147,7 +201,7 @@ def answered(model, source, inputs):
     return outputs
 
 
-@pytest.mark.parametrize("scheme", [*CAUSAL, *ADDED, RANDOMISED])
+@pytest.mark.parametrize("scheme", [*CAUSAL, *ADDED, COUPLED, RANDOMISED])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_answer_step_by_step_as_at_once(name, scheme):
     if name == "encoder and decoder" and scheme is StickBreaking:
@@ -247,6 +301,15 @@ def test_what_was_saved_before_is_loaded():
         (lambda: HardALiBi([2, 0]), "window must be .* got 0"),
         (lambda: MultiHead(4, 2, positions=HardALiBi([1, 2, 3])), "2 heads; got 3 windows"),
         (lambda: RandomisedPositions(NoPositions(), 2, 3), "stride must be .* spread = 2.* got 3"),
+        (lambda: CoupledPositions(ALiBi()), "within an attention .* got ALiBi"),
+        (lambda: CoupledPositions(Places(), "up"), "'forward' or 'backward'; got 'up'"),
+        (lambda: CoupledPositions(Places(), shift=-1), "at least 0; got -1"),
+        (
+            lambda: Transformer(
+                SIZE, SIZE, positions=CoupledPositions(Places(), "backward"), **SMALL
+            ).encode(torch.zeros(1, 2, dtype=torch.long)),
+            "only a model of one sequence",
+        ),
         (lambda: SelfAttention(4, 2, positions=SinusoidalPositions(4)), "give it to the model"),
         (lambda: AttentionBlock(4, 3, 2, positions=LearnedPositions(4)), "give it to the model"),
         (lambda: Convolutional(4, positions=ALiBi()), "no attention .* got ALiBi"),

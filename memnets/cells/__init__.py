@@ -44,6 +44,7 @@ from memnets.cells.mixer import Mixer, MixerState, OutputGate
 from memnets.cells.perceptron import Perceptron
 from memnets.cells.positions import (
     ALiBi,
+    CoupledPositions,
     HardALiBi,
     LearnedPositions,
     NoPositions,
@@ -67,6 +68,7 @@ __all__ = [
     "Connection",
     "ConvolutionalLayer",
     "ConvolutionalState",
+    "CoupledPositions",
     "CrossAttention",
     "DenseBlock",
     "Dropout",

@@ -12,6 +12,7 @@ from memnets.cells.positions import (
     LearnedPositions,
     Positions,
     SinusoidalPositions,
+    Start,
     added_only,
 )
 from memnets.core import check_mask, check_positive
@@ -149,7 +150,12 @@ class Inputs(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, inputs: Tensor, taken: Tensor, mask: Tensor | None = None, source: bool = False
+        self,
+        inputs: Tensor,
+        taken: Tensor,
+        mask: Tensor | None = None,
+        source: bool = False,
+        start: Start | None = None,
     ) -> Tensor:
         """Vectors of T steps.
 
@@ -158,6 +164,8 @@ class Inputs(nn.Module):
             taken: steps that each sequence has taken before, int64 ``[B]``.
             mask: bool ``[B, T]``, False = padding, which takes no position; ``None`` = no padding.
             source: whether the inputs belong to the source, not to the answer.
+            start: what the positions must know of the start of the sequences; ``None`` = nothing,
+                or the answer is counted from its own start.
 
         Returns:
             ``[B, T, width]``.
@@ -180,7 +188,7 @@ class Inputs(nn.Module):
         # Embeddings have a length of about 1. Scaled by sqrt(width), they are as large as the
         # positions (Vaswani et al. 2017, section 3.4).
         scaled = vectors * math.sqrt(vectors.shape[-1])
-        places = self.positions.places(taken.unsqueeze(1) + order)
+        places = self.positions.along(taken.unsqueeze(1) + order, start, source)
         placed: Tensor = self.dropout(scaled + self.positions(places))
         return placed
 

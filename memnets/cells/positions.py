@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from memnets.core import (
 
 __all__ = [
     "ALiBi",
+    "CoupledPositions",
     "HardALiBi",
     "LearnedPositions",
     "NoPositions",
@@ -36,11 +37,24 @@ __all__ = [
     "RandomisedPositions",
     "RotaryPositions",
     "SinusoidalPositions",
+    "Start",
     "StickBreaking",
     "added_only",
     "placed_content",
     "split_positions",
 ]
+
+
+class Start(NamedTuple):
+    """The start of sequences, for a scheme whose places depend on it.
+
+    Attributes:
+        source: steps of the source so far, int64 ``[B]``.
+        first: place of the first step, int64 ``[B]``.
+    """
+
+    source: Tensor
+    first: Tensor
 
 
 class Positions(nn.Module):
@@ -104,6 +118,24 @@ class Positions(nn.Module):
             int64 ``[*B, T]``, rising where the counts rise.
         """
         return counts
+
+    def start(self, batch_size: int, device: torch.device) -> Start | None:
+        """What the scheme must know later of the start of sequences; ``None`` = nothing.
+
+        A model of source and answer in one keeps it in its state.
+        """
+        return None
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """Places of steps of a source, or of an answer behind it; by default :meth:`places`.
+
+        Args:
+            counts: as in :meth:`places`; those of an answer go on from the source.
+            start: what :meth:`start` gave, with the steps of the source; ``None`` if the model
+                counts the answer from its own start.
+            source: whether the steps belong to the source.
+        """
+        return self.places(counts)
 
     def forward(self, places: Tensor) -> Tensor:
         """Vectors ``[*B, T, width]`` to add to the embeddings, for places ``[*B, T]``.
@@ -418,6 +450,83 @@ class RandomisedPositions(Positions):
     def weights(self, scores: Tensor, mask: Tensor | None, normalizer: Normalizer) -> Tensor:
         """See :meth:`Positions.weights`."""
         return self.positions.weights(scores, mask, normalizer)
+
+
+class CoupledPositions(Positions):
+    """Steps of source and answer that belong together share a place (Cho et al. 2024, section 3).
+
+    The task says which they are. ``forward``: step t of the answer and step t of the source, as
+    where a sequence is copied. ``backward``: step t of the answer and step t of the source from its
+    end, as where it is reversed. Places of the source begin at 1; those of the answer never fall
+    below 0. It is for models that read source and answer as one sequence; others count the
+    answer from its own start, which couples it forward.
+
+    With ``shift`` the first place of each sequence of the training is drawn: up to ``shift`` places
+    later, each as likely, so that a short sequence stands where long ones go on (ibid., section
+    3.1; Kiyono et al. 2021). In evaluation nothing is drawn.
+
+    Args:
+        positions: the scheme that is given the places; one that has vectors to add.
+        answer: ``forward`` or ``backward``.
+        shift: most places by which a sequence of the training begins later, at least 0.
+
+    Raises:
+        ValueError: a setting is out of its range, or the scheme adds no vectors.
+    """
+
+    def __init__(
+        self,
+        positions: Positions,
+        answer: Literal["forward", "backward"] = "forward",
+        shift: int = 0,
+    ) -> None:
+        super().__init__()
+        checked = added_only(positions, "the places within an attention count steps")
+        if checked is None:
+            raise ValueError(
+                "positions must be vectors to add to the embeddings, such as "
+                "SinusoidalPositions(width); got none"
+            )
+        if answer not in ("forward", "backward"):
+            raise ValueError(f"answer must be 'forward' or 'backward'; got {answer!r}")
+        if shift < 0:
+            raise ValueError(f"shift must be at least 0; got {shift}")
+        self.positions = checked
+        self.answer = answer
+        self.shift = shift
+        most = checked.max_length
+        self.max_length = None if most is None else most - shift - 2
+
+    def start(self, batch_size: int, device: torch.device) -> Start:
+        """Sequences without a source yet; their first places, drawn in training."""
+        none = torch.zeros(batch_size, dtype=torch.long, device=device)
+        if not (self.training and self.shift):
+            return Start(none, none)
+        return Start(none, torch.randint(self.shift + 1, (batch_size,), device=device))
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """See :meth:`Positions.along`.
+
+        Raises:
+            ValueError: the model counts answers from their own start, and they run backward.
+        """
+        if start is None:
+            if self.answer == "backward":
+                raise ValueError(
+                    "only a model of one sequence, such as a CausalTransformer, can couple an "
+                    "answer backward"
+                )
+            return self.positions.places(counts)
+        places = counts + 1
+        if not source:
+            behind = start.source.unsqueeze(1)
+            places = places - behind if self.answer == "forward" else 2 * behind - counts
+        return self.positions.places(places.clamp_min(0) + start.first.unsqueeze(1))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """See :meth:`Positions.forward`, of the scheme that is given the places."""
+        vectors: Tensor = self.positions(places)
+        return vectors
 
 
 class StickBreaking(Positions):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from memnets.batches import Batch
 from memnets.cells.embeddings import Inputs
+from memnets.cells.positions import Start
 from memnets.core import Cell, check_numbers
 from memnets.training.model import Model
 
@@ -21,10 +22,12 @@ class SequenceState(NamedTuple):
     Attributes:
         body: state of the cell.
         steps: steps that each sequence has taken, without padding, int64 ``[B]``.
+        start: what the positions must know of the start of the sequences; ``None`` = nothing.
     """
 
     body: Any
     steps: Tensor
+    start: Start | None = None
 
 
 class SequenceModel(Model[SequenceState]):
@@ -59,7 +62,10 @@ class SequenceModel(Model[SequenceState]):
     def initial_state(self, batch_size: int) -> SequenceState:
         """State before the first step."""
         body = self.body.initial_state(batch_size)
-        return SequenceState(body, torch.zeros(batch_size, dtype=torch.long, device=self.device))
+        steps = torch.zeros(batch_size, dtype=torch.long, device=self.device)
+        positions = self.inputs.positions
+        start = None if positions is None else positions.start(batch_size, self.device)
+        return SequenceState(body, steps, start)
 
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
@@ -110,7 +116,11 @@ class SequenceModel(Model[SequenceState]):
         """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
-        return self._advance(self.inputs(inputs, state.steps, mask, source), state, mask)
+        vectors = self.inputs(inputs, state.steps, mask, source, state.start)
+        hidden, after = self._advance(vectors, state, mask)
+        if source and after.start is not None:
+            after = after._replace(start=after.start._replace(source=after.steps))
+        return hidden, after
 
     def _advance(
         self, vectors: Tensor, state: SequenceState, mask: Tensor | None
@@ -127,7 +137,7 @@ class SequenceModel(Model[SequenceState]):
                 lambda: f"a sequence of length {int(taken.max())}",
             )
         hidden, body = self.body.unroll(vectors, state.body, mask)
-        return hidden, SequenceState(body, taken)
+        return hidden, SequenceState(body, taken, state.start)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the source counts as well."""

@@ -81,13 +81,13 @@ class _TokenTask(Task):
         min_length: length of the shortest sequence, at least 1.
         max_length: length of the longest sequence of training, validation and the test set
             ``test``.
+        test_sets: further test sets, pairs (length, number of sequences), named ``length_<n>``.
+        test_sequences: number of sequences in ``test``, with the lengths of training, at least 1.
+        test_lengths: the old name of ``test_sets``.
         fewest_symbols: with a number, each sequence of training is drawn from a random part of the
             symbols, of this size at least; small parts are as likely as large ones, by their
             logarithm. Then short sequences repeat symbols as often as long ones do. ``None`` = from
             all of them, as those of the tests.
-        test_sets: further test sets, pairs (length, number of sequences), named ``length_<n>``.
-        test_sequences: number of sequences in ``test``, with the lengths of training, at least 1.
-        test_lengths: the old name of ``test_sets``.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -96,10 +96,10 @@ class _TokenTask(Task):
         symbols: int = 26,
         min_length: int = 1,
         max_length: int = 20,
-        fewest_symbols: int | None = None,
         test_sets: Sequence[tuple[int, int]] = TEST_SETS,
         test_sequences: int = 1000,
         test_lengths: Sequence[tuple[int, int]] | None = None,
+        fewest_symbols: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)

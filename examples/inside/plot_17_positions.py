@@ -64,11 +64,12 @@ panels = {
 # One picture
 # -----------
 #
-# A row is a step, a column is a slot; bright is a large weight. Without positions a step
-# gives the same weight to all. Sinusoids look alike if they are near; rotary positions do
-# the same at any place, and randomised ones at distances that are drawn anew in each
-# step of the training. ALiBi weighs by distance alone. A hard window closes what is
-# older, and other heads see everything. Stick-breaking takes the last slot that fits.
+# A row is a step, a column is a slot; bright is a large weight. Without positions a
+# step gives the same weight to all. Sinusoids look alike if they are near; rotary
+# positions do the same at any place, and randomised ones at distances that are drawn
+# anew in each step of the training. ALiBi weighs by distance alone. A hard window
+# closes what is older; other heads see everything. Stick-breaking takes the last slot
+# that fits.
 
 names = [str(step) for step in range(STEPS)]
 plots.alignment(
@@ -91,8 +92,8 @@ assert panels["stick-breaking"].argmax(1).tolist() == list(range(STEPS))
 # Beyond the lengths of the training
 # ----------------------------------
 #
-# The sinusoids of a place that was never seen in training are new to a model. A scheme of
-# distances gives the same weights wherever the steps stand:
+# The sinusoids of a place that was never seen in training are new to a model. A scheme
+# of distances gives the same weights wherever the steps stand:
 
 
 def moved(positions):

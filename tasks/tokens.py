@@ -84,10 +84,10 @@ class _TokenTask(Task):
         test_sets: further test sets, pairs (length, number of sequences), named ``length_<n>``.
         test_sequences: number of sequences in ``test``, with the lengths of training, at least 1.
         test_lengths: the old name of ``test_sets``.
-        fewest_symbols: with a number, each sequence of training is drawn from a random part of the
-            symbols, of this size at least; small parts are as likely as large ones, by their
-            logarithm. Then short sequences repeat symbols as often as long ones do. ``None`` = from
-            all of them, as those of the tests.
+        fewest_symbols: with a number, each sequence of training is drawn from a random run of
+            neighbouring symbols, at least as many as this; short runs are as likely as long ones,
+            by their logarithm. Then short sequences repeat symbols as long ones do. ``None`` = from
+            all symbols, as those of validation and tests.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -152,8 +152,8 @@ class _TokenTask(Task):
         if fewest is None:
             return random.integers(END + 1, self.input_size, length)
         count = int(fewest * (self.symbols / fewest) ** random.random() + 0.5)
-        few = random.choice(self.symbols, count, replace=False)
-        return few[random.integers(count, size=length)] + END + 1
+        first = END + 1 + int(random.integers(self.symbols - count + 1))
+        return random.integers(first, first + count, length)
 
     @abstractmethod
     def answer(self, tokens: Array) -> Array:

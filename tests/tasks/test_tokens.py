@@ -32,13 +32,17 @@ def unpadded(tokens: torch.Tensor, mask: torch.Tensor | None) -> list[list[int]]
 def test_a_training_sequence_may_be_drawn_from_few_symbols(make) -> None:
     settings = {"symbols": 32, "min_length": 60, "max_length": 60, "batch_size": 400}
     task = make(**settings, fewest_symbols=2)
-    counts = torch.tensor([len(set(row)) for row in task.batch("train", 0).source[:, :-1].tolist()])
+    batch = task.batch("train", 0).source[:, :-1]
+    counts = torch.tensor([len(set(row)) for row in batch.tolist()])
     # From 2 to 32 symbols, as many sequences below 8 as above, by the logarithm.
     assert counts.min() == 2
     assert counts.max() > 24
     assert 0.4 < (counts < 8).float().mean() < 0.6
-    # Which symbols they are is drawn too; other splits are those of a task without the setting.
-    assert len(task.batch("train", 0).source.unique()) == 32 + 1
+    # They are neighbours, anywhere among all symbols; long sequences have nearly all of them.
+    few = counts < 8
+    assert (batch.amax(1) - batch.amin(1) + 1 == counts)[few].all()
+    assert len(batch.unique()) == 32
+    # Other splits are those of a task without the setting.
     for split in ("val", "test"):
         assert torch.equal(task.batch(split, 0).source, make(**settings).batch(split, 0).source)
 

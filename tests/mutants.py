@@ -92,6 +92,7 @@ TESTS = {
     "memnets/cells/convolutions.py": "test_convolutions.py test_convs2s.py laws/test_models.py",
     "memnets/cells/mixer.py": "test_linear.py laws/test_parts.py",
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
+    "memnets/cells/positions.py": "test_positions.py test_layers.py laws/test_parts.py",
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "

@@ -26,6 +26,7 @@ from memnets.cells import (
     GRU,
     LSTM,
     LSTMN,
+    ALiBi,
     AttentionBlock,
     Chain,
     ConvolutionalLayer,
@@ -33,12 +34,19 @@ from memnets.cells import (
     DenseBlock,
     FeedForward,
     GatedConvolution,
+    HardALiBi,
+    LearnedPositions,
     Loop,
     Mixer,
+    NoPositions,
     Pointwise,
+    RandomisedPositions,
     Residual,
+    RotaryPositions,
     SelfAttention,
     ShortConvolution,
+    SinusoidalPositions,
+    StickBreaking,
     TCBlock,
     TransformerLayer,
     residual_stack,
@@ -315,6 +323,25 @@ def test_linear(memory):
     testing.check_linear(memory, leave_out=["compiled"], max_examples=2)
 
 
+POSITIONS = {
+    "none": NoPositions,
+    "learned": partial(LearnedPositions, 4, 7),
+    "sinusoidal": partial(SinusoidalPositions, 4),
+    "rotary": RotaryPositions,
+    "ALiBi": ALiBi,
+    "windows": HardALiBi,
+    "windows of all heads": partial(HardALiBi, [2, 3]),
+    "randomised, added": lambda: RandomisedPositions(SinusoidalPositions(4), 4),
+    "randomised, rotary": lambda: RandomisedPositions(RotaryPositions(), 4, 2),
+    "stick-breaking": StickBreaking,
+}
+
+
+@pytest.mark.parametrize("scheme", POSITIONS)
+def test_positions(scheme):
+    testing.check_positions(POSITIONS[scheme], max_examples=2)
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("controller", [LSTM, GRU, FeedForward])
 def test_controller(controller, layers):
@@ -371,7 +398,12 @@ CELLS = {
     "residual, post": lambda size: Residual(SelfAttention(size, 2), norm="post"),
     "pointwise": lambda size: Pointwise(torch.nn.Linear(size, 3), size, 3),
     "self-attention": partial(SelfAttention, heads=2),
+    "self-attention, windows": partial(SelfAttention, heads=2, positions=HardALiBi([2])),
+    "self-attention, stick-breaking": partial(SelfAttention, heads=2, positions=StickBreaking()),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
+    "attention block, rotary": partial(
+        AttentionBlock, key_size=4, value_size=2, positions=RotaryPositions()
+    ),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
     "gated convolution": partial(GatedConvolution, kernel_size=5),
     "TC block": partial(TCBlock, length=8, filters=2),
@@ -387,6 +419,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
+    *("self-attention, windows", "attention block, rotary"),
     *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 

@@ -21,7 +21,18 @@ from torch.utils.checkpoint import checkpoint
 from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, EncoderLayer, FeedForward, Loop, TransformerLayer
+from memnets.cells import (
+    GRU,
+    LSTM,
+    ALiBi,
+    EncoderLayer,
+    FeedForward,
+    HardALiBi,
+    Loop,
+    Placed,
+    RotaryPositions,
+    TransformerLayer,
+)
 from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
@@ -399,6 +410,13 @@ EXAMPLES = {
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
         reading(partial(Content, ScaledDot()), width=4),
         reading(partial(Content, Dot()), width=4, heads=True),
+    ],
+    (Placed, "read", "kernels.attention"): [
+        reading(partial(Placed, ScaledDot(), RotaryPositions())),
+        reading(partial(Placed, Dot(), ALiBi()), heads=True),
+        reading(partial(Placed, ScaledDot(), ALiBi(), ScalableSoftmax())),
+        reading(partial(Placed, ScaledDot(), HardALiBi([2])), width=4, heads=True),
+        reading(partial(Placed, ScaledDot(), HardALiBi([1]), ScalableSoftmax()), heads=True),
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memnets import fast
+from memnets import fast, functional
 from memnets.addressing import NTMAddressing
 from memnets.kernels.parts import (
     Content,
@@ -71,17 +71,19 @@ class NTMKernel(NamedTuple):
         layout: layout of the interface.
         epsilon: added inside the roots of the cosine.
         noise: standard deviation of Gaussian noise on the interface.
+        hard: whether the weights are one-hot, with the gradient of those that they stand for.
     """
 
     layout: NTMLayout
     epsilon: float
     noise: float = 0.0
+    hard: bool = False
 
     def forward(
         self, interface: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
-        (reads, writes, width, size, least_sharpness), epsilon, noise = self
+        (reads, writes, width, size, least_sharpness), epsilon, noise, hard = self
         memory, previous = state
         batch, heads, slots = previous.shape
         if noise:
@@ -109,7 +111,8 @@ class NTMKernel(NamedTuple):
         # Sharpen: w = softmax(gamma log u). A plain power would underflow; log 0 would be -inf.
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
-        weights = (logarithm * sharpness).softmax(-1)
+        soft = (logarithm * sharpness).softmax(-1)
+        weights = functional.harden(soft) if hard else soft
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)
@@ -121,7 +124,7 @@ class NTMKernel(NamedTuple):
         # Results that backward would have to compute again, and inputs that it needs.
         saved = (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            weights, erased, memory, previous, *keys, *addressed,
+            soft, weights, erased, memory, previous, *keys, *addressed,
         )  # fmt: skip
         return vectors, (next_memory, weights), saved
 
@@ -134,7 +137,7 @@ class NTMKernel(NamedTuple):
         """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            weights, erased, memory, previous, *parts,
+            soft, weights, erased, memory, previous, *parts,
         ) = saved  # fmt: skip
         keys, addressed = PointedKeys(*parts[:3]), Content(*parts[3:])
         memory_gradient, weights_gradient = state_gradient
@@ -171,7 +174,7 @@ class NTMKernel(NamedTuple):
 
         # Sharpen. The weights have three gradients: of the read, the write and the next step.
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
-        gradient = softmax_gradient(gradient, weights)
+        gradient = softmax_gradient(gradient, soft)
         sharpness_gradient = (gradient * logarithm).sum(-1)
         gradient = gradient.mul_(sharpness).div_(shifted)
 
@@ -215,10 +218,11 @@ def kernel(memory: NTM) -> NTMKernel | None:
     epsilon = cosine_epsilon(memory.addressing, NTMAddressing)
     if epsilon is None:
         return None
-    return NTMKernel(memory.layout, epsilon, memory.noise if memory.training else 0.0)
+    noise = memory.noise if memory.training else 0.0
+    return NTMKernel(memory.layout, epsilon, noise, memory.addressing.hard)
 
 
-@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None)
+@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None, hard=True)
 def _step(memory: NTM, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
     chosen = kernel(memory)
     assert chosen is not None

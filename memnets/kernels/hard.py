@@ -5,10 +5,10 @@ where no gradient is recorded. With one-hot weights a shift moves a place, a rea
 a write changes one, in a memory that was copied once. So a step takes the same time for any number
 of slots, as long as no head looks for content.
 
-A head looks only where content could change its place. Before it is sharpened, its weight at the
-best move is at least ``(1 - g) s``, with g the gate and s the share of that move, and no other
-weight is more than ``(1 - g) s' + g``, with s' the share of the second move. Sharpening keeps the
-order. So where ``(1 - g) (s - s') > g``, and a margin for rounding, the head moves unseen.
+A head looks only where content could change its place. Its weight at the best move is at least
+``(1 - g) s``, with g the gate and s the share of that move, and no other weight is more than
+``(1 - g) s' + g``, with s' the share of the second move. So where ``(1 - g) (s - s') > g``, and a
+margin for rounding, the head moves without a look.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class NTMKernel(NamedTuple):
         layout: layout of the interface.
         epsilon: added inside the roots of the cosine.
         noise: standard deviation of Gaussian noise on the interface.
-        hard: whether the weights are one-hot, with the gradient of those that they stand for.
+        hard: whether the weights are one-hot, with the gradient of the shifted ones.
     """
 
     layout: NTMLayout
@@ -111,8 +111,10 @@ class NTMKernel(NamedTuple):
         # Sharpen: w = softmax(gamma log u). A plain power would underflow; log 0 would be -inf.
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
-        soft = (logarithm * sharpness).softmax(-1)
-        weights = functional.harden(soft) if hard else soft
+        if hard:
+            weights = functional.harden(shifted)
+        else:
+            weights = (logarithm * sharpness).softmax(-1)
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)
@@ -124,7 +126,7 @@ class NTMKernel(NamedTuple):
         # Results that backward would have to compute again, and inputs that it needs.
         saved = (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            soft, weights, erased, memory, previous, *keys, *addressed,
+            weights, erased, memory, previous, *keys, *addressed,
         )  # fmt: skip
         return vectors, (next_memory, weights), saved
 
@@ -137,7 +139,7 @@ class NTMKernel(NamedTuple):
         """Gradients of a step; see :class:`~memnets.kernels.steps.StepKernel`."""
         (
             raw_positive, unit, sharpness, gate, erase, shift, add, windows, shifted, logarithm,
-            soft, weights, erased, memory, previous, *parts,
+            weights, erased, memory, previous, *parts,
         ) = saved  # fmt: skip
         keys, addressed = PointedKeys(*parts[:3]), Content(*parts[3:])
         memory_gradient, weights_gradient = state_gradient
@@ -174,9 +176,13 @@ class NTMKernel(NamedTuple):
 
         # Sharpen. The weights have three gradients: of the read, the write and the next step.
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
-        gradient = softmax_gradient(gradient, soft)
-        sharpness_gradient = (gradient * logarithm).sum(-1)
-        gradient = gradient.mul_(sharpness).div_(shifted)
+        if self.hard:
+            # The choice counts as the identity, and has no sharpness.
+            sharpness_gradient = torch.zeros_like(sharpness).squeeze(-1)
+        else:
+            gradient = softmax_gradient(gradient, weights)
+            sharpness_gradient = (gradient * logarithm).sum(-1)
+            gradient = gradient.mul_(sharpness).div_(shifted)
 
         # Shift. The gradient of a circular convolution is one with the kernel turned round, so the
         # windows run the other way.

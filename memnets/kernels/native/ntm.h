@@ -24,7 +24,7 @@ struct NTM : Memory<scalar> {
   // Where the parts of the interface begin.
   int64_t positive, unit, erase, shift, add;
   // Where the parts of the state, of its gradient and of what is kept begin.
-  int64_t lengths, weights, weights_gradient, slopes, scores, content, shifted, soft;
+  int64_t lengths, weights, weights_gradient, slopes, scores, content, shifted;
   int64_t wide;  // a row with its ends continued round the circle
 
   NTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots, bool hard,
@@ -51,8 +51,7 @@ struct NTM : Memory<scalar> {
     scores = slopes + padded<scalar>(2 * heads);
     content = scores + heads * stride;
     shifted = content + heads * stride;
-    soft = shifted + heads * stride;
-    this->kept_size = soft + (hard ? heads * stride : 0);
+    this->kept_size = shifted + heads * stride;
 
     wide = stride + padded<scalar>(2 * (size / 2)) + L;
     const int64_t pointed = padded<scalar>(heads * width);
@@ -109,22 +108,17 @@ struct NTM : Memory<scalar> {
       std::memcpy(found, kept + scores + head * stride, stride * sizeof(scalar));
       softmax(slots, found);
       gated(found, previous, gate, circle);
+      shifts(moves, circle, moved);
+      if (hard) {
+        std::fill_n(next, stride, scalar(0));
+        next[chosen(moved)] = 1;
+        continue;
+      }
+      // Sharpen: w = softmax(gamma log u).
       for (int64_t i = 0; i < stride; i += L) {
-        // Sharpen: w = softmax(gamma log u). Of u = 0 there is no logarithm.
-        vector total = all(std::numeric_limits<scalar>::min());
-        for (int64_t j = 0; j < size; j++) {
-          total += moves[j] * memnets::load(circle + i + size - 1 - j);
-        }
-        store(moved + i, total);
-        store(next + i, sharpness * logarithm<scalar>(total));
+        store(next + i, sharpness * logarithm<scalar>(memnets::load(moved + i)));
       }
       softmax(slots, next);
-      if (hard) {
-        std::memcpy(kept + soft + head * stride, next, stride * sizeof(scalar));
-        const int64_t place = first(next, [this](scalar most) { return most * (1 - tie); });
-        std::fill_n(next, stride, scalar(0));
-        next[place] = 1;
-      }
     }
 
     if (reads == 1 && writes == 1) {
@@ -165,17 +159,21 @@ struct NTM : Memory<scalar> {
       const scalar sharpness = least_sharpness + kept[positive + heads + head];
       scalar* now = flow + head * stride;
 
-      // Sharpen.
-      softmax_gradient(
-          slots, now, hard ? kept + soft + head * stride : after + weights + head * stride);
-      vector total = {};
-      for (int64_t i = 0; i < stride; i += L) {
-        const vector one = memnets::load(now + i), moved_one = memnets::load(moved + i);
-        total += one * logarithm<scalar>(moved_one);
-        store(now + i, sharpness * one / moved_one);
+      // Sharpen. The choice of a hard head counts as the identity, and has no sharpness.
+      if (hard) {
+        std::fill(now + slots, now + stride, scalar(0));
+        interface_gradient[positive + heads + head] = 0;
+      } else {
+        softmax_gradient(slots, now, after + weights + head * stride);
+        vector total = {};
+        for (int64_t i = 0; i < stride; i += L) {
+          const vector one = memnets::load(now + i), moved_one = memnets::load(moved + i);
+          total += one * logarithm<scalar>(moved_one);
+          store(now + i, sharpness * one / moved_one);
+        }
+        interface_gradient[positive + heads + head] =
+            sum<scalar>(total) * kept[slopes + heads + head];
       }
-      interface_gradient[positive + heads + head] =
-          sum<scalar>(total) * kept[slopes + heads + head];
 
       // Shift. The gradient of a circular convolution is one with the kernel turned round.
       gated(found, previous, gate, circle);
@@ -277,16 +275,26 @@ struct NTM : Memory<scalar> {
     }
   }
 
-  // The first slot of a row whose number is at least `bound(the greatest)`.
-  template <typename Bound>
-  int64_t first(const scalar* row, Bound bound) const {
+  // The slot of a hard head: the first of those whose weight is next to the greatest.
+  int64_t chosen(const scalar* row) const {
     scalar most = row[0];
     for (int64_t i = 1; i < slots; i++) most = row[i] > most ? row[i] : most;
-    const scalar least = bound(most);
+    const scalar least = most * (1 - tie);
     for (int64_t i = 0; i < slots; i++) {
       if (row[i] >= least) return i;
     }
     return 0;  // of NaN alone
+  }
+
+  // u(i) = sum_j w(i - j) s(j), with w on the circle. Of u = 0 there is no logarithm.
+  MEMNETS_INLINE void shifts(const scalar* moves, const scalar* circle, scalar* moved) const {
+    for (int64_t i = 0; i < stride; i += L) {
+      vector total = all(std::numeric_limits<scalar>::min());
+      for (int64_t j = 0; j < size; j++) {
+        total += moves[j] * memnets::load(circle + i + size - 1 - j);
+      }
+      store(moved + i, total);
+    }
   }
 
   // [N, W] -> [W, stride], and back.
@@ -591,7 +599,7 @@ struct PlacedNTM final : NTM<scalar> {
   typedef Vector<scalar> vector;
   static constexpr int64_t L = lanes<scalar>;
   using Base::heads, Base::reads, Base::writes, Base::width, Base::size, Base::slots, Base::stride,
-      Base::lengths, Base::unit, Base::positive, Base::shift, Base::erase, Base::add;
+      Base::lengths, Base::unit, Base::shift, Base::erase, Base::add;
 
   scalar margin;  // by how much a move must win so that content cannot change the place
 
@@ -608,7 +616,7 @@ struct PlacedNTM final : NTM<scalar> {
     this->measure(bulk);
     for (int64_t head = 0; head < heads; head++) {
       const scalar* row = tensors[1] + (b * heads + head) * slots;
-      state[head] = this->first(row, [](scalar most) { return most; });
+      state[head] = this->chosen(row);
     }
   }
 
@@ -682,7 +690,6 @@ struct PlacedNTM final : NTM<scalar> {
     const int64_t reach = size / 2;
     const scalar* moves = kept + shift + head * size;
     const scalar gate = kept[unit + head];
-    const scalar sharpness = this->least_sharpness + kept[positive + heads + head];
     scalar* found = kept + this->content;
     scalar* moved = kept + this->shifted;
     this->template score<1>(memory, pointed + head * width, found);
@@ -692,16 +699,8 @@ struct PlacedNTM final : NTM<scalar> {
     }
     circle[reach + place] += 1 - gate;
     this->ends(circle);
-    for (int64_t i = 0; i < stride; i += L) {
-      vector total = all(std::numeric_limits<scalar>::min());
-      for (int64_t j = 0; j < size; j++) {
-        total += moves[j] * memnets::load(circle + i + size - 1 - j);
-      }
-      store(moved + i, sharpness * logarithm<scalar>(total));
-    }
-    // The weights are the exponentials of these.
-    const scalar less = std::log1p(-this->tie);
-    return this->first(moved, [less](scalar most) { return most + less; });
+    this->shifts(moves, circle, moved);
+    return this->chosen(moved);
   }
 };
 

@@ -1,16 +1,17 @@
-"""Scores of trained runs by the size of their state: a Markdown table, and a picture.
+"""Scores of trained runs, by the size of their state: a Markdown table, and a picture.
 
 for seed in 0 1 2; do
     memnets fit --config symbols/delta_net --seed_everything $seed --runs runs/seed_$seed
 done
-python benchmarks/state_size.py runs/seed_*/symbols/delta_net/version_0
+python benchmarks/state_size.py runs/seed_*/symbols/delta_net/version_0/metrics.json
 
-Runs of the same task and model are a row, with the mean and the worst of their seeds. A score of 0
-is chance and 1 is perfect: (accuracy - chance) / (1 - chance), where chance is one of as many
-answers as the task has. The floats of a state are those that a model keeps after it has read one
-question of the test set, such as the matrices of a linear memory, and answered it.
+Runs of the same task and model are a row, with the mean and the worst of their seeds. The files are
+metrics.json of runs of the objective Symbols, or the records of them in docs/results/records. A
+score is an accuracy, scaled so that 0 is chance and 1 is perfect: (accuracy - chance) / (1 -
+chance). The size is that of the score test/.../state: numbers that a model keeps of one question
+after its answer, such as the matrices of a linear memory.
 
---picture draws the scores against the floats. Models whose names differ only in a number at their
+--picture draws the scores against the sizes. Models whose names differ only in a number at their
 end, such as recall/delta_net_8 and recall/delta_net_16, are one line.
 """
 
@@ -20,16 +21,11 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from memnets.app.checkpoints import load_run
-from memnets.batches import Batch
-from memnets.core import map_state
 from memnets.viewing import plots
 from memnets.viewing.colours import look_of
 
@@ -42,7 +38,7 @@ class Row(NamedTuple):
 
     name: str
     scores: list[float]
-    floats: int
+    floats: float
     steps: float
     seconds: float
 
@@ -51,59 +47,47 @@ class Row(NamedTuple):
         return sum(self.scores) / len(self.scores)
 
 
-def scaled(accuracy: float, answers: int) -> float:
-    """An accuracy on a scale on which chance is 0, with so many possible answers."""
-    return (accuracy - 1 / answers) / (1 - 1 / answers)
+def name_of(file: Path) -> str:
+    """Task and model: the two folders above a file, but for that of a version."""
+    folders = file.resolve().parts[:-1]
+    return "/".join(folders[-3:-1] if folders[-1].startswith("version_") else folders[-2:])
 
 
-@torch.no_grad()
-def floats_of_state(model: Any, batch: Batch) -> int:
-    """Floats that a model keeps after the first question of a batch and its answer."""
-    mask = None if batch.source_mask is None else batch.source_mask[:1]
-    _, state = model.decode(batch.inputs[:1], model.encode(batch.source[:1], mask))
-    sizes: list[int] = []
-
-    def count(part: Tensor) -> Tensor:
-        sizes.append(part.numel() if part.is_floating_point() else 0)
-        return part
-
-    map_state(count, state)
-    return sum(sizes)
+def scaled(accuracy: float, chance: float) -> float:
+    """An accuracy on a scale on which chance is 0."""
+    return (accuracy - chance) / (1 - chance)
 
 
-def rows(folders: Sequence[Path], score: str) -> list[Row]:
+def rows(files: Sequence[Path], score: str, chance: float) -> list[Row]:
     """A row for each task and model.
 
     Raises:
         KeyError: a run lacks the score.
     """
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for folder in folders:
-        groups["/".join(folder.resolve().parts[-3:-1])].append(folder)
+    groups: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for file in files:
+        groups[name_of(file)].append(json.loads(file.read_text()))
+    state = score.rpartition("/")[0] + "/state"
+    keys = (state, "train/steps", "train/seconds")
     found = []
     for name, runs in groups.items():
-        model, task = load_run(runs[0])
-        floats = floats_of_state(model, task.batch(score.split("/")[1], 0))
-        metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
-        scores = [scaled(each[score], task.output_size) for each in metrics]
-        means = (
-            sum(each[key] for each in metrics) / len(metrics)
-            for key in ("train/steps", "train/seconds")
+        scores = [scaled(run[score], chance) for run in runs]
+        found.append(
+            Row(name, scores, *(sum(run[key] for run in runs) / len(runs) for key in keys))
         )
-        found.append(Row(name, scores, floats, *means))
     return found
 
 
 def table(found: Sequence[Row], score: str) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
-        f"| model | `{score}`, scaled: mean | worst | seeds | floats of state | steps | seconds |",
+        f"| model | `{score}`, scaled: mean | worst | seeds | numbers of the state | steps | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in found:
         worst, count = min(row.scores), len(row.scores)
         lines.append(
-            f"| {row.name} | {row.mean:.3f} | {worst:.3f} | {count} | {row.floats} "
+            f"| {row.name} | {row.mean:.3f} | {worst:.3f} | {count} | {row.floats:.0f} "
             f"| {row.steps:.0f} | {row.seconds:.0f} |"
         )
     return lines
@@ -143,14 +127,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.json")
+    parser.add_argument("files", nargs="+", type=Path, help="a metrics.json for each run")
     parser.add_argument("--score", default=SCORE, help=f"an accuracy of a test set; {SCORE}")
     parser.add_argument("--picture", type=Path, help="write a picture here")
+    parser.add_argument("--chance", type=float, default=0.0, help="accuracy of chance; 0")
     given = parser.parse_args()
+    if not 0 <= given.chance < 1:
+        parser.error(f"chance must be in [0, 1); got {given.chance}")
     try:
-        found = rows(given.runs, given.score)
+        found = rows(given.files, given.score, given.chance)
     except KeyError as error:
-        parser.error(f"expected {error} in each metrics.json")
+        parser.error(f"expected {error} in each file")
     print("\n".join(table(found, given.score)))
     if given.picture is not None:
         draw(found, given.score, given.picture)

@@ -6,16 +6,10 @@ import json
 import runpy
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
-
-from memnets.cells import Mixer
-from memnets.memories import DeltaNet
-from memnets.models import CausalTransformer, StackModel
-from tasks.symbols import Parity
 
 ROOT = Path(__file__).parent.parent / "benchmarks"
 #: All but the core, and those that pytest runs.
@@ -256,47 +250,31 @@ def test_errors_from_several_starts_are_compared_in_pairs(core):
     assert table({"random": {}, "language_model": {}}).count("\n") == 1
 
 
-def test_floats_of_a_state_are_counted(core):
+def test_a_row_has_the_mean_and_the_worst_of_its_seeds(core, tmp_path, monkeypatch, capsys):
     states = importlib.import_module("state_size")
-    task = Parity(batch_size=2, max_length=6, longest=0, test_sets=[(5, 2)])
-    mixer = partial(Mixer, access=DeltaNet(3, 4, heads=2), convolution=3)
-    model = StackModel(task.input_size, task.output_size, mixer, width=8, layers=2, labels=True)
-    # Of each layer: a matrix for each head, and two inputs of queries, keys and values.
-    convolved = 2 * 2 * (3 + 3 + 4)
-    assert states.floats_of_state(model, task.batch("length_5", 0)) == 2 * (2 * 3 * 4 + convolved)
-    # Attention keeps a key and a value of each token: five of the question, one of the answer.
-    attention = CausalTransformer(
-        task.input_size, task.output_size, width=8, heads=2, layers=1, labels=True
-    )
-    assert states.floats_of_state(attention, task.batch("length_5", 0)) == 2 * 8 * 6
-
-
-def test_chance_is_0_on_the_scale(core):
-    states = importlib.import_module("state_size")
-    assert states.scaled(0.2, 5) == 0
-    assert states.scaled(1.0, 5) == 1
-    assert states.scaled(0.75, 2) == 0.5
-
-
-def test_a_row_has_the_mean_and_the_worst_of_its_seeds(core, tmp_path, monkeypatch):
-    states = importlib.import_module("state_size")
-    task = mock.Mock(output_size=2)
-    monkeypatch.setattr(states, "load_run", lambda folder: (None, task))
-    monkeypatch.setattr(states, "floats_of_state", lambda model, batch: 12)
-    folders = []
-    for seed, accuracy in enumerate((1.0, 0.75)):
-        folders.append(tmp_path / f"seed_{seed}" / "parity" / "a_model" / "version_0")
-        folders[-1].mkdir(parents=True)
-        metrics = {"test/longer/accuracy": accuracy, "train/steps": 10, "train/seconds": 1 + seed}
-        (folders[-1] / "metrics.json").write_text(json.dumps(metrics))
-    (row,) = states.rows(folders, "test/longer/accuracy")
-    assert row == ("parity/a_model", [1.0, 0.5], 12, 10.0, 1.5)
-    assert states.table([row], "test/longer/accuracy")[-1] == (
-        "| parity/a_model | 0.750 | 0.500 | 2 | 12 | 10 | 2 |"
-    )
-    states.draw([row], "test/longer/accuracy", tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
-    argv = ["state_size.py", str(folders[0]), "--score", "test/other/accuracy"]
+    files = []
+    for seed, accuracy in enumerate((1.0, 0.8)):
+        for width in (8, 16):
+            folder = tmp_path / f"seed_{seed}" / "recall" / f"a_model_{width}" / "version_0"
+            folder.mkdir(parents=True)
+            metrics = {"test/longer/accuracy": accuracy, "test/longer/state": width}
+            metrics |= {"train/steps": 10, "train/seconds": 1 + 2 * seed}
+            files.append(folder / "metrics.json")
+            files[-1].write_text(json.dumps(metrics))
+    picture = tmp_path / "a.png"
+    argv = ["state_size.py", *map(str, files), "--chance", "0.2", "--picture", str(picture)]
     monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit):
-        states.main()
+    states.main()
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first == "| recall/a_model_8 | 0.875 | 0.750 | 2 | 8 | 10 | 2 |"
+    assert second == "| recall/a_model_16 | 0.875 | 0.750 | 2 | 16 | 10 | 2 |"
+    assert picture.stat().st_size > 1000
+    # The record of a run has the same name.
+    assert states.name_of(tmp_path / "recall" / "a_model_8" / "seed_0.json") == "recall/a_model_8"
+    for more in (["--chance", "1"], ["--score", "test/other/accuracy"]):
+        monkeypatch.setattr(sys, "argv", [*argv, *more])
+        with pytest.raises(SystemExit):
+            states.main()
+    told = capsys.readouterr().err
+    assert "chance must be in [0, 1); got 1.0" in told
+    assert "expected 'test/other/accuracy' in each file" in told

@@ -81,7 +81,8 @@ def rows(files: Sequence[Path], score: str, chance: float) -> list[Row]:
 def table(found: Sequence[Row], score: str) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
-        f"| model | `{score}`, scaled: mean | worst | seeds | numbers of the state | steps | seconds |",
+        f"| model | `{score}`, scaled: mean | worst | seeds "
+        "| numbers of the state | steps | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in found:

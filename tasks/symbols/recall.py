@@ -28,6 +28,8 @@ class MultiQueryRecall(SymbolTask):
         symbols: number of symbols, keys and values together, even, at least 4.
         min_pairs: fewest pairs of a question, at least 1.
         max_pairs: most pairs of a question.
+        training_pairs: most pairs of a question of training at present, as a curriculum sets it;
+            ``max_pairs`` by default.
         power: of the power law, more than 0; 1 = all distances are as likely.
         filler: what stands at steps where no key is asked. ``blank`` is a symbol of its own.
             ``free`` is any symbol but the keys of this question: no answer is in doubt. ``any`` is
@@ -50,6 +52,7 @@ class MultiQueryRecall(SymbolTask):
         symbols: int = 1024,
         min_pairs: int = 4,
         max_pairs: int = 16,
+        training_pairs: int | None = None,
         power: float = 0.01,
         filler: str = "free",
         min_length: int | None = None,
@@ -89,6 +92,7 @@ class MultiQueryRecall(SymbolTask):
         self.half = half
         self.min_pairs = min_pairs
         self.max_pairs = max_pairs
+        self.training_pairs = training_pairs
         self.power = power
         self.filler = filler
         for pairs, questions in test_pairs:
@@ -106,11 +110,27 @@ class MultiQueryRecall(SymbolTask):
             {f"pairs_{pairs}": (max_length, questions) for pairs, questions in test_pairs}
         )
 
+    @property
+    def training_pairs(self) -> int | None:
+        """Most pairs of a question of training at present; ``None`` = ``max_pairs``."""
+        return self._training_pairs
+
+    @training_pairs.setter
+    def training_pairs(self, most: int | None) -> None:
+        if most is not None and not self.min_pairs <= most <= self.max_pairs:
+            raise ValueError(
+                f"training_pairs must be from min_pairs = {self.min_pairs} to max_pairs = "
+                f"{self.max_pairs}; got {most}"
+            )
+        self._training_pairs = most
+
     def example(self, random: np.random.Generator, length: int, split: str) -> Example:
         """Pairs, then keys among fillers."""
         pairs = self.pairs_by_name.get(split)
         if pairs is None:
-            pairs = int(random.integers(self.min_pairs, self.max_pairs + 1))
+            most = self.training_pairs if split == "train" else None
+            high = self.max_pairs if most is None else most
+            pairs = int(random.integers(self.min_pairs, high + 1))
         keys = random.choice(self.half, pairs, replace=False)
         values = random.choice(self.half, pairs, replace=False)
         room = (length - 2 * pairs) // 2

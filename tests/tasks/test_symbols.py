@@ -246,6 +246,21 @@ def test_recall_gives_the_values_of_keys(random, pairs, filler, power) -> None:
         assert set(later) == {".", *values}
 
 
+def test_a_curriculum_of_pairs_is_of_training_alone() -> None:
+    task = symbols.MultiQueryRecall(
+        40, 1, 5, training_pairs=2, max_length=20, test_pairs=[(5, 3)], batch_size=64
+    )
+
+    def most(split):
+        return task.batch(split, 0).target_mask.sum(1).max()
+
+    assert (most("train"), most("val"), most("pairs_5")) == (2, 5, 5)
+    task.training_pairs = None
+    assert most("train") == 5
+    with pytest.raises(ValueError, match=r"training_pairs must be from .* = 1 to .* = 5; got 6"):
+        task.training_pairs = 6
+
+
 def test_a_published_filler_may_clash() -> None:
     """Fillers of any symbols do overwrite pairs: that is why there is another kind."""
     task = symbols.MultiQueryRecall(8, 2, 2, filler="any", max_length=40, test_pairs=[])

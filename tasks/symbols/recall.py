@@ -27,9 +27,7 @@ class MultiQueryRecall(SymbolTask):
     Args:
         symbols: number of symbols, keys and values together, even, at least 4.
         min_pairs: fewest pairs of a question, at least 1.
-        max_pairs: most pairs of a question.
-        training_pairs: most pairs of a question of training at present, as a curriculum sets it;
-            ``max_pairs`` by default.
+        max_pairs: most pairs of a question; a shorter one has at most a pair for each four steps.
         power: of the power law, more than 0; 1 = all distances are as likely.
         filler: what stands at steps where no key is asked. ``blank`` is a symbol of its own.
             ``free`` is any symbol but the keys of this question: no answer is in doubt. ``any`` is
@@ -38,8 +36,8 @@ class MultiQueryRecall(SymbolTask):
             value all the same.
         test_pairs: test sets of ``max_length`` steps, pairs (number of pairs, number of questions),
             named ``pairs_<n>``.
-        settings: see :class:`~tasks.symbols.SymbolTask`; lengths are of the whole, at least four
-            steps for each pair.
+        settings: see :class:`~tasks.symbols.SymbolTask`; lengths are of the whole. By default all
+            have ``max_length`` steps, at least four for each pair.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -52,7 +50,6 @@ class MultiQueryRecall(SymbolTask):
         symbols: int = 1024,
         min_pairs: int = 4,
         max_pairs: int = 16,
-        training_pairs: int | None = None,
         power: float = 0.01,
         filler: str = "free",
         min_length: int | None = None,
@@ -80,10 +77,14 @@ class MultiQueryRecall(SymbolTask):
                 f"filler; got {symbols} symbols"
             )
         min_length = max_length if min_length is None else min_length
-        if min_length < 4 * most:
-            raise ValueError(
-                f"min_length must be at least four steps for each of {most} pairs; got {min_length}"
-            )
+        for name, length, pairs in (
+            ("min_length", min_length, min_pairs),
+            ("max_length", max_length, most),
+        ):
+            if length < 4 * pairs:
+                raise ValueError(
+                    f"{name} must be at least four steps for each of {pairs} pairs; got {length}"
+                )
         check_room("an embedding", symbols)
         half = symbols // 2
         names = [f"k{n}" for n in range(half)], [f"v{n}" for n in range(half)]
@@ -92,7 +93,6 @@ class MultiQueryRecall(SymbolTask):
         self.half = half
         self.min_pairs = min_pairs
         self.max_pairs = max_pairs
-        self.training_pairs = training_pairs
         self.power = power
         self.filler = filler
         for pairs, questions in test_pairs:
@@ -110,27 +110,12 @@ class MultiQueryRecall(SymbolTask):
             {f"pairs_{pairs}": (max_length, questions) for pairs, questions in test_pairs}
         )
 
-    @property
-    def training_pairs(self) -> int | None:
-        """Most pairs of a question of training at present; ``None`` = ``max_pairs``."""
-        return self._training_pairs
-
-    @training_pairs.setter
-    def training_pairs(self, most: int | None) -> None:
-        if most is not None and not self.min_pairs <= most <= self.max_pairs:
-            raise ValueError(
-                f"training_pairs must be from min_pairs = {self.min_pairs} to max_pairs = "
-                f"{self.max_pairs}; got {most}"
-            )
-        self._training_pairs = most
-
     def example(self, random: np.random.Generator, length: int, split: str) -> Example:
         """Pairs, then keys among fillers."""
         pairs = self.pairs_by_name.get(split)
         if pairs is None:
-            most = self.training_pairs if split == "train" else None
-            high = self.max_pairs if most is None else most
-            pairs = int(random.integers(self.min_pairs, high + 1))
+            most = min(self.max_pairs, length // 4)
+            pairs = int(random.integers(self.min_pairs, most + 1))
         keys = random.choice(self.half, pairs, replace=False)
         values = random.choice(self.half, pairs, replace=False)
         room = (length - 2 * pairs) // 2

@@ -77,14 +77,11 @@ class MultiQueryRecall(SymbolTask):
                 f"filler; got {symbols} symbols"
             )
         min_length = max_length if min_length is None else min_length
-        for name, length, pairs in (
-            ("min_length", min_length, min_pairs),
-            ("max_length", max_length, most),
-        ):
-            if length < 4 * pairs:
-                raise ValueError(
-                    f"{name} must be at least four steps for each of {pairs} pairs; got {length}"
-                )
+        if max_length < 4 * most:
+            raise ValueError(
+                f"max_length must be at least four steps for each of {most} pairs; got {max_length}"
+            )
+        self.shortest = 4 * min_pairs
         check_room("an embedding", symbols)
         half = symbols // 2
         names = [f"k{n}" for n in range(half)], [f"v{n}" for n in range(half)]

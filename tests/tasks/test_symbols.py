@@ -246,6 +246,19 @@ def test_recall_gives_the_values_of_keys(random, pairs, filler, power) -> None:
         assert set(later) == {".", *values}
 
 
+def test_a_short_question_has_fewer_pairs() -> None:
+    task = symbols.MultiQueryRecall(
+        40, 1, 5, min_length=4, max_length=20, test_pairs=[(5, 3)], batch_size=64
+    )
+
+    def most(split):
+        return task.batch(split, 0).target_mask.sum(1).max()
+
+    task.training_length = 9
+    assert most("train") <= 2
+    assert (most("val"), most("pairs_5")) == (5, 5)
+
+
 def test_a_published_filler_may_clash() -> None:
     """Fillers of any symbols do overwrite pairs: that is why there is another kind."""
     task = symbols.MultiQueryRecall(8, 2, 2, filler="any", max_length=40, test_pairs=[])
@@ -319,7 +332,9 @@ def test_a_curriculum_sets_the_longest_question_of_the_training() -> None:
         (lambda: symbols.MultiQueryRecall(5), "symbols must be even and at least 4; got 5"),
         (lambda: symbols.MultiQueryRecall(filler="none"), "free, blank, any; got 'none'"),
         (lambda: symbols.MultiQueryRecall(power=0), "power must be more than 0; got 0"),
-        (lambda: symbols.MultiQueryRecall(max_length=60), "four steps for each of 16 pairs"),
+        (lambda: symbols.MultiQueryRecall(max_length=60), "max_length .* each of 16 pairs; got 60"),
+        (lambda: symbols.MultiQueryRecall(min_length=15), "16 <= min_length <= max_length; got 15"),
+        (lambda: symbols.MultiQueryRecall(test_sets=[(15, 5)]), "at least 16 symbols; got a test"),
         (lambda: symbols.MultiQueryRecall(16), "keys for 16 pairs, .*; got 16 symbols"),
         (lambda: symbols.MultiQueryRecall(min_pairs=9, max_pairs=8), "at most max_pairs"),
     ],

@@ -30,6 +30,7 @@ class Report(lightning.Callback):
     """Write ``metrics.json``, ``run.json`` and a summary; print validations if there is no bar.
 
     ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint.
+    ``train/parameters`` is the number of weights.
     ``train/sequences_to_solve`` is the number of training sequences up to the first validation
     whose scores count as solved; it is missing if there was none.
     ``train/tokens_per_second`` is the number of answer tokens per second of training, without
@@ -166,6 +167,7 @@ class Report(lightning.Callback):
             "train/sequences": float(self.sequences),
             "train/steps": float(trainer.global_step),
             "train/seconds": self.seconds,
+            "train/parameters": float(sum(part.numel() for part in pl_module.parameters())),
         }
         if self.tokens:
             metrics["train/tokens_per_second"] = self.tokens / (self.seconds - self.validating)

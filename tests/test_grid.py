@@ -11,8 +11,9 @@ from memnets.app import scoreboard as boards
 from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
-from memnets.app.scoreboard import _board, _in_order, parser
+from memnets.app.scoreboard import _board, _in_order
 from memnets.app.seeds import Run
+from memnets.files import read_settings
 from memnets.viewing import plots
 from tests.test_cli import fails
 
@@ -271,20 +272,19 @@ def test_a_setting_that_a_grid_does_not_have_is_named(capfd) -> None:
 def test_the_pages_of_memories_are_what_the_records_give(drawn, monkeypatch, tmp_path) -> None:
     """Those in the repository: redraw them by the command that the page names."""
     monkeypatch.chdir(ROOT)
-    config = find_config("scoreboards/memories")
-    board = parser().instantiate(parser().parse_args([f"--config={config}"]))
+    board = read_settings(find_config("scoreboards/memories"))
+    grid = made(**{"pairs": {}, "seeds": Grid().seeds, **board["grid"]})
     results = tmp_path / "memories.md"
-    boards.scoreboard(
-        grid=board.grid,
-        records=board.records,
+    report(
+        grid=grid,
+        records=board["records"],
         runs=str(tmp_path / "none"),
         results=str(results),
-        report_only=True,
         command="memnets scoreboard --config scoreboards/memories",
     )
-    kept = ROOT / board.results
+    kept = ROOT / board["results"]
     assert results.read_text() == kept.read_text()
-    for task in board.grid.tasks:
+    for task in grid.tasks:
         page = f"memories/{task}.md"
         found = (tmp_path / page).read_text().replace(str(tmp_path / "none"), "runs")
         assert found == (kept.parent / page).read_text()

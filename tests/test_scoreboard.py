@@ -437,7 +437,9 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
     board = yaml.safe_load(path.read_text())
     for line in board.get("grid", {}).get("tasks", {}).values():
-        task = resolve_name(line["data"])(**line.get("settings", {}))
+        of_all = dict(flag.removeprefix("--data.").split("=") for flag in board["grid"]["flags"])
+        settings = {"test_sets": yaml.safe_load(of_all["test_sets"]), **line.get("settings", {})}
+        task = resolve_name(line["data"])(**settings)
         prefixes = {task.score_prefix(name) for name in task.test_names()}
         assert board["grid"]["metric"] in {f"{prefix}accuracy" for prefix in prefixes}
         assert {"test/length_40/", "test/length_100/", "test/longer/"} <= prefixes

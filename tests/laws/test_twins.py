@@ -361,12 +361,30 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(MovingTape, slots=1, width=1)), 1, 1, begun=False),
 ]
 
+#: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.
+HARD_RUNS = [
+    unrolled(loop(partial(NTM, slots=9, width=3, hard=True, gate_bias=-9.0)), steps=12),
+    unrolled(
+        loop(
+            partial(NTM, slots=19, width=2, read_heads=2, write_heads=3, shift_range=5, hard=True)
+        ),
+        steps=9,
+        masked=True,
+    ),
+    unrolled(
+        loop(partial(NTM, slots=6, width=3, hard=True, noise=0.5, strength_bias=9.0), FEED_FORWARD)
+    ),
+    unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1, hard=True)), 1, 1, begun=False),
+    unrolled(loop(partial(NTM, slots=5, width=3, hard=True), TWO_LAYERS), masked=True),
+]
+
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
     (NTM, "step", "kernels.ntm"): [
         stepped(partial(NTM, slots=5, width=3)),
         stepped(partial(NTM, slots=6, width=2, read_heads=2, write_heads=3, shift_range=5)),
+        stepped(partial(NTM, slots=5, width=3, read_heads=2, hard=True)),
     ],
     (DNC, "step", "kernels.dnc"): [
         stepped(partial(DNC, slots=5, width=3)),
@@ -374,6 +392,7 @@ EXAMPLES = {
     ],
     (Loop, "unroll", "kernels.loop"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2))),
+        unrolled(loop(partial(NTM, slots=6, width=3, write_heads=2, hard=True))),
         *EXTREME,
         unrolled(loop(partial(DNC, slots=4, width=3, read_heads=2))),
     ],
@@ -385,10 +404,14 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
+        unrolled(loop(partial(NTM, slots=19, width=2, shift_range=5, hard=True)), masked=True),
+        unrolled(loop(partial(NTM, slots=6, width=3, read_heads=2, write_heads=3, hard=True))),
         *EXTREME,
         *DNC_RUNS,
         *SHIFTING_RUNS,
     ],
+    (Loop, "unroll", "kernels.hard"): HARD_RUNS,
+    (Loop, "unroll", "C++, places"): HARD_RUNS[:-1],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),

@@ -266,7 +266,7 @@ def unroll(
 
 
 def _with_slots(part: Tensor, more: int) -> Tensor:
-    """A part of a state with more slots, ``[B, H, N, ...]``; with fewer, if the number is below 0."""
+    """A part of a state, ``[B, H, N, ...]``, with more slots; below 0, with fewer."""
     return nn.functional.pad(part, [0, 0] * (part.dim() - 3) + [0, more])
 
 

@@ -37,7 +37,16 @@ from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
-from memnets.memories import DNC, NTM, SAM, MovingTape, Stack
+from memnets.memories import (
+    DNC,
+    NTM,
+    SAM,
+    MovingTape,
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
+    Stack,
+)
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
@@ -359,6 +368,9 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
     unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),
     unrolled(loop(partial(MovingTape, slots=1, width=1)), 1, 1, begun=False),
+    unrolled(loop(partial(NeuralStack, width=3, count=2)), 3, 5),
+    unrolled(loop(partial(NeuralQueue, width=1, noise=0.5), FEED_FORWARD), steps=5, begun=False),
+    unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
 ]
 
 #: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.

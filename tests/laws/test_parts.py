@@ -377,7 +377,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
-    *("self-attention, windows", "attention block, rotary"),
+    *("self-attention, windows", "self-attention, stick-breaking", "attention block, rotary"),
     *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 

@@ -26,14 +26,14 @@ from memnets.cells import (
     StickBreaking,
 )
 from memnets.core import Controller, MemoryAccess, map_state
-from memnets.memories import NTM, DeltaNet, GatedDeltaNet, Tape
+from memnets.memories import NTM, DeltaNet, GatedDeltaNet, NeuralQueue, Tape
 from memnets.memories.linear import LinearState
 from memnets.memories.ntm import NTMState
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
-from memnets.testing import addressing, objectives, steps
+from memnets.testing import addressing, objectives, programs, steps
 from memnets.testing import encoders as around
 from memnets.testing import linear as linear_laws
 from memnets.testing import positions as position_laws
@@ -1066,6 +1066,96 @@ ACCESSES = [
 ]
 
 
+# -- programs -------------------------------------------------------------------------------------
+
+
+class SmallQueue(NeuralQueue):
+    def __init__(self):
+        super().__init__(width=1)
+
+
+def as_numbers(part, instruction):
+    return [testing.CERTAIN if number else -testing.CERTAIN for number in instruction]
+
+
+def with_a_list(program):
+    """A queue of bits as a list."""
+    queue, read = [], []
+    for push, pop, bit in program:
+        queue = queue[1:] if pop else queue
+        queue = [*queue, 2 * bit - 1] if push else queue
+        read.append([queue[0] if queue else 0])
+    return read
+
+
+def check_program(memory, **settings):
+    instructions = st.tuples(st.booleans(), st.booleans(), st.integers(0, 1))
+    testing.check_program(
+        memory, instructions=instructions, interface=as_numbers, machine=with_a_list, **settings
+    )
+
+
+class ReadAtTheWrongEnd(SmallQueue):
+    reads = ("top",)
+
+
+class PoppedAtTheWrongEnd(SmallQueue):
+    pops = ("top",)
+
+
+@faulty(SmallQueue)
+def pushes_almost_all(self, interface, state):
+    read, after = SmallQueue.forward(self, interface, state)
+    return read, after._replace(strengths=0.999 * after.strengths)
+
+
+@faulty(SmallQueue)
+def pushes_at_most_four(self, interface, state):
+    read, after = SmallQueue.forward(self, interface, state)
+    return read, after._replace(
+        strengths=after.strengths * (torch.arange(after.memory.shape[2]) < 4)
+    )
+
+
+@faulty(SmallQueue, "choose")
+def skips_no_step(self, mask, new, old):
+    return new
+
+
+@faulty(SmallQueue)
+def pops_of_the_first_sequence(self, interface, state):
+    interface = torch.cat(
+        [interface[:, :1], interface[:1, 1:2].expand(len(interface), 1), interface[:, 2:]], 1
+    )
+    return SmallQueue.forward(self, interface, state)
+
+
+PROGRAM = "a program reads what the machine of plain Python reads, at every step"
+SIDE_BY_SIDE = "programs side by side, with steps left out, read what each alone would read"
+PROGRAMS = [
+    (PROGRAM, ReadAtTheWrongEnd),
+    (PROGRAM, PoppedAtTheWrongEnd),
+    (PROGRAM, pushes_almost_all),
+    (PROGRAM, pushes_at_most_four),
+    (SIDE_BY_SIDE, skips_no_step),
+    (SIDE_BY_SIDE, pops_of_the_first_sequence),
+]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"interface": lambda *_: [0.0]}, "`interface` gives 1 numbers for .*; the memory takes 3"),
+        ({"machine": lambda program: [[0, 0]]}, "`machine` reads .* reads 1 in each"),
+    ],
+)
+def test_an_interface_or_a_machine_of_another_width_is_told(named, message):
+    settings = {"interface": as_numbers, "machine": with_a_list, **named}
+    instructions = st.just((True, False, 1))
+    with pytest.raises(AssertionError, match=message):
+        testing.check_program(SmallQueue, instructions=instructions, max_examples=1, **settings)
+
+
 # -- linear memories ------------------------------------------------------------------------------
 
 
@@ -1740,6 +1830,7 @@ FAULTS = {
     testing.check_cell: CELLS,
     testing.check_controller: CONTROLLERS,
     testing.check_access: ACCESSES,
+    check_program: PROGRAMS,
     testing.check_linear: LINEAR,
     testing.check_positions: SCHEMES,
     testing.check_model: MODELS,
@@ -1757,6 +1848,7 @@ KINDS = {
     testing.check_cell: steps._CellSubject,
     testing.check_controller: steps._ControllerSubject,
     testing.check_access: steps._AccessSubject,
+    check_program: programs._ProgramSubject,
     testing.check_linear: linear_laws._LinearSubject,
     testing.check_positions: position_laws._PositionsSubject,
     testing.check_model: steps._ModelSubject,
@@ -1804,6 +1896,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_cell, SmallAttention),
         (testing.check_controller, Recurrent),
         (testing.check_access, SmallNTM),
+        (check_program, SmallQueue),
         (partial(testing.check_linear, leave_out=["compiled"]), SmallDelta),
         (testing.check_positions, HardALiBi),
         (testing.check_model, Machine),

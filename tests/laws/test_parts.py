@@ -404,9 +404,6 @@ CELLS = {
     "self-attention, windows": partial(SelfAttention, heads=2, positions=HardALiBi([2])),
     "self-attention, stick-breaking": partial(SelfAttention, heads=2, positions=StickBreaking()),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
-    "attention block, rotary": partial(
-        AttentionBlock, key_size=4, value_size=2, positions=RotaryPositions()
-    ),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
     "gated convolution": partial(GatedConvolution, kernel_size=5),
     "TC block": partial(TCBlock, length=8, filters=2),
@@ -422,7 +419,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
-    *("self-attention, windows", "attention block, rotary"),
+    *("self-attention, windows", "self-attention, stick-breaking"),
     *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 

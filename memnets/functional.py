@@ -39,6 +39,8 @@ __all__ = [
     "likeliest",
     "link",
     "masked",
+    "move",
+    "popped",
     "precedence",
     "push_pop",
     "read",
@@ -50,6 +52,7 @@ __all__ = [
     "softmax",
     "sparse",
     "sparsemax",
+    "topmost",
     "usage",
     "write_weighting",
 ]
@@ -657,6 +660,70 @@ def push_pop(stack: Tensor, actions: Tensor, pushed: Tensor, empty: Tensor) -> T
     after_pop = torch.cat([stack[..., 1:, :], below], -2)
     push, pop, keep = actions.unsqueeze(-2).unbind(-3)
     return push * after_push + pop * after_pop + keep * stack
+
+
+@full_precision
+def move(tape: Tensor, moves: Tensor, jump: Tensor | None = None) -> Tensor:
+    """Move a tape under its head, left, right and not at all, each to a degree.
+
+    The tape is a circle, and the head is on slot 0. With degrees l, r and s of the head's moves,
+    ``m(i) <- l m(i - 1) + r m(i + 1) + s m(i)``. With jumps there are two terms more,
+    ``m(i - n)`` and ``m(i + n)`` (the Tape-RNN of Deletang et al. 2023).
+
+    Args:
+        tape: m, ``[B, N, W]``.
+        moves: degrees of the moves left, right and stay, and of the jumps left and right, for each
+            number of a slot, ``[B, 3 or 5, W]``; they sum to 1.
+        jump: n, int64 ``[B]``, of at least 0; ``None`` = the moves have no jumps.
+
+    Returns:
+        ``[B, N, W]``.
+    """
+    left, right, stay, *jumps = moves.unsqueeze(-2).unbind(-3)
+    moved = left * tape.roll(1, -2) + right * tape.roll(-1, -2) + stay * tape
+    if jump is not None:
+        slots = tape.shape[-2]
+        places = torch.arange(slots, device=tape.device)
+        for degree, far in zip(jumps, (-jump, jump), strict=True):
+            index = (places + far.unsqueeze(-1)) % slots
+            moved = moved + degree * tape.gather(-2, index.unsqueeze(-1).expand_as(tape))
+    return moved
+
+
+@full_precision
+def popped(strengths: Tensor, degree: Tensor) -> Tensor:
+    """Pop to a degree: take strength from the first slots, until the degree is spent.
+
+    ``s_i <- max(0, s_i - max(0, u - sum_{j < i} s_j))`` (Grefenstette et al. 2015, equation 2).
+
+    Args:
+        strengths: s >= 0, ``[*B, N]``, in the order in which slots are popped.
+        degree: u >= 0, ``[*B]``.
+
+    Returns:
+        ``[*B, N]``.
+    """
+    return (strengths - (degree.unsqueeze(-1) - _before(strengths)).clamp_min(0)).clamp_min(0)
+
+
+@full_precision
+def topmost(strengths: Tensor) -> Tensor:
+    """Weights of the first slots, of a strength of 1 in all.
+
+    ``w_i = min(s_i, max(0, 1 - sum_{j < i} s_j))`` (Grefenstette et al. 2015, equation 3).
+
+    Args:
+        strengths: s >= 0, ``[*B, N]``, in the order in which slots are read.
+
+    Returns:
+        ``[*B, N]``, rows >= 0 that sum to at most 1.
+    """
+    return torch.minimum(strengths, (1 - _before(strengths)).clamp_min(0))
+
+
+def _before(strengths: Tensor) -> Tensor:
+    """Sum of the strengths before each slot, ``[*B, N]``."""
+    return torch.nn.functional.pad(strengths, (1, 0))[..., :-1].cumsum(-1)
 
 
 def append(memory: Tensor, row: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from memnets.cells import (
     GRU,
     LSTM,
     LSTMN,
+    ALiBi,
     AttentionBlock,
     Chain,
     ConvolutionalLayer,
@@ -33,12 +34,19 @@ from memnets.cells import (
     DenseBlock,
     FeedForward,
     GatedConvolution,
+    HardALiBi,
+    LearnedPositions,
     Loop,
     Mixer,
+    NoPositions,
     Pointwise,
+    RandomisedPositions,
     Residual,
+    RotaryPositions,
     SelfAttention,
     ShortConvolution,
+    SinusoidalPositions,
+    StickBreaking,
     TCBlock,
     TransformerLayer,
     residual_stack,
@@ -58,8 +66,13 @@ from memnets.memories import (
     Linear,
     LinearAttention,
     Mamba2,
+    MovingTape,
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
     RetNet,
     Stack,
+    Strengths,
     Tape,
 )
 from memnets.models import MemoryMachine
@@ -262,6 +275,12 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(SAM, slots=7, width=3, heads=2, read_slots=4),
         partial(Stack, slots=4, width=3),
         partial(Stack, slots=3, width=2, stacks=2, visible=2, initial_value=-1.0),
+        partial(MovingTape, slots=4, width=2, tapes=2),
+        partial(MovingTape, slots=2, width=3, gated=False),
+        partial(MovingTape, slots=5, width=2, jumps=True),
+        partial(NeuralStack, width=3),
+        partial(NeuralQueue, width=2, count=2),
+        partial(NeuralDeque, width=2, count=2),
         partial(Tape, width=3),
         partial(Tape, width=3, read_heads=2, score=Additive(3)),
         partial(TTT, 3, 3, heads=2, normed=True),
@@ -274,6 +293,11 @@ def test_access(access):
     leave_out = ["slots"] if access.func in (Tape, TTT) else []
     if access.func is not SAM:
         leave_out.append("compiled")
+    if issubclass(access.func, Strengths):
+        # It grows, too. Of an element that is popped nothing is left: tests/test_stack.py.
+        leave_out += ["slots", "early_steps", "through_time"]
+    if "jumps" in access.keywords:  # how far a head jumps is told once; without a source, it stays
+        leave_out += ["writes", "interface"]
     if "hidden_size" in access.keywords:  # its docstring says that great inputs need the norm
         leave_out.append("extremes")
     testing.check_access(access, leave_out=leave_out)
@@ -297,6 +321,25 @@ def test_access(access):
 def test_linear(memory):
     # One of them is compiled, in a mixer, below.
     testing.check_linear(memory, leave_out=["compiled"], max_examples=2)
+
+
+POSITIONS = {
+    "none": NoPositions,
+    "learned": partial(LearnedPositions, 4, 7),
+    "sinusoidal": partial(SinusoidalPositions, 4),
+    "rotary": RotaryPositions,
+    "ALiBi": ALiBi,
+    "windows": HardALiBi,
+    "windows of all heads": partial(HardALiBi, [2, 3]),
+    "randomised, added": lambda: RandomisedPositions(SinusoidalPositions(4), 4),
+    "randomised, rotary": lambda: RandomisedPositions(RotaryPositions(), 4, 2),
+    "stick-breaking": StickBreaking,
+}
+
+
+@pytest.mark.parametrize("scheme", POSITIONS)
+def test_positions(scheme):
+    testing.check_positions(POSITIONS[scheme], max_examples=2)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -339,6 +382,8 @@ CELLS = {
     "loop, DNC": within_loop(DNC(slots=4, width=3)),
     "loop, LRUA": within_loop(LRUA(slots=4, width=3, heads=2)),
     "loop, stack": within_loop(Stack(slots=4, width=3)),
+    "loop, moving tape": within_loop(MovingTape(slots=4, width=3)),
+    "loop, neural deque": within_loop(NeuralDeque(width=2)),
     "loop, tape": within_loop(Tape(width=3)),
     "loop, delta rule": within_loop(DeltaNet(key_size=3, value_size=3)),
     "mixer, delta rule": partial(
@@ -353,7 +398,12 @@ CELLS = {
     "residual, post": lambda size: Residual(SelfAttention(size, 2), norm="post"),
     "pointwise": lambda size: Pointwise(torch.nn.Linear(size, 3), size, 3),
     "self-attention": partial(SelfAttention, heads=2),
+    "self-attention, windows": partial(SelfAttention, heads=2, positions=HardALiBi([2])),
+    "self-attention, stick-breaking": partial(SelfAttention, heads=2, positions=StickBreaking()),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
+    "attention block, rotary": partial(
+        AttentionBlock, key_size=4, value_size=2, positions=RotaryPositions()
+    ),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
     "gated convolution": partial(GatedConvolution, kernel_size=5),
     "TC block": partial(TCBlock, length=8, filters=2),
@@ -369,6 +419,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
+    *("self-attention, windows", "attention block, rotary"),
     *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 

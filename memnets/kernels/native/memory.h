@@ -75,5 +75,9 @@ template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_ntm(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_dnc(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);
 
 }  // namespace memnets

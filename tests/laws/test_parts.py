@@ -242,7 +242,7 @@ def test_least_recent():
         whole=False,
         symmetry=None,
         leave_out=["reached"],
-        max_examples=3,
+        max_examples=2,
     )
 
 

@@ -432,12 +432,10 @@ EXAMPLES = {
     ],
     (SAM, "step", "kernels.sparse"): [stepped(partial(SAM, slots=9, width=3, heads=2))],
     (SAM, "unroll", "kernels.sparse"): [
-        unrolled(partial(SAM, slots=7, width=3, heads=2), steps=6, masked=True),
-        unrolled(partial(SAM, slots=4, width=2, heads=2, read_slots=3, write_slots=2), steps=5),
+        unrolled(partial(SAM, slots=5, width=3, heads=2, read_slots=3, write_slots=2), masked=True),
     ],
     (Loop, "unroll", "kernels.sparse"): [
-        unrolled(loop(partial(SAM, slots=30, width=3, heads=2, read_slots=3)), masked=True),
-        unrolled(loop(partial(SAM, slots=5, width=3, heads=1), FEED_FORWARD), 3, 6),
+        unrolled(loop(partial(SAM, slots=9, width=3, heads=2, read_slots=3)), masked=True),
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),

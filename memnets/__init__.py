@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from memnets.memories import DNC as DNC
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
+    from memnets.memories import SAM as SAM
+    from memnets.memories import MovingTape as MovingTape
+    from memnets.memories import NeuralDeque as NeuralDeque
+    from memnets.memories import NeuralQueue as NeuralQueue
+    from memnets.memories import NeuralStack as NeuralStack
     from memnets.memories import Stack as Stack
     from memnets.memories import Tape as Tape
     from memnets.models import GAN as GAN
@@ -77,7 +82,10 @@ _NAMES = {
         *("MemoryAccess", "Normalizer", "Score", "map_state"),
     ],
     "memnets.fast": ["naive"],
-    "memnets.memories": ["DNC", "LRUA", "NTM", "Stack", "Tape"],
+    "memnets.memories": [
+        *("DNC", "LRUA", "NTM", "SAM", "MovingTape", "NeuralDeque", "NeuralQueue", "NeuralStack"),
+        *("Stack", "Tape"),
+    ],
     "memnets.models": [
         *("GAN", "SNAIL", "CausalTransformer", "ConvS2S", "DecomposableAttention"),
         *("KeyValueNetwork", "MemoryMachine", "MemoryNetwork", "MetaLearner", "Model"),

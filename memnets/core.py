@@ -549,10 +549,10 @@ class Cell(nn.Module, ABC, Generic[State]):
         """
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> State:
-        """State before the first step of an answer to a source.
+        """State before the first step of an answer to a source, or of a cell that reads it.
 
         The default implementation returns :meth:`initial_state`. Override it in a cell that looks
-        at the source at each step.
+        at the source at each step, or must know something of it, such as its length, before.
 
         Args:
             source: vectors of the source, ``[B, S, V]``.

@@ -32,6 +32,13 @@ gates           an LRUA          share of a write that goes to the slots read la
 actions         a stack          degrees of push, pop and keep of each stack, ``[B, H, 3]``; its
                                  slots are depths, the top first
 pushed          a stack          element that each stack is pushed, ``[B, H, W]``
+degrees         a neural stack   degrees of push and pop of each stack, queue or deque,
+                                 ``[B, H, 2]`` or ``[B, H, 4]``
+strengths       a neural stack   strength of each slot after the step, ``[B, H, N]``
+moves           a moving tape    degrees of the moves of each head, ``[B, H, 3]``; its slots are
+                                 places from the head on, to the right
+gates           a moving tape    degree to which each head writes, ``[B, H, 1]``
+written         a moving tape    vector that each head writes, ``[B, H, W]``
 =============== ================ ===============================================================
 
 A memory with a matrix for each head, such as :class:`memnets.memories.Linear`, reports ``memory``
@@ -56,10 +63,15 @@ memory     an addressing    the :class:`~memnets.core.Memory` that it is about t
 weights    an addressing    its weights, ``[*B, Q, N]``, before anything is read or written
 state      a cell           its state before a step
 erase      an NTM, a DNC    as it is reported
-add        an NTM, a DNC    as it is reported
+add        an NTM, a DNC,   as it is reported
+           a SAM
 free_gates a DNC            as it is reported
 actions    a stack          as it is reported
 pushed     a stack          as it is reported
+degrees    a neural stack   as it is reported
+moves      a moving tape    as it is reported
+gates      a moving tape    as it is reported
+written    a moving tape    as it is reported
 ========== ================ ====================================================================
 
 :mod:`memnets.viewing.interventions` has editors for a recorded run.

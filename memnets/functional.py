@@ -10,7 +10,7 @@ float32 under autocast. Their arguments may be of several types.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from memnets import fast
 from memnets.precision import full_precision
 
 __all__ = [
+    "Sparse",
     "additive_scores",
     "allocation",
     "append",
@@ -26,16 +27,21 @@ __all__ = [
     "best_tokens",
     "cosine_similarity",
     "cross_entropy",
+    "dense",
     "doubly_stochastic_penalty",
     "entmax15",
     "erase_add",
     "forward_weighting",
+    "greatest",
     "harden",
     "interpolate",
+    "least_recent",
     "least_used",
     "likeliest",
     "link",
     "masked",
+    "move",
+    "popped",
     "precedence",
     "push_pop",
     "read",
@@ -45,7 +51,9 @@ __all__ = [
     "sharpen",
     "shift",
     "softmax",
+    "sparse",
     "sparsemax",
+    "topmost",
     "usage",
     "write_weighting",
 ]
@@ -195,6 +203,46 @@ def masked(
     empty = ~mask.any(-1, keepdim=True)
     weights = normalize(scores.masked_fill(~(mask | empty), -torch.inf))
     return weights.masked_fill(~mask, 0.0)
+
+
+class Sparse(NamedTuple):
+    """Weights that lie on few slots of many.
+
+    Attributes:
+        index: numbers of the slots, ``[*B, Q, k]``, in a row no two alike.
+        weight: the weight of each, ``[*B, Q, k]``; all other slots have weight 0.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    weight: Tensor
+
+
+def greatest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The greatest numbers of each row and their places, the greatest first.
+
+    Of equal numbers the first in the row comes first. ``torch.topk`` promises no order.
+
+    Args:
+        scores: ``[..., N]``.
+        count: k, at most N.
+
+    Returns:
+        Numbers and places, both ``[..., k]``.
+    """
+    values, places = scores.sort(dim=-1, descending=True, stable=True)
+    return values[..., :count], places[..., :count]
+
+
+def sparse(weights: Tensor, count: int) -> Sparse:
+    """The ``count`` greatest weights of each row, ``[*B, Q, N]``, as :class:`Sparse` weights."""
+    weight, index = greatest(weights, count)
+    return Sparse(index, weight)
+
+
+def dense(weights: Sparse, slots: int) -> Tensor:
+    """:class:`Sparse` weights over all of N slots, ``[*B, Q, N]``."""
+    index, weight = weights
+    return weight.new_zeros(*index.shape[:-1], slots).scatter(-1, index, weight)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -417,6 +465,19 @@ def least_used(usage: Tensor, count: int) -> Tensor:
     return rows.scatter(-1, order.unsqueeze(-1), 1.0)
 
 
+def least_recent(accessed: Tensor, count: int) -> Tensor:
+    """The slots that were accessed the longest time ago (Rae et al. 2016, section 3.2).
+
+    Args:
+        accessed: the time of the last access of each slot, ``[*B, N]``.
+        count: n, the number of slots, at most N.
+
+    Returns:
+        Numbers of slots, ``[*B, n]``, the longest ago first; slots of equal time keep their order.
+    """
+    return accessed.argsort(dim=-1, stable=True)[..., :count]
+
+
 # -- addressing by the order of writing -----------------------------------------------------------
 
 
@@ -604,6 +665,70 @@ def push_pop(stack: Tensor, actions: Tensor, pushed: Tensor, empty: Tensor) -> T
     after_pop = torch.cat([stack[..., 1:, :], below], -2)
     push, pop, keep = actions.unsqueeze(-2).unbind(-3)
     return push * after_push + pop * after_pop + keep * stack
+
+
+@full_precision
+def move(tape: Tensor, moves: Tensor, jump: Tensor | None = None) -> Tensor:
+    """Move a tape under its head, left, right and not at all, each to a degree.
+
+    The tape is a circle, and the head is on slot 0. With degrees l, r and s of the head's moves,
+    ``m(i) <- l m(i - 1) + r m(i + 1) + s m(i)``. With jumps there are two terms more,
+    ``m(i - n)`` and ``m(i + n)`` (the Tape-RNN of Deletang et al. 2023).
+
+    Args:
+        tape: m, ``[B, N, W]``.
+        moves: degrees of the moves left, right and stay, and of the jumps left and right, for each
+            number of a slot, ``[B, 3 or 5, W]``; they sum to 1.
+        jump: n, int64 ``[B]``, of at least 0; ``None`` = the moves have no jumps.
+
+    Returns:
+        ``[B, N, W]``.
+    """
+    left, right, stay, *jumps = moves.unsqueeze(-2).unbind(-3)
+    moved = left * tape.roll(1, -2) + right * tape.roll(-1, -2) + stay * tape
+    if jump is not None:
+        slots = tape.shape[-2]
+        places = torch.arange(slots, device=tape.device)
+        for degree, far in zip(jumps, (-jump, jump), strict=True):
+            index = (places + far.unsqueeze(-1)) % slots
+            moved = moved + degree * tape.gather(-2, index.unsqueeze(-1).expand_as(tape))
+    return moved
+
+
+@full_precision
+def popped(strengths: Tensor, degree: Tensor) -> Tensor:
+    """Pop to a degree: take strength from the first slots, until the degree is spent.
+
+    ``s_i <- max(0, s_i - max(0, u - sum_{j < i} s_j))`` (Grefenstette et al. 2015, equation 2).
+
+    Args:
+        strengths: s >= 0, ``[*B, N]``, in the order in which slots are popped.
+        degree: u >= 0, ``[*B]``.
+
+    Returns:
+        ``[*B, N]``.
+    """
+    return (strengths - (degree.unsqueeze(-1) - _before(strengths)).clamp_min(0)).clamp_min(0)
+
+
+@full_precision
+def topmost(strengths: Tensor) -> Tensor:
+    """Weights of the first slots, of a strength of 1 in all.
+
+    ``w_i = min(s_i, max(0, 1 - sum_{j < i} s_j))`` (Grefenstette et al. 2015, equation 3).
+
+    Args:
+        strengths: s >= 0, ``[*B, N]``, in the order in which slots are read.
+
+    Returns:
+        ``[*B, N]``, rows >= 0 that sum to at most 1.
+    """
+    return torch.minimum(strengths, (1 - _before(strengths)).clamp_min(0))
+
+
+def _before(strengths: Tensor) -> Tensor:
+    """Sum of the strengths before each slot, ``[*B, N]``."""
+    return torch.nn.functional.pad(strengths, (1, 0))[..., :-1].cumsum(-1)
 
 
 def append(memory: Tensor, row: Tensor) -> Tensor:

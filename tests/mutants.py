@@ -92,6 +92,7 @@ TESTS = {
     "memnets/cells/convolutions.py": "test_convolutions.py test_convs2s.py laws/test_models.py",
     "memnets/cells/mixer.py": "test_linear.py laws/test_parts.py",
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
+    "memnets/cells/positions.py": "test_positions.py test_layers.py laws/test_parts.py",
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "
@@ -112,16 +113,20 @@ TESTS = {
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
         "laws/test_parts.py laws/test_twins.py"
     ),
+    "memnets/kernels/sparse.py": "test_sparse.py laws/test_twins.py",
     "memnets/kernels/native/": "test_native.py laws/test_twins.py test_kernels.py",
     "memnets/memories/": (
         "test_memories.py test_machine.py laws/test_parts.py test_trace.py test_callbacks.py "
         "test_cli.py"
     ),
+    "memnets/memories/sam.py": "test_sparse.py laws/test_parts.py",
     "memnets/memories/gates.py": "test_linear.py laws/test_parts.py",
     "memnets/memories/linear.py": "test_linear.py laws/test_parts.py laws/test_planted_faults.py",
     "memnets/memories/scan.py": "test_linear.py laws/test_parts.py",
     "memnets/memories/ttt.py": "test_linear.py laws/test_parts.py",
+    "memnets/memories/moving.py": "test_stack.py laws/test_parts.py",
     "memnets/memories/stack.py": "test_stack.py laws/test_parts.py",
+    "memnets/memories/strengths.py": "test_stack.py laws/test_parts.py",
     "memnets/viewing/interventions.py": "test_interventions.py laws/test_parts.py",
     "memnets/models/": "laws/test_models.py test_base.py test_cli.py",
     "memnets/models/convs2s.py": "test_convs2s.py laws/test_models.py",

@@ -15,7 +15,20 @@ from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
 from memnets.features import VectorFeatures
-from memnets.memories import DNC, LRUA, NTM, TTT, GatedDeltaNet, Linear, Stack, Tape
+from memnets.memories import (
+    DNC,
+    LRUA,
+    NTM,
+    SAM,
+    TTT,
+    GatedDeltaNet,
+    Linear,
+    MovingTape,
+    NeuralDeque,
+    NeuralStack,
+    Stack,
+    Tape,
+)
 from memnets.models import (
     GAN,
     SNAIL,
@@ -68,7 +81,11 @@ MEMORIES = {
     "NTM": partial(NTM, 5, 3),
     "DNC": partial(DNC, 5, 3),
     "LRUA": partial(LRUA, 5, 3, 2),
+    "SAM": partial(SAM, 8, 3, 2, 3),
     "stack": partial(Stack, 5, 3),
+    "neural stack": partial(NeuralStack, 3),
+    "neural deque": partial(NeuralDeque, 3),
+    "moving tape": partial(MovingTape, 5, 3),
     "Tape": partial(Tape, 3),
     "linear": partial(GatedDeltaNet, 4, 3, heads=2, chunk=3),
     "TTT": partial(TTT, 4, 3),

@@ -90,6 +90,14 @@ class Loop(Cell[LoopState]):
             self.interface.weight.new_zeros(batch_size, self.access.output_size),
         )
 
+    def start(self, source: Tensor, mask: Tensor | None = None) -> LoopState:
+        """First states of controller and memory for a source, and zeros for the vector read."""
+        return LoopState(
+            self.controller.start(source, mask),
+            self.access.start(source, mask),
+            self.interface.weight.new_zeros(len(source), self.access.output_size),
+        )
+
     def forward(self, inputs: Tensor, state: LoopState) -> tuple[Tensor, LoopState]:
         """One step: ``[B, input_size] -> [B, output_size]``."""
         hidden, controller = self.controller.step(

@@ -21,6 +21,7 @@ __all__ = [
     "KERNELS",
     "LSTMWeights",
     "StepKernel",
+    "defined_step",
     "kernel_of",
     "linear",
     "plain_run",
@@ -161,14 +162,35 @@ def plain_step(
         RuntimeError: the definition would give other numbers than the kernel gave.
     """
     noise = bool(getattr(kernel, "noise", False))
-    if access is None or noise or kernel_of(access) != kernel:
+    same = access is not None and not noise and kernel_of(access) == kernel
+    return defined_step(access, same, interface, state)
+
+
+def defined_step(
+    access: MemoryAccess | None, same: bool, interface: Tensor, state: Tensors
+) -> Tensors:
+    """Take one step by the plain definition.
+
+    Args:
+        access: the memory; ``None`` = it is not known.
+        same: whether the definition gives the numbers of the step that was taken.
+        interface: ``[B, interface_size]``.
+        state: the state after the last step.
+
+    Returns:
+        The vector read, ``[B, R * W]``, and the next state.
+
+    Raises:
+        RuntimeError: the definition would give other numbers.
+    """
+    if access is None or not same:
         raise RuntimeError(
             "a gradient with create_graph=True needs the memory's steps again, which here had "
             "noise, or settings that changed since, or a memory that is not known; take the steps "
             "within memnets.naive()"
         )
     vectors, next_state = access.forward(interface, state)
-    return vectors, *next_state
+    return vectors, *(part for part in next_state if part is not None)
 
 
 class _Step(torch.autograd.Function):

@@ -15,9 +15,18 @@ from memnets.memories.linear import (
     RetNet,
 )
 from memnets.memories.lrua import LRUA, LRUAState
+from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.sam import SAM, SAMState
 from memnets.memories.slotted import Slotted
 from memnets.memories.stack import Stack, StackState
+from memnets.memories.strengths import (
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
+    NeuralState,
+    Strengths,
+)
 from memnets.memories.tape import Tape, TapeState
 from memnets.memories.ttt import TTT, TTTState
 
@@ -27,6 +36,7 @@ __all__ = [
     "KDA",
     "LRUA",
     "NTM",
+    "SAM",
     "TTT",
     "DNCQueries",
     "DNCState",
@@ -39,11 +49,19 @@ __all__ = [
     "LinearState",
     "LinearStep",
     "Mamba2",
+    "MovingTape",
+    "MovingTapeState",
     "NTMState",
+    "NeuralDeque",
+    "NeuralQueue",
+    "NeuralStack",
+    "NeuralState",
     "RetNet",
+    "SAMState",
     "Slotted",
     "Stack",
     "StackState",
+    "Strengths",
     "TTTState",
     "Tape",
     "TapeState",

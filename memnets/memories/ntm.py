@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
 from memnets.core import Addressing, Memory, Score, check_positive
 from memnets.events import offer, report
-from memnets.memories.slotted import Slotted
+from memnets.memories.slotted import Slotted, check_noise, noisy
 
 __all__ = ["NTM", "NTMLayout", "NTMState"]
 
@@ -136,8 +135,7 @@ class NTM(Slotted[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
-        if noise < 0:
-            raise ValueError(f"noise must be at least 0; got {noise}")
+        check_noise(noise)
         self.noise = noise
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
@@ -216,9 +214,7 @@ class NTM(Slotted[NTMState]):
     def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         before, previous = state
-        if self.training and self.noise:
-            interface = interface + self.noise * torch.randn_like(interface)
-        query, erase, add = self.queries(interface)
+        query, erase, add = self.queries(noisy(self, interface))
         erase, add = offer(self, "erase", erase), offer(self, "add", add)
         weights, previous = self.addressing(query, Memory(before, before), previous)
         read, write = weights.tensor_split((self.read_heads,), 1)

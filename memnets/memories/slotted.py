@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,29 @@ from torch import Tensor
 
 from memnets.core import MemoryAccess, State, check_positive
 
-__all__ = ["Slotted"]
+__all__ = ["Slotted", "check_noise", "noisy"]
+
+
+def check_noise(noise: float) -> None:
+    """Check a standard deviation of noise.
+
+    Raises:
+        ValueError: it is below 0.
+    """
+    if noise < 0:
+        raise ValueError(f"noise must be at least 0; got {noise}")
+
+
+def noisy(memory: Any, interface: Tensor) -> Tensor:
+    """A part of the interface with the noise of a memory, in training.
+
+    Args:
+        memory: a memory with an attribute ``noise``.
+        interface: ``[B, I]``.
+    """
+    if not (memory.training and memory.noise):
+        return interface
+    return interface + memory.noise * torch.randn_like(interface)
 
 
 class Slotted(MemoryAccess[State]):

@@ -10,7 +10,7 @@ from torch import Tensor
 from memnets import functional
 from memnets.core import check_positive
 from memnets.events import offer, report
-from memnets.memories.slotted import Slotted
+from memnets.memories.slotted import Slotted, check_noise, noisy
 
 __all__ = ["ACTIONS", "Stack", "StackState"]
 
@@ -42,7 +42,7 @@ class Stack(Slotted[StackState]):
     (``width=1``), and stacks grow without end.
 
     The stacks lie side by side: a slot is one depth of all of them, ``stacks * W`` wide, and the
-    attribute ``width`` is this width. ``slots`` may be changed at any time.
+    attribute ``width`` is this width. ``slots`` and ``noise`` may be changed at any time.
 
     Args:
         slots: N, room of a stack, at least ``visible``.
@@ -50,9 +50,12 @@ class Stack(Slotted[StackState]):
         stacks: number of stacks, each with actions of its own, at least 1.
         visible: number of topmost elements of a stack that a step reads, at least 1.
         initial_value: value of every number of an empty stack.
+        noise: standard deviation of Gaussian noise on the actions in training, before their
+            softmax, at least 0. The actions learn to be near 0 or 1 against it, so that a stack
+            stays whole over sequences far longer than those in training.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a number is out of its range.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
@@ -70,9 +73,12 @@ class Stack(Slotted[StackState]):
         stacks: int = 1,
         visible: int = 1,
         initial_value: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         check_positive(stacks=stacks, width=width, visible=visible)
+        check_noise(noise)
         super().__init__(slots, stacks * width, {"visible": visible}, initial_value)
+        self.noise = noise
         self.stacks = stacks
         self.visible = visible
         self.read_size = visible * stacks * width
@@ -89,7 +95,7 @@ class Stack(Slotted[StackState]):
     def forward(self, interface: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """One step: ``[B, interface_size] -> [B, visible * stacks * W]``."""
         actions, pushed = interface.split((self.stacks * len(ACTIONS), self.width), -1)
-        actions = actions.unflatten(-1, (self.stacks, len(ACTIONS))).softmax(-1)
+        actions = noisy(self, actions).unflatten(-1, (self.stacks, len(ACTIONS))).softmax(-1)
         pushed = pushed.sigmoid().unflatten(-1, (self.stacks, -1))
         actions, pushed = offer(self, "actions", actions), offer(self, "pushed", pushed)
         # Each number of a stack's elements shares its actions: [B, 3, stacks * W].

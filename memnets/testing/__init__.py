@@ -38,6 +38,9 @@ enough while you write a part.
 :func:`check_growth` tests one thing more, for a cell or a model with a memory that grows: what it
 keeps for the backward pass must not grow faster than the number of steps.
 
+:func:`check_program` tests a memory that is a data structure, such as a stack: told exactly what to
+do, it must read what a machine of plain Python reads, after each step of any program.
+
 Needs Hypothesis: ``python -m pip install 'memnets[testing]'``.
 """
 
@@ -47,6 +50,8 @@ from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.growth import check_growth, kept_for_backward
 from memnets.testing.linear import check_linear
 from memnets.testing.objectives import check_kernel, check_objective
+from memnets.testing.positions import check_positions
+from memnets.testing.programs import CERTAIN, check_program
 from memnets.testing.steps import (
     check_access,
     check_cell,
@@ -75,6 +80,7 @@ from memnets.testing.tasks import check_task
 from memnets.testing.waiting import no_synchronisation
 
 __all__ = [
+    "CERTAIN",
     "allocating_queries",
     "check_access",
     "check_addressing",
@@ -89,6 +95,8 @@ __all__ = [
     "check_normalizer",
     "check_objective",
     "check_pointer",
+    "check_positions",
+    "check_program",
     "check_score",
     "check_task",
     "kept_for_backward",

@@ -60,7 +60,8 @@ class MemorySchedule(lightning.Callback):
             ValueError: the memory lacks a setting.
         """
         access = getattr(pl_module, "access", None)
-        names = {"slots"}.union(*self.training.values())
+        sized = bool(self.testing) or self.validation is not None
+        names = set(["slots"] * sized).union(*self.training.values())
         missing = sorted(name for name in names if not hasattr(access, name))
         if missing:
             raise ValueError(

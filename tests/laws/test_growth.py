@@ -21,7 +21,7 @@ from memnets.cells import (
 )
 from memnets.core import map_state
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, LRUA, NTM, GatedDeltaNet, Tape
+from memnets.memories import DNC, LRUA, NTM, SAM, GatedDeltaNet, NeuralDeque, Tape
 from memnets.models import Seq2Seq
 from memnets.scores import Additive, Dot, ScaledDot
 
@@ -34,6 +34,7 @@ GROWING = {
     "tape": (partial(Tape, width=32), 1),
     "tape, additive": (partial(Tape, width=32, score=Additive(32)), 2),
     "tape, two heads": (partial(Tape, width=32, read_heads=2, score=Dot()), 1),
+    "neural deque": (partial(NeuralDeque, width=64), 30),
     "loop, tape": (partial(Loop, 4, partial(LSTM, hidden_size=8), Tape(width=64)), 0),
     "LSTMN on a tape": (partial(Loop, 4, partial(LSTMN, hidden_size=32), Tape(width=32)), 1),
     "self-attention": (partial(SelfAttention, 32, heads=2), 1),
@@ -49,6 +50,8 @@ STEADY = {
     "NTM": partial(NTM, slots=8, width=8),
     "DNC": partial(DNC, slots=8, width=8),
     "LRUA": partial(LRUA, slots=8, width=8),
+    "SAM": partial(SAM, slots=8, width=8),
+    "loop, SAM": partial(Loop, 4, LSTM, SAM(slots=8, width=8)),
     "linear": partial(GatedDeltaNet, 8, 8, chunk=8),
     "loop, NTM": partial(Loop, 4, LSTM, NTM(slots=8, width=8)),
 }

@@ -13,18 +13,30 @@ from torch import nn
 
 from memnets import encoders, events, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
-from memnets.cells import CrossAttention, DenseBlock, SelfAttention
+from memnets.cells import (
+    ALiBi,
+    CrossAttention,
+    DenseBlock,
+    HardALiBi,
+    LearnedPositions,
+    NoPositions,
+    RandomisedPositions,
+    RotaryPositions,
+    SelfAttention,
+    StickBreaking,
+)
 from memnets.core import Controller, MemoryAccess, map_state
-from memnets.memories import NTM, DeltaNet, GatedDeltaNet, Tape
+from memnets.memories import NTM, DeltaNet, GatedDeltaNet, NeuralQueue, Tape
 from memnets.memories.linear import LinearState
 from memnets.memories.ntm import NTMState
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
-from memnets.testing import addressing, objectives, steps
+from memnets.testing import addressing, objectives, programs, steps
 from memnets.testing import encoders as around
 from memnets.testing import linear as linear_laws
+from memnets.testing import positions as position_laws
 from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
 from memnets.training.objectives import Labels, Tokens
@@ -723,6 +735,99 @@ CONTROLLERS = [
 ]
 
 
+# -- positions ------------------------------------------------------------------------------------
+
+
+ORDER = "places rise with the counts, in each part of a sequence and from part to part"
+AT_ONCE = "all steps at once and one by one give the same numbers"
+LATER = "no step sees what comes after it"
+PLACES = "steps that a sequence skips take no place"
+ROWS = "weights are rows >= 0 that sum to at most 1, and 0 where nothing may be seen"
+SHIFT = "distances alone count: nothing changes if all places grow by one number"
+
+
+class Half(RandomisedPositions):
+    """Places of a sequence, not of a part of it: each part starts with the first ones again."""
+
+    def __init__(self):
+        super().__init__(RotaryPositions(), 4)
+
+    def places(self, counts):
+        return super().places(counts - counts[..., :1])
+
+
+class Shuffled(RandomisedPositions):
+    """Places in any order."""
+
+    def __init__(self):
+        super().__init__(NoPositions(), 4)
+
+    def places(self, counts):
+        return super().places(counts)[..., torch.randperm(counts.shape[-1])]
+
+
+class FromTheFirst(ALiBi):
+    """The distance from the first of the queries, which is another one in each call."""
+
+    def bias(self, distance, heads):
+        return super().bias(distance - distance[..., :1, -1:], heads) * distance.shape[-2]
+
+
+class Wide(HardALiBi):
+    """A window that opens what was closed."""
+
+    def weights(self, scores, mask, normalizer):
+        return normalizer(scores, None)
+
+
+class AllSlots(ALiBi):
+    """Skipped steps count."""
+
+    def places(self, counts):
+        return torch.arange(counts.shape[-1]).expand_as(counts)
+
+
+class Sigmoid(StickBreaking):
+    """Each slot takes its share of the whole stick."""
+
+    def weights(self, scores, mask, normalizer):
+        return 2 * scores.sigmoid().masked_fill(~mask, 0.0)
+
+
+class Growing(RotaryPositions):
+    """A turn of queries and keys that is no turn."""
+
+    def rotate(self, vectors, places):
+        return super().rotate(vectors, places) * (1 + places.unsqueeze(-1))
+
+
+class Unlearned(LearnedPositions):
+    """Rows that get no gradient."""
+
+    def forward(self, places):
+        return super().forward(places).detach() + 0 * self.weight.sum()
+
+
+class Overflowing(ALiBi):
+    """A bias without a bound."""
+
+    def bias(self, distance, heads):
+        return super().bias(distance, heads) * torch.inf
+
+
+SCHEMES = [
+    (ORDER, Half),
+    (ORDER, Shuffled),
+    (AT_ONCE, FromTheFirst),
+    (LATER, Wide),
+    (PLACES, AllSlots),
+    (ROWS, Wide),
+    (ROWS, Sigmoid),
+    (SHIFT, Growing),
+    (FINITE, Overflowing),
+    (PARAMETERS, partial(Unlearned, 4, 6)),
+]
+
 # -- cells ----------------------------------------------------------------------------------------
 
 
@@ -996,6 +1101,96 @@ ACCESSES = [
     (PLACEMENT, first_state_on_the_cpu),
     (WAITING, waits(SmallNTM)),
 ]
+
+
+# -- programs -------------------------------------------------------------------------------------
+
+
+class SmallQueue(NeuralQueue):
+    def __init__(self):
+        super().__init__(width=1)
+
+
+def as_numbers(part, instruction):
+    return [testing.CERTAIN if number else -testing.CERTAIN for number in instruction]
+
+
+def with_a_list(program):
+    """A queue of bits as a list."""
+    queue, read = [], []
+    for push, pop, bit in program:
+        queue = queue[1:] if pop else queue
+        queue = [*queue, 2 * bit - 1] if push else queue
+        read.append([queue[0] if queue else 0])
+    return read
+
+
+def check_program(memory, **settings):
+    instructions = st.tuples(st.booleans(), st.booleans(), st.integers(0, 1))
+    testing.check_program(
+        memory, instructions=instructions, interface=as_numbers, machine=with_a_list, **settings
+    )
+
+
+class ReadAtTheWrongEnd(SmallQueue):
+    reads = ("top",)
+
+
+class PoppedAtTheWrongEnd(SmallQueue):
+    pops = ("top",)
+
+
+@faulty(SmallQueue)
+def pushes_almost_all(self, interface, state):
+    read, after = SmallQueue.forward(self, interface, state)
+    return read, after._replace(strengths=0.999 * after.strengths)
+
+
+@faulty(SmallQueue)
+def pushes_at_most_four(self, interface, state):
+    read, after = SmallQueue.forward(self, interface, state)
+    return read, after._replace(
+        strengths=after.strengths * (torch.arange(after.memory.shape[2]) < 4)
+    )
+
+
+@faulty(SmallQueue, "choose")
+def skips_no_step(self, mask, new, old):
+    return new
+
+
+@faulty(SmallQueue)
+def pops_of_the_first_sequence(self, interface, state):
+    interface = torch.cat(
+        [interface[:, :1], interface[:1, 1:2].expand(len(interface), 1), interface[:, 2:]], 1
+    )
+    return SmallQueue.forward(self, interface, state)
+
+
+PROGRAM = "a program reads what the machine of plain Python reads, at every step"
+SIDE_BY_SIDE = "programs side by side, with steps left out, read what each alone would read"
+PROGRAMS = [
+    (PROGRAM, ReadAtTheWrongEnd),
+    (PROGRAM, PoppedAtTheWrongEnd),
+    (PROGRAM, pushes_almost_all),
+    (PROGRAM, pushes_at_most_four),
+    (SIDE_BY_SIDE, skips_no_step),
+    (SIDE_BY_SIDE, pops_of_the_first_sequence),
+]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"interface": lambda *_: [0.0]}, "`interface` gives 1 numbers for .*; the memory takes 3"),
+        ({"machine": lambda program: [[0, 0]]}, "`machine` reads .* reads 1 in each"),
+    ],
+)
+def test_an_interface_or_a_machine_of_another_width_is_told(named, message):
+    settings = {"interface": as_numbers, "machine": with_a_list, **named}
+    instructions = st.just((True, False, 1))
+    with pytest.raises(AssertionError, match=message):
+        testing.check_program(SmallQueue, instructions=instructions, max_examples=1, **settings)
 
 
 # -- linear memories ------------------------------------------------------------------------------
@@ -1672,7 +1867,9 @@ FAULTS = {
     testing.check_cell: CELLS,
     testing.check_controller: CONTROLLERS,
     testing.check_access: ACCESSES,
+    check_program: PROGRAMS,
     testing.check_linear: LINEAR,
+    testing.check_positions: SCHEMES,
     testing.check_model: MODELS,
     testing.check_pointer: POINTERS,
 }
@@ -1688,7 +1885,9 @@ KINDS = {
     testing.check_cell: steps._CellSubject,
     testing.check_controller: steps._ControllerSubject,
     testing.check_access: steps._AccessSubject,
+    check_program: programs._ProgramSubject,
     testing.check_linear: linear_laws._LinearSubject,
+    testing.check_positions: position_laws._PositionsSubject,
     testing.check_model: steps._ModelSubject,
     testing.check_pointer: steps._SetPointerSubject,
 }
@@ -1734,7 +1933,9 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_cell, SmallAttention),
         (testing.check_controller, Recurrent),
         (testing.check_access, SmallNTM),
+        (check_program, SmallQueue),
         (partial(testing.check_linear, leave_out=["compiled"]), SmallDelta),
+        (testing.check_positions, HardALiBi),
         (testing.check_model, Machine),
         (testing.check_model, SmallTransformer),
         (testing.check_model, SmallSeq2Seq),
@@ -1795,8 +1996,8 @@ def test_every_law_has_a_fault():
         laws = {getattr(kind, name).statement for name in kind.laws() if name != "smoke"}
         found = {law for law, _ in FAULTS[check]}
         # What a pointer shares with other models was spoilt there; what a linear memory shares with
-        # other memories, too.
-        shares = check in (testing.check_pointer, testing.check_linear)
+        # other memories, and positions with other parts, too.
+        shares = check in (testing.check_pointer, testing.check_linear, testing.check_positions)
         found |= everything if shares else set()
         # Most laws of cells were spoilt for controllers; a source is looked at by cells alone.
         found |= {law for law, _ in CONTROLLERS} if check is testing.check_cell else set()

@@ -1,9 +1,9 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM or a DNC: all steps, forward and backward, are one operator. It is built when
-it is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
-:mod:`memnets.kernels.loop` run in its place.
+controller, on an NTM, a DNC, a stack or a tape that moves: all steps, forward and backward, are one
+operator. It is built when it is first needed (:mod:`memnets.kernels.native.build`). Without a
+compiler the twins of :mod:`memnets.kernels.loop` run in its place, where they know the memory.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import differentiable, unrecorded
-from memnets.kernels.steps import StepKernel, kernel_of, linear, plain_step
+from memnets.kernels.steps import defined_step, linear
 from memnets.memories.dnc import DNC, DNCState
+from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.stack import Stack, StackState
 
 __all__ = ["MEMORIES", "Settings", "unroll", "unroll_places"]
 
@@ -50,6 +52,7 @@ class Settings(NamedTuple):
         interface_size: width of the interface.
         shapes: shapes of the tensors of the state, without the batch.
         noise: standard deviation of Gaussian noise on the interface.
+        noisy: how many of the first numbers of the interface have noise; ``None`` = all.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Settings(NamedTuple):
     interface_size: int
     shapes: tuple[tuple[int, ...], ...]
     noise: float = 0.0
+    noisy: int | None = None
 
 
 def _ntm(memory: NTM, state: NTMState) -> Settings | None:
@@ -95,11 +99,45 @@ def _dnc(memory: DNC, state: DNCState) -> Settings | None:
     return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
 
 
+def _shifting(
+    memory: Stack | MovingTape, state: Any, layout: tuple[int, ...], count: int
+) -> Settings:
+    """Settings of a memory that moves by one; ``count`` such stand side by side."""
+    kind = type(memory).__name__
+    numbers: tuple[float, ...] = ()
+    # The numbers of a stack's empty slots. On other devices the operator does not run.
+    if isinstance(memory, Stack) and memory.first_row.device.type == "cpu":
+        numbers = tuple(memory.first_row.tolist())
+    slots = state.memory.shape[1]
+    whole = count, memory.width // count, slots, *layout
+    noise = memory.noise if memory.training else 0.0
+    shapes = ((slots, memory.width),)
+    return Settings(kind, whole, numbers, memory.interface_size, shapes, noise, 3 * count)
+
+
+def _stack(memory: Stack, state: StackState) -> Settings | None:
+    if type(state) is not StackState:
+        return None
+    # Of a smaller stack than is read, the definition reads what there is.
+    if state.memory.shape[1] < memory.visible:
+        return None
+    return _shifting(memory, state, (memory.visible,), memory.stacks)
+
+
+def _moving_tape(memory: MovingTape, state: MovingTapeState) -> Settings | None:
+    # A jump goes another way in each sequence.
+    if type(state) is not MovingTapeState or memory.jumps or state.jump is not None:
+        return None
+    return _shifting(memory, state, (int(memory.gated),), memory.tapes)
+
+
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
 #: settings and a state, or ``None`` if the operator does not compute them.
 MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
     NTM: _ntm,
     DNC: _dnc,
+    Stack: _stack,
+    MovingTape: _moving_tape,
 }
 
 
@@ -169,7 +207,7 @@ def _known(controller: nn.Module, state: Any) -> bool:
 def _flat(state: LoopState) -> Tensors:
     """The tensors of a state: of the controller, the vector read, and of the memory."""
     controller = [] if state.controller is None else [part for (part,) in state.controller]
-    return *controller, state.read, *state.access
+    return *controller, state.read, *(part for part in state.access if part is not None)
 
 
 @fast.twin(Loop, "unroll", fits=_fits, name="C++", why_not=build.why_not, hard=True)
@@ -207,13 +245,15 @@ def _run(
     if settings.noise:
         # Drawn step by step, as the definition does: so a seed gives the same numbers.
         batch, steps, _ = inputs.shape
-        noise = inputs.new_empty(steps, batch, settings.interface_size)
+        count = settings.interface_size if settings.noisy is None else settings.noisy
+        noise = inputs.new_empty(steps, batch, count)
         for step in noise:
             step.normal_()
         noise *= settings.noise
+        noise = nn.functional.pad(noise, (0, settings.interface_size - count))
     flat = _flat(state)
     outputs, *last = _Run.apply(  # type: ignore[no-untyped-call]
-        loop, settings, torch.is_grad_enabled(), mask, noise, len(weights) + 2,
+        loop, type(state.access), settings, torch.is_grad_enabled(), mask, noise, len(weights) + 2,
         *weights, loop.interface.weight, loop.interface.bias, inputs, *flat,
     )  # fmt: skip
     controller: LSTMState | None = None
@@ -225,13 +265,19 @@ def _run(
 
 
 def _plain(
-    loop: Loop, kernel: StepKernel, mask: Tensor | None, weights: int, *given: Tensor
+    loop: Loop,
+    kind: type[Any],
+    settings: Settings,
+    mask: Tensor | None,
+    weights: int,
+    *given: Tensor,
 ) -> Tensors:
     """Take all steps by the plain definitions.
 
     Args:
         loop: the loop.
-        kernel: the kernel of its memory when the steps were taken.
+        kind: class of the state of its memory.
+        settings: settings of its memory when the steps were taken.
         mask: as in ``unroll``.
         weights: number of the weights.
         *given: weights, inputs and state, as :class:`_Run` is given them.
@@ -256,7 +302,9 @@ def _plain(
             for weight, offset in zip(layers[::2], layers[1::2], strict=True):
                 hidden = nn.functional.linear(hidden, weight, offset).tanh()
         driven = nn.functional.linear(hidden, to_interface, bias)
-        following = [hidden, *cell, *plain_step(loop.access, kernel, driven, *access)]
+        before = kind(*access)
+        same = not settings.noise and _settings(loop.access, before) == settings
+        following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
         state = following if mask is None else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
@@ -270,6 +318,7 @@ class _Run(torch.autograd.Function):
     def forward(
         ctx: Any,
         loop: Loop,
+        kind: type[Any],
         settings: Settings,
         recorded: bool,
         mask: Tensor | None,
@@ -285,9 +334,7 @@ class _Run(torch.autograd.Function):
         )
         states = len(given) - weights - 1
         ctx.machine, ctx.weights, ctx.given, ctx.mask = machine, weights, len(given), mask
-        kernel = kernel_of(loop.access)
-        assert kernel is not None
-        ctx.plain = partial(_plain, loop, kernel, mask, weights)
+        ctx.plain = partial(_plain, loop, kind, settings, mask, weights)
         ctx.save_for_backward(*given, *rest[states:])
         # Mostly nobody uses the last state: zeros in its place would be as large as the memory.
         ctx.set_materialize_grads(False)

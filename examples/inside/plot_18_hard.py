@@ -55,10 +55,12 @@ with torch.no_grad():
 # The interface says how the heads move. The head that writes takes a step forward each
 # time. The head that reads stays on the first slot until the flag has come, and then
 # steps too. A step forward has the logit 5, the others 0, so that 99 % of the weight
-# goes where it should. No head looks for content: the gates are closed.
+# goes where it should. No head looks for content, as the gates are closed, and none
+# sharpens its weights.
 
 with torch.no_grad():
-    _, _, unit, shift, add = interface.bias.split(access.layout.sizes)
+    _, positive, unit, shift, _ = interface.bias.split(access.layout.sizes)
+    positive.fill_(-SURE)  # strengths of content, and sharpness
     unit[:2] = -SURE  # gates
     unit[2:] = SURE  # erase what is there
     read, write = shift.view(2, 3)  # back, stay, forward
@@ -104,7 +106,8 @@ assert soft[10][0] == 0 and soft[3000][0] > 20
 assert all(wrong == 0 for wrong, _ in hard.values())
 
 # %%
-# The soft machine forgets where it is, and its step takes longer in a larger memory. The
+# The soft machine forgets where it is. (One that is trained sharpens its weights, and
+# comes further; the best still have wrong bits at some thousand vectors.) And its step takes longer in a larger memory. The
 # hard one has no wrong bit in 100,000 vectors, and its step takes the same time in any
 # memory: a move changes a number, a read takes a slot, and a write changes one.
 
@@ -116,11 +119,11 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 for name, found in ("soft", soft), ("hard", hard):
     wrong, steps = zip(*found.values())
     left.plot(list(found), wrong, "o-", label=name)
-    right.plot(list(found), steps, "o-", label=name)
+    right.plot(list(found)[3:], steps[3:], "o-", label=name)  # of 300 slots and more
 left.axhline(50, color="0.6", linestyle=":")
 left.text(10, 51, "a guess", color="0.4")
 left.set(xscale="log", ylim=(-3, 57), xlabel="vectors", ylabel="wrong bits in 100")
-right.set(xscale="log", yscale="log", ylim=(1, None), xlabel="vectors; as many slots")
+right.set(xscale="log", yscale="log", xlabel="slots of the memory, one a vector")
 right.set_ylabel("microseconds of a step")
 left.legend()
 right.legend()
@@ -131,7 +134,8 @@ plt.show()
 # --------------------
 #
 # Both machines copy 100 vectors. Time goes to the right and slots upwards; dark is where
-# a head is.
+# a head is. Behind its last slot the memory begins anew; there the write head follows the
+# read head, and overwrites what has been said.
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ python benchmarks/hard.py runs/copying/hard/version_0 --soft-run runs/copying/nt
 
 For each run and length it copies one sequence of random vectors, in a memory of 100 slots more,
 with one thread; seconds are of the processor. "soft" is the same machine with soft weights, or,
-with --soft-run, another machine that was trained so. Its time grows with the square of the length; for greater lengths than those
-of --soft it is computed from the last of them, and marked with "~". The result is a table.
+with --soft-run, another machine that was trained so. Its time grows with the square of the length.
+For lengths beyond those of --soft it is computed from the last of them, and marked with "~".
 """
 
 import argparse

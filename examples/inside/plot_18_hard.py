@@ -101,15 +101,19 @@ soft = {n: copied(n, hard=False) for n in (10, 30, 100, 300, 1000, 3000)}
 hard = {n: copied(n, hard=True) for n in (*soft, 10000, 100000)}
 for length in hard:
     found = f"{soft[length][0]:.1f}" if length in soft else "?"
-    print(f"{length:6} vectors, wrong bits: soft {found} %, hard {hard[length][0]:.0f} %")
-assert soft[10][0] == 0 and soft[3000][0] > 20
+    print(
+        f"{length:6} vectors, wrong bits: soft {found} %, hard {hard[length][0]:.0f} %"
+    )
+assert soft[10][0] == 0
+assert soft[3000][0] > 20
 assert all(wrong == 0 for wrong, _ in hard.values())
 
 # %%
 # The soft machine forgets where it is. (One that is trained sharpens its weights, and
-# comes further; the best still have wrong bits at some thousand vectors.) And its step takes longer in a larger memory. The
-# hard one has no wrong bit in 100,000 vectors, and its step takes the same time in any
-# memory: a move changes a number, a read takes a slot, and a write changes one.
+# comes further; it still had wrong bits at 5000 vectors.) And its step takes longer in a
+# larger memory. The hard one has no wrong bit in 100,000 vectors, and its step takes the
+# same time in any memory: a move changes a number, a read takes a slot, and a write
+# changes one.
 
 import matplotlib.pyplot as plt
 
@@ -134,8 +138,8 @@ plt.show()
 # --------------------
 #
 # Both machines copy 100 vectors. Time goes to the right and slots upwards; dark is where
-# a head is. Behind its last slot the memory begins anew; there the write head follows the
-# read head, and overwrites what has been said.
+# a head is. Behind its last slot the memory begins anew. There the write head follows
+# the read head, and overwrites what has been said.
 
 
 @torch.no_grad()
@@ -169,7 +173,7 @@ plt.show()
 # One that has learnt it
 # ----------------------
 #
-# Hard heads cannot learn from the start: a choice among slots has no slope. So a machine
+# Hard heads learn little from the start: a choice among slots has no slope. So a machine
 # learns with soft heads, and takes hard ones in the last part of its training.
 #
 # .. code-block:: sh

@@ -25,8 +25,8 @@ from memnets.memories.ntm import NTM, NTMState
 
 __all__ = ["MARGIN", "on_places", "unroll"]
 
-#: By how much a move must win. It is more than :data:`memnets.functional.TIE`, by which the greatest
-#: weight may exceed another one that counts as equal.
+#: By how much a move must win. It is more than :data:`memnets.functional.TIE`, the share by which
+#: the greatest weight may exceed another one that counts as equal.
 MARGIN = 1e-2
 
 

@@ -547,11 +547,14 @@ def a_state_that_stays_soft(self, weights, state):
 
 
 ADDRESSINGS = [
-    *((HARD, fault) for fault in (
-        hard_without_a_gradient,
-        the_second_best_slot,
-        a_state_that_stays_soft,
-    )),
+    *(
+        (HARD, fault)
+        for fault in (
+            hard_without_a_gradient,
+            the_second_best_slot,
+            a_state_that_stays_soft,
+        )
+    ),
     ("the gradient reaches keys, values and every part of a query", query_detached),
     ("the gradient reaches keys, values and every part of a query", keys_detached),
     *general(DotContent),

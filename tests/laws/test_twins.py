@@ -355,7 +355,9 @@ DNC_RUNS = [
 HARD_RUNS = [
     unrolled(loop(partial(NTM, slots=9, width=3, hard=True, gate_bias=-9.0)), steps=12),
     unrolled(
-        loop(partial(NTM, slots=19, width=2, read_heads=2, write_heads=3, shift_range=5, hard=True)),
+        loop(
+            partial(NTM, slots=19, width=2, read_heads=2, write_heads=3, shift_range=5, hard=True)
+        ),
         steps=9,
         masked=True,
     ),

@@ -110,10 +110,10 @@ assert all(wrong == 0 for wrong, _ in hard.values())
 
 # %%
 # The soft machine forgets where it is. (One that is trained sharpens its weights, and
-# comes further; it still had wrong bits at 5000 vectors.) And its step takes longer in a
-# larger memory. The hard one has no wrong bit in 100,000 vectors, and its step takes the
-# same time in any memory: a move changes a number, a read takes a slot, and a write
-# changes one.
+# comes further; it still had wrong bits at 5000 vectors.) And its step takes longer in
+# a larger memory. The hard one has no wrong bit in 100,000 vectors, and its step takes
+# the same time in any memory: a move changes a number, a read takes a slot, and a
+# write changes one.
 
 import matplotlib.pyplot as plt
 
@@ -137,9 +137,9 @@ plt.show()
 # Where the heads were
 # --------------------
 #
-# Both machines copy 100 vectors. Time goes to the right and slots upwards; dark is where
-# a head is. Behind its last slot the memory begins anew. There the write head follows
-# the read head, and overwrites what has been said.
+# Both machines copy 100 vectors. Time goes to the right and slots upwards; dark is
+# where a head is. Behind its last slot the memory begins anew. There the write head
+# follows the read head, and overwrites what has been said.
 
 
 @torch.no_grad()
@@ -173,8 +173,8 @@ plt.show()
 # One that has learnt it
 # ----------------------
 #
-# Hard heads learn little from the start: a choice among slots has no slope. So a machine
-# learns with soft heads, and takes hard ones in the last part of its training.
+# Hard heads learn little from the start: a choice among slots has no slope. So a
+# machine learns with soft heads, and takes hard ones in the last part of its training.
 #
 # .. code-block:: sh
 #

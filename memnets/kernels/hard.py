@@ -25,8 +25,8 @@ from memnets.memories.ntm import NTM, NTMState
 
 __all__ = ["MARGIN", "on_places", "unroll"]
 
-#: By how much a move must win. It is more than :data:`memnets.functional.TIE`, by which the greatest
-#: weight may exceed another one that counts as equal.
+#: By how much a move must win. It is more than :data:`memnets.functional.TIE`, the share by which
+#: the greatest weight may exceed another one that counts as equal.
 MARGIN = 1e-2
 
 
@@ -93,7 +93,7 @@ def _moved(access: NTM, query: Any, memory: Tensor, places: Tensor) -> Tensor:
     lead = shares[..., 0] - (shares[..., 1] if size > 1 else 0.0)
     gate = query.gate.squeeze(-1)
     sure = (1 - gate) * lead > gate + MARGIN
-    moved = (places + moves[..., 0] - size // 2) % slots
+    moved: Tensor = (places + moves[..., 0] - size // 2) % slots
     if not sure.all():
         before = _one_hot(places, slots, memory)
         weights, _ = access.addressing(query, Memory(memory, memory), before)

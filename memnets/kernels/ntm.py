@@ -111,10 +111,7 @@ class NTMKernel(NamedTuple):
         # Sharpen: w = softmax(gamma log u). A plain power would underflow; log 0 would be -inf.
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
-        if hard:
-            weights = functional.harden(shifted)
-        else:
-            weights = (logarithm * sharpness).softmax(-1)
+        weights = functional.harden(shifted) if hard else (logarithm * sharpness).softmax(-1)
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)

@@ -521,11 +521,6 @@ def hard_without_a_gradient(self, weights, state):
 
 
 @faulty(DotContent, "_chosen")
-def hard_at_the_last_of_equal_slots(self, weights, state):
-    return functional.harden(weights.flip(-1)).flip(-1), state
-
-
-@faulty(DotContent, "_chosen")
 def the_second_best_slot(self, weights, state):
     without = weights.masked_fill(weights == weights.amax(-1, keepdim=True), 0.0)
     total = without.sum(-1, keepdim=True)
@@ -556,7 +551,6 @@ ADDRESSINGS = [
         (HARD, fault)
         for fault in (
             hard_without_a_gradient,
-            hard_at_the_last_of_equal_slots,
             the_second_best_slot,
             a_state_that_stays_soft,
         )

@@ -273,7 +273,7 @@ def test_the_pages_of_memories_are_what_the_records_give(drawn, monkeypatch, tmp
     """Those in the repository: redraw them by the command that the page names."""
     monkeypatch.chdir(ROOT)
     board = read_settings(find_config("scoreboards/memories"))
-    grid = made(**{"pairs": {}, "seeds": Grid().seeds, **board["grid"]})
+    grid = made(**{"seeds": Grid().seeds, **board["grid"]})
     results = tmp_path / "memories.md"
     report(
         grid=grid,

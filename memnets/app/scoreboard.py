@@ -68,7 +68,8 @@ def scoreboard(
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed. If the
     settings of its entry have changed since, the table says so; to train with the new ones, give
-    the entry another name. A run that was stopped goes on from its last checkpoint.
+    the entry another name. A run that was stopped goes on from its last checkpoint. The pages of a
+    grid are made of scores alone and do not say what has changed: move its old records away.
 
     Args:
         entries: the board, entry by entry.

@@ -551,7 +551,7 @@ def _filled(state: Any, numbers: Iterable[Tensor]) -> Any:
 
 
 class _Control(NamedTuple):
-    """What drives the memory in a step of a loop.
+    """Inputs of the memory in a step of a loop.
 
     Attributes:
         hidden: the controller's output, ``[B, hidden_size]``.

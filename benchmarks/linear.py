@@ -1,9 +1,11 @@
-"""Time linear memories: in chunks against the steps one by one, and beside attention.
+"""Time linear memories: all steps at once against the steps one by one, and beside attention.
 
 Each step is forward and backward, B = 8 sequences of T steps with 4 heads of 32 x 32, one thread.
 The programs of a row take turns. The columns:
 
-chunks     the write and the read of all steps at once, in chunks, as the library runs them
+at once    the write and the read of all steps, as the library runs them: in C++ where there is a
+           compiler
+plain      the same in chunks, in plain PyTorch, which runs where there is none
 steps      the same, one step after the other
 attention  torch.nn.functional.scaled_dot_product_attention, causal, of the same heads
 naive      fla's code in plain PyTorch, in chunks, where there is some; give --fla, a checkout of
@@ -27,6 +29,7 @@ import torch
 from pairs import Step, ratios, say, spread, turns
 from torch import Tensor, nn
 
+from memnets import fast
 from memnets.core import Cell
 from memnets.memories import GLA, KDA, DeltaNet, GatedDeltaNet, Linear, LinearAttention
 from memnets.memories.scan import scan, write
@@ -66,9 +69,13 @@ class Numbers:
         strength = self.strength.unsqueeze(-2)
         return keys, strength * values, strength * keys
 
-    def in_chunks(self) -> Tensor:
+    def at_once(self) -> Tensor:
         keys, values, erase = self.writes()
         return scan(self.queries, keys, values, self.memory, erase, self.decay)[0]
+
+    def in_chunks(self) -> Tensor:
+        with fast.naive():
+            return self.at_once()
 
     def step_by_step(self) -> Tensor:
         keys, values, erase = self.writes()
@@ -147,15 +154,15 @@ def naive(folder: Path, name: str, numbers: Numbers) -> Callable[[], Tensor] | N
 def table(steps: tuple[int, ...], rounds: int, folder: Path | None) -> list[str]:
     """Lines of the table of training steps."""
     lines = [
-        "| memory | T | chunks, ms | steps / chunks | attention / chunks | naive / chunks "
-        "| memory: steps / at once |",
-        "|---|---|---|---|---|---|---|",
+        "| memory | T | at once, ms | steps / at once | plain / at once | attention / at once "
+        "| naive / at once | memory: steps / at once |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, (erases, decays, make) in MEMORIES.items():
         for count in steps:
             numbers = Numbers(count, erases, decays)
-            runs = {"chunks": numbers.in_chunks, "steps": numbers.step_by_step}
-            runs["attention"] = numbers.attention
+            runs = {"scan": numbers.at_once, "steps": numbers.step_by_step}
+            runs |= {"plain": numbers.in_chunks, "attention": numbers.attention}
             found = None if folder is None else naive(folder, name, numbers)
             if found is not None:
                 runs["naive"] = found
@@ -163,10 +170,10 @@ def table(steps: tuple[int, ...], rounds: int, folder: Path | None) -> list[str]
             programs |= memory_steps(make, count)
             times = turns(programs, rounds, warm_up=1)
             shown = [
-                str(ratios(times, each, "chunks")) if each in times else ""
-                for each in ("steps", "attention", "naive")
+                str(ratios(times, each, "scan")) if each in times else ""
+                for each in ("steps", "plain", "attention", "naive")
             ]
-            milliseconds = 1e3 * spread(times["chunks"]).median
+            milliseconds = 1e3 * spread(times["scan"]).median
             shown.append(str(ratios(times, "by steps", "at once")))
             lines.append(f"| {name} | {count} | {milliseconds:.0f} | {' | '.join(shown)} |")
             say(lines[-1])

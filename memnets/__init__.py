@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from memnets.memories import DNC as DNC
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
+    from memnets.memories import SAM as SAM
     from memnets.memories import MovingTape as MovingTape
     from memnets.memories import NeuralDeque as NeuralDeque
     from memnets.memories import NeuralQueue as NeuralQueue
@@ -82,7 +83,7 @@ _NAMES = {
     ],
     "memnets.fast": ["naive"],
     "memnets.memories": [
-        *("DNC", "LRUA", "NTM", "MovingTape", "NeuralDeque", "NeuralQueue", "NeuralStack"),
+        *("DNC", "LRUA", "NTM", "SAM", "MovingTape", "NeuralDeque", "NeuralQueue", "NeuralStack"),
         *("Stack", "Tape"),
     ],
     "memnets.models": [

@@ -33,6 +33,9 @@ __all__ = [
     "Hard",
     "HardState",
     "Hopfield",
+    "LeastRecent",
+    "LeastRecentQuery",
+    "LeastRecentState",
     "LeastUsed",
     "LeastUsedState",
     "Linked",
@@ -467,6 +470,9 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
 
     The state is the weights of the last step, ``[*B, Q, N]``.
 
+    A hard head does not sharpen. That would not change which weight is the greatest, and would make
+    the gradient steep: over many steps it would overflow.
+
     Args:
         score: similarity of a key and a slot; cosine by default (equation 6).
         normalizer: turns scores into content weights; softmax by default (equation 5).
@@ -505,6 +511,10 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
         key, strength, gate, kernel, sharpness = query
         content = self.content(key, strength, memory)
         moved = functional.shift(functional.interpolate(content, state, gate), kernel)
+        if self.hard:
+            sharpness = torch.ones_like(sharpness)
+            if memory.mask is None:
+                return moved, moved
         weights = functional.sharpen(moved, sharpness, memory.mask)
         return weights, weights
 
@@ -768,6 +778,102 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
     ) -> tuple[Tensor, LeastUsedState]:
         """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
         weights = functional.interpolate(state.read, self.least_used(memory, state), query)
+        if memory.mask is not None:
+            weights = weights.masked_fill(~memory.mask, 0.0)
+        return weights, state
+
+
+class LeastRecentQuery(NamedTuple):
+    """Query of :class:`LeastRecent`: two gates.
+
+    Attributes:
+        gate: gamma_t in ``[0, 1]``, ``[*B, Q, 1]``; 1 = the slots read last, 0 = new ones.
+        write_gate: alpha_t in ``[0, 1]``, ``[*B, Q, 1]``; 0 = no write.
+    """
+
+    gate: Tensor
+    write_gate: Tensor
+
+
+class LeastRecentState(NamedTuple):
+    """State of :class:`LeastRecent`.
+
+    Attributes:
+        accessed: time of the last access of each slot, whole numbers ``[*B, N]``; 0 = never.
+        read: w^r of the step before, ``[*B, Q, N]``.
+    """
+
+    accessed: Tensor
+    read: Tensor
+
+
+class LeastRecent(Addressing[LeastRecentQuery, LeastRecentState]):
+    """Address the slots read last, or those not accessed for the longest time (Rae et al. 2016).
+
+    ``w_t^w = alpha_t (gamma_t w_{t-1}^r + (1 - gamma_t) I_t^U)`` (section 3.2, equation 5). I^U
+    lies on the n slots not accessed for the longest time, in equal shares; in the paper n is 1.
+    Query q takes the q-th n of these slots. A slot is accessed when a query reads or writes it with
+    a weight above a threshold; the paper takes the sum of both weights. The state tracks the times;
+    :meth:`track` updates them after a step.
+
+    Args:
+        count: n, the number of slots that were not accessed for the longest time, at least 1.
+        threshold: delta, weights up to it are no access, in ``[0, 1)``.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w^w = α (γ w^r_{t-1} + (1 - γ) I^U)"  # noqa: RUF001
+        "\nI^U: the slots not accessed for the longest time\n(Rae et al. 2016, equation 5)",
+        "query.gate": "γ: 1 = the slots read last, 0 = those not accessed for the longest time"  # noqa: RUF001
+        "\n(Rae et al. 2016, equation 5)",
+        "query.write_gate": "α: 0 = no write\n(Rae et al. 2016, equation 5)",  # noqa: RUF001
+    }
+
+    def __init__(self, count: int = 1, threshold: float = 0.005) -> None:
+        super().__init__()
+        check_positive(count=count)
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold must be in [0, 1); got {threshold}")
+        self.count = count
+        self.threshold = threshold
+
+    def initial_state(self, memory: Memory) -> LeastRecentState:
+        """State in which no slot was accessed, for one query."""
+        unread = memory.keys.new_zeros(memory.keys.shape[:-1])
+        return LeastRecentState(unread.long(), unread.unsqueeze(-2))
+
+    def least_recent(self, memory: Memory, state: LeastRecentState) -> Tensor:
+        """I^U: equal weights on n slots for each query, ``[*B, Q, N]``."""
+        accessed, (queries, slots) = state.accessed, state.read.shape[-2:]
+        if memory.mask is not None:  # slots that no query may address come last
+            last = torch.iinfo(accessed.dtype).max
+            accessed = accessed.masked_fill(~memory.mask.any(-2), last)
+        index = functional.least_recent(accessed, queries * self.count)
+        index = index.unflatten(-1, (queries, self.count))
+        shares = torch.full_like(index, 1 / self.count, dtype=state.read.dtype)
+        return functional.dense(functional.Sparse(index, shares), slots)
+
+    def track(self, state: LeastRecentState, read: Tensor, written: Tensor) -> LeastRecentState:
+        """Give the slots that a step has accessed a later time than all others.
+
+        Args:
+            state: the state after the last step.
+            read: w_t^r, ``[*B, Q, N]``.
+            written: w_t^w, ``[*B, Q, N]``.
+        """
+        now = state.accessed.amax(-1, keepdim=True) + 1
+        found = (torch.maximum(read, written) > self.threshold).any(-2)
+        return LeastRecentState(torch.where(found, now, state.accessed), read)
+
+    def forward(
+        self, query: LeastRecentQuery, memory: Memory, state: LeastRecentState
+    ) -> tuple[Tensor, LeastRecentState]:
+        """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
+        new = self.least_recent(memory, state)
+        weights = query.write_gate * functional.interpolate(state.read, new, query.gate)
         if memory.mask is not None:
             weights = weights.masked_fill(~memory.mask, 0.0)
         return weights, state

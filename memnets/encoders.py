@@ -21,6 +21,7 @@ from memnets.cells import (
     Positions,
 )
 from memnets.cells.convolutions import gated_convolution
+from memnets.cells.positions import added_only, split_positions
 from memnets.core import (
     Addressing,
     Cell,
@@ -150,8 +151,8 @@ class SelfAttention(Encoder):
         norm: ``pre`` or ``post``, see :class:`~memnets.cells.TransformerLayer`.
         ordered: whether to add a learned vector times t / S to step t of S. It tells the order of
             the steps, and its values stay in the same range for sources longer than in training.
-        positions: vectors to add for the places of the steps, counted from the start; ``None`` =
-            no positions.
+        positions: how the attention learns the places of the steps, counted from the start;
+            ``None`` = no positions.
         normalizer: turns scores into weights; each layer gets a copy; softmax by default.
     """
 
@@ -170,11 +171,13 @@ class SelfAttention(Encoder):
         normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
-        self.stack = EncoderStack(layers, input_size, heads, hidden_size, dropout, norm, normalizer)
+        added, within = split_positions(positions)
+        self.stack = EncoderStack(
+            layers, input_size, heads, hidden_size, dropout, norm, normalizer, within
+        )
         self.register_parameter("place", nn.Parameter(torch.randn(input_size)) if ordered else None)
-        check_made("positions", positions, "LearnedPositions(width)")
-        self.positions = positions
-        self.max_length = None if positions is None else positions.max_length
+        self.positions = added
+        self.max_length = None if added is None else added.max_length
         self.input_size = self.output_size = self.summary_size = input_size
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -185,7 +188,7 @@ class SelfAttention(Encoder):
             share = (steps / length).unsqueeze(-1).to(self.place.dtype)
             inputs = inputs + share * self.place
         if self.positions is not None:
-            inputs = inputs + self.positions(steps)
+            inputs = inputs + self.positions(self.positions.places(steps))
         vectors = self.stack(inputs, mask)
         return vectors, _mean(vectors, mask)
 
@@ -232,7 +235,7 @@ class Convolutional(Encoder):
             for _ in range(layers)
         )
         self.output = NormedLinear(input_size, input_size)
-        check_made("positions", positions, "LearnedPositions(width)")
+        positions = added_only(positions, "convolutions have no attention for another scheme")
         self.positions = positions
         self.max_length = None if positions is None else positions.max_length
         self.input_size = self.output_size = self.summary_size = input_size
@@ -242,7 +245,7 @@ class Convolutional(Encoder):
         hidden, around = inputs, self.kernel_size // 2
         if self.positions is not None:
             steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
-            hidden = hidden + self.positions(steps)
+            hidden = hidden + self.positions(self.positions.places(steps))
         for layer in self.layers:
             # A convolution sees zeros at padding, as it does beyond the end.
             seen = self.dropout(_inside(hidden, mask))

@@ -63,7 +63,8 @@ memory     an addressing    the :class:`~memnets.core.Memory` that it is about t
 weights    an addressing    its weights, ``[*B, Q, N]``, before anything is read or written
 state      a cell           its state before a step
 erase      an NTM, a DNC    as it is reported
-add        an NTM, a DNC    as it is reported
+add        an NTM, a DNC,   as it is reported
+           a SAM
 free_gates a DNC            as it is reported
 actions    a stack          as it is reported
 pushed     a stack          as it is reported

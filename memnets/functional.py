@@ -10,7 +10,7 @@ float32 under autocast. Their arguments may be of several types.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from memnets import fast
 from memnets.precision import full_precision
 
 __all__ = [
+    "Sparse",
     "additive_scores",
     "allocation",
     "append",
@@ -26,11 +27,15 @@ __all__ = [
     "best_tokens",
     "cosine_similarity",
     "cross_entropy",
+    "dense",
     "doubly_stochastic_penalty",
     "entmax15",
     "erase_add",
     "forward_weighting",
+    "greatest",
+    "harden",
     "interpolate",
+    "least_recent",
     "least_used",
     "likeliest",
     "link",
@@ -46,12 +51,17 @@ __all__ = [
     "sharpen",
     "shift",
     "softmax",
+    "sparse",
     "sparsemax",
     "topmost",
     "usage",
     "write_weighting",
 ]
 
+
+#: Share of the greatest weight by which another one may be less and still count as equal, where one
+#: slot is chosen.
+TIE = 1e-3
 
 # -- from scores to weights -----------------------------------------------------------------------
 
@@ -193,6 +203,46 @@ def masked(
     empty = ~mask.any(-1, keepdim=True)
     weights = normalize(scores.masked_fill(~(mask | empty), -torch.inf))
     return weights.masked_fill(~mask, 0.0)
+
+
+class Sparse(NamedTuple):
+    """Weights that lie on few slots of many.
+
+    Attributes:
+        index: numbers of the slots, ``[*B, Q, k]``, in a row no two alike.
+        weight: the weight of each, ``[*B, Q, k]``; all other slots have weight 0.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    weight: Tensor
+
+
+def greatest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The greatest numbers of each row and their places, the greatest first.
+
+    Of equal numbers the first in the row comes first. ``torch.topk`` promises no order.
+
+    Args:
+        scores: ``[..., N]``.
+        count: k, at most N.
+
+    Returns:
+        Numbers and places, both ``[..., k]``.
+    """
+    values, places = scores.sort(dim=-1, descending=True, stable=True)
+    return values[..., :count], places[..., :count]
+
+
+def sparse(weights: Tensor, count: int) -> Sparse:
+    """The ``count`` greatest weights of each row, ``[*B, Q, N]``, as :class:`Sparse` weights."""
+    weight, index = greatest(weights, count)
+    return Sparse(index, weight)
+
+
+def dense(weights: Sparse, slots: int) -> Tensor:
+    """:class:`Sparse` weights over all of N slots, ``[*B, Q, N]``."""
+    index, weight = weights
+    return weight.new_zeros(*index.shape[:-1], slots).scatter(-1, index, weight)
 
 
 # -- scores ---------------------------------------------------------------------------------------
@@ -413,6 +463,19 @@ def least_used(usage: Tensor, count: int) -> Tensor:
     order = usage.argsort(dim=-1, stable=True)[..., :count]
     rows = usage.new_zeros(*order.shape, usage.shape[-1])
     return rows.scatter(-1, order.unsqueeze(-1), 1.0)
+
+
+def least_recent(accessed: Tensor, count: int) -> Tensor:
+    """The slots that were accessed the longest time ago (Rae et al. 2016, section 3.2).
+
+    Args:
+        accessed: the time of the last access of each slot, ``[*B, N]``.
+        count: n, the number of slots, at most N.
+
+    Returns:
+        Numbers of slots, ``[*B, n]``, the longest ago first; slots of equal time keep their order.
+    """
+    return accessed.argsort(dim=-1, stable=True)[..., :count]
 
 
 # -- addressing by the order of writing -----------------------------------------------------------
@@ -697,6 +760,30 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
         chosen: Tensor = twin(part, index)
         return chosen
     return part.index_select(0, index)
+
+
+def harden(weights: Tensor) -> Tensor:
+    """One-hot weights: all on the slot of the greatest weight, with the gradient of the weights.
+
+    The straight-through estimator (Bengio, Léonard & Courville 2013, section 3): backwards the
+    choice counts as the identity. Weights within a thousandth of the greatest count as equal to it,
+    and of equal ones the first is taken, so that rounding does not choose.
+
+    Args:
+        weights: ``[*B, Q, N]``, rows >= 0 that sum to at most 1.
+
+    Returns:
+        ``[*B, Q, N]``, exact ones and zeros. A row that sums to less than a half, such as that of a
+        closed write gate, becomes all 0.
+    """
+    fixed = weights.detach()
+    near = fixed >= (1 - TIE) * fixed.amax(-1, keepdim=True)
+    # argmax of equal numbers is the first of them.
+    place = near.long().argmax(-1, keepdim=True)
+    chosen = torch.zeros_like(fixed).scatter(-1, place, 1.0)
+    chosen = chosen * (fixed.sum(-1, keepdim=True) >= 0.5)
+    # The difference is exactly 0 and carries the gradient.
+    return chosen + (weights - fixed)
 
 
 def with_gradient(values: Tensor, factor: float) -> Tensor:

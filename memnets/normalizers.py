@@ -84,8 +84,8 @@ class Entmax15(Normalizer):
 class TopK(Normalizer):
     """Softmax over the ``count`` best slots of each row; the others get exactly 0.
 
-    A row with fewer open slots gives weight to those alone. Among equal scores at the boundary,
-    ``torch.topk`` chooses.
+    A row with fewer open slots gives weight to those alone. Of equal scores at the boundary, those
+    of the first slots count.
 
     Args:
         count: most slots of a row with a weight above 0, at least 1.
@@ -103,7 +103,7 @@ class TopK(Normalizer):
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""
         # Masked slots come as -inf: they are chosen last, and softmax gives them 0.
-        best, where = scores.topk(min(self.count, scores.shape[-1]), -1)
+        best, where = functional.greatest(scores, self.count)
         return torch.zeros_like(scores).scatter(-1, where, functional.softmax(best))
 
 

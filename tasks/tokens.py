@@ -84,6 +84,10 @@ class _TokenTask(Task):
         test_sets: further test sets, pairs (length, number of sequences), named ``length_<n>``.
         test_sequences: number of sequences in ``test``, with the lengths of training, at least 1.
         test_lengths: the old name of ``test_sets``.
+        fewest_symbols: with a number, each sequence of training is drawn from a random run of
+            neighbouring symbols, at least as many as this; short runs are as likely as long ones,
+            by their logarithm. Then short sequences repeat symbols as long ones do. ``None`` = from
+            all symbols, as those of validation and tests.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -95,6 +99,7 @@ class _TokenTask(Task):
         test_sets: Sequence[tuple[int, int]] = TEST_SETS,
         test_sequences: int = 1000,
         test_lengths: Sequence[tuple[int, int]] | None = None,
+        fewest_symbols: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -102,6 +107,10 @@ class _TokenTask(Task):
         check_positive(test_sequences=test_sequences)
         if symbols < 2:
             raise ValueError(f"symbols must be at least 2; got {symbols}")
+        if fewest_symbols is not None and not 1 <= fewest_symbols <= symbols:
+            raise ValueError(
+                f"fewest_symbols must be from 1 to symbols = {symbols}; got {fewest_symbols}"
+            )
         check_range("length", min_length, max_length, least=1)
         for length, sequences in test_sets:
             check_positive(test_length=length, test_sequences=sequences)
@@ -112,6 +121,7 @@ class _TokenTask(Task):
             tested=[(test_sequences, max_length + 1), *((size, n + 1) for n, size in test_sets)],
         )
         self.symbols = symbols
+        self.fewest_symbols = fewest_symbols
         self.min_length = min_length
         self.max_length = max_length
         self.test_sequences = test_sequences
@@ -132,9 +142,18 @@ class _TokenTask(Task):
             size = self.sequences(split, self.test_sequences)
             lengths = random.integers(self.min_length, self.max_length + 1, (size,))
         # A source ends with the end mark, so that a model can tell its length.
-        sources = [random.integers(END + 1, self.input_size, length) for length in lengths]
+        fewest = self.fewest_symbols if split == "train" else None
+        sources = [self._sequence(random, length, fewest) for length in lengths]
         source, mask = padded(sources, last=END)
         return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
+
+    def _sequence(self, random: np.random.Generator, length: int, fewest: int | None) -> Array:
+        """A random sequence of tokens, ``[length]``."""
+        if fewest is None:
+            return random.integers(END + 1, self.input_size, length)
+        count = int(fewest * (self.symbols / fewest) ** random.random() + 0.5)
+        first = END + 1 + int(random.integers(self.symbols - count + 1))
+        return random.integers(first, first + count, length)
 
     @abstractmethod
     def answer(self, tokens: Array) -> Array:

@@ -18,6 +18,7 @@ from memnets.batches import Batch
 from memnets.cells import LSTM, Loop, Mixer, OutputGate, SelfAttention, ShortConvolution
 from memnets.core import Memory
 from memnets.kernels import fla
+from memnets.kernels.native import build as native
 from memnets.memories import (
     GLA,
     KDA,
@@ -223,6 +224,17 @@ def test_delta_rule_replaces_where_linear_attention_piles_up():
 # -- the parallel form -----------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["chunks", "C++"])
+def way(request):
+    """The definition of the parallel form, or its twin."""
+    reason = native.why_not() if request.param == "C++" else None
+    if reason is not None:
+        pytest.skip(f"the operators cannot run here: {reason}")
+    with fast.naive() if request.param == "chunks" else nullcontext():
+        yield request.param
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("width", [1, 4])
 def test_decays_that_forget_at_once_stay_finite(width):
     # Their product over a chunk is far below what the type holds, and its inverse above.
@@ -252,6 +264,17 @@ class Resetting(Decay):
         return half.where(numbers > 0, -math.inf).unflatten(-1, (self.heads, -1))
 
 
+@pytest.mark.parametrize("make", [DeltaNet, GatedDeltaNet, KDA, DeltaProduct])
+def test_a_strength_starts_where_it_is_told(make):
+    part = make(K, V, H, negative=True, start=1.8)
+    width = part.erase.interface_size
+    torch.testing.assert_close(part.erase(torch.zeros(3, width)), torch.full((3, H, 1), 1.8))
+    # Only its middle moves: the range stays.
+    extremes = part.erase(torch.tensor([[-80.0], [80.0]]).expand(2, width))
+    torch.testing.assert_close(extremes[:, 0, 0], torch.tensor([0.0, 2.0]))
+
+
+@pytest.mark.usefixtures("way")
 def test_a_decay_may_be_nothing_at_all():
     part = Linear(K, V, H, decay=Resetting, erase="scalar", write="erase").double()
     steps = drawn(part, time=9).requires_grad_()
@@ -271,6 +294,7 @@ def test_a_decay_may_be_nothing_at_all():
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", ERRORS)
 @pytest.mark.parametrize("make", [GatedDeltaNet, KDA, partial(DeltaProduct, gated=True)])
 def test_errors_of_narrow_types_are_small(make, dtype):
@@ -283,6 +307,7 @@ def test_errors_of_narrow_types_are_small(make, dtype):
     assert (result.double() - exact).abs().max() / exact.abs().max() < ERRORS[dtype]
 
 
+@pytest.mark.usefixtures("way")
 def test_under_autocast_many_steps_are_in_single_precision():
     part = GatedDeltaNet(K, V, H)
     inputs = drawn(part, dtype=torch.float32)
@@ -298,9 +323,24 @@ def test_a_chunk_may_be_changed_at_any_time():
     inputs = drawn(part, time=7)
     results = []
     for part.chunk in (1, 3, 100):
-        results.append(part.unroll(inputs, part.initial_state(2))[0])
+        with fast.naive():
+            results.append(part.unroll(inputs, part.initial_state(2))[0])
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(results[0], results[2])
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("time", [0, 1])
+def test_there_may_be_one_step_or_none(time):
+    generator = torch.Generator().manual_seed(0)
+    keys, erase = torch.randn(2, 2, H, time, 2, K, generator=generator)
+    values = torch.randn(2, H, time, 2, V, generator=generator)
+    memory = torch.randn(2, H, K, V, generator=generator)
+    read, after = scan(keys[:, :, :, 0], keys, values, memory, erase)
+    if time:
+        memory, _ = write(memory, keys[:, :, 0], values[:, :, 0], erase[:, :, 0])
+    torch.testing.assert_close(after, memory)
+    torch.testing.assert_close(read, (keys[:, :, :, 0] @ memory))
 
 
 def test_the_state_of_a_decoding_keeps_its_size():
@@ -477,6 +517,7 @@ def test_a_gate_out_of_its_range_is_refused_when_it_runs(gates, message):
         ),
         (partial(GLA, temperature=0), "temperature must be above 0 and finite; got 0"),
         (partial(SigmoidStrength, 1, 2, high=-1), "high must be above 0 and finite; got -1"),
+        (partial(DeltaNet, start=1.0), "start must be above 0 and below high = 1; got 1.0"),
         (partial(Normalized, epsilon=0), "epsilon must be above 0; got 0"),
         (partial(DPFP, 0), "reach must be a whole number of at least 1; got 0"),
         (partial(TTT, rate=0), "rate must be above 0 and finite; got 0"),

@@ -18,7 +18,7 @@ from memnets.cells import FeedForward, Loop
 from memnets.core import Cell, Memory, MemoryAccess
 from memnets.embedders import Patches
 from memnets.encoders import Embedded, Recurrent
-from memnets.memories import DNC, LRUA, NTM, Stack, Tape
+from memnets.memories import DNC, LRUA, NTM, SAM, Stack, Tape
 from memnets.models import (
     CausalTransformer,
     MemoryMachine,
@@ -36,6 +36,7 @@ MEMORIES = {
     "NTM": partial(NTM, 5, 3, read_heads=2),
     "DNC": partial(DNC, 5, 3, read_heads=2),
     "LRUA": partial(LRUA, 5, 3, 2),
+    "SAM": partial(SAM, 7, 3, 2, 3),
     "tape": partial(Tape, 3),
     "stack": partial(Stack, 5, 3, stacks=2),
 }

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast, functional
-from memnets.addressing import Content
 from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
+from memnets.cells.positions import Positions, placed_content
 from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive
 from memnets.scores import ScaledDot
 
@@ -104,23 +104,35 @@ class MultiHead(nn.Module):
         width: width of inputs and outputs, at least 1.
         heads: H, the number of heads, a divisor of ``width``.
         normalizer: turns scores into weights; softmax by default.
+        positions: for attention of steps to the steps of their own sequence, what it does by their
+            places; ``None`` = nothing.
+        causal: whether a step sees no later ones, which some schemes of positions need.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range, or the positions do not fit.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
         "weights": "each head has projections of its own (Vaswani et al. 2017, section 3.2.2)"
     }
 
-    def __init__(self, width: int, heads: int, normalizer: Normalizer | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        normalizer: Normalizer | None = None,
+        positions: Positions | None = None,
+        causal: bool = True,
+    ) -> None:
         super().__init__()
         check_positive(width=width, heads=heads)
         if width % heads:
             raise ValueError(f"heads must divide the width {width}; got {heads}")
         self.width = width
         self.heads = heads
-        self.addressing = Content(ScaledDot(), normalizer)
+        self.addressing = placed_content(
+            ScaledDot(), positions, normalizer, width // heads, heads, causal
+        )
         # One matrix for queries, keys and values: self-attention needs one product for all three.
         self.weight = nn.Parameter(torch.empty(3 * width, width))
         self.bias = nn.Parameter(torch.zeros(3 * width))
@@ -175,14 +187,22 @@ class SelfAttention(Cell[Slots]):
         width: width of inputs and outputs, at least 1.
         heads: H, the number of heads, a divisor of ``width``.
         normalizer: turns scores into weights; softmax by default.
+        positions: what the attention does by the places of steps; ``None`` = nothing. Vectors to
+            add to the embeddings are given to the model.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range, or the positions do not fit.
     """
 
-    def __init__(self, width: int, heads: int, normalizer: Normalizer | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        normalizer: Normalizer | None = None,
+        positions: Positions | None = None,
+    ) -> None:
         super().__init__()
-        self.attention = MultiHead(width, heads, normalizer)
+        self.attention = MultiHead(width, heads, normalizer, positions)
         self.input_size = self.output_size = width
 
     def initial_state(self, batch_size: int) -> Slots:
@@ -279,6 +299,7 @@ class TransformerLayer(Chain):
             part, which makes training more stable (Xiong et al. 2020).
         cross: whether the layer attends to a source.
         normalizer: turns scores into weights; each attention gets a copy; softmax by default.
+        positions: what self-attention does by the places of steps; each gets a copy.
 
     Raises:
         ValueError: a size is out of its range.
@@ -293,9 +314,10 @@ class TransformerLayer(Chain):
         norm: Norm = "pre",
         cross: bool = False,
         normalizer: Normalizer | None = None,
+        positions: Positions | None = None,
     ) -> None:
         # Copies, since a normalizer may have parameters, which the attentions must not share.
-        parts: list[Cell] = [SelfAttention(width, heads, copy.deepcopy(normalizer))]
+        parts: list[Cell] = [SelfAttention(width, heads, copy.deepcopy(normalizer), positions)]
         if cross:
             parts.append(CrossAttention(width, heads, copy.deepcopy(normalizer)))
         parts.append(Pointwise(position_wise(width, hidden_size, dropout), width, width))
@@ -311,6 +333,7 @@ def transformer_stack(
     norm: Norm = "pre",
     cross: bool = False,
     normalizer: Normalizer | None = None,
+    positions: Positions | None = None,
 ) -> Chain:
     """Stack Transformer layers to a causal cell.
 
@@ -323,10 +346,11 @@ def transformer_stack(
         norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
         cross: whether the layers attend to a source.
         normalizer: turns scores into weights; each attention gets a copy; softmax by default.
+        positions: what self-attention does by the places of steps; each gets a copy.
     """
     check_positive(layers=layers)
     cells: list[Cell] = [
-        TransformerLayer(width, heads, hidden_size, dropout, norm, cross, normalizer)
+        TransformerLayer(width, heads, hidden_size, dropout, norm, cross, normalizer, positions)
         for _ in range(layers)
     ]
     if norm == "pre":
@@ -347,6 +371,7 @@ class EncoderLayer(nn.Module):
         dropout: dropout on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
         normalizer: turns scores into weights; the layer uses a copy; softmax by default.
+        positions: what the attention does by the places of steps; the layer uses a copy.
     """
 
     def __init__(
@@ -357,9 +382,10 @@ class EncoderLayer(nn.Module):
         dropout: float = 0.1,
         norm: Norm = "pre",
         normalizer: Normalizer | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
-        self.attention = MultiHead(width, heads, copy.deepcopy(normalizer))
+        self.attention = MultiHead(width, heads, copy.deepcopy(normalizer), positions, causal=False)
         self.attention_connection = Connection(width, dropout, norm)
         self.thinking = position_wise(width, hidden_size, dropout)
         self.thinking_connection = Connection(width, dropout, norm)
@@ -395,6 +421,7 @@ class EncoderStack(nn.Module):
         dropout: dropout on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`TransformerLayer`.
         normalizer: turns scores into weights; each layer gets a copy; softmax by default.
+        positions: what the attention does by the places of steps; each layer gets a copy.
     """
 
     def __init__(
@@ -406,11 +433,12 @@ class EncoderStack(nn.Module):
         dropout: float = 0.1,
         norm: Norm = "pre",
         normalizer: Normalizer | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         check_positive(layers=layers)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, heads, hidden_size, dropout, norm, normalizer)
+            EncoderLayer(width, heads, hidden_size, dropout, norm, normalizer, positions)
             for _ in range(layers)
         )
         # With ``pre`` each part normalises its own input, so the last output is not normalised yet.
@@ -436,16 +464,22 @@ class AttentionBlock(Cell[Slots]):
         likeness: a factor above 0; queries and keys then start with the same orthogonal matrix,
             times this factor. At the start of training a step reads itself and similar steps; a
             larger factor makes the weights sharper. ``None`` = independent matrices.
+        positions: what the attention does by the places of steps; ``None`` = nothing.
 
     Attributes:
         output_size: width of the output.
 
     Raises:
-        ValueError: a size or a number is out of its range.
+        ValueError: a size or a number is out of its range, or the positions do not fit.
     """
 
     def __init__(
-        self, input_size: int, key_size: int, value_size: int, likeness: float | None = None
+        self,
+        input_size: int,
+        key_size: int,
+        value_size: int,
+        likeness: float | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         check_positive(input_size=input_size, key_size=key_size, value_size=value_size)
@@ -461,7 +495,7 @@ class AttentionBlock(Cell[Slots]):
             with torch.no_grad():
                 queries, keys, _ = self.layer.weight.split(self.sizes)
                 queries.copy_(nn.init.orthogonal_(keys, likeness))
-        self.addressing = Content(ScaledDot())
+        self.addressing = placed_content(ScaledDot(), positions, None, key_size)
 
     def initial_state(self, batch_size: int) -> Slots:
         """No slots."""

@@ -1,15 +1,21 @@
-"""Embeddings of tokens and vectors, and positions for models without recurrence."""
+"""Embeddings of tokens and vectors, and the places of their steps."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from memnets.cells.dropout import Dropout
-from memnets.core import check_made, check_mask, check_numbers, check_positive
+from memnets.cells.positions import (
+    LearnedPositions,
+    Positions,
+    SinusoidalPositions,
+    Start,
+    added_only,
+)
+from memnets.core import check_mask, check_positive
 
 __all__ = [
     "Embedding",
@@ -112,76 +118,6 @@ class Vectors(nn.Module):
         return inputs
 
 
-class Positions(nn.Module, ABC):
-    """Base class for vectors that tell a model without recurrence the place of a step.
-
-    Attributes:
-        max_length: number of positions; ``None`` = no limit.
-    """
-
-    max_length: int | None = None
-
-    @abstractmethod
-    def forward(self, positions: Tensor) -> Tensor:
-        """Vectors ``[*B, T, width]`` for positions ``[*B, T]``, whole numbers from 0.
-
-        Raises:
-            ValueError: a position is not below ``max_length``.
-        """
-
-
-class SinusoidalPositions(Positions):
-    """Sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
-
-    ``p(t, 2i) = sin(t / 10000^(2i / width))``, and ``p(t, 2i + 1)`` is the cosine of the same
-    angle. The number of positions has no limit.
-
-    Args:
-        width: width of the vectors, even, at least 2.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        if width < 2 or width % 2:
-            raise ValueError(f"width must be even and at least 2; got {width}")
-        self.frequencies: Tensor
-        exponents = torch.arange(0, width, 2) / width
-        self.register_buffer("frequencies", 10000.0**-exponents, persistent=False)
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
-        angles = positions.unsqueeze(-1) * self.frequencies
-        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
-
-
-class LearnedPositions(Positions):
-    """A learned vector for each position (Gehring et al. 2017).
-
-    Args:
-        width: width of the vectors, at least 1.
-        max_length: number of positions, at least 1.
-    """
-
-    def __init__(self, width: int, max_length: int = 512) -> None:
-        super().__init__()
-        check_positive(width=width, max_length=max_length)
-        self.max_length = max_length
-        self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """``[*B, T] -> [*B, T, width]``.
-
-        Raises:
-            ValueError: a position is not below ``max_length``.
-        """
-        check_numbers(
-            (positions < len(self.weight)).all(),
-            f"the model's positions end at max_length = {len(self.weight)}",
-            lambda: f"a sequence of length {int(positions.max()) + 1}",
-        )
-        return nn.functional.embedding(positions, self.weight)
-
-
 class Inputs(nn.Module):
     """Inputs of a model as vectors: embeddings of source and answer, with positions.
 
@@ -190,7 +126,8 @@ class Inputs(nn.Module):
             does.
         answer: embeds inputs while the model answers, ``[B, T]`` or ``[B, T, I]``; it may be the
             same module.
-        positions: vectors to add for the places of the steps; ``None`` = no positions.
+        positions: a scheme that has vectors to add for the places of the steps; ``None`` = nothing
+            is added.
         dropout: dropout on the embedding, or on its sum with the position, in ``[0, 1)``.
 
     Attributes:
@@ -205,7 +142,7 @@ class Inputs(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_made("positions", positions, "LearnedPositions(width)")
+        positions = added_only(positions, "others are given to the attention")
         self.answer = answer
         self.source = source
         self.positions = positions
@@ -213,7 +150,12 @@ class Inputs(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, inputs: Tensor, taken: Tensor, mask: Tensor | None = None, source: bool = False
+        self,
+        inputs: Tensor,
+        taken: Tensor,
+        mask: Tensor | None = None,
+        source: bool = False,
+        start: Start | None = None,
     ) -> Tensor:
         """Vectors of T steps.
 
@@ -222,6 +164,8 @@ class Inputs(nn.Module):
             taken: steps that each sequence has taken before, int64 ``[B]``.
             mask: bool ``[B, T]``, False = padding, which takes no position; ``None`` = no padding.
             source: whether the inputs belong to the source, not to the answer.
+            start: what the positions must know of the start of the sequences; ``None`` = nothing,
+                or the answer is counted from its own start.
 
         Returns:
             ``[B, T, width]``.
@@ -244,7 +188,8 @@ class Inputs(nn.Module):
         # Embeddings have a length of about 1. Scaled by sqrt(width), they are as large as the
         # positions (Vaswani et al. 2017, section 3.4).
         scaled = vectors * math.sqrt(vectors.shape[-1])
-        placed: Tensor = self.dropout(scaled + self.positions(taken.unsqueeze(1) + order))
+        places = self.positions.along(taken.unsqueeze(1) + order, start, source)
+        placed: Tensor = self.dropout(scaled + self.positions(places))
         return placed
 
 

@@ -1,6 +1,7 @@
 """Addressing by content and its read as one operation of PyTorch.
 
-The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax. With a
+The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under softmax, also with
+positions that turn queries and keys, add to the scores or close slots. With a
 fused kernel of PyTorch, the weights of all pairs are never stored, and a memory that grows is not
 copied at each step.
 """
@@ -14,16 +15,21 @@ from torch import Tensor, nn
 
 from memnets import fast
 from memnets.addressing import Content
+from memnets.cells.positions import Placed
 from memnets.core import Memory, check_memory
 from memnets.normalizers import ScalableSoftmax, Softmax
 from memnets.scores import Dot, ScaledDot
 
-__all__ = ["fits", "read"]
+__all__ = ["fits", "read", "read_placed"]
 
 
 def fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
     """Whether the twin computes the weights of this addressing."""
     # Exact types: a subclass may compute another score.
+    return type(part) is Content and _known(part)
+
+
+def _known(part: Content) -> bool:
     return type(part.score) in (Dot, ScaledDot) and (
         type(part.normalizer) in (Softmax, ScalableSoftmax)
     )
@@ -33,20 +39,39 @@ def fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
 def read(part: Content, query: Tensor, memory: Memory, state: None) -> tuple[Tensor, None]:
     """Vectors ``[*B, Q, V]``: see :meth:`memnets.core.Addressing.read`."""
     check_memory(query, memory)
+    return _read(part, query, memory, None), None
+
+
+def _fits_placed(part: Placed, query: Tensor, memory: Memory, state: None) -> bool:
+    return _known(part) and not part.positions.weighs
+
+
+@fast.twin(Placed, "read", fits=_fits_placed, any_precision=True)
+def read_placed(part: Placed, query: Tensor, memory: Memory, state: None) -> tuple[Tensor, None]:
+    """Vectors ``[*B, Q, V]``: see :meth:`memnets.core.Addressing.read`."""
+    return _read(part, *part.placed(query, memory)), None
+
+
+def _read(part: Content, query: Tensor, memory: Memory, bias: Tensor | None) -> Tensor:
     scale = 1.0 if isinstance(part.score, Dot) else 1 / math.sqrt(query.shape[-1])
     keys, values, mask = memory
     # Its scores are c log n times the usual ones; the factor can go into the query.
     if isinstance(part.normalizer, ScalableSoftmax):
         count = torch.tensor(keys.shape[-2]) if mask is None else mask.sum(-1, keepdim=True)
-        query = query * part.normalizer.sharpness(count)
+        sharpness = part.normalizer.sharpness(count)
+        query = query * sharpness
+        bias = None if bias is None else bias * sharpness
     empty = None
     if mask is not None:
         # PyTorch's kernels disagree on rows without an open slot. Such a row addresses all slots
         # here; its result is set to zero afterwards, as in functional.masked.
         empty = ~mask.any(-1, keepdim=True)
         mask = mask | empty
+    if bias is not None:
+        # The kernels know one mask: of bool, or of numbers to add.
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     vectors = _attended(query, keys, values, mask, scale)
-    return (vectors if empty is None else vectors.masked_fill(empty, 0.0)), None
+    return vectors if empty is None else vectors.masked_fill(empty, 0.0)
 
 
 def _attended(
@@ -61,8 +86,10 @@ def _attended(
     plain = keys.shape[-1] != values.shape[-1] or _one_query(query, keys)
     if query.device.type == "cpu" and plain:
         scores = (query * scale) @ keys.mT
-        if mask is not None:
+        if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, -torch.inf)
+        elif mask is not None:
+            scores = scores + mask
         return scores.softmax(-1) @ values
     # The fused kernels take memories with a dimension of heads alone.
     heads = query.dim() == 3

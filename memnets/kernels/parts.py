@@ -31,6 +31,7 @@ __all__ = [
     "key_gradients",
     "pointed_keys",
     "products_of_others",
+    "recomputing",
     "slot_scales",
     "softmax_gradient",
     "unrecorded",
@@ -65,7 +66,11 @@ def differentiable(backward: Function) -> Function:
     same results as ``forward``, and ``ctx.given``, the number of these inputs. They are the first
     of the saved tensors, and their gradients are the last that ``backward`` returns.
     """
-    written_out = unrecorded(backward)
+    return recomputing(unrecorded(backward))
+
+
+def recomputing(backward: Function) -> Function:
+    """As :func:`differentiable`, for a ``backward`` that records steps which it takes again."""
 
     @wraps(backward)
     def choosing(ctx: Any, *gradients: Tensor | None) -> Any:
@@ -79,7 +84,7 @@ def differentiable(backward: Function) -> Function:
             with torch.autocast(device, enabled=False):
                 return choosing(ctx, *gradients)
         if not torch.is_grad_enabled():
-            return written_out(ctx, *gradients)
+            return backward(ctx, *gradients)
         # The same tensor may be two of the inputs: each copy has a gradient of its own.
         copies = [tensor.view_as(tensor) for tensor in ctx.saved_tensors[: ctx.given]]
         with fast.naive():

@@ -17,6 +17,7 @@ from memnets.memories.linear import (
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.sam import SAM, SAMState
 from memnets.memories.slotted import Slotted
 from memnets.memories.stack import Stack, StackState
 from memnets.memories.strengths import (
@@ -35,6 +36,7 @@ __all__ = [
     "KDA",
     "LRUA",
     "NTM",
+    "SAM",
     "TTT",
     "DNCQueries",
     "DNCState",
@@ -55,6 +57,7 @@ __all__ = [
     "NeuralStack",
     "NeuralState",
     "RetNet",
+    "SAMState",
     "Slotted",
     "Stack",
     "StackState",

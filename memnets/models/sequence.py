@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from memnets.batches import Batch
 from memnets.cells.embeddings import Inputs
+from memnets.cells.positions import Start
 from memnets.core import Cell, check_numbers
 from memnets.training.model import Model
 
@@ -21,10 +22,12 @@ class SequenceState(NamedTuple):
     Attributes:
         body: state of the cell.
         steps: steps that each sequence has taken, without padding, int64 ``[B]``.
+        start: what the positions must know of the start of the sequences; ``None`` = nothing.
     """
 
     body: Any
     steps: Tensor
+    start: Start | None = None
 
 
 class SequenceModel(Model[SequenceState]):
@@ -58,8 +61,7 @@ class SequenceModel(Model[SequenceState]):
 
     def initial_state(self, batch_size: int) -> SequenceState:
         """State before the first step."""
-        body = self.body.initial_state(batch_size)
-        return SequenceState(body, torch.zeros(batch_size, dtype=torch.long, device=self.device))
+        return SequenceState(self.body.initial_state(batch_size), *self._first_steps(batch_size))
 
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
@@ -90,7 +92,7 @@ class SequenceModel(Model[SequenceState]):
             TypeError: the mask is not boolean.
         """
         vectors, state = self._begun(source, mask)
-        return self._advance(vectors, state, mask)[1]
+        return _after_source(self._advance(vectors, state, mask)[1])
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
         """Continue: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, I]``.
@@ -110,13 +112,19 @@ class SequenceModel(Model[SequenceState]):
         """Outputs of the body, ``[B, T, H]``, and the last state."""
         if state is None:
             state = self.initial_state(len(inputs))
-        return self._advance(self.inputs(inputs, state.steps, mask), state, mask)
+        vectors = self.inputs(inputs, state.steps, mask, False, state.start)
+        return self._advance(vectors, state, mask)
 
     def _begun(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, SequenceState]:
         """Vectors of a source, ``[B, S, V]``, and the state before its first step."""
-        steps = torch.zeros(len(source), dtype=torch.long, device=self.device)
-        vectors: Tensor = self.inputs(source, steps, mask, True)
-        return vectors, SequenceState(self.body.start(vectors, mask), steps)
+        steps, start = self._first_steps(len(source))
+        vectors: Tensor = self.inputs(source, steps, mask, True, start)
+        return vectors, SequenceState(self.body.start(vectors, mask), steps, start)
+
+    def _first_steps(self, batch_size: int) -> tuple[Tensor, Start | None]:
+        steps = torch.zeros(batch_size, dtype=torch.long, device=self.device)
+        positions = self.inputs.positions
+        return steps, None if positions is None else positions.start(batch_size, self.device)
 
     def _advance(
         self, vectors: Tensor, state: SequenceState, mask: Tensor | None
@@ -133,7 +141,7 @@ class SequenceModel(Model[SequenceState]):
                 lambda: f"a sequence of length {int(taken.max())}",
             )
         hidden, body = self.body.unroll(vectors, state.body, mask)
-        return hidden, SequenceState(body, taken)
+        return hidden, SequenceState(body, taken, state.start)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the source counts as well."""
@@ -155,4 +163,11 @@ class SequenceModel(Model[SequenceState]):
             _, state = self._advance(vectors[:, :cut], state, before)
         after = None if mask is None else mask[:, cut:]
         _, state = self._advance(vectors[:, cut:], state, after)
-        return state, steps - source.shape[1] % steps
+        return _after_source(state), steps - source.shape[1] % steps
+
+
+def _after_source(state: SequenceState) -> SequenceState:
+    """The state after a source, with the number of its steps for the positions of the answer."""
+    if state.start is None:
+        return state
+    return state._replace(start=state.start._replace(source=state.steps))

@@ -13,6 +13,7 @@ from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
 from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import Embedding, Inputs, Output, Vectors
+from memnets.cells.positions import Positions, split_positions
 from memnets.core import Addressing, Cell, check_positive, check_source
 from memnets.models.sequence import SequenceModel, SequenceState
 
@@ -38,11 +39,13 @@ class SNAIL(SequenceModel):
         dropout: dropout on embeddings and before the logits, in ``[0, 1)``.
         tied: whether tokens have one embedding as inputs and outputs; a linear layer then maps the
             last block's outputs to its width.
+        positions: how the attention blocks learn the places of steps, beside the convolutions;
+            ``None``, as in the paper, for nothing more.
         settings: see :class:`~memnets.models.Model`.
 
     Raises:
-        ValueError: a size is out of its range; or ``tied`` without an embedding, or with source
-            and answer of different sizes.
+        ValueError: a size is out of its range; the positions do not fit; or ``tied`` without an
+            embedding, or with source and answer of different sizes.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class SNAIL(SequenceModel):
         likeness: float | None = None,
         dropout: float = 0.0,
         tied: bool = False,
+        positions: Positions | None = None,
         **settings: Any,
     ) -> None:
         check_positive(
@@ -74,6 +78,7 @@ class SNAIL(SequenceModel):
                 "tied needs a width, and as many tokens in the source as in the answer; got "
                 f"width={width}, input_size={input_size} and output_size={output_size}"
             )
+        added, within = split_positions(positions)
         embedding = Vectors(input_size) if width is None else Embedding(input_size, width)
         # Each block appends its output to its input, so the width grows from block to block.
         size = first_size = input_size if width is None else width
@@ -82,7 +87,7 @@ class SNAIL(SequenceModel):
             if blocks:
                 blocks.append(TCBlock(size, max_length, filters, kernel_size))
                 size = blocks[-1].output_size
-            blocks.append(AttentionBlock(size, key_size, value_size, likeness))
+            blocks.append(AttentionBlock(size, key_size, value_size, likeness, within))
             size = blocks[-1].output_size
         body = Chain(first_size, [kept(block) for block in blocks])
         output: nn.Module
@@ -96,7 +101,7 @@ class SNAIL(SequenceModel):
             output = nn.Linear(size, output_size)
             if dropout:
                 output = nn.Sequential(Dropout(dropout), output)
-        inputs = Inputs(embedding, embedding, dropout=dropout)
+        inputs = Inputs(embedding, embedding, added, dropout)
         super().__init__(inputs, body, output, max_length=max_length, **settings)
         self.input_size = input_size
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +18,14 @@ from memnets.cells.attention import (
     transformer_stack,
 )
 from memnets.cells.composed import residual_stack
-from memnets.cells.embeddings import Inputs, Output, Positions, SinusoidalPositions, tied_embeddings
+from memnets.cells.embeddings import Inputs, Output, tied_embeddings
+from memnets.cells.positions import Positions, SinusoidalPositions, added_only, split_positions
 from memnets.core import (
     Addressing,
     Cell,
     Encoder,
+    Normalizer,
+    check_made,
     check_positive,
     check_source,
     make_encoder,
@@ -58,7 +61,7 @@ class Transformer(Model[TransformerState]):
         hidden_size: d_ff, width of the feed-forward networks, at least 1.
         dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
         norm: ``post`` as in the paper, or ``pre``; see :class:`~memnets.cells.TransformerLayer`.
-        positions: vectors for the places of tokens; sinusoidal by default.
+        positions: how the attention learns the places of steps; sinusoidal by default.
         tied: whether the answer's tokens have one embedding as inputs and outputs; the source
             shares it if it has as many tokens.
         encoder: makes another encoder from the width of its input, such as one of images; by
@@ -67,6 +70,7 @@ class Transformer(Model[TransformerState]):
             then are tokens of the source, with the same embedding, and the output has a matrix of
             its own. All other weights have the shapes of a model that answers in tokens of the
             source, and so can be taken over from one (Dai & Le 2015).
+        normalizer: turns scores into weights; each attention gets a copy; softmax by default.
         settings: see :class:`~memnets.models.Model`.
     """
 
@@ -84,19 +88,24 @@ class Transformer(Model[TransformerState]):
         tied: bool = True,
         encoder: Callable[[int], Encoder] | None = None,
         labels: bool = False,
+        normalizer: Normalizer | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         check_positive(width=width)
+        check_made("normalizer", normalizer, "ScalableSoftmax()")
         self.input_size = input_size
         positions = SinusoidalPositions(width) if positions is None else positions
+        added, within = split_positions(positions)
         self.inputs, self.output = _ends(
-            input_size, output_size, width, dropout, positions, tied, labels
+            input_size, output_size, width, dropout, added, tied, labels
         )
         self.encoder: EncoderStack | Encoder
         self.bridge: nn.Module = nn.Identity()
         if encoder is None:
-            self.encoder = EncoderStack(layers, width, heads, hidden_size, dropout, norm)
+            self.encoder = EncoderStack(
+                layers, width, heads, hidden_size, dropout, norm, normalizer, within
+            )
         else:
             self.encoder = make_encoder(encoder, input_size, width)
             if self.encoder.output_size != width:
@@ -104,7 +113,7 @@ class Transformer(Model[TransformerState]):
             if self.encoder.embeds:
                 self.inputs.source = None
         self.decoder = transformer_stack(
-            layers, width, heads, hidden_size, dropout, norm, cross=True
+            layers, width, heads, hidden_size, dropout, norm, True, normalizer, within
         )
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> TransformerState:
@@ -179,7 +188,8 @@ class StackModel(SequenceModel):
         dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
         norm: ``pre`` or ``post``, see :class:`~memnets.cells.Connection`.
         positions: vectors for the places of steps, counted from the start of the source; ``None`` =
-            no positions, for cells that see the order of the steps.
+            none, for cells that see the order of the steps. What is done within an attention is
+            given to the mixer.
         tied: whether the answer's tokens have one embedding as inputs and outputs; the source
             shares it if it has as many tokens.
         labels: whether an answer is a label, and not a sequence of tokens. The inputs of an answer
@@ -190,6 +200,9 @@ class StackModel(SequenceModel):
 
     Example:
         ``StackModel(30, 30, partial(LSTM, hidden_size=64), width=64, layers=2)``
+
+    Raises:
+        ValueError: a size is out of its range, or the positions are for an attention.
     """
 
     def __init__(
@@ -207,7 +220,8 @@ class StackModel(SequenceModel):
         labels: bool = False,
         **settings: Any,
     ) -> None:
-        inputs, output = _ends(input_size, output_size, width, dropout, positions, tied, labels)
+        added = added_only(positions, "others are given to the mixer, as those of SelfAttention")
+        inputs, output = _ends(input_size, output_size, width, dropout, added, tied, labels)
         body = residual_stack(mixer, layers, width, hidden_size, dropout, norm)
         super().__init__(inputs, body, output, **settings)
         self.input_size = input_size
@@ -253,8 +267,9 @@ class CausalTransformer(StackModel):
         layers: number of layers, at least 1.
         hidden_size: d_ff, width of the feed-forward networks, at least 1.
         dropout: dropout on embeddings and on the result of each part, in ``[0, 1)``.
-        positions: vectors for the places of tokens, counted from the start of the source;
-            sinusoidal by default.
+        positions: how the attention learns the places of steps, counted from the start of the
+            source; sinusoidal by default.
+        normalizer: turns scores into weights; each layer gets a copy; softmax by default.
         settings: see :class:`StackModel` and :class:`~memnets.models.Model`.
     """
 
@@ -268,18 +283,27 @@ class CausalTransformer(StackModel):
         hidden_size: int = 1024,
         dropout: float = 0.1,
         positions: Positions | None = None,
+        normalizer: Normalizer | None = None,
         **settings: Any,
     ) -> None:
         check_positive(width=width)
+        check_made("normalizer", normalizer, "ScalableSoftmax()")
+        positions = SinusoidalPositions(width) if positions is None else positions
+        added, within = split_positions(positions)
+
+        def attention(width: int) -> SelfAttention:
+            # Copies, since a normalizer may have parameters, which the layers must not share.
+            return SelfAttention(width, heads, copy.deepcopy(normalizer), within)
+
         super().__init__(
             input_size,
             output_size,
-            partial(SelfAttention, heads=heads),
+            attention,
             width,
             layers,
             hidden_size,
             dropout,
-            positions=SinusoidalPositions(width) if positions is None else positions,
+            positions=added,
             **settings,
         )
 

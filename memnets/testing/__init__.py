@@ -50,6 +50,7 @@ from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.growth import check_growth, kept_for_backward
 from memnets.testing.linear import check_linear
 from memnets.testing.objectives import check_kernel, check_objective
+from memnets.testing.positions import check_positions
 from memnets.testing.programs import CERTAIN, check_program
 from memnets.testing.steps import (
     check_access,
@@ -94,6 +95,7 @@ __all__ = [
     "check_normalizer",
     "check_objective",
     "check_pointer",
+    "check_positions",
     "check_program",
     "check_score",
     "check_task",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from memnets import fast
 from memnets.memories.linear import Linear, LinearState, LinearStep
 from memnets.testing import strategies
 from memnets.testing.laws import (
@@ -49,16 +51,21 @@ class _LinearSubject(_AccessSubject):
             output, after = part(inputs, state)
             state = part.choose(mask[:, number], after, state)
             outputs.append(output)
-        expected = torch.stack(outputs, 1), state
-        result = part.unroll(steps, start, mask)
-        # Where a step is skipped, the output may be anything.
-        expected, result = (
-            (outputs.where(mask.unsqueeze(-1), 0.0), state) for outputs, state in (expected, result)
-        )
+
+        def that_counts(result: tuple[Tensor, LinearState]) -> tuple[Tensor, LinearState]:
+            # Where a step is skipped, the output may be anything.
+            outputs, state = result
+            return outputs.where(mask.unsqueeze(-1), 0.0), state
+
+        expected = that_counts((torch.stack(outputs, 1), state))
         sources = [*differentiated((steps, start)), *part.parameters()]
-        what = f"in chunks of {part.chunk}, and one by one"
-        assert_close(result, expected, f"outputs and state of {time} steps {what}")
-        assert_close(gradients(result, sources), gradients(expected, sources), f"gradient {what}")
+        slopes = gradients(expected, sources)
+        for way, how in ((fast.naive, f"in chunks of {part.chunk}"), (nullcontext, "at once")):
+            with way():
+                result = that_counts(part.unroll(steps, start, mask))
+            what = f"of {time} steps {how}, and one by one"
+            assert_close(result, expected, f"outputs and state {what}")
+            assert_close(gradients(result, sources), slopes, f"gradient {what}")
 
     @law("a step is the write with the gates that the memory tells, then a read")
     def one_write(self, draw: Draw) -> None:

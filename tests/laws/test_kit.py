@@ -11,6 +11,7 @@ from torch import nn
 
 from memnets import testing
 from memnets.addressing import NTMAddressing
+from memnets.cells import RotaryPositions
 from memnets.core import Memory
 from memnets.encoders import Process
 from memnets.memories import NTM, DeltaNet, Tape
@@ -29,6 +30,7 @@ CHECKS = {
     testing.check_controller: Recurrent,
     testing.check_access: partial(NTM, slots=4, width=2),
     testing.check_linear: partial(DeltaNet, 4, 2),
+    testing.check_positions: RotaryPositions,
     testing.check_model: Machine,
     testing.check_pointer: Machine,
     testing.check_encoder: Process,

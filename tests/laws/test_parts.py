@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from memnets import testing
 from memnets.addressing import (
@@ -11,6 +12,8 @@ from memnets.addressing import (
     Content,
     Hard,
     Hopfield,
+    LeastRecent,
+    LeastRecentQuery,
     LeastUsed,
     Linked,
     Local,
@@ -23,6 +26,7 @@ from memnets.cells import (
     GRU,
     LSTM,
     LSTMN,
+    ALiBi,
     AttentionBlock,
     Chain,
     ConvolutionalLayer,
@@ -30,12 +34,19 @@ from memnets.cells import (
     DenseBlock,
     FeedForward,
     GatedConvolution,
+    HardALiBi,
+    LearnedPositions,
     Loop,
     Mixer,
+    NoPositions,
     Pointwise,
+    RandomisedPositions,
     Residual,
+    RotaryPositions,
     SelfAttention,
     ShortConvolution,
+    SinusoidalPositions,
+    StickBreaking,
     TCBlock,
     TransformerLayer,
     residual_stack,
@@ -47,6 +58,7 @@ from memnets.memories import (
     KDA,
     LRUA,
     NTM,
+    SAM,
     TTT,
     DeltaNet,
     DeltaProduct,
@@ -217,6 +229,23 @@ def test_least_used():
     )
 
 
+def test_least_recent():
+    def gates(memory, count, special):
+        shape = (*memory.keys.shape[:-2], count, 1)
+        pair = testing.tensors(shape, memory.keys.dtype, 0.0, 1.0, special)
+        return st.builds(LeastRecentQuery, pair, pair)
+
+    # A choice among slots by their times has no gradient, nor has a first state without a read.
+    testing.check_addressing(
+        LeastRecent,
+        query=gates,
+        whole=False,
+        symmetry=None,
+        leave_out=["reached"],
+        max_examples=2,
+    )
+
+
 def test_ntm_addressing_with_the_first_slot_masked():
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(1, 5, 3, generator=generator).half().requires_grad_()
@@ -238,11 +267,13 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(NTM, slots=5, width=2, read_heads=2, write_heads=3, shift_range=5),
         partial(NTM, slots=4, width=2, read_heads=2, write_heads=1, noise=0.1),
         partial(NTM, slots=4, width=3, score=Dot()),
+        partial(NTM, slots=4, width=3, read_heads=2, hard=True),
         partial(DNC, slots=5, width=3),
         partial(DNC, slots=4, width=2, read_heads=3),
         partial(DNC, slots=4, width=3, read_heads=2, score=Dot()),
         partial(LRUA, slots=6, width=3, heads=2),
         partial(LRUA, slots=3, width=2, heads=3, decay=0.5, score=Dot()),
+        partial(SAM, slots=7, width=3, heads=2, read_slots=4),
         partial(Stack, slots=4, width=3),
         partial(Stack, slots=3, width=2, stacks=2, visible=2, initial_value=-1.0),
         partial(MovingTape, slots=4, width=2, tapes=2),
@@ -259,8 +290,10 @@ def test_ntm_addressing_with_the_first_slot_masked():
     ids=name,
 )
 def test_access(access):
-    # A tape has no number of slots. Within loops, below, all memories are compiled.
-    leave_out = ["compiled", *(["slots"] if access.func in (Tape, TTT) else [])]
+    # A tape has no number of slots. Within loops, below, all memories but one are compiled.
+    leave_out = ["slots"] if access.func in (Tape, TTT) else []
+    if access.func is not SAM:
+        leave_out.append("compiled")
     if issubclass(access.func, Strengths):
         # It grows, too. Of an element that is popped nothing is left: tests/test_stack.py.
         leave_out += ["slots", "early_steps", "through_time"]
@@ -268,6 +301,8 @@ def test_access(access):
         leave_out += ["writes", "interface"]
     if "hidden_size" in access.keywords:  # its docstring says that great inputs need the norm
         leave_out.append("extremes")
+    if access.keywords.get("hard"):  # its gradient is no slope, and it has no sharpness
+        leave_out += ["finite_differences", "interface"]
     testing.check_access(access, leave_out=leave_out)
 
 
@@ -289,6 +324,25 @@ def test_access(access):
 def test_linear(memory):
     # One of them is compiled, in a mixer, below.
     testing.check_linear(memory, leave_out=["compiled"], max_examples=2)
+
+
+POSITIONS = {
+    "none": NoPositions,
+    "learned": partial(LearnedPositions, 4, 7),
+    "sinusoidal": partial(SinusoidalPositions, 4),
+    "rotary": RotaryPositions,
+    "ALiBi": ALiBi,
+    "windows": HardALiBi,
+    "windows of all heads": partial(HardALiBi, [2, 3]),
+    "randomised, added": lambda: RandomisedPositions(SinusoidalPositions(4), 4),
+    "randomised, rotary": lambda: RandomisedPositions(RotaryPositions(), 4, 2),
+    "stick-breaking": StickBreaking,
+}
+
+
+@pytest.mark.parametrize("scheme", POSITIONS)
+def test_positions(scheme):
+    testing.check_positions(POSITIONS[scheme], max_examples=2)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -347,6 +401,8 @@ CELLS = {
     "residual, post": lambda size: Residual(SelfAttention(size, 2), norm="post"),
     "pointwise": lambda size: Pointwise(torch.nn.Linear(size, 3), size, 3),
     "self-attention": partial(SelfAttention, heads=2),
+    "self-attention, windows": partial(SelfAttention, heads=2, positions=HardALiBi([2])),
+    "self-attention, stick-breaking": partial(SelfAttention, heads=2, positions=StickBreaking()),
     "attention block": partial(AttentionBlock, key_size=3, value_size=2),
     "dense block": partial(DenseBlock, filters=2, kernel_size=5),
     "gated convolution": partial(GatedConvolution, kernel_size=5),
@@ -363,6 +419,7 @@ CELLS = {
 NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
+    *("self-attention, windows", "self-attention, stick-breaking"),
     *("loop, delta rule", "mixer, tape", "short convolution"),
 ]
 

@@ -13,7 +13,18 @@ from torch import nn
 
 from memnets import encoders, events, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
-from memnets.cells import CrossAttention, DenseBlock, SelfAttention
+from memnets.cells import (
+    ALiBi,
+    CrossAttention,
+    DenseBlock,
+    HardALiBi,
+    LearnedPositions,
+    NoPositions,
+    RandomisedPositions,
+    RotaryPositions,
+    SelfAttention,
+    StickBreaking,
+)
 from memnets.core import Controller, MemoryAccess, map_state
 from memnets.memories import NTM, DeltaNet, GatedDeltaNet, NeuralQueue, Tape
 from memnets.memories.linear import LinearState
@@ -25,6 +36,7 @@ from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing import addressing, objectives, programs, steps
 from memnets.testing import encoders as around
 from memnets.testing import linear as linear_laws
+from memnets.testing import positions as position_laws
 from memnets.testing import tasks as task_laws
 from memnets.testing.laws import Laws
 from memnets.training.objectives import Labels, Tokens
@@ -68,6 +80,7 @@ WAITING = "the host never waits for a device"
 LOSS = "under autocast a loss is of single precision, and its gradient is finite"
 INTERVENED = "an intervention reaches its step and none before it"
 OVERWRITTEN = "a slot that is overwritten is what the step finds"
+HARD = "hard weights are all on the greatest of the others, with their gradient"
 PARALLEL = "many steps at once are the steps one by one, in chunks of any size, with any mask"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
@@ -502,7 +515,46 @@ def keys_detached(self, query, memory, state=None):
     return DotContent.forward(self, query, memory._replace(keys=memory.keys.detach()))
 
 
+@faulty(DotContent, "_chosen")
+def hard_without_a_gradient(self, weights, state):
+    return functional.harden(weights.detach()), state
+
+
+@faulty(DotContent, "_chosen")
+def the_second_best_slot(self, weights, state):
+    without = weights.masked_fill(weights == weights.amax(-1, keepdim=True), 0.0)
+    total = without.sum(-1, keepdim=True)
+    return functional.harden(torch.where(total > 0, without / total, weights)), state
+
+
+class DotWithPast(Content):
+    """Content whose state is the weights of the last step."""
+
+    def __init__(self):
+        super().__init__(Dot())
+
+    def initial_state(self, memory):
+        return memory.keys.new_zeros(*memory.keys.shape[:-2], 1, memory.keys.shape[-2])
+
+    def forward(self, query, memory, state):
+        weights, _ = Content.forward(self, query, memory)
+        return weights, weights
+
+
+@faulty(DotWithPast, "_chosen")
+def a_state_that_stays_soft(self, weights, state):
+    return functional.harden(weights), state
+
+
 ADDRESSINGS = [
+    *(
+        (HARD, fault)
+        for fault in (
+            hard_without_a_gradient,
+            the_second_best_slot,
+            a_state_that_stays_soft,
+        )
+    ),
     ("the gradient reaches keys, values and every part of a query", query_detached),
     ("the gradient reaches keys, values and every part of a query", keys_detached),
     *general(DotContent),
@@ -685,6 +737,99 @@ CONTROLLERS = [
     *((WAITING, fault(Recurrent)) for fault in (waits, looks_up, brings_numbers, brings_a_tensor)),
 ]
 
+
+# -- positions ------------------------------------------------------------------------------------
+
+
+ORDER = "places rise with the counts, in each part of a sequence and from part to part"
+AT_ONCE = "all steps at once and one by one give the same numbers"
+LATER = "no step sees what comes after it"
+PLACES = "steps that a sequence skips take no place"
+ROWS = "weights are rows >= 0 that sum to at most 1, and 0 where nothing may be seen"
+SHIFT = "distances alone count: nothing changes if all places grow by one number"
+
+
+class Half(RandomisedPositions):
+    """Places of a sequence, not of a part of it: each part starts with the first ones again."""
+
+    def __init__(self):
+        super().__init__(RotaryPositions(), 4)
+
+    def places(self, counts):
+        return super().places(counts - counts[..., :1])
+
+
+class Shuffled(RandomisedPositions):
+    """Places in any order."""
+
+    def __init__(self):
+        super().__init__(NoPositions(), 4)
+
+    def places(self, counts):
+        return super().places(counts)[..., torch.randperm(counts.shape[-1])]
+
+
+class FromTheFirst(ALiBi):
+    """The distance from the first of the queries, which is another one in each call."""
+
+    def bias(self, distance, heads):
+        return super().bias(distance - distance[..., :1, -1:], heads) * distance.shape[-2]
+
+
+class Wide(HardALiBi):
+    """A window that opens what was closed."""
+
+    def weights(self, scores, mask, normalizer):
+        return normalizer(scores, None)
+
+
+class AllSlots(ALiBi):
+    """Skipped steps count."""
+
+    def places(self, counts):
+        return torch.arange(counts.shape[-1]).expand_as(counts)
+
+
+class Sigmoid(StickBreaking):
+    """Each slot takes its share of the whole stick."""
+
+    def weights(self, scores, mask, normalizer):
+        return 2 * scores.sigmoid().masked_fill(~mask, 0.0)
+
+
+class Growing(RotaryPositions):
+    """A turn of queries and keys that is no turn."""
+
+    def rotate(self, vectors, places):
+        return super().rotate(vectors, places) * (1 + places.unsqueeze(-1))
+
+
+class Unlearned(LearnedPositions):
+    """Rows that get no gradient."""
+
+    def forward(self, places):
+        return super().forward(places).detach() + 0 * self.weight.sum()
+
+
+class Overflowing(ALiBi):
+    """A bias without a bound."""
+
+    def bias(self, distance, heads):
+        return super().bias(distance, heads) * torch.inf
+
+
+SCHEMES = [
+    (ORDER, Half),
+    (ORDER, Shuffled),
+    (AT_ONCE, FromTheFirst),
+    (LATER, Wide),
+    (PLACES, AllSlots),
+    (ROWS, Wide),
+    (ROWS, Sigmoid),
+    (SHIFT, Growing),
+    (FINITE, Overflowing),
+    (PARAMETERS, partial(Unlearned, 4, 6)),
+]
 
 # -- cells ----------------------------------------------------------------------------------------
 
@@ -1727,6 +1872,7 @@ FAULTS = {
     testing.check_access: ACCESSES,
     check_program: PROGRAMS,
     testing.check_linear: LINEAR,
+    testing.check_positions: SCHEMES,
     testing.check_model: MODELS,
     testing.check_pointer: POINTERS,
 }
@@ -1744,6 +1890,7 @@ KINDS = {
     testing.check_access: steps._AccessSubject,
     check_program: programs._ProgramSubject,
     testing.check_linear: linear_laws._LinearSubject,
+    testing.check_positions: position_laws._PositionsSubject,
     testing.check_model: steps._ModelSubject,
     testing.check_pointer: steps._SetPointerSubject,
 }
@@ -1791,6 +1938,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
         (testing.check_access, SmallNTM),
         (check_program, SmallQueue),
         (partial(testing.check_linear, leave_out=["compiled"]), SmallDelta),
+        (testing.check_positions, HardALiBi),
         (testing.check_model, Machine),
         (testing.check_model, SmallTransformer),
         (testing.check_model, SmallSeq2Seq),
@@ -1851,8 +1999,8 @@ def test_every_law_has_a_fault():
         laws = {getattr(kind, name).statement for name in kind.laws() if name != "smoke"}
         found = {law for law, _ in FAULTS[check]}
         # What a pointer shares with other models was spoilt there; what a linear memory shares with
-        # other memories, too.
-        shares = check in (testing.check_pointer, testing.check_linear)
+        # other memories, and positions with other parts, too.
+        shares = check in (testing.check_pointer, testing.check_linear, testing.check_positions)
         found |= everything if shares else set()
         # Most laws of cells were spoilt for controllers; a source is looked at by cells alone.
         found |= {law for law, _ in CONTROLLERS} if check is testing.check_cell else set()

@@ -21,7 +21,18 @@ from torch.utils.checkpoint import checkpoint
 from memnets import fast, functional, testing
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, EncoderLayer, FeedForward, Loop, TransformerLayer
+from memnets.cells import (
+    GRU,
+    LSTM,
+    ALiBi,
+    EncoderLayer,
+    FeedForward,
+    HardALiBi,
+    Loop,
+    Placed,
+    RotaryPositions,
+    TransformerLayer,
+)
 from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
@@ -29,12 +40,14 @@ from memnets.kernels.native import build
 from memnets.memories import (
     DNC,
     NTM,
+    SAM,
     MovingTape,
     NeuralDeque,
     NeuralQueue,
     NeuralStack,
     Stack,
 )
+from memnets.memories.scan import scan
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Additive, Dot, ScaledDot
@@ -107,6 +120,34 @@ def holes(batch, steps):
     return st.lists(
         st.lists(st.booleans(), min_size=steps, max_size=steps), min_size=batch, max_size=batch
     )
+
+
+def scanned(steps=STEPS, writes=1, keys=3, columns=2, decays=0, erases=True):
+    """Steps of a linear memory, heads behind steps in memory as a memory has them."""
+
+    def arguments(draw):
+        each = BATCH, steps, 2
+        query, key, value, strength, log, memory = numbers(
+            draw, (*each, keys), (*each, writes, keys), (*each, writes, columns),
+            (*each, writes, 1), (*each, decays or 1), (BATCH, 2, columns, keys),
+        )  # fmt: skip
+        key = nn.functional.normalize(key, dim=-1)
+        erase = strength.sigmoid() * key if erases else None
+        log = -log.abs() if decays else None
+        given = (query, key, value, memory.mT.transpose(1, 2), erase, log)
+        return scan, (*map_state(lambda part: part.transpose(1, 2), given), 4)
+
+    return arguments
+
+
+#: The operators keep a matrix each 32 writes, which here falls between those of a step too.
+SCANS = [
+    scanned(erases=False),
+    scanned(1, writes=2, keys=1, columns=1, decays=1),
+    scanned(37, keys=18, columns=35, decays=1),
+    scanned(23, writes=3, keys=5, columns=3, decays=5),
+    scanned(33, writes=2, keys=9, decays=9, erases=False),
+]
 
 
 def reading(make, width=3, heads=False):
@@ -332,12 +373,30 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
 ]
 
+#: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.
+HARD_RUNS = [
+    unrolled(loop(partial(NTM, slots=9, width=3, hard=True, gate_bias=-9.0)), steps=12),
+    unrolled(
+        loop(
+            partial(NTM, slots=19, width=2, read_heads=2, write_heads=3, shift_range=5, hard=True)
+        ),
+        steps=9,
+        masked=True,
+    ),
+    unrolled(
+        loop(partial(NTM, slots=6, width=3, hard=True, noise=0.5, strength_bias=9.0), FEED_FORWARD)
+    ),
+    unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1, hard=True)), 1, 1, begun=False),
+    unrolled(loop(partial(NTM, slots=5, width=3, hard=True), TWO_LAYERS), masked=True),
+]
+
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
 #: that it stands for, and arguments that the twin takes.
 EXAMPLES = {
     (NTM, "step", "kernels.ntm"): [
         stepped(partial(NTM, slots=5, width=3)),
         stepped(partial(NTM, slots=6, width=2, read_heads=2, write_heads=3, shift_range=5)),
+        stepped(partial(NTM, slots=5, width=3, read_heads=2, hard=True)),
     ],
     (DNC, "step", "kernels.dnc"): [
         stepped(partial(DNC, slots=5, width=3)),
@@ -345,6 +404,7 @@ EXAMPLES = {
     ],
     (Loop, "unroll", "kernels.loop"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2))),
+        unrolled(loop(partial(NTM, slots=6, width=3, write_heads=2, hard=True))),
         *EXTREME,
         unrolled(loop(partial(DNC, slots=4, width=3, read_heads=2))),
     ],
@@ -356,15 +416,26 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         unrolled(loop(partial(NTM, slots=5, width=3), FEED_FORWARD), 1, 4, masked=True),
         unrolled(loop(partial(NTM, slots=5, width=3), partial(FEED_FORWARD, layers=3)), 3, 1),
+        unrolled(loop(partial(NTM, slots=19, width=2, shift_range=5, hard=True)), masked=True),
+        unrolled(loop(partial(NTM, slots=6, width=3, read_heads=2, write_heads=3, hard=True))),
         *EXTREME,
         *DNC_RUNS,
         *SHIFTING_RUNS,
     ],
+    (Loop, "unroll", "kernels.hard"): HARD_RUNS,
+    (Loop, "unroll", "C++, places"): HARD_RUNS[:-1],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),
         unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1)), 1, 1, begun=False),
         *EXTREME,
+    ],
+    (SAM, "step", "kernels.sparse"): [stepped(partial(SAM, slots=9, width=3, heads=2))],
+    (SAM, "unroll", "kernels.sparse"): [
+        unrolled(partial(SAM, slots=5, width=3, heads=2, read_slots=3, write_slots=2), masked=True),
+    ],
+    (Loop, "unroll", "kernels.sparse"): [
+        unrolled(loop(partial(SAM, slots=9, width=3, heads=2, read_slots=3)), masked=True),
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),
@@ -372,6 +443,13 @@ EXAMPLES = {
         reading(partial(Content, ScaledDot(), ScalableSoftmax())),
         reading(partial(Content, ScaledDot()), width=4),
         reading(partial(Content, Dot()), width=4, heads=True),
+    ],
+    (Placed, "read", "kernels.attention"): [
+        reading(partial(Placed, ScaledDot(), RotaryPositions())),
+        reading(partial(Placed, Dot(), ALiBi()), heads=True),
+        reading(partial(Placed, ScaledDot(), ALiBi(), ScalableSoftmax())),
+        reading(partial(Placed, ScaledDot(), HardALiBi([2])), width=4, heads=True),
+        reading(partial(Placed, ScaledDot(), HardALiBi([1]), ScalableSoftmax()), heads=True),
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],
@@ -392,6 +470,7 @@ EXAMPLES = {
         partial(source_layer, norm="post"),
         partial(source_layer, width=40, batch=18, steps=17),
     ],
+    (scan, "", "C++"): SCANS,
     **{
         (memory, "unroll", fla.NAME): [
             unrolled(partial(memory, key_size=4, value_size=2, heads=2, chunk=2), masked=True)
@@ -973,6 +1052,101 @@ def test_an_operator_of_a_layer_with_a_planted_fault_is_found(part, operator, pl
 
     with pytest.raises(AssertionError, match=r"by C\+\+ and"):
         check()
+
+
+def slightly_less(tensor):
+    return None if tensor is None else 0.99 * tensor
+
+
+@pytest.mark.parametrize(
+    ("operator", "plant"),
+    [
+        ("scan", another_argument(5, slightly_less)),
+        ("scan", another_argument(4, slightly_less)),
+        ("scan", a_gradient_less(1)),
+        ("scan_backward", another_argument(3, slightly_less)),
+        ("scan_backward", another_argument(4, slightly_less)),
+        ("scan_backward", another_argument(5, slightly_less)),
+        # Of queries, keys, values, memory, erase and log_decay.
+        *[("scan_backward", a_gradient_less(place)) for place in range(6)],
+    ],
+)
+def test_an_operator_of_many_steps_with_a_planted_fault_is_found(operator, plant, monkeypatch):
+    twin = by_name("C++", scan)
+    right = getattr(torch.ops.memnets, operator)
+    monkeypatch.setattr(torch.ops.memnets, operator, plant(right))
+
+    @settings(max_examples=1, deadline=None, database=None, phases=[Phase.generate])
+    @given(data=st.data())
+    def check(data):
+        for example in SCANS:
+            check_twin(twin, example, data.draw)
+
+    with pytest.raises(AssertionError, match=r"the twin of scan by C\+\+ and"):
+        check()
+
+
+def test_the_operator_of_many_steps_gives_only_the_gradients_that_are_wanted():
+    by_name("C++", scan)
+    given = numbers_of_a_scan()
+    whole = [each.clone().requires_grad_() for each in given]
+    expected = torch.autograd.grad(scan(*whole)[0].square().sum(), whole)
+    for place, slope in enumerate(expected):
+        one = [each.requires_grad_(number == place) for number, each in enumerate(given)]
+        read, memory = scan(*one)
+        assert read.requires_grad
+        assert memory.requires_grad
+        read.square().sum().backward()
+        torch.testing.assert_close(one[place].grad, slope)
+        assert all(each.grad is None for number, each in enumerate(one) if number != place)
+        one[place].grad = None
+
+
+def numbers_of_a_scan(steps=5, kind=torch.double):
+    """Queries, keys, values, memory, erase and decays of two writes a step."""
+    generator = torch.Generator().manual_seed(0)
+    each = BATCH, 2, steps
+    shapes = (*each, 3), (*each, 2, 3), (*each, 2, 4), (BATCH, 2, 3, 4), (*each, 2, 3), (*each, 3)
+    *rest, log = (torch.randn(shape, generator=generator, dtype=kind) for shape in shapes)
+    return [*rest, -log.abs()]
+
+
+def test_the_operator_of_many_steps_takes_numbers_as_they_lie_and_any_count_of_threads():
+    by_name("C++", scan)
+    given = numbers_of_a_scan()
+    expected = scan(*given)
+    # Gaps between numbers, rows that are one and the same, and more numbers in between.
+    apart = [torch.stack([each, each], -1)[..., 0] for each in given]
+    assert_close(scan(*apart), expected, "numbers with gaps")
+    same = [each[:, :1].expand(-1, 2, *each.shape[2:]) for each in given]
+    assert_close(scan(*same), scan(*(each.clone() for each in same)), "heads that are one")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert_close(scan(*given), expected, "three threads")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, lambda each: each[:, :1]),
+        (1, lambda each: each[..., :0, :]),
+        (2, lambda each: each.float()),
+        (3, lambda each: each[:1]),
+        (4, lambda each: each[..., :1]),
+        (5, lambda each: each[..., :2]),
+    ],
+)
+def test_the_operator_of_many_steps_leaves_to_the_definition_what_it_does_not_compute(
+    place, change
+):
+    twin = by_name("C++", scan)
+    given = [*numbers_of_a_scan(), 4]
+    assert twin.fits(*given)
+    given[place] = change(given[place])
+    assert not twin.fits(*given)
 
 
 def test_the_operators_are_tried_before_the_kernels(monkeypatch):

@@ -29,6 +29,25 @@ def unpadded(tokens: torch.Tensor, mask: torch.Tensor | None) -> list[list[int]]
 
 
 @every_task
+def test_a_training_sequence_may_be_drawn_from_few_symbols(make) -> None:
+    settings = {"symbols": 32, "min_length": 60, "max_length": 60, "batch_size": 400}
+    task = make(**settings, fewest_symbols=2)
+    batch = task.batch("train", 0).source[:, :-1]
+    counts = torch.tensor([len(set(row)) for row in batch.tolist()])
+    # From 2 to 32 symbols, as many sequences below 8 as above, by the logarithm.
+    assert counts.min() == 2
+    assert counts.max() > 24
+    assert 0.4 < (counts < 8).float().mean() < 0.6
+    # They are neighbours, anywhere among all symbols; long sequences have nearly all of them.
+    few = counts < 8
+    assert (batch.amax(1) - batch.amin(1) + 1 == counts)[few].all()
+    assert len(batch.unique()) == 32
+    # Other splits are those of a task without the setting.
+    for split in ("val", "test"):
+        assert torch.equal(task.batch(split, 0).source, make(**settings).batch(split, 0).source)
+
+
+@every_task
 @given(
     seed=seeds,
     index=indices,
@@ -135,6 +154,8 @@ def test_labels_are_symbols_and_the_names_of_marks() -> None:
     ("settings", "message"),
     [
         ({"symbols": 1}, "symbols must be at least 2; got 1"),
+        ({"fewest_symbols": 0}, "fewest_symbols must be from 1 to symbols = 26; got 0"),
+        ({"fewest_symbols": 27}, "from 1 to symbols = 26; got 27"),
         ({"min_length": 0}, "1 <= min_length <= max_length; got 0 and 20"),
         ({"min_length": 5, "max_length": 4}, "got 5 and 4"),
         ({"test_sets": [(0, 1)]}, "test_length must be .* got 0"),

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import fast
+from memnets import fast, functional
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
 from memnets.core import MemoryAccess, choose_state
 
-# Imported first, so that the twin of this module is tried before that one.
+# Imported first, so that the twins of this module are tried before theirs.
 from memnets.kernels import loop as _  # noqa: F401
 from memnets.kernels.dnc import kernel as dnc_kernel
+from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import differentiable, unrecorded
@@ -41,9 +42,12 @@ from memnets.memories.strengths import (
     Strengths,
 )
 
-__all__ = ["MEMORIES", "Settings", "unroll"]
+__all__ = ["MEMORIES", "Settings", "unroll", "unroll_places"]
 
 Tensors = tuple[Tensor, ...]
+
+#: Most slots whose places are whole numbers in float32.
+MOST_PLACES = 1 << 24
 
 
 class Settings(NamedTuple):
@@ -86,12 +90,23 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     kernel = ntm_kernel(memory)
     if kernel is None or type(state) is not NTMState:
         return None
-    layout, epsilon, noise = kernel
+    layout, epsilon, noise, hard = kernel
     reads, writes, width, size, least_sharpness = layout
     slots = state.memory.shape[1]
     shapes = (slots, width), (reads + writes, slots)
-    whole = reads, writes, width, size, slots
-    return Settings("NTM", whole, (least_sharpness, epsilon), sum(layout.sizes), shapes, noise)
+    whole = reads, writes, width, size, slots, int(hard)
+    numbers = least_sharpness, epsilon, functional.TIE
+    return Settings("NTM", whole, numbers, sum(layout.sizes), shapes, noise)
+
+
+def _placed(memory: MemoryAccess, state: Any) -> Settings | None:
+    """Settings of a hard NTM without gradients, which keeps the places of its heads alone."""
+    if not isinstance(memory, NTM) or not on_places(memory, state):
+        return None
+    settings = _ntm(memory, state)
+    if settings is None or state.memory.shape[1] > MOST_PLACES:
+        return None
+    return settings._replace(kind="PlacedNTM", numbers=(*settings.numbers, MARGIN))
 
 
 def _dnc(memory: DNC, state: DNCState) -> Settings | None:
@@ -188,7 +203,18 @@ def _layers(controller: nn.Module) -> list[Tensor] | None:
 
 
 def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
-    weights, settings = _layers(loop.controller), _settings(loop.access, state.access)
+    return _takes(loop, inputs, state, mask, _settings(loop.access, state.access))
+
+
+def _fits_places(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
+    return _takes(loop, inputs, state, mask, _placed(loop.access, state.access))
+
+
+def _takes(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None, settings: Settings | None
+) -> bool:
+    """Whether the operator computes a loop with these settings of its memory."""
+    weights = _layers(loop.controller)
     if weights is None or settings is None or not linear(loop.interface):
         return False
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
@@ -226,7 +252,7 @@ def _flat(state: LoopState) -> Tensors:
     return *controller, state.read, *(part for part in state.access if part is not None)
 
 
-@fast.twin(Loop, "unroll", fits=_fits, name="C++", why_not=build.why_not)
+@fast.twin(Loop, "unroll", fits=_fits, name="C++", why_not=build.why_not, hard=True)
 def unroll(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
 ) -> tuple[Tensor, LoopState]:
@@ -234,8 +260,28 @@ def unroll(
 
     The output of a skipped step is that of the step before.
     """
-    settings, weights = _settings(loop.access, state.access), _layers(loop.controller)
+    settings = _settings(loop.access, state.access)
     assert settings is not None
+    return _run(loop, inputs, state, mask, settings)
+
+
+@fast.twin(
+    Loop, "unroll", fits=_fits_places, only_values=True, name="C++, places",
+    why_not=build.why_not, hard=True,
+)  # fmt: skip
+def unroll_places(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
+) -> tuple[Tensor, LoopState]:
+    """The same for a hard NTM by the places of its heads, see :mod:`memnets.kernels.hard`."""
+    settings = _placed(loop.access, state.access)
+    assert settings is not None
+    return _run(loop, inputs, state, mask, settings)
+
+
+def _run(
+    loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None, settings: Settings
+) -> tuple[Tensor, LoopState]:
+    weights = _layers(loop.controller)
     assert weights is not None
     noise = None
     if settings.noise:

@@ -74,6 +74,8 @@ struct Memory {
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_ntm(const int64_t* layout, const double* settings);
 template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_placed_ntm(const int64_t* layout, const double* settings);
+template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_dnc(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);

@@ -1,0 +1,708 @@
+"""Positions: the ways in which attention, which sees a set of slots, learns the order of steps.
+
+A scheme is a class. It may add vectors to the embeddings (:meth:`Positions.forward`), turn queries
+and keys (:meth:`Positions.rotate`), add a bias to the scores (:meth:`Positions.bias`), close slots
+(:meth:`Positions.opened`), or make the weights in a way of its own (:meth:`Positions.weights`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from memnets.addressing import Content
+from memnets.core import (
+    Memory,
+    Normalizer,
+    Score,
+    check_made,
+    check_memory,
+    check_numbers,
+    check_positive,
+)
+
+__all__ = [
+    "ALiBi",
+    "CoupledPositions",
+    "HardALiBi",
+    "LearnedPositions",
+    "NoPositions",
+    "Placed",
+    "Positions",
+    "RandomisedPositions",
+    "RotaryPositions",
+    "SinusoidalPositions",
+    "Start",
+    "StickBreaking",
+    "added_only",
+    "placed_content",
+    "split_positions",
+]
+
+
+class Start(NamedTuple):
+    """The start of sequences, for a scheme whose places depend on it.
+
+    Attributes:
+        source: steps of the source so far, int64 ``[B]``.
+        first: place of the first step, int64 ``[B]``.
+    """
+
+    source: Tensor
+    first: Tensor
+
+
+class Positions(nn.Module):
+    """Base class for the schemes that tell attention the place of each step.
+
+    A subclass overrides what its scheme does, one method or several; each of the others leaves all
+    as it is. The *count* of a step is the number of steps before it that its sequence has not
+    skipped, from 0. :meth:`places` turns counts into places, which for most schemes are the same.
+
+    A scheme that overrides :meth:`forward` is given to a model, which adds its vectors to the
+    embeddings. The rest is done within each attention of a step to the steps before it, so that it
+    fits all models, and a search that goes on step by step. :func:`memnets.testing.check_positions`
+    checks a scheme of yours.
+
+    Attributes:
+        max_length: number of places; ``None`` = no limit.
+        causal: whether the scheme is meant for attention to earlier steps alone.
+        relative: whether distances alone count: nothing changes if all places grow by one number.
+        adds: whether it has vectors to add to the embeddings.
+        attends: whether it does something within the attention.
+        weighs: whether it makes the weights in a way of its own, in place of the normalizer.
+    """
+
+    max_length: int | None = None
+    causal: ClassVar[bool] = False
+    relative: ClassVar[bool] = False
+
+    @property
+    def adds(self) -> bool:  # noqa: D102
+        return self._overrides("forward")
+
+    @property
+    def attends(self) -> bool:  # noqa: D102
+        return self.weighs or any(map(self._overrides, ("rotate", "bias", "opened")))
+
+    @property
+    def weighs(self) -> bool:  # noqa: D102
+        return self._overrides("weights")
+
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(Positions, method)
+
+    def check(self, width: int, heads: int) -> None:
+        """Check that the scheme can serve an attention.
+
+        Args:
+            width: width of the keys of a head.
+            heads: number of heads.
+
+        Raises:
+            ValueError: it cannot.
+        """
+
+    def places(self, counts: Tensor) -> Tensor:
+        """Places of steps; by default their counts.
+
+        Args:
+            counts: whole numbers from 0, int64 ``[*B, T]``, rising along T.
+
+        Returns:
+            int64 ``[*B, T]``, rising where the counts rise.
+        """
+        return counts
+
+    def start(self, batch_size: int, device: torch.device) -> Start | None:
+        """What the scheme must know later of the start of sequences; ``None`` = nothing.
+
+        A model of source and answer in one keeps it in its state.
+        """
+        return None
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """Places of steps of a source, or of an answer behind it; by default :meth:`places`.
+
+        Args:
+            counts: as in :meth:`places`; those of an answer go on from the source.
+            start: what :meth:`start` gave, with the steps of the source; ``None`` if the model
+                counts the answer from its own start.
+            source: whether the steps belong to the source.
+        """
+        return self.places(counts)
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Vectors ``[*B, T, width]`` to add to the embeddings, for places ``[*B, T]``.
+
+        Raises:
+            ValueError: a place is not below ``max_length``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} adds no vectors to the embeddings")
+
+    def rotate(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """Queries or keys ``[*B, T, K]``, changed by their places, which broadcast to ``[*B, T]``.
+
+        Scores compare the results.
+        """
+        return vectors
+
+    def bias(self, distance: Tensor, heads: int) -> Tensor | None:
+        """Numbers to add to the scores; ``None`` = nothing.
+
+        Args:
+            distance: place of the query less the place of the slot, int64 ``[..., Q, N]``; below 0
+                for slots after the query, which only an encoder sees.
+            heads: H.
+
+        Returns:
+            Floating-point numbers that broadcast to ``[*B, H, Q, N]``.
+        """
+        return None
+
+    def opened(self, distance: Tensor, heads: int) -> Tensor | None:
+        """Slots that a query may see, of those that the mask opens; ``None`` = all of them.
+
+        Args:
+            distance: as in :meth:`bias`.
+            heads: H.
+
+        Returns:
+            bool, broadcasts to ``[*B, H, Q, N]``.
+        """
+        return None
+
+    def weights(self, scores: Tensor, mask: Tensor | None, normalizer: Normalizer) -> Tensor:
+        """Weights ``[*B, H, Q, N]`` of the slots, by default those of the normalizer.
+
+        Args:
+            scores: ``[*B, H, Q, N]``, slots in the order of their steps.
+            mask: bool, True = may be addressed; ``None`` = every slot may.
+            normalizer: of the attention.
+
+        Returns:
+            Rows >= 0 that sum to at most 1, exactly 0 where the mask is False.
+        """
+        weights: Tensor = normalizer(scores, mask)
+        return weights
+
+
+class NoPositions(Positions):
+    """No positions (Haviv et al. 2022): causal attention tells the order by what a step may see.
+
+    An encoder without positions sees a set.
+    """
+
+    relative = True
+
+
+class SinusoidalPositions(Positions):
+    """Sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
+
+    ``p(t, 2i) = sin(t / 10000^(2i / width))``, and ``p(t, 2i + 1)`` is the cosine of the same
+    angle. The number of positions has no limit.
+
+    Args:
+        width: width of the vectors, even, at least 2.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width < 2 or width % 2:
+            raise ValueError(f"width must be even and at least 2; got {width}")
+        self.frequencies: Tensor
+        exponents = torch.arange(0, width, 2) / width
+        self.register_buffer("frequencies", 10000.0**-exponents, persistent=False)
+
+    def forward(self, places: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
+        angles = places.unsqueeze(-1) * self.frequencies
+        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+class LearnedPositions(Positions):
+    """A learned vector for each position (Gehring et al. 2017).
+
+    Args:
+        width: width of the vectors, at least 1.
+        max_length: number of positions, at least 1.
+    """
+
+    def __init__(self, width: int, max_length: int = 512) -> None:
+        super().__init__()
+        check_positive(width=width, max_length=max_length)
+        self.max_length = max_length
+        self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``.
+
+        Raises:
+            ValueError: a position is not below ``max_length``.
+        """
+        check_numbers(
+            (places < len(self.weight)).all(),
+            f"the model's positions end at max_length = {len(self.weight)}",
+            lambda: f"a sequence of length {int(places.max()) + 1}",
+        )
+        return nn.functional.embedding(places, self.weight)
+
+
+class RotaryPositions(Positions):
+    """Queries and keys turned by angles that grow with their place (Su et al. 2021, section 3.2).
+
+    Numbers ``2i`` and ``2i + 1`` of a query or key at place t are turned by the angle
+    ``t base^(-2i / K)``, so that their product depends on the distance of the places alone.
+
+    Args:
+        base: ratio of the longest wavelength to the shortest, above 1. A larger one turns most
+            pairs of numbers more slowly.
+
+    Raises:
+        ValueError: the base is not above 1.
+    """
+
+    relative = True
+
+    def __init__(self, base: float = 10000.0) -> None:
+        super().__init__()
+        if not 1 < base < math.inf:
+            raise ValueError(f"base must be above 1 and finite; got {base}")
+        self.base = base
+
+    def check(self, width: int, heads: int) -> None:
+        """See :meth:`Positions.check`: pairs need an even width of a head."""
+        if width % 2:
+            raise ValueError(
+                "rotary positions turn pairs of numbers: the width of a head must be even; "
+                f"got {width}"
+            )
+
+    def rotate(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """``[*B, T, K] -> [*B, T, K]``, of the same lengths."""
+        width = vectors.shape[-1]
+        # In 16 bits neither places nor angles would be exact enough.
+        exact = torch.promote_types(vectors.dtype, torch.float32)
+        exponents = torch.arange(0, width, 2, device=vectors.device, dtype=exact) / width
+        angles = places.unsqueeze(-1) * self.base**-exponents
+        cosine, sine = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+        even, odd = vectors.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1)
+        return turned.flatten(-2)
+
+
+class ALiBi(Positions):
+    """A bias that falls with the distance, faster in some heads (Press et al. 2022, section 3).
+
+    ``s(q_i, k_j) - m_h |i - j|`` with ``m_h = 2^(-8 h / H)`` for head h of H, from 1. Nothing is
+    learned. The distances beyond those of the training only get smaller weights, so that a model
+    sees mostly what is near, and cannot point to what is far.
+    """
+
+    relative = True
+
+    def bias(self, distance: Tensor, heads: int) -> Tensor:
+        """``-m_h |distance|``, ``[..., H, Q, N]``."""
+        number = torch.arange(1, heads + 1, device=distance.device)
+        slopes = torch.exp2(-8 / heads * number).view(-1, 1, 1)
+        return -slopes * distance.abs()
+
+
+class HardALiBi(Positions):
+    """Some heads see the last few steps alone, the others see all (Jelassi et al. 2024, 3.1).
+
+    A head with the window w sees the step itself and the ``w - 1`` steps before it (in an encoder
+    as many behind it too). These heads tell the others what stands before a step; the others find
+    by content, at any distance. Both mean the same at any length.
+
+    Args:
+        windows: the window of each of the first heads, each at least 1; all other heads see
+            everything. By default half of the heads have windows: 1, 2, 3 and so on. A single head
+            has none.
+
+    Raises:
+        ValueError: a window is less than 1, or there are none.
+    """
+
+    relative = True
+
+    def __init__(self, windows: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if windows is not None:
+            if not windows:
+                raise ValueError("windows must have at least one window, or be None; got none")
+            for window in windows:
+                check_positive(window=window)
+        self.windows = None if windows is None else list(windows)
+
+    def check(self, width: int, heads: int) -> None:
+        """See :meth:`Positions.check`: there is at most one window for each head."""
+        if self.windows is not None and len(self.windows) > heads:
+            raise ValueError(
+                f"there must be at most one window for each of the {heads} heads; "
+                f"got {len(self.windows)} windows"
+            )
+
+    def opened(self, distance: Tensor, heads: int) -> Tensor | None:
+        """Steps within the window of each head, bool ``[..., H, Q, N]``."""
+        windows = list(range(1, heads // 2 + 1)) if self.windows is None else self.windows
+        if not windows:
+            return None
+        # A dimension for the heads, if there is none yet.
+        near = distance.abs()
+        near = near if near.dim() > 2 else near.unsqueeze(0)
+        # One by one: a tensor of the windows would make the host wait for a GPU.
+        seen = torch.cat([near < window for window in windows], -3)
+        free = heads - len(windows)
+        if not free:
+            return seen
+        everything = torch.ones_like(seen[..., :1, :, :]).expand(
+            *seen.shape[:-3], free, *seen.shape[-2:]
+        )
+        return torch.cat([seen, everything], -3)
+
+
+class RandomisedPositions(Positions):
+    """Places drawn at random in training, in order, from many more than there are steps.
+
+    Ruoss et al. 2023, section 3: T steps get T of ``spread * T`` places, each set of them as
+    likely, in rising order. So a model that is trained on short sequences knows the places of long
+    ones. Where a model reads a sequence in parts, the steps of a part draw from the places that are
+    theirs, so that the order holds across parts. Each sequence draws, in each call; a scheme within
+    the attention draws in each layer.
+
+    In evaluation nothing is drawn: step t has the place ``stride * t``. (The paper draws there
+    too.)
+
+    Args:
+        positions: the scheme that is given the places.
+        spread: number of places for each step of the training, at least 1.
+        stride: distance of the places of two steps in evaluation, from 1 to ``spread``.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(self, positions: Positions, spread: int = 16, stride: int = 1) -> None:
+        super().__init__()
+        check_made("positions", positions, "SinusoidalPositions(width)")
+        check_positive(spread=spread, stride=stride)
+        if stride > spread:
+            raise ValueError(
+                f"stride must be at most spread = {spread}, so that its places were seen in "
+                f"training; got {stride}"
+            )
+        self.positions = positions
+        self.spread = spread
+        self.stride = stride
+        most = positions.max_length
+        self.max_length = None if most is None else most // spread
+
+    @property
+    def adds(self) -> bool:  # noqa: D102
+        return self.positions.adds
+
+    @property
+    def attends(self) -> bool:  # noqa: D102
+        return self.positions.attends
+
+    @property
+    def weighs(self) -> bool:  # noqa: D102
+        return self.positions.weighs
+
+    def check(self, width: int, heads: int) -> None:
+        """See :meth:`Positions.check`."""
+        self.positions.check(width, heads)
+
+    def places(self, counts: Tensor) -> Tensor:
+        """Places ``[*B, T]``: drawn in training, multiples of ``stride`` in evaluation."""
+        if not self.training:
+            return self.positions.places(counts * self.stride)
+        steps = counts.shape[-1]
+        shape = (*counts.shape[:-1], steps * self.spread)
+        chosen = torch.rand(shape, device=counts.device).topk(steps, -1).indices.sort(-1).values
+        # Counts that skip a step stay where the step before was.
+        first = counts[..., :1]
+        return self.positions.places(first * self.spread + chosen.gather(-1, counts - first))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """See :meth:`Positions.forward`, of the scheme that is given the places."""
+        vectors: Tensor = self.positions(places)
+        return vectors
+
+    def rotate(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """See :meth:`Positions.rotate`."""
+        return self.positions.rotate(vectors, places)
+
+    def bias(self, distance: Tensor, heads: int) -> Tensor | None:
+        """See :meth:`Positions.bias`."""
+        return self.positions.bias(distance, heads)
+
+    def opened(self, distance: Tensor, heads: int) -> Tensor | None:
+        """See :meth:`Positions.opened`."""
+        return self.positions.opened(distance, heads)
+
+    def weights(self, scores: Tensor, mask: Tensor | None, normalizer: Normalizer) -> Tensor:
+        """See :meth:`Positions.weights`."""
+        return self.positions.weights(scores, mask, normalizer)
+
+
+class CoupledPositions(Positions):
+    """Steps of source and answer that belong together share a place (Cho et al. 2024, section 3).
+
+    The task says which they are. ``forward``: step t of the answer and step t of the source, as
+    where a sequence is copied. ``backward``: step t of the answer and step t of the source from its
+    end, as where it is reversed. Places of the source begin at 1; those of the answer never fall
+    below 0. It is for models that read source and answer as one sequence; others count the
+    answer from its own start, which couples it forward.
+
+    With ``shift`` the first place of each sequence of the training is drawn: up to ``shift`` places
+    later, each as likely, so that a short sequence stands where long ones go on (ibid., section
+    3.1; Kiyono et al. 2021). In evaluation nothing is drawn.
+
+    Args:
+        positions: the scheme that is given the places; one that has vectors to add.
+        answer: ``forward`` or ``backward``.
+        shift: most places by which a sequence of the training begins later, at least 0.
+
+    Raises:
+        ValueError: a setting is out of its range, or the scheme adds no vectors.
+    """
+
+    def __init__(
+        self,
+        positions: Positions,
+        answer: Literal["forward", "backward"] = "forward",
+        shift: int = 0,
+    ) -> None:
+        super().__init__()
+        checked = added_only(positions, "the places within an attention count steps")
+        if checked is None:
+            raise ValueError(
+                "positions must be vectors to add to the embeddings, such as "
+                "SinusoidalPositions(width); got none"
+            )
+        if answer not in ("forward", "backward"):
+            raise ValueError(f"answer must be 'forward' or 'backward'; got {answer!r}")
+        if shift < 0:
+            raise ValueError(f"shift must be at least 0; got {shift}")
+        self.positions = checked
+        self.answer = answer
+        self.shift = shift
+        most = checked.max_length
+        self.max_length = None if most is None else most - shift - 2
+
+    def start(self, batch_size: int, device: torch.device) -> Start:
+        """Sequences without a source yet; their first places, drawn in training."""
+        none = torch.zeros(batch_size, dtype=torch.long, device=device)
+        if not (self.training and self.shift):
+            return Start(none, none)
+        return Start(none, torch.randint(self.shift + 1, (batch_size,), device=device))
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """See :meth:`Positions.along`.
+
+        Raises:
+            ValueError: the model counts answers from their own start, and they run backward.
+        """
+        if start is None:
+            if self.answer == "backward":
+                raise ValueError(
+                    "only a model of one sequence, such as a CausalTransformer, can couple an "
+                    "answer backward"
+                )
+            return self.positions.places(counts)
+        places = counts + 1
+        if not source:
+            behind = start.source.unsqueeze(1)
+            places = places - behind if self.answer == "forward" else 2 * behind - counts
+        return self.positions.places(places.clamp_min(0) + start.first.unsqueeze(1))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """See :meth:`Positions.forward`, of the scheme that is given the places."""
+        vectors: Tensor = self.positions(places)
+        return vectors
+
+
+class StickBreaking(Positions):
+    """Each slot, from the last one back, takes its share of what the later ones have left.
+
+    ``w_j = b_j prod_{k > j} (1 - b_k)`` with ``b = sigmoid(s)``, over the slots k that may be
+    addressed (Tan et al. 2025, section 2). Of two slots that answer the query as well, the later
+    one wins, so that the order needs no positions. The weights sum to less than 1. It takes the
+    place of the softmax.
+    """
+
+    causal = True
+    relative = True
+
+    def weights(self, scores: Tensor, mask: Tensor | None, normalizer: Normalizer) -> Tensor:
+        """``[*B, H, Q, N] -> [*B, H, Q, N]``."""
+        # In logarithms, so that a product of many small numbers stays one.
+        taken, left = nn.functional.logsigmoid(scores), nn.functional.logsigmoid(-scores)
+        if mask is not None:
+            left = left.masked_fill(~mask, 0.0)
+        # Shifted by one slot: a slot's own rest is not among those that it meets.
+        behind = nn.functional.pad(left[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1)
+        weights = (taken + behind).exp()
+        return weights if mask is None else weights.masked_fill(~mask, 0.0)
+
+
+class Placed(Content):
+    """Address by content and by place, for queries that are steps of the memory themselves.
+
+    ``w = norm(s(R_i q_i, R_j k_j) + b(i - j))``, with what the scheme does in place of R, b and
+    norm. Query i of Q stands at slot ``N - Q + i``. A slot's place counts the slots before it that
+    the last query may see, so that padding and skipped steps take none.
+
+    Args:
+        score: scores each key for each query.
+        positions: the scheme.
+        normalizer: turns scores into weights; softmax by default.
+
+    Raises:
+        ValueError: a normalizer was given to a scheme that makes the weights itself.
+    """
+
+    equations: ClassVar[Mapping[str, str]] = {
+        "weights": "w = norm(s(R(i) q_i, R(j) k_j) + b(i - j)), by the scheme of the positions"
+    }
+
+    def __init__(
+        self, score: Score, positions: Positions, normalizer: Normalizer | None = None
+    ) -> None:
+        super().__init__(score, normalizer)
+        check_made("positions", positions, "RotaryPositions()")
+        if positions.weighs and normalizer is not None:
+            raise ValueError(
+                f"{type(positions).__name__} makes the weights itself, so there must be no "
+                f"normalizer beside it; got {type(normalizer).__name__}"
+            )
+        self.positions = positions
+
+    def placed(self, query: Tensor, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
+        """Queries and memory as the score sees them, and the bias ``[*B, H, Q, N]`` or ``None``.
+
+        Raises:
+            ValueError: the shapes do not fit, or there are more queries than slots.
+            TypeError: the mask is not boolean.
+        """
+        check_memory(query, memory)
+        keys, values, mask = memory
+        queries, slots = query.shape[-2], keys.shape[-2]
+        if queries > slots:
+            raise ValueError(
+                f"queries that are steps stand at the last slots; got {queries} queries and "
+                f"{slots} slots"
+            )
+        if mask is None:
+            counts = torch.arange(slots, device=keys.device)
+        else:
+            # The last query sees all slots but those of padding and skipped steps.
+            counts = (mask[..., -1, :].cumsum(-1) - 1).clamp_min(0)
+        places = self.positions.places(counts)
+        own = places[..., slots - queries :]
+        heads = query.shape[-3] if query.dim() > 3 else 1
+        distance = own.unsqueeze(-1) - places.unsqueeze(-2)
+        opened = self.positions.opened(distance, heads)
+        if opened is not None:
+            mask = opened if mask is None else mask & opened
+        bias = self.positions.bias(distance, heads)
+        keys = self.positions.rotate(keys, places)
+        bias = None if bias is None else bias.to(query.dtype)
+        return self.positions.rotate(query, own), Memory(keys, values, mask), bias
+
+    def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:
+        """Weights ``[*B, Q, N]`` for queries ``[*B, Q, K]``.
+
+        Raises:
+            ValueError: the shapes of query and memory do not fit.
+            TypeError: the mask is not boolean.
+        """
+        query, memory, bias = self.placed(query, memory)
+        scores: Tensor = self.score(query, memory.keys)
+        scores = scores if bias is None else scores + bias
+        return self.positions.weights(scores, memory.mask, self.normalizer), None
+
+    def compare(self, query: Tensor, memory: Memory) -> Tensor:
+        """Scores ``[*B, Q, N]`` of all slots; ``-inf`` where the mask or the scheme closes one."""
+        query, memory, bias = self.placed(query, memory)
+        scores: Tensor = self.score(query, memory.keys)
+        scores = scores if bias is None else scores + bias
+        return scores if memory.mask is None else scores.masked_fill(~memory.mask, -torch.inf)
+
+
+def split_positions(positions: Positions | None) -> tuple[Positions | None, Positions | None]:
+    """The scheme for the embeddings and the scheme for the attention; ``None`` where it is none.
+
+    Raises:
+        TypeError: it is no object, but for instance a class.
+    """
+    check_made("positions", positions, "LearnedPositions(width)")
+    if positions is None:
+        return None, None
+    return positions if positions.adds else None, positions if positions.attends else None
+
+
+def added_only(positions: Positions | None, where: str) -> Positions | None:
+    """A scheme for a part that adds vectors to embeddings, and has no attention of its own.
+
+    Args:
+        positions: the scheme; ``None`` = none.
+        where: says where another scheme can be given, for the message.
+
+    Raises:
+        ValueError: the scheme does something within the attention.
+        TypeError: it is no object, but for instance a class.
+    """
+    added, within = split_positions(positions)
+    if within is not None:
+        raise ValueError(
+            f"positions must be vectors to add to the embeddings, such as "
+            f"LearnedPositions(width); {where}; got {type(within).__name__}"
+        )
+    return added
+
+
+def placed_content(
+    score: Score,
+    positions: Positions | None,
+    normalizer: Normalizer | None,
+    width: int,
+    heads: int = 1,
+    causal: bool = True,
+) -> Content:
+    """The addressing of an attention of steps to the steps of their own sequence.
+
+    Args:
+        score: scores each key for each query.
+        positions: the scheme; the addressing has a copy of it. ``None`` = none.
+        normalizer: turns scores into weights; softmax by default.
+        width: width of a head's keys.
+        heads: number of heads.
+        causal: whether a step sees no later ones.
+
+    Raises:
+        ValueError: the scheme does not fit.
+        TypeError: it is no object, but for instance a class.
+    """
+    _, within = split_positions(positions)
+    if positions is not None and positions.adds:
+        raise ValueError(
+            f"{type(positions).__name__} adds vectors to the embeddings: give it to the model or "
+            "the encoder, not to an attention"
+        )
+    if within is None:
+        return Content(score, normalizer)
+    if within.causal and not causal:
+        raise ValueError(
+            f"{type(within).__name__} needs an order in which a step sees none behind it; an "
+            "encoder's steps see all others"
+        )
+    within.check(width, heads)
+    return Placed(score, copy.deepcopy(within), normalizer)

@@ -1,0 +1,338 @@
+"""Schemes of positions against plain Python, and in the models that take them."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from memnets import fast
+from memnets.cells import (
+    ALiBi,
+    AttentionBlock,
+    CoupledPositions,
+    HardALiBi,
+    LearnedPositions,
+    MultiHead,
+    NoPositions,
+    Placed,
+    Positions,
+    RandomisedPositions,
+    RotaryPositions,
+    SelfAttention,
+    SinusoidalPositions,
+    StickBreaking,
+)
+from memnets.core import Memory
+from memnets.encoders import Convolutional
+from memnets.encoders import SelfAttention as Encoder
+from memnets.memories import Tape
+from memnets.models import SNAIL, CausalTransformer, StackModel, Transformer
+from memnets.normalizers import ScalableSoftmax
+from memnets.scores import Dot
+
+SMALL = {"width": 8, "heads": 2, "layers": 2, "hidden_size": 8, "dropout": 0.0}
+SIZE = 6
+close = {"rtol": 1e-9, "atol": 1e-12}
+
+
+def random(*shape):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+# -- formulas --------------------------------------------------------------------------------------
+
+
+def test_rotary_positions_turn_pairs_by_the_formula():
+    vectors, places = random(2, 3, 6), torch.tensor([[0, 1, 7], [100, 3, 4]])
+    turned = RotaryPositions(base=50.0).rotate(vectors, places)
+    for row in range(2):
+        for step in range(3):
+            for i in range(3):
+                angle = places[row, step].item() * 50.0 ** (-2 * i / 6)
+                x, y = vectors[row, step, 2 * i : 2 * i + 2].tolist()
+                expected = [
+                    x * math.cos(angle) - y * math.sin(angle),
+                    x * math.sin(angle) + y * math.cos(angle),
+                ]
+                assert turned[row, step, 2 * i : 2 * i + 2].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_a_bias_of_alibi_is_the_formula(heads):
+    distance = torch.tensor([[0, -2], [5, 1]])
+    bias = ALiBi().bias(distance, heads)
+    for head in range(heads):
+        slope = 2 ** (-8 * (head + 1) / heads)
+        expected = [[-slope * abs(d) for d in row] for row in distance.tolist()]
+        assert bias[head].flatten().tolist() == pytest.approx([*expected[0], *expected[1]])
+
+
+def test_a_window_opens_the_last_steps():
+    distance = torch.arange(4).unsqueeze(1) - torch.arange(4)
+    opened = HardALiBi().opened(distance, 4) & (distance >= 0)
+    for head, window in enumerate([1, 2, 4, 4]):
+        expected = [[0 <= i - j < window for j in range(4)] for i in range(4)]
+        assert opened[head].tolist() == expected
+    assert HardALiBi().opened(distance, 1) is None  # of one head, none has a window
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_sticks_are_broken_from_the_last_slot_back(masked):
+    scores = 3 * random(2, 4, 5)
+    mask = random(2, 1, 5) > -0.5 if masked else None
+    weights = StickBreaking().weights(scores, mask, None)
+    for row in range(2):
+        for query in range(4):
+            left = 1.0
+            for slot in reversed(range(5)):
+                if mask is not None and not mask[row, 0, slot]:
+                    assert weights[row, query, slot] == 0
+                    continue
+                share = 1 / (1 + math.exp(-scores[row, query, slot].item()))
+                assert weights[row, query, slot].item() == pytest.approx(left * share)
+                left *= 1 - share
+
+
+def test_sticks_of_extreme_scores_are_broken_exactly():
+    scores = torch.tensor([[200.0, -200.0, 0.0]]).requires_grad_()
+    weights = StickBreaking().weights(scores, None, None)
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.0, 0.5]]))
+    weights.square().sum().backward()
+    assert scores.grad.isfinite().all()
+
+
+# -- randomised places -----------------------------------------------------------------------------
+
+
+def test_places_are_drawn_in_order_from_all_that_there_are():
+    torch.manual_seed(0)
+    positions = RandomisedPositions(NoPositions(), spread=3)
+    counts = torch.arange(2, 4).expand(2000, 2)
+    places = positions.places(counts)
+    assert (places[:, 0] < places[:, 1]).all()
+    # Two of the six places 6 to 11: 15 pairs, each as likely.
+    pairs, drawn = places.unique(dim=0, return_counts=True)
+    assert pairs.min() == 6
+    assert pairs.max() == 11
+    assert len(pairs) == 15
+    assert (drawn - 2000 / 15).abs().max() < 50  # four standard deviations
+
+
+def test_places_of_evaluation_are_not_drawn():
+    positions = RandomisedPositions(NoPositions(), spread=4, stride=3).eval()
+    assert positions.places(torch.arange(4)).tolist() == [0, 3, 6, 9]
+    assert RandomisedPositions(LearnedPositions(2, 9), spread=4).max_length == 2
+
+
+def test_a_step_that_is_skipped_has_the_place_of_the_one_before():
+    places = RandomisedPositions(NoPositions(), spread=5).places(torch.tensor([[3, 4, 4, 5]]))[0]
+    assert 15 <= places[0] < places[1] == places[2] < places[3] < 35
+
+
+# -- coupled places --------------------------------------------------------------------------------
+
+
+class Places(Positions):
+    """Vectors that are the places themselves."""
+
+    def forward(self, places):
+        return places.unsqueeze(-1).expand(*places.shape, 8).double()
+
+
+def told(model, source, mask, steps):
+    """The places that a model gives to a source, and to an answer in parts."""
+    found = []
+    model.inputs.positions.positions.register_forward_hook(
+        lambda part, given, result: found.append(given[0].clone())
+    )
+    state = model.encode(source, mask)
+    for count in steps:
+        _, state = model.decode(torch.zeros(len(source), count, dtype=torch.long), state)
+    return found[0], torch.cat(found[1:], 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("forward", [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]),
+        ("backward", [[4, 3, 2, 1, 0], [2, 1, 0, 0, 0]]),
+    ],
+)
+def test_coupled_steps_share_a_place(answer, expected):
+    model = CausalTransformer(SIZE, SIZE, positions=CoupledPositions(Places(), answer), **SMALL)
+    model = model.double().eval()
+    mask = torch.arange(4) < torch.tensor([[4], [2]])
+    source, answered = told(model, torch.zeros(2, 4, dtype=torch.long), mask, [1, 3, 1])
+    assert source[0].tolist() == [1, 2, 3, 4]
+    assert source[1, :2].tolist() == [1, 2]
+    assert answered.tolist() == expected
+
+
+def test_a_shift_is_that_of_the_whole_sequence():
+    torch.manual_seed(0)
+    positions = CoupledPositions(Places(), shift=9)
+    model = CausalTransformer(SIZE, SIZE, positions=positions, **SMALL).double()
+    source, answered = told(model, torch.zeros(200, 2, dtype=torch.long), None, [1, 1])
+    assert (source == answered).all()
+    assert source[:, 0].unique().tolist() == list(range(1, 11))
+    assert (source.diff() == 1).all()
+    source, _ = told(model.eval(), torch.zeros(2, 2, dtype=torch.long), None, [1])
+    assert source.tolist() == [[1, 2], [1, 2]]
+    assert CoupledPositions(LearnedPositions(8, 30), shift=9).max_length == 19
+
+
+# -- within the models -----------------------------------------------------------------------------
+
+#: Models that take a scheme of each kind, and their attentions to their own steps.
+MODELS = {
+    "causal": partial(CausalTransformer, SIZE, SIZE, **SMALL),
+    "encoder and decoder": partial(Transformer, SIZE, SIZE, **SMALL),
+    "SNAIL": partial(SNAIL, SIZE, SIZE, 8, 30, attentions=[(4, 4), (4, 4)], filters=4),
+}
+CAUSAL = [NoPositions, RotaryPositions, ALiBi, HardALiBi, StickBreaking]
+RANDOMISED = partial(RandomisedPositions, RotaryPositions(), 4, 2)
+COUPLED = partial(CoupledPositions, SinusoidalPositions(8))
+ADDED = [partial(SinusoidalPositions, 8), partial(LearnedPositions, 8, 30)]
+
+
+def answered(model, source, inputs):
+    outputs, _ = model.decode(inputs, model.encode(source))
+    return outputs
+
+
+@pytest.mark.parametrize("scheme", [*CAUSAL, *ADDED, COUPLED, RANDOMISED])
+@pytest.mark.parametrize("name", MODELS)
+def test_models_answer_step_by_step_as_at_once(name, scheme):
+    if name == "encoder and decoder" and scheme is StickBreaking:
+        with pytest.raises(ValueError, match="StickBreaking needs an order in which"):
+            MODELS[name](positions=StickBreaking())
+        return
+    model = MODELS[name](positions=scheme()).double().eval()
+    source, inputs = torch.randint(SIZE, (2, 4)), torch.randint(SIZE, (2, 3))
+    outputs, state = [], model.encode(source)
+    for step in inputs.split(1, 1):
+        output, state = model.decode(step, state)
+        outputs.append(output)
+    whole = answered(model, source, inputs)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole, **close)
+    with fast.naive():
+        torch.testing.assert_close(answered(model, source, inputs), whole, **close)
+
+
+def test_each_layer_has_a_copy():
+    given = HardALiBi([2])
+    model = CausalTransformer(SIZE, SIZE, positions=given, normalizer=ScalableSoftmax(), **SMALL)
+    parts = [part for part in model.modules() if isinstance(part, Placed)]
+    assert len({part.positions for part in parts} | {given}) == 3
+    assert len({part.normalizer for part in parts}) == 2
+
+
+def test_a_window_is_never_seen_beyond():
+    """With windows alone, a step depends on what the layers' windows reach, and on that alone."""
+    cell = SelfAttention(4, 2, positions=HardALiBi([3, 2])).double()
+    inputs = random(1, 7, 4).requires_grad_()
+    outputs, _ = cell.unroll(inputs, cell.initial_state(1))
+    (gradient,) = torch.autograd.grad(outputs[0, 5].sum(), inputs)
+    assert gradient[0].any(1).tolist() == [False, False, False, True, True, True, False]
+
+
+def test_an_encoder_sees_a_window_on_both_sides():
+    encoder = Encoder(4, 1, 2, 4, positions=HardALiBi([2, 2])).double()
+    inputs = random(1, 5, 4).requires_grad_()
+    vectors, _ = encoder(inputs)
+    (gradient,) = torch.autograd.grad(vectors[0, 2, 0], inputs)
+    assert gradient[0].any(1).tolist() == [False, True, True, True, False]
+
+
+def test_an_encoder_is_told_places_that_padding_has_not():
+    encoder = Encoder(4, 2, 2, 4, positions=RotaryPositions()).double()
+    inputs = random(2, 5, 4)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    vectors, _ = encoder(inputs, mask)
+    alone, _ = encoder(inputs[1:, :3])
+    torch.testing.assert_close(vectors[1:, :3], alone, **close)
+    swapped, _ = encoder(inputs[:1, [1, 0, 2, 3, 4]])
+    assert not torch.allclose(swapped[:, 2:], vectors[:1, 2:])  # no set any more
+
+
+def test_heads_of_a_tape_tell_the_order():
+    tape = Tape(4, 2, positions=ALiBi()).double()
+    interface = random(1, 4, tape.interface_size)
+    vectors, _ = tape.unroll(interface, tape.initial_state(1))
+    state, read = tape.initial_state(1), []
+    for step in interface.unbind(1):
+        vector, state = tape(step, state)
+        read.append(vector)
+    torch.testing.assert_close(torch.stack(read, 1), vectors, **close)
+    swapped = interface[:, [1, 0, 2, 3]]
+    other, _ = tape.unroll(swapped, tape.initial_state(1))
+    assert not torch.allclose(other[:, 3], vectors[:, 3])
+
+
+def test_a_mixer_takes_positions():
+    mixer = partial(SelfAttention, heads=2, positions=RotaryPositions())
+    model = StackModel(SIZE, SIZE, mixer, 8, 2, 8)
+    assert sum(isinstance(part, Placed) for part in model.modules()) == 2
+
+
+def test_what_was_saved_before_is_loaded():
+    """Names of weights, and schemes of one's own that only have vectors to add."""
+
+    class Own(Positions):
+        def forward(self, places):
+            return places.unsqueeze(-1).expand(*places.shape, 8).double()
+
+    names = set(CausalTransformer(SIZE, SIZE, **SMALL, positions=LearnedPositions(8)).state_dict())
+    assert "inputs.positions.weight" in names
+    assert not [name for name in names if "addressing" in name]
+    model = CausalTransformer(SIZE, SIZE, **SMALL, positions=Own()).double()
+    tokens = torch.zeros(1, 3, dtype=torch.long)
+    expected = model.inputs.answer(tokens) * math.sqrt(8) + torch.arange(3).view(1, 3, 1)
+    torch.testing.assert_close(model.inputs(tokens, torch.zeros(1, dtype=torch.long)), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: RotaryPositions(1.0), "base must be above 1 and finite; got 1.0"),
+        (lambda: MultiHead(6, 2, positions=RotaryPositions()), "must be even; got 3"),
+        (lambda: HardALiBi([]), "at least one window"),
+        (lambda: HardALiBi([2, 0]), "window must be .* got 0"),
+        (lambda: MultiHead(4, 2, positions=HardALiBi([1, 2, 3])), "2 heads; got 3 windows"),
+        (lambda: RandomisedPositions(NoPositions(), 2, 3), "stride must be .* spread = 2.* got 3"),
+        (lambda: CoupledPositions(ALiBi()), "within an attention .* got ALiBi"),
+        (lambda: CoupledPositions(Places(), "up"), "'forward' or 'backward'; got 'up'"),
+        (lambda: CoupledPositions(Places(), shift=-1), "at least 0; got -1"),
+        (
+            lambda: Transformer(
+                SIZE, SIZE, positions=CoupledPositions(Places(), "backward"), **SMALL
+            ).encode(torch.zeros(1, 2, dtype=torch.long)),
+            "only a model of one sequence",
+        ),
+        (lambda: SelfAttention(4, 2, positions=SinusoidalPositions(4)), "give it to the model"),
+        (lambda: AttentionBlock(4, 3, 2, positions=LearnedPositions(4)), "give it to the model"),
+        (lambda: Convolutional(4, positions=ALiBi()), "no attention .* got ALiBi"),
+        (
+            lambda: StackModel(SIZE, SIZE, partial(SelfAttention, heads=2), positions=ALiBi()),
+            "given to the mixer.* got ALiBi",
+        ),
+        (
+            lambda: SelfAttention(4, 2, ScalableSoftmax(), StickBreaking()),
+            "StickBreaking makes the weights itself.* got ScalableSoftmax",
+        ),
+        (lambda: Encoder(4, heads=2, positions=StickBreaking()), "a step sees none behind it"),
+        (
+            lambda: Placed(Dot(), ALiBi())(random(3, 2), Memory(random(2, 2), random(2, 2))),
+            "got 3 queries and 2 slots",
+        ),
+    ],
+)
+def test_errors_say_what_was_expected_and_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_class_is_no_scheme():
+    with pytest.raises(TypeError, match="positions must be an object, such as LearnedPositions"):
+        SelfAttention(4, 2, positions=ALiBi)

@@ -470,6 +470,9 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
 
     The state is the weights of the last step, ``[*B, Q, N]``.
 
+    A hard head does not sharpen. That would not change which weight is the greatest, and would make
+    the gradient steep: over many steps it would overflow.
+
     Args:
         score: similarity of a key and a slot; cosine by default (equation 6).
         normalizer: turns scores into content weights; softmax by default (equation 5).
@@ -508,6 +511,10 @@ class NTMAddressing(ByKey[NTMQuery, Tensor]):
         key, strength, gate, kernel, sharpness = query
         content = self.content(key, strength, memory)
         moved = functional.shift(functional.interpolate(content, state, gate), kernel)
+        if self.hard:
+            sharpness = torch.ones_like(sharpness)
+            if memory.mask is None:
+                return moved, moved
         weights = functional.sharpen(moved, sharpness, memory.mask)
         return weights, weights
 

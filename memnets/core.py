@@ -386,25 +386,38 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
     inputs too; under autocast they stay float32. A subclass defines them in ``forward``; a call
     reports the weights, and the fields of a query that is a named tuple, to all listeners
     (:mod:`memnets.events`).
+
+    Attributes:
+        hard: whether a call gives one-hot weights in place of those that ``forward`` defines, with
+            the gradient of these (:func:`memnets.functional.harden`). It may be changed at any
+            time; :attr:`MemoryAccess.hard` changes it for all heads of a memory.
     """
+
+    hard: bool = False
 
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
         """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
         if not events.listening():
             result: tuple[Tensor, State] = super().__call__(query, memory, state)
-            return result
+            return self._chosen(*result) if self.hard else result
         query = events.offer(self, "query", query)
         memory = events.offer(self, "memory", memory)
         weights, state = super().__call__(query, memory, state)
+        if self.hard:
+            weights, state = self._chosen(weights, state)
         used = events.offer(self, "weights", weights)
         if used is not weights:
-            # Where the next state holds these weights, it must hold those that are used.
-            state = map_state(lambda part: used if part is weights else part, state)
+            state = _replaced(state, weights, used)
         fields = query._asdict() if hasattr(query, "_asdict") else {}
         tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
         events.report(self, **{f"query.{name}": value for name, value in tensors.items()})
         events.report(self, weights=used)
         return used, state
+
+    def _chosen(self, weights: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One-hot weights, and the state with them."""
+        hard = functional.harden(weights)
+        return hard, _replaced(state, weights, hard)
 
     @abstractmethod
     def initial_state(self, memory: Memory) -> State:
@@ -452,6 +465,11 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
             return result
         weights, state = self(query, memory, state)
         return functional.read(weights, memory.values), state
+
+
+def _replaced(state: Any, weights: Tensor, used: Tensor) -> Any:
+    """A state that holds the weights which are used, where it holds those of the definition."""
+    return map_state(lambda part: used if part is weights else part, state)
 
 
 #: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
@@ -673,6 +691,31 @@ class MemoryAccess(_Precise, Cell[State]):
     def output_size(self) -> int:  # type: ignore[override]
         """Width of the vector that a step reads."""
         return self.read_size
+
+    @property
+    def hard(self) -> bool:
+        """Whether all heads give one-hot weights, see :attr:`Addressing.hard`.
+
+        It may be changed at any time: all heads change.
+
+        Raises:
+            ValueError: no head has an addressing that could be hard.
+        """
+        parts = self._addressings()
+        return bool(parts) and all(part.hard for part in parts)
+
+    @hard.setter
+    def hard(self, hard: bool) -> None:
+        parts = self._addressings()
+        if hard and not parts:
+            raise ValueError(
+                f"hard must be False: {type(self).__name__} has no addressing that could be hard"
+            )
+        for part in parts:
+            part.hard = hard
+
+    def _addressings(self) -> list[Addressing]:
+        return [part for part in self.modules() if isinstance(part, Addressing)]
 
     def head_names(self) -> dict[Addressing, list[str]]:
         """Names of heads for pictures, by their :class:`Addressing`.

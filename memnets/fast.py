@@ -11,6 +11,8 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 - the part is of exactly the registered class, since a subclass may compute something else;
 - the modules in it are PyTorch's own and this library's, without hooks: a twin reads their weights
   and does not call them, so that it would miss what an adapter, a mask or a hook adds;
+- no addressing in the part is hard (:attr:`memnets.core.Addressing.hard`), or the twin is
+  registered with ``hard``: it computes one-hot weights too;
 - the twin's own ``fits`` accepts the part and its inputs;
 - it has gradients, or none are wanted (``only_values``);
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
@@ -75,6 +77,7 @@ class Twin(NamedTuple):
         only_values: whether the twin has no gradients, and so runs only where none are recorded.
         name: a short name, to tell apart twins of the same method.
         why_not: says in a few words why the twin can never run in this process; ``None`` = it can.
+        hard: whether the twin also computes a part in which an addressing is hard.
     """
 
     part: Any
@@ -85,6 +88,7 @@ class Twin(NamedTuple):
     only_values: bool = False
     name: str = ""
     why_not: Callable[[], str | None] = lambda: None
+    hard: bool = False
 
     @property
     def stands_for(self) -> str:
@@ -104,6 +108,7 @@ def twin(
     only_values: bool = False,
     name: str = "",
     why_not: Callable[[], str | None] = lambda: None,
+    hard: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a twin; the last one registered is tried first.
 
@@ -117,11 +122,13 @@ def twin(
         why_not: says in a few words why the twin can never run in this process, for instance
             because a compiler is missing; ``None`` = it can. It may take long: only
             ``memnets doctor`` and tests ask.
+        hard: whether the twin also computes a part in which an addressing is hard
+            (:attr:`memnets.core.Addressing.hard`).
     """
 
     def register(run: Function) -> Function:
         called = name or run.__module__.removeprefix("memnets.")
-        made = Twin(part, method, fits, run, any_precision, only_values, called, why_not)
+        made = Twin(part, method, fits, run, any_precision, only_values, called, why_not, hard)
         _twins.setdefault((part, method), []).insert(0, made)
         return run
 
@@ -183,11 +190,16 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
     candidates = _twins.get((part if method == "" else type(part), method))
     if not candidates or not enabled():
         return None
-    if method and not untouched(part):
-        return None
+    hard = False
+    if method:
+        known, hard = _looked_at(part)
+        if not known:
+            return None
     own = arguments if method == "" else (part, *arguments)
     for candidate in candidates:
         if candidate.only_values and torch.is_grad_enabled():
+            continue
+        if hard and not candidate.hard:
             continue
         if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
             return candidate.run
@@ -200,8 +212,15 @@ _KNOWN = ("memnets.", "torch.nn.modules.")
 
 def untouched(part: Any) -> bool:
     """Whether all modules in a part are PyTorch's or this library's, and none has a hook."""
+    return _looked_at(part)[0]
+
+
+def _looked_at(part: Any) -> tuple[bool, bool]:
+    """Whether a part is :func:`untouched`, and whether an addressing in it is hard."""
     if torch.compiler.is_dynamo_compiling():
-        return True  # twins that a graph can hold call the modules
+        # Twins that a graph can hold call the modules.
+        return True, getattr(part, "hard", False) is True
+    hard = False
     # A loop, not ``modules()``: this runs at every step.
     stack = [part]
     for module in stack:
@@ -215,9 +234,10 @@ def untouched(part: Any) -> bool:
             or kept.get("_backward_pre_hooks")
             or (module is not part and not type(module).__module__.startswith(_KNOWN))
         ):
-            return False
+            return False, hard
+        hard = hard or kept.get("hard") is True
         stack.extend(kept.get("_modules", {}).values())
-    return True
+    return True, hard
 
 
 def _load() -> None:

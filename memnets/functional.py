@@ -33,6 +33,7 @@ __all__ = [
     "erase_add",
     "forward_weighting",
     "greatest",
+    "harden",
     "interpolate",
     "least_recent",
     "least_used",
@@ -57,6 +58,10 @@ __all__ = [
     "write_weighting",
 ]
 
+
+#: Share of the greatest weight by which another one may be less and still count as equal, where one
+#: slot is chosen.
+TIE = 1e-3
 
 # -- from scores to weights -----------------------------------------------------------------------
 
@@ -755,6 +760,30 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
         chosen: Tensor = twin(part, index)
         return chosen
     return part.index_select(0, index)
+
+
+def harden(weights: Tensor) -> Tensor:
+    """One-hot weights: all on the slot of the greatest weight, with the gradient of the weights.
+
+    The straight-through estimator (Bengio, Léonard & Courville 2013, section 3): backwards the
+    choice counts as the identity. Weights within a thousandth of the greatest count as equal to it,
+    and of equal ones the first is taken, so that rounding does not choose.
+
+    Args:
+        weights: ``[*B, Q, N]``, rows >= 0 that sum to at most 1.
+
+    Returns:
+        ``[*B, Q, N]``, exact ones and zeros. A row that sums to less than a half, such as that of a
+        closed write gate, becomes all 0.
+    """
+    fixed = weights.detach()
+    near = fixed >= (1 - TIE) * fixed.amax(-1, keepdim=True)
+    # argmax of equal numbers is the first of them.
+    place = near.long().argmax(-1, keepdim=True)
+    chosen = torch.zeros_like(fixed).scatter(-1, place, 1.0)
+    chosen = chosen * (fixed.sum(-1, keepdim=True) >= 0.5)
+    # The difference is exactly 0 and carries the gradient.
+    return chosen + (weights - fixed)
 
 
 def with_gradient(values: Tensor, factor: float) -> Tensor:

@@ -59,14 +59,16 @@ TESTS = {
     "memnets/app/commands.py": "test_cli.py test_packaging.py",
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
     "memnets/app/doctor.py": "test_native.py",
+    "memnets/app/entries.py": "test_grid.py test_scoreboard.py",
     "memnets/app/executors.py": "test_executors.py",
+    "memnets/app/grid.py": "test_grid.py",
     "memnets/app/held.py": "test_executors.py",
     "memnets/app/listing.py": "test_listing.py",
     "memnets/app/markdown.py": "test_scoreboard.py test_sweep.py",
     "memnets/app/messages.py": "test_cli.py test_configs.py",
     "memnets/app/options.py": "test_scoreboard.py test_sweep.py",
-    "memnets/app/scoreboard.py": "test_scoreboard.py test_executors.py",
-    "memnets/app/seeds.py": "test_scoreboard.py test_sweep.py",
+    "memnets/app/scoreboard.py": "test_scoreboard.py test_grid.py test_executors.py",
+    "memnets/app/seeds.py": "test_scoreboard.py test_grid.py test_sweep.py",
     "memnets/app/space.py": "test_sweep.py",
     "memnets/app/study.py": "test_sweep.py",
     "memnets/app/sweep.py": "test_sweep.py",
@@ -113,6 +115,7 @@ TESTS = {
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
         "laws/test_parts.py laws/test_twins.py"
     ),
+    "memnets/kernels/hard.py": "test_hard.py laws/test_twins.py",
     "memnets/kernels/sparse.py": "test_sparse.py laws/test_twins.py",
     "memnets/kernels/native/": "test_native.py laws/test_twins.py test_kernels.py",
     "memnets/memories/": (

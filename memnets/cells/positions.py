@@ -120,7 +120,7 @@ class Positions(nn.Module):
         return counts
 
     def start(self, batch_size: int, device: torch.device) -> Start | None:
-        """What the scheme must know later of the start of sequences; ``None`` = nothing.
+        """Facts of the start of sequences that the scheme needs later; ``None`` = none.
 
         A model of source and answer in one keeps it in its state.
         """

@@ -253,6 +253,8 @@ def kernel(memory: DNC) -> DNCKernel | None:
     epsilon = cosine_epsilon(memory.writing, Allocating)
     if epsilon is None or epsilon != cosine_epsilon(memory.reading, Linked):
         return None
+    if memory.writing.hard or memory.reading.hard:
+        return None
     return DNCKernel(memory.layout, epsilon)
 
 

@@ -30,7 +30,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     )
 
 
-@fast.twin(Loop, "unroll", fits=_fits)
+@fast.twin(Loop, "unroll", fits=_fits, hard=True)
 def unroll(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
 ) -> tuple[Tensor, LoopState]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memnets import fast
+from memnets import fast, functional
 from memnets.addressing import NTMAddressing
 from memnets.kernels.parts import (
     Content,
@@ -71,17 +71,19 @@ class NTMKernel(NamedTuple):
         layout: layout of the interface.
         epsilon: added inside the roots of the cosine.
         noise: standard deviation of Gaussian noise on the interface.
+        hard: whether the weights are one-hot, with the gradient of the shifted ones.
     """
 
     layout: NTMLayout
     epsilon: float
     noise: float = 0.0
+    hard: bool = False
 
     def forward(
         self, interface: Tensor, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One step; see :class:`~memnets.kernels.steps.StepKernel`."""
-        (reads, writes, width, size, least_sharpness), epsilon, noise = self
+        (reads, writes, width, size, least_sharpness), epsilon, noise, hard = self
         memory, previous = state
         batch, heads, slots = previous.shape
         if noise:
@@ -109,7 +111,7 @@ class NTMKernel(NamedTuple):
         # Sharpen: w = softmax(gamma log u). A plain power would underflow; log 0 would be -inf.
         shifted.add_(torch.finfo(shifted.dtype).tiny)
         logarithm = shifted.log()
-        weights = (logarithm * sharpness).softmax(-1)
+        weights = functional.harden(shifted) if hard else (logarithm * sharpness).softmax(-1)
         # Read, then write.
         reading, writing = weights.split((reads, writes), 1)
         vectors = torch.bmm(reading, memory)
@@ -171,9 +173,13 @@ class NTMKernel(NamedTuple):
 
         # Sharpen. The weights have three gradients: of the read, the write and the next step.
         gradient = torch.cat([reading_gradient, writing_gradient], 1).add_(weights_gradient)
-        gradient = softmax_gradient(gradient, weights)
-        sharpness_gradient = (gradient * logarithm).sum(-1)
-        gradient = gradient.mul_(sharpness).div_(shifted)
+        if self.hard:
+            # The choice counts as the identity, and has no sharpness.
+            sharpness_gradient = torch.zeros_like(sharpness).squeeze(-1)
+        else:
+            gradient = softmax_gradient(gradient, weights)
+            sharpness_gradient = (gradient * logarithm).sum(-1)
+            gradient = gradient.mul_(sharpness).div_(shifted)
 
         # Shift. The gradient of a circular convolution is one with the kernel turned round, so the
         # windows run the other way.
@@ -215,10 +221,11 @@ def kernel(memory: NTM) -> NTMKernel | None:
     epsilon = cosine_epsilon(memory.addressing, NTMAddressing)
     if epsilon is None:
         return None
-    return NTMKernel(memory.layout, epsilon, memory.noise if memory.training else 0.0)
+    noise = memory.noise if memory.training else 0.0
+    return NTMKernel(memory.layout, epsilon, noise, memory.addressing.hard)
 
 
-@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None)
+@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None, hard=True)
 def _step(memory: NTM, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
     chosen = kernel(memory)
     assert chosen is not None

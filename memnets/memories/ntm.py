@@ -71,7 +71,12 @@ class NTM(Slotted[NTMState]):
     and then the write heads write: all erase, then all add. So a step cannot read what it has
     written. This is the order of pytorch-ntm; the DNC writes first.
 
-    ``slots``, ``least_sharpness`` and ``noise`` may be changed at any time.
+    A *hard* machine addresses one slot with each head: its weights are exact ones and zeros, with
+    the gradient of the weights of the paper (:func:`memnets.functional.harden`). Where no gradient
+    is recorded, a step of it takes the same time for any number of slots, unless a head looks for
+    content (:mod:`memnets.kernels.hard`).
+
+    ``slots``, ``least_sharpness``, ``noise`` and ``hard`` may be changed at any time.
 
     Args:
         slots: N, the number of slots, at least ``shift_range``.
@@ -94,6 +99,7 @@ class NTM(Slotted[NTMState]):
             head keeps its place until it learns to use content.
         stay_bias: number added to the initial bias of the shift by 0, before the softmax; above 0,
             a head stays in place until it learns to move.
+        hard: whether the weights are one-hot.
 
     Raises:
         ValueError: a size is out of its range.
@@ -121,6 +127,7 @@ class NTM(Slotted[NTMState]):
         strength_bias: float = 0.0,
         gate_bias: float = 0.0,
         stay_bias: float = 0.0,
+        hard: bool = False,
     ) -> None:
         super().__init__(slots, width, {"shift_range": shift_range}, initial_value, initial_spread)
         check_positive(read_heads=read_heads, write_heads=write_heads, shift_range=shift_range)
@@ -140,6 +147,7 @@ class NTM(Slotted[NTMState]):
         self.addressing = NTMAddressing(score)
         self.layout = NTMLayout(read_heads, write_heads, width, shift_range)
         self.least_sharpness = least_sharpness
+        self.hard = hard
         self.interface_size = sum(self.layout.sizes)
 
     @property

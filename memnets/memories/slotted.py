@@ -34,7 +34,8 @@ def noisy(memory: Any, interface: Tensor) -> Tensor:
     """
     if not (memory.training and memory.noise):
         return interface
-    return interface + memory.noise * torch.randn_like(interface)
+    noise: float = memory.noise
+    return interface + noise * torch.randn_like(interface)
 
 
 class Slotted(MemoryAccess[State]):

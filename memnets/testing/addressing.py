@@ -444,6 +444,28 @@ class _AddressingSubject(Pointwise):
             for gradient in gradients(outputs, queries):
                 assert_zero(gradient, nothing, "gradient of queries that may address nothing")
 
+    @law("hard weights are all on the greatest of the others, with their gradient", examples=8)
+    def hard(self, draw: Draw) -> None:
+        part = self.build()
+        memory, queries = map_state(differentiable, self.inputs(draw))
+        part.hard = True
+        state = part.initial_state(memory)
+        # What the definition gives to choose from, and the state that holds it.
+        soft, before = part.forward(queries[0], memory, state)
+        hard, after = part(queries[0], memory, state)
+        expected = [_chosen(row) for row in soft.flatten(0, -2).tolist()]
+        assert_close(hard.flatten(0, -2), hard.new_tensor(expected), "hard weights")
+        for one, other in zip(tensors_of(before), tensors_of(after), strict=True):
+            if one is soft:
+                assert_close(other, hard, "hard weights in the state")
+        sources = differentiated((memory, queries[0]))
+        factors = torch.arange(1.0, soft.shape[-1] + 1, dtype=soft.dtype).cos()
+        assert_close(
+            gradients(hard * factors, sources),
+            gradients(soft * factors, sources),
+            "gradient of hard weights",
+        )
+
     @law("extreme inputs give finite numbers")
     def extremes(self, draw: Draw) -> None:
         dtype = draw(st.sampled_from(self.dtypes))
@@ -614,6 +636,15 @@ class _AddressingSubject(Pointwise):
             assert inside.all(), f"read {vectors} outside of [{low}, {high}]"
 
 
+def _chosen(row: list[float]) -> list[float]:
+    """A row of hard weights, in plain Python: see :func:`memnets.functional.harden`."""
+    hard = [0.0] * len(row)
+    if sum(row) >= 0.5:
+        near = [weight >= (1 - functional.TIE) * max(row) for weight in row]
+        hard[near.index(True)] = 1.0
+    return hard
+
+
 def check_addressing(
     addressing: Callable[..., Addressing],
     *,
@@ -634,8 +665,9 @@ def check_addressing(
     no gradient. Rows without an open slot are zeros, never NaN. Weights and gradients are finite
     for extreme inputs in float32, bfloat16 and float16. Weights follow reordered slots. Padding,
     other heads and batch neighbours never change a result. A read equals weights times values,
-    gradients too; it is linear in the values and lies in their convex hull. Nothing is kept on self
-    or modified in place. The laws take two steps with a state.
+    gradients too; it is linear in the values and lies in their convex hull. Hard weights are all on
+    the greatest of the others, with their gradient. Nothing is kept on self or modified in place.
+    The laws take two steps with a state.
 
     Args:
         addressing: class of the addressing, or a function that makes it.

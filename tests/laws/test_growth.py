@@ -50,7 +50,6 @@ STEADY = {
     "NTM": partial(NTM, slots=8, width=8),
     "DNC": partial(DNC, slots=8, width=8),
     "LRUA": partial(LRUA, slots=8, width=8),
-    "SAM": partial(SAM, slots=8, width=8),
     "loop, SAM": partial(Loop, 4, LSTM, SAM(slots=8, width=8)),
     "linear": partial(GatedDeltaNet, 8, 8, chunk=8),
     "loop, NTM": partial(Loop, 4, LSTM, NTM(slots=8, width=8)),

@@ -80,6 +80,7 @@ WAITING = "the host never waits for a device"
 LOSS = "under autocast a loss is of single precision, and its gradient is finite"
 INTERVENED = "an intervention reaches its step and none before it"
 OVERWRITTEN = "a slot that is overwritten is what the step finds"
+HARD = "hard weights are all on the greatest of the others, with their gradient"
 PARALLEL = "many steps at once are the steps one by one, in chunks of any size, with any mask"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
@@ -514,7 +515,46 @@ def keys_detached(self, query, memory, state=None):
     return DotContent.forward(self, query, memory._replace(keys=memory.keys.detach()))
 
 
+@faulty(DotContent, "_chosen")
+def hard_without_a_gradient(self, weights, state):
+    return functional.harden(weights.detach()), state
+
+
+@faulty(DotContent, "_chosen")
+def the_second_best_slot(self, weights, state):
+    without = weights.masked_fill(weights == weights.amax(-1, keepdim=True), 0.0)
+    total = without.sum(-1, keepdim=True)
+    return functional.harden(torch.where(total > 0, without / total, weights)), state
+
+
+class DotWithPast(Content):
+    """Content whose state is the weights of the last step."""
+
+    def __init__(self):
+        super().__init__(Dot())
+
+    def initial_state(self, memory):
+        return memory.keys.new_zeros(*memory.keys.shape[:-2], 1, memory.keys.shape[-2])
+
+    def forward(self, query, memory, state):
+        weights, _ = Content.forward(self, query, memory)
+        return weights, weights
+
+
+@faulty(DotWithPast, "_chosen")
+def a_state_that_stays_soft(self, weights, state):
+    return functional.harden(weights), state
+
+
 ADDRESSINGS = [
+    *(
+        (HARD, fault)
+        for fault in (
+            hard_without_a_gradient,
+            the_second_best_slot,
+            a_state_that_stays_soft,
+        )
+    ),
     ("the gradient reaches keys, values and every part of a query", query_detached),
     ("the gradient reaches keys, values and every part of a query", keys_detached),
     *general(DotContent),

@@ -74,10 +74,14 @@ struct Memory {
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_ntm(const int64_t* layout, const double* settings);
 template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_placed_ntm(const int64_t* layout, const double* settings);
+template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_dnc(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_strengths(const int64_t* layout, const double* settings);
 
 }  // namespace memnets

@@ -5,29 +5,33 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
 
 #include "memory.h"
 
 namespace memnets {
 
 template <typename scalar>
-struct NTM final : Memory<scalar> {
+struct NTM : Memory<scalar> {
   typedef Vector<scalar> vector;
   static constexpr int64_t L = lanes<scalar>;
 
   int64_t reads, writes, width, size, slots, heads, stride;
-  scalar least_sharpness, epsilon;
+  bool hard;  // one-hot weights, with the gradient of those that they stand for
+  scalar least_sharpness, epsilon, tie;
   // Where the parts of the interface begin.
   int64_t positive, unit, erase, shift, add;
   // Where the parts of the state, of its gradient and of what is kept begin.
   int64_t lengths, weights, weights_gradient, slopes, scores, content, shifted;
   int64_t wide;  // a row with its ends continued round the circle
 
-  NTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots,
-      double least_sharpness, double epsilon)
+  NTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots, bool hard,
+      double least_sharpness, double epsilon, double tie)
       : reads(reads), writes(writes), width(width), size(size), slots(slots),
-        heads(reads + writes), stride(padded<scalar>(slots)),
-        least_sharpness(least_sharpness), epsilon(epsilon) {
+        heads(reads + writes), stride(padded<scalar>(slots)), hard(hard),
+        least_sharpness(least_sharpness), epsilon(epsilon), tie(tie) {
     positive = heads * width;
     unit = positive + 2 * heads;
     erase = unit + heads;
@@ -59,14 +63,7 @@ struct NTM final : Memory<scalar> {
   void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
     turn_in(tensors[0] + b * slots * width, state);
     rows_in(tensors[1] + b * heads * slots, state + weights);
-    for (int64_t i = 0; i < stride; i += L) {
-      vector square = all(epsilon);
-      for (int64_t w = 0; w < width; w++) {
-        const vector number = load_vector(state + w * stride + i);
-        square += number * number;
-      }
-      store(state + lengths + i, inverse_root<scalar>(square));
-    }
+    measure(state);
   }
 
   void save(int64_t b, const scalar* state, const scalar*,
@@ -92,27 +89,8 @@ struct NTM final : Memory<scalar> {
     scalar* kernel = circle + wide;
     scalar* sums = kernel + padded<scalar>(size);
 
-    // Interface: each part into its range.
-    std::memcpy(kept, interface, positive * sizeof(scalar));
-    map(2 * heads, interface + positive, kept + positive,
-        [](vector x) { return softplus<scalar>(x); });
-    map(2 * heads, interface + positive, kept + slopes,
-        [](vector x) { return sigmoid<scalar>(x); });
-    map(heads + writes * width, interface + unit, kept + unit,
-        [](vector x) { return sigmoid<scalar>(x); });
-    std::memcpy(kept + add, interface + add, writes * width * sizeof(scalar));
-    for (int64_t head = 0; head < heads; head++) {
-      std::memcpy(kernel, interface + shift + head * size, size * sizeof(scalar));
-      softmax(size, kernel);
-      std::memcpy(kept + shift + head * size, kernel, size * sizeof(scalar));
-    }
-
-    // Content: keys of the length of their strength, so that a product is beta times the cosine.
-    for (int64_t head = 0; head < heads; head++) {
-      const scalar* key = kept + head * width;
-      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
-      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
-    }
+    ranges(interface, kept, kernel);
+    point(kept, pointed);
     int64_t done = 0;
     for (; done + 2 <= heads; done += 2) {
       score<2>(before, pointed + done * width, kept + scores + done * stride);
@@ -130,14 +108,15 @@ struct NTM final : Memory<scalar> {
       std::memcpy(found, kept + scores + head * stride, stride * sizeof(scalar));
       softmax(slots, found);
       gated(found, previous, gate, circle);
+      shifts(moves, circle, moved);
+      if (hard) {
+        std::fill_n(next, stride, scalar(0));
+        next[chosen(moved)] = 1;
+        continue;
+      }
+      // Sharpen: w = softmax(gamma log u).
       for (int64_t i = 0; i < stride; i += L) {
-        // Sharpen: w = softmax(gamma log u). Of u = 0 there is no logarithm.
-        vector total = all(std::numeric_limits<scalar>::min());
-        for (int64_t j = 0; j < size; j++) {
-          total += moves[j] * memnets::load(circle + i + size - 1 - j);
-        }
-        store(moved + i, total);
-        store(next + i, sharpness * logarithm<scalar>(total));
+        store(next + i, sharpness * logarithm<scalar>(memnets::load(moved + i)));
       }
       softmax(slots, next);
     }
@@ -180,16 +159,21 @@ struct NTM final : Memory<scalar> {
       const scalar sharpness = least_sharpness + kept[positive + heads + head];
       scalar* now = flow + head * stride;
 
-      // Sharpen.
-      softmax_gradient(slots, now, after + weights + head * stride);
-      vector total = {};
-      for (int64_t i = 0; i < stride; i += L) {
-        const vector one = memnets::load(now + i), moved_one = memnets::load(moved + i);
-        total += one * logarithm<scalar>(moved_one);
-        store(now + i, sharpness * one / moved_one);
+      // Sharpen. The choice of a hard head counts as the identity, and has no sharpness.
+      if (hard) {
+        std::fill(now + slots, now + stride, scalar(0));
+        interface_gradient[positive + heads + head] = 0;
+      } else {
+        softmax_gradient(slots, now, after + weights + head * stride);
+        vector total = {};
+        for (int64_t i = 0; i < stride; i += L) {
+          const vector one = memnets::load(now + i), moved_one = memnets::load(moved + i);
+          total += one * logarithm<scalar>(moved_one);
+          store(now + i, sharpness * one / moved_one);
+        }
+        interface_gradient[positive + heads + head] =
+            sum<scalar>(total) * kept[slopes + heads + head];
       }
-      interface_gradient[positive + heads + head] =
-          sum<scalar>(total) * kept[slopes + heads + head];
 
       // Shift. The gradient of a circular convolution is one with the kernel turned round.
       gated(found, previous, gate, circle);
@@ -229,11 +213,7 @@ struct NTM final : Memory<scalar> {
       }
     }
 
-    for (int64_t head = 0; head < heads; head++) {
-      const scalar* key = kept + head * width;
-      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
-      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
-    }
+    point(kept, pointed);
     if (heads == 2) {
       content_gradient<2>(before, pointed, flow, radial, gradient, interface_gradient, sums);
     } else {
@@ -253,8 +233,69 @@ struct NTM final : Memory<scalar> {
     }
   }
 
- private:
+ protected:
   static MEMNETS_INLINE vector load_vector(const scalar* from) { return memnets::load(from); }
+
+  // The inverse lengths of all slots of a memory, behind it.
+  void measure(scalar* memory) const {
+    for (int64_t i = 0; i < stride; i += L) {
+      vector square = all(epsilon);
+      for (int64_t w = 0; w < width; w++) {
+        const vector number = load_vector(memory + w * stride + i);
+        square += number * number;
+      }
+      store(memory + lengths + i, inverse_root<scalar>(square));
+    }
+  }
+
+  // The interface, each part in its range; `kernel` is for a shift.
+  void ranges(const scalar* interface, scalar* kept, scalar* kernel) const {
+    std::memcpy(kept, interface, positive * sizeof(scalar));
+    map(2 * heads, interface + positive, kept + positive,
+        [](vector x) { return softplus<scalar>(x); });
+    map(2 * heads, interface + positive, kept + slopes,
+        [](vector x) { return sigmoid<scalar>(x); });
+    map(heads + writes * width, interface + unit, kept + unit,
+        [](vector x) { return sigmoid<scalar>(x); });
+    std::memcpy(kept + add, interface + add, writes * width * sizeof(scalar));
+    for (int64_t head = 0; head < heads; head++) {
+      std::memcpy(kernel, interface + shift + head * size, size * sizeof(scalar));
+      softmax(size, kernel);
+      std::memcpy(kept + shift + head * size, kernel, size * sizeof(scalar));
+    }
+  }
+
+  // Keys of the length of their strength, so that a product with a slot of length 1 is beta times
+  // the cosine.
+  void point(const scalar* kept, scalar* pointed) const {
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* key = kept + head * width;
+      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
+      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
+    }
+  }
+
+  // The slot of a hard head: the first of those whose weight is next to the greatest.
+  int64_t chosen(const scalar* row) const {
+    scalar most = row[0];
+    for (int64_t i = 1; i < slots; i++) most = row[i] > most ? row[i] : most;
+    const scalar least = most * (1 - tie);
+    for (int64_t i = 0; i < slots; i++) {
+      if (row[i] >= least) return i;
+    }
+    return 0;  // of NaN alone
+  }
+
+  // u(i) = sum_j w(i - j) s(j), with w on the circle. Of u = 0 there is no logarithm.
+  MEMNETS_INLINE void shifts(const scalar* moves, const scalar* circle, scalar* moved) const {
+    for (int64_t i = 0; i < stride; i += L) {
+      vector total = all(std::numeric_limits<scalar>::min());
+      for (int64_t j = 0; j < size; j++) {
+        total += moves[j] * memnets::load(circle + i + size - 1 - j);
+      }
+      store(moved + i, total);
+    }
+  }
 
   // [N, W] -> [W, stride], and back.
   void turn_in(const scalar* from, scalar* to) const {
@@ -547,6 +588,119 @@ struct NTM final : Memory<scalar> {
     for (int64_t k = 0; k < H * width; k++) {
       keys_gradient[k] = sum<scalar>(memnets::load(sums + k * L));
     }
+  }
+};
+
+// The same with hard weights, where no gradient is wanted: of each head the place alone is kept, and
+// the memory is changed in place. A step takes O(H W), and O(N W) where a head looks for content.
+template <typename scalar>
+struct PlacedNTM final : NTM<scalar> {
+  typedef NTM<scalar> Base;
+  typedef Vector<scalar> vector;
+  static constexpr int64_t L = lanes<scalar>;
+  using Base::heads, Base::reads, Base::writes, Base::width, Base::size, Base::slots, Base::stride,
+      Base::lengths, Base::unit, Base::shift, Base::erase, Base::add;
+
+  scalar margin;  // by how much a move must win so that content cannot change the place
+
+  PlacedNTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots,
+            double least_sharpness, double epsilon, double tie, double margin)
+      : Base(reads, writes, width, size, slots, true, least_sharpness, epsilon, tie),
+        margin(margin) {
+    this->bulk_size = lengths + stride;
+    this->state_size = padded<scalar>(heads);
+  }
+
+  void load(int64_t b, const scalar* const* tensors, scalar* state, scalar* bulk) const override {
+    this->turn_in(tensors[0] + b * slots * width, bulk);
+    this->measure(bulk);
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* row = tensors[1] + (b * heads + head) * slots;
+      state[head] = this->chosen(row);
+    }
+  }
+
+  void save(int64_t b, const scalar* state, const scalar* bulk,
+            scalar* const* tensors) const override {
+    this->turn_out(bulk, tensors[0] + b * slots * width);
+    for (int64_t head = 0; head < heads; head++) {
+      scalar* row = tensors[1] + (b * heads + head) * slots;
+      std::fill_n(row, slots, scalar(0));
+      row[int64_t(state[head])] = 1;
+    }
+  }
+
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar* bulk,
+               scalar* kept, scalar* vectors, scalar* scratch) const override {
+    scalar* pointed = scratch;
+    scalar* circle = pointed + padded<scalar>(heads * width);
+    scalar* kernel = circle + this->wide;
+    this->ranges(interface, kept, kernel);
+    this->point(kept, pointed);
+    for (int64_t head = 0; head < heads; head++) {
+      const scalar* moves = kept + shift + head * size;
+      const scalar gate = kept[unit + head];
+      int64_t best = 0;
+      for (int64_t j = 1; j < size; j++) best = moves[j] > moves[best] ? j : best;
+      scalar second = 0;
+      for (int64_t j = 0; j < size; j++) {
+        if (j != best) second = std::max(second, moves[j]);
+      }
+      const int64_t place = int64_t(before[head]);
+      if ((1 - gate) * (moves[best] - second) > gate + margin) {
+        after[head] = (place + best - size / 2 + slots) % slots;
+      } else {
+        after[head] = look(bulk, kept, head, place, pointed, circle);
+      }
+    }
+    for (int64_t head = 0; head < reads; head++) {
+      const scalar* slot = bulk + int64_t(after[head]);
+      for (int64_t w = 0; w < width; w++) vectors[head * width + w] = slot[w * stride];
+    }
+    // All heads erase, then all add: of heads on one slot, the first writes for all of them.
+    for (int64_t head = 0; head < writes; head++) {
+      const scalar* places = after + reads;
+      if (std::find(places, places + head, places[head]) != places + head) continue;
+      scalar* slot = bulk + int64_t(places[head]);
+      scalar square = this->epsilon;
+      for (int64_t w = 0; w < width; w++) {
+        scalar number = slot[w * stride], added = 0;
+        for (int64_t other = head; other < writes; other++) {
+          if (places[other] != places[head]) continue;
+          number *= 1 - kept[erase + other * width + w];
+          added += kept[add + other * width + w];
+        }
+        number += added;
+        slot[w * stride] = number;
+        square += number * number;
+      }
+      slot[lengths] = 1 / std::sqrt(square);
+    }
+  }
+
+  void backward(const Taken<scalar>*, int64_t, const scalar*, const scalar*, scalar*, scalar*,
+                scalar*) const override {
+    throw std::logic_error("an NTM of places has no gradients");
+  }
+
+ private:
+  // The place of a head that looks at all slots, as NTM::forward finds it.
+  int64_t look(const scalar* memory, scalar* kept, int64_t head, int64_t place,
+               const scalar* pointed, scalar* circle) const {
+    const int64_t reach = size / 2;
+    const scalar* moves = kept + shift + head * size;
+    const scalar gate = kept[unit + head];
+    scalar* found = kept + this->content;
+    scalar* moved = kept + this->shifted;
+    this->template score<1>(memory, pointed + head * width, found);
+    softmax(slots, found);
+    for (int64_t i = 0; i < stride; i += L) {
+      store(circle + reach + i, gate * memnets::load(found + i));
+    }
+    circle[reach + place] += 1 - gate;
+    this->ends(circle);
+    this->shifts(moves, circle, moved);
+    return this->chosen(moved);
   }
 };
 

@@ -29,9 +29,11 @@ template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
   if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
+  if (kind == "PlacedNTM") return make_placed_ntm<scalar>(layout.data(), settings.data());
   if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   if (kind == "Stack") return make_stack<scalar>(layout.data(), settings.data());
   if (kind == "MovingTape") return make_tape<scalar>(layout.data(), settings.data());
+  if (kind == "Strengths") return make_strengths<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 

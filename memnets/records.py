@@ -150,10 +150,13 @@ def _reason(error: Exception) -> str:
 def read_metrics(folder: Path) -> dict[str, float]:
     """Read the numbers of ``metrics.json`` by name; empty if there is no such file.
 
+    Args:
+        folder: folder of the run; or a ``.json`` file, which is read itself.
+
     Raises:
         ValueError: the file is not a flat JSON object with numbers as values.
     """
-    path = folder / "metrics.json"
+    path = folder if folder.suffix == ".json" else folder / "metrics.json"
     if not path.exists():
         return {}
     try:

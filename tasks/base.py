@@ -73,6 +73,9 @@ class Task(lightning.LightningDataModule, ABC):
     #: Whether inputs that are tokens are those of the source, as where answers are labels; else
     #: they are those of the answer, one step late.
     fed_source: ClassVar[bool] = False
+    #: Whether all tasks of this class have their lengths and the names of their test sets from the
+    #: same settings, so that what a config schedules for one of them fits the others.
+    alike: ClassVar[bool] = False
 
     def __init__(
         self,

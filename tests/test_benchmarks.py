@@ -248,3 +248,33 @@ def test_errors_from_several_starts_are_compared_in_pairs(core):
     assert float(cells[4]) == pytest.approx(2 * stats.t.sf(mean / (spread / 5**0.5), 4), rel=0.1)
     assert cells[6] == "5"
     assert table({"random": {}, "language_model": {}}).count("\n") == 1
+
+
+def test_a_row_has_the_mean_and_the_worst_of_its_seeds(core, tmp_path, monkeypatch, capsys):
+    states = importlib.import_module("state_size")
+    files = []
+    for seed, accuracy in enumerate((1.0, 0.8)):
+        for width in (8, 16):
+            folder = tmp_path / f"seed_{seed}" / "recall" / f"a_model_{width}" / "version_0"
+            folder.mkdir(parents=True)
+            metrics = {"test/longer/accuracy": accuracy, "test/longer/state": width}
+            metrics |= {"train/steps": 10, "train/seconds": 1 + 2 * seed}
+            files.append(folder / "metrics.json")
+            files[-1].write_text(json.dumps(metrics))
+    picture = tmp_path / "a.png"
+    argv = ["state_size.py", *map(str, files), "--chance", "0.2", "--picture", str(picture)]
+    monkeypatch.setattr(sys, "argv", argv)
+    states.main()
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first == "| recall/a_model_8 | 0.875 | 0.750 | 2 | 8 | 10 | 2 |"
+    assert second == "| recall/a_model_16 | 0.875 | 0.750 | 2 | 16 | 10 | 2 |"
+    assert picture.stat().st_size > 1000
+    # The record of a run has the same name.
+    assert states.name_of(tmp_path / "recall" / "a_model_8" / "seed_0.json") == "recall/a_model_8"
+    for more in (["--chance", "1"], ["--score", "test/other/accuracy"]):
+        monkeypatch.setattr(sys, "argv", [*argv, *more])
+        with pytest.raises(SystemExit):
+            states.main()
+    told = capsys.readouterr().err
+    assert "chance must be in [0, 1); got 1.0" in told
+    assert "expected 'test/other/accuracy' in each file" in told

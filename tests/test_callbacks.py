@@ -50,7 +50,10 @@ def follow(
     """The setting that each of the next batches is made with."""
     strategy = SimpleNamespace(reduce=lambda loss, reduce_op: loss)
     trainer = SimpleNamespace(
-        datamodule=task, strategy=strategy, accumulate_grad_batches=accumulated
+        datamodule=task,
+        strategy=strategy,
+        accumulate_grad_batches=accumulated,
+        estimated_stepping_batches=len(losses),
     )
     curriculum.setup(trainer, None, "fit")
     curriculum.on_train_start(trainer, None)
@@ -58,6 +61,7 @@ def follow(
     for step, loss in enumerate(losses):
         used.append(task.training_repeats)
         outputs = {"loss": torch.tensor(loss) / accumulated}
+        trainer.global_step = step + 1
         curriculum.on_train_batch_end(trainer, None, outputs, None, step)
     return used
 
@@ -69,6 +73,14 @@ def test_a_curriculum_goes_on_when_the_loss_is_low_and_stays_at_its_end(accumula
     #         the mean of two must be low, and those before the value do not count
     found = follow(curriculum, RepeatCopying(), losses, accumulated)
     assert found == [1, 1, 1, 4, 4, 4, 9, 9, 9]
+
+
+def test_a_curriculum_goes_on_after_its_time_whatever_the_loss() -> None:
+    curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2, longest=0.6)
+    assert follow(curriculum, RepeatCopying(), [1.0] * 10) == [1] * 3 + [4] * 3 + [9] * 4
+    curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2, longest=0.6)
+    losses = [0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert follow(curriculum, RepeatCopying(), losses) == [1] * 2 + [4] * 4 + [9] * 4
 
 
 def test_a_curriculum_goes_on_where_it_stopped() -> None:
@@ -101,6 +113,8 @@ def test_a_curriculum_that_does_not_fit_is_named() -> None:
         ({"values": []}, "at least one for the setting; got none"),
         ({"loss": 0.0}, "loss must be more than 0; got 0.0"),
         ({"steps": 0}, "steps must be .* at least 1; got 0"),
+        ({"longest": 0.0}, r"longest must be in \(0, 1\]; got 0.0"),
+        ({"longest": 1.5}, r"longest must be in \(0, 1\]; got 1.5"),
     ],
 )
 def test_bad_curricula_are_named(arguments, message: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 from pytorch_lightning import Callback
 from torch import nn
 
+import memnets
 from memnets.app import listing, scoreboard, sweep, translate, view
 from memnets.app.cli import main
 from memnets.app.commands import COMMANDS, OPTIONS
@@ -107,6 +108,8 @@ def test_the_last_step_is_validated_and_saved(steps: int, validated: list[int]) 
     metrics = json.loads((RUN / "metrics.json").read_text())
     assert metrics["train/steps"] == 8
     assert metrics["train/sequences"] == 32
+    weights = memnets.load(str(last)).parameters()
+    assert metrics["train/parameters"] == sum(part.numel() for part in weights)
 
 
 def test_checkpoints_of_ones_own_beside_them() -> None:

@@ -57,6 +57,8 @@ SMALL = {
     "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
     "Captions": [*BATCHES, "--data.test_scenes=2", "--data.max_digits=2"],
+    "GroupWords": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
+    "MultiQueryRecall": [*BATCHES, "--data.test_pairs=[[4, 2]]"],
     "Parity": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Reversal": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],

@@ -264,6 +264,16 @@ class Resetting(Decay):
         return half.where(numbers > 0, -math.inf).unflatten(-1, (self.heads, -1))
 
 
+@pytest.mark.parametrize("make", [DeltaNet, GatedDeltaNet, KDA, DeltaProduct])
+def test_a_strength_starts_where_it_is_told(make):
+    part = make(K, V, H, negative=True, start=1.8)
+    width = part.erase.interface_size
+    torch.testing.assert_close(part.erase(torch.zeros(3, width)), torch.full((3, H, 1), 1.8))
+    # Only its middle moves: the range stays.
+    extremes = part.erase(torch.tensor([[-80.0], [80.0]]).expand(2, width))
+    torch.testing.assert_close(extremes[:, 0, 0], torch.tensor([0.0, 2.0]))
+
+
 @pytest.mark.usefixtures("way")
 def test_a_decay_may_be_nothing_at_all():
     part = Linear(K, V, H, decay=Resetting, erase="scalar", write="erase").double()
@@ -507,6 +517,7 @@ def test_a_gate_out_of_its_range_is_refused_when_it_runs(gates, message):
         ),
         (partial(GLA, temperature=0), "temperature must be above 0 and finite; got 0"),
         (partial(SigmoidStrength, 1, 2, high=-1), "high must be above 0 and finite; got -1"),
+        (partial(DeltaNet, start=1.0), "start must be above 0 and below high = 1; got 1.0"),
         (partial(Normalized, epsilon=0), "epsilon must be above 0; got 0"),
         (partial(DPFP, 0), "reach must be a whole number of at least 1; got 0"),
         (partial(TTT, rate=0), "rate must be above 0 and finite; got 0"),

@@ -1,6 +1,7 @@
 """Objectives against plain Python."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
+from memnets.cells import LSTM
+from memnets.memories import Tape
+from memnets.models import MemoryMachine
 from memnets.training.objectives import (
     Bits,
     Candidates,
@@ -17,6 +21,7 @@ from memnets.training.objectives import (
     Symbols,
     Tokens,
 )
+from tasks.symbols import Parity
 
 
 def lengths_mask(lengths: list[int], steps: int) -> torch.Tensor:
@@ -97,6 +102,17 @@ def test_a_string_is_exact_if_no_symbol_that_is_asked_is_wrong() -> None:
     mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
     assert Symbols().scores(logits, targets, mask)["exact"].tolist() == [1.0, 1.0, 0.0]
     assert Symbols().scores(logits, targets, None)["exact"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_test_of_symbols_gives_the_size_of_the_state() -> None:
+    sizes = (6, 2)
+    batch = Parity(max_length=3, longest=0, test_sets=[]).asked(["01", "110"])
+    machine = MemoryMachine(*sizes, partial(LSTM, hidden_size=4), Tape(width=3))
+    (answers, scores) = Symbols().examine(machine, batch)[""]
+    # The two vectors of the LSTM, what was read, and a key and a value for each of four steps: the
+    # shorter question has a slot too, which is closed.
+    assert scores["state"].tolist() == [4 + 4 + 3 + 4 * 2 * 3] * 2
+    assert answers.equal(machine.logits(batch).argmax(-1))
 
 
 def test_solved() -> None:

@@ -96,6 +96,18 @@ BOARD = [
         "lstm": ([0.5], None), "ntm": ([0.9, 1.0], None),
     }),
 ]  # fmt: skip
+GRID = plots.Grid(
+    [("parity", 0.5), ("a task with a long name", 0.0)],
+    ["LSTM", "Tape that moves", "NTM"],
+    [
+        [plots.GridCell([1.0, 0.9], 1.0, False), plots.GridCell([0.5], 0.2), plots.GridCell([])],
+        [plots.GridCell([]), plots.GridCell([], 0.4, left_out=True), plots.GridCell([0.99996, 1])],
+    ],
+    "right symbols at lengths of 41 to 500",
+)
+LENGTHS = {
+    name: plots.Line(name, {10: [0.9, 1.0], 40: [0.5, 0.7]}) for name in ("lstm", "ntm", "tape")
+}
 TITLE = "test set length 20, sequence 1: a title that is longer than a small picture is wide"
 #: Trials of a sweep, of all kinds; the third is the best, and the last two have no score.
 COURSE = plots.Course(
@@ -159,6 +171,8 @@ KINDS = {
         {"drawn by the model": IMAGES[..., None], "test set": IMAGES[..., None]}, path, TITLE
     ),
     "scoreboard": lambda path: plots.scoreboard(BOARD, path, TITLE),
+    "grid": lambda path: plots.grid(GRID, path, TITLE),
+    "lengths": lambda path: plots.lengths(LENGTHS, path, "right answers", 20, TITLE, 0.5),
     "history": lambda path: plots.history(COURSE, path, TITLE),
     "importance": lambda path: plots.importance({name: 0.25 for name in SETTINGS}, path, TITLE),
     "slices": lambda path: plots.slices(COURSE, list(SETTINGS.values()), path, TITLE),

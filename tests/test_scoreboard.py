@@ -435,14 +435,25 @@ def test_the_newest_finished_version_counts(capfd) -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)
 def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
-    for entry in yaml.safe_load(path.read_text())["entries"]:
+    board = yaml.safe_load(path.read_text())
+    for line in board.get("grid", {}).get("tasks", {}).values():
+        of_all = dict(flag.removeprefix("--data.").split("=") for flag in board["grid"]["flags"])
+        settings = {"test_sets": yaml.safe_load(of_all["test_sets"]), **line.get("settings", {})}
+        task = resolve_name(line["data"])(**settings)
+        prefixes = {task.score_prefix(name) for name in task.test_names()}
+        assert board["grid"]["metric"] in {f"{prefix}accuracy" for prefix in prefixes}
+        assert {"test/length_40/", "test/length_100/", "test/longer/"} <= prefixes
+        assert task.max_length == board["grid"]["trained_to"]
+    for model in board.get("grid", {}).get("models", {}).values():
+        assert find_config(model["config"])
+    for entry in board.get("entries", ()):
         data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
         task = resolve_name(data["class_path"])(**data.get("init_args", {}))
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {
             f"{prefix}{name}"
             for prefix in prefixes
-            for name in ("bits", "wrong_bits", "perplexity")
+            for name in ("accuracy", "bits", "wrong_bits", "perplexity")
         }
         own = {"test/bayes_bits", "test/frechet", "test/frechet_floor"}
         for score in entry["scores"]:

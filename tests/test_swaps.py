@@ -127,6 +127,14 @@ def test_a_task_of_the_same_kind_keeps_every_setting(capsys) -> None:
     assert "left out" not in capsys.readouterr().out
 
 
+def test_a_schedule_of_one_task_of_strings_fits_the_others(capsys) -> None:
+    sets = ["--data.test_sets=[[5, 2]]", "--data.longest=0"]
+    name, config = fit("symbols/ntm", "--data=tasks.symbols.Parity", *sets)
+    assert name == "parity/ntm"
+    assert config["trainer"]["callbacks"]
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_a_schedule_for_another_task_is_refused(capsys) -> None:
     for config in ("copying/ntm", "repeat_copying/ntm"):
         with pytest.raises(SystemExit):

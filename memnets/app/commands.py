@@ -128,8 +128,8 @@ OPTIONS = {
         *("max_length", "n_best", "output", "stream", "threads", "trust"),
     ),
     "scoreboard": (
-        *("config", "entries", "executor", "help", "print_config", "processes", "report_only"),
-        *("results", "runs", "threads"),
+        *("config", "entries", "executor", "grid", "help", "print_config", "processes", "records"),
+        *("report_only", "results", "runs", "threads"),
     ),
     "sweep": (
         *("config", "direction", "executor", "fit", "flags", "help", "metric", "name"),

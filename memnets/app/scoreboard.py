@@ -7,7 +7,6 @@ import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -16,11 +15,13 @@ from rich.progress import Progress
 
 from memnets.app import executors
 from memnets.app.configs import find_config
+from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.executors import Outcome, Trainings, trainings
+from memnets.app.grid import report as report_grid
 from memnets.app.listing import keep_index
 from memnets.app.markdown import table
 from memnets.app.options import call, parser_of
-from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, summary
+from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, scores_file, summary
 from memnets.core import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
 from memnets.training.runs import changes
@@ -28,6 +29,11 @@ from memnets.viewing import names, plots
 
 __all__ = [
     "Entry",
+    "Grid",
+    "GridModel",
+    "GridTask",
+    "Pair",
+    "Published",
     "Score",
     "ScoreboardError",
     "parser",
@@ -38,58 +44,22 @@ __all__ = [
 #: Seconds between two looks at the trainings.
 _GLANCE = 0.5
 
+_NO_GRID = Grid()
+
 
 class ScoreboardError(ValueError):
     """Error: not all runs of a scoreboard are finished, or have the scores to show."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """A score to show.
-
-    Attributes:
-        metric: its name in ``metrics.json``.
-        higher_is_better: which seed is best.
-        published: what others reached.
-        source: who, where, and after how much training.
-        label: its name and unit in the picture; by default in the words of
-            :mod:`memnets.viewing.names`.
-    """
-
-    metric: str
-    higher_is_better: bool = False
-    published: float | None = None
-    source: str = ""
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A task and a model, to be trained with several seeds.
-
-    Attributes:
-        config: what ``memnets fit --config`` is given, a name or a path.
-        scores: what to show of its runs.
-        seeds: one run each.
-        flags: further flags of ``memnets fit``, such as ``--trainer.max_steps=1000``.
-        name: ``<task>/<model>``, of which each entry needs its own; that of the config if not
-            given.
-    """
-
-    config: str
-    scores: tuple[Score, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    flags: tuple[str, ...] = ()
-    name: str | None = None
-
-
 def scoreboard(
-    entries: tuple[Entry, ...],
+    entries: tuple[Entry, ...] = (),
     runs: str = "runs",
     results: str = "RESULTS.md",
     processes: int | None = None,
     threads: int = 1,
     executor: Executor | None = None,
+    grid: Grid = _NO_GRID,
+    records: str | None = None,
     report_only: bool = False,
     command: str = "memnets scoreboard",
 ) -> None:
@@ -98,18 +68,24 @@ def scoreboard(
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed. If the
     settings of its entry have changed since, the table says so; to train with the new ones, give
-    the entry another name. A run that was stopped goes on from its last checkpoint.
+    the entry another name. A run that was stopped goes on from its last checkpoint. The pages of a
+    grid are made of scores alone and do not say what has changed: move its old records away.
 
     Args:
-        entries: the board.
+        entries: the board, entry by entry.
         runs: the folder of all runs.
-        results: the table; the picture lies beside it, with the ending ``.png``.
+        results: the table; the picture lies beside it, with the ending ``.png``, and the page of
+            each task of a grid in a folder of the same name.
         processes: how many runs are trained at once; if not given, on this machine as many as there
             are cores for their threads, and at least one; elsewhere as many as the executor takes.
         threads: number of PyTorch's threads of each training.
         executor: runs the trainings: ``submitit``, on Slurm; ``dask``; or the class path of an
             executor with the interface of ``concurrent.futures``. If not given, ``processes`` of
             this machine.
+        grid: the board, as all pairs of some tasks and some models; in place of entries.
+        records: a folder to which the scores of each finished run are copied, as
+            ``<task>/<model>/seed_<n>.json``. A run that is there counts as finished, so the table
+            can be made of such a folder alone.
         report_only: train nothing.
         command: command that the table names.
 
@@ -127,32 +103,46 @@ def scoreboard(
         most = processes or max(1, (os.cpu_count() or 1) // threads)
         executor = executors.processes(most)
     folder, path = Path(runs), Path(results)
+    kept = None if records is None else Path(records)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"runs must be a folder; {runs} is a file")
+    if kept is not None and kept.exists() and not kept.is_dir():
+        raise ValueError(f"records must be a folder; {records} is a file")
     if path.is_dir() or path.suffix == ".png":
         raise ValueError(
             f"results must be a file that is no .png, which is the picture; got {results}"
         )
     for written in (path, path.with_suffix(".png")):
         target_of(written)
-    board = _board(entries, folder, threads)
+    if grid and entries:
+        raise ValueError("a scoreboard is made of entries or of a grid; got both")
+    every = tuple(grid.entries()) if grid else entries
+    board = _board(every, folder, threads, kept, trained=not report_only)
     problems: list[str] = []
+
+    def report() -> list[str]:
+        if not grid:
+            return _report(board, path, command)
+        return report_grid(grid, {group[0].name: group for _, group in board}, path, command)
+
     if report_only:
-        problems += _report(board, path, command)
+        problems += report()
     else:
         with trainings(folder, executor) as working:
-            todo, problems = _unfinished([run for _, group in board for run in group])
+            todo, problems = _unfinished(_in_order(board))
             print(f"Runs to train: {len(todo)} of {sum(len(group) for _, group in board)}")
             try:
                 problems += _train(todo, working, most or len(todo))
             finally:
-                problems += _report(board, path, command)
+                problems += report()
                 keep_index(folder)
     if problems:
         raise ScoreboardError("; ".join(dict.fromkeys(problems)))
 
 
-def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[Entry, list[Run]]]:
+def _board(
+    entries: Sequence[Entry], folder: Path, threads: int, records: Path | None, trained: bool
+) -> list[tuple[Entry, list[Run]]]:
     """The runs of each entry, in order of the tasks.
 
     Raises:
@@ -160,7 +150,8 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
     for entry in entries:
-        path = find_config(entry.config)
+        # A report needs no config of an entry that has a name.
+        path = find_config(entry.config) if trained or not entry.name else ""
         name = entry.name or read_settings(path).get("name")
         name = checked_name(name, entry.config)
         if name in board:
@@ -173,11 +164,20 @@ def _board(entries: Sequence[Entry], folder: Path, threads: int) -> list[tuple[E
             runs = folder / f"seed_{seed}"
             own = (f"--name={name}", f"--seed_everything={seed}", f"--runs={runs}")
             command = ("fit", f"--config={entry.config}", f"--threads={threads}", *entry.flags)
-            group.append(Run(name, seed, runs, (*command, *own)))
+            record = None if records is None else records / name / f"seed_{seed}.json"
+            group.append(Run(name, seed, runs, (*command, *own), record))
         board[name] = entry, group
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
     return sorted(board.values(), key=lambda pair: _task(pair[1]))
+
+
+def _in_order(board: Sequence[tuple[Entry, list[Run]]]) -> list[Run]:
+    """The runs in the order of training: by importance, then first seeds before second ones."""
+    ranked = [
+        (-entry.importance, rank, run) for entry, group in board for rank, run in enumerate(group)
+    ]
+    return [run for *_, run in sorted(ranked, key=lambda each: each[:2])]
 
 
 def _unfinished(runs: Sequence[Run]) -> tuple[list[tuple[Run, bool]], list[str]]:
@@ -265,7 +265,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
         runs: dict[int, tuple[Path, dict[str, float]]] = {}
         for run in group:
             try:
-                ended = run.finished()
+                ended = run.kept()
                 if ended is not None:
                     notes = [f"{model}, seed {run.seed}: {c}" for c in _changes(entry, ended[0])]
                     changed.setdefault(task, []).extend(notes)
@@ -279,7 +279,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
                     values[seed] = metrics[score.metric]
                 else:
                     problems.append(
-                        f"expected {score.metric} in {folder / 'metrics.json'}; "
+                        f"expected {score.metric} in {scores_file(folder)}; "
                         f"got {', '.join(metrics)}"
                     )
             cells = [model, f"`{score.metric}`", f"{len(values)} of {len(group)}"]

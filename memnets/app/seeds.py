@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memnets.records import final_metrics, versions
+from memnets.files import write_atomically
+from memnets.records import final_metrics, read_metrics, versions
 from memnets.training.runs import check_name, load_checkpoint
 
-__all__ = ["DamagedRun", "Run", "Summary", "check_seeds", "checked_name", "summary"]
+__all__ = [
+    "DamagedRun",
+    "Run",
+    "Summary",
+    "check_seeds",
+    "checked_name",
+    "scores_file",
+    "summary",
+]
 
 
 class DamagedRun(ValueError):
@@ -25,12 +35,14 @@ class Run(NamedTuple):
         seed: of weights and data.
         runs: what ``--runs`` is given.
         command: what a user would type, from ``memnets`` on.
+        record: file that keeps its scores without its folder; ``None`` = none.
     """
 
     name: str
     seed: int
     runs: Path
     command: tuple[str, ...]
+    record: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
@@ -41,10 +53,12 @@ class Run(NamedTuple):
         return self.runs / self.name
 
     def finished(self) -> tuple[Path, dict[str, float]] | None:
-        """The folder and the metrics of its newest version that is finished, if there is one.
+        """Place and scores of its newest version that is finished; ``None`` if there is none.
+
+        The place is the folder of the version; or the record, if there is no such folder.
 
         Raises:
-            DamagedRun: a ``metrics.json`` cannot be read.
+            DamagedRun: a ``metrics.json`` or the record cannot be read.
         """
         for folder in reversed(versions(self.root)):
             try:
@@ -53,7 +67,29 @@ class Run(NamedTuple):
                 raise _damaged(folder, str(error)) from error
             if metrics is not None:
                 return folder, metrics
-        return None
+        if self.record is None or not self.record.exists():
+            return None
+        try:
+            return self.record, read_metrics(self.record)
+        except (ValueError, OSError) as error:
+            raise _damaged(self.record, str(error)) from error
+
+    def kept(self) -> tuple[Path, dict[str, float]] | None:
+        """The result of :meth:`finished`, with the scores as the record has them, which is written.
+
+        So a table is the same from the folders of runs and from records alone.
+
+        Raises:
+            DamagedRun: see :meth:`finished`.
+        """
+        ended = self.finished()
+        if self.record is None or ended is None or ended[0] == self.record:
+            return ended
+        rounded = {name: float(f"{value:.6g}") for name, value in sorted(ended[1].items())}
+        text = json.dumps(rounded, indent=1) + "\n"
+        if not self.record.exists() or self.record.read_bytes() != text.encode():
+            write_atomically(self.record, lambda file: file.write(text.encode()))
+        return ended[0], rounded
 
     def resumable(self) -> bool:
         """Whether its newest version, which is not finished, has a checkpoint to go on from.
@@ -77,10 +113,16 @@ class Run(NamedTuple):
         return True
 
 
+def scores_file(place: Path) -> Path:
+    """The file of the scores of a run, by the place that :meth:`Run.finished` gives."""
+    return place / "metrics.json" if place.is_dir() else place
+
+
 def _damaged(folder: Path, reason: str) -> DamagedRun:
+    what = "folder" if folder.is_dir() else "file"
     return DamagedRun(
         f"the run in {folder} is damaged: {reason}; "
-        "mend the folder, or move it away to have the run begun anew"
+        f"mend the {what}, or move it away to have the run begun anew"
     )
 
 

@@ -115,6 +115,8 @@ def drop_settings(
 def check_callbacks(files: Sequence[dict[str, Any]], config: Any, arguments: Sequence[str]) -> None:
     """Check that no schedule of a file is for a task that is no longer there.
 
+    One for a task of strings of symbols fits any other of them (:attr:`tasks.Task.alike`).
+
     Args:
         files: that the config is made of.
         config: the whole.
@@ -135,10 +137,12 @@ def check_callbacks(files: Sequence[dict[str, Any]], config: Any, arguments: Seq
             made_for = own_path
     names = [_class_path(each).rpartition(".")[2] for each in callbacks]
     wrong = [name for name in names if name in _FOR_A_TASK]
-    if wrong and made_for and swapped(made_for, _class_path(config["data"])):
+    now_path = _class_path(config["data"])
+    common = _common(_class(made_for), _class(now_path)) if made_for else None
+    if wrong and made_for and swapped(made_for, now_path) and not getattr(common, "alike", False):
         raise ValueError(
             f"the config has a {' and a '.join(wrong)} for {made_for}, which may not fit "
-            f"{_class_path(config['data'])}; pass --trainer.callbacks=[] to leave it out, or "
+            f"{now_path}; pass --trainer.callbacks=[] to leave it out, or "
             "callbacks of your own"
         )
 

@@ -118,60 +118,57 @@ class _Times:
     """When the slots of a row were accessed, and which come next to be written to.
 
     Args:
-        accessed: time of the last access of each slot, ``[N]``; it is changed in place.
+        accessed: time of the last access of each slot, ``[N]``.
         used: all slots from this number on were never accessed.
         most: the greatest number of slots that will be asked for or accessed.
     """
 
-    def __init__(self, accessed: np.ndarray[Any, Any], used: int, most: int) -> None:
-        self.accessed = accessed
-        self.fresh = used
-        before = accessed[:used]
+    def __init__(self, accessed: Tensor, used: int, most: int) -> None:
+        self.slots, self.fresh = len(accessed), used
+        before = accessed[:used].numpy()
         self.now = int(before.max(initial=0))
+        #: Times later than those of ``accessed``, by slot.
+        self.later: dict[int, int] = {}
+        #: Times and numbers of the slots that were taken last.
+        self.taken: list[tuple[int, int]] = []
         self.never = deque(np.flatnonzero(before == 0)[:most].tolist())
         # Slots of the same time are in the order of their numbers. No more of them than are needed:
         # to sort all takes long.
         (slots,) = before.nonzero()
-        order = before[slots] * len(accessed) + slots
+        order = before[slots] * self.slots + slots
         if len(order) > most:
             order = np.partition(order, most)[:most]
         order.sort()
-        times, slots = np.divmod(order, len(accessed))
+        times, slots = np.divmod(order, self.slots)
         self.past = deque(zip(times.tolist(), slots.tolist(), strict=True))
 
     def take(self, count: int) -> list[int]:
         """The slots that were not accessed for the longest time, the longest first."""
-        found: list[int] = []
-        while len(found) < count:
+        self.taken, later = [], self.later
+        while len(self.taken) < count:
             if self.never:
                 time, slot = 0, self.never.popleft()
-            elif self.fresh < len(self.accessed):
+            elif self.fresh < self.slots:
                 time, slot = 0, self.fresh
                 self.fresh += 1
             else:
                 time, slot = self.past.popleft()
-            if self.accessed[slot] == time:
-                found.append(slot)
-        return found
+            if later.get(slot, time) == time:
+                self.taken.append((time, slot))
+        return [slot for _, slot in self.taken]
 
-    def access(self, slots: Iterable[int], taken: list[int]) -> None:
-        """Note the slots that a step has accessed.
-
-        Args:
-            slots: numbers of the slots.
-            taken: the last result of :meth:`take`; those that were not accessed come again.
-        """
+    def access(self, slots: Iterable[int]) -> None:
+        """Note the slots that a step has accessed; those taken that it has not come again."""
         found = set(slots)
         self.now += bool(found)
-        for slot in sorted(found):
-            self.accessed[slot] = self.now
-            self.past.append((self.now, slot))
-        for slot in reversed(taken):
-            time = int(self.accessed[slot])
-            if time == 0:
-                self.never.appendleft(slot)
-            elif slot not in found:
-                self.past.appendleft((time, slot))
+        self.later.update(dict.fromkeys(found, self.now))
+        self.past.extend((self.now, slot) for slot in sorted(found))
+        for time, slot in reversed(self.taken):
+            if slot not in found:
+                if time:
+                    self.past.appendleft((time, slot))
+                else:
+                    self.never.appendleft(slot)
 
 
 class _Kept(NamedTuple):
@@ -211,13 +208,9 @@ class _Memory:
         end = max(self.used)
         self.memory = _zeros(memory.shape, memory.dtype)
         self.memory[:, :end] = memory[:, :end]
-        self.accessed = _zeros(accessed.shape, accessed.dtype)
-        self.accessed[:, :end] = accessed[:, :end]
+        self.before = accessed
         most = 2 * steps * heads * (reads + writes)
-        self.times = [
-            _Times(row, end, most)
-            for row, end in zip(self.accessed.numpy(), self.used, strict=True)
-        ]
+        self.times = [_Times(row, end, most) for row, end in zip(accessed, self.used, strict=True)]
         # 1 / |M| of the slots that a search looks at.
         self.scale = memory.new_empty(batch, slots)
         self.scale[:, :end] = inverse_norms(self.memory[:, :end], settings.epsilon)
@@ -258,10 +251,13 @@ class _Memory:
         if taken is None:
             self.rows.index_fill_(0, emptied, 0.0)
         else:
-            weight *= taken.view(-1, 1, 1)
+            # Numbers at a skipped step may be anything, also infinite.
+            weight.masked_fill_(~taken.view(-1, 1, 1), 0.0)
             kept = (~taken).repeat_interleave(len(nothing)).unsqueeze(-1)
             self.rows.index_copy_(0, emptied, self.rows.index_select(0, emptied) * kept)
         added = weight.unsqueeze(-1) * add.view(batch, heads, 1, width)
+        if taken is not None:
+            added.masked_fill_(~taken.view(-1, 1, 1, 1), 0.0)
         self.rows.index_add_(0, places, added.view(-1, width))
         changed = inverse_norms(self.rows.index_select(0, places), epsilon)
         self.scales.index_copy_(0, places, changed)
@@ -292,7 +288,7 @@ class _Memory:
             if takes[row]:
                 self.used[row] = max(self.used[row], last[row])
                 both = zip(touched[row], weights[row], strict=True)
-                times.access([slot for slot, by in both if by > threshold], new[row])
+                times.access(slot for slot, by in both if by > threshold)
         if taken is not None:
             best = torch.where(taken.view(-1, 1, 1), best, self.read.index)
             share = torch.where(taken.view(-1, 1, 1), share, self.read.weight)
@@ -301,7 +297,14 @@ class _Memory:
 
     def state(self) -> SAMState:
         """The state after the last step; it is the run's own memory."""
-        return SAMState(self.memory, self.accessed, torch.tensor(self.used), self.read)
+        accessed = _zeros(self.before.shape, self.before.dtype)
+        for row, before, times, used in zip(
+            accessed, self.before, self.times, self.used, strict=True
+        ):
+            row[:used] = before[:used]
+            later = torch.tensor(list(times.later.items()), dtype=row.dtype).view(-1, 2)
+            row[later[:, 0]] = later[:, 1]
+        return SAMState(self.memory, accessed, torch.tensor(self.used), self.read)
 
 
 class _Step(NamedTuple):
@@ -551,7 +554,7 @@ def _filled(state: Any, numbers: Iterable[Tensor]) -> Any:
 
 
 class _Control(NamedTuple):
-    """What drives the memory in a step of a loop.
+    """Inputs of the memory in a step of a loop.
 
     Attributes:
         hidden: the controller's output, ``[B, hidden_size]``.

@@ -165,7 +165,7 @@ class SoftplusDecay(Decay):
 
 
 class SigmoidStrength(Strength):
-    """A strength by the input: ``high sigmoid(x)``.
+    """A strength by the input: ``high sigmoid(x + c)``, c = 0 unless ``start`` sets it.
 
     With a key of length 1, a write that erases with strength b multiplies what the key finds by
     ``1 - b``: in ``(0, 1)`` for ``high = 1``, in ``(-1, 1)`` for ``high = 2`` (Grazzi et al. 2025).
@@ -175,18 +175,35 @@ class SigmoidStrength(Strength):
         size: X, the width of a key or value, at least 1.
         high: upper end of the range, above 0.
         vector: True = a strength for each entry of a vector, False = one for each head.
+        start: strength for an input of 0, about which a training begins, within ``(0, high)``;
+            ``None`` = the middle, ``high / 2``. A strength of 1 erases all that the key finds. A
+            memory that is to be turned, and not erased, begins better near ``high = 2``.
     """
 
-    def __init__(self, heads: int, size: int, high: float = 1.0, vector: bool = False) -> None:
+    def __init__(
+        self,
+        heads: int,
+        size: int,
+        high: float = 1.0,
+        vector: bool = False,
+        start: float | None = None,
+    ) -> None:
         super().__init__(heads, size)
         if not 0 < high < math.inf:
             raise ValueError(f"high must be above 0 and finite; got {high}")
+        if start is not None and not 0 < start < high:
+            raise ValueError(f"start must be above 0 and below high = {high:g}; got {start}")
         self.high = high
+        # What the sigmoid takes to give the start.
+        self.offset = 0.0 if start is None else math.log(start / (high - start))
         self.interface_size = heads * (size if vector else 1)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """``[*B, H, 1 or X]``."""
-        strengths: Tensor = self.high * numbers.unflatten(-1, (self.heads, -1)).sigmoid()
+        numbers = numbers.unflatten(-1, (self.heads, -1))
+        if self.offset:
+            numbers = numbers + self.offset
+        strengths: Tensor = self.high * numbers.sigmoid()
         return strengths
 
 

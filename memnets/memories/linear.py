@@ -499,6 +499,7 @@ class DeltaNet(Linear):
         heads: H, the number of heads, at least 1.
         negative: False: b is in ``(0, 1)``. True: b is in ``(0, 2)``, so that a write may turn the
             sign of what its key finds, which parity needs (Grazzi et al. 2025).
+        start: b where the input is 0, see :class:`~memnets.memories.gates.SigmoidStrength`.
         features: map of queries and keys, as in :class:`Linear`; ``dpfp`` is that of Schlag et al.
         chunk: see :class:`Linear`.
     """
@@ -509,11 +510,12 @@ class DeltaNet(Linear):
         value_size: int = 32,
         heads: int = 1,
         negative: bool = False,
+        start: float | None = None,
         features: FeatureMap | str = "normalized",
         chunk: int = 32,
     ) -> None:
         super().__init__(
-            key_size, value_size, heads, erase=_strength(negative), write="erase",
+            key_size, value_size, heads, erase=_strength(negative, start), write="erase",
             features=features, chunk=chunk,
         )  # fmt: skip
 
@@ -528,6 +530,7 @@ class GatedDeltaNet(Linear):
         value_size: V, the width of the values, at least 1.
         heads: H, the number of heads, at least 1.
         negative: whether b is in ``(0, 2)``, as in :class:`DeltaNet`.
+        start: b where the input is 0, as in :class:`DeltaNet`.
         chunk: see :class:`Linear`.
     """
 
@@ -537,11 +540,12 @@ class GatedDeltaNet(Linear):
         value_size: int = 32,
         heads: int = 1,
         negative: bool = False,
+        start: float | None = None,
         chunk: int = 32,
     ) -> None:
         super().__init__(
-            key_size, value_size, heads, decay="softplus", erase=_strength(negative), write="erase",
-            chunk=chunk,
+            key_size, value_size, heads, decay="softplus", erase=_strength(negative, start),
+            write="erase", chunk=chunk,
         )  # fmt: skip
 
 
@@ -555,6 +559,7 @@ class KDA(Linear):
         value_size: V, the width of the values, at least 1.
         heads: H, the number of heads, at least 1.
         negative: whether b is in ``(0, 2)``, as in :class:`DeltaNet`.
+        start: b where the input is 0, as in :class:`DeltaNet`.
         chunk: see :class:`Linear`.
     """
 
@@ -564,10 +569,11 @@ class KDA(Linear):
         value_size: int = 32,
         heads: int = 1,
         negative: bool = False,
+        start: float | None = None,
         chunk: int = 32,
     ) -> None:
         super().__init__(
-            key_size, value_size, heads, decay="softplus vector", erase=_strength(negative),
+            key_size, value_size, heads, decay="softplus vector", erase=_strength(negative, start),
             write="erase", chunk=chunk,
         )  # fmt: skip
 
@@ -584,6 +590,7 @@ class DeltaProduct(Linear):
         heads: H, the number of heads, at least 1.
         writes: n, the number of writes in a step, at least 1.
         negative: whether b is in ``(0, 2)``, as in :class:`DeltaNet`.
+        start: b where the input is 0, as in :class:`DeltaNet`.
         gated: whether a decay, that of :class:`GatedDeltaNet`, comes before the first write.
         chunk: see :class:`Linear`.
     """
@@ -595,14 +602,15 @@ class DeltaProduct(Linear):
         heads: int = 1,
         writes: int = 2,
         negative: bool = True,
+        start: float | None = None,
         gated: bool = False,
         chunk: int = 32,
     ) -> None:
         super().__init__(
             key_size, value_size, heads, decay="softplus" if gated else None,
-            erase=_strength(negative), write="erase", writes=writes, chunk=chunk,
+            erase=_strength(negative, start), write="erase", writes=writes, chunk=chunk,
         )  # fmt: skip
 
 
-def _strength(negative: bool) -> Callable[[int, int], Strength]:
-    return partial(SigmoidStrength, high=2.0 if negative else 1.0)
+def _strength(negative: bool, start: float | None) -> Callable[[int, int], Strength]:
+    return partial(SigmoidStrength, high=2.0 if negative else 1.0, start=start)

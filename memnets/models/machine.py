@@ -21,9 +21,10 @@ class MemoryMachine(SequenceModel):
     Its body is a :class:`~memnets.cells.Loop`, or a controller alone. With ``[h_t, r_t]`` from the
     loop, ``y_t = V [h_t, r_t] + b``. A token counts as a one-hot vector.
 
-    An LSTM of one layer or a feed-forward controller on an NTM or a DNC takes all its steps as one
-    node of the graph, in C++ where there is a compiler (:mod:`memnets.kernels.native`), else, an
-    LSTM without a mask, in operations of PyTorch (:mod:`memnets.kernels.loop`).
+    An LSTM of one layer or a feed-forward controller on an NTM, a DNC, a stack, queue or deque,
+    or a tape that moves takes all its steps as one node of the graph, in C++ where there is a
+    compiler (:mod:`memnets.kernels.native`), else, an LSTM without a mask on an NTM or a DNC, in
+    operations of PyTorch (:mod:`memnets.kernels.loop`).
 
     Args:
         input_size: width of the input, at least 1.

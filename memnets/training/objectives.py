@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder
+from memnets.core import EncoderDecoder, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [
@@ -262,7 +262,9 @@ class Symbols(Labels):
     """One of O symbols at each step, for strings as answers that no input repeats.
 
     The scores are those of :class:`Labels`, and ``exact``, 1 if no symbol of a sequence is wrong,
-    else 0.
+    else 0. A test also gives ``state``, the number of floats of the model's state for one sequence
+    after its answer: the size of its memory. It grows with the sequence where each step is kept, as
+    in attention.
     """
 
     def solved(self, scores: Mapping[str, float]) -> bool:
@@ -274,6 +276,22 @@ class Symbols(Labels):
         wrong = self.answer(logits) != targets
         wrong = wrong if mask is None else wrong & mask
         return {**super().scores(logits, targets, mask), "exact": (~wrong.any(-1)).float()}
+
+    def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
+        """See :meth:`Objective.examine`; with the size of the state."""
+        state = model.encode(batch.source, batch.source_mask)
+        logits, state = model.decode(batch.inputs, state)
+        scores = self.scores(logits, batch.targets, batch.target_mask)
+        floats: list[int] = []
+
+        def count(part: Tensor) -> Tensor:
+            floats.append(part.numel() if part.is_floating_point() else 0)
+            return part
+
+        map_state(count, state)
+        sequences = len(batch.targets)
+        scores["state"] = torch.full_like(scores["loss"], sum(floats) / sequences)
+        return {"": (self.answer(logits), scores)}
 
 
 class Actions(Labels):

@@ -30,6 +30,7 @@ class Report(lightning.Callback):
     """Write ``metrics.json``, ``run.json`` and a summary; print validations if there is no bar.
 
     ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint.
+    ``train/parameters`` is the number of weights.
     ``train/sequences_to_solve`` is the number of training sequences up to the first validation
     whose scores count as solved; it is missing if there was none.
     ``train/tokens_per_second`` is the number of answer tokens per second of training, without
@@ -44,6 +45,7 @@ class Report(lightning.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.parameters = 0
         self.sequences = 0
         self.tokens = 0
         # Sequences and tokens of this process that do not yet count above.
@@ -82,6 +84,10 @@ class Report(lightning.Callback):
 
     def _since_start(self) -> float:
         return time.monotonic() - self._start if hasattr(self, "_start") else 0.0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Count the weights."""
+        self.parameters = sum(part.numel() for part in pl_module.parameters())
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Start the clock, and write the beginning of a run's record."""
@@ -166,6 +172,7 @@ class Report(lightning.Callback):
             "train/sequences": float(self.sequences),
             "train/steps": float(trainer.global_step),
             "train/seconds": self.seconds,
+            "train/parameters": float(self.parameters),
         }
         if self.tokens:
             metrics["train/tokens_per_second"] = self.tokens / (self.seconds - self.validating)

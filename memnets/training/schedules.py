@@ -133,13 +133,25 @@ class Curriculum(lightning.Callback):
         loss: bound below which a moving average of the loss must fall, more than 0.
         steps: number of batches of the moving average, and fewest batches with each value, at
             least 1.
+        longest: share of the training after which the last value comes at the latest, whatever the
+            loss, in ``(0, 1]``; the values before share this time in equal parts. ``None``, the
+            default, waits for the loss.
 
     Raises:
         ValueError: a setting is out of its range.
     """
 
-    def __init__(self, setting: str, values: Sequence[Any], loss: float, steps: int = 20) -> None:
+    def __init__(
+        self,
+        setting: str,
+        values: Sequence[Any],
+        loss: float,
+        steps: int = 20,
+        longest: float | None = None,
+    ) -> None:
         check_positive(steps=steps)
+        if longest is not None and not 0 < longest <= 1:
+            raise ValueError(f"longest must be in (0, 1]; got {longest}")
         if not values:
             raise ValueError("values must have at least one for the setting; got none")
         if loss <= 0:
@@ -148,6 +160,7 @@ class Curriculum(lightning.Callback):
         self.values = list(values)
         self.loss = loss
         self.steps = steps
+        self.longest = longest
         self._stage = 0
         self._taken = 0
         self._average = 0.0
@@ -213,7 +226,7 @@ class Curriculum(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Go on to the next value if the loss is low."""
+        """Go on to the next value if the loss is low, or the time of this one is over."""
         # Lightning has divided the loss by the number of accumulated batches.
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
         loss = float(trainer.strategy.reduce(loss, reduce_op="mean"))
@@ -221,9 +234,16 @@ class Curriculum(lightning.Callback):
         # A plain mean of the first steps, then an exponential moving average.
         self._average += (loss - self._average) / min(self._taken, self.steps)
         last = self._stage + 1 == len(self.values)
-        if not last and self._taken >= self.steps and self._average < self.loss:
+        low = self._taken >= self.steps and self._average < self.loss
+        if not last and (low or self._is_late(trainer)):
             self._stage, self._taken, self._average = self._stage + 1, 0, 0.0
             self._set(trainer)
+
+    def _is_late(self, trainer: lightning.Trainer) -> bool:
+        if self.longest is None:
+            return False
+        done = trainer.global_step / trainer.estimated_stepping_batches
+        return done >= self.longest * (self._stage + 1) / (len(self.values) - 1)
 
     def _set(self, trainer: lightning.Trainer) -> None:
         task: Any = trainer.datamodule  # type: ignore[attr-defined]

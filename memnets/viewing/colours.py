@@ -25,6 +25,8 @@ _KNOWN = (
     "snail", "seq2seq", "causal", "pointer", "lstmn", "memory_network",
     "luong", "soft", "hard", "convs2s", "stack", "tape",
     "gan", "attention_gan", "attention_pointer", "read_process_write", "decomposable", "tree",
+    "moving_tape", "delta_net", "gated_delta_net", "linear_attention", "neural_stack",
+    "delta_product",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ _SCORES = {
     "phoneme_error": ("wrong phonemes", "share"),
     "regret": ("regret", "lost reward"),
     "reward": ("reward", "sum of an episode"),
+    "state": ("state", "floats of a sequence"),
     "tour": ("length of the tour", "sides of the square"),
     "tour_ratio": ("length of the tour over the shortest", "ratio"),
     "word_error": ("wrong words", "share"),

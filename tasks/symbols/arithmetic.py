@@ -131,14 +131,16 @@ class SolvingEquations(_Arithmetic):
     """Solving equations: the ``x`` of an equation such as ``((1-x)+(-2))=4``, modulo 5.
 
     The left side is an expression of :class:`BracketArithmetic` without products, with ``x`` in the
-    place of one digit; the right side is its value. Deletang et al. 2023, table 1.
+    place of one digit; the right side is its value. Deletang et al. 2023, table 1. One or two
+    symbols have no room for an equation: they are zeros, and so is the answer, as in their code.
     """
 
     signs = "+-()x="
-    shortest = 3
 
     def question(self, random: np.random.Generator, length: int) -> Array:
         """An equation of this length."""
+        if length < 3:
+            return np.zeros(length, np.int64)
         left = _nested(random, length - 2, self.modulus, "+-")
         value = evaluate(left, self.modulus)
         digits = [place for place, symbol in enumerate(left) if symbol.isdecimal()]
@@ -152,6 +154,8 @@ class SolvingEquations(_Arithmetic):
         Raises:
             ValueError: the question is no equation, or not one number alone solves it.
         """
+        if len(question) < 3 and not question.any():
+            return np.zeros(1, np.int64)
         left, equal, right = "".join(self.alphabet[symbol] for symbol in question).partition("=")
         if not equal or left.count("x") != 1 or "x" in right:
             raise ValueError("expected an equation with one x on its left side; got another string")

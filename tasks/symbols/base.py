@@ -59,14 +59,14 @@ class SymbolTask(Task):
         min_length: length of the shortest question; by default the shortest that the task has.
         max_length: length of the longest question of training and validation.
         training_length: longest question of training at present, as a curriculum sets it;
-            ``max_length`` by default.
+            ``max_length`` by default. A value below ``min_length`` counts as ``min_length``.
         mixed_lengths: whether each question of a training batch has a length of its own. One length
             for the batch needs no padding and is faster. Validation always mixes lengths; test sets
             never do.
         test_sets: test sets, pairs (length, number of questions), named ``length_<n>``.
         longest: length of the longest question of the test set ``longer``; 0 = no such set. Its
             lengths are evenly spaced from ``max_length + 1`` to ``longest``. The mean over all of
-            them is what Deletang et al. 2023 report.
+            them is what Deletang et al. 2023 report; see :meth:`measure`.
         longer_lengths: number of lengths of ``longer``, at least 1.
         longer_questions: number of questions of each of these lengths, at least 1.
         settings: see :class:`~tasks.Task`.
@@ -76,6 +76,7 @@ class SymbolTask(Task):
     """
 
     fed_source = True
+    alike = True
     #: Names of the symbols of a question.
     alphabet: Sequence[str] = "01"
     #: Names of the symbols of an answer; by default those of a question.
@@ -117,10 +118,10 @@ class SymbolTask(Task):
         spaced = np.linspace(max_length + 1, longest, longer_lengths).round().astype(int)
         self.longer = list(dict.fromkeys(spaced.tolist())) if longest else []
         self.longer_questions = longer_questions
-        # An answer may be longer than its question, by twice with the tasks there are.
-        room = [(questions, 2 * n + 1) for n, questions in test_sets]
+        room = [(questions, self.longest_answer(n)) for n, questions in test_sets]
         self.check_room(
-            2 * max_length + 1, tested=[*room, (longer_questions, 2 * max(0, longest) + 1)]
+            self.longest_answer(max_length),
+            tested=[*room, (longer_questions, self.longest_answer(max(0, longest)))],
         )
         check_room("an embedding", len(self.alphabet))
         self.min_length = min_length
@@ -137,12 +138,18 @@ class SymbolTask(Task):
 
     @training_length.setter
     def training_length(self, most: int | None) -> None:
-        if most is not None and not self.min_length <= most <= self.max_length:
+        if most is not None and not 1 <= most <= self.max_length:
             raise ValueError(
-                f"training_length must be from min_length = {self.min_length} to max_length = "
-                f"{self.max_length}; got {most}"
+                f"training_length must be from 1 to max_length = {self.max_length}; got {most}"
             )
         self._training_length = most
+
+    def longest_answer(self, length: int) -> int:
+        """Most symbols of the answer to a question of ``length``, or more; ``2 length + 1`` here.
+
+        Batches that would not fit into the memory of a machine are refused by it.
+        """
+        return 2 * length + 1
 
     def question(self, random: np.random.Generator, length: int) -> Array:
         """A random question, numbers of symbols; by default ``length`` symbols, all as likely.
@@ -203,7 +210,7 @@ class SymbolTask(Task):
             return [length] * questions
         count = self.sequences(split, 0)
         most = self.training_length if split == "train" else None
-        high = self.max_length if most is None else most
+        high = self.max_length if most is None else max(most, self.min_length)
         if self.mixed_lengths or split == "val":
             mixed: list[int] = random.integers(self.min_length, high + 1, count).tolist()
             return mixed
@@ -224,25 +231,30 @@ class SymbolTask(Task):
         return Batch(questions, blanks, targets, mask, target_mask)
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """Share of right symbols at each length of the test set ``longer``.
+        """Share of right symbols at each length of the test set ``longer``, and their mean.
+
+        As Deletang et al. 2023 score, the share at a length is of the symbols of all its questions
+        together, and each length counts the same. Where all answers of a length are as long, it is
+        also the mean over the questions.
 
         Args:
             split: one of :meth:`test_names`.
-            answers: numbers of symbols ``[B, T]`` for each batch of the set.
+            answers: numbers of symbols ``[B, T]`` for each batch of the set, or its first batches.
 
         Returns:
-            ``accuracy_<n>`` for each length n; empty for other sets.
+            ``accuracy_<n>`` for each length n, and ``accuracy``, their mean, in ``[0, 1]``; empty
+            for other sets.
         """
-        if split != LONGER:
+        if split != LONGER or not answers:
             return {}
         scores = {}
         for index, answer in enumerate(answers):
             batch = self.batch(split, index)
-            right = (answer.cpu() == batch.targets).double()
-            mask = torch.ones_like(right) if batch.target_mask is None else batch.target_mask
-            share = (right * mask).sum(1) / mask.sum(1).clamp_min(1)
-            scores[f"accuracy_{self.longer[index]}"] = float(share.mean())
-        return scores
+            right = answer.cpu() == batch.targets
+            if batch.target_mask is not None:
+                right = right[batch.target_mask]
+            scores[f"accuracy_{self.longer[index]}"] = float(right.double().mean())
+        return {"accuracy": sum(scores.values()) / len(scores), **scores}
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """The symbols of the source and of the answer."""

@@ -18,14 +18,18 @@ class _TwoNumbers(SymbolTask):
 
     Numbers are written from the lowest bit on, with an operator between them. The answer has no
     zeros behind its highest bit; an end mark, ``.``, comes last. How the bits are shared out to the
-    two numbers is drawn, each share as likely; a number is at least 1.
+    two numbers is drawn, each share as likely; a number is at least 1. One or two symbols have no
+    room for an operator: they are a number, not all ones, which is its own result. So it is in the
+    code of Deletang et al.
     """
 
     answers = "01."
-    shortest = 3
 
     def question(self, random: np.random.Generator, length: int) -> Array:
-        """Two numbers with the operator between them."""
+        """Two numbers with the operator between them, or a number of one or two bits."""
+        if length < 3:
+            number = int(random.integers(2**length - 1))
+            return np.array([number >> bit & 1 for bit in range(length)])
         first = int(random.integers(1, length - 1))
         numbers = [_positive(random, first), _positive(random, length - 1 - first)]
         return np.concatenate([numbers[0], [2], numbers[1]])
@@ -37,10 +41,16 @@ class _TwoNumbers(SymbolTask):
             ValueError: the question is not two numbers.
         """
         places = np.flatnonzero(question == 2)
+        if len(question) < 3 and not len(places):
+            return self._written(_number(question))
         if len(places) != 1 or not 0 < places[0] < len(question) - 1:
             raise ValueError(f"expected two numbers with one {self.alphabet[2]} between them")
         left, right = (_number(bits) for bits in np.split(question[question != 2], places))
-        return np.array([*map(int, reversed(f"{self.result(left, right):b}")), 2])
+        return self._written(self.result(left, right))
+
+    @staticmethod
+    def _written(number: int) -> Array:
+        return np.array([*map(int, reversed(f"{number:b}")), 2])
 
     @abstractmethod
     def result(self, left: int, right: int) -> int:

@@ -27,7 +27,7 @@ class MultiQueryRecall(SymbolTask):
     Args:
         symbols: number of symbols, keys and values together, even, at least 4.
         min_pairs: fewest pairs of a question, at least 1.
-        max_pairs: most pairs of a question.
+        max_pairs: most pairs of a question; a shorter one has at most a pair for each four steps.
         power: of the power law, more than 0; 1 = all distances are as likely.
         filler: what stands at steps where no key is asked. ``blank`` is a symbol of its own.
             ``free`` is any symbol but the keys of this question: no answer is in doubt. ``any`` is
@@ -36,8 +36,8 @@ class MultiQueryRecall(SymbolTask):
             value all the same.
         test_pairs: test sets of ``max_length`` steps, pairs (number of pairs, number of questions),
             named ``pairs_<n>``.
-        settings: see :class:`~tasks.symbols.SymbolTask`; lengths are of the whole, at least four
-            steps for each pair.
+        settings: see :class:`~tasks.symbols.SymbolTask`; lengths are of the whole. By default all
+            have ``max_length`` steps, at least four for each pair.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -77,10 +77,11 @@ class MultiQueryRecall(SymbolTask):
                 f"filler; got {symbols} symbols"
             )
         min_length = max_length if min_length is None else min_length
-        if min_length < 4 * most:
+        if max_length < 4 * most:
             raise ValueError(
-                f"min_length must be at least four steps for each of {most} pairs; got {min_length}"
+                f"max_length must be at least four steps for each of {most} pairs; got {max_length}"
             )
+        self.shortest = 4 * min_pairs
         check_room("an embedding", symbols)
         half = symbols // 2
         names = [f"k{n}" for n in range(half)], [f"v{n}" for n in range(half)]
@@ -110,7 +111,8 @@ class MultiQueryRecall(SymbolTask):
         """Pairs, then keys among fillers."""
         pairs = self.pairs_by_name.get(split)
         if pairs is None:
-            pairs = int(random.integers(self.min_pairs, self.max_pairs + 1))
+            most = min(self.max_pairs, length // 4)
+            pairs = int(random.integers(self.min_pairs, most + 1))
         keys = random.choice(self.half, pairs, replace=False)
         values = random.choice(self.half, pairs, replace=False)
         room = (length - 2 * pairs) // 2

@@ -1,25 +1,40 @@
-"""Tasks on strings that need a stack or a tape (Deletang et al. 2023, table 1)."""
+"""Tasks on strings that need a stack, a tape or a queue; many of Deletang et al. 2023."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tasks.base import Array
-from tasks.symbols.base import SymbolTask
+from memnets.core import check_positive
+from tasks.base import Array, by_name
+from tasks.symbols.base import Example, SymbolTask
 
 __all__ = [
     "BucketSorting",
     "Duplicating",
     "MissingDuplicate",
     "OddsFirst",
+    "PrioritySorting",
+    "RepeatCopying",
     "Repeating",
     "Reversal",
     "StackManipulation",
 ]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _letters(symbols: int) -> str:
+    """Names of some symbols.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not 2 <= symbols <= len(_LETTERS):
+        raise ValueError(f"symbols must be from 2 to {len(_LETTERS)}; got {symbols}")
+    return _LETTERS[:symbols]
 
 
 class _StringTask(SymbolTask):
@@ -31,9 +46,7 @@ class _StringTask(SymbolTask):
     """
 
     def __init__(self, symbols: int = 2, **settings: Any) -> None:
-        if not 2 <= symbols <= len(_LETTERS):
-            raise ValueError(f"symbols must be from 2 to {len(_LETTERS)}; got {symbols}")
-        self.alphabet = _LETTERS[:symbols]
+        self.alphabet = _letters(symbols)
         super().__init__(**settings)
 
 
@@ -89,19 +102,157 @@ class BucketSorting(_StringTask):
         return ordered
 
 
+class RepeatCopying(SymbolTask):
+    """Repeat copy: a string and a number of marks ``*``; the string as often, then an end mark.
+
+    ``011**`` gives ``011011.``. Numbers are written one mark for each, so that a model can be asked
+    for more repetitions than it has ever seen. After Graves et al. 2014, section 4.2, where the
+    number is an input of its own.
+
+    Args:
+        symbols: number of symbols, from 2 to 36.
+        max_repeats: most repetitions, at least 1; each number is as likely, as far as there is room
+            for a symbol beside the marks.
+        test_repeats: further test sets, pairs (repetitions, number of questions), named
+            ``repeats_<n>``: strings of ``max_length - max_repeats`` symbols.
+        settings: see :class:`~tasks.symbols.SymbolTask`; a length counts the marks too.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    shortest = 2
+
+    def __init__(
+        self,
+        symbols: int = 2,
+        max_repeats: int = 5,
+        test_repeats: Sequence[tuple[int, int]] = (),
+        **settings: Any,
+    ) -> None:
+        letters = _letters(symbols)
+        check_positive(max_repeats=max_repeats)
+        for repeats, questions in test_repeats:
+            check_positive(test_repeats=repeats, test_questions=questions)
+        self.alphabet, self.answers = letters + "*", letters + "."
+        self.max_repeats = max_repeats
+        super().__init__(**settings)
+        self.repeats_by_name = by_name((f"repeats_{n}", n) for n, _ in test_repeats)
+        if test_repeats and self.max_length <= max_repeats:
+            raise ValueError(
+                "max_length must be above max_repeats, for strings of the sets of test_repeats; "
+                f"got {self.max_length} and {max_repeats}"
+            )
+        size = self.max_length - max_repeats
+        self.check_room(
+            self.longest_answer(self.max_length),
+            tested=[(questions, repeats * size + 1) for repeats, questions in test_repeats],
+        )
+        self.test_sets.update(
+            {f"repeats_{n}": (size + n, questions) for n, questions in test_repeats}
+        )
+
+    def longest_answer(self, length: int) -> int:
+        """Most symbols of an answer, with its end mark."""
+        repeats = min(self.max_repeats, max(1, length // 2))
+        return repeats * max(1, length - repeats) + 1
+
+    def question(self, random: np.random.Generator, length: int) -> Array:
+        """A string, then the marks."""
+        most = min(self.max_repeats, length - 1)
+        return self._asked(random, length, int(random.integers(1, most + 1)))
+
+    def _asked(self, random: np.random.Generator, length: int, repeats: int) -> Array:
+        mark = len(self.alphabet) - 1
+        string = random.integers(mark, size=length - repeats)
+        return np.concatenate([string, np.full(repeats, mark)])
+
+    def example(self, random: np.random.Generator, length: int, split: str) -> Example:
+        """A question with its answer; in a set of its own, with another number of repetitions."""
+        repeats = self.repeats_by_name.get(split)
+        if repeats is None:
+            return super().example(random, length, split)
+        question = self._asked(random, length, repeats)
+        return Example(question, self.answer(question))
+
+    def answer(self, question: Array) -> Array:
+        """The string as often as there are marks, then the end mark.
+
+        Raises:
+            ValueError: the question is not a string and one mark or more behind it.
+        """
+        mark = len(self.alphabet) - 1
+        repeats = np.count_nonzero(question == mark)
+        string = question[: len(question) - repeats]
+        if not repeats or not len(string) or (string == mark).any():
+            raise ValueError("expected a string, then one * or more; got another")
+        return np.append(np.tile(string, repeats), mark)
+
+
+class PrioritySorting(SymbolTask):
+    """Priority sort: pairs of a priority and a symbol; the symbols, the highest priority first.
+
+    ``3b 1a 7b`` gives ``b b a``, the symbols of 7, 3 and 1; of equal priorities the first comes
+    first. A length that is odd is taken one less. After Graves et al. 2014, section 4.5, where
+    priorities are numbers in ``[-1, 1]``.
+
+    Args:
+        symbols: number of symbols, from 2 to 26, named by letters.
+        priorities: number of priorities, from 2 to 10, named by digits.
+        settings: see :class:`~tasks.symbols.SymbolTask`; a pair counts as two steps.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    shortest = 2
+
+    def __init__(self, symbols: int = 4, priorities: int = 10, **settings: Any) -> None:
+        if not 2 <= symbols <= len(_LETTERS) - 10:
+            raise ValueError(f"symbols must be from 2 to {len(_LETTERS) - 10}; got {symbols}")
+        if not 2 <= priorities <= 10:
+            raise ValueError(f"priorities must be from 2 to 10; got {priorities}")
+        self.priorities = priorities
+        self.answers = _LETTERS[10 : 10 + symbols]
+        self.alphabet = _LETTERS[:priorities] + self.answers
+        super().__init__(**settings)
+
+    def question(self, random: np.random.Generator, length: int) -> Array:
+        """Pairs of a priority and a symbol."""
+        pairs = length // 2
+        priorities = random.integers(self.priorities, size=pairs)
+        symbols = random.integers(self.priorities, len(self.alphabet), size=pairs)
+        return np.stack([priorities, symbols], 1).reshape(-1)
+
+    def answer(self, question: Array) -> Array:
+        """The symbols, the highest priority first.
+
+        Raises:
+            ValueError: the question is not pairs of a priority and a symbol.
+        """
+        pairs = question.reshape(-1, 2) if len(question) % 2 == 0 else np.empty((0, 2), np.int64)
+        is_priority = pairs < self.priorities
+        if not len(pairs) or not is_priority[:, 0].all() or is_priority[:, 1].any():
+            raise ValueError("expected pairs of a priority, a digit, and a symbol, a letter")
+        symbols: Array = pairs[np.argsort(-pairs[:, 0], kind="stable"), 1]
+        return symbols - self.priorities
+
+
 class MissingDuplicate(SymbolTask):
     """Missing duplicate: a string twice, with one symbol missing; the answer is that symbol.
 
     ``_`` stands for the missing symbol; a question of odd length ends with ``.``, which means
-    nothing. ``0110_110.`` gives 0.
+    nothing. ``0110_110.`` gives 0. The one question of length 1 is ``1``, and 1 its answer, as in
+    the code of Deletang et al.
     """
 
     alphabet = "01_."
     answers = "01"
-    shortest = 2
 
     def question(self, random: np.random.Generator, length: int) -> Array:
         """A string twice, with one symbol missing."""
+        if length == 1:
+            return np.ones(1, np.int64)
         string = random.integers(2, size=length // 2)
         question: Array = np.concatenate([string, string, np.full(length % 2, 3)])
         question[random.integers(2 * len(string))] = 2
@@ -113,6 +264,8 @@ class MissingDuplicate(SymbolTask):
         Raises:
             ValueError: the question is no string twice with one symbol missing.
         """
+        if question.tolist() == [1]:
+            return np.ones(1, np.int64)
         string = question[:-1] if question[-1] == 3 else question
         half = len(string) // 2
         twice = string.reshape(2, half) if len(string) == 2 * half else np.empty((2, 0), int)

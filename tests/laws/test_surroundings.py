@@ -267,6 +267,10 @@ TASKS = {
     "equations": partial(symbols.SolvingEquations, **STRINGS),
     "additions": partial(symbols.BinaryAddition, **STRINGS),
     "words of a group": partial(symbols.GroupWords, "S3", **STRINGS),
+    "repeat copying tokens": partial(
+        symbols.RepeatCopying, test_repeats=[(3, 2)], **STRINGS, max_repeats=2
+    ),
+    "priority sort of tokens": partial(symbols.PrioritySorting, **STRINGS),
     "induction": partial(symbols.Induction, symbols=4, **STRINGS),
     "flip-flop": partial(symbols.FlipFlop, max_length=8, test_sets=[], test_ignored=[(0.5, 3)]),
     "recall of many": partial(

@@ -37,7 +37,16 @@ from memnets.core import Cell, Memory, map_state
 from memnets.encoders import Recurrent
 from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
-from memnets.memories import DNC, NTM, SAM, MovingTape, Stack
+from memnets.memories import (
+    DNC,
+    NTM,
+    SAM,
+    MovingTape,
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
+    Stack,
+)
 from memnets.memories.scan import scan
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
@@ -351,6 +360,18 @@ DNC_RUNS = [
     scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 11, True),
 ]
 
+SHIFTING_RUNS = [
+    unrolled(
+        loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True
+    ),
+    unrolled(loop(partial(Stack, slots=2, width=1, noise=0.5), FEED_FORWARD), steps=5),
+    unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
+    unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),
+    unrolled(loop(partial(NeuralStack, width=3, count=2)), 1, 5),
+    unrolled(loop(partial(NeuralQueue, width=1, noise=0.5), FEED_FORWARD), steps=5, begun=False),
+    unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
+]
+
 #: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.
 HARD_RUNS = [
     unrolled(loop(partial(NTM, slots=9, width=3, hard=True, gate_bias=-9.0)), steps=12),
@@ -366,16 +387,6 @@ HARD_RUNS = [
     ),
     unrolled(loop(partial(NTM, slots=3, width=1, shift_range=1, hard=True)), 1, 1, begun=False),
     unrolled(loop(partial(NTM, slots=5, width=3, hard=True), TWO_LAYERS), masked=True),
-]
-
-SHIFTING_RUNS = [
-    unrolled(
-        loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True
-    ),
-    unrolled(loop(partial(Stack, slots=2, width=1, noise=0.5), FEED_FORWARD), steps=5),
-    unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
-    unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),
-    unrolled(loop(partial(MovingTape, slots=1, width=1)), 1, 1, begun=False),
 ]
 
 #: A twin, by its part, method and name -> functions of ``draw`` that give the part, or the function
@@ -420,12 +431,10 @@ EXAMPLES = {
     ],
     (SAM, "step", "kernels.sparse"): [stepped(partial(SAM, slots=9, width=3, heads=2))],
     (SAM, "unroll", "kernels.sparse"): [
-        unrolled(partial(SAM, slots=7, width=3, heads=2), steps=6, masked=True),
-        unrolled(partial(SAM, slots=4, width=2, heads=2, read_slots=3, write_slots=2), steps=5),
+        unrolled(partial(SAM, slots=5, width=3, heads=2, read_slots=3, write_slots=2), masked=True),
     ],
     (Loop, "unroll", "kernels.sparse"): [
-        unrolled(loop(partial(SAM, slots=30, width=3, heads=2, read_slots=3)), masked=True),
-        unrolled(loop(partial(SAM, slots=5, width=3, heads=1), FEED_FORWARD), 3, 6),
+        unrolled(loop(partial(SAM, slots=9, width=3, heads=2, read_slots=3)), masked=True),
     ],
     (Content, "read", "kernels.attention"): [
         reading(partial(Content, Dot())),

@@ -33,6 +33,8 @@ def modulo(text: str) -> str:
 
 
 def x_of(text: str) -> str:
+    if text in ("0", "00"):
+        return "0"
     left, right = text.split("=")
     (found,) = {x for x in range(5) if (eval(left.replace("x", str(x))) - int(right)) % 5 == 0}
     return str(found)
@@ -44,11 +46,23 @@ def binary(number: int) -> str:
 
 
 def two(text: str, operator: str) -> tuple[int, int]:
-    left, right = text.split(operator)
-    return int(left[::-1], 2), int(right[::-1], 2)
+    left, _, right = text.partition(operator)
+    # Too short for an operator, a number is its own result: with 0 added, or times 1.
+    return int(left[::-1], 2), int(right[::-1], 2) if right else int(operator == "*")
+
+
+def repeated(text: str) -> str:
+    return text.rstrip("*") * text.count("*") + "."
+
+
+def by_priority(text: str) -> str:
+    pairs = [text[place : place + 2] for place in range(0, len(text), 2)]
+    return "".join(pair[1] for pair in sorted(pairs, key=lambda pair: -int(pair[0])))
 
 
 def missing(text: str) -> str:
+    if text == "1":
+        return "1"
     text = text.rstrip(".")
     half = len(text) // 2
     return next(bit for bit in "01" if (full := text.replace("_", bit))[:half] == full[half:])
@@ -66,6 +80,8 @@ RULES = {
     symbols.Repeating: lambda text: text,
     symbols.Reversal: lambda text: "".join(reversed(text)),
     symbols.Duplicating: lambda text: 2 * text,
+    symbols.RepeatCopying: repeated,
+    symbols.PrioritySorting: by_priority,
     symbols.MissingDuplicate: missing,
     symbols.OddsFirst: lambda text: text[1::2] + text[::2],
     symbols.BucketSorting: lambda text: "".join(sorted(text)),
@@ -117,6 +133,34 @@ def test_every_question_of_a_length_can_come() -> None:
     assert (
         len(drawn[symbols.MissingDuplicate]) == 4 * 4
     )  # two bits, one of them missing at one of four places
+
+
+def test_questions_that_are_too_short_are_those_of_the_paper() -> None:
+    """Its code draws lengths from 1 on for every task."""
+    random = np.random.default_rng(0)
+
+    def drawn(task: SymbolTask, length: int) -> set[tuple[str, str]]:
+        questions = [task.question(random, length) for _ in range(60)]
+        batch = task._batch([symbols.Example(each, task.answer(each)) for each in questions])
+        texts = ["".join(task.alphabet[symbol] for symbol in each) for each in questions]
+        return set(zip(texts, task.says(batch, batch.targets), strict=True))
+
+    for task in (symbols.BinaryAddition(), symbols.BinaryMultiplication()):
+        assert drawn(task, 1) == {("0", "0.")}
+        assert drawn(task, 2) == {("00", "0."), ("10", "1."), ("01", "01.")}
+    assert drawn(symbols.SolvingEquations(), 2) == {("00", "0")}
+    assert drawn(symbols.MissingDuplicate(), 1) == {("1", "1")}
+    assert {pair[0] for pair in drawn(symbols.ModularArithmetic(), 2)} == set("01234")
+
+
+@pytest.mark.parametrize("repeats", [3, 12])
+def test_repetitions_beyond_those_of_training_have_a_set(repeats) -> None:
+    task = symbols.RepeatCopying(max_repeats=3, max_length=8, test_repeats=[(repeats, 2)])
+    batch = task.batch(f"repeats_{repeats}", 0)
+    assert batch.source.shape[1] == 5 + repeats
+    assert batch.targets.shape == (2, 5 * repeats + 1)
+    counts = {task.question(np.random.default_rng(n), 8).tolist().count(2) for n in range(60)}
+    assert counts == {1, 2, 3}
 
 
 @given(random=RANDOM, depth=st.integers(1, 40), modulus=st.integers(2, 10))
@@ -246,6 +290,19 @@ def test_recall_gives_the_values_of_keys(random, pairs, filler, power) -> None:
         assert set(later) == {".", *values}
 
 
+def test_a_short_question_has_fewer_pairs() -> None:
+    task = symbols.MultiQueryRecall(
+        40, 1, 5, min_length=4, max_length=20, test_pairs=[(5, 3)], batch_size=64
+    )
+
+    def most(split):
+        return task.batch(split, 0).target_mask.sum(1).max()
+
+    task.training_length = 9
+    assert most("train") <= 2
+    assert (most("val"), most("pairs_5")) == (5, 5)
+
+
 def test_a_published_filler_may_clash() -> None:
     """Fillers of any symbols do overwrite pairs: that is why there is another kind."""
     task = symbols.MultiQueryRecall(8, 2, 2, filler="any", max_length=40, test_pairs=[])
@@ -287,27 +344,56 @@ def test_along_its_question_a_task_asks_at_some_steps() -> None:
 def test_scores_of_longer_questions_are_by_length() -> None:
     task = symbols.Reversal(**SMALL, longer_questions=4)
     answers = [task.batch("longer", index).targets.clone() for index in range(2)]
-    assert task.measure("longer", answers) == {"accuracy_10": 1.0, "accuracy_20": 1.0}
+    right = {"accuracy": 1.0, "accuracy_10": 1.0, "accuracy_20": 1.0}
+    assert task.measure("longer", answers) == right
     answers[1][:, 0] = 1 - answers[1][:, 0]
-    assert task.measure("longer", answers) == {"accuracy_10": 1.0, "accuracy_20": 0.95}
+    wrong = {"accuracy": 0.975, "accuracy_10": 1.0, "accuracy_20": 0.95}
+    assert task.measure("longer", answers) == pytest.approx(wrong)
     assert task.measure("val", answers) == {}
+
+
+def test_long_answers_count_more_than_short_ones_at_a_length() -> None:
+    """As in the code of Deletang et al.: of a stack, all symbols of a length are one share."""
+    task = symbols.StackManipulation(**SMALL, longer_questions=8)
+    batch = task.batch("longer", 0)
+    wrong = batch.targets.clone()
+    wrong[0] = (wrong[0] + 1) % 3
+    assert batch.target_mask is not None
+    lengths = batch.target_mask.sum(1)
+    assert len(set(lengths.tolist())) > 1
+    found = task.measure("longer", [wrong])
+    share = 1 - float(lengths[0] / lengths.sum())
+    assert found == {"accuracy": pytest.approx(share), "accuracy_10": pytest.approx(share)}
 
 
 def test_a_curriculum_sets_the_longest_question_of_the_training() -> None:
     task = symbols.Parity(**SMALL, mixed_lengths=True)
     task.training_length = 2
     assert max(task.batch("train", index).source.shape[1] for index in range(20)) == 2
-    with pytest.raises(ValueError, match=r"training_length must be from .* = 1 to .* = 9; got 10"):
+    with pytest.raises(
+        ValueError, match=r"training_length must be from 1 to max_length = 9; got 10"
+    ):
         task.training_length = 10
+    task = symbols.FlipFlop(max_length=9, test_sets=[], test_ignored=[])
+    task.training_length = 2
+    assert task.batch("train", 0).inputs.shape[1] == 8, "the shortest that there is"
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: symbols.Parity(max_length=0), r"1 <= min_length <= max_length; got 1 and 0"),
-        (lambda: symbols.SolvingEquations(min_length=2), "3 <= min_length"),
+        (lambda: symbols.FlipFlop(min_length=2), "4 <= min_length"),
         (lambda: symbols.Parity(longest=40), "longest must be above max_length = 40"),
-        (lambda: symbols.BinaryAddition(test_sets=[(2, 5)]), "at least 3 symbols; got a test set"),
+        (lambda: symbols.Induction(test_sets=[(2, 5)]), "at least 3 symbols; got a test set"),
+        (lambda: symbols.RepeatCopying(max_repeats=0), "max_repeats must be .* at least 1; got 0"),
+        (lambda: symbols.RepeatCopying(symbols=37), "symbols must be from 2 to 36; got 37"),
+        (
+            lambda: symbols.RepeatCopying(max_length=5, test_repeats=[(3, 2)]),
+            "max_length must be above max_repeats, .*; got 5 and 5",
+        ),
+        (lambda: symbols.PrioritySorting(symbols=1), "symbols must be from 2 to 26; got 1"),
+        (lambda: symbols.PrioritySorting(priorities=11), "priorities must be from 2 to 10"),
         (lambda: symbols.ModularArithmetic(modulus=11), "modulus must be from 2 to 10"),
         (lambda: symbols.CycleNavigation(places=1), "places must be from 2 to 10"),
         (lambda: symbols.Reversal(symbols=1), "symbols must be from 2 to 36; got 1"),
@@ -319,7 +405,9 @@ def test_a_curriculum_sets_the_longest_question_of_the_training() -> None:
         (lambda: symbols.MultiQueryRecall(5), "symbols must be even and at least 4; got 5"),
         (lambda: symbols.MultiQueryRecall(filler="none"), "free, blank, any; got 'none'"),
         (lambda: symbols.MultiQueryRecall(power=0), "power must be more than 0; got 0"),
-        (lambda: symbols.MultiQueryRecall(max_length=60), "four steps for each of 16 pairs"),
+        (lambda: symbols.MultiQueryRecall(max_length=60), "max_length .* each of 16 pairs; got 60"),
+        (lambda: symbols.MultiQueryRecall(min_length=15), "16 <= min_length <= max_length; got 15"),
+        (lambda: symbols.MultiQueryRecall(test_sets=[(15, 5)]), "at least 16 symbols; got a test"),
         (lambda: symbols.MultiQueryRecall(16), "keys for 16 pairs, .*; got 16 symbols"),
         (lambda: symbols.MultiQueryRecall(min_pairs=9, max_pairs=8), "at most max_pairs"),
     ],
@@ -341,6 +429,12 @@ def test_settings_out_of_range_are_named(make, message) -> None:
         (symbols.BinaryAddition, "+1", "item 3: expected two numbers with one +"),
         (symbols.MissingDuplicate, "0_1", "item 3: expected a string twice"),
         (symbols.MissingDuplicate, "0_11", "item 3: expected a string twice"),
+        (symbols.MissingDuplicate, "0", "item 3: expected a string twice"),
+        (symbols.RepeatCopying, "01", "item 3: expected a string, then one * or more"),
+        (symbols.RepeatCopying, "0*1*", "item 3: expected a string, then one * or more"),
+        (symbols.RepeatCopying, "**", "item 3: expected a string, then one * or more"),
+        (symbols.PrioritySorting, "1a2", "item 3: expected pairs of a priority, a digit, and"),
+        (symbols.PrioritySorting, "a1", "item 3: expected pairs of a priority, a digit, and"),
         (symbols.FlipFlop, "r0", "item 3: expected a bit to be written before one is read"),
         (symbols.FlipFlop, "w", "item 3: expected pairs of an instruction"),
         (symbols.FlipFlop, "wr", "item 3: expected pairs of an instruction"),

@@ -1,9 +1,10 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM, a DNC, a stack or a tape that moves: all steps, forward and backward, are one
-operator. It is built when it is first needed (:mod:`memnets.kernels.native.build`). Without a
-compiler the twins of :mod:`memnets.kernels.loop` run in its place, where they know the memory.
+controller, on an NTM, a DNC, a stack, queue or deque, or a tape that moves: all steps, forward and
+backward, are one operator. It is built when it is first needed
+(:mod:`memnets.kernels.native.build`). Without a compiler the twins of :mod:`memnets.kernels.loop`
+run in its place, where they know the memory.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ from memnets.memories.dnc import DNC, DNCState
 from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.stack import Stack, StackState
+from memnets.memories.strengths import (
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
+    NeuralState,
+    Strengths,
+)
 
 __all__ = ["MEMORIES", "Settings", "unroll", "unroll_places"]
 
@@ -47,12 +55,15 @@ class Settings(NamedTuple):
 
     Attributes:
         kind: name of the memory in ``run.cpp``.
-        layout: whole numbers, the number of slots among them.
+        layout: whole numbers, the number of slots among them; of a memory that grows, the operator
+            is given two more, its slots before the run and after it.
         numbers: real numbers.
         interface_size: width of the interface.
         shapes: shapes of the tensors of the state, without the batch.
         noise: standard deviation of Gaussian noise on the interface.
         noisy: how many of the first numbers of the interface have noise; ``None`` = all.
+        grows: number of slots that a step appends to the tensors of the state, whose shapes begin
+            with a number of memories side by side and the slots. Then no sequence may skip a step.
     """
 
     kind: str
@@ -62,6 +73,17 @@ class Settings(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
     noise: float = 0.0
     noisy: int | None = None
+    grows: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Slots before the run of a memory that grows."""
+        return self.shapes[0][1]
+
+    def sized(self, steps: int) -> tuple[int, ...]:
+        """The layout for the operator in a run of some steps."""
+        more = (self.slots, self.slots + self.grows * steps) if self.grows else ()
+        return *self.layout, *more
 
 
 def _ntm(memory: NTM, state: NTMState) -> Settings | None:
@@ -131,6 +153,21 @@ def _moving_tape(memory: MovingTape, state: MovingTapeState) -> Settings | None:
     return _shifting(memory, state, (int(memory.gated),), memory.tapes)
 
 
+#: Class of a memory with strengths -> its number in ``strengths.h``.
+_KINDS: dict[type[Strengths], int] = {NeuralStack: 0, NeuralQueue: 1, NeuralDeque: 2}
+
+
+def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
+    if type(state) is not NeuralState:
+        return None
+    count, width, slots = memory.count, memory.width, state.memory.shape[2]
+    layout = count, width, _KINDS[type(memory)]
+    size, shapes = memory.interface_size, ((count, slots, width), (count, slots))
+    noise = memory.noise if memory.training else 0.0
+    noisy = count * len(memory.degrees)
+    return Settings("Strengths", layout, (), size, shapes, noise, noisy, len(memory.pushes))
+
+
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
 #: settings and a state, or ``None`` if the operator does not compute them.
 MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
@@ -138,6 +175,9 @@ MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
     DNC: _dnc,
     Stack: _stack,
     MovingTape: _moving_tape,
+    NeuralStack: _strengths,
+    NeuralQueue: _strengths,
+    NeuralDeque: _strengths,
 }
 
 
@@ -178,6 +218,8 @@ def _takes(
     if weights is None or settings is None or not linear(loop.interface):
         return False
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
+        return False
+    if settings.grows and (mask is not None or settings.slots % settings.grows):
         return False
     batch, kind = inputs.shape[0], inputs.dtype
     flat = _flat(state)
@@ -251,6 +293,11 @@ def _run(
             step.normal_()
         noise *= settings.noise
         noise = nn.functional.pad(noise, (0, settings.interface_size - count))
+    if settings.grows:
+        # Room for all that the run appends: so no state changes its shape within the operator.
+        more = settings.grows * inputs.shape[1]
+        room = [_with_slots(part, more) for part in state.access]
+        state = state._replace(access=type(state.access)(*room))
     flat = _flat(state)
     outputs, *last = _Run.apply(  # type: ignore[no-untyped-call]
         loop, type(state.access), settings, torch.is_grad_enabled(), mask, noise, len(weights) + 2,
@@ -262,6 +309,11 @@ def _run(
         controller = LSTMState((hidden,), (cell,))
     read, *access = last
     return outputs, LoopState(controller, type(state.access)(*access), read)
+
+
+def _with_slots(part: Tensor, more: int) -> Tensor:
+    """A part of a state, ``[B, H, N, ...]``, with more slots; below 0, with fewer."""
+    return nn.functional.pad(part, [0, 0] * (part.dim() - 3) + [0, more])
 
 
 def _plain(
@@ -287,6 +339,9 @@ def _plain(
     """
     *layers, to_interface, bias = given[:weights]
     inputs, *state = given[weights:]
+    if settings.grows:
+        more, count = settings.grows * inputs.shape[1], len(settings.shapes)
+        state[-count:] = [_with_slots(part, -more) for part in state[-count:]]
     lstm = type(loop.controller) is LSTM
     hidden = state[0] if lstm else inputs.new_zeros(len(inputs), loop.controller.output_size)
     cell = [state[1]] if lstm else []
@@ -303,7 +358,8 @@ def _plain(
                 hidden = nn.functional.linear(hidden, weight, offset).tanh()
         driven = nn.functional.linear(hidden, to_interface, bias)
         before = kind(*access)
-        same = not settings.noise and _settings(loop.access, before) == settings
+        found = _settings(loop.access, before)
+        same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
         state = following if mask is None else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
@@ -326,7 +382,8 @@ class _Run(torch.autograd.Function):
         weights: int,
         *given: Tensor,
     ) -> Tensors:
-        machine = type(loop.controller).__name__, *settings[:3]
+        machine: Any = type(loop.controller).__name__, settings.kind
+        machine += settings.sized(given[weights].shape[1]), settings.numbers
         recorded = recorded and any(tensor.requires_grad for tensor in given)
         whole = [tensor.contiguous() for tensor in given]
         outputs, *rest = torch.ops.memnets.run(

@@ -201,7 +201,8 @@ def _build(command: list[str], path: Path) -> None:
     start = time.monotonic()
     try:
         to_compile, to_link = _arguments()
-        sources = sorted(SOURCES.glob("*.cpp"), reverse=True)  # those that take longest first
+        sources = sorted(SOURCES.glob("*.cpp"))
+        sources.sort(key=lambda one: one.stem != "run")  # it takes longest
         made = {str(one): str(place / f"{one.stem}.o") for one in sources}
         _run([[*command, *to_compile, "-c", one, "-o", to] for one, to in made.items()], place)
         _run([[*command, *made.values(), "-o", str(place / path.name), *to_link]], place)

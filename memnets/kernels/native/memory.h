@@ -81,5 +81,7 @@ template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_strengths(const int64_t* layout, const double* settings);
 
 }  // namespace memnets

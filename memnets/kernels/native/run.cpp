@@ -33,6 +33,7 @@ std::unique_ptr<Memory<scalar>> memory_of(
   if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   if (kind == "Stack") return make_stack<scalar>(layout.data(), settings.data());
   if (kind == "MovingTape") return make_tape<scalar>(layout.data(), settings.data());
+  if (kind == "Strengths") return make_strengths<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 

@@ -12,6 +12,7 @@ from memnets.viewing.plots.attention import alignment, shaded
 from memnets.viewing.plots.board import Board, scoreboard
 from memnets.viewing.plots.canvas import FORMATS, style
 from memnets.viewing.plots.curves import Reading, curves, readings
+from memnets.viewing.plots.grid import Grid, GridCell, Line, grid, lengths
 from memnets.viewing.plots.heads import answer, weights
 from memnets.viewing.plots.images import episode, gallery, looks, overlay
 from memnets.viewing.plots.plane import Drawing, drawing
@@ -23,6 +24,9 @@ __all__ = [
     "Course",
     "Curves",
     "Drawing",
+    "Grid",
+    "GridCell",
+    "Line",
     "Reading",
     "Setting",
     "alignment",
@@ -31,8 +35,10 @@ __all__ = [
     "drawing",
     "episode",
     "gallery",
+    "grid",
     "history",
     "importance",
+    "lengths",
     "looks",
     "overlay",
     "readings",

@@ -2,7 +2,8 @@
 
 An episode is a batch: the source is the examples, each a vector followed by its label,
 ``[B, S, I]``; the inputs are the queries, with zeros in place of the label. The answer to a query
-depends on the examples alone, not on other queries.
+depends on the examples alone, not on other queries. For an online learner, examples and queries are
+one: each input has the label of the one before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memnets.addressing import Content
 from memnets.batches import Batch
@@ -21,7 +22,7 @@ from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
 from memnets.training.objectives import Labels
 
-__all__ = ["MetaLearner", "Prototypical"]
+__all__ = ["MetaLearner", "OnlineLearner", "Prototypical"]
 
 
 class _Episodic(Model[State]):
@@ -119,9 +120,9 @@ class Prototypical(_Episodic[Memory]):
 class MetaLearner(_Episodic[State]):
     """A model of sequences on episodes: it reads the examples, then answers each query.
 
-    The model of Mishra et al. 2018 (section 5.1) with a SNAIL, and that of Santoro et al. 2016 with
-    an LSTM or a Neural Turing Machine; here a label comes with its own vector, not one step later.
-    The examples are read once. Each query is one step from the state after them.
+    The model of Mishra et al. 2018 (section 5.1) with a SNAIL; a label comes with its own vector.
+    The examples are read once. Each query is one step from the state after them. With labels one
+    step late, as in Santoro et al. 2016, it is an :class:`OnlineLearner`.
 
     Random features learn little from a random learner. A prototypical loss trains the features
     directly, in addition to the learner's loss or, for the first steps, instead of it.
@@ -225,6 +226,56 @@ class MetaLearner(_Episodic[State]):
         return self.learner.alignments()
 
 
+class OnlineLearner(MetaLearner[State]):
+    """A model of sequences that learns as it answers: each label comes one step late.
+
+    The setting of Santoro et al. 2016 (section 2): the inputs ``[B, T, I]`` are one sequence. Each
+    is a vector with the label of the vector before, and each step answers with the label of its own
+    vector. So the model has a loss at each step, and goes on from the state of the step before. The
+    source is what comes before the first vector, such as a step of zeros.
+
+    The prototypical loss at a step is that of the means of the vectors before it; it counts where
+    the class of the step has come before.
+
+    The arguments are those of :class:`MetaLearner`.
+
+    Example:
+        ``OnlineLearner(64 + 5, 5, partial(MemoryMachine, controller=LSTM, access=LRUA()),
+        ImageFeatures, objective=Labels())``
+    """
+
+    def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits ``[B, T, O]`` for inputs ``[B, T, I]``, and the state after the last."""
+        return self.learner.decode(torch.cat(self.see(inputs), -1), state)  # type: ignore[no-any-return]
+
+    def logits(self, batch: Batch) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.logits`."""
+        return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of all steps but padding, plus the weighted prototypical loss, a scalar."""
+        vectors, labels = self.see(batch.inputs)
+        beside = torch.zeros((), device=vectors.device)
+        if self.prototypical:
+            # A step is its own row here: each has its own means.
+            logits = self.nearness.scores(vectors.unsqueeze(-2), earlier(vectors, labels))
+            logits = logits.squeeze(-2)
+            known = logits.gather(-1, batch.targets.unsqueeze(-1)).isfinite()
+            losses = self.objective.losses(logits.masked_fill(~known, 0.0), batch.targets)
+            counted = known.squeeze(-1)
+            if batch.target_mask is not None:
+                counted = counted & batch.target_mask
+            total = losses.masked_fill(~counted, 0.0).sum()
+            beside = self.prototypical * total / counted.sum().clamp_min(1)
+        source = torch.cat(self.see(batch.source), -1)
+        if self._detached():
+            vectors, source = vectors.detach(), source.detach()
+        state = self.learner.encode(source, batch.source_mask)
+        logits, _ = self.learner.decode(torch.cat([vectors, labels], -1), state)
+        losses = self.objective.losses(logits, batch.targets)
+        return masked_mean(losses, batch.target_mask) + beside
+
+
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     """Memory with a slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
 
@@ -242,3 +293,20 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     count = labels.sum(1)
     means = labels.mT @ vectors / count.clamp_min(1.0).unsqueeze(-1)
     return Memory(means, means, (count > 0).unsqueeze(1))
+
+
+def earlier(vectors: Tensor, labels: Tensor) -> Memory:
+    """For each step, a memory with a slot for each class: the mean of its vectors so far.
+
+    Args:
+        vectors: ``[B, T, F]``.
+        labels: the label of the vector before, one-hot, ``[B, T, O]``; zeros = it has none.
+
+    Returns:
+        A memory ``[B, T, O, F]`` of the vectors before each step; the slots of classes that have
+        not come are masked.
+    """
+    before = nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
+    count = labels.cumsum(1).unsqueeze(-1)
+    means = (labels.unsqueeze(-1) * before.unsqueeze(-2)).cumsum(1) / count.clamp_min(1.0)
+    return Memory(means, means, (count > 0).mT)

@@ -32,9 +32,9 @@ def noisy(memory: Any, interface: Tensor) -> Tensor:
         memory: a memory with an attribute ``noise``.
         interface: ``[B, I]``.
     """
-    if not (memory.training and memory.noise):
-        return interface
-    return interface + memory.noise * torch.randn_like(interface)
+    if memory.training and memory.noise:
+        interface = interface + memory.noise * torch.randn_like(interface)
+    return interface
 
 
 class Slotted(MemoryAccess[State]):

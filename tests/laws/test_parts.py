@@ -69,7 +69,6 @@ from memnets.memories import (
     MovingTape,
     NeuralDeque,
     NeuralQueue,
-    NeuralStack,
     RetNet,
     Stack,
     Strengths,
@@ -276,10 +275,8 @@ def test_ntm_addressing_with_the_first_slot_masked():
         partial(SAM, slots=7, width=3, heads=2, read_slots=4),
         partial(Stack, slots=4, width=3),
         partial(Stack, slots=3, width=2, stacks=2, visible=2, initial_value=-1.0),
-        partial(MovingTape, slots=4, width=2, tapes=2),
-        partial(MovingTape, slots=2, width=3, gated=False),
+        partial(MovingTape, slots=2, width=3, tapes=2, gated=False),
         partial(MovingTape, slots=5, width=2, jumps=True),
-        partial(NeuralStack, width=3),
         partial(NeuralQueue, width=2, count=2),
         partial(NeuralDeque, width=2, count=2),
         partial(Tape, width=3),
@@ -420,7 +417,7 @@ NOT_COMPILED = [
     *("stack of LSTMs", "stack of self-attention", "stack of loops"),
     *("residual, post", "Transformer layer", "loop, convolution", "gated convolution"),
     *("self-attention, windows", "self-attention, stick-breaking"),
-    *("loop, delta rule", "mixer, tape", "short convolution"),
+    *("loop, delta rule", "mixer, tape", "short convolution", "loop, moving tape"),
 ]
 
 

@@ -367,8 +367,7 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(Stack, slots=2, width=1, noise=0.5), FEED_FORWARD), steps=5),
     unrolled(loop(partial(MovingTape, slots=9, width=3, tapes=2)), 3, 5, masked=True),
     unrolled(loop(partial(MovingTape, slots=5, width=2, gated=False, noise=0.5), FEED_FORWARD)),
-    unrolled(loop(partial(MovingTape, slots=1, width=1)), 1, 1, begun=False),
-    unrolled(loop(partial(NeuralStack, width=3, count=2)), 3, 5),
+    unrolled(loop(partial(NeuralStack, width=3, count=2)), 1, 5),
     unrolled(loop(partial(NeuralQueue, width=1, noise=0.5), FEED_FORWARD), steps=5, begun=False),
     unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
 ]

@@ -358,8 +358,8 @@ def _plain(
                 hidden = nn.functional.linear(hidden, weight, offset).tanh()
         driven = nn.functional.linear(hidden, to_interface, bias)
         before = kind(*access)
-        now = _settings(loop.access, before)
-        same = now is not None and not settings.noise and now[:3] == settings[:3]
+        found = _settings(loop.access, before)
+        same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
         state = following if mask is None else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))

@@ -55,7 +55,7 @@ from memnets.cells.positions import (
     SinusoidalPositions,
     StickBreaking,
 )
-from memnets.cells.recurrent import GRU, LSTM, LSTMN, FeedForward, LSTMNState, LSTMState
+from memnets.cells.recurrent import GRU, LSTM, LSTMN, Direct, FeedForward, LSTMNState, LSTMState
 
 __all__ = [
     "GRU",
@@ -71,6 +71,7 @@ __all__ = [
     "CoupledPositions",
     "CrossAttention",
     "DenseBlock",
+    "Direct",
     "Dropout",
     "Embedding",
     "EncoderLayer",

@@ -15,7 +15,36 @@ from memnets.cells.attention import Slots
 from memnets.core import Addressing, Controller, Memory, Normalizer, State, check_positive
 from memnets.scores import Additive
 
-__all__ = ["GRU", "LSTM", "LSTMN", "FeedForward", "LSTMNState", "LSTMState"]
+__all__ = ["GRU", "LSTM", "LSTMN", "Direct", "FeedForward", "LSTMNState", "LSTMState"]
+
+
+class Direct(Controller[None]):
+    """The input itself: the memory's interface is one linear map of the input and what was read.
+
+    A machine with it remembers only what is in its memory. Keys of inputs that are alike are alike
+    from the start, and a linear map can do little to learn the inputs of the training by heart.
+
+    Args:
+        input_size: width of the input, at least 1; it is the width of the output too.
+    """
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        check_positive(input_size=input_size)
+        self.input_size = self.hidden_size = input_size
+
+    def initial_state(self, batch_size: int) -> None:
+        """``None``: the controller has no past."""
+
+    def forward(self, inputs: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """``[B, input_size] -> [B, input_size]``, unchanged."""
+        return inputs, None
+
+    def unroll(
+        self, inputs: Tensor, state: None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """``[B, T, input_size] -> [B, T, input_size]``, unchanged."""
+        return inputs, None
 
 
 class FeedForward(Controller[None]):

@@ -32,6 +32,7 @@ from memnets.cells import (
     ConvolutionalLayer,
     CrossAttention,
     DenseBlock,
+    Direct,
     FeedForward,
     GatedConvolution,
     HardALiBi,
@@ -372,6 +373,7 @@ def stack_of(mixer, norm="pre"):
 
 CELLS = {
     "feed-forward": partial(FeedForward, hidden_size=5),
+    "direct": Direct,
     "LSTM": partial(LSTM, hidden_size=5),
     "GRU": partial(GRU, hidden_size=5),
     "LSTMN": partial(LSTMN, hidden_size=5, key_size=3),

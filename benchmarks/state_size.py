@@ -117,7 +117,7 @@ def draw(found: Sequence[Row], score: str, picture: Path) -> None:
         panel.set_xscale("log", base=2)
         panel.set_xlabel("numbers in the state of one sequence, after its question")
         where = score.split("/")[1].replace("_", " ")
-        panel.set_ylabel(f"right answers, {where}\n(0 = chance, 1 = all)")
+        panel.set_ylabel(f"share of right answers, test set {where}\n(0 = chance, 1 = all)")
         panel.set_ylim(-0.03, 1.03)
         panel.grid(alpha=0.3)
         panel.legend()

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from memnets.models import MemoryNetwork as MemoryNetwork
     from memnets.models import MetaLearner as MetaLearner
     from memnets.models import Model as Model
+    from memnets.models import OnlineLearner as OnlineLearner
     from memnets.models import PointerNetwork as PointerNetwork
     from memnets.models import Prototypical as Prototypical
     from memnets.models import Seq2Seq as Seq2Seq
@@ -89,7 +90,8 @@ _NAMES = {
     "memnets.models": [
         *("GAN", "SNAIL", "CausalTransformer", "ConvS2S", "DecomposableAttention"),
         *("KeyValueNetwork", "MemoryMachine", "MemoryNetwork", "MetaLearner", "Model"),
-        *("PointerNetwork", "Prototypical", "Seq2Seq", "SequenceModel", "Transformer"),
+        *("OnlineLearner", "PointerNetwork", "Prototypical", "Seq2Seq", "SequenceModel"),
+        "Transformer",
     ],
     "memnets.viewing.trace": ["record"],
 }

@@ -7,7 +7,7 @@ from tasks.captions import Captions
 from tasks.copying import Copying, RepeatCopying, Reversing
 from tasks.countries import Countries
 from tasks.entailment import Entailment, PropositionalLogic
-from tasks.fewshot import Bandits, FewShot, Sinusoids
+from tasks.fewshot import Bandits, FewShot, OnlineFewShot, Sinusoids
 from tasks.geometry import ConvexHull, Delaunay, TravellingSalesman
 from tasks.images import Images
 from tasks.language import Language
@@ -35,6 +35,7 @@ __all__ = [
     "FewShot",
     "Images",
     "Language",
+    "OnlineFewShot",
     "PointingTask",
     "PrioritySort",
     "Pronunciation",

@@ -203,6 +203,7 @@ TESTS = {
     "tasks/fewshot/": "tasks/test_fewshot.py tasks/test_bandits.py",
     "tasks/fewshot/bandits.py": "tasks/test_bandits.py test_trace.py",
     "tasks/fewshot/images.py": "tasks/test_images.py tasks/test_fewshot.py",
+    "tasks/fewshot/online.py": "tasks/test_fewshot.py",
     "tasks/geometry.py": "tasks/test_geometry.py tasks/test_pointing.py",
     "tasks/limits.py": "tasks/test_limits.py",
     "tasks/pairs.py": "tasks/test_pronunciation.py tasks/test_translation.py",

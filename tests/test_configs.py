@@ -53,6 +53,7 @@ SMALL = {
     "TravellingSalesman": POINTING,
     "Countries": [*BATCHES, "--data.most_facts=8"],
     "FewShot": EPISODES,
+    "OnlineFewShot": [*EPISODES, "--data.instances=2"],
     "Sinusoids": EPISODES,
     "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],

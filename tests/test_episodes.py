@@ -18,6 +18,7 @@ from memnets.models import (
     CausalTransformer,
     MemoryMachine,
     MetaLearner,
+    OnlineLearner,
     Prototypical,
     Transformer,
 )
@@ -148,6 +149,96 @@ def test_padding_of_targets_does_not_count() -> None:
         model.loss(batch._replace(targets=t, target_mask=mask)) for t in (batch.targets, changed)
     ]
     torch.testing.assert_close(*losses)
+
+
+def stream(steps: int = 6, seed: int = 0) -> Batch:
+    """Two sequences of vectors, each with the label of the one before, after a step of zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(2, steps, WIDTH, generator=generator)
+    targets = torch.randint(CLASSES, (2, steps), generator=generator)
+    late = nn.functional.pad(nn.functional.one_hot(targets, CLASSES)[:, :-1], (0, 0, 1, 0))
+    start = torch.zeros(2, 1, WIDTH + CLASSES).double()
+    return Batch(start, torch.cat([vectors, late], -1).double(), targets)
+
+
+def online(prototypical: float = 0.0, **settings) -> OnlineLearner:
+    torch.manual_seed(0)
+    features = partial(VectorFeatures, output_size=4)
+    return OnlineLearner(
+        WIDTH + CLASSES, CLASSES, LSTM_LEARNER, features, prototypical,
+        objective=Labels(), **settings,
+    ).double()  # fmt: skip
+
+
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_an_online_learner_goes_on_from_the_step_before(in_pairs) -> None:
+    model, batch = online(in_pairs=in_pairs), stream()
+    logits, state = model.logits(batch), model.encode(batch.source)
+    vectors, labels = model.see(batch.inputs)
+    before = model.see(batch.source)[0][:, -1]
+    learner = model.learner.encode(torch.cat(model.see(batch.source), -1))
+    for step in range(6):
+        alone, state = model.decode(batch.inputs[:, step : step + 1], state)
+        torch.testing.assert_close(logits[:, step], alone[:, 0])
+        now, late = vectors[:, step], labels[:, step]
+        read = [(now, late)]
+        if in_pairs:
+            read = [(before, late), (now, torch.zeros_like(late))]
+        for parts in read:
+            told, learner = model.learner.decode(torch.cat(parts, -1).unsqueeze(1), learner)
+        torch.testing.assert_close(logits[:, step], told[:, 0])
+        before = now
+    expected = model.objective.losses(logits, batch.targets).mean()
+    torch.testing.assert_close(model.loss(batch), expected)
+
+
+def test_an_online_learner_in_pairs_goes_on_from_the_last_step_of_a_source() -> None:
+    model, batch = online(in_pairs=True), stream()
+    padded = nn.functional.pad(batch.source, (0, 0, 0, 2), value=1.0)
+    mask = torch.tensor([[True, False, False]] * 2)
+    torch.testing.assert_close(
+        model.decode(batch.inputs, model.encode(padded, mask))[0], model.logits(batch)
+    )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_prototypical_loss_of_a_step_is_of_the_vectors_before_it(padded) -> None:
+    model, batch = online(0.5), stream()
+    mask = torch.arange(6) < torch.tensor([[6], [3]]) if padded else None
+    batch = batch._replace(target_mask=mask)
+    vectors, targets, losses = model.see(batch.inputs)[0], batch.targets, []
+    for row in range(2):
+        for step in range(6 if mask is None else int(mask[row].sum())):
+            own = {
+                label: vectors[row, :step][targets[row, :step] == label].mean(0)
+                for label in set(targets[row, :step].tolist())
+            }
+            if (answer := int(targets[row, step])) in own:
+                near = {label: -(vectors[row, step] - own[label]).square().sum() for label in own}
+                losses.append(torch.stack(list(near.values())).logsumexp(0) - near[answer])
+    plain = online().loss(batch)
+    assert losses
+    expected = plain + 0.5 * torch.stack(losses).mean()
+    torch.testing.assert_close(model.loss(batch), expected)
+    model.loss(batch).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_without_a_class_that_has_come_before_there_is_no_prototypical_loss() -> None:
+    batch = stream()
+    first = batch._replace(inputs=batch.inputs[:, :1], targets=batch.targets[:, :1])
+    torch.testing.assert_close(online(0.5).loss(first), online().loss(first))
+
+
+def test_features_of_an_online_learner_are_detached_at_first() -> None:
+    batch = stream()
+    model, joint = online(0.5, detached_steps=1), online(0.5)
+    weight = joint.features.layer.weight
+    (both,) = torch.autograd.grad(joint.loss(batch), weight)
+    plain = online()
+    (learner,) = torch.autograd.grad(plain.loss(batch), plain.features.layer.weight)
+    model.loss(batch).backward()
+    torch.testing.assert_close(model.features.layer.weight.grad, both - learner)
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,11 @@ def test_the_biases_of_an_ntm_are_those_of_its_heads_alone() -> None:
     torch.testing.assert_close(add, torch.zeros(1, 1, 3))
 
 
+def test_the_biases_of_an_lrua_are_those_of_its_strengths_and_gates() -> None:
+    access = LRUA(5, 3, heads=2, strength_bias=2.0, gate_bias=-3.0)
+    assert access.interface_bias().tolist() == [0.0] * 6 + [2.0] * 2 + [-3.0] * 2
+
+
 class ByTheBook(Content):
     """As an addressing of one's own may be: its state is no option."""
 

@@ -40,6 +40,7 @@ from memnets.models import (
     MemoryNetwork,
     MetaLearner,
     Model,
+    OnlineLearner,
     PointerNetwork,
     Prototypical,
     Seq2Seq,
@@ -179,6 +180,9 @@ MODELS = {
     "memory network": lambda: MemoryNetwork(40, 40, objective=Labels()),
     "meta-learner": lambda: MetaLearner(
         2, 1, partial(SNAIL, max_length=40, attentions=[(4, 4)], filters=4), objective=Numbers()
+    ),
+    "online learner": lambda: OnlineLearner(
+        6, 2, partial(MemoryMachine, controller=partial(LSTM, hidden_size=4)), objective=Labels()
     ),
     "decomposable": lambda: DecomposableAttention(
         15, 7, partial(encoders.IntraAttention, hidden_size=8), 8, 8, objective=Labels()

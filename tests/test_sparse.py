@@ -283,6 +283,16 @@ def test_a_state_serves_twice_and_a_graph_is_gone_through_twice():
         assert_equal(part.unroll(inputs, state), kept, "a run without gradients")
 
 
+def test_numbers_at_a_skipped_step_may_be_anything():
+    access = SAM(slots=9, width=3, heads=1).double()
+    interfaces = torch.full((1, 2, access.interface_size), torch.inf).double()
+    interfaces[:, 0] = torch.arange(access.interface_size)
+    state = access.initial_state(1)
+    _, expected = access.unroll(interfaces[:, :1], state)
+    _, after = access.unroll(interfaces, state, torch.tensor([[True, False]]))
+    assert_equal(after, expected, "the state after a step that was skipped")
+
+
 def test_what_a_run_keeps_does_not_depend_on_the_number_of_slots():
     kept = []
     for slots in (1000, 1_000_000):

@@ -13,9 +13,9 @@ are. A *hard* head is on one slot. Here one machine copies both ways.
 # ----------------------
 #
 # To see what the heads do, we set the weights ourselves; nothing is trained. The task
-# is that of :ref:`sphx_glr_gallery_inside_plot_01_copy.py`: some vectors, a flag, and
-# then the vectors are to be said again. The controller is an LSTM with a cell for each
-# bit, one that keeps that the flag has come, and one for the flag itself.
+# is that of the :doc:`first page </gallery/inside/plot_01_copy>`: some vectors, a flag,
+# and then the vectors are to be said again. The controller is an LSTM with a cell for
+# each bit, one that keeps that the flag has come, and one for the flag itself.
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What a board holds: entries one by one, or a grid of tasks and models."""
+"""The contents of a board: entries one by one, or a grid of tasks and models."""
 
 from __future__ import annotations
 

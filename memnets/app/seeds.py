@@ -53,9 +53,9 @@ class Run(NamedTuple):
         return self.runs / self.name
 
     def finished(self) -> tuple[Path, dict[str, float]] | None:
-        """Where the scores of its newest version that is finished are, and the scores, if any.
+        """Place and scores of its newest version that is finished; ``None`` if there is none.
 
-        They are in the folder of the version; or in the record, if there is no such folder.
+        The place is the folder of the version; or the record, if there is no such folder.
 
         Raises:
             DamagedRun: a ``metrics.json`` or the record cannot be read.

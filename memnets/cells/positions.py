@@ -120,7 +120,7 @@ class Positions(nn.Module):
         return counts
 
     def start(self, batch_size: int, device: torch.device) -> Start | None:
-        """What the scheme must know later of the start of sequences; ``None`` = nothing.
+        """Facts of the start of sequences that the scheme needs later; ``None`` = none.
 
         A model of source and answer in one keeps it in its state.
         """
@@ -353,18 +353,18 @@ class HardALiBi(Positions):
         windows = list(range(1, heads // 2 + 1)) if self.windows is None else self.windows
         if not windows:
             return None
-        # A dimension for the heads, if there is none yet.
         near = distance.abs()
-        near = near if near.dim() > 2 else near.unsqueeze(0)
-        # One by one: a tensor of the windows would make the host wait for a GPU.
-        seen = torch.cat([near < window for window in windows], -3)
-        free = heads - len(windows)
-        if not free:
-            return seen
-        everything = torch.ones_like(seen[..., :1, :, :]).expand(
-            *seen.shape[:-3], free, *seen.shape[-2:]
+        if heads == 1:
+            return near < windows[0]
+        # Heads may share their distances, or have a dimension of their own.
+        near = (near if near.dim() > 2 else near.unsqueeze(0)).expand(
+            *near.shape[:-3], heads, *near.shape[-2:]
         )
-        return torch.cat([seen, everything], -3)
+        # One by one: a tensor of the windows would make the host wait for a GPU.
+        each = near.unbind(-3)
+        seen = [slots < window for slots, window in zip(each, windows, strict=False)]
+        free = [torch.ones_like(seen[0])] * (heads - len(windows))
+        return torch.stack([*seen, *free], -3)
 
 
 class RandomisedPositions(Positions):
@@ -373,8 +373,8 @@ class RandomisedPositions(Positions):
     Ruoss et al. 2023, section 3: T steps get T of ``spread * T`` places, each set of them as
     likely, in rising order. So a model that is trained on short sequences knows the places of long
     ones. Where a model reads a sequence in parts, the steps of a part draw from the places that are
-    theirs, so that the order holds across parts. Each sequence draws, in each call; a scheme within
-    the attention draws in each layer.
+    theirs, so that the order holds across parts. A draw is for one call; in a scheme within the
+    attention, for one layer of it. Sequences without padding may share a draw.
 
     In evaluation nothing is drawn: step t has the place ``stride * t``. (The paper draws there
     too.)

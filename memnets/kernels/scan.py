@@ -72,7 +72,7 @@ def run(
 
 
 def _all(has: tuple[bool, ...], given: Any) -> list[Any]:
-    """What is given for each argument of the operator, ``None`` where the last two have nothing."""
+    """All arguments of the operator: the given ones, ``None`` where the last two have nothing."""
     rest = iter(given[4:])
     return [*given[:4], *(next(rest) if one else None for one in has)]
 

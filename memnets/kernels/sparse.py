@@ -251,10 +251,13 @@ class _Memory:
         if taken is None:
             self.rows.index_fill_(0, emptied, 0.0)
         else:
-            weight *= taken.view(-1, 1, 1)
+            # Numbers at a skipped step may be anything, also infinite.
+            weight.masked_fill_(~taken.view(-1, 1, 1), 0.0)
             kept = (~taken).repeat_interleave(len(nothing)).unsqueeze(-1)
             self.rows.index_copy_(0, emptied, self.rows.index_select(0, emptied) * kept)
         added = weight.unsqueeze(-1) * add.view(batch, heads, 1, width)
+        if taken is not None:
+            added.masked_fill_(~taken.view(-1, 1, 1, 1), 0.0)
         self.rows.index_add_(0, places, added.view(-1, width))
         changed = inverse_norms(self.rows.index_select(0, places), epsilon)
         self.scales.index_copy_(0, places, changed)
@@ -551,7 +554,7 @@ def _filled(state: Any, numbers: Iterable[Tensor]) -> Any:
 
 
 class _Control(NamedTuple):
-    """What drives the memory in a step of a loop.
+    """Inputs of the memory in a step of a loop.
 
     Attributes:
         hidden: the controller's output, ``[B, hidden_size]``.

@@ -51,6 +51,11 @@ class LRUA(Slotted[LRUAState]):
         initial_value: initial value of every number in the memory.
         initial_spread: spread of the initial slots, see
             :class:`~memnets.memories.slotted.Slotted`.
+        strength_bias: number added to the initial bias of the strengths, before the softplus; above
+            0, a read finds single slots from the start. With the default, a read is at first a mean
+            of all slots, and the usage tells nothing of them.
+        gate_bias: number added to the initial bias of the gates, before the sigmoid; below 0, a
+            write goes to the slot used least until a head learns to write where it read.
 
     Raises:
         ValueError: a number is out of its range.
@@ -74,9 +79,13 @@ class LRUA(Slotted[LRUAState]):
         score: Score | None = None,
         initial_value: float = 1e-6,
         initial_spread: float = 0.0,
+        strength_bias: float = 0.0,
+        gate_bias: float = 0.0,
     ) -> None:
         super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
         check_positive(heads=heads)
+        self.strength_bias = strength_bias
+        self.gate_bias = gate_bias
         self.heads = heads
         self.read_size = heads * width
         self.writing = LeastUsed(decay)
@@ -89,6 +98,14 @@ class LRUA(Slotted[LRUAState]):
             self.writing: [f"write {head + 1}" for head in range(self.heads)],
             self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
+
+    def interface_bias(self) -> Tensor:
+        """The two biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
+        bias = self.first_row.new_zeros(self.interface_size)
+        _, strengths, gates = bias.split((self.heads * self.width, self.heads, self.heads))
+        strengths.fill_(self.strength_bias)
+        gates.fill_(self.gate_bias)
+        return bias
 
     def initial_state(self, batch_size: int) -> LRUAState:
         """Memory without any usage, and all heads on the first slot."""

@@ -2,7 +2,7 @@
 
 from memnets.models.convs2s import ConvS2S, ConvS2SState
 from memnets.models.decomposable import DecomposableAttention
-from memnets.models.episodes import MetaLearner, Prototypical
+from memnets.models.episodes import MetaLearner, OnlineLearner, OnlineState, Prototypical
 from memnets.models.gan import GAN
 from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
@@ -28,6 +28,8 @@ __all__ = [
     "MemoryNetwork",
     "MetaLearner",
     "Model",
+    "OnlineLearner",
+    "OnlineState",
     "PointerNetwork",
     "PointerState",
     "Prototypical",

@@ -2,17 +2,19 @@
 
 An episode is a batch: the source is the examples, each a vector followed by its label,
 ``[B, S, I]``; the inputs are the queries, with zeros in place of the label. The answer to a query
-depends on the examples alone, not on other queries.
+depends on the examples alone, not on other queries. For an online learner, examples and queries are
+one: each input has the label of the one before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from memnets import functional
 from memnets.addressing import Content
 from memnets.batches import Batch
 from memnets.core import Addressing, EncoderDecoder, Memory, State, check_source, make
@@ -21,7 +23,7 @@ from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
 from memnets.training.objectives import Labels
 
-__all__ = ["MetaLearner", "Prototypical"]
+__all__ = ["MetaLearner", "OnlineLearner", "OnlineState", "Prototypical"]
 
 
 class _Episodic(Model[State]):
@@ -119,9 +121,9 @@ class Prototypical(_Episodic[Memory]):
 class MetaLearner(_Episodic[State]):
     """A model of sequences on episodes: it reads the examples, then answers each query.
 
-    The model of Mishra et al. 2018 (section 5.1) with a SNAIL, and that of Santoro et al. 2016 with
-    an LSTM or a Neural Turing Machine; here a label comes with its own vector, not one step later.
-    The examples are read once. Each query is one step from the state after them.
+    The model of Mishra et al. 2018 (section 5.1) with a SNAIL; a label comes with its own vector.
+    The examples are read once. Each query is one step from the state after them. With labels one
+    step late, as in Santoro et al. 2016, it is an :class:`OnlineLearner`.
 
     Random features learn little from a random learner. A prototypical loss trains the features
     directly, in addition to the learner's loss or, for the first steps, instead of it.
@@ -225,6 +227,141 @@ class MetaLearner(_Episodic[State]):
         return self.learner.alignments()
 
 
+class OnlineState(NamedTuple):
+    """State of an :class:`OnlineLearner`.
+
+    Attributes:
+        learner: state of the learner.
+        last: features of the last vector, whose label comes next, ``[B, F]``.
+    """
+
+    learner: Any
+    last: Tensor
+
+
+class OnlineLearner(MetaLearner[OnlineState]):
+    """A model of sequences that learns as it answers: each label comes one step late.
+
+    The setting of Santoro et al. 2016 (section 2): the inputs ``[B, T, I]`` are one sequence. Each
+    is a vector with the label of the vector before, and each step answers with the label of its own
+    vector. So the model has a loss at each step, and goes on from the state of the step before. The
+    source is what comes before the first vector, such as a step of zeros.
+
+    As in the paper, the learner reads an input as it is. A memory must then learn to tell an image
+    from the label beside it, which belongs to another one. *In pairs*, the learner takes two steps
+    for an input: it reads the vector before once more, now with its label, then the new vector with
+    zeros in place of the label, and answers. Its inputs then look like those of a
+    :class:`MetaLearner`, and the keys of an image with and without its label start alike.
+
+    The prototypical loss at a step is that of the means of the vectors before it; it counts where
+    the class of the step has come before.
+
+    Args:
+        input_size: width of a vector and a label together.
+        output_size: width of a label, at least 1.
+        learner: see :class:`MetaLearner`.
+        features: makes the features of a vector from its width; the vector itself by default.
+        prototypical: see :class:`MetaLearner`.
+        detached_steps: see :class:`MetaLearner`.
+        in_pairs: whether the learner reads each vector once more with its label.
+        settings: see :class:`~memnets.models.Model`.
+
+    Raises:
+        ValueError: as :class:`MetaLearner`.
+
+    Example:
+        ``OnlineLearner(64 + 5, 5, partial(MemoryMachine, controller=LSTM, access=LRUA()),
+        ImageFeatures, objective=Labels())``
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        learner: Callable[[int, int], EncoderDecoder],
+        features: Callable[[int], Features] | None = None,
+        prototypical: float = 0.0,
+        detached_steps: int = 0,
+        in_pairs: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            input_size, output_size, learner, features, prototypical, detached_steps, **settings
+        )
+        self.in_pairs = in_pairs
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> OnlineState:
+        """State after the steps before the first input, ``[B, S, I]``."""
+        check_source(source, mask)
+        vectors, labels = self.see(source)
+        return self._begun(vectors, labels, mask)
+
+    def decode(self, inputs: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
+        """Logits ``[B, T, O]`` for inputs ``[B, T, I]``, and the state after the last."""
+        return self._continued(*self.see(inputs), state)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.logits`."""
+        return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+
+    def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.continuations`."""
+        return self.decode_each(inputs, self.encode(source, mask))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of all steps but padding, plus the weighted prototypical loss, a scalar."""
+        check_source(batch.source, batch.source_mask)
+        # Features are computed once and serve both losses.
+        (vectors, labels), (before, none) = self.see(batch.inputs), self.see(batch.source)
+        beside = torch.zeros((), device=vectors.device)
+        if self.prototypical:
+            # Each step is a row of its own here: it has means of its own.
+            logits = self.nearness.scores(vectors.unsqueeze(-2), earlier(vectors, labels))
+            logits = logits.squeeze(-2)
+            known = logits.gather(-1, batch.targets.unsqueeze(-1)).isfinite()
+            losses = self.objective.losses(logits.masked_fill(~known, 0.0), batch.targets)
+            counted = known.squeeze(-1)
+            if batch.target_mask is not None:
+                counted = counted & batch.target_mask
+            total = losses.masked_fill(~counted, 0.0).sum()
+            beside = self.prototypical * total / counted.sum().clamp_min(1)
+        if self._detached():
+            vectors, before = vectors.detach(), before.detach()
+        state = self._begun(before, none, batch.source_mask)
+        logits, _ = self._continued(vectors, labels, state)
+        losses = self.objective.losses(logits, batch.targets)
+        return masked_mean(losses, batch.target_mask) + beside
+
+    def reorder(self, state: OnlineState, index: Tensor, same_source: bool = False) -> OnlineState:
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
+        learner = self.learner.reorder(state.learner, index, same_source)
+        return OnlineState(learner, functional.rows(state.last, index))
+
+    def _begun(self, vectors: Tensor, labels: Tensor, mask: Tensor | None) -> OnlineState:
+        """State after the features ``[B, S, F]`` and labels ``[B, S, O]`` of a source."""
+        state = self.learner.encode(torch.cat([vectors, labels], -1), mask)
+        if mask is None:
+            return OnlineState(state, vectors[:, -1])
+        last = mask.sum(1) - 1
+        return OnlineState(state, vectors[torch.arange(len(vectors), device=last.device), last])
+
+    def _continued(
+        self, vectors: Tensor, labels: Tensor, state: OnlineState
+    ) -> tuple[Tensor, OnlineState]:
+        """Logits for features ``[B, T, F]`` with the labels of those before, ``[B, T, O]``."""
+        batch, steps, _ = vectors.shape
+        last = torch.cat([state.last.unsqueeze(1), vectors], 1)
+        asked = torch.cat([vectors, labels], -1)
+        if self.in_pairs:
+            told = torch.cat([last[:, :-1], labels], -1)
+            alone = torch.cat([vectors, torch.zeros_like(labels)], -1)
+            asked = torch.stack([told, alone], 2).view(batch, 2 * steps, -1)
+        logits, learner = self.learner.decode(asked, state.learner)
+        if self.in_pairs:
+            logits = logits[:, 1::2]
+        return logits, OnlineState(learner, last[:, -1])
+
+
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     """Memory with a slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
 
@@ -242,3 +379,20 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     count = labels.sum(1)
     means = labels.mT @ vectors / count.clamp_min(1.0).unsqueeze(-1)
     return Memory(means, means, (count > 0).unsqueeze(1))
+
+
+def earlier(vectors: Tensor, labels: Tensor) -> Memory:
+    """For each step, a memory with a slot for each class: the mean of its vectors so far.
+
+    Args:
+        vectors: ``[B, T, F]``.
+        labels: the label of the vector before, one-hot, ``[B, T, O]``; zeros = it has none.
+
+    Returns:
+        A memory ``[B, T, O, F]`` of the vectors before each step; the slots of classes that have
+        not come are masked.
+    """
+    before = nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
+    count = labels.cumsum(1).unsqueeze(-1)
+    means = (labels.unsqueeze(-1) * before.unsqueeze(-2)).cumsum(1) / count.clamp_min(1.0)
+    return Memory(means, means, (count > 0).mT)

@@ -83,7 +83,7 @@ class _PositionsSubject(Subject):
     def _read(
         self, part: Positions, inputs: _Steps, taken: Tensor | None = None, last: int | None = None
     ) -> Tensor:
-        """What each of the ``last`` steps reads, ``[B, H, T, K]``; ``taken`` bool ``[B, T]``."""
+        """Reads of each of the ``last`` steps, ``[B, H, T, K]``; ``taken`` bool ``[B, T]``."""
         query, memory = self._asked(part, inputs, taken, last)
         vectors: Tensor = self._addressing(part).read(query, memory, None)[0]
         return vectors

@@ -21,7 +21,7 @@ from tasks.limits import check_room
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FewShot"]
+__all__ = ["FewShot", "Pool"]
 
 #: One class in this many is held out if none is named.
 HELD_OUT = 5
@@ -140,7 +140,7 @@ class FewShot(Task):
                 pictures, turns, 1 + copies, self.side, self.side,
             )  # fmt: skip
             images = [_prepared(one.images, self.side, dark_ink, copies, random) for one in members]
-            self._pools[split] = _Pool(
+            self._pools[split] = Pool(
                 [np.rot90(stack, turn, (-2, -1)) for stack in images for turn in range(turns)]
             )
         self.output_size = max(n for n, _ in [*self.tested, *self.training])
@@ -197,8 +197,7 @@ class FewShot(Task):
             ways, shots = self.test_sets[split]
             # The last batch of a test set may be smaller.
             size = min(size, self.test_episodes - index * size)
-        pool = self._pools[split if split in self._pools else "test"]
-        images = pool.draw(random, size, ways, shots + self.queries)
+        images = self.pool(split).draw(random, size, ways, shots + self.queries)
         # Labels are drawn from all that the model has: with fewer classes than labels, each label
         # is trained as often as the others.
         order = random.random((size, self.output_size)).argsort(-1)[:, :ways]
@@ -214,6 +213,10 @@ class FewShot(Task):
         )
         rows, mixed = np.arange(size)[:, np.newaxis], random.random(shown_labels.shape).argsort(-1)
         return self._episodes(shown[rows, mixed], shown_labels[rows, mixed], asked, answers)
+
+    def pool(self, split: str) -> Pool:
+        """The classes of ``train``, ``val`` or a test set; all test sets have the same classes."""
+        return self._pools[split if split in self._pools else "test"]
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Labels of examples and queries, as numbers."""
@@ -243,7 +246,7 @@ class FewShot(Task):
         )
 
 
-class _Pool:
+class Pool:
     """Classes to draw episodes from.
 
     Args:

@@ -21,7 +21,7 @@ from memnets.cells import (
 )
 from memnets.core import map_state
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, LRUA, NTM, SAM, GatedDeltaNet, NeuralDeque, Tape
+from memnets.memories import DNC, LRUA, NTM, GatedDeltaNet, NeuralDeque, Tape
 from memnets.models import Seq2Seq
 from memnets.scores import Additive, Dot, ScaledDot
 
@@ -50,7 +50,6 @@ STEADY = {
     "NTM": partial(NTM, slots=8, width=8),
     "DNC": partial(DNC, slots=8, width=8),
     "LRUA": partial(LRUA, slots=8, width=8),
-    "loop, SAM": partial(Loop, 4, LSTM, SAM(slots=8, width=8)),
     "linear": partial(GatedDeltaNet, 8, 8, chunk=8),
     "loop, NTM": partial(Loop, 4, LSTM, NTM(slots=8, width=8)),
 }

@@ -37,6 +37,7 @@ from memnets.models import (
     MemoryMachine,
     MemoryNetwork,
     MetaLearner,
+    OnlineLearner,
     PointerNetwork,
     Prototypical,
     Seq2Seq,
@@ -360,6 +361,21 @@ def test_meta_learner(learner):
         objective=Labels(),
         leave_out=[] if learner == "LSTM" else ["compiled"],
         max_examples=3,
+    )
+
+
+def test_online_learner():
+    testing.check_model(
+        OnlineLearner,
+        input_size=5,
+        output_size=2,
+        learner=LEARNERS["LSTM"],
+        features=partial(VectorFeatures, output_size=4),
+        in_pairs=True,
+        objective=Labels(),
+        leave_out=["compiled"],
+        overfit_steps=0,
+        max_examples=2,
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from memnets.batches import Batch
-from tasks import FewShot, Sinusoids
+from tasks import FewShot, OnlineFewShot, Sinusoids
 from tasks.fewshot.files import read_classes, read_digits, read_runs
 from tasks.fewshot.images import _moved
 from tests.images import png, runs, written
@@ -500,3 +500,63 @@ def test_a_variant_is_turned_sheared_and_scaled_about_its_middle() -> None:
         # Where the variant shows what the image has there.
         x, y = np.linalg.solve(matrix, np.array([column, row]) - 50) + 50
         assert moved[round(y), round(x)] > 200, (row, column)
+
+
+def online(path: Path, **settings: Any) -> OnlineFewShot:
+    defaults = {"paths": [str(path)], "ways": 3, "instances": 3, "held_out": ["Latin"]}
+    return OnlineFewShot(**{**defaults, **settings})  # type: ignore[arg-type]
+
+
+@given(seed=seeds, index=indices, split=st.sampled_from(["train", "val", "test"]))
+def test_images_come_one_after_the_other_with_late_labels(folder, seed, index, split) -> None:
+    task = online(folder, batch_size=3, validation_batch_size=4, test_episodes=4, seed=seed)
+    batch = task.batch(split, 0 if split == "test" else index)
+    assert batch.inputs.shape == (3 if split == "train" else 4, 9, 16 + 3)
+    assert batch.source.shape == (len(batch.inputs), 1, 16 + 3)
+    assert not batch.source.any()
+    for row, targets in zip(batch.inputs, batch.targets, strict=True):
+        greys = [grey(vector, 3) for vector in row]
+        assert len(set(greys)) == 9, "an image comes twice"
+        named = dict(zip([number // 10 for number in greys], targets.tolist(), strict=True))
+        assert [named[number // 10] for number in greys] == targets.tolist()
+        assert sorted(named.values()) == [0, 1, 2]
+        assert sorted(targets.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert set(named) <= ({3, 4, 5} if split == "test" else {0, 1, 2})
+        assert not row[0, -3:].any()
+        assert row[1:, -3:].argmax(-1).tolist() == targets[:-1].tolist()
+        assert (row[1:, -3:].sum(-1) == 1).all()
+
+
+def test_the_order_and_the_labels_of_images_differ_by_episode(folder) -> None:
+    batch = online(folder, batch_size=50).batch("train", 0)
+    assert len({tuple(row.tolist()) for row in batch.targets}) > 10
+    first = {(grey(row[0], 3) // 10, int(label[0])) for row, label in zip(*batch[1:3], strict=True)}
+    assert first == {(c, label) for c in range(3) for label in range(3)}
+
+
+def test_answers_are_scored_by_how_often_their_class_has_come(folder) -> None:
+    task = online(folder, test_episodes=5, validation_batch_size=3)
+    targets = [task.batch("test", index).targets for index in range(task.batches("test"))]
+    assert [len(each) for each in targets] == [3, 2]
+    # An answer is right from the second image of a class on, and for the last class always.
+    answers, right = [], {1: [], 2: [], 3: []}
+    for each in targets:
+        given = each.clone()
+        for row, episode in enumerate(each.tolist()):
+            for step, label in enumerate(episode):
+                place = episode[: step + 1].count(label)
+                if place == 1 and label != 2:
+                    given[row, step] = (label + 1) % 3
+                right[place].append(given[row, step] == label)
+        answers.append(given)
+    scores = task.measure("test", answers)
+    assert scores == {f"instance_{k}": pytest.approx(np.mean(right[k])) for k in right}
+    assert (scores["instance_1"], scores["instance_2"]) == (pytest.approx(1 / 3), 1.0)
+    assert task.measure("test", []) == {}
+
+
+def test_an_episode_of_images_one_after_the_other_needs_two_of_a_class(folder) -> None:
+    with pytest.raises(ValueError, match=r"instances must be at least 2, .* got 1"):
+        online(folder, instances=1)
+    with pytest.raises(ValueError, match=r"expected at least 5 images in .*; got 4"):
+        online(folder, instances=5)

@@ -170,15 +170,35 @@ def online(prototypical: float = 0.0, **settings) -> OnlineLearner:
     ).double()  # fmt: skip
 
 
-def test_an_online_learner_goes_on_from_the_step_before() -> None:
-    model, batch = online(), stream()
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_an_online_learner_goes_on_from_the_step_before(in_pairs) -> None:
+    model, batch = online(in_pairs=in_pairs), stream()
     logits, state = model.logits(batch), model.encode(batch.source)
+    vectors, labels = model.see(batch.inputs)
+    before = model.see(batch.source)[0][:, -1]
+    learner = model.learner.encode(torch.cat(model.see(batch.source), -1))
     for step in range(6):
-        vector = torch.cat(model.see(batch.inputs[:, step : step + 1]), -1)
-        alone, state = model.learner.decode(vector, state)
+        alone, state = model.decode(batch.inputs[:, step : step + 1], state)
         torch.testing.assert_close(logits[:, step], alone[:, 0])
+        now, late = vectors[:, step], labels[:, step]
+        read = [(now, late)]
+        if in_pairs:
+            read = [(before, late), (now, torch.zeros_like(late))]
+        for parts in read:
+            told, learner = model.learner.decode(torch.cat(parts, -1).unsqueeze(1), learner)
+        torch.testing.assert_close(logits[:, step], told[:, 0])
+        before = now
     expected = model.objective.losses(logits, batch.targets).mean()
     torch.testing.assert_close(model.loss(batch), expected)
+
+
+def test_an_online_learner_in_pairs_goes_on_from_the_last_step_of_a_source() -> None:
+    model, batch = online(in_pairs=True), stream()
+    padded = nn.functional.pad(batch.source, (0, 0, 0, 2), value=1.0)
+    mask = torch.tensor([[True, False, False]] * 2)
+    torch.testing.assert_close(
+        model.decode(batch.inputs, model.encode(padded, mask))[0], model.logits(batch)
+    )
 
 
 @pytest.mark.parametrize("padded", [False, True])

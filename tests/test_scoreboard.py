@@ -448,7 +448,16 @@ def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
         assert find_config(model["config"])
     for entry in board.get("entries", ()):
         data = yaml.safe_load(Path(find_config(entry["config"])).read_text())["data"]
-        task = resolve_name(data["class_path"])(**data.get("init_args", {}))
+        flags = dict(flag.split("=", 1) for flag in entry.get("flags", ()) if "--data" in flag)
+        own = {} if "--data" in flags else data.get("init_args", {})
+        # Of the language models, the files are not there.
+        of_flags = {
+            name.removeprefix("--data.").removeprefix("init_args."): yaml.safe_load(value)
+            for name, value in flags.items()
+            if name != "--data" and data["class_path"] != "tasks.Language"
+        }
+        path_of_task = flags.get("--data", data["class_path"])
+        task = resolve_name(path_of_task)(**{**own, **of_flags})
         prefixes = ["val/", *map(task.score_prefix, task.test_names())]
         names = {
             f"{prefix}{name}"

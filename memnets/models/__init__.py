@@ -2,7 +2,7 @@
 
 from memnets.models.convs2s import ConvS2S, ConvS2SState
 from memnets.models.decomposable import DecomposableAttention
-from memnets.models.episodes import MetaLearner, OnlineLearner, Prototypical
+from memnets.models.episodes import MetaLearner, OnlineLearner, OnlineState, Prototypical
 from memnets.models.gan import GAN
 from memnets.models.key_value import KeyValueNetwork
 from memnets.models.machine import MemoryMachine
@@ -29,6 +29,7 @@ __all__ = [
     "MetaLearner",
     "Model",
     "OnlineLearner",
+    "OnlineState",
     "PointerNetwork",
     "PointerState",
     "Prototypical",

@@ -9,11 +9,12 @@ one: each input has the label of the one before.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from memnets import functional
 from memnets.addressing import Content
 from memnets.batches import Batch
 from memnets.core import Addressing, EncoderDecoder, Memory, State, check_source, make
@@ -22,7 +23,7 @@ from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
 from memnets.training.objectives import Labels
 
-__all__ = ["MetaLearner", "OnlineLearner", "Prototypical"]
+__all__ = ["MetaLearner", "OnlineLearner", "OnlineState", "Prototypical"]
 
 
 class _Episodic(Model[State]):
@@ -226,7 +227,19 @@ class MetaLearner(_Episodic[State]):
         return self.learner.alignments()
 
 
-class OnlineLearner(MetaLearner[State]):
+class OnlineState(NamedTuple):
+    """State of an :class:`OnlineLearner`.
+
+    Attributes:
+        learner: state of the learner.
+        last: features of the last vector, whose label comes next, ``[B, F]``.
+    """
+
+    learner: Any
+    last: Tensor
+
+
+class OnlineLearner(MetaLearner[OnlineState]):
     """A model of sequences that learns as it answers: each label comes one step late.
 
     The setting of Santoro et al. 2016 (section 2): the inputs ``[B, T, I]`` are one sequence. Each
@@ -234,30 +247,75 @@ class OnlineLearner(MetaLearner[State]):
     vector. So the model has a loss at each step, and goes on from the state of the step before. The
     source is what comes before the first vector, such as a step of zeros.
 
+    As in the paper, the learner reads an input as it is. A memory must then learn to tell an image
+    from the label beside it, which belongs to another one. *In pairs*, the learner takes two steps
+    for an input: it reads the vector before once more, now with its label, then the new vector with
+    zeros in place of the label, and answers. Its inputs then look like those of a
+    :class:`MetaLearner`, and the keys of an image with and without its label start alike.
+
     The prototypical loss at a step is that of the means of the vectors before it; it counts where
     the class of the step has come before.
 
-    The arguments are those of :class:`MetaLearner`.
+    Args:
+        input_size: width of a vector and a label together.
+        output_size: width of a label, at least 1.
+        learner: see :class:`MetaLearner`.
+        features: makes the features of a vector from its width; the vector itself by default.
+        prototypical: see :class:`MetaLearner`.
+        detached_steps: see :class:`MetaLearner`.
+        in_pairs: whether the learner reads each vector once more with its label.
+        settings: see :class:`~memnets.models.Model`.
+
+    Raises:
+        ValueError: as :class:`MetaLearner`.
 
     Example:
         ``OnlineLearner(64 + 5, 5, partial(MemoryMachine, controller=LSTM, access=LRUA()),
         ImageFeatures, objective=Labels())``
     """
 
-    def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        learner: Callable[[int, int], EncoderDecoder],
+        features: Callable[[int], Features] | None = None,
+        prototypical: float = 0.0,
+        detached_steps: int = 0,
+        in_pairs: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            input_size, output_size, learner, features, prototypical, detached_steps, **settings
+        )
+        self.in_pairs = in_pairs
+
+    def encode(self, source: Tensor, mask: Tensor | None = None) -> OnlineState:
+        """State after the steps before the first input, ``[B, S, I]``."""
+        check_source(source, mask)
+        vectors, labels = self.see(source)
+        return self._begun(vectors, labels, mask)
+
+    def decode(self, inputs: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
         """Logits ``[B, T, O]`` for inputs ``[B, T, I]``, and the state after the last."""
-        return self.learner.decode(torch.cat(self.see(inputs), -1), state)  # type: ignore[no-any-return]
+        return self._continued(*self.see(inputs), state)
 
     def logits(self, batch: Batch) -> Tensor:
         """See :meth:`~memnets.core.EncoderDecoder.logits`."""
         return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
 
+    def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`~memnets.core.EncoderDecoder.continuations`."""
+        return self.decode_each(inputs, self.encode(source, mask))
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all steps but padding, plus the weighted prototypical loss, a scalar."""
-        vectors, labels = self.see(batch.inputs)
+        check_source(batch.source, batch.source_mask)
+        # Features are computed once and serve both losses.
+        (vectors, labels), (before, none) = self.see(batch.inputs), self.see(batch.source)
         beside = torch.zeros((), device=vectors.device)
         if self.prototypical:
-            # A step is its own row here: each has its own means.
+            # Each step is a row of its own here: it has means of its own.
             logits = self.nearness.scores(vectors.unsqueeze(-2), earlier(vectors, labels))
             logits = logits.squeeze(-2)
             known = logits.gather(-1, batch.targets.unsqueeze(-1)).isfinite()
@@ -267,13 +325,41 @@ class OnlineLearner(MetaLearner[State]):
                 counted = counted & batch.target_mask
             total = losses.masked_fill(~counted, 0.0).sum()
             beside = self.prototypical * total / counted.sum().clamp_min(1)
-        source = torch.cat(self.see(batch.source), -1)
         if self._detached():
-            vectors, source = vectors.detach(), source.detach()
-        state = self.learner.encode(source, batch.source_mask)
-        logits, _ = self.learner.decode(torch.cat([vectors, labels], -1), state)
+            vectors, before = vectors.detach(), before.detach()
+        state = self._begun(before, none, batch.source_mask)
+        logits, _ = self._continued(vectors, labels, state)
         losses = self.objective.losses(logits, batch.targets)
         return masked_mean(losses, batch.target_mask) + beside
+
+    def reorder(self, state: OnlineState, index: Tensor, same_source: bool = False) -> OnlineState:
+        """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
+        learner = self.learner.reorder(state.learner, index, same_source)
+        return OnlineState(learner, functional.rows(state.last, index))
+
+    def _begun(self, vectors: Tensor, labels: Tensor, mask: Tensor | None) -> OnlineState:
+        """State after the features ``[B, S, F]`` and labels ``[B, S, O]`` of a source."""
+        state = self.learner.encode(torch.cat([vectors, labels], -1), mask)
+        if mask is None:
+            return OnlineState(state, vectors[:, -1])
+        last = mask.sum(1) - 1
+        return OnlineState(state, vectors[torch.arange(len(vectors), device=last.device), last])
+
+    def _continued(
+        self, vectors: Tensor, labels: Tensor, state: OnlineState
+    ) -> tuple[Tensor, OnlineState]:
+        """Logits for features ``[B, T, F]`` with the labels of those before, ``[B, T, O]``."""
+        batch, steps, _ = vectors.shape
+        last = torch.cat([state.last.unsqueeze(1), vectors], 1)
+        asked = torch.cat([vectors, labels], -1)
+        if self.in_pairs:
+            told = torch.cat([last[:, :-1], labels], -1)
+            alone = torch.cat([vectors, torch.zeros_like(labels)], -1)
+            asked = torch.stack([told, alone], 2).view(batch, 2 * steps, -1)
+        logits, learner = self.learner.decode(asked, state.learner)
+        if self.in_pairs:
+            logits = logits[:, 1::2]
+        return logits, OnlineState(learner, last[:, -1])
 
 
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:

@@ -371,6 +371,7 @@ def test_online_learner():
         output_size=2,
         learner=LEARNERS["LSTM"],
         features=partial(VectorFeatures, output_size=4),
+        in_pairs=True,
         objective=Labels(),
         leave_out=["compiled"],
         overfit_steps=0,

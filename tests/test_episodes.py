@@ -224,6 +224,12 @@ def test_the_prototypical_loss_of_a_step_is_of_the_vectors_before_it(padded) -> 
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+def test_an_online_learner_has_no_alignment_with_its_source() -> None:
+    assert meta_learner().alignments()
+    online_snail = OnlineLearner(WIDTH + CLASSES, CLASSES, SNAIL_LEARNER, objective=Labels())
+    assert online_snail.alignments() == {}
+
+
 def test_without_a_class_that_has_come_before_there_is_no_prototypical_loss() -> None:
     batch = stream()
     first = batch._replace(inputs=batch.inputs[:, :1], targets=batch.targets[:, :1])

@@ -337,6 +337,10 @@ class OnlineLearner(MetaLearner[OnlineState]):
         learner = self.learner.reorder(state.learner, index, same_source)
         return OnlineState(learner, functional.rows(state.last, index))
 
+    def alignments(self) -> dict[str, Addressing]:
+        """Empty: a step looks at the steps before it, not at the source."""
+        return {}
+
     def _begun(self, vectors: Tensor, labels: Tensor, mask: Tensor | None) -> OnlineState:
         """State after the features ``[B, S, F]`` and labels ``[B, S, O]`` of a source."""
         state = self.learner.encode(torch.cat([vectors, labels], -1), mask)

@@ -12,7 +12,7 @@ learns to reverse strings of at most 10 letters, and then reverses strings of 20
 # --------------------
 #
 # The machine reads a string, then answers with the string from its end to its start.
-# The stack has room for 16 elements of 6 numbers.
+# The stack has room for 16 elements of 8 numbers.
 
 from functools import partial
 
@@ -27,19 +27,18 @@ from tasks.symbols import Reversal
 torch.set_num_threads(1)
 torch.manual_seed(0)
 task = Reversal(batch_size=32, max_length=10, test_sets=[(200, 50)], longest=0)
-stack = Stack(slots=16, width=6)
-controller = partial(FeedForward, hidden_size=32)
+stack = Stack(slots=16, width=8)
+controller = partial(FeedForward, hidden_size=64)
 sizes = task.input_size, task.output_size
 model = mn.MemoryMachine(*sizes, controller, stack, objective=Symbols())
 
 # %%
-# Short strings first. In the second half of the training there is noise on the actions:
-# against it they become certain, and only certain actions keep a long stack whole.
+# In the second half of the training there is noise on the actions: against it they
+# become certain, and only certain actions keep a long stack whole.
 
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-for step in range(700):
-    task.training_length = min(10, 3 + step // 40)
-    stack.noise = 2.0 if step > 350 else 0.0
+for step in range(800):
+    stack.noise = 2.0 if step > 400 else 0.0
     loss = model.loss(task.batch("train", step))
     optimizer.zero_grad()
     loss.backward()

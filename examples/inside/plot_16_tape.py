@@ -29,15 +29,14 @@ from tasks.symbols import Reversal
 torch.set_num_threads(1)
 torch.manual_seed(0)
 task = Reversal(batch_size=32, max_length=10, test_sets=[(100, 50)], longest=0)
-places = MovingTape(slots=16, width=6)
-controller = partial(FeedForward, hidden_size=32)
+places = MovingTape(slots=16, width=8)
+controller = partial(FeedForward, hidden_size=64)
 sizes = task.input_size, task.output_size
 model = mn.MemoryMachine(*sizes, controller, places, objective=Symbols())
 
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-for step in range(700):
-    task.training_length = min(10, 3 + step // 40)
-    places.noise = 2.0 if step > 350 else 0.0
+for step in range(800):
+    places.noise = 2.0 if step > 400 else 0.0
     loss = model.loss(task.batch("train", step))
     optimizer.zero_grad()
     loss.backward()

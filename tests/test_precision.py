@@ -127,6 +127,7 @@ TASKS = {
     "meta-learner": partial(Sinusoids, queries=3, **FEW),
     "decomposable": partial(PropositionalLogic, **FEW),
     "prototypical": partial(Episodes, **FEW),
+    "online learner": partial(Episodes, **FEW),
     "memory network": partial(Babi, questions=20, batch_size=4),
     "GAN": partial(Images, noise=4, **FEW),
 }

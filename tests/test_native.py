@@ -278,7 +278,7 @@ def test_the_doctor_says_what_runs_here_and_what_does_not(fresh, monkeypatch, ca
         (line,) = (one for one in lines if one.split()[:2] == [twin.stands_for, twin.name])
         reason = twin.why_not()
         assert line.endswith("  yes" if reason is None else f"  no: {reason}")
-        assert twin.name != "C++" or reason == "switched off by MEMNETS_NATIVE=off"
+        assert not twin.name.startswith("C++") or reason == "switched off by MEMNETS_NATIVE=off"
 
 
 def test_the_doctor_has_a_page_of_help(capsys):

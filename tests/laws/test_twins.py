@@ -422,7 +422,7 @@ EXAMPLES = {
         *SHIFTING_RUNS,
     ],
     (Loop, "unroll", "kernels.hard"): HARD_RUNS,
-    (Loop, "unroll", "C++, places"): HARD_RUNS[:-1],
+    (Loop, "unroll", "C++/places"): HARD_RUNS[:-1],
     (Loop, "unroll", "Triton"): [
         unrolled(loop(partial(NTM, slots=5, width=3, read_heads=2)), masked=True),
         unrolled(loop(partial(NTM, slots=6, width=2, write_heads=2, shift_range=5, noise=0.3))),

@@ -266,7 +266,7 @@ def unroll(
 
 
 @fast.twin(
-    Loop, "unroll", fits=_fits_places, only_values=True, name="C++, places",
+    Loop, "unroll", fits=_fits_places, only_values=True, name="C++/places",
     why_not=build.why_not, hard=True,
 )  # fmt: skip
 def unroll_places(

@@ -42,7 +42,7 @@ def compiler(tmp_path, monkeypatch):
         path.chmod(path.stat().st_mode | stat.S_IEXEC)
         monkeypatch.setenv("CXX", str(path))
         # The file that comes first: where it fails at once, the others may not even begin.
-        return lambda: [call for call in log.read_text().splitlines() if "scan.cpp" in call]
+        return lambda: [call for call in log.read_text().splitlines() if "run.cpp" in call]
 
     return make
 

@@ -1392,9 +1392,9 @@ def with_dense_block(unroll):
     """A SNAIL all of whose convolutions are spoilt."""
 
     class Faulty(SmallSNAIL):
-        def _run(self, *arguments, **named):
+        def _advance(self, *arguments, **named):
             with mock.patch.object(DenseBlock, "unroll", unroll):
-                return super()._run(*arguments, **named)
+                return super()._advance(*arguments, **named)
 
     return type(unroll.__name__, (Faulty,), {})
 

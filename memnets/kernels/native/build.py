@@ -202,7 +202,7 @@ def _build(command: list[str], path: Path) -> None:
     try:
         to_compile, to_link = _arguments()
         sources = sorted(SOURCES.glob("*.cpp"))
-        sources.sort(key=lambda one: one.stem != "run")  # it takes longest
+        sources.sort(key=lambda one: one.stem not in ("run", "scan"))  # they take longest
         made = {str(one): str(place / f"{one.stem}.o") for one in sources}
         _run([[*command, *to_compile, "-c", one, "-o", to] for one, to in made.items()], place)
         _run([[*command, *made.values(), "-o", str(place / path.name), *to_link]], place)

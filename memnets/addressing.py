@@ -848,6 +848,11 @@ class LeastRecent(Addressing[LeastRecentQuery, LeastRecentState]):
     def least_recent(self, memory: Memory, state: LeastRecentState) -> Tensor:
         """I^U: equal weights on n slots for each query, ``[*B, Q, N]``."""
         accessed, (queries, slots) = state.accessed, state.read.shape[-2:]
+        if slots < queries * self.count:
+            raise ValueError(
+                f"{queries} queries of {self.count} slots each need a memory of at least "
+                f"{queries * self.count} slots; got {slots}"
+            )
         if memory.mask is not None:  # slots that no query may address come last
             last = torch.iinfo(accessed.dtype).max
             accessed = accessed.masked_fill(~memory.mask.any(-2), last)

@@ -683,7 +683,14 @@ def move(tape: Tensor, moves: Tensor, jump: Tensor | None = None) -> Tensor:
 
     Returns:
         ``[B, N, W]``.
+
+    Raises:
+        ValueError: there are degrees of jumps and no length of them, or the other way round.
     """
+    degrees = 3 if jump is None else 5
+    if moves.shape[-2] != degrees:
+        told = "a length of jumps" if jump is not None else "no length of jumps"
+        raise ValueError(f"with {told}, moves must have {degrees} degrees; got {moves.shape[-2]}")
     left, right, stay, *jumps = moves.unsqueeze(-2).unbind(-3)
     moved = left * tape.roll(1, -2) + right * tape.roll(-1, -2) + stay * tape
     if jump is not None:

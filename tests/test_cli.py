@@ -735,7 +735,7 @@ def test_the_help_of_a_command_says_first_what_matters(capsys) -> None:
         assert stop.value.code in (0, None)
         shown[flag] = capsys.readouterr().out
     lines = shown["--help"].splitlines()
-    assert len(lines) < 120
+    assert len(lines) < 130  # with the classes of other tests
     starts = [next(i for i, line in enumerate(lines) if part in line) for part in (
         "--config NAME", "The model:", "The task:", "--help_all shows the other switches",
         "--trainer.max_steps MAX_STEPS",

@@ -251,6 +251,12 @@ def test_a_damaged_record_is_named_and_stops_no_other(drawn) -> None:
         ({"seeds": [1, 1]}, {}, "seeds of parity/lstm must be different"),
         ({"tasks": {"a b": {"data": "t"}}}, {}, "letters, digits and signs but no space"),
         ({}, {"entries": (Entry("symbols/lstm", ()),)}, "entries or of a grid; got both"),
+        ({}, {"results": "RESULTS"}, "results of a grid must have an ending.*; got RESULTS"),
+        (
+            {"tasks": {"parity": {"data": "t", "chance": 50}}},
+            {},
+            "chance of parity must be in .0, 1.; got 50",
+        ),
         ({}, {"records": __file__}, "records must be a folder; .*test_grid.py is a file"),
     ],
 )

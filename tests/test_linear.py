@@ -700,3 +700,15 @@ def test_the_matrix_of_each_head_is_seen_as_it_is_written():
 
 def test_a_state_is_a_named_tuple_with_its_memory():
     assert LinearState(torch.zeros(1))._fields == ("memory",)
+
+
+@pytest.mark.parametrize("make", [DeltaNet, LinearAttention])
+def test_numbers_at_a_skipped_step_may_be_anything(make):
+    memory = make(key_size=3, value_size=2)
+    inputs = torch.randn(1, 3, memory.interface_size)
+    mask = torch.tensor([[True, False, True]])
+    read, state = memory.unroll(inputs, memory.initial_state(1), mask)
+    inputs[0, 1] = torch.inf
+    other, same = memory.unroll(inputs, memory.initial_state(1), mask)
+    torch.testing.assert_close(other[:, ::2], read[:, ::2])
+    torch.testing.assert_close(same, state)

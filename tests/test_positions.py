@@ -305,6 +305,22 @@ def test_what_was_saved_before_is_loaded():
         (lambda: CoupledPositions(Places(), "up"), "'forward' or 'backward'; got 'up'"),
         (lambda: CoupledPositions(Places(), shift=-1), "at least 0; got -1"),
         (
+            lambda: CoupledPositions(RandomisedPositions(Places())),
+            "must share their places.* got RandomisedPositions",
+        ),
+        (
+            lambda: RandomisedPositions(CoupledPositions(Places())),
+            "give CoupledPositions a shift.* got CoupledPositions",
+        ),
+        (
+            lambda: CoupledPositions(LearnedPositions(4, 10), shift=8),
+            "at least shift . 3 = 11 places; got 10",
+        ),
+        (
+            lambda: Encoder(4, heads=2, positions=RandomisedPositions(StickBreaking())),
+            "a step sees none behind it",
+        ),
+        (
             lambda: Transformer(
                 SIZE, SIZE, positions=CoupledPositions(Places(), "backward"), **SMALL
             ).encode(torch.zeros(1, 2, dtype=torch.long)),
@@ -336,3 +352,11 @@ def test_errors_say_what_was_expected_and_what_came(call, message):
 def test_a_class_is_no_scheme():
     with pytest.raises(TypeError, match="positions must be an object, such as LearnedPositions"):
         SelfAttention(4, 2, positions=ALiBi)
+
+
+def test_sinusoids_are_exact_in_16_bits():
+    places = torch.arange(1000, 1004)
+    exact = SinusoidalPositions(4)(places)
+    rounded = SinusoidalPositions(4).to(torch.bfloat16)(places)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.005)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memnets import fast, functional, testing
-from memnets.cells import GRU, LSTM, Chain, FeedForward, Loop
+from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import map_state
 from memnets.functional import Sparse
 from memnets.kernels import sparse
@@ -221,6 +221,30 @@ def test_all_steps_of_a_machine_are_its_steps_one_by_one(controller, begun, mask
     (result, gradient), (expected, expected_gradient) = both(part, *run(part, begun, 5, masked))
     assert_close(result, expected, "outputs and state")
     assert_close(gradient, expected_gradient, "gradient")
+
+
+@pytest.mark.parametrize(
+    "controller",
+    [
+        partial(LSTMN, hidden_size=4),  # its state has a mask
+        partial(Loop, controller=partial(LSTM, hidden_size=3), access=SAM(9, 2, 1, 2)),
+        partial(LSTM, hidden_size=4, layers=2, dropout=0.5),  # it draws at random
+    ],
+)
+def test_a_controller_that_cannot_take_its_steps_again_has_no_fast_run(controller):
+    part = Loop(2, controller, SAM(slots=12, width=3, heads=2, read_slots=3))
+    assert fast.find(part, "unroll", *run(part, 0, 3, False)) is None
+
+
+def test_a_write_to_a_slot_that_is_read_and_new_is_one_access():
+    # With all slots read, each new slot is one that was read too.
+    torch.manual_seed(0)
+    part = SAM(slots=3, width=2, heads=1, read_slots=3, threshold=0.5)
+    inputs, state, _ = run(part, 0, 40, False)
+    with torch.no_grad(), fast.naive():
+        _, expected = part.unroll(inputs, state)
+    with torch.no_grad():
+        assert_close(part.unroll(inputs, state)[1], expected, "the state")
 
 
 def test_a_long_run_in_a_large_memory_is_its_definition():

@@ -359,12 +359,12 @@ def test_noise_on_what_a_memory_does_is_of_training_alone(memory) -> None:
 @pytest.mark.parametrize(
     ("memory", "settings", "message"),
     [
-        (Stack, {"noise": -1.0}, "noise must be at least 0; got -1.0"),
+        (Stack, {"noise": -1.0}, "noise must be at least 0 and finite; got -1.0"),
         (MovingTape, {"tapes": 0}, "tapes must be .* at least 1; got 0"),
         (MovingTape, {"slots": 0}, "slots must be .* at least 1; got 0"),
         (NeuralStack, {"count": 0}, "count must be .* at least 1; got 0"),
         (NeuralDeque, {"width": 0}, "width must be .* at least 1; got 0"),
-        (NeuralQueue, {"noise": -1.0}, "noise must be at least 0; got -1.0"),
+        (NeuralQueue, {"noise": -1.0}, "noise must be at least 0 and finite; got -1.0"),
     ],
 )
 def test_settings_of_other_memories(memory, settings, message) -> None:
@@ -392,3 +392,26 @@ def test_a_stack_may_have_more_room_after_training() -> None:
     before, _ = model(inputs)
     model.access.slots = 9  # three steps cannot fill either
     torch.testing.assert_close(model(inputs)[0], before)
+
+
+def test_numbers_at_a_skipped_step_may_be_anything():
+    queue = NeuralQueue(width=2)
+    inputs = torch.randn(1, 3, queue.interface_size)
+    mask = torch.tensor([[True, False, True]])
+    read, state = queue.unroll(inputs, queue.initial_state(1), mask)
+    inputs[0, 1] = torch.nan
+    other, same = queue.unroll(inputs, queue.initial_state(1), mask)
+    torch.testing.assert_close(other[:, ::2], read[:, ::2], rtol=0, atol=0)
+    torch.testing.assert_close(same, state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("degrees", "jump"), [(3, torch.ones(1, dtype=torch.long)), (5, None)])
+def test_jumps_need_a_length(degrees, jump):
+    with pytest.raises(ValueError, match=f"moves must have . degrees; got {degrees}"):
+        functional.move(torch.zeros(1, 4, 2), torch.zeros(1, degrees, 2), jump)
+
+
+@pytest.mark.parametrize("noise", [-1.0, float("nan"), float("inf")])
+def test_noise_is_a_finite_number(noise):
+    with pytest.raises(ValueError, match=f"noise must be at least 0 and finite; got {noise}"):
+        Stack(4, 2, noise=noise)

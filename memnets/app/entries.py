@@ -140,8 +140,8 @@ class Grid:
     Attributes:
         models: the columns, by name.
         tasks: the rows, by name.
-        metric: name of the score in ``metrics.json``; higher is better. Where it is
-            ``.../accuracy``, runs that also have ``.../accuracy_<n>`` get curves over n.
+        metric: name of the score in ``metrics.json``; higher is better. Runs that also have
+            ``<metric>_<n>``, or the same score of test sets ``length_<n>``, get curves over n.
         label: the score in words, for the picture.
         seeds: one run each.
         flags: flags of ``memnets fit`` for all runs, before those of models, tasks and pairs.
@@ -193,6 +193,8 @@ class Grid:
         _check_known("pairs", self.pairs, pairs)
         for name, task in self.tasks.items():
             _check_known(f"published of {name}", task.published, self.models)
+            if not 0 <= task.chance < 1:
+                raise ValueError(f"chance of {name} must be in [0, 1); got {task.chance}")
             for model_name, model in self.models.items():
                 pair = self.pair(name, model_name)
                 if pair.left_out:

@@ -90,7 +90,7 @@ def report(grid: Grid, groups: Mapping[str, Sequence[Run]], path: Path, command:
                 drawn, path.with_suffix("") / f"{name}.png", score, grid.trained_to,
                 f"{grid.title_of(name)}: {score} by length", grid.tasks[name].chance,
             )  # fmt: skip
-        first = groups.get(f"{name}/{next(iter(grid.models))}")
+        first = next((groups[pair] for m in grid.models if (pair := f"{name}/{m}") in groups), None)
         page = _task_page(grid, name, row, path, bool(drawn), first[0] if first else None)
         _write(path.with_suffix("") / f"{name}.md", page)
     print(f"The table is in {path}, the page of each task in {path.with_suffix('')}")

@@ -114,6 +114,11 @@ def scoreboard(
         )
     for written in (path, path.with_suffix(".png")):
         target_of(written)
+    if grid and not path.suffix:
+        raise ValueError(
+            "results of a grid must have an ending, such as .md, since the pages of its tasks lie "
+            f"in a folder without it; got {results}"
+        )
     if grid and entries:
         raise ValueError("a scoreboard is made of entries or of a grid; got both")
     every = tuple(grid.entries()) if grid else entries

@@ -64,8 +64,9 @@ class Positions(nn.Module):
     as it is. The *count* of a step is the number of steps before it that its sequence has not
     skipped, from 0. :meth:`places` turns counts into places, which for most schemes are the same.
 
-    A scheme that overrides :meth:`forward` is given to a model, which adds its vectors to the
-    embeddings. The rest is done within each attention of a step to the steps before it, so that it
+    A scheme either adds vectors or acts within the attention, not both. One that overrides
+    :meth:`forward` is given to a model, which adds its vectors to the embeddings. The rest is done
+    within each attention of a step to the steps before it, so that it
     fits all models, and a search that goes on step by step. :func:`memnets.testing.check_positions`
     checks a scheme of yours.
 
@@ -79,7 +80,7 @@ class Positions(nn.Module):
     """
 
     max_length: int | None = None
-    causal: ClassVar[bool] = False
+    causal: bool = False
     relative: ClassVar[bool] = False
 
     @property
@@ -221,8 +222,13 @@ class SinusoidalPositions(Positions):
 
     def forward(self, places: Tensor) -> Tensor:
         """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
-        angles = places.unsqueeze(-1) * self.frequencies
-        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+        own = self.frequencies.dtype
+        # In 16 bits neither places nor angles would be exact enough.
+        exact = torch.promote_types(own, torch.float32)
+        width = 2 * len(self.frequencies)
+        exponents = torch.arange(0, width, 2, device=places.device, dtype=exact) / width
+        angles = places.unsqueeze(-1) * 10000.0**-exponents
+        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).to(own)
 
 
 class LearnedPositions(Positions):
@@ -397,7 +403,13 @@ class RandomisedPositions(Positions):
                 f"stride must be at most spread = {spread}, so that its places were seen in "
                 f"training; got {stride}"
             )
+        if isinstance(positions, CoupledPositions):
+            raise ValueError(
+                "coupled positions cannot be drawn at random, since source and answer must share "
+                "them; give CoupledPositions a shift instead; got CoupledPositions"
+            )
         self.positions = positions
+        self.causal = positions.causal
         self.spread = spread
         self.stride = stride
         most = positions.max_length
@@ -461,9 +473,9 @@ class CoupledPositions(Positions):
     below 0. It is for models that read source and answer as one sequence; others count the
     answer from its own start, which couples it forward.
 
-    With ``shift`` the first place of each sequence of the training is drawn: up to ``shift`` places
-    later, each as likely, so that a short sequence stands where long ones go on (ibid., section
-    3.1; Kiyono et al. 2021). In evaluation nothing is drawn.
+    With ``shift``, in a model of one sequence, the first place in training is drawn: up to
+    ``shift`` places later, each as likely, so that a short sequence stands where long ones go on
+    (ibid., section 3.1; Kiyono et al. 2021). In evaluation nothing is drawn.
 
     Args:
         positions: the scheme that is given the places; one that has vectors to add.
@@ -487,6 +499,11 @@ class CoupledPositions(Positions):
                 "positions must be vectors to add to the embeddings, such as "
                 "SinusoidalPositions(width); got none"
             )
+        if isinstance(checked, RandomisedPositions):
+            raise ValueError(
+                "source and answer must share their places, which cannot be drawn for each: give "
+                "a shift instead; got RandomisedPositions"
+            )
         if answer not in ("forward", "backward"):
             raise ValueError(f"answer must be 'forward' or 'backward'; got {answer!r}")
         if shift < 0:
@@ -495,6 +512,10 @@ class CoupledPositions(Positions):
         self.answer = answer
         self.shift = shift
         most = checked.max_length
+        if most is not None and most < shift + 3:
+            raise ValueError(
+                f"positions must have at least shift + 3 = {shift + 3} places; got {most}"
+            )
         self.max_length = None if most is None else most - shift - 2
 
     def start(self, batch_size: int, device: torch.device) -> Start:

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from memnets import fast, functional
 from memnets.addressing import LeastRecent, Sharp
-from memnets.cells.composed import Loop, LoopState
-from memnets.core import map_state
+from memnets.cells.composed import Chain, Loop, LoopState
+from memnets.cells.recurrent import GRU, LSTM, Direct, FeedForward
+from memnets.core import Cell, map_state
 from memnets.functional import Sparse
 from memnets.kernels.parts import (
     PointedKeys,
@@ -282,7 +283,10 @@ class _Memory:
 
         # Note the accesses.
         touched = torch.cat([index, best], -1).flatten(1).tolist()
-        weights = torch.cat([weight, share], -1).flatten(1).tolist()
+        # A head may write to a slot both as one that it read last and as a new one.
+        same = index.unsqueeze(-1) == index.unsqueeze(-2)
+        whole = (same * weight.unsqueeze(-2)).sum(-1)
+        weights = torch.cat([whole, share], -1).flatten(1).tolist()
         last = ((best + 1) * (share > 0)).flatten(1).amax(1).tolist()
         for row, times in enumerate(self.times):
             if takes[row]:
@@ -763,15 +767,24 @@ def _fits(part: SAM | Loop, inputs: Tensor, state: Any, mask: Tensor | None = No
 
 
 def _loop_fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
-    # The backward pass takes the controller's steps again, so they must not draw random numbers.
     return (
         type(loop.access) is SAM
         and linear(loop.interface)
-        and not any(
-            isinstance(module, nn.Dropout) and module.training and module.p > 0
-            for module in loop.controller.modules()
-        )
+        and _repeats(loop.controller)
         and _fits(loop, inputs, state, mask)
+    )
+
+
+def _repeats(controller: Cell) -> bool:
+    """Whether a controller can take its steps again in the backward pass, with the same results.
+
+    So its state must be real numbers alone, and it must draw nothing at random.
+    """
+    if type(controller) is Chain:
+        return all(_repeats(cell) for cell in controller.cells)
+    return type(controller) in (Direct, FeedForward, GRU, LSTM) and not any(
+        isinstance(module, nn.Dropout) and module.training and module.p > 0
+        for module in controller.modules()
     )
 
 

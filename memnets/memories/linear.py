@@ -350,7 +350,13 @@ class Linear(MemoryAccess[LinearState]):
             decay = decay.clamp_min(_LEAST)
         if mask is not None:
             skipped = ~mask[:, None, :, None]
-            step = step._replace(keys=step.keys.masked_fill(skipped.unsqueeze(-1), 0.0))
+            # Numbers at skipped steps may be anything, also infinite, so all that is written is 0.
+            writes = skipped.unsqueeze(-1)
+            step = step._replace(
+                keys=step.keys.masked_fill(writes, 0.0),
+                values=step.values.masked_fill(writes, 0.0),
+                erase=None if step.erase is None else step.erase.masked_fill(writes, 0.0),
+            )
             decay = None if decay is None else decay.masked_fill(skipped, 0.0)
         return step._replace(log_decay=decay)
 

@@ -16,6 +16,7 @@ from memnets.events import listening, offer, report
 from memnets.functional import Sparse
 from memnets.memories.slotted import Slotted
 from memnets.normalizers import TopK
+from memnets.scores import Cosine
 
 __all__ = ["SAM", "SAMLayout", "SAMState"]
 
@@ -156,13 +157,18 @@ class SAM(Slotted[SAMState]):
         """One step: ``[B, interface_size] -> [B, heads * W]``."""
         memory, accessed = state.memory, state.accessed
         slots = memory.shape[-2]
-        if slots <= MOST_REPORTED or not listening() or not at_hand(state.used):
+        alike = type(self.reading.score) is Cosine  # another score may know places
+        if slots <= MOST_REPORTED or not (alike and listening() and at_hand(state.used)):
             return self._step(interface, state)
         # Slots that are empty and were never read are all alike, so that a step with fewer of them
         # has the same results.
         number = torch.arange(1, slots + 1)
         used = torch.maximum((memory.any(-1) | (accessed > 0)) * number, state.used.unsqueeze(-1))
-        few = int(used.max()) + self.read_slots + self.heads * self.write_slots
+        few = (
+            int(used.amax() if used.numel() else 0)
+            + self.read_slots
+            + self.heads * self.write_slots
+        )
         few = min(slots, BLOCK * math.ceil(few / BLOCK))
         start = state._replace(memory=memory[:, :few], accessed=accessed[:, :few])
         vectors, after = self._step(interface, start)

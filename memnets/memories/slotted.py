@@ -19,10 +19,10 @@ def check_noise(noise: float) -> None:
     """Check a standard deviation of noise.
 
     Raises:
-        ValueError: it is below 0.
+        ValueError: it is below 0, or not finite.
     """
-    if noise < 0:
-        raise ValueError(f"noise must be at least 0; got {noise}")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise must be at least 0 and finite; got {noise}")
 
 
 def noisy(memory: Any, interface: Tensor) -> Tensor:

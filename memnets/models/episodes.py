@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memnets import functional
 from memnets.addressing import Content
@@ -46,7 +46,7 @@ class _Episodic(Model[State]):
         super().__init__(**settings)
         if self.tbptt_steps is not None:
             raise ValueError(
-                "queries are answered one by one, so there is nothing to cut: tbptt_steps must be "
+                "an episode is learned as a whole, so there is nothing to cut: tbptt_steps must be "
                 f"None; got {self.tbptt_steps}"
             )
         if not 0 < output_size < input_size:
@@ -316,7 +316,9 @@ class OnlineLearner(MetaLearner[OnlineState]):
         beside = torch.zeros((), device=vectors.device)
         if self.prototypical:
             # Each step is a row of its own here: it has means of its own.
-            logits = self.nearness.scores(vectors.unsqueeze(-2), earlier(vectors, labels))
+            first = _last(before, batch.source_mask)
+            means = earlier(torch.cat([first.unsqueeze(1), vectors[:, :-1]], 1), labels)
+            logits = self.nearness.scores(vectors.unsqueeze(-2), means)
             logits = logits.squeeze(-2)
             known = logits.gather(-1, batch.targets.unsqueeze(-1)).isfinite()
             losses = self.objective.losses(logits.masked_fill(~known, 0.0), batch.targets)
@@ -344,26 +346,30 @@ class OnlineLearner(MetaLearner[OnlineState]):
     def _begun(self, vectors: Tensor, labels: Tensor, mask: Tensor | None) -> OnlineState:
         """State after the features ``[B, S, F]`` and labels ``[B, S, O]`` of a source."""
         state = self.learner.encode(torch.cat([vectors, labels], -1), mask)
-        if mask is None:
-            return OnlineState(state, vectors[:, -1])
-        last = mask.sum(1) - 1
-        return OnlineState(state, vectors[torch.arange(len(vectors), device=last.device), last])
+        return OnlineState(state, _last(vectors, mask))
 
     def _continued(
         self, vectors: Tensor, labels: Tensor, state: OnlineState
     ) -> tuple[Tensor, OnlineState]:
         """Logits for features ``[B, T, F]`` with the labels of those before, ``[B, T, O]``."""
-        batch, steps, _ = vectors.shape
         last = torch.cat([state.last.unsqueeze(1), vectors], 1)
         asked = torch.cat([vectors, labels], -1)
         if self.in_pairs:
             told = torch.cat([last[:, :-1], labels], -1)
             alone = torch.cat([vectors, torch.zeros_like(labels)], -1)
-            asked = torch.stack([told, alone], 2).view(batch, 2 * steps, -1)
+            asked = torch.stack([told, alone], 2).flatten(1, 2)
         logits, learner = self.learner.decode(asked, state.learner)
         if self.in_pairs:
             logits = logits[:, 1::2]
         return logits, OnlineState(learner, last[:, -1])
+
+
+def _last(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    """The last vector of each sequence that is no padding: ``[B, S, F] -> [B, F]``."""
+    if mask is None:
+        return vectors[:, -1]
+    last = mask.sum(1) - 1
+    return vectors[torch.arange(len(vectors), device=last.device), last]
 
 
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
@@ -385,18 +391,17 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     return Memory(means, means, (count > 0).unsqueeze(1))
 
 
-def earlier(vectors: Tensor, labels: Tensor) -> Memory:
+def earlier(before: Tensor, labels: Tensor) -> Memory:
     """For each step, a memory with a slot for each class: the mean of its vectors so far.
 
     Args:
-        vectors: ``[B, T, F]``.
-        labels: the label of the vector before, one-hot, ``[B, T, O]``; zeros = it has none.
+        before: the vector before each step, ``[B, T, F]``.
+        labels: its label, one-hot, ``[B, T, O]``; zeros = it has none.
 
     Returns:
         A memory ``[B, T, O, F]`` of the vectors before each step; the slots of classes that have
         not come are masked.
     """
-    before = nn.functional.pad(vectors[:, :-1], (0, 0, 1, 0))
     count = labels.cumsum(1).unsqueeze(-1)
     means = (labels.unsqueeze(-1) * before.unsqueeze(-2)).cumsum(1) / count.clamp_min(1.0)
     return Memory(means, means, (count > 0).mT)

@@ -61,7 +61,7 @@ class MemorySchedule(lightning.Callback):
         """
         access = getattr(pl_module, "access", None)
         sized = bool(self.testing) or self.validation is not None
-        names = set(["slots"] * sized).union(*self.training.values())
+        names = ({"slots"} if sized else set()).union(*self.training.values())
         missing = sorted(name for name in names if not hasattr(access, name))
         if missing:
             raise ValueError(

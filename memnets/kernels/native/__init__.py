@@ -93,6 +93,8 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     layout, epsilon, noise, hard = kernel
     reads, writes, width, size, least_sharpness = layout
     slots = state.memory.shape[1]
+    if slots < size:  # the definition says that this is an error
+        return None
     shapes = (slots, width), (reads + writes, slots)
     whole = reads, writes, width, size, slots, int(hard)
     numbers = least_sharpness, epsilon, functional.TIE

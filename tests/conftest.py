@@ -27,6 +27,7 @@ common = settings(
 )
 settings.register_profile("quick", common, max_examples=3, derandomize=True)
 settings.register_profile("default", common, max_examples=6, derandomize=True)
+settings.register_profile("models", common, max_examples=4, derandomize=True)
 settings.register_profile("ci", common, max_examples=25, derandomize=True, print_blob=True)
 settings.register_profile("thorough", common, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

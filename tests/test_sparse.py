@@ -12,7 +12,7 @@ from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
 from memnets.core import map_state
 from memnets.functional import Sparse
 from memnets.kernels import sparse
-from memnets.memories import LRUA, SAM, LRUAState, SAMState
+from memnets.memories import LRUA, NTM, SAM, LRUAState, SAMState
 from memnets.normalizers import Softmax
 from memnets.testing.laws import (
     assert_close,
@@ -227,8 +227,7 @@ def test_all_steps_of_a_machine_are_its_steps_one_by_one(controller, begun, mask
     "controller",
     [
         partial(LSTMN, hidden_size=4),  # its state has a mask
-        partial(Loop, controller=partial(LSTM, hidden_size=3), access=SAM(9, 2, 1, 2)),
-        partial(LSTM, hidden_size=4, layers=2, dropout=0.5),  # it draws at random
+        partial(Loop, controller=partial(LSTM, hidden_size=3), access=NTM(9, 2, noise=1.0)),
     ],
 )
 def test_a_controller_that_cannot_take_its_steps_again_has_no_fast_run(controller):

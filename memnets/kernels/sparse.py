@@ -31,7 +31,7 @@ from memnets import fast, functional
 from memnets.addressing import LeastRecent, Sharp
 from memnets.cells.composed import Chain, Loop, LoopState
 from memnets.cells.recurrent import GRU, LSTM, Direct, FeedForward
-from memnets.core import Cell, map_state
+from memnets.core import map_state
 from memnets.functional import Sparse
 from memnets.kernels.parts import (
     PointedKeys,
@@ -775,7 +775,7 @@ def _loop_fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None
     )
 
 
-def _repeats(controller: Cell) -> bool:
+def _repeats(controller: nn.Module) -> bool:
     """Whether a controller can take its steps again in the backward pass, with the same results.
 
     So its state must be real numbers alone, and it must draw nothing at random.

@@ -394,17 +394,6 @@ def test_a_stack_may_have_more_room_after_training() -> None:
     torch.testing.assert_close(model(inputs)[0], before)
 
 
-def test_numbers_at_a_skipped_step_may_be_anything():
-    queue = NeuralQueue(width=2)
-    inputs = torch.randn(1, 3, queue.interface_size)
-    mask = torch.tensor([[True, False, True]])
-    read, state = queue.unroll(inputs, queue.initial_state(1), mask)
-    inputs[0, 1] = torch.nan
-    other, same = queue.unroll(inputs, queue.initial_state(1), mask)
-    torch.testing.assert_close(other[:, ::2], read[:, ::2], rtol=0, atol=0)
-    torch.testing.assert_close(same, state, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(("degrees", "jump"), [(3, torch.ones(1, dtype=torch.long)), (5, None)])
 def test_jumps_need_a_length(degrees, jump):
     with pytest.raises(ValueError, match=f"moves must have . degrees; got {degrees}"):

@@ -173,14 +173,8 @@ class Strengths(MemoryAccess[NeuralState]):
         """The new state; a sequence that skips the step has pushed and popped nothing."""
         # A tensor has one length for the whole batch, so the memory grows for all sequences.
         more = new.strengths.shape[-1] - old.strengths.shape[-1]
-        taken = mask.view(-1, 1, 1)
         same = nn.functional.pad(old.strengths, (0, more))
-        # What a skipped step pushes may be any numbers, also infinite.
-        memory = nn.functional.pad(old.memory, (0, 0, 0, more))
-        return NeuralState(
-            torch.where(taken.unsqueeze(-1), new.memory, memory),
-            torch.where(taken, new.strengths, same),
-        )
+        return NeuralState(new.memory, torch.where(mask.view(-1, 1, 1), new.strengths, same))
 
 
 def _named(action: str, ends: tuple[str, ...]) -> list[str]:

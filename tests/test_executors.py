@@ -176,7 +176,9 @@ def test_what_is_killed_goes_on_where_it_was(executor) -> None:
 def test_a_board_that_is_killed_leaves_nothing_that_is_trained_beside_the_next(executor) -> None:
     text = BOARD.format(executor=executor, command=fit(10**6))
     Path("killed.py").write_text(text)
-    killed = subprocess.Popen([sys.executable, "killed.py"], stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        [sys.executable, "killed.py"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         training, _ = processes()
         with pytest.raises(FolderInUse, match=rf"process {killed.pid} on "), board(executor):
@@ -190,6 +192,8 @@ def test_a_board_that_is_killed_leaves_nothing_that_is_trained_beside_the_next(e
     assert_gone(training)
     assert first_step() > 0
     assert not Path("runs/.scoreboard").exists()
+    with suppress(ProcessLookupError):  # workers of a pool wait for their board for ever
+        os.killpg(killed.pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("_fit")

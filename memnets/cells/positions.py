@@ -64,11 +64,10 @@ class Positions(nn.Module):
     as it is. The *count* of a step is the number of steps before it that its sequence has not
     skipped, from 0. :meth:`places` turns counts into places, which for most schemes are the same.
 
-    A scheme either adds vectors or acts within the attention, not both. One that overrides
-    :meth:`forward` is given to a model, which adds its vectors to the embeddings. The rest is done
-    within each attention of a step to the steps before it, so that it
-    fits all models, and a search that goes on step by step. :func:`memnets.testing.check_positions`
-    checks a scheme of yours.
+    A scheme that overrides :meth:`forward` is given to a model, which adds its vectors to the
+    embeddings. The rest is done within each attention of a step to the steps before it, so that it
+    fits all models, and a search that goes on step by step. A scheme does the one or the other, not
+    both. :func:`memnets.testing.check_positions` checks a scheme of yours.
 
     Attributes:
         max_length: number of places; ``None`` = no limit.
@@ -202,6 +201,14 @@ class NoPositions(Positions):
     relative = True
 
 
+def _angles(places: Tensor, width: int, base: float, dtype: torch.dtype) -> Tensor:
+    """``t base^(-2i / width)`` for each place t, ``[*B, T, width / 2]``, in 32 bits at least."""
+    # In 16 bits neither places nor angles would be exact enough.
+    exact = torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(0, width, 2, device=places.device, dtype=exact) / width
+    return places.unsqueeze(-1) * base**-exponents
+
+
 class SinusoidalPositions(Positions):
     """Sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
 
@@ -216,19 +223,15 @@ class SinusoidalPositions(Positions):
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(f"width must be even and at least 2; got {width}")
-        self.frequencies: Tensor
-        exponents = torch.arange(0, width, 2) / width
-        self.register_buffer("frequencies", 10000.0**-exponents, persistent=False)
+        self.width = width
+        # A buffer, so that it has the device and the precision of the module.
+        self.own: Tensor
+        self.register_buffer("own", torch.empty(0), persistent=False)
 
     def forward(self, places: Tensor) -> Tensor:
         """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
-        own = self.frequencies.dtype
-        # In 16 bits neither places nor angles would be exact enough.
-        exact = torch.promote_types(own, torch.float32)
-        width = 2 * len(self.frequencies)
-        exponents = torch.arange(0, width, 2, device=places.device, dtype=exact) / width
-        angles = places.unsqueeze(-1) * 10000.0**-exponents
-        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).to(own)
+        angles = _angles(places, self.width, 10000.0, self.own.dtype)
+        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).to(self.own.dtype)
 
 
 class LearnedPositions(Positions):
@@ -291,11 +294,7 @@ class RotaryPositions(Positions):
 
     def rotate(self, vectors: Tensor, places: Tensor) -> Tensor:
         """``[*B, T, K] -> [*B, T, K]``, of the same lengths."""
-        width = vectors.shape[-1]
-        # In 16 bits neither places nor angles would be exact enough.
-        exact = torch.promote_types(vectors.dtype, torch.float32)
-        exponents = torch.arange(0, width, 2, device=vectors.device, dtype=exact) / width
-        angles = places.unsqueeze(-1) * self.base**-exponents
+        angles = _angles(places, vectors.shape[-1], self.base, vectors.dtype)
         cosine, sine = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
         even, odd = vectors.unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1)
@@ -662,11 +661,17 @@ def split_positions(positions: Positions | None) -> tuple[Positions | None, Posi
     """The scheme for the embeddings and the scheme for the attention; ``None`` where it is none.
 
     Raises:
+        ValueError: it is both.
         TypeError: it is no object, but for instance a class.
     """
     check_made("positions", positions, "LearnedPositions(width)")
     if positions is None:
         return None, None
+    if positions.adds and positions.attends:
+        raise ValueError(
+            "positions must add vectors (forward) or act within the attention (rotate, bias, "
+            f"opened, weights), not both; {type(positions).__name__} does both"
+        )
     return positions if positions.adds else None, positions if positions.attends else None
 
 

@@ -22,6 +22,7 @@ from memnets import fast, functional
 from memnets.cells.composed import Loop, LoopState
 from memnets.core import Memory, choose_state
 from memnets.memories.ntm import NTM, NTMState
+from memnets.memories.slotted import noisy
 
 __all__ = ["MARGIN", "on_places", "unroll"]
 
@@ -63,10 +64,7 @@ def unroll(
     features = []
     for number, now in enumerate(inputs.unbind(1)):
         hidden, following = loop.controller.step(torch.cat([now, read], -1), controller)
-        interface = loop.interface(hidden)
-        if access.training and access.noise:
-            interface = interface + access.noise * torch.randn_like(interface)
-        query, erase, add = access.queries(interface)
+        query, erase, add = access.queries(noisy(access, loop.interface(hidden)))
         moved = _moved(access, query, memory, places)
         looking, marking = moved.tensor_split((access.read_heads,), 1)
         vectors = memory[every, looking].flatten(1)

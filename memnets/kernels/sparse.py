@@ -1,11 +1,13 @@
 """All steps of a sparse access memory as one node of the autograd graph, in one copy of the memory.
 
-The twins of :meth:`memnets.memories.SAM.unroll`, and of :meth:`memnets.cells.Loop.unroll` for any
-controller on such a memory, on the CPU. A step changes few slots, so it writes in place. What the
-backward pass needs of a step are the slots that were read: they are kept as they were, k for each
-head, and the memory itself need not be rolled back (Rae et al. 2016, section 3.4, keep the slots
-that a step overwrites, and roll back). The gradient of the memory has a row for each slot that any
-step has touched, and no more.
+The twins of :meth:`memnets.memories.SAM.unroll`, and of :meth:`memnets.cells.Loop.unroll` for an
+LSTM, a GRU, a feed-forward or direct controller, or a chain of these, on such a memory, on the CPU.
+The backward pass takes the steps of the controller again: see :func:`_repeats`.
+
+A step changes few slots, so it writes in place. What the backward pass needs of a step are the
+slots that were read: they are kept as they were, k for each head, and the memory itself need not be
+rolled back (Rae et al. 2016, section 3.4, keep the slots that a step overwrites, and roll back).
+The gradient of the memory has a row for each slot that any step has touched, and no more.
 
 Nothing takes time or memory for a slot that no step has touched:
 

@@ -78,7 +78,7 @@ class SAM(Slotted[SAMState]):
     times for usage.
 
     A step as it is defined here costs time and memory for all N slots. All steps of a sequence at
-    once, :meth:`unroll` of this memory or of a :class:`~memnets.cells.Loop` on it, write into one
+    once, :meth:`unroll` of this memory or of a recurrent network on it, write into one
     copy of the memory and keep what the backward pass needs of the slots that they touch
     (:mod:`memnets.kernels.sparse`): a slot that no step has touched costs nothing.
 

@@ -118,33 +118,17 @@ class Prototypical(_Episodic[Memory]):
         return self.nearness.scores(vectors, state), state
 
 
-class MetaLearner(_Episodic[State]):
-    """A model of sequences on episodes: it reads the examples, then answers each query.
-
-    The model of Mishra et al. 2018 (section 5.1) with a SNAIL; a label comes with its own vector.
-    The examples are read once. Each query is one step from the state after them. With labels one
-    step late, as in Santoro et al. 2016, it is an :class:`OnlineLearner`.
-
-    Random features learn little from a random learner. A prototypical loss trains the features
-    directly, in addition to the learner's loss or, for the first steps, instead of it.
+class _Learner(_Episodic[State]):
+    """Base class for models that give episodes to a model of sequences.
 
     Args:
         input_size: width of a vector and its label together.
         output_size: width of a label, at least 1.
-        learner: makes the model of sequences from the widths of its input and output. Its settings
-            of training are not used.
+        learner: see :class:`MetaLearner`.
         features: makes the features of a vector from its width; the vector itself by default.
-        prototypical: weight of the prototypical loss, at least 0; above 0 for classes alone.
-        detached_steps: number of first training steps in which the features learn from the
-            prototypical loss alone, and the learner's gradient does not reach them.
+        prototypical: see :class:`MetaLearner`.
+        detached_steps: see :class:`MetaLearner`.
         settings: see :class:`~memnets.models.Model`.
-
-    Raises:
-        ValueError: a size or a number is out of its range, or ``prototypical`` is above 0 and the
-            objective is not :class:`~memnets.training.Labels`.
-
-    Example:
-        ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
     """
 
     def __init__(
@@ -177,6 +161,43 @@ class MetaLearner(_Episodic[State]):
         self.learner = make("learner", learner, Model, *sizes)
         self.prototypical = prototypical
         self.detached_steps = detached_steps
+
+    def _detached(self) -> bool:
+        return self.global_step < self.detached_steps
+
+    def graph_settings(self) -> Hashable:
+        """See :meth:`~memnets.training.Model.graph_settings`: whether the features are detached."""
+        return self._detached()
+
+
+class MetaLearner(_Learner[State]):
+    """A model of sequences on episodes: it reads the examples, then answers each query.
+
+    The model of Mishra et al. 2018 (section 5.1) with a SNAIL; a label comes with its own vector.
+    The examples are read once. Each query is one step from the state after them. With labels one
+    step late, as in Santoro et al. 2016, it is an :class:`OnlineLearner`.
+
+    Random features learn little from a random learner. A prototypical loss trains the features
+    directly, in addition to the learner's loss or, for the first steps, instead of it.
+
+    Args:
+        input_size: width of a vector and its label together.
+        output_size: width of a label, at least 1.
+        learner: makes the model of sequences from the widths of its input and output. Its settings
+            of training are not used.
+        features: makes the features of a vector from its width; the vector itself by default.
+        prototypical: weight of the prototypical loss, at least 0; above 0 for classes alone.
+        detached_steps: number of first training steps in which the features learn from the
+            prototypical loss alone, and the learner's gradient does not reach them.
+        settings: see :class:`~memnets.models.Model`.
+
+    Raises:
+        ValueError: a size or a number is out of its range, or ``prototypical`` is above 0 and the
+            objective is not :class:`~memnets.training.Labels`.
+
+    Example:
+        ``MetaLearner(784 + 5, 5, SNAIL, ImageFeatures, objective=Labels())``
+    """
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
         """State of the learner after the examples ``[B, S, I]``."""
@@ -211,13 +232,6 @@ class MetaLearner(_Episodic[State]):
         losses = self.objective.losses(logits, batch.targets)
         return masked_mean(losses, batch.target_mask) + beside
 
-    def _detached(self) -> bool:
-        return self.global_step < self.detached_steps
-
-    def graph_settings(self) -> Hashable:
-        """See :meth:`~memnets.training.Model.graph_settings`: whether the features are detached."""
-        return self._detached()
-
     def reorder(self, state: State, index: Tensor, same_source: bool = False) -> State:
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         return self.learner.reorder(state, index, same_source)  # type: ignore[no-any-return]
@@ -239,7 +253,7 @@ class OnlineState(NamedTuple):
     last: Tensor
 
 
-class OnlineLearner(MetaLearner[OnlineState]):
+class OnlineLearner(_Learner[OnlineState]):
     """A model of sequences that learns as it answers: each label comes one step late.
 
     The setting of Santoro et al. 2016 (section 2): the inputs ``[B, T, I]`` are one sequence. Each
@@ -304,10 +318,6 @@ class OnlineLearner(MetaLearner[OnlineState]):
         """See :meth:`~memnets.core.EncoderDecoder.logits`."""
         return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
 
-    def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See :meth:`~memnets.core.EncoderDecoder.continuations`."""
-        return self.decode_each(inputs, self.encode(source, mask))
-
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all steps but padding, plus the weighted prototypical loss, a scalar."""
         check_source(batch.source, batch.source_mask)
@@ -338,10 +348,6 @@ class OnlineLearner(MetaLearner[OnlineState]):
         """See :meth:`~memnets.core.EncoderDecoder.reorder`."""
         learner = self.learner.reorder(state.learner, index, same_source)
         return OnlineState(learner, functional.rows(state.last, index))
-
-    def alignments(self) -> dict[str, Addressing]:
-        """Empty: a step looks at the steps before it, not at the source."""
-        return {}
 
     def _begun(self, vectors: Tensor, labels: Tensor, mask: Tensor | None) -> OnlineState:
         """State after the features ``[B, S, F]`` and labels ``[B, S, O]`` of a source."""

@@ -23,7 +23,7 @@ from memnets.testing.laws import (
     gradients,
     law,
 )
-from memnets.testing.steps import _AccessSubject, _steps_taken
+from memnets.testing.steps import _AccessSubject, steps_taken
 
 __all__ = ["check_linear"]
 
@@ -45,7 +45,7 @@ class _LinearSubject(_AccessSubject):
         part.chunk = draw(st.integers(1, time + 1))
         steps = differentiable(self.sequence(draw, batch, time))
         start = LinearState(differentiable(self._written(draw, part, batch).memory))
-        mask = _steps_taken(draw, batch, time)
+        mask = steps_taken(draw, batch, time)
         outputs, state = [], start
         for number, inputs in enumerate(steps.unbind(1)):
             output, after = part(inputs, state)

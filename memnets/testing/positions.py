@@ -13,7 +13,7 @@ from torch import Tensor
 from memnets import fast
 from memnets.addressing import Content
 from memnets.cells.attention import causal_mask
-from memnets.cells.positions import Placed, Positions
+from memnets.cells.positions import Placed, Positions, split_positions
 from memnets.core import Memory, map_state
 from memnets.scores import ScaledDot
 from memnets.testing import strategies
@@ -30,7 +30,7 @@ from memnets.testing.laws import (
     gradients,
     law,
 )
-from memnets.testing.steps import _steps_taken
+from memnets.testing.steps import steps_taken
 
 __all__ = ["check_positions"]
 
@@ -62,6 +62,7 @@ class _PositionsSubject(Subject):
     def build(self, dtype: torch.dtype = torch.float64, training: bool = False) -> Any:
         part = super().build(dtype, training)
         if isinstance(part, Positions):
+            split_positions(part)
             part.check(self.width, self.heads)
         return part
 
@@ -132,7 +133,7 @@ class _PositionsSubject(Subject):
     def at_once(self, draw: Draw) -> None:
         part = self.build()
         inputs = self.inputs(draw)
-        taken = _steps_taken(draw, 2, inputs.keys.shape[2])
+        taken = steps_taken(draw, 2, inputs.keys.shape[2])
         # A step that is skipped may read anything.
         taken[:, -1] = True
         last = draw(st.integers(1, 2))
@@ -155,7 +156,7 @@ class _PositionsSubject(Subject):
     def skipped(self, draw: Draw) -> None:
         part = self.build()
         inputs = self.inputs(draw)
-        taken = _steps_taken(draw, 2, inputs.keys.shape[2])
+        taken = steps_taken(draw, 2, inputs.keys.shape[2])
         outputs = self._read(part, inputs, taken)
         for row in range(2):
             kept = taken[row]
@@ -169,7 +170,7 @@ class _PositionsSubject(Subject):
         part = self.build(training=draw(st.booleans()))
         inputs = self.inputs(draw)
         time = inputs.keys.shape[2]
-        taken = _steps_taken(draw, 2, time)
+        taken = steps_taken(draw, 2, time)
         weights = self._weights(part, inputs, taken)
         seen = taken[:, None, None] & torch.ones(time, time, dtype=torch.bool).tril()
         assert_weights(weights, seen, whole=False)
@@ -189,7 +190,7 @@ class _PositionsSubject(Subject):
     def fast_path(self, draw: Draw) -> None:
         part = self.build()
         inputs = map_state(differentiable, self.inputs(draw))
-        taken = _steps_taken(draw, 2, inputs.keys.shape[2])
+        taken = steps_taken(draw, 2, inputs.keys.shape[2])
         sources = [*inputs, *part.parameters()]
         quick = self._read(part, inputs, taken)
         with fast.naive():

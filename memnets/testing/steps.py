@@ -393,7 +393,7 @@ class _CellSubject(_Started, _Chunked):
         part = self.build()
         source, steps = map_state(differentiable, self.inputs(draw, batch=3, time=4))
         rest = differentiable(self.following(draw, source, 2))
-        mask = _steps_taken(draw, *steps.shape[:2])
+        mask = steps_taken(draw, *steps.shape[:2])
         sizes = draw(st.sampled_from([[1, 3], [2, 2], [3, 1], [1, 2, 1]]))
         sources = [*differentiated((source, steps, rest)), *part.parameters()]
 
@@ -514,7 +514,7 @@ def _assert_same_run(run: trace.Tape, other: trace.Tape, time: int | None = None
         assert_equal(result, expected, f"outputs before an intervention at step {time}")
 
 
-def _steps_taken(draw: Draw, batch: int, time: int) -> Tensor:
+def steps_taken(draw: Draw, batch: int, time: int) -> Tensor:
     """A mask with holes: one step that nobody takes, and at times a sequence that takes none."""
     rows = st.lists(st.booleans(), min_size=time, max_size=time)
     mask = torch.tensor([draw(rows) for _ in range(batch)])

@@ -278,7 +278,7 @@ def test_both_addressings_are_recorded_by_name(access, names, tmp_path) -> None:
 
 
 def test_the_biases_of_an_ntm_are_those_of_its_heads_alone() -> None:
-    biases = {"strength_bias": 2.0, "gate_bias": 3.0, "stay_bias": 4.0}
+    biases = {"strength_bias": 2.0, "gate_bias": 3.0, "stay_bias": 4.0, "step_bias": 1.0}
     access = NTM(5, 3, read_heads=2, write_heads=1, shift_range=5, least_sharpness=1.5, **biases)
     query, erase, add = access.queries(access.interface_bias()[None])
     ones = torch.ones(1, 3, 1)
@@ -286,8 +286,8 @@ def test_the_biases_of_an_ntm_are_those_of_its_heads_alone() -> None:
     torch.testing.assert_close(query.strength, nn.functional.softplus(2 * ones))
     torch.testing.assert_close(query.sharpness, 1.5 + nn.functional.softplus(0 * ones))
     torch.testing.assert_close(query.gate, torch.sigmoid(3 * ones))
-    shift = torch.tensor([0.0, 0.0, 4.0, 0.0, 0.0]).softmax(0)
-    torch.testing.assert_close(query.shift, shift.expand(1, 3, 5))
+    read, write = torch.tensor([[0, 0, 4.0, 0, 0], [0, 0, 4.0, 1.0, 0]]).softmax(-1)
+    torch.testing.assert_close(query.shift, torch.stack([read, read, write]).unsqueeze(0))
     torch.testing.assert_close(erase, torch.full((1, 1, 3), 0.5))
     torch.testing.assert_close(add, torch.zeros(1, 1, 3))
 

@@ -99,6 +99,9 @@ class NTM(Slotted[NTMState]):
             head keeps its place until it learns to use content.
         stay_bias: number added to the initial bias of the shift by 0, before the softmax; above 0,
             a head stays in place until it learns to move.
+        step_bias: number added to the initial bias of the shift by 1 of the write heads, before
+            the softmax; above 0, a write head goes from slot to slot until it learns to stay. Needs
+            a ``shift_range`` of at least 3.
         hard: whether the weights are one-hot.
 
     Raises:
@@ -127,6 +130,7 @@ class NTM(Slotted[NTMState]):
         strength_bias: float = 0.0,
         gate_bias: float = 0.0,
         stay_bias: float = 0.0,
+        step_bias: float = 0.0,
         hard: bool = False,
     ) -> None:
         super().__init__(slots, width, {"shift_range": shift_range}, initial_value, initial_spread)
@@ -135,11 +139,16 @@ class NTM(Slotted[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
+        if step_bias and shift_range < 3:
+            raise ValueError(
+                f"step_bias needs a shift_range of at least 3, for a shift by 1; got {shift_range}"
+            )
         check_noise(noise)
         self.noise = noise
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.stay_bias = stay_bias
+        self.step_bias = step_bias
         self.read_heads = read_heads
         self.write_heads = write_heads
         self.shift_range = shift_range
@@ -178,13 +187,15 @@ class NTM(Slotted[NTMState]):
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
-        """The three biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
+        """The four biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
         heads = self.read_heads + self.write_heads
         bias = self.first_row.new_zeros(self.interface_size)
         _, positive, unit, shift, _ = bias.split(self.layout.sizes)
         positive[:heads] = self.strength_bias
         unit[:heads] = self.gate_bias
-        shift.view(heads, self.shift_range)[:, self.shift_range // 2] = self.stay_bias
+        moves, stay = shift.view(heads, self.shift_range), self.shift_range // 2
+        moves[:, stay] = self.stay_bias
+        moves[self.read_heads :, stay + 1 : stay + 2] = self.step_bias
         return bias
 
     def queries(self, interface: Tensor) -> tuple[NTMQuery, Tensor, Tensor]:

@@ -99,9 +99,9 @@ class RepeatCopying(SizedTask):
     mean 0 and variance 1 over the range of training. With ``marks`` it is
     ``[B, n + repeats + 1, width + 2]``: n vectors, then a *mark* for each repeat, a step with 1 in
     the last channel but one alone, then the flag, 1 in the last channel alone. So a machine can
-    count by places, and no number is beyond those of the training. The inputs during the answer are zeros. Targets are
-    ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 in the last channel
-    alone.
+    count by places, and no number is beyond those of the training. The inputs during the answer are
+    zeros. Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 in
+    the last channel alone.
 
     Args:
         width: number of bits of a vector, at least 1.
@@ -219,7 +219,7 @@ def _marked(bits: Array, lengths: Array, repeats: Array) -> Array:
     marked[:, :longest, :width] = bits
     steps = np.arange(marked.shape[1])
     behind = steps - lengths[:, None]
-    marked[..., -1] = (0 <= behind) & (behind < repeats[:, None])
+    marked[..., -1] = (behind >= 0) & (behind < repeats[:, None])
     return marked
 
 

@@ -402,16 +402,14 @@ class _Backward:
         every_taken: Sequence[Tensor | None] = [None] * steps
         if taken is not None:
             every_taken = taken.view(steps, batch, 1, 1).to(rows.dtype).unbind(0)
-        by_step = (part.view(steps, batch, heads, -1) for part in keys)
+        by_step = zip(*(part.view(steps, batch, heads, -1) for part in keys), strict=True)
         parts = (
             to_written.view(written.shape), to_read.view(read.shape), rows, weight, scale,
-            scores * scale, zip(*by_step, strict=True), pointed,
+            scores * scale, (PointedKeys(*each) for each in by_step), pointed,
             add.reshape(steps, -1, width, 1), before, torch.cat([gate * before, shares], -1), gates,
             strengths.sigmoid(), every_taken,
         )  # fmt: skip
-        self.steps = [
-            _Step(*step)._replace(keys=PointedKeys(*step[6])) for step in zip(*parts, strict=True)
-        ]
+        self.steps = [_Step(*step) for step in zip(*parts, strict=True)]
 
     @unrecorded
     def step(self, vectors_gradient: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class NTM(Slotted[NTMState]):
         hard: whether the weights are one-hot.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range, or there is not a bias for each head.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
@@ -134,9 +134,9 @@ class NTM(Slotted[NTMState]):
         strength_bias: float | Sequence[float] = 0.0,
         gate_bias: float | Sequence[float] = 0.0,
         stay_bias: float | Sequence[float] = 0.0,
-        hard: bool = False,
         move_bias: float | Sequence[float] = 0.0,
         alike: bool = False,
+        hard: bool = False,
     ) -> None:
         super().__init__(slots, width, {"shift_range": shift_range}, initial_value, initial_spread)
         check_positive(read_heads=read_heads, write_heads=write_heads, shift_range=shift_range)

@@ -249,6 +249,11 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         ),
         (lambda m: NTM(slots=2), ValueError, "slots must be at least shift_range = 3; got 2"),
         (lambda m: NTM(shift_range=4), ValueError, "shift_range must be odd.*got 4"),
+        (
+            lambda m: NTM(shift_range=1, move_bias=1.0),
+            ValueError,
+            "move_bias needs a shift_range of at least 3, for a shift by 1; got 1",
+        ),
         (lambda m: NTM(read_heads=0), ValueError, "read_heads must be .* at least 1; got 0"),
         (lambda m: NTM(write_heads=-1), ValueError, "write_heads must be .* at least 1; got -1"),
         (

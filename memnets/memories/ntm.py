@@ -154,8 +154,10 @@ class NTM(Slotted[NTMState]):
                     f"{name} must be a number, or one for each of the {heads} heads; "
                     f"got {len(numbers)} numbers"
                 )
-        if shift_range == 1 and move_bias:
-            raise ValueError(f"with shift_range 1 no head moves; got move_bias {move_bias}")
+        if shift_range < 3 and move_bias:
+            raise ValueError(
+                f"move_bias needs a shift_range of at least 3, for a shift by 1; got {shift_range}"
+            )
         self.noise = noise
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias

@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Tensors are tiny here: threads only get in each other's way; so do those of processes begun here.
@@ -38,6 +39,13 @@ def pytest_sessionstart() -> None:
     from memnets.kernels.native import build
 
     build.loaded()
+
+
+def pytest_collection_finish() -> None:
+    """Do not look for garbage among all that is imported, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
 
 
 @pytest.fixture

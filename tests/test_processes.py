@@ -31,6 +31,7 @@ def started(module: str, *arguments: str, folder: Path) -> Forked:
     def run() -> None:
         os.chdir(ROOT)
         sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
     folder.mkdir()
@@ -160,7 +161,9 @@ def check_kill(folder, whole) -> None:
         "memnets: error: process 1 of this run was killed (SIGKILL); stopped at step 5; the run is "
         f"in {run}; to go on: memnets fit --ckpt_path {last}\n"
     )
-    again = started("memnets", "fit", "--ckpt_path", str(last), folder=folder / "said again")
+    again = started(
+        "memnets.__main__", "fit", "--ckpt_path", str(last), folder=folder / "said again"
+    )
     code, (out, error) = again.wait(300), again.said()
     assert (code, error) == (0, "")
     assert f"Going on from step 3 of {last}" in out

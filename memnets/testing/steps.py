@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -303,10 +304,10 @@ class _Started(_Recurrent):
         expected = torch.where(taken.view(-1, 1, 1), went, stayed)
         assert_close(result, expected, f"outputs after a step that {taken.tolist()} took")
 
-    @law("a first state has the precision and the device of its part")
+    @law("a first state has the precision and the device of its part", examples=1)
     def placement(self, draw: Draw) -> None:
-        batch, dtype = draw(strategies.sizes(1, 3)), draw(st.sampled_from(self.dtypes))
-        for device in ("cpu", "meta"):
+        batch = draw(strategies.sizes(1, 3))
+        for dtype, device in itertools.product(self.dtypes, ("cpu", "meta")):
             # A copy: the move to "meta" loses all numbers, and a submodule may be the caller's.
             part = copy.deepcopy(self.build(dtype)).to(device)
             for tensor in tensors_of(part.initial_state(batch)):

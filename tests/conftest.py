@@ -48,6 +48,20 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 10)
 
 
+@pytest.fixture(scope="module")
+def fewer_examples():
+    """Fewer examples, unless a profile asks for more: parts and models are slow to test.
+
+    Faults that are planted in them are found with so many.
+    """
+    fewer = settings().max_examples == settings.get_profile("default").max_examples
+    if fewer:
+        settings.load_profile("models")
+    yield
+    if fewer:
+        settings.load_profile("default")
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> None:
     """An empty folder to run commands in; and no arguments of pytest's."""

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import nn
 
 from memnets import testing
@@ -54,16 +53,7 @@ from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 SIZE = 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def fewer_examples():
-    """Fewer examples, unless a profile asks for more: models are slow; their parts have laws."""
-    fewer = settings().max_examples == settings.get_profile("default").max_examples
-    if fewer:
-        settings.load_profile("models")
-    yield
-    if fewer:
-        settings.load_profile("default")
-
+pytestmark = pytest.mark.usefixtures("fewer_examples")
 
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
 PLAIN = {"encoder": ENCODER, "decoder": partial(GRU, hidden_size=5), "width": 6}

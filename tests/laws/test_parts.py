@@ -89,6 +89,8 @@ from memnets.scores import (
     SquaredDistance,
 )
 
+pytestmark = pytest.mark.usefixtures("fewer_examples")
+
 NORMALIZERS = [
     Softmax,
     ScalableSoftmax,

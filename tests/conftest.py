@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Tensors are tiny here: threads only get in each other's way; so do those of processes begun here.
@@ -38,6 +39,27 @@ def pytest_sessionstart() -> None:
     from memnets.kernels.native import build
 
     build.loaded()
+
+
+def pytest_collection_finish() -> None:
+    """Do not look for garbage among all that is imported, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+
+
+@pytest.fixture(scope="module")
+def fewer_examples():
+    """Fewer examples, unless a profile asks for more: parts and models are slow to test.
+
+    Faults that are planted in them are found with so many.
+    """
+    fewer = settings().max_examples == settings.get_profile("default").max_examples
+    if fewer:
+        settings.load_profile("models")
+    yield
+    if fewer:
+        settings.load_profile("default")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``python -m tests.pair FOLDER``: one of two processes that train together; see test_processes.
+"""What two processes do together; see test_processes.
 
 The tests do the same in one process, with the batches of both at once. ``python -m tests.pair fit``
 is ``memnets fit``, in which the second of two processes is killed.
@@ -217,10 +217,7 @@ def together(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "fit":
-        from memnets.app.cli import main
+    from memnets.app.cli import main
 
-        killed_at(5)
-        main()
-    else:
-        together(Path(sys.argv[1]))
+    killed_at(5)
+    main()

@@ -3,7 +3,7 @@
 import inspect
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -17,7 +17,7 @@ from memnets.app.cli import main
 from memnets.app.messages import settings_of
 from memnets.app.run import TRAINER_DEFAULTS
 from memnets.models import Model
-from tests.images import png, runs, written
+from tests.images import leave_pictures_blank, png, runs, save_blank_pictures, written
 from tests.lexicons import lexicon
 
 ROOT = Path(__file__).parent.parent
@@ -138,24 +138,39 @@ def omniglot(folder: Path) -> list[str]:
     return [f"--data.folder={folder}"]
 
 
+def families(kind: Callable[[dict], list[str]]) -> list[Path]:
+    """The first config of each kind."""
+    found: dict[str, Path] = {}
+    for config in CONFIGS:
+        found.setdefault(str(kind(yaml.safe_load(config.read_text()))), config)
+    return list(found.values())
+
+
+def with_memory(content: dict) -> list[str]:
+    """The class of a model, and of its memory."""
+    model = content["model"]
+    parts = [model, *(model["init_args"].get(name) for name in ("access", "learner"))]
+    return [part and part["class_path"] for part in parts]
+
+
+def with_task(content: dict) -> list[str]:
+    """The class of a model, and of its task."""
+    return [content["model"]["class_path"], content["data"]["class_path"]]
+
+
+#: Pictures of the others are of the same kind as one of these, and left blank.
+DRAWN = {*families(with_memory), *families(with_task)}
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-@pytest.mark.usefixtures("elsewhere", "sketches")
-def test_config(config: Path, tmp_path) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_config(config: Path, tmp_path, monkeypatch) -> None:
+    (save_blank_pictures if config in DRAWN else leave_pictures_blank)(monkeypatch)
     data = yaml.safe_load(config.read_text())["data"]
     short = ["--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"]
     main(["fit", "--config", str(config), *short, *small(data, tmp_path)])
     run = Path("runs") / config.parent.name / config.stem / "version_0"
     assert (run / "metrics.json").is_file(), "the config's name is not that of its file"
-
-
-def families() -> list[Path]:
-    """The first config of each model, with each of its memories."""
-    found: dict[str, Path] = {}
-    for config in CONFIGS:
-        model = yaml.safe_load(config.read_text())["model"]
-        parts = [model, *(model["init_args"].get(name) for name in ("access", "learner"))]
-        found.setdefault(str([part and part["class_path"] for part in parts]), config)
-    return list(found.values())
 
 
 PRECISIONS = ["bf16-mixed", "16-mixed", "bf16-true"]
@@ -167,7 +182,7 @@ PRECISIONS = ["bf16-mixed", "16-mixed", "bf16-true"]
     ("config", "precision"),
     [
         pytest.param(config, PRECISIONS[turn % 3], id=f"{config.parent.name}/{config.stem}")
-        for turn, config in enumerate(families())
+        for turn, config in enumerate(families(with_memory))
     ],
 )
 @pytest.mark.usefixtures("elsewhere", "sketches")
@@ -292,7 +307,7 @@ WHOLE = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.25}}
         ({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}, [], "SGD", 0.25),
     ],
 )
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_rate_alone_is_one_of_adam(optimizer, flags, name, rate) -> None:
     model = {**MACHINE, "init_args": {**MACHINE["init_args"]}}
     if optimizer is not None:
@@ -304,7 +319,7 @@ def test_a_rate_alone_is_one_of_adam(optimizer, flags, name, rate) -> None:
     assert found["init_args"]["lr"] == rate
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_run_keeps_what_is_no_default() -> None:
     content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
     Path("mine.yaml").write_text(yaml.safe_dump(content))
@@ -323,7 +338,7 @@ def test_a_run_keeps_what_is_no_default() -> None:
     }
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_a_run_of_version_0_1_goes_on_without_clipping() -> None:
     content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
     Path("mine.yaml").write_text(yaml.safe_dump(content))
@@ -341,7 +356,7 @@ def test_a_run_of_version_0_1_goes_on_without_clipping() -> None:
     assert whole["trainer"]["gradient_clip_val"] is None
 
 
-@pytest.mark.usefixtures("elsewhere", "sketches")
+@pytest.mark.usefixtures("elsewhere", "blanks")
 def test_clipping_can_be_left_out() -> None:
     content = {"name": "a/b", "model": MACHINE, "data": {"class_path": "tasks.Copying"}}
     Path("mine.yaml").write_text(yaml.safe_dump(content))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -17,25 +18,28 @@ from memnets.app.cli import main
 from memnets.training.runs import load_checkpoint
 from tasks import CopyingTokens
 from tests import pair
+from tests.forked import MAY_FORK, Forked
 
 ROOT = Path(__file__).parent.parent
 ALONE = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
 DDP = ["--trainer.devices=2", "--trainer.num_nodes=1"]
 
 
-def started(*command: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(module: str, *arguments: str, folder: Path) -> Forked:
+    """``python -m`` with a module, whose first process need not import again."""
+
+    def run() -> None:
+        os.chdir(ROOT)
+        sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    folder.mkdir()
+    return Forked(run, folder=folder)
 
 
-def started_as_by_torchrun(*command: str) -> list[subprocess.Popen[str]]:
-    """A process on each of two machines."""
+def together(folder: Path) -> list[Forked]:
+    """Two processes that do all that two are to do, as if torchrun had begun them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,30 +48,37 @@ def started_as_by_torchrun(*command: str) -> list[subprocess.Popen[str]]:
         "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "a",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }  # fmt: skip
-    return [started(*command, **common, RANK=rank, GROUP_RANK=rank) for rank in "01"]
+    for rank in "01":
+        (folder / rank).mkdir()
+    return [
+        Forked(pair.together, folder, folder=folder / rank, **common, RANK=rank, GROUP_RANK=rank)
+        for rank in "01"
+    ]
 
 
+@MAY_FORK
 @pytest.mark.pictures
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_two_processes_do_what_one_does(tmp_path, capsys) -> None:
     # First of all, so that the two find the checkpoint of one.
     alone = {"seq2seq": pair.trained("seq2seq", True, tmp_path)}
-    both = started_as_by_torchrun("tests.pair", str(tmp_path))
+    both = together(tmp_path)
     try:
         others = [name for name in pair.MODELS if name not in alone]
         alone |= {name: pair.trained(name, True, tmp_path) for name in others}
         tested = pair.tested(True)
-        said = [process.communicate(timeout=300) for process in both]
+        codes = [process.wait(300) for process in both]
     finally:
         for process in both:
             process.kill()
+    said = [process.said() for process in both]
     assert all((tmp_path / f"{rank}.pt").exists() for rank in "01"), said
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in "01"]
     check_training(alone, found)
     check_going_on(tmp_path, found)
     check_tests(tested, found)
     whole = tmp_path / "whole" / "copying" / "transformer" / "version_0"
-    check_what_is_said([process.returncode for process in both], said, whole)
+    check_what_is_said(codes, said, whole)
     check_one_run(whole, capsys)
     check_kill(tmp_path, whole)
 
@@ -140,18 +151,21 @@ def check_kill(folder, whole) -> None:
     """A killed process ends the run, which then goes on bit for bit."""
     runs = folder / "killed"
     untested = "--trainer.limit_test_batches=0"  # which saves time
-    killed = started("tests.pair", "fit", *pair.RUN, *DDP, untested, f"--runs={runs}")
-    _, error = killed.communicate(timeout=120)
+    command = ["fit", *pair.RUN, *DDP, untested, f"--runs={runs}"]
+    killed = started("tests.pair", *command, folder=folder / "said")
+    code, (_, error) = killed.wait(300), killed.said()
     run = runs / "copying" / "transformer" / "version_0"
     last = run / "checkpoints" / "last.ckpt"
-    assert killed.returncode == 1
+    assert code == 1
     assert error == (
         "memnets: error: process 1 of this run was killed (SIGKILL); stopped at step 5; the run is "
         f"in {run}; to go on: memnets fit --ckpt_path {last}\n"
     )
-    again = started("memnets", "fit", "--ckpt_path", str(last))
-    out, error = again.communicate(timeout=120)
-    assert (again.returncode, error) == (0, "")
+    again = started(
+        "memnets.__main__", "fit", "--ckpt_path", str(last), folder=folder / "said again"
+    )
+    code, (out, error) = again.wait(300), again.said()
+    assert (code, error) == (0, "")
     assert f"Going on from step 3 of {last}" in out
     weights = [load_checkpoint(one / "checkpoints" / "last.ckpt") for one in (run, whole)]
     for one, other in zip(*(each["state_dict"].values() for each in weights), strict=True):

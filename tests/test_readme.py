@@ -42,6 +42,7 @@ def block(label: str, text: str = README) -> str:
     return match[1]
 
 
+@cache
 def my_parts() -> str:
     """A file with the parts and the task of the gallery, and what they import."""
     body = [part for path in YOURS for part in ast.parse(path.read_text()).body]

@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +10,9 @@ import torch
 
 from memnets.app.cli import main
 from memnets.training.runs import load_checkpoint
+from tests.forked import MAY_FORK, Forked
 
-STEPS = 240
+STEPS = 160
 
 #: A loss that is low at once, so that there is a new value every 30 steps.
 CALLBACKS = [
@@ -53,14 +50,12 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def run(folder: Path, *arguments: str) -> None:
-    """Here, without the imports that another process would begin with."""
     main(command(folder, *arguments))
 
 
 def run_and_kill(folder: Path, *arguments: str, after_checkpoints: int) -> None:
     """Kill the run, with no chance to clean up, once it has saved that many checkpoints."""
-    arguments = [sys.executable, "-m", "memnets", *command(folder, *arguments)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    process = Forked(run, folder, *arguments)
     last = folder / "repeat_copying" / "ntm" / "version_0" / "checkpoints" / "last.ckpt"
     seen: set[int] = {last.stat().st_mtime_ns} if last.exists() else set()
     fresh = 0
@@ -72,8 +67,7 @@ def run_and_kill(folder: Path, *arguments: str, after_checkpoints: int) -> None:
         if last.exists() and last.stat().st_mtime_ns not in seen:
             seen.add(last.stat().st_mtime_ns)
             fresh += 1
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -81,6 +75,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@MAY_FORK
 @pytest.mark.usefixtures("elsewhere", "blanks")
 def test_killed_twice_and_resumed_is_bit_identical(tmp_path: Path) -> None:
     run(tmp_path / "whole")

@@ -5,13 +5,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -22,6 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memnets.app import scoreboard as scoreboard_module
 from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.executors import Outcome, trainings
@@ -30,6 +29,8 @@ from memnets.app.seeds import Run, summary
 from memnets.files import only_writer
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
+from tests.forked import MAY_FORK, Forked
+from tests.sweeps import wait_for
 from tests.test_cli import SMALL, fails, files
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -51,27 +52,18 @@ def board(**settings: object) -> list[str]:
 
 
 @contextmanager
-def started(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(arguments: list[str]) -> Iterator[Forked]:
     """A scoreboard whose training has saved a checkpoint; at the end nothing of it is left."""
-    before = LAST.stat().st_mtime_ns if LAST.exists() else 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "memnets", *arguments],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        # A shell's background jobs, which these tests may be, ignore interrupts.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Forked(main, arguments)
     try:
         deadline = time.monotonic() + 300
-        while not LAST.exists() or LAST.stat().st_mtime_ns == before:
+        while not LAST.exists():
             assert process.poll() is None, "the scoreboard ended before it was stopped"
             assert time.monotonic() < deadline, "the run saved no checkpoints"
             time.sleep(0.002)
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill_all()
         with only_writer(LAST.parents[2], patience=60):  # until the training, too, is gone
             pass
 
@@ -88,14 +80,38 @@ def contents() -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
+#: Stands for a training that waits until it is stopped.
+WAITS = """
+import signal, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, lambda *_: exit(75))
+Path("waits").touch()
+time.sleep(60)
+"""
+
+
+@MAY_FORK
+def test_stopped_it_shows_what_there_is() -> None:
+    Path("waits.py").write_text(WAITS)
+
+    def run() -> None:
+        scoreboard_module.trainings = partial(trainings, program="waits")
+        main(board())
+
+    process = Forked(run)
+    try:
+        wait_for(Path("waits"))
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill_all()
+    assert "0 of 1" in Path("RESULTS.md").read_text()
+
+
+@MAY_FORK
+def test_killed_goes_on_and_finished_is_not_repeated(capfd) -> None:
     flags = [*FLAGS, "--data.epoch_batches=20", f"--trainer.max_steps={STEPS}"]
     arguments = board(flags=flags)
-
-    with started(arguments) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-        assert "0 of 1" in Path("RESULTS.md").read_text()
 
     # Killed with no chance to stop its training.
     with started(arguments) as process:
@@ -122,9 +138,11 @@ def test_stopped_goes_on_and_finished_is_not_repeated(capfd) -> None:
     assert "Runs to train: 0 of 1" in capfd.readouterr().out
     assert contents() == before
 
-    # As if killed after the last checkpoint and before the numbers of training were written.
+    # As if killed after the last checkpoint and before the numbers of training were written: what
+    # the board would do then, but here, where it need not import again.
     path.unlink()
-    main(arguments)
+    own = ["--name=copying/ntm", "--seed_everything=0", "--runs=runs/seed_0"]
+    main(["fit", f"--config={CONFIG}", "--threads=1", *flags, *own, "--ckpt_path=last"])
     again = json.loads(path.read_text())
     for name in ("train/sequences", "val/bits", "test/length_4/bits"):
         assert again[name] == metrics[name]
@@ -150,10 +168,13 @@ def test_a_run_that_its_scheduler_stops_has_not_failed(capfd, monkeypatch) -> No
     assert "failed" not in printed.out + printed.err
 
 
-def test_a_run_that_fails_is_named_with_its_log(capfd) -> None:
-    message = fails(capfd, *board(flags=["--data.widht=3"]))
-    assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (memnets: error: " in message
-    assert "'widht' is not accepted" in message
+def test_a_run_that_fails_is_named_with_its_log(capfd, monkeypatch) -> None:
+    Path("failing.py").write_text(
+        "import sys\nprint('x')\nsys.exit(f'memnets: error: no {sys.argv[3]}')\n"
+    )
+    monkeypatch.setattr("memnets.app.scoreboard.trainings", partial(trainings, program="failing"))
+    message = fails(capfd, *board(flags=["--data.width=3"]))
+    assert "runs failed: 1; see runs/seed_0/copying/ntm/fit.log (memnets: error: no " in message
     assert "| 0 of 1 |" in Path("RESULTS.md").read_text()
 
 

@@ -99,9 +99,11 @@ class OnTheCPU(Leaky):
 
 
 def broken_laws(controller):
-    """The laws that a controller breaks."""
+    """The laws that a controller breaks, but for the one that takes longest."""
     try:
-        testing.check_controller(controller, hidden_size=8, max_examples=3)
+        testing.check_controller(
+            controller, hidden_size=8, max_examples=3, leave_out=["compiled"]
+        )
     except AssertionError as error:
         return re.findall("law '(.*?)'", str(error))
     return []

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -32,6 +34,9 @@ from memnets.records import (
     run_folders,
     thinned,
 )
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["Listed", "keep_index", "list_runs", "listed", "parser", "write_index"]
 
@@ -185,6 +190,23 @@ def _files(folder: Path, *endings: str) -> list[Path]:
 # The page.
 
 
+@cache
+def _template() -> Template:
+    # Imported here: a list in the terminal needs no page.
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=_number, link=_link, time=_time, duration=_duration, drawn=_drawn
+    )
+    return environment.get_template("runs.html")
+
+
 def write_index(runs: Path) -> Path:
     """Write the page of all runs.
 
@@ -200,24 +222,11 @@ def write_index(runs: Path) -> Path:
         ValueError: there is no such folder, or another process does not end writing.
         OSError: the page cannot be written.
     """
-    # Imported here: a list in the terminal needs no page.
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=_number, link=_link, time=_time, duration=_duration, drawn=_drawn
-    )
-    template = environment.get_template("runs.html")
     page = runs / _PAGE
     if not runs.is_dir():
         raise ValueError(f"expected a folder of runs at {runs}; memnets fit makes one")
     with only_writer(runs, _LOCK, _PATIENCE):
-        text = template.render(runs=listed(runs), shown=_SHOWN)
+        text = _template().render(runs=listed(runs), shown=_SHOWN)
         write_atomically(page, lambda file: file.write(text.encode()))
     return page
 

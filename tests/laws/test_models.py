@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import nn
 
 from memnets import testing
@@ -54,16 +53,7 @@ from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 SIZE = 7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def fewer_examples():
-    """Fewer examples, unless a profile asks for more: models are slow; their parts have laws."""
-    fewer = settings().max_examples == settings.get_profile("default").max_examples
-    if fewer:
-        settings.load_profile("models")
-    yield
-    if fewer:
-        settings.load_profile("default")
-
+pytestmark = pytest.mark.usefixtures("fewer_examples")
 
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))
 PLAIN = {"encoder": ENCODER, "decoder": partial(GRU, hidden_size=5), "width": 6}
@@ -116,6 +106,11 @@ NOT_COMPILED = [
 ]
 
 
+#: To learn by heart takes long too. The others differ from these in a score or a normalizer alone,
+#: whose gradients are those of finite differences.
+OVERFITTED = ["plain", "Bahdanau", "local-p, input feeding", "straight-through Gumbel", "LSTMN"]
+
+
 @pytest.mark.parametrize("name", SEQ2SEQ)
 def test_seq2seq(name):
     # A draw is one-hot, and has the gradient of a softmax.
@@ -130,6 +125,7 @@ def test_seq2seq(name):
         steps=testing.tokens(SIZE),
         max_examples=3,
         leave_out=leave_out,
+        **({} if name in OVERFITTED else {"overfit_steps": 0}),
         **SEQ2SEQ[name],
     )
 
@@ -267,6 +263,8 @@ def test_transformer(model, norm):
         steps=testing.tokens(SIZE),
         leave_out=["compiled"] if norm == "pre" or model is CausalTransformer else [],
         max_examples=3,
+        # Each of both learns by heart in one of two ways.
+        **({} if (norm == "pre") == (model is Transformer) else {"overfit_steps": 0}),
         **SMALL,
     )
 
@@ -324,7 +322,7 @@ def test_convs2s_with_another_encoder():
 SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel_size", [1, 2, 4])
 def test_snail(kernel_size):
     leave_out = [] if kernel_size == 2 else ["compiled"]
     testing.check_model(
@@ -333,7 +331,7 @@ def test_snail(kernel_size):
         output_size=SIZE,
         width=4,
         kernel_size=kernel_size,
-        tied=kernel_size == 3,
+        tied=kernel_size == 4,
         objective=Tokens(),
         steps=testing.tokens(SIZE),
         leave_out=leave_out,
@@ -492,6 +490,8 @@ ATTENTION = partial(SelfAttention, layers=1, heads=2, hidden_size=8)
 @pytest.mark.parametrize("glimpses", [0, 2])
 def test_pointer_network(glimpses, revisit):
     leave_out = [] if glimpses and not revisit else ["compiled"]
+    if glimpses and revisit:  # it learns by heart with each of both alone
+        leave_out.append("overfit")
     testing.check_pointer(
         PointerNetwork, glimpses=glimpses, revisit=revisit, leave_out=leave_out, **POINTER
     )

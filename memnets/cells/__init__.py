@@ -52,6 +52,7 @@ from memnets.cells.positions import (
     Positions,
     RandomisedPositions,
     RotaryPositions,
+    ShiftedPositions,
     SinusoidalPositions,
     StickBreaking,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "RotaryPositions",
     "SelfAttention",
     "ShortConvolution",
+    "ShiftedPositions",
     "SinusoidalPositions",
     "Slots",
     "StickBreaking",

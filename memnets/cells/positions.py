@@ -400,15 +400,15 @@ class _Wrapper(Positions):
         self.max_length = positions.max_length
 
     @property
-    def adds(self) -> bool:  # noqa: D102
+    def adds(self) -> bool:
         return self.positions.adds
 
     @property
-    def attends(self) -> bool:  # noqa: D102
+    def attends(self) -> bool:
         return self.positions.attends
 
     @property
-    def weighs(self) -> bool:  # noqa: D102
+    def weighs(self) -> bool:
         return self.positions.weighs
 
     def check(self, width: int, heads: int) -> None:

@@ -552,6 +552,14 @@ class CoupledPositions(_Wrapper):
         none = torch.zeros(rows, dtype=torch.long, device=source.device)
         return Start(none, none, places)
 
+    def places(self, counts: Tensor) -> Tensor:
+        """No places: they do not follow from counts.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(_UNCOUPLED)
+
     def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
         """See :meth:`Positions.along`: the places that the task gave.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import itertools
 import json
 import os
@@ -43,6 +44,13 @@ ROOT = Path(__file__).parent.parent
 WIDTH, HIDDEN, CLIP = 20, 100, 1.0
 #: A way whose single step would take longer than this is left out.
 MOST_SECONDS = 20.0
+#: Tests that a GPU changes: a run takes one where there is one.
+CHECKED = [
+    "tests/test_cuda.py",
+    "tests/test_triton.py",
+    "tests/test_configs.py",
+    "tests/test_linear.py::test_the_kernels_of_the_package_are_close_to_the_definition",
+]
 #: Seconds to spend on a way, and fewest and most steps that are timed.
 SECONDS, FEWEST, MOST = 1.0, 3, 50
 
@@ -315,14 +323,13 @@ def check(device: str) -> int:
     if device != "cuda":
         print("--check needs a CUDA device; skipped", flush=True)
         return 0
-    tests = [
-        name for name in ("tests/test_cuda.py", "tests/test_triton.py") if (ROOT / name).exists()
-    ]
     command = [
         sys.executable, "-m", "pytest", "-q", "-rs", "-o", "addopts=", "-o",
-        "filterwarnings=default", "-p", "no:cacheprovider", "--noconftest", "--durations=8",
-        "--disable-warnings", *tests,
+        "filterwarnings=default", "-p", "no:cacheprovider", "--durations=8",
+        "--disable-warnings", *CHECKED,
     ]  # fmt: skip
+    if importlib.util.find_spec("xdist") is not None:
+        command.append(f"-n{min(8, os.cpu_count() or 1)}")
     found = subprocess.call(command, cwd=ROOT, env=environment())
     return found or check_fsdp()
 

@@ -17,18 +17,56 @@ import torch
 from memnets import encoders, fast
 from memnets.addressing import Content, Hard, Local
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, FeedForward, LearnedPositions, Loop
+from memnets.cells import (
+    GRU,
+    LSTM,
+    LSTMN,
+    ALiBi,
+    CoupledPositions,
+    Direct,
+    FeedForward,
+    HardALiBi,
+    LearnedPositions,
+    Loop,
+    Mixer,
+    NoPositions,
+    RandomisedPositions,
+    RotaryPositions,
+    SinusoidalPositions,
+    StickBreaking,
+)
 from memnets.core import map_state
 from memnets.features import VectorFeatures
-from memnets.memories import DNC, LRUA, NTM, Tape
+from memnets.memories import (
+    DNC,
+    KDA,
+    LRUA,
+    NTM,
+    SAM,
+    TTT,
+    DeltaNet,
+    DeltaProduct,
+    GatedDeltaNet,
+    Linear,
+    LinearAttention,
+    MovingTape,
+    NeuralDeque,
+    NeuralQueue,
+    NeuralStack,
+    Stack,
+    Tape,
+)
 from memnets.models import (
     SNAIL,
     CausalTransformer,
+    ConvS2S,
     MemoryMachine,
     MetaLearner,
+    OnlineLearner,
     PointerNetwork,
     Prototypical,
     Seq2Seq,
+    StackModel,
     TrainingDiverged,
     Transformer,
 )
@@ -112,6 +150,50 @@ def seq2seq(attention, **settings):
 SMALL = {"width": 8, "heads": 2, "layers": 1, "hidden_size": 8, "objective": Tokens(0.1)}
 SMALL_SNAIL = {"max_length": 20, "attentions": [(3, 2), (4, 3)], "filters": 2}
 
+#: Memories beside those of 2014 to 2016.
+MEMORIES = {
+    "SAM": lambda: SAM(8, 3, 2, 3),
+    "Stack": lambda: Stack(6, 3, stacks=2),
+    "noise, Stack": lambda: Stack(6, 3, noise=0.5),
+    "NeuralStack": lambda: NeuralStack(3),
+    "NeuralQueue": lambda: NeuralQueue(3),
+    "NeuralDeque": lambda: NeuralDeque(3),
+    "MovingTape": lambda: MovingTape(6, 3, tapes=2),
+    "LinearAttention": lambda: LinearAttention(4, 3, heads=2),
+    "DeltaNet": lambda: DeltaNet(4, 3, heads=2),
+    "GatedDeltaNet": lambda: GatedDeltaNet(4, 3, heads=2, chunk=3),
+    "KDA": lambda: KDA(4, 3, heads=2),
+    "DeltaProduct": lambda: DeltaProduct(4, 3, heads=2, writes=2),
+    "TTT": lambda: TTT(4, 3),
+}
+#: Schemes of positions.
+SCHEMES = {
+    "none": NoPositions,
+    "sinusoidal": lambda: SinusoidalPositions(8),
+    "rotary": RotaryPositions,
+    "ALiBi": ALiBi,
+    "hard ALiBi": HardALiBi,
+    "randomised": lambda: RandomisedPositions(RotaryPositions()),
+    "coupled": lambda: CoupledPositions(SinusoidalPositions(8)),
+    "stick-breaking": StickBreaking,
+}
+
+
+def under_lstm(memory):
+    return machine(LSTM6, MEMORIES[memory]())
+
+
+def mixed(memory):
+    return StackModel(
+        SIZE, SIZE, partial(Mixer, access=MEMORIES[memory](), gated=True), width=8, layers=2,
+        hidden_size=8, objective=Tokens(),
+    )  # fmt: skip
+
+
+def in_places(scheme):
+    return CausalTransformer(SIZE, SIZE, dropout=0.0, positions=SCHEMES[scheme](), **SMALL)
+
+
 #: Models, by the kind of their batches.
 VECTORS = {
     "LSTM": lambda: machine(LSTM6),
@@ -127,6 +209,7 @@ VECTORS = {
     "LSTMN": lambda: machine(partial(LSTMN, hidden_size=6)),
     "truncated": lambda: machine(LSTM6, NTM(6, 3), tbptt_steps=2),
     "SNAIL of vectors": lambda: SNAIL(5, 4, **SMALL_SNAIL),
+    **{f"LSTM, {name}": partial(under_lstm, name) for name in MEMORIES},
 }
 TOKENS = {
     "plain": lambda: seq2seq(None),
@@ -143,6 +226,13 @@ TOKENS = {
     ),
     "SNAIL": lambda: SNAIL(SIZE, SIZE, width=6, objective=Tokens(), **SMALL_SNAIL),
     "machine of tokens": lambda: MemoryMachine(SIZE, SIZE, LSTM6, NTM(6, 3), objective=Tokens()),
+    "ConvS2S": lambda: ConvS2S(SIZE, SIZE, 8, 1, 2, dropout=0.0, objective=Tokens()),
+    **{
+        f"mixed {name}": partial(mixed, name)
+        for name in MEMORIES
+        if isinstance(MEMORIES[name](), Linear)
+    },
+    **{f"{name} positions": partial(in_places, name) for name in SCHEMES},
 }
 POINTERS = {
     "pointer": lambda: PointerNetwork(
@@ -165,6 +255,9 @@ EPISODES = {
     ),
     "prototypical": lambda: Prototypical(
         5, 2, partial(VectorFeatures, output_size=4), objective=Labels()
+    ),
+    "online": lambda: OnlineLearner(
+        5, 2, partial(MemoryMachine, controller=Direct, access=LRUA(6, 3)), objective=Labels()
     ),
 }  # fmt: skip
 MODELS = {**VECTORS, **TOKENS, **POINTERS, **EPISODES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +31,10 @@ PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
 #: Names of these tokens.
 MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
+
+
+#: Whole numbers of a row.
+_Numbers: TypeAlias = "Sequence[int] | np.ndarray[Any, Any]"
 
 
 class Places(NamedTuple):
@@ -179,9 +183,7 @@ def _longer(steps: Tensor, more: int) -> Tensor:
     return torch.cat([steps, room], 1) if more else steps
 
 
-def with_places(
-    batch: Batch, places: Sequence[tuple[Sequence[int], Sequence[int]] | None]
-) -> Batch:
+def with_places(batch: Batch, places: Sequence[tuple[_Numbers, _Numbers] | None]) -> Batch:
     """A batch with the places that a task gives to its steps, see :class:`Places`.
 
     Args:
@@ -200,9 +202,11 @@ def with_places(
     return batch._replace(source_places=source, target_places=target)
 
 
-def _continued(places: Sequence[int], steps: int) -> np.ndarray[Any, Any]:
+def _continued(places: _Numbers, steps: int) -> np.ndarray[Any, Any]:
     """The first places, or all and then the last one, ``[steps]``."""
-    return np.asarray(places, np.int64)[np.minimum(np.arange(steps), len(places) - 1)]
+    row = np.asarray(places, np.int64)
+    continued: np.ndarray[Any, Any] = row[np.minimum(np.arange(steps), len(row) - 1)]
+    return continued
 
 
 def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:

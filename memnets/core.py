@@ -856,7 +856,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
     methods of a model alone.
 
     A model that is :attr:`coupled` takes a third argument of ``encode``, the
-    :class:`~memnets.batches.Places` that a task gives to the steps. :meth:`begin` hands them on.
+    :class:`~memnets.batches.Places` that a task gives to the steps; :meth:`encode_batch` gives them.
     """
 
     @property
@@ -879,7 +879,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
             )
         return (batch.places,)
 
-    def begin(self, batch: Batch) -> State:
+    def encode_batch(self, batch: Batch) -> State:
         """Read the source of a batch: :meth:`encode`, with the places of its steps if needed."""
         return self.encode(batch.source, batch.source_mask, *self.placed(batch))
 
@@ -931,7 +931,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         if twin is not None:
             result: Tensor = twin(self, batch)
             return result
-        return self.decode(batch.inputs, self.begin(batch))[0]
+        return self.decode(batch.inputs, self.encode_batch(batch))[0]
 
     def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """One step after the source, for each of several inputs; none of them sees another.

@@ -146,7 +146,7 @@ class _TokenTask(Task):
         sources = [self._sequence(random, length, fewest) for length in lengths]
         source, mask = padded(sources, last=END)
         batch = answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
-        return with_places(batch, [self.places(tokens) for tokens in sources])
+        return with_places(batch, [self.coupling(tokens) for tokens in sources])
 
     def _sequence(self, random: np.random.Generator, length: int, fewest: int | None) -> Array:
         """A random sequence of tokens, ``[length]``."""
@@ -160,7 +160,7 @@ class _TokenTask(Task):
     def answer(self, tokens: Array) -> Array:
         """The right answer to ``tokens`` ``[n]``, without marks."""
 
-    def places(self, tokens: Array) -> tuple[Array, Array] | None:
+    def coupling(self, tokens: Array) -> tuple[Array, Array] | None:
         """Places of the tokens of the source and of the answer, with their end marks.
 
         A step of the answer has the place of the token that it is to say. ``None``, the default =
@@ -220,7 +220,7 @@ class CopyingTokens(_TokenTask):
         """The same tokens."""
         return tokens
 
-    def places(self, tokens: Array) -> tuple[Array, Array]:
+    def coupling(self, tokens: Array) -> tuple[Array, Array]:
         """A token of the answer has the place of the token that it repeats; from 1 on."""
         places = np.arange(1, len(tokens) + 2)
         return places, places

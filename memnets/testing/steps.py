@@ -914,8 +914,9 @@ class _ModelSubject(_Chunked):
         return source
 
     def start(self, part: Model, source: Tensor, mask: Tensor | None = None) -> Any:
-        given = () if mask is None and not part.coupled else (mask, *self._places(part, source))
-        return part.encode(source, *given)
+        if mask is None and not part.coupled:
+            return part.encode(source)
+        return part.encode(source, mask, *self._places(part, source))
 
     def _places(self, part: Model, source: Tensor) -> tuple[Places, ...]:
         """Places for a model that is coupled: those of the answer come again and again."""

@@ -113,7 +113,7 @@ class Model(EncoderDecoder[State], Trained):
         Returns:
             The state from which to decode, and the number of steps to the first cut.
         """
-        return self.begin(batch), steps
+        return self.encode_batch(batch), steps
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pad a training batch by ``pad_lengths``; check a batch that goes to a GPU.

@@ -279,7 +279,7 @@ class Symbols(Labels):
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """See :meth:`Objective.examine`; with the size of the state."""
-        state = model.begin(batch)
+        state = model.encode_batch(batch)
         logits, state = model.decode(batch.inputs, state)
         scores = self.scores(logits, batch.targets, batch.target_mask)
         floats: list[int] = []

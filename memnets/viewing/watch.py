@@ -206,7 +206,7 @@ class _Watched:
     # The run.
 
     def _encode(self) -> Any:
-        return self.model.begin(self.there)
+        return self.model.encode_batch(self.there)
 
     def _decode(self, state: Any) -> Tensor:
         """Logits ``[T, O]`` of the answer; tokens and actions of the model's own are its inputs."""

@@ -172,7 +172,7 @@ class SymbolTask(Task):
         """
         raise NotImplementedError(f"{type(self).__name__} has no rule for its answers")
 
-    def places(self, question: Array) -> Example | None:
+    def coupling(self, question: Array) -> Example | None:
         """Places of the symbols of a question and of its answer: like places belong together.
 
         Override it in a task that couples them, for :class:`memnets.cells.CoupledPositions`. A task
@@ -244,7 +244,7 @@ class SymbolTask(Task):
             return Batch(source, questions, targets, None, target_mask)
         blanks = torch.full(targets.shape, BEGIN)
         batch = Batch(questions, blanks, targets, mask, target_mask)
-        return with_places(batch, [self.places(example.question) for example in examples])
+        return with_places(batch, [self.coupling(example.question) for example in examples])
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Share of right symbols at each length of the test set ``longer``, and their mean.

@@ -66,7 +66,7 @@ class BinaryAddition(_TwoNumbers):
         """The sum."""
         return left + right
 
-    def places(self, question: Array) -> Example:
+    def coupling(self, question: Array) -> Example:
         """Bits that stand for the same power of 2 share a place, from 1 on; the ``+`` has 0."""
         first, *rest = np.split(question, np.flatnonzero(question == 2))
         places = np.concatenate([np.arange(1, len(first) + 1), *(np.arange(len(n)) for n in rest)])

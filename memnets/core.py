@@ -856,7 +856,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
     methods of a model alone.
 
     A model that is :attr:`coupled` takes a third argument of ``encode``, the
-    :class:`~memnets.batches.Places` that a task gives to the steps; :meth:`encode_batch` gives them.
+    :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_batch`).
     """
 
     @property

@@ -211,6 +211,12 @@ def test_counted_places_are_shifted_too():
     assert ShiftedPositions(LearnedPositions(8, 30), 9).max_length == 21
 
 
+def test_a_deviation_is_that_of_the_numbers():
+    torch.manual_seed(0)
+    assert abs(LearnedPositions(100, 100, 3.0).weight.std() - 3) < 0.1
+    assert abs(LearnedPositions(100, 100).weight.std() - 0.1) < 0.01
+
+
 def test_a_search_is_given_the_places():
     """Tokens that say their own places: so an answer shows where its steps stand."""
     size = 9
@@ -397,6 +403,7 @@ def coupled():
             "got RandomisedPositions within ShiftedPositions",
         ),
         (lambda: ShiftedPositions(RotaryPositions(), 3), "within an attention .* got Rotary"),
+        (lambda: LearnedPositions(4, 8, 0.0), "deviation must be .* got 0.0"),
         (lambda: ShiftedPositions(Told(), 0), "shift must be .* got 0"),
         (
             lambda: ShiftedPositions(CoupledPositions(LearnedPositions(4, 8)), 8),

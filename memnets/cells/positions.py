@@ -252,13 +252,22 @@ class LearnedPositions(Positions):
     Args:
         width: width of the vectors, at least 1.
         max_length: number of positions, at least 1.
+        deviation: standard deviation of the numbers at the start, more than 0; by default
+            ``1 / sqrt(width)``, for vectors of length 1. In a Transformer, whose embeddings have a
+            length of ``sqrt(width)``, 1 makes the vectors as long, and equal places easy to find.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
-    def __init__(self, width: int, max_length: int = 512) -> None:
+    def __init__(self, width: int, max_length: int = 512, deviation: float | None = None) -> None:
         super().__init__()
         check_positive(width=width, max_length=max_length)
+        if deviation is not None and not 0 < deviation < math.inf:
+            raise ValueError(f"deviation must be more than 0 and finite; got {deviation}")
         self.max_length = max_length
-        self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
+        scale = 1 / math.sqrt(width) if deviation is None else deviation
+        self.weight = nn.Parameter(torch.randn(max_length, width) * scale)
 
     def forward(self, places: Tensor) -> Tensor:
         """``[*B, T] -> [*B, T, width]``.

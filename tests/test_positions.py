@@ -209,6 +209,9 @@ def test_counted_places_are_shifted_too():
     assert (together.diff() == 1).all()
     assert together[:, 0].unique().tolist() == list(range(10))
     assert ShiftedPositions(LearnedPositions(8, 30), 9).max_length == 21
+    behind = CausalTransformer(SIZE, SIZE, positions=ShiftedPositions(Told(), 9, 4), **SMALL)
+    source, answered = told(behind.double().eval(), some([[0, 0]], [[0]]), [1])
+    assert torch.cat([source, answered], 1).tolist() == [[4, 5, 6]]
 
 
 def test_a_deviation_is_that_of_the_numbers():
@@ -405,6 +408,7 @@ def coupled():
         (lambda: ShiftedPositions(RotaryPositions(), 3), "within an attention .* got Rotary"),
         (lambda: LearnedPositions(4, 8, 0.0), "deviation must be .* got 0.0"),
         (lambda: ShiftedPositions(Told(), 0), "shift must be .* got 0"),
+        (lambda: ShiftedPositions(Told(), 3, 4), "first must be from 0 to shift = 3; got 4"),
         (
             lambda: ShiftedPositions(CoupledPositions(LearnedPositions(4, 8)), 8),
             "more places than shift = 8; got max_length = 8",

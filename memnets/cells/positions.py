@@ -595,22 +595,27 @@ class ShiftedPositions(_Wrapper):
 
     Each number from 0 to ``shift`` is as likely; source and answer have the same one (Kiyono et al.
     2021, section 3; Cho et al. 2024, section 3.1, the random start). So short sequences stand where
-    long ones go on, and all of their places are trained. In evaluation nothing is drawn. An encoder
-    of its own, which cannot know the number of its answer, draws none.
+    long ones go on, and all of their places are trained. In evaluation nothing is drawn: the number
+    is ``first``. An encoder of its own, which cannot know the number of its answer, adds none.
 
     Args:
         positions: the scheme that is given the places, such as :class:`CoupledPositions`; one that
             has vectors to add.
         shift: the largest number, at least 1.
+        first: the number of evaluation, from 0 to ``shift``. The first places are rare in training,
+            since few sequences begin there; with ``first`` as long as a sequence of the training,
+            evaluation begins behind them.
 
     Raises:
         ValueError: a number is out of its range, or the scheme does something within the attention,
             where only distances would count.
     """
 
-    def __init__(self, positions: Positions, shift: int) -> None:
+    def __init__(self, positions: Positions, shift: int, first: int = 0) -> None:
         super().__init__(positions)
         check_positive(shift=shift)
+        if not 0 <= first <= shift:
+            raise ValueError(f"first must be from 0 to shift = {shift}; got {first}")
         _check_added(positions)
         if isinstance(positions, RandomisedPositions | ShiftedPositions):
             raise ValueError(
@@ -618,6 +623,7 @@ class ShiftedPositions(_Wrapper):
                 f"{type(positions).__name__} within ShiftedPositions"
             )
         self.shift = shift
+        self.first = first
         innermost = positions.positions if isinstance(positions, _Wrapper) else positions
         most = innermost.max_length
         if most is not None and most <= shift:
@@ -631,10 +637,10 @@ class ShiftedPositions(_Wrapper):
         start = self.positions.start(source, places)
         none = torch.zeros(len(source), dtype=torch.long, device=source.device)
         start = Start(none, none) if start is None else start
+        number = none + self.first
         if self.training:
-            drawn = torch.randint(self.shift + 1, (len(source),), device=source.device)
-            start = start._replace(first=drawn)
-        return start
+            number = torch.randint(self.shift + 1, (len(source),), device=source.device)
+        return start._replace(first=number)
 
     def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
         """See :meth:`Positions.along`."""

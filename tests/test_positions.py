@@ -76,6 +76,11 @@ def test_a_bias_of_alibi_is_the_formula(heads):
         assert bias[head].flatten().tolist() == pytest.approx([*expected[0], *expected[1]])
 
 
+def test_heads_of_alibi_may_have_slopes_of_their_own():
+    bias = ALiBi([1.5, 0.5]).bias(torch.tensor([[0, -2], [5, 1]]), 3)
+    assert bias.tolist() == [[[0, -3], [-7.5, -1.5]], [[0, -1], [-2.5, -0.5]], [[0, 0], [0, 0]]]
+
+
 def test_a_window_opens_the_last_steps():
     distance = torch.arange(4).unsqueeze(1) - torch.arange(4)
     opened = HardALiBi().opened(distance, 4) & (distance >= 0)
@@ -387,6 +392,9 @@ def coupled():
     [
         (lambda: RotaryPositions(1.0), "base must be above 1 and finite; got 1.0"),
         (lambda: MultiHead(6, 2, positions=RotaryPositions()), "must be even; got 3"),
+        (lambda: ALiBi([]), "at least one number, each at least 0; got .."),
+        (lambda: ALiBi([1.0, -1.0]), "each at least 0; got .1.0, -1.0."),
+        (lambda: MultiHead(4, 1, positions=ALiBi([1.0, 2.0])), "1 heads; got 2 slopes"),
         (lambda: HardALiBi([]), "at least one window"),
         (lambda: HardALiBi([2, 0]), "window must be .* got 0"),
         (lambda: MultiHead(4, 2, positions=HardALiBi([1, 2, 3])), "2 heads; got 3 windows"),

@@ -328,15 +328,44 @@ class ALiBi(Positions):
     ``s(q_i, k_j) - m_h |i - j|`` with ``m_h = 2^(-8 h / H)`` for head h of H, from 1. Nothing is
     learned. The distances beyond those of the training only get smaller weights, so that a model
     sees mostly what is near, and cannot point to what is far.
+
+    Args:
+        slopes: ``m_h`` of each of the first heads, each at least 0, in place of the formula; all
+            other heads have 0, no bias. A head with a slope above 1 finds the last slot that fits.
+
+    Raises:
+        ValueError: a slope is below 0, or there are none.
     """
 
     relative = True
 
+    def __init__(self, slopes: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if slopes is not None and (not slopes or not all(0 <= m < math.inf for m in slopes)):
+            raise ValueError(
+                f"slopes must be at least one number, each at least 0; got {list(slopes)}"
+            )
+        self.slopes = None if slopes is None else list(slopes)
+
+    def check(self, width: int, heads: int) -> None:
+        """See :meth:`Positions.check`: there is at most one slope for each head."""
+        if self.slopes is not None and len(self.slopes) > heads:
+            raise ValueError(
+                f"there must be at most one slope for each of the {heads} heads; got "
+                f"{len(self.slopes)} slopes"
+            )
+
     def bias(self, distance: Tensor, heads: int) -> Tensor:
         """``-m_h |distance|``, ``[..., H, Q, N]``."""
-        number = torch.arange(1, heads + 1, device=distance.device)
-        slopes = torch.exp2(-8 / heads * number).view(-1, 1, 1)
-        return -slopes * distance.abs()
+        if self.slopes is None:
+            number = torch.arange(1, heads + 1, device=distance.device)
+            slopes = torch.exp2(-8 / heads * number)
+        else:
+            # One by one: a tensor of the slopes would make the host wait for a GPU.
+            given = [*self.slopes, *[0.0] * (heads - len(self.slopes))]
+            one = torch.ones((), device=distance.device)
+            slopes = torch.stack([one * slope for slope in given])
+        return -slopes.view(-1, 1, 1) * distance.abs()
 
 
 class HardALiBi(Positions):

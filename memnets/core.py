@@ -733,6 +733,33 @@ class MemoryAccess(_Precise, Cell[State]):
         """
         return None
 
+    def interface_copies(self) -> Tensor | None:
+        """Which numbers of the interface begin as copies of others.
+
+        Returns:
+            Whole numbers ``[interface_size]``: number i of the interface begins with the weights of
+            number ``copies[i]``; or ``None``, the default, for weights of their own.
+        """
+        return None
+
+    def make_interface(self, input_size: int) -> nn.Linear:
+        """The layer that makes the interface, with its first weights, for cells on a memory.
+
+        Its weights are random, but for those that are copies (:meth:`interface_copies`). To its
+        biases come the memory's own (:meth:`interface_bias`).
+
+        Args:
+            input_size: width of the input of the layer, at least 1.
+        """
+        layer = nn.Linear(input_size, self.interface_size)
+        with torch.no_grad():
+            if (copies := self.interface_copies()) is not None:
+                layer.weight.copy_(layer.weight[copies])
+                layer.bias.copy_(layer.bias[copies])
+            if (bias := self.interface_bias()) is not None:
+                layer.bias.add_(bias)
+        return layer
+
 
 class Embedder(nn.Module, ABC):
     """Base class for the first layer of an encoder: a source of any kind to vectors.

@@ -100,9 +100,12 @@ class RepeatCopying(SizedTask):
 
     Graves et al. 2014, section 4.2. The source is ``[B, n + 1, width + 2]``: n vectors, then a step
     with the flag in the last channel but one and, in the last, the number of repeats, normalised to
-    mean 0 and variance 1 over the range of training. The inputs during the answer are zeros.
-    Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 in the last
-    channel alone.
+    mean 0 and variance 1 over the range of training. With ``marks`` it is
+    ``[B, n + repeats + 1, width + 2]``: n vectors, then a *mark* for each repeat, a step with 1 in
+    the last channel but one alone, then the flag, 1 in the last channel alone. So a machine can
+    count by places, and no number is beyond those of the training. The inputs during the answer are
+    zeros. Targets are ``[B, n * repeats + 1, width + 1]``: the last step is the end marker, 1 in
+    the last channel alone.
 
     Args:
         width: number of bits of a vector, at least 1.
@@ -116,6 +119,7 @@ class RepeatCopying(SizedTask):
             ``max_repeats`` by default.
         test_sets: test sets, triples (length, repeats, number of sequences), named
             ``length_<n>_repeats_<r>``.
+        marks: whether the number of repeats is given by so many marks, and not as a number.
         settings: see :class:`~tasks.Task`.
     """
 
@@ -134,6 +138,7 @@ class RepeatCopying(SizedTask):
             (10, 20, 100),
             (20, 20, 100),
         ),
+        marks: bool = False,
         **settings: Any,
     ) -> None:
         named = by_name(
@@ -145,12 +150,14 @@ class RepeatCopying(SizedTask):
         check_range("repeats", min_repeats, max_repeats, least=1)
         for length, repeats, sequences in test_sets:
             check_positive(test_length=length, test_repeats=repeats, test_sequences=sequences)
+        # Of one vector, the marks may be a step more than the answer.
         self.check_room(
-            max_length * max_repeats + 1,
+            max_length * max_repeats + 2,
             width + 2,
-            tested=[(size, n * r + 1, width + 2) for n, r, size in test_sets],
+            tested=[(size, n * r + 2, width + 2) for n, r, size in test_sets],
         )
         self.width = width
+        self.marks = marks
         self.min_length = min_length
         self.max_length = max_length
         self.min_repeats = min_repeats
@@ -184,8 +191,14 @@ class RepeatCopying(SizedTask):
         )
         size = len(lengths)
         bits = random_bits(random, lengths, self.width)
-        flag_and_number = np.stack([np.ones(size), self.normalise(repeats)], -1)
-        source = _source(bits, lengths, flag_and_number.astype(np.float32))
+        flag = np.ones((size, 1), np.float32)
+        if self.marks:
+            read = lengths + repeats
+            source = _source(_marked(bits, lengths, repeats), read, flag)
+        else:
+            read = lengths
+            number = self.normalise(repeats).astype(np.float32)
+            source = _source(bits, read, np.stack([flag[:, 0], number], -1))
         ends = lengths * repeats
         steps = np.arange(ends.max() + 1)
         # Step t of the answer is vector t mod n; steps behind an answer's end are set to 0 below.
@@ -193,7 +206,7 @@ class RepeatCopying(SizedTask):
         targets = np.zeros((size, len(steps), self.width + 1), np.float32)
         targets[..., :-1] = said * (steps < ends[:, None])[..., None]
         targets[np.arange(size), ends, -1] = 1
-        return zeros_while_answering(source, targets, lengths + 1, ends + 1)
+        return zeros_while_answering(source, targets, read + 1, ends + 1)
 
     def normalise(self, repeats: Array) -> Array:
         """Normalise numbers of repeats to mean 0 and variance 1 over the range of training."""
@@ -201,6 +214,17 @@ class RepeatCopying(SizedTask):
         choices = np.arange(self.min_repeats, self.max_repeats + 1)
         normalised: Array = (repeats - choices.mean()) / (choices.std() or 1.0)
         return normalised
+
+
+def _marked(bits: Array, lengths: Array, repeats: Array) -> Array:
+    """The bits, followed by ``repeats`` marks, 1 in a channel of their own."""
+    size, longest, width = bits.shape
+    marked = np.zeros((size, longest + repeats.max(), width + 1), np.float32)
+    marked[:, :longest, :width] = bits
+    steps = np.arange(marked.shape[1])
+    behind = steps - lengths[:, None]
+    marked[..., -1] = (behind >= 0) & (behind < repeats[:, None])
+    return marked
 
 
 def _source(bits: Array, lengths: Array, end: Array) -> Array:

@@ -37,6 +37,8 @@ POINTING = [
     *(*ONE_SET, "--data.test_sets=[[5, 1]]"),
 ]
 EPISODES = ["--data.test_episodes=1", "--data.validation_batch_size=2", "--data.batch_size=2"]
+# Variants of all images take a second to make.
+IMAGES = [*EPISODES, "--data.variants=1"]
 SMALL = {
     "CopyingTokens": TOKENS,
     "SortingTokens": TOKENS,
@@ -52,8 +54,8 @@ SMALL = {
     "Delaunay": POINTING,
     "TravellingSalesman": POINTING,
     "Countries": [*BATCHES, "--data.most_facts=8"],
-    "FewShot": EPISODES,
-    "OnlineFewShot": [*EPISODES, "--data.instances=2"],
+    "FewShot": IMAGES,
+    "OnlineFewShot": [*IMAGES, "--data.instances=2"],
     "Sinusoids": EPISODES,
     "Babi": ["--data.questions=20"],
     "Bandits": [*EPISODES, "--data.pulls=4"],
@@ -73,8 +75,8 @@ SENTENCES = [(f"the {n} small cats sleep", f"die {n} kleinen Katzen schlafen") f
 def small(data: dict, folder: Path) -> list[str]:
     """Flags that make a task small."""
     task = data["class_path"].rpartition(".")[2]
-    if task == "FewShot" and "paths" in data.get("init_args", {}):
-        return [*EPISODES, *omniglot(folder)]
+    if task in ("FewShot", "OnlineFewShot") and "paths" in data.get("init_args", {}):
+        return [*SMALL[task], *omniglot(folder)]
     if task == "Entailment":
         return [*BATCHES, *pairs(folder), "--data.vocabulary_size=60"]
     if task == "Pronunciation":

@@ -321,8 +321,12 @@ def assert_near(result, expected, rtol=1e-3, atol=2e-5):
         )  # fmt: skip
 
 
+#: Models that draw numbers in training: a GPU draws others than a CPU, of the same seed.
+DRAWING = {"LSTM, noise, Stack", "randomised positions"}
+
+
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in DRAWING])
 def test_loss_and_gradients_are_those_of_the_cpu(name, masked):
     batch = batch_for(name, masked)
     expected = loss_and_gradients(made(name, "cpu"), batch)

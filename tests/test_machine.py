@@ -11,9 +11,9 @@ from torch import nn
 
 from memnets import fast
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, Chain, FeedForward, LoopState
+from memnets.cells import GRU, LSTM, Chain, FeedForward, Loop, LoopState, Mixer
 from memnets.core import map_state
-from memnets.memories import DNC, LRUA, NTM, NTMState, Tape
+from memnets.memories import DNC, LRUA, NTM, SAM, NTMState, Tape
 from memnets.models import MemoryMachine, SequenceState
 from tasks import Copying
 
@@ -249,6 +249,11 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         ),
         (lambda m: NTM(slots=2), ValueError, "slots must be at least shift_range = 3; got 2"),
         (lambda m: NTM(shift_range=4), ValueError, "shift_range must be odd.*got 4"),
+        (
+            lambda m: NTM(shift_range=1, move_bias=1.0),
+            ValueError,
+            "move_bias needs a shift_range of at least 3, for a shift by 1; got 1",
+        ),
         (lambda m: NTM(read_heads=0), ValueError, "read_heads must be .* at least 1; got 0"),
         (lambda m: NTM(write_heads=-1), ValueError, "write_heads must be .* at least 1; got -1"),
         (
@@ -294,6 +299,18 @@ def test_a_machine_without_memory_is_its_controller() -> None:
     inputs = torch.randn(2, 5, 4)
     hidden, _ = model.controller.lstm(inputs)
     assert torch.allclose(model(inputs)[0], model.output(hidden))
+
+
+@pytest.mark.parametrize("cell", [partial(Loop, 3, LSTM), partial(Mixer, 3)])
+def test_copies_that_a_memory_names_are_the_first_weights_of_its_interface(cell) -> None:
+    access = SAM(slots=6, width=2, heads=2, alike=True)
+    layer = cell(access).interface
+    for rows in (layer.weight, layer.bias):
+        queries, adds, _, _ = rows.split(access.layout.sizes)
+        assert torch.equal(queries, adds)
+    layer = cell(SAM(slots=6, width=2, heads=2)).interface
+    queries, adds, _, _ = layer.weight.split(access.layout.sizes)
+    assert not torch.isclose(queries, adds).any()
 
 
 def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:

@@ -286,10 +286,34 @@ def test_the_biases_of_an_ntm_are_those_of_its_heads_alone() -> None:
     torch.testing.assert_close(query.strength, nn.functional.softplus(2 * ones))
     torch.testing.assert_close(query.sharpness, 1.5 + nn.functional.softplus(0 * ones))
     torch.testing.assert_close(query.gate, torch.sigmoid(3 * ones))
-    shift = torch.tensor([0.0, 0.0, 4.0, 0.0, 0.0]).softmax(0)
-    torch.testing.assert_close(query.shift, shift.expand(1, 3, 5))
+    stays = torch.tensor([0, 0, 4.0, 0, 0]).softmax(-1)
+    torch.testing.assert_close(query.shift, stays.expand(1, 3, 5))
     torch.testing.assert_close(erase, torch.full((1, 1, 3), 0.5))
     torch.testing.assert_close(add, torch.zeros(1, 1, 3))
+
+
+def test_each_head_of_an_ntm_may_have_biases_of_its_own() -> None:
+    access = NTM(5, 3, 1, 1, strength_bias=[2.0, 1.0], gate_bias=[3.0, -3.0], move_bias=[0.0, 4.0])
+    query, _, _ = access.queries(access.interface_bias()[None])
+    softplus = nn.functional.softplus(torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(query.strength.flatten(), softplus)
+    torch.testing.assert_close(query.gate.flatten(), torch.tensor([3.0, -3.0]).sigmoid())
+    moves = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 4.0]]).softmax(-1)
+    torch.testing.assert_close(query.shift[0], moves)
+
+
+def test_a_bias_that_does_not_fit_the_heads_of_an_ntm() -> None:
+    message = r"gate_bias must be a number, or one for each of the 3 heads; got 2 numbers"
+    with pytest.raises(ValueError, match=message):
+        NTM(5, 3, read_heads=2, gate_bias=[1.0, 2.0])
+
+
+def test_keys_of_an_ntm_begin_as_copies_of_what_its_write_heads_add() -> None:
+    access = NTM(5, 2, read_heads=1, write_heads=2, alike=True)
+    keys, *_, adds = access.interface_copies().split(access.layout.sizes)
+    first, second = adds.tolist()[:2], adds.tolist()[2:]
+    assert keys.tolist() == [*first, *second, *first]
+    assert NTM(5, 2).interface_copies() is None
 
 
 def test_the_biases_of_an_lrua_are_those_of_its_strengths_and_gates() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memnets import fast, functional, testing
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop
+from memnets.cells import GRU, LSTM, LSTMN, Chain, Direct, FeedForward, Loop
 from memnets.core import map_state
 from memnets.functional import Sparse
 from memnets.kernels import sparse
@@ -304,6 +304,56 @@ def test_a_state_serves_twice_and_a_graph_is_gone_through_twice():
     assert_equal(backward[0], backward[1], "two backward passes")
     with torch.no_grad():
         assert_equal(part.unroll(inputs, state), kept, "a run without gradients")
+
+
+@pytest.mark.parametrize("controller", [None, LSTM])
+def test_a_second_derivative_is_of_the_settings_with_which_the_steps_were_taken(controller):
+    def second(change):
+        torch.manual_seed(0)
+        access = SAM(slots=12, width=3, heads=2, read_slots=3, threshold=0.1)
+        part = Loop(2, controller, access) if controller else access
+        inputs, state, _ = run(part, 0, 9, False)
+        outputs, _ = part.unroll(inputs, state)
+        change(access)
+        (first,) = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), inputs)
+
+    def others(access):
+        access.writing.threshold, access.reading.score.epsilon = 0.9, 0.5
+
+    assert_equal(second(others), second(lambda access: None), "after a change, and without")
+
+
+def test_biases_and_copies_of_a_sparse_access():
+    access = SAM(slots=9, width=2, heads=2, alike=True, strength_bias=2.0, gate_bias=-3.0)
+    assert access.interface_bias().tolist() == [0.0] * 8 + [2.0] * 2 + [-3.0] * 2 + [0.0] * 2
+    assert access.interface_copies().tolist() == [*range(4), *range(4), *range(8, 14)]
+    assert SAM(slots=9, width=2, heads=2).interface_copies() is None
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        partial(SAM, slots=40, width=50, heads=1, strength_bias=10.0, gate_bias=-5.0),
+        # Read heads look for content; the write head goes on to the next slot.
+        partial(
+            NTM, slots=40, width=50, strength_bias=10.0, gate_bias=[5.0, -5.0],
+            stay_bias=[9.0, 0.0], move_bias=[0.0, 9.0],
+        ),
+    ],
+)  # fmt: skip
+def test_with_a_memory_alike_an_input_finds_what_it_wrote_before_anything_is_learnt(memory, alike):
+    torch.manual_seed(0)
+    loop = Loop(20, Direct, memory(alike=alike))
+    inputs = torch.randn(8, 10, 20)
+    inputs[:, -1] = inputs[:, 3]
+    with trace.record(loop.access, kinds=None) as tape, torch.no_grad():
+        loop.unroll(inputs, loop.initial_state(8))
+    # Where the fourth step wrote most of what it read nothing of, and where the last one looks.
+    written = tape.calls(loop.access, "write")[3][:, 0].argmax(-1)
+    looked = tape.calls(loop.access, "read")[9][:, 0].gather(-1, written.unsqueeze(-1))
+    assert (looked.mean() > 0.3) == alike
 
 
 def test_numbers_at_a_skipped_step_may_be_anything():

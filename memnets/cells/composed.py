@@ -75,11 +75,7 @@ class Loop(Cell[LoopState]):
         size = input_size + access.output_size
         self.controller: Cell = make("controller", controller, Cell, size)
         # The memory sees the controller's output alone; the vectors read reach the next input.
-        self.interface = nn.Linear(self.controller.output_size, access.input_size)
-        # Added to the usual random bias, not in its place.
-        if (bias := access.interface_bias()) is not None:
-            with torch.no_grad():
-                self.interface.bias.add_(bias)
+        self.interface = access.make_interface(self.controller.output_size)
         self.output_size = self.controller.output_size + access.output_size
 
     def initial_state(self, batch_size: int) -> LoopState:

@@ -57,11 +57,7 @@ class Mixer(Cell[MixerState]):
         check_made("access", access, "DeltaNet(key_size=32, value_size=32)")
         self.input_size = self.output_size = input_size
         self.access = copy.deepcopy(access)
-        self.interface = nn.Linear(input_size, access.input_size)
-        # Added to the usual random bias, not in its place.
-        if (bias := access.interface_bias()) is not None:
-            with torch.no_grad():
-                self.interface.bias.add_(bias)
+        self.interface = access.make_interface(input_size)
         self.convolution: ShortConvolution | None = None
         if convolution:
             check_positive(convolution=convolution)

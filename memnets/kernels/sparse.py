@@ -20,6 +20,7 @@ Nothing takes time or memory for a slot that no step has touched:
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -401,16 +402,14 @@ class _Backward:
         every_taken: Sequence[Tensor | None] = [None] * steps
         if taken is not None:
             every_taken = taken.view(steps, batch, 1, 1).to(rows.dtype).unbind(0)
-        by_step = (part.view(steps, batch, heads, -1) for part in keys)
+        by_step = zip(*(part.view(steps, batch, heads, -1) for part in keys), strict=True)
         parts = (
             to_written.view(written.shape), to_read.view(read.shape), rows, weight, scale,
-            scores * scale, zip(*by_step, strict=True), pointed,
+            scores * scale, (PointedKeys(*each) for each in by_step), pointed,
             add.reshape(steps, -1, width, 1), before, torch.cat([gate * before, shares], -1), gates,
             strengths.sigmoid(), every_taken,
         )  # fmt: skip
-        self.steps = [
-            _Step(*step)._replace(keys=PointedKeys(*step[6])) for step in zip(*parts, strict=True)
-        ]
+        self.steps = [_Step(*step) for step in zip(*parts, strict=True)]
 
     @unrecorded
     def step(self, vectors_gradient: Tensor) -> Tensor:
@@ -521,17 +520,29 @@ class _Plan:
         return _filled(self.state, numbers)
 
     def plain(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The run by the definitions."""
+        """The run by the definitions, with the settings that the memory had."""
         parameters, inputs, numbers = self.split(given)
-        state = self.filled(numbers)
-        run = partial(self.part.unroll, inputs, state, self.mask)
-        outputs, last = called_with(self.part, parameters, run)
+        part = _with_settings(self.part, self.settings)
+        run = partial(part.unroll, inputs, self.filled(numbers), self.mask)
+        outputs, last = called_with(part, parameters, run)
         return outputs, *_numbers(last)
 
     def steps(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The inputs of each step, ``[B, I]``, and whether each sequence takes it, bool ``[B]``."""
         masks = [None] * inputs.shape[1] if self.mask is None else self.mask.unbind(1)
         return zip(inputs.unbind(1), masks, strict=True)
+
+
+def _with_settings(part: SAM | Loop, settings: Settings) -> SAM | Loop:
+    """The same part with a memory of these settings; a memory has no parameters."""
+    (heads, width), reads, writes, threshold, epsilon = settings
+    least = max(reads, heads * writes)
+    memory = SAM(least, width, heads, reads, writes, threshold, Cosine(epsilon))
+    if not isinstance(part, Loop):
+        return memory
+    loop = copy.copy(part)
+    loop._modules = {**part._modules, "access": memory}
+    return loop
 
 
 def _memory_of(part: SAM | Loop) -> SAM:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from memnets import functional
@@ -94,15 +95,21 @@ class NTM(Slotted[NTMState]):
             and shifts learn to saturate against the noise (Salakhutdinov & Hinton 2009, section 3).
             Heads then keep their places on sequences far longer than those in training.
         strength_bias: number added to the initial bias of the strengths, before the softplus; above
-            0, content addressing is sharp from the start.
+            0, content addressing is sharp from the start. This and the biases below may have a
+            number for each head, read heads first.
         gate_bias: number added to the initial bias of the gates, before the sigmoid; below 0, a
             head keeps its place until it learns to use content.
         stay_bias: number added to the initial bias of the shift by 0, before the softmax; above 0,
             a head stays in place until it learns to move.
+        move_bias: number added to the initial bias of the shift by 1, before the softmax; above 0,
+            a head goes on to the next slot at each step until it learns to stay.
+        alike: whether the keys begin with the weights of the adds: head number i with those of
+            write head i, counted around. A head that looks for content then finds from the start
+            what an input like the present one has written. All are learned on their own.
         hard: whether the weights are one-hot.
 
     Raises:
-        ValueError: a size is out of its range.
+        ValueError: a size is out of its range, or there is not a bias for each head.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
@@ -124,9 +131,11 @@ class NTM(Slotted[NTMState]):
         initial_spread: float = 0.0,
         least_sharpness: float = 1.0,
         noise: float = 0.0,
-        strength_bias: float = 0.0,
-        gate_bias: float = 0.0,
-        stay_bias: float = 0.0,
+        strength_bias: float | Sequence[float] = 0.0,
+        gate_bias: float | Sequence[float] = 0.0,
+        stay_bias: float | Sequence[float] = 0.0,
+        move_bias: float | Sequence[float] = 0.0,
+        alike: bool = False,
         hard: bool = False,
     ) -> None:
         super().__init__(slots, width, {"shift_range": shift_range}, initial_value, initial_spread)
@@ -136,10 +145,25 @@ class NTM(Slotted[NTMState]):
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
         check_noise(noise)
+        heads = read_heads + write_heads
+        biases = strength_bias, gate_bias, stay_bias, move_bias
+        names = "strength_bias", "gate_bias", "stay_bias", "move_bias"
+        for name, numbers in zip(names, biases, strict=True):
+            if isinstance(numbers, Sequence) and len(numbers) != heads:
+                raise ValueError(
+                    f"{name} must be a number, or one for each of the {heads} heads; "
+                    f"got {len(numbers)} numbers"
+                )
+        if shift_range < 3 and move_bias:
+            raise ValueError(
+                f"move_bias needs a shift_range of at least 3, for a shift by 1; got {shift_range}"
+            )
         self.noise = noise
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.stay_bias = stay_bias
+        self.move_bias = move_bias
+        self.alike = alike
         self.read_heads = read_heads
         self.write_heads = write_heads
         self.shift_range = shift_range
@@ -178,14 +202,27 @@ class NTM(Slotted[NTMState]):
         return NTMState(memory, first.expand(-1, self.read_heads + self.write_heads, -1))
 
     def interface_bias(self) -> Tensor:
-        """The three biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
+        """The biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
         heads = self.read_heads + self.write_heads
         bias = self.first_row.new_zeros(self.interface_size)
         _, positive, unit, shift, _ = bias.split(self.layout.sizes)
-        positive[:heads] = self.strength_bias
-        unit[:heads] = self.gate_bias
-        shift.view(heads, self.shift_range)[:, self.shift_range // 2] = self.stay_bias
+        positive[:heads] = bias.new_tensor(self.strength_bias)
+        unit[:heads] = bias.new_tensor(self.gate_bias)
+        stay = self.shift_range // 2
+        moves = shift.view(heads, self.shift_range)
+        moves[:, stay] = bias.new_tensor(self.stay_bias)
+        moves[:, stay + 1 : stay + 2] = bias.new_tensor(self.move_bias).view(-1, 1)
         return bias
+
+    def interface_copies(self) -> Tensor | None:
+        """The keys begin as copies of the adds, if they are to be alike."""
+        if not self.alike:
+            return None
+        copies = torch.arange(self.interface_size)
+        keys, *_, adds = copies.split(self.layout.sizes)
+        heads = torch.arange(self.read_heads + self.write_heads) % self.write_heads
+        keys.copy_(adds.view(self.write_heads, self.width)[heads].flatten())
+        return copies
 
     def queries(self, interface: Tensor) -> tuple[NTMQuery, Tensor, Tensor]:
         """Split the interface into queries and writes, each part mapped into its range.

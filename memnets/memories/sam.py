@@ -96,6 +96,12 @@ class SAM(Slotted[SAMState]):
             at least 1; 1 in the paper.
         threshold: delta, weights up to it are no access, in ``[0, 1)``.
         score: similarity of a query and a slot; cosine by default.
+        alike: whether the vector that a head writes begins with the weights of its query: an input
+            then finds from the start what one like it has written. Both are learned on their own.
+        strength_bias: number added to the initial bias of the strengths, before the softplus; above
+            0, a read finds single slots from the start.
+        gate_bias: number added to the initial bias of the gates gamma, before the sigmoid; below 0,
+            a write goes to a new slot until a head learns to write where it read.
 
     Raises:
         ValueError: a number is out of its range.
@@ -117,6 +123,9 @@ class SAM(Slotted[SAMState]):
         write_slots: int = 1,
         threshold: float = 0.005,
         score: Score | None = None,
+        alike: bool = False,
+        strength_bias: float = 0.0,
+        gate_bias: float = 0.0,
     ) -> None:
         check_positive(heads=heads, read_slots=read_slots, write_slots=write_slots)
         least = {"read_slots": read_slots, "heads * write_slots": heads * write_slots}
@@ -124,6 +133,9 @@ class SAM(Slotted[SAMState]):
         self.heads = heads
         self.read_slots = read_slots
         self.write_slots = write_slots
+        self.alike = alike
+        self.strength_bias = strength_bias
+        self.gate_bias = gate_bias
         self.read_heads = heads
         self.read_size = heads * width
         self.writing = LeastRecent(write_slots, threshold)
@@ -137,6 +149,23 @@ class SAM(Slotted[SAMState]):
             self.writing: [f"write {head + 1}" for head in range(self.heads)],
             self.reading: [f"read {head + 1}" for head in range(self.heads)],
         }
+
+    def interface_bias(self) -> Tensor:
+        """The two biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""
+        bias = self.first_row.new_zeros(self.interface_size)
+        _, _, strengths, gates = bias.split(self.layout.sizes)
+        strengths.fill_(self.strength_bias)
+        gates[: self.heads] = self.gate_bias
+        return bias
+
+    def interface_copies(self) -> Tensor | None:
+        """The adds begin as copies of the queries, if they are to be alike."""
+        if not self.alike:
+            return None
+        copies = torch.arange(self.interface_size)
+        queries, adds, _, _ = copies.split(self.layout.sizes)
+        adds.copy_(queries)
+        return copies
 
     def initial_state(self, batch_size: int) -> SAMState:
         """Memory without any access; no head has read."""

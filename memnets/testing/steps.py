@@ -673,6 +673,23 @@ class _AccessSubject(_CellSubject):
         missed = (~reached).nonzero().flatten().tolist()
         assert reached.all(), f"no gradient for entries {missed} of the interface"
 
+    @law("an interface begins with the copies and biases that the memory names", examples=1)
+    def begins(self, draw: Draw) -> None:
+        part, size = self.build(), self.interface_size
+        layer = part.make_interface(3)
+        assert_shape(layer.weight, (size, 3), layer.weight)
+        bias, copies = part.interface_bias(), part.interface_copies()
+        own = layer.bias.detach()
+        if bias is not None:
+            assert_shape(bias, (size,), bias)
+            own = own - bias
+        if copies is not None:
+            assert_shape(copies, (size,), copies)
+            # Of a copy there are no copies, so that the originals are where they were.
+            assert_equal(copies[copies], copies, "what a copy is a copy of")
+            assert_equal(layer.weight[copies], layer.weight, "weights and those they copy")
+            assert_close(own[copies], own, "biases and those they copy")
+
     @law("steps change every part of the state", examples=3)
     def writes(self, draw: Draw) -> None:
         part = self.build()
@@ -858,7 +875,8 @@ def check_access(
     The laws of :func:`check_cell` hold, and the output has the width ``read_size``. Results and
     gradients are finite for extreme interfaces in float32, bfloat16 and float16. The gradient
     reaches every entry of the interface. Steps change every part of the state. No parameter depends
-    on the number of slots (the attribute ``slots``, or an argument with which the state grows).
+    on the number of slots (the attribute ``slots``, or an argument with which the state grows). The
+    layer that makes the interface begins with the biases and copies that the access names.
 
     Args:
         access: class of the access, or a function that makes it.

@@ -70,6 +70,7 @@ THROUGH_TIME = "a late output has a gradient to the state before it"
 EARLY = "a late output has a gradient to what an early step was given"
 CHOOSE = "a sequence that skips a step goes on from the state before it"
 INSIDE = "weights inside are rows >= 0 that sum to at most 1"
+BEGINS = "an interface begins with the copies and biases that the memory names"
 SLOTS = "no parameter depends on the number of slots"
 REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
@@ -1091,6 +1092,27 @@ class RowsLearnt(SmallNTM):
         return NTMState(rows, weights)
 
 
+class CopiesOfCopies(SmallNTM):
+    def interface_copies(self):
+        return torch.arange(self.interface_size).sub(1).clamp_min(0)
+
+
+class BiasOfOneHead(SmallNTM):
+    def interface_bias(self):
+        return super().interface_bias()[:1]
+
+
+class BeginsAnew(SmallNTM):
+    """Does not do what it says."""
+
+    def __init__(self):
+        super().__init__()
+        self.alike = True
+
+    def make_interface(self, input_size):
+        return nn.Linear(input_size, self.interface_size)
+
+
 ACCESSES = [
     (THROUGH_TIME, access_that_detaches),
     (EARLY, access_that_detaches),
@@ -1107,6 +1129,9 @@ ACCESSES = [
     (INSIDE, NormalizedOverHeads),
     (INSIDE, ReadAtOnce),
     (SLOTS, RowsLearnt),
+    (BEGINS, CopiesOfCopies),
+    (BEGINS, BiasOfOneHead),
+    (BEGINS, BeginsAnew),
     (INTERVENED, steps_around_its_call(SmallNTM)),
     (OVERWRITTEN, steps_around_its_call(SmallNTM)),
     *general(SmallNTM),

@@ -70,22 +70,41 @@ def test_copying_agrees_with_the_oracle(seed, index, split, width, low, more, mi
         assert answers(backward, sequence) == copied(source)[::-1]
 
 
+def repeated_by_marks(source: list[list[float]]) -> list[list[int]]:
+    """Oracle: all vectors before the marks, as often as there are marks, and an end marker."""
+    *before, (*blank, flag) = source
+    assert not any(blank)
+    assert flag == 1
+    mark = [0] * (len(blank) - 1) + [1, 0]
+    repeats = before.count(mark)
+    said = before[: len(before) - repeats]
+    assert before[len(said) :] == [mark] * repeats
+    assert all(vector[-2:] == [0, 0] for vector in said)
+    vectors = [[int(bit) for bit in vector[:-2]] + [0] for vector in said]
+    return vectors * repeats + [[0] * (len(blank) - 1) + [1]]
+
+
 @given(
-    seeds, indices, splits, st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.booleans()
-)
+    seeds, indices, splits, st.integers(1, 4), st.integers(1, 4), st.integers(1, 5),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
 def test_repeat_copying_agrees_with_the_oracle(
-    seed, index, split, length, low, high, mixed
+    seed, index, split, length, low, high, mixed, marks
 ) -> None:
     low, high = sorted((low, high))
-    task = RepeatCopying(3, 1, length, low, high, mixed, batch_size=4, seed=seed)
+    task = RepeatCopying(3, 1, length, low, high, mixed, batch_size=4, seed=seed, marks=marks)
     batch = task.batch(split, index)
     choices = np.arange(low, high + 1)
     for sequence in range(len(batch.source)):
         steps = batch.source[sequence].tolist()
         if batch.source_mask is not None:
             steps = [s for s, r in zip(steps, batch.source_mask[sequence], strict=True) if r]
-        expected = repeated(steps, choices.mean(), choices.std())
+        if marks:
+            expected = repeated_by_marks(steps)
+        else:
+            expected = repeated(steps, choices.mean(), choices.std())
         assert answers(batch, sequence) == expected
+        assert len(steps[0]) == task.input_size
 
 
 @given(seeds, indices)

@@ -1,7 +1,9 @@
 """Schemes of positions against plain Python, and in the models that take them."""
 
+import json
 import math
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -472,6 +474,17 @@ def test_errors_say_what_was_expected_and_what_came(call, message):
 def test_a_class_is_no_scheme():
     with pytest.raises(TypeError, match="positions must be an object, such as LearnedPositions"):
         SelfAttention(4, 2, positions=ALiBi)
+
+
+def test_the_page_of_results_says_what_the_record_says():
+    kept = Path(__file__).parent.parent / "docs" / "results"
+    record = json.loads((kept / "records/positions/copying/coupled/seed_0.json").read_text())
+    rows = (kept / "tokens.md").read_text().partition("places of the task, the config")[2]
+    tokens, exact, *_ = rows.splitlines()
+    for length, digits in ((40, 1), (100, 2), (1000, 1)):
+        scores = {name: record[f"test/length_{length}/{name}"] for name in ("accuracy", "exact")}
+        assert f" {100 * scores['accuracy']:.{digits}f} %" in tokens
+        assert f" {100 * scores['exact']:.0f} %" in exact
 
 
 def test_sinusoids_are_exact_in_16_bits():

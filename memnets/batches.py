@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ __all__ = [
     "UNKNOWN",
     "Batch",
     "Curves",
+    "Places",
     "feedback",
     "padded",
     "padded_to",
     "unpadded",
+    "with_places",
 ]
 
 #: Tokens that every task of tokens has: padding, a token never seen in training, and the marks
@@ -29,6 +31,25 @@ PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
 #: Names of these tokens.
 MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
+
+
+#: Whole numbers of a row.
+_Numbers: TypeAlias = "Sequence[int] | np.ndarray[Any, Any]"
+
+
+class Places(NamedTuple):
+    """Places that a task gives to the steps of sources and answers: like places belong together.
+
+    A place of an answer may tell nothing that the source does not. Steps behind the last one that
+    is given have its place.
+
+    Attributes:
+        source: whole numbers >= 0, int64 ``[B, S]``.
+        answer: whole numbers >= 0, int64 ``[B, T]``, T >= 1.
+    """
+
+    source: Tensor
+    answer: Tensor
 
 
 class Batch(NamedTuple):
@@ -42,6 +63,9 @@ class Batch(NamedTuple):
         target_mask: bool ``[B, T]``, False = padding, not scored; ``None`` = no padding.
         rewards: reward of each possible answer, ``[B, T, O]``; ``None`` = answers are right or
             wrong.
+        source_places: place of each step of the source, see :class:`Places`; ``None`` = the task
+            gives none.
+        target_places: place of each step of the answer; given if those of the source are.
     """
 
     source: Tensor
@@ -50,6 +74,15 @@ class Batch(NamedTuple):
     source_mask: Tensor | None = None
     target_mask: Tensor | None = None
     rewards: Tensor | None = None
+    source_places: Tensor | None = None
+    target_places: Tensor | None = None
+
+    @property
+    def places(self) -> Places | None:
+        """The places of source and answer; ``None`` if the task gives none."""
+        if self.source_places is None or self.target_places is None:
+            return None
+        return Places(self.source_places, self.target_places)
 
 
 class Curves(NamedTuple):
@@ -120,7 +153,7 @@ def padded_to(
             an answer is not padded beyond that. See
             :meth:`memnets.core.EncoderDecoder.longest_answer`.
     """
-    source, inputs, targets, source_mask, target_mask, rewards = batch
+    source, inputs, targets, source_mask, target_mask, rewards, *places = batch
     read, steps = source.shape[1], inputs.shape[1]
     longest = longest_answer(read)
     more_read, more_steps = -read % multiple, -steps % multiple
@@ -133,6 +166,10 @@ def padded_to(
         _longer(_mask_of(source, source_mask), more_read),
         _longer(_mask_of(targets, target_mask), more_steps),
         None if rewards is None else _longer(rewards, more_steps),
+        *(
+            None if part is None else _longer(part, more)
+            for part, more in zip(places, (more_read, more_steps), strict=True)
+        ),
     )
 
 
@@ -144,6 +181,32 @@ def _longer(steps: Tensor, more: int) -> Tensor:
     """``[B, T, ...] -> [B, T + more, ...]``, filled with :data:`PAD`."""
     room = steps.new_full((len(steps), more, *steps.shape[2:]), PAD)
     return torch.cat([steps, room], 1) if more else steps
+
+
+def with_places(batch: Batch, places: Sequence[tuple[_Numbers, _Numbers] | None]) -> Batch:
+    """A batch with the places that a task gives to its steps, see :class:`Places`.
+
+    Args:
+        batch: a batch of B sequences without places.
+        places: those of the source and of the answer of each sequence, ``[n]`` and ``[m]``; an
+            answer may be longer or shorter than its places. ``None`` = the task gives none.
+    """
+    rows = [row for row in places if row is not None]
+    if len(rows) < len(places):
+        return batch
+    sides = (batch.source.shape[1], batch.targets.shape[1])
+    source, target = (
+        torch.from_numpy(np.stack([_continued(row[side], steps) for row in rows]))
+        for side, steps in enumerate(sides)
+    )
+    return batch._replace(source_places=source, target_places=target)
+
+
+def _continued(places: _Numbers, steps: int) -> np.ndarray[Any, Any]:
+    """The first places, or all and then the last one, ``[steps]``."""
+    row = np.asarray(places, np.int64)
+    continued: np.ndarray[Any, Any] = row[np.minimum(np.arange(steps), len(row) - 1)]
+    return continued
 
 
 def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:

@@ -38,7 +38,7 @@ from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
 from memnets._moved import moved
-from memnets.batches import Batch
+from memnets.batches import Batch, Places
 from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
@@ -881,7 +881,34 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
     ``encode(source) -> state``, then ``decode(inputs, state) -> (logits, state)``. Many steps at
     once and one by one give the same numbers. Decoding, objectives, laws and pictures use these
     methods of a model alone.
+
+    A model that is :attr:`coupled` takes a third argument of ``encode``, the
+    :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_batch`).
     """
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the model needs the places that a task gives; no by default."""
+        return False
+
+    def placed(self, batch: Batch) -> tuple[Places, ...]:
+        """Places of a batch, as further arguments of :meth:`encode`: one, or none if not needed.
+
+        Raises:
+            ValueError: the model needs them, and the task gives none.
+        """
+        if not self.coupled:
+            return ()
+        if batch.places is None:
+            raise ValueError(
+                "coupled positions need a task that gives places to its steps, such as "
+                "tasks.CopyingTokens; got a batch without"
+            )
+        return (batch.places,)
+
+    def encode_batch(self, batch: Batch) -> State:
+        """Read the source of a batch: :meth:`encode`, with the places of its steps if needed."""
+        return self.encode(batch.source, batch.source_mask, *self.placed(batch))
 
     @abstractmethod
     def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
@@ -931,7 +958,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         if twin is not None:
             result: Tensor = twin(self, batch)
             return result
-        return self.decode(batch.inputs, self.encode(batch.source, batch.source_mask))[0]
+        return self.decode(batch.inputs, self.encode_batch(batch))[0]
 
     def continuations(self, source: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """One step after the source, for each of several inputs; none of them sees another.

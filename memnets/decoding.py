@@ -7,13 +7,13 @@ for a model whose answers are actions and whose next input is the reward of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from memnets import functional
-from memnets.batches import BEGIN, END, PAD, feedback
+from memnets.batches import BEGIN, END, PAD, Places, feedback
 from memnets.core import EncoderDecoder, check_positive
 
 __all__ = [
@@ -89,9 +89,20 @@ def _limits(
     return [limits[count] for count in steps]
 
 
+def _encoded(
+    model: EncoderDecoder, source: Tensor, mask: Tensor | None, places: Places | None
+) -> Any:
+    """State after a source."""
+    return model.encode(source, mask, *(() if places is None else (places,)))
+
+
 @torch.no_grad()
 def greedy(
-    model: EncoderDecoder, source: Tensor, mask: Tensor | None = None, max_length: int | None = None
+    model: EncoderDecoder,
+    source: Tensor,
+    mask: Tensor | None = None,
+    max_length: int | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """Answer with the likeliest token at each step, until the end mark.
 
@@ -101,6 +112,7 @@ def greedy(
         mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
         max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default, and never more
             than :meth:`~memnets.core.EncoderDecoder.longest_answer`.
+        places: those of the steps, for a model that is coupled; ``None`` = none.
 
     Returns:
         Tokens ``[B, T]``, with the end mark, then padding. An answer without an end mark was cut at
@@ -109,7 +121,7 @@ def greedy(
     Raises:
         ValueError: ``max_length`` is less than 1, or a source is empty or too long for the model.
     """
-    return _followed(model, source, mask, max_length, functional.likeliest)
+    return _followed(model, source, mask, max_length, functional.likeliest, places=places)
 
 
 @torch.no_grad()
@@ -122,6 +134,7 @@ def sample(
     begun: Tensor | None = None,
     never: Sequence[int] = (),
     generator: torch.Generator | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """Answer with a random token at each step, by its probability, until the end mark.
 
@@ -137,6 +150,7 @@ def sample(
         never: tokens that are not drawn.
         generator: source of the random numbers, on the device of the source; that of PyTorch by
             default. The answer to a source depends on the other sources of the batch.
+        places: those of the steps, for a model that is coupled; ``None`` = none.
 
     Returns:
         Tokens ``[B, T]``, those begun first, with the end mark, then padding. An answer without an
@@ -159,7 +173,7 @@ def sample(
             logits[:, list(never)] = -torch.inf
         return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
 
-    return _followed(model, source, mask, max_length, draw, begun)
+    return _followed(model, source, mask, max_length, draw, begun, places)
 
 
 def _followed(
@@ -169,6 +183,7 @@ def _followed(
     max_length: int | None,
     choose: Callable[[Tensor], Tensor],
     begun: Tensor | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """One answer to each source, token by token, until the end mark.
 
@@ -179,11 +194,12 @@ def _followed(
         max_length: most tokens of an answer, or ``None``.
         choose: chooses the next token of some answers, ``[R, O] -> [R]``.
         begun: tokens with which each answer begins, ``[B, P]``, or ``None``.
+        places: those of the steps, or ``None``.
     """
     lengths = _limits(model, source, mask, max_length)
     longest = max(lengths, default=0)
     limits = torch.tensor(lengths, device=source.device, dtype=torch.long)
-    state = model.encode(source, mask)
+    state = _encoded(model, source, mask, places)
     answers = source.new_full((len(source), longest), PAD, dtype=torch.long)
     # Only rows that still go on are decoded. ``rows`` holds their places in the batch.
     rows = limits.nonzero().squeeze(1)
@@ -247,6 +263,7 @@ def beam_search(
     length_penalty: float = 1.0,
     count: int = 1,
     max_length: int | None = None,
+    places: Places | None = None,
 ) -> Hypotheses:
     """Find the best answers by log probability over length penalty, with a beam.
 
@@ -263,6 +280,7 @@ def beam_search(
         count: n, the number of answers to return for each source, 1 to ``beam``.
         max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default, and never more
             than :meth:`~memnets.core.EncoderDecoder.longest_answer`.
+        places: those of the steps, for a model that is coupled; ``None`` = none.
 
     Returns:
         The ``count`` best answers to each source.
@@ -276,7 +294,7 @@ def beam_search(
     batch, device = len(source), source.device
     limits = torch.tensor(lengths, device=device, dtype=torch.long)
 
-    state = model.encode(source, mask)
+    state = _encoded(model, source, mask, places)
     # Places in the batch of the sources that are still searched; a limit of 0 means no answer.
     rows = limits.nonzero().squeeze(1)
     state = model.reorder(state, rows.repeat_interleave(beam))
@@ -395,6 +413,7 @@ def generate(
     beam: int = 1,
     length_penalty: float = 1.0,
     max_length: int | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """Answer in tokens, ``[B, T]``: :func:`greedy`, or the best answer of a :func:`beam_search`.
 
@@ -405,14 +424,16 @@ def generate(
         beam: number of unfinished answers to follow at once, at least 1; 1 = greedy.
         length_penalty: see :func:`beam_search`.
         max_length: most tokens of an answer, at least 1; ``2 S + 10`` by default.
+        places: those of the steps, for a model that is coupled; ``None`` = none.
 
     Raises:
         ValueError: a number is out of its range, or a source is empty or too long for the model.
     """
     check_positive(beam=beam)
     if beam == 1:
-        return greedy(model, source, mask, max_length)
-    return beam_search(model, source, mask, beam, length_penalty, 1, max_length).tokens[:, 0]
+        return greedy(model, source, mask, max_length, places)
+    found = beam_search(model, source, mask, beam, length_penalty, 1, max_length, places)
+    return found.tokens[:, 0]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memnets.batches import Batch
+from memnets.batches import Batch, with_places
 from memnets.core import check_positive
 from tasks.base import Array, by_name, check_range
 from tasks.vectors import SizedTask, random_bits, zeros_while_answering
@@ -64,7 +64,11 @@ class Copying(SizedTask):
         bits = random_bits(random, lengths, self.width)
         flag = np.ones((len(lengths), 1), np.float32)
         said = self.answer(bits, lengths)
-        return zeros_while_answering(_source(bits, lengths, flag), said, lengths + 1, lengths)
+        batch = zeros_while_answering(_source(bits, lengths, flag), said, lengths + 1, lengths)
+        # A vector of the answer has the place of the vector that it repeats, and the flag the last.
+        places = np.tile(np.arange(1, batch.source.shape[1] + 1), (len(lengths), 1))
+        moved = self.answer(places[:, :-1, None], lengths)[..., 0]
+        return with_places(batch, list(zip(places, moved, strict=True)))
 
     def answer(self, bits: Array, lengths: Array) -> Array:
         """The right answers, ``[B, n, width]``.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, MARKS, Batch, padded, unpadded
+from memnets.batches import BEGIN, END, MARKS, Batch, padded, unpadded, with_places
 from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
@@ -145,7 +145,8 @@ class _TokenTask(Task):
         fewest = self.fewest_symbols if split == "train" else None
         sources = [self._sequence(random, length, fewest) for length in lengths]
         source, mask = padded(sources, last=END)
-        return answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
+        batch = answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
+        return with_places(batch, [self.coupling(tokens) for tokens in sources])
 
     def _sequence(self, random: np.random.Generator, length: int, fewest: int | None) -> Array:
         """A random sequence of tokens, ``[length]``."""
@@ -158,6 +159,14 @@ class _TokenTask(Task):
     @abstractmethod
     def answer(self, tokens: Array) -> Array:
         """The right answer to ``tokens`` ``[n]``, without marks."""
+
+    def coupling(self, tokens: Array) -> tuple[Array, Array] | None:
+        """Places of the tokens of the source and of the answer, with their end marks.
+
+        A step of the answer has the place of the token that it is to say. ``None``, the default =
+        the task gives no places.
+        """
+        return None
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Share of exact answers by the length of the sequence, for the set ``test``.
@@ -210,6 +219,11 @@ class CopyingTokens(_TokenTask):
     def answer(self, tokens: Array) -> Array:
         """The same tokens."""
         return tokens
+
+    def coupling(self, tokens: Array) -> tuple[Array, Array]:
+        """A token of the answer has the place of the token that it repeats; from 1 on."""
+        places = np.arange(1, len(tokens) + 2)
+        return places, places
 
 
 class SortingTokens(_TokenTask):

@@ -277,7 +277,10 @@ def batch_for(name, masked, seed=0, steps=4):
     target_mask = torch.arange(steps) < torch.tensor([[steps], [1], [2]]) if masked else None
     masks = source_mask, target_mask
     if name in TOKENS:
-        return Batch(tokens(4, SIZE, read), tokens(2, SIZE, steps), tokens(3, SIZE, steps), *masks)
+        # For models that are coupled: each step of the answer belongs to one of the source.
+        places = (torch.arange(count).expand(rows, -1) % read for count in (read, steps))
+        given = tokens(4, SIZE, read), tokens(2, SIZE, steps), tokens(3, SIZE, steps)
+        return Batch(*given, *masks, None, *places)
     if name in POINTERS:
         # Inputs of the mark that begins; each target points at the first step, open so far.
         inputs = torch.full((rows, steps), 2)

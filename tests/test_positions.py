@@ -1,12 +1,17 @@
 """Schemes of positions against plain Python, and in the models that take them."""
 
+import json
 import math
 from functools import partial
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from torch import nn
 
 from memnets import fast
+from memnets.batches import END, Batch, Places, padded_to
 from memnets.cells import (
     ALiBi,
     AttentionBlock,
@@ -20,16 +25,21 @@ from memnets.cells import (
     RandomisedPositions,
     RotaryPositions,
     SelfAttention,
+    ShiftedPositions,
     SinusoidalPositions,
     StickBreaking,
 )
 from memnets.core import Memory
+from memnets.decoding import sample
 from memnets.encoders import Convolutional
 from memnets.encoders import SelfAttention as Encoder
 from memnets.memories import Tape
-from memnets.models import SNAIL, CausalTransformer, StackModel, Transformer
+from memnets.models import SNAIL, CausalTransformer, ConvS2S, StackModel, Transformer
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot
+from memnets.training import Tokens
+from memnets.viewing.sequences import alone
+from tasks import CopyingTokens
 
 SMALL = {"width": 8, "heads": 2, "layers": 2, "hidden_size": 8, "dropout": 0.0}
 SIZE = 6
@@ -66,6 +76,11 @@ def test_a_bias_of_alibi_is_the_formula(heads):
         slope = 2 ** (-8 * (head + 1) / heads)
         expected = [[-slope * abs(d) for d in row] for row in distance.tolist()]
         assert bias[head].flatten().tolist() == pytest.approx([*expected[0], *expected[1]])
+
+
+def test_heads_of_alibi_may_have_slopes_of_their_own():
+    bias = ALiBi([1.5, 0.5]).bias(torch.tensor([[0, -2], [5, 1]]), 3)
+    assert bias.tolist() == [[[0, -3], [-7.5, -1.5]], [[0, -1], [-2.5, -0.5]], [[0, 0], [0, 0]]]
 
 
 def test_a_window_opens_the_last_steps():
@@ -130,56 +145,124 @@ def test_a_step_that_is_skipped_has_the_place_of_the_one_before():
     assert 15 <= places[0] < places[1] == places[2] < places[3] < 35
 
 
-# -- coupled places --------------------------------------------------------------------------------
+# -- coupled and shifted places --------------------------------------------------------------------
 
 
-class Places(Positions):
-    """Vectors that are the places themselves."""
+class Told(Positions):
+    """Remembers the places that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
 
     def forward(self, places):
-        return places.unsqueeze(-1).expand(*places.shape, 8).double()
+        self.told.append(places.clone())
+        return torch.zeros(*places.shape, 8, dtype=torch.double)
 
 
-def told(model, source, mask, steps):
-    """The places that a model gives to a source, and to an answer in parts."""
-    found = []
-    model.inputs.positions.positions.register_forward_hook(
-        lambda part, given, result: found.append(given[0].clone())
-    )
-    state = model.encode(source, mask)
+def some(source, answer):
+    return Places(torch.tensor(source), torch.tensor(answer))
+
+
+def told(model, places, steps, mask=None):
+    """The places of a source, and of an answer that is given in parts."""
+    scheme = next(part for part in model.modules() if isinstance(part, Told))
+    scheme.told.clear()
+    state = model.encode(torch.zeros_like(places.source), mask, places)
     for count in steps:
-        _, state = model.decode(torch.zeros(len(source), count, dtype=torch.long), state)
-    return found[0], torch.cat(found[1:], 1)
+        _, state = model.decode(torch.zeros(len(places.source), count, dtype=torch.long), state)
+    return scheme.told[0], torch.cat(scheme.told[1:], 1)
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("forward", [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]),
-        ("backward", [[4, 3, 2, 1, 0], [2, 1, 0, 0, 0]]),
-    ],
-)
-def test_coupled_steps_share_a_place(answer, expected):
-    model = CausalTransformer(SIZE, SIZE, positions=CoupledPositions(Places(), answer), **SMALL)
-    model = model.double().eval()
-    mask = torch.arange(4) < torch.tensor([[4], [2]])
-    source, answered = told(model, torch.zeros(2, 4, dtype=torch.long), mask, [1, 3, 1])
-    assert source[0].tolist() == [1, 2, 3, 4]
+#: Models that are given places.
+COUPLING = {
+    "causal": lambda positions: CausalTransformer(SIZE, SIZE, positions=positions, **SMALL),
+    "encoder and decoder": lambda positions: Transformer(SIZE, SIZE, positions=positions, **SMALL),
+    "SNAIL": lambda positions: SNAIL(SIZE, SIZE, 8, 30, [(4, 4)], filters=4, positions=positions),
+    "convolutions": lambda positions: ConvS2S(SIZE, SIZE, 8, 1, 1, positions=positions),
+}
+
+
+@pytest.mark.parametrize("name", COUPLING)
+def test_steps_have_the_places_that_they_are_given(name):
+    model = COUPLING[name](CoupledPositions(Told())).double().eval()
+    places = some([[1, 2, 3], [1, 2, 2]], [[3, 2, 1, 0], [2, 1, 0, 0]])
+    mask = torch.arange(3) < torch.tensor([[3], [2]])
+    source, answered = told(model, places, [1, 3, 2], mask)
+    assert source[0].tolist() == [1, 2, 3]
     assert source[1, :2].tolist() == [1, 2]
-    assert answered.tolist() == expected
+    # Behind the last one that is given, its place stays.
+    assert answered.tolist() == [[3, 2, 1, 0, 0, 0], [2, 1, 0, 0, 0, 0]]
 
 
-def test_a_shift_is_that_of_the_whole_sequence():
+@pytest.mark.parametrize("name", COUPLING)
+def test_a_shift_is_that_of_the_whole_sequence(name):
     torch.manual_seed(0)
-    positions = CoupledPositions(Places(), shift=9)
-    model = CausalTransformer(SIZE, SIZE, positions=positions, **SMALL).double()
-    source, answered = told(model, torch.zeros(200, 2, dtype=torch.long), None, [1, 1])
-    assert (source == answered).all()
+    model = COUPLING[name](ShiftedPositions(CoupledPositions(Told()), 9)).double()
+    places = some([[1, 2]] * 200, [[2, 1]] * 200)
+    source, answered = told(model, places, [1, 1])
+    assert (source.flip(1) == answered).all()
     assert source[:, 0].unique().tolist() == list(range(1, 11))
     assert (source.diff() == 1).all()
-    source, _ = told(model.eval(), torch.zeros(2, 2, dtype=torch.long), None, [1])
-    assert source.tolist() == [[1, 2], [1, 2]]
-    assert CoupledPositions(LearnedPositions(8, 30), shift=9).max_length == 19
+    source, _ = told(model.eval(), places, [1])
+    assert (source == places.source).all()
+
+
+def test_counted_places_are_shifted_too():
+    torch.manual_seed(0)
+    model = CausalTransformer(SIZE, SIZE, positions=ShiftedPositions(Told(), 9), **SMALL).double()
+    source, answered = told(model, some([[0, 0]] * 50, [[0]] * 50), [2, 1])
+    together = torch.cat([source, answered], 1)
+    assert (together.diff() == 1).all()
+    assert together[:, 0].unique().tolist() == list(range(10))
+    assert ShiftedPositions(LearnedPositions(8, 30), 9).max_length == 21
+    behind = CausalTransformer(SIZE, SIZE, positions=ShiftedPositions(Told(), 9, 4), **SMALL)
+    source, answered = told(behind.double().eval(), some([[0, 0]], [[0]]), [1])
+    assert torch.cat([source, answered], 1).tolist() == [[4, 5, 6]]
+
+
+def test_a_deviation_is_that_of_the_numbers():
+    torch.manual_seed(0)
+    assert abs(LearnedPositions(100, 100, 3.0).weight.std() - 3) < 0.1
+    assert abs(LearnedPositions(100, 100).weight.std() - 0.1) < 0.01
+
+
+def test_a_search_is_given_the_places():
+    """Tokens that say their own places: so an answer shows where its steps stand."""
+    size = 9
+    model = CausalTransformer(size, size, positions=CoupledPositions(Told()), **SMALL).double()
+    scheme = next(part for part in model.modules() if isinstance(part, Told))
+    places = some([[4, 5, 4]] * 2, [[4, 7, 4, END]] * 2)
+    source = torch.full((2, 3), 8)
+    batch = Batch(source, source, source, None, None, None, *places)
+    decode = model.decode
+
+    def says_places(inputs, state):
+        logits, state = decode(inputs, state)
+        return 50 * nn.functional.one_hot(scheme.told[-1], size).to(logits), state
+
+    objective = Tokens(beam=2)
+    with mock.patch.object(model, "decode", says_places):
+        answers = [
+            model.generate(source, places=places),
+            model.generate(source, beam=2, places=places),
+            sample(model, source, temperature=0.01, places=places),
+            *(answer for answer, _ in objective.examine(model, batch).values()),
+            objective.respond(model, batch),
+        ]
+    for answer in answers:
+        assert answer.tolist() == [[4, 7, 4, END]] * 2
+
+
+def test_places_of_one_sequence_are_its_own():
+    batch = CopyingTokens(batch_size=3, max_length=6).batch("train", 0)
+    for row in range(3):
+        one = alone(batch, row)
+        steps = one.source.shape[1]
+        assert one.source_places.tolist() == [list(range(1, steps + 1))]
+        assert one.target_places.tolist() == [list(range(1, steps + 1))]
+    longer = padded_to(batch, 16)
+    assert longer.source_places.shape == longer.source.shape == longer.target_places.shape
 
 
 # -- within the models -----------------------------------------------------------------------------
@@ -192,12 +275,18 @@ MODELS = {
 }
 CAUSAL = [NoPositions, RotaryPositions, ALiBi, HardALiBi, StickBreaking]
 RANDOMISED = partial(RandomisedPositions, RotaryPositions(), 4, 2)
-COUPLED = partial(CoupledPositions, SinusoidalPositions(8))
+COUPLED = partial(ShiftedPositions, CoupledPositions(SinusoidalPositions(8)), 5)
 ADDED = [partial(SinusoidalPositions, 8), partial(LearnedPositions, 8, 30)]
 
 
+def begun(model, source):
+    """The state after a source; a model that is coupled is given places."""
+    places = some([[1, 2, 3, 4]] * 2, [[4, 1]] * 2)
+    return model.encode(source, None, *([places] if model.coupled else []))
+
+
 def answered(model, source, inputs):
-    outputs, _ = model.decode(inputs, model.encode(source))
+    outputs, _ = model.decode(inputs, begun(model, source))
     return outputs
 
 
@@ -210,7 +299,7 @@ def test_models_answer_step_by_step_as_at_once(name, scheme):
         return
     model = MODELS[name](positions=scheme()).double().eval()
     source, inputs = torch.randint(SIZE, (2, 4)), torch.randint(SIZE, (2, 3))
-    outputs, state = [], model.encode(source)
+    outputs, state = [], begun(model, source)
     for step in inputs.split(1, 1):
         output, state = model.decode(step, state)
         outputs.append(output)
@@ -292,39 +381,72 @@ def test_what_was_saved_before_is_loaded():
     torch.testing.assert_close(model.inputs(tokens, torch.zeros(1, dtype=torch.long)), expected)
 
 
+ZEROS = torch.zeros(1, 2, dtype=torch.long)
+
+
+def coupled():
+    positions = CoupledPositions(LearnedPositions(8, 7))
+    return CausalTransformer(SIZE, SIZE, positions=positions, **SMALL)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: RotaryPositions(1.0), "base must be above 1 and finite; got 1.0"),
         (lambda: MultiHead(6, 2, positions=RotaryPositions()), "must be even; got 3"),
+        (lambda: ALiBi([]), "at least one number, each at least 0; got .."),
+        (lambda: ALiBi([1.0, -1.0]), "each at least 0; got .1.0, -1.0."),
+        (lambda: MultiHead(4, 1, positions=ALiBi([1.0, 2.0])), "1 heads; got 2 slopes"),
         (lambda: HardALiBi([]), "at least one window"),
         (lambda: HardALiBi([2, 0]), "window must be .* got 0"),
         (lambda: MultiHead(4, 2, positions=HardALiBi([1, 2, 3])), "2 heads; got 3 windows"),
         (lambda: RandomisedPositions(NoPositions(), 2, 3), "stride must be .* spread = 2.* got 3"),
         (lambda: CoupledPositions(ALiBi()), "within an attention .* got ALiBi"),
-        (lambda: CoupledPositions(Places(), "up"), "'forward' or 'backward'; got 'up'"),
-        (lambda: CoupledPositions(Places(), shift=-1), "at least 0; got -1"),
+        (lambda: CoupledPositions(NoPositions()), "SinusoidalPositions.width.; got none"),
         (
-            lambda: CoupledPositions(RandomisedPositions(Places())),
-            "must share their places.* got RandomisedPositions",
+            lambda: CoupledPositions(ShiftedPositions(Told(), 2)),
+            "must share their places.* got ShiftedPositions",
         ),
         (
-            lambda: RandomisedPositions(CoupledPositions(Places())),
-            "give CoupledPositions a shift.* got CoupledPositions",
+            lambda: RandomisedPositions(CoupledPositions(Told())),
+            "got CoupledPositions within RandomisedPositions",
         ),
         (
-            lambda: CoupledPositions(LearnedPositions(4, 10), shift=8),
-            "at least shift . 3 = 11 places; got 10",
+            lambda: ShiftedPositions(RandomisedPositions(Told()), 3),
+            "got RandomisedPositions within ShiftedPositions",
+        ),
+        (lambda: ShiftedPositions(RotaryPositions(), 3), "within an attention .* got Rotary"),
+        (lambda: LearnedPositions(4, 8, 0.0), "deviation must be .* got 0.0"),
+        (lambda: ShiftedPositions(Told(), 0), "shift must be .* got 0"),
+        (lambda: ShiftedPositions(Told(), 3, 4), "first must be from 0 to shift = 3; got 4"),
+        (
+            lambda: ShiftedPositions(CoupledPositions(LearnedPositions(4, 8)), 8),
+            "more places than shift = 8; got max_length = 8",
+        ),
+        (lambda: coupled().encode(ZEROS), "a task that gives them.* got no places"),
+        (lambda: coupled().forward(ZEROS), "a task that gives them.* got no places"),
+        (
+            lambda: coupled().logits(Batch(ZEROS, ZEROS, ZEROS)),
+            "such as tasks.CopyingTokens; got a batch without",
+        ),
+        (
+            lambda: coupled().encode(ZEROS, None, some([[1]], [[1]])),
+            r"\[B, S\] = \[1, 2\] .* got \[1, 1\] and \[1, 1\]",
+        ),
+        (lambda: coupled().encode(ZEROS, None, some([[1, -1]], [[1]])), "at least 0; got -1"),
+        (
+            lambda: coupled().encode(ZEROS, None, some([[1, 2]], [[7]])),
+            "below max_length = 7 of the positions; got 7",
+        ),
+        (
+            lambda: Encoder(4, heads=2, positions=CoupledPositions(SinusoidalPositions(4)))(
+                random(1, 2, 4).float()
+            ),
+            "need a model that is given places.* got no places",
         ),
         (
             lambda: Encoder(4, heads=2, positions=RandomisedPositions(StickBreaking())),
             "a step sees none behind it",
-        ),
-        (
-            lambda: Transformer(
-                SIZE, SIZE, positions=CoupledPositions(Places(), "backward"), **SMALL
-            ).encode(torch.zeros(1, 2, dtype=torch.long)),
-            "only a model of one sequence",
         ),
         (lambda: SelfAttention(4, 2, positions=SinusoidalPositions(4)), "give it to the model"),
         (lambda: AttentionBlock(4, 3, 2, positions=LearnedPositions(4)), "give it to the model"),
@@ -352,6 +474,17 @@ def test_errors_say_what_was_expected_and_what_came(call, message):
 def test_a_class_is_no_scheme():
     with pytest.raises(TypeError, match="positions must be an object, such as LearnedPositions"):
         SelfAttention(4, 2, positions=ALiBi)
+
+
+def test_the_page_of_results_says_what_the_record_says():
+    kept = Path(__file__).parent.parent / "docs" / "results"
+    record = json.loads((kept / "records/positions/copying/coupled/seed_0.json").read_text())
+    rows = (kept / "tokens.md").read_text().partition("places of the task, the config")[2]
+    tokens, exact, *_ = rows.splitlines()
+    for length, digits in ((40, 1), (100, 2), (1000, 1)):
+        scores = {name: record[f"test/length_{length}/{name}"] for name in ("accuracy", "exact")}
+        assert f" {100 * scores['accuracy']:.{digits}f} %" in tokens
+        assert f" {100 * scores['exact']:.0f} %" in exact
 
 
 def test_sinusoids_are_exact_in_16_bits():

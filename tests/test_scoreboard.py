@@ -483,7 +483,7 @@ def test_the_boards_show_scores_that_their_tasks_have(path: Path) -> None:
         names = {
             f"{prefix}{name}"
             for prefix in prefixes
-            for name in ("accuracy", "bits", "wrong_bits", "perplexity")
+            for name in ("accuracy", "bits", "exact", "wrong_bits", "perplexity")
         }
         own = {"test/bayes_bits", "test/frechet", "test/frechet_floor"}
         for score in entry["scores"]:

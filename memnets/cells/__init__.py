@@ -52,6 +52,7 @@ from memnets.cells.positions import (
     Positions,
     RandomisedPositions,
     RotaryPositions,
+    ShiftedPositions,
     SinusoidalPositions,
     StickBreaking,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "Residual",
     "RotaryPositions",
     "SelfAttention",
+    "ShiftedPositions",
     "ShortConvolution",
     "SinusoidalPositions",
     "Slots",

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from memnets.batches import Places
 from memnets.cells.dropout import Dropout
 from memnets.cells.positions import (
     LearnedPositions,
@@ -149,6 +150,15 @@ class Inputs(nn.Module):
         self.max_length = None if positions is None else positions.max_length
         self.dropout = Dropout(dropout)
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the positions need the places that a task gives."""
+        return self.positions is not None and self.positions.coupled
+
+    def start(self, source: Tensor, places: Places | None = None) -> Start | None:
+        """Facts of the start of sequences that the positions need; see :meth:`Positions.start`."""
+        return None if self.positions is None else self.positions.start(source, places)
+
     def forward(
         self,
         inputs: Tensor,
@@ -164,8 +174,7 @@ class Inputs(nn.Module):
             taken: steps that each sequence has taken before, int64 ``[B]``.
             mask: bool ``[B, T]``, False = padding, which takes no position; ``None`` = no padding.
             source: whether the inputs belong to the source, not to the answer.
-            start: what the positions must know of the start of the sequences; ``None`` = nothing,
-                or the answer is counted from its own start.
+            start: what :meth:`start` gave; ``None`` = nothing.
 
         Returns:
             ``[B, T, width]``.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
+from memnets.batches import Places
 from memnets.core import (
     Memory,
     Normalizer,
@@ -36,6 +37,7 @@ __all__ = [
     "Positions",
     "RandomisedPositions",
     "RotaryPositions",
+    "ShiftedPositions",
     "SinusoidalPositions",
     "Start",
     "StickBreaking",
@@ -46,15 +48,18 @@ __all__ = [
 
 
 class Start(NamedTuple):
-    """The start of sequences, for a scheme whose places depend on it.
+    """Facts of sequences from their start on, for a scheme whose places depend on them.
 
     Attributes:
-        source: steps of the source so far, int64 ``[B]``.
-        first: place of the first step, int64 ``[B]``.
+        source: steps of the source, int64 ``[B]``; 0 where the answer is counted from its own
+            start.
+        first: number to add to all places, int64 ``[B]``.
+        places: those that the task gives; ``None`` = none.
     """
 
     source: Tensor
     first: Tensor
+    places: Places | None = None
 
 
 class Positions(nn.Module):
@@ -76,10 +81,12 @@ class Positions(nn.Module):
         adds: whether it has vectors to add to the embeddings.
         attends: whether it does something within the attention.
         weighs: whether it makes the weights in a way of its own, in place of the normalizer.
+        coupled: whether it needs the places that a task gives (:class:`~memnets.batches.Places`).
     """
 
     max_length: int | None = None
     causal: bool = False
+    coupled: bool = False
     relative: ClassVar[bool] = False
 
     @property
@@ -119,10 +126,14 @@ class Positions(nn.Module):
         """
         return counts
 
-    def start(self, batch_size: int, device: torch.device) -> Start | None:
+    def start(self, source: Tensor, places: Places | None) -> Start | None:
         """Facts of the start of sequences that the scheme needs later; ``None`` = none.
 
-        A model of source and answer in one keeps it in its state.
+        A model keeps them in its state, for the steps of the answer.
+
+        Args:
+            source: vectors or tokens of the source, ``[B, S, ...]``.
+            places: those that the task gives to the steps; ``None`` = none.
         """
         return None
 
@@ -130,9 +141,10 @@ class Positions(nn.Module):
         """Places of steps of a source, or of an answer behind it; by default :meth:`places`.
 
         Args:
-            counts: as in :meth:`places`; those of an answer go on from the source.
-            start: what :meth:`start` gave, with the steps of the source; ``None`` if the model
-                counts the answer from its own start.
+            counts: as in :meth:`places`, ``[B, T]``; those of an answer go on from
+                ``start.source``.
+            start: what :meth:`start` gave, with the steps of the source; ``None`` if a part does
+                not ask for it.
             source: whether the steps belong to the source.
         """
         return self.places(counts)
@@ -240,13 +252,22 @@ class LearnedPositions(Positions):
     Args:
         width: width of the vectors, at least 1.
         max_length: number of positions, at least 1.
+        deviation: standard deviation of the numbers at the start, more than 0; by default
+            ``1 / sqrt(width)``, for vectors of length 1. In a Transformer, whose embeddings have a
+            length of ``sqrt(width)``, 1 makes the vectors as long, and equal places easy to find.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
-    def __init__(self, width: int, max_length: int = 512) -> None:
+    def __init__(self, width: int, max_length: int = 512, deviation: float | None = None) -> None:
         super().__init__()
         check_positive(width=width, max_length=max_length)
+        if deviation is not None and not 0 < deviation < math.inf:
+            raise ValueError(f"deviation must be more than 0 and finite; got {deviation}")
         self.max_length = max_length
-        self.weight = nn.Parameter(torch.randn(max_length, width) / math.sqrt(width))
+        scale = 1 / math.sqrt(width) if deviation is None else deviation
+        self.weight = nn.Parameter(torch.randn(max_length, width) * scale)
 
     def forward(self, places: Tensor) -> Tensor:
         """``[*B, T] -> [*B, T, width]``.
@@ -307,15 +328,44 @@ class ALiBi(Positions):
     ``s(q_i, k_j) - m_h |i - j|`` with ``m_h = 2^(-8 h / H)`` for head h of H, from 1. Nothing is
     learned. The distances beyond those of the training only get smaller weights, so that a model
     sees mostly what is near, and cannot point to what is far.
+
+    Args:
+        slopes: ``m_h`` of each of the first heads, each at least 0, in place of the formula; all
+            other heads have 0, no bias. A head with a slope above 1 finds the last slot that fits.
+
+    Raises:
+        ValueError: a slope is below 0, or there are none.
     """
 
     relative = True
 
+    def __init__(self, slopes: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if slopes is not None and (not slopes or not all(0 <= m < math.inf for m in slopes)):
+            raise ValueError(
+                f"slopes must be at least one number, each at least 0; got {list(slopes)}"
+            )
+        self.slopes = None if slopes is None else list(slopes)
+
+    def check(self, width: int, heads: int) -> None:
+        """See :meth:`Positions.check`: there is at most one slope for each head."""
+        if self.slopes is not None and len(self.slopes) > heads:
+            raise ValueError(
+                f"there must be at most one slope for each of the {heads} heads; got "
+                f"{len(self.slopes)} slopes"
+            )
+
     def bias(self, distance: Tensor, heads: int) -> Tensor:
         """``-m_h |distance|``, ``[..., H, Q, N]``."""
-        number = torch.arange(1, heads + 1, device=distance.device)
-        slopes = torch.exp2(-8 / heads * number).view(-1, 1, 1)
-        return -slopes * distance.abs()
+        if self.slopes is None:
+            number = torch.arange(1, heads + 1, device=distance.device)
+            slopes = torch.exp2(-8 / heads * number)
+        else:
+            # One by one: a tensor of the slopes would make the host wait for a GPU.
+            given = [*self.slopes, *[0.0] * (heads - len(self.slopes))]
+            one = torch.ones((), device=distance.device)
+            slopes = torch.stack([one * slope for slope in given])
+        return -slopes.view(-1, 1, 1) * distance.abs()
 
 
 class HardALiBi(Positions):
@@ -372,58 +422,31 @@ class HardALiBi(Positions):
         return torch.stack([*seen, *free], -3)
 
 
-class RandomisedPositions(Positions):
-    """Places drawn at random in training, in order, from many more than there are steps.
-
-    Ruoss et al. 2023, section 3: T steps get T of ``spread * T`` places, each set of them as
-    likely, in rising order. So a model that is trained on short sequences knows the places of long
-    ones. Where a model reads a sequence in parts, the steps of a part draw from the places that are
-    theirs, so that the order holds across parts. A draw is for one call; in a scheme within the
-    attention, for one layer of it. Sequences without padding may share a draw.
-
-    In evaluation nothing is drawn: step t has the place ``stride * t``. (The paper draws there
-    too.)
+class _Wrapper(Positions):
+    """Base class of schemes that give places to another one.
 
     Args:
-        positions: the scheme that is given the places.
-        spread: number of places for each step of the training, at least 1.
-        stride: distance of the places of two steps in evaluation, from 1 to ``spread``.
-
-    Raises:
-        ValueError: a number is out of its range.
+        positions: the other one.
     """
 
-    def __init__(self, positions: Positions, spread: int = 16, stride: int = 1) -> None:
+    def __init__(self, positions: Positions) -> None:
         super().__init__()
         check_made("positions", positions, "SinusoidalPositions(width)")
-        check_positive(spread=spread, stride=stride)
-        if stride > spread:
-            raise ValueError(
-                f"stride must be at most spread = {spread}, so that its places were seen in "
-                f"training; got {stride}"
-            )
-        if isinstance(positions, CoupledPositions):
-            raise ValueError(
-                "coupled positions cannot be drawn at random, since source and answer must share "
-                "them; give CoupledPositions a shift instead; got CoupledPositions"
-            )
         self.positions = positions
         self.causal = positions.causal
-        self.spread = spread
-        self.stride = stride
-        most = positions.max_length
-        self.max_length = None if most is None else most // spread
+        self.coupled = positions.coupled or type(self).coupled
+        self.max_length = positions.max_length
 
     @property
-    def adds(self) -> bool:  # noqa: D102
+    def adds(self) -> bool:
         return self.positions.adds
 
     @property
-    def attends(self) -> bool:  # noqa: D102
+    def attends(self) -> bool:
         return self.positions.attends
 
     @property
-    def weighs(self) -> bool:  # noqa: D102
+    def weighs(self) -> bool:
         return self.positions.weighs
 
     def check(self, width: int, heads: int) -> None:
@@ -431,15 +454,8 @@ class RandomisedPositions(Positions):
         self.positions.check(width, heads)
 
     def places(self, counts: Tensor) -> Tensor:
-        """Places ``[*B, T]``: drawn in training, multiples of ``stride`` in evaluation."""
-        if not self.training:
-            return self.positions.places(counts * self.stride)
-        steps = counts.shape[-1]
-        shape = (*counts.shape[:-1], steps * self.spread)
-        chosen = torch.rand(shape, device=counts.device).topk(steps, -1).indices.sort(-1).values
-        # Counts that skip a step stay where the step before was.
-        first = counts[..., :1]
-        return self.positions.places(first * self.spread + chosen.gather(-1, counts - first))
+        """See :meth:`Positions.places`."""
+        return self.positions.places(counts)
 
     def forward(self, places: Tensor) -> Tensor:
         """See :meth:`Positions.forward`, of the scheme that is given the places."""
@@ -463,90 +479,211 @@ class RandomisedPositions(Positions):
         return self.positions.weights(scores, mask, normalizer)
 
 
-class CoupledPositions(Positions):
-    """Steps of source and answer that belong together share a place (Cho et al. 2024, section 3).
+class RandomisedPositions(_Wrapper):
+    """Places drawn at random in training, in order, from many more than there are steps.
 
-    The task says which they are. ``forward``: step t of the answer and step t of the source, as
-    where a sequence is copied. ``backward``: step t of the answer and step t of the source from its
-    end, as where it is reversed. Places of the source begin at 1; those of the answer never fall
-    below 0. It is for models that read source and answer as one sequence; others count the
-    answer from its own start, which couples it forward.
+    Ruoss et al. 2023, section 3: T steps get T of ``spread * T`` places, each set of them as
+    likely, in rising order. So a model that is trained on short sequences knows the places of long
+    ones. Where a model reads a sequence in parts, the steps of a part draw from the places that are
+    theirs, so that the order holds across parts. A draw is for one call; in a scheme within the
+    attention, for one layer of it. Sequences without padding may share a draw.
 
-    With ``shift``, in a model of one sequence, the first place in training is drawn: up to
-    ``shift`` places later, each as likely, so that a short sequence stands where long ones go on
-    (ibid., section 3.1; Kiyono et al. 2021). In evaluation nothing is drawn.
+    In evaluation nothing is drawn: step t has the place ``stride * t``. (The paper draws there
+    too.)
 
     Args:
-        positions: the scheme that is given the places; one that has vectors to add.
-        answer: ``forward`` or ``backward``.
-        shift: most places by which a sequence of the training begins later, at least 0.
+        positions: the scheme that is given the places.
+        spread: number of places for each step of the training, at least 1.
+        stride: distance of the places of two steps in evaluation, from 1 to ``spread``.
 
     Raises:
-        ValueError: a setting is out of its range, or the scheme adds no vectors.
+        ValueError: a number is out of its range.
     """
 
-    def __init__(
-        self,
-        positions: Positions,
-        answer: Literal["forward", "backward"] = "forward",
-        shift: int = 0,
-    ) -> None:
-        super().__init__()
-        checked = added_only(positions, "the places within an attention count steps")
-        if checked is None:
+    def __init__(self, positions: Positions, spread: int = 16, stride: int = 1) -> None:
+        super().__init__(positions)
+        check_positive(spread=spread, stride=stride)
+        if stride > spread:
             raise ValueError(
-                "positions must be vectors to add to the embeddings, such as "
-                "SinusoidalPositions(width); got none"
+                f"stride must be at most spread = {spread}, so that its places were seen in "
+                f"training; got {stride}"
             )
-        if isinstance(checked, RandomisedPositions):
+        if isinstance(positions, CoupledPositions | ShiftedPositions):
             raise ValueError(
-                "source and answer must share their places, which cannot be drawn for each: give "
-                "a shift instead; got RandomisedPositions"
+                "each part of a sequence draws its places, which those of source and answer must "
+                "share or be drawn once for: use ShiftedPositions alone; got "
+                f"{type(positions).__name__} within RandomisedPositions"
             )
-        if answer not in ("forward", "backward"):
-            raise ValueError(f"answer must be 'forward' or 'backward'; got {answer!r}")
-        if shift < 0:
-            raise ValueError(f"shift must be at least 0; got {shift}")
-        self.positions = checked
-        self.answer = answer
-        self.shift = shift
-        most = checked.max_length
-        if most is not None and most < shift + 3:
-            raise ValueError(
-                f"positions must have at least shift + 3 = {shift + 3} places; got {most}"
-            )
-        self.max_length = None if most is None else most - shift - 2
+        self.spread = spread
+        self.stride = stride
+        most = positions.max_length
+        self.max_length = None if most is None else most // spread
 
-    def start(self, batch_size: int, device: torch.device) -> Start:
-        """Sequences without a source yet; their first places, drawn in training."""
-        none = torch.zeros(batch_size, dtype=torch.long, device=device)
-        if not (self.training and self.shift):
-            return Start(none, none)
-        return Start(none, torch.randint(self.shift + 1, (batch_size,), device=device))
+    def places(self, counts: Tensor) -> Tensor:
+        """Places ``[*B, T]``: drawn in training, multiples of ``stride`` in evaluation."""
+        if not self.training:
+            return self.positions.places(counts * self.stride)
+        steps = counts.shape[-1]
+        shape = (*counts.shape[:-1], steps * self.spread)
+        chosen = torch.rand(shape, device=counts.device).topk(steps, -1).indices.sort(-1).values
+        # Counts that skip a step stay where the step before was.
+        first = counts[..., :1]
+        return self.positions.places(first * self.spread + chosen.gather(-1, counts - first))
 
-    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
-        """See :meth:`Positions.along`.
+
+class CoupledPositions(_Wrapper):
+    """Steps that a task couples share a place (Cho et al. 2024, section 3).
+
+    The task says which steps belong together: it gives each step of source and answer a place
+    (:class:`~memnets.batches.Places`). In a copy, step t of the answer has the place of step t of
+    the source; in an addition, digits that stand for the same power share one. The model need not
+    find by counting what the task couples. Within a :class:`ShiftedPositions` it is trained on all
+    places that longer sequences have.
+
+    Args:
+        positions: the scheme that is given the places; one that has vectors to add, and keeps the
+            places as they are.
+
+    Raises:
+        ValueError: the scheme does something within the attention, or changes places.
+    """
+
+    coupled = True
+
+    def __init__(self, positions: Positions) -> None:
+        super().__init__(positions)
+        _check_added(positions)
+        if isinstance(positions, _Wrapper):
+            raise ValueError(
+                "coupled steps must share their places, so positions must keep them, as "
+                f"SinusoidalPositions(width) does; got {type(positions).__name__}"
+            )
+        self.max_length = None
+
+    def start(self, source: Tensor, places: Places | None) -> Start:
+        """See :meth:`Positions.start`.
 
         Raises:
-            ValueError: the model counts answers from their own start, and they run backward.
+            ValueError: the task gives no places, or they do not fit the source.
         """
-        if start is None:
-            if self.answer == "backward":
-                raise ValueError(
-                    "only a model of one sequence, such as a CausalTransformer, can couple an "
-                    "answer backward"
-                )
-            return self.positions.places(counts)
-        places = counts + 1
-        if not source:
-            behind = start.source.unsqueeze(1)
-            places = places - behind if self.answer == "forward" else 2 * behind - counts
-        return self.positions.places(places.clamp_min(0) + start.first.unsqueeze(1))
+        if places is None:
+            raise ValueError(_UNCOUPLED)
+        rows, steps = source.shape[:2]
+        shapes = [list(part.shape) for part in places]
+        if shapes[0] != [rows, steps] or shapes[1][:1] != [rows] or 0 in shapes[1]:
+            raise ValueError(
+                f"places must be [B, S] = {[rows, steps]} for the source and [B, T], T >= 1, for "
+                f"the answer; got {shapes[0]} and {shapes[1]}"
+            )
+        most = self.positions.max_length
+        check_numbers(
+            torch.stack([part.min() for part in places]).ge(0).all(),
+            "places must be at least 0",
+            lambda: f"{min(int(part.min()) for part in places)}",
+        )
+        if most is not None:
+            check_numbers(
+                torch.stack([part.max() for part in places]).lt(most).all(),
+                f"places must be below max_length = {most} of the positions",
+                lambda: f"{max(int(part.max()) for part in places)}",
+            )
+        none = torch.zeros(rows, dtype=torch.long, device=source.device)
+        return Start(none, none, places)
 
-    def forward(self, places: Tensor) -> Tensor:
-        """See :meth:`Positions.forward`, of the scheme that is given the places."""
-        vectors: Tensor = self.positions(places)
-        return vectors
+    def places(self, counts: Tensor) -> Tensor:
+        """No places: they do not follow from counts.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(_UNCOUPLED)
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """See :meth:`Positions.along`: the places that the task gave.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if start is None or start.places is None:
+            raise ValueError(_UNCOUPLED)
+        places = start.places.source if source else start.places.answer
+        steps = counts if source else counts - start.source.unsqueeze(1)
+        # Behind the last one that is given, its place is that of all: an answer may go on.
+        return places.gather(1, steps.clamp(0, places.shape[1] - 1))
+
+
+#: For a model or encoder that was given no places.
+_UNCOUPLED = (
+    "coupled positions need a model that is given places, such as CausalTransformer, and a task "
+    "that gives them, such as tasks.CopyingTokens; got no places"
+)
+
+
+class ShiftedPositions(_Wrapper):
+    """All places of a sequence of the training are later by a number that is drawn.
+
+    Each number from 0 to ``shift`` is as likely; source and answer have the same one (Kiyono et al.
+    2021, section 3; Cho et al. 2024, section 3.1, the random start). So short sequences stand where
+    long ones go on, and all of their places are trained. In evaluation nothing is drawn: the number
+    is ``first``. An encoder of its own, which cannot know the number of its answer, adds none.
+
+    Args:
+        positions: the scheme that is given the places, such as :class:`CoupledPositions`; one that
+            has vectors to add.
+        shift: the largest number, at least 1.
+        first: the number of evaluation, from 0 to ``shift``. The first places are rare in training,
+            since few sequences begin there; with ``first`` as long as a sequence of the training,
+            evaluation begins behind them.
+
+    Raises:
+        ValueError: a number is out of its range, or the scheme does something within the attention,
+            where only distances would count.
+    """
+
+    def __init__(self, positions: Positions, shift: int, first: int = 0) -> None:
+        super().__init__(positions)
+        check_positive(shift=shift)
+        if not 0 <= first <= shift:
+            raise ValueError(f"first must be from 0 to shift = {shift}; got {first}")
+        _check_added(positions)
+        if isinstance(positions, RandomisedPositions | ShiftedPositions):
+            raise ValueError(
+                "positions must not draw places themselves; got "
+                f"{type(positions).__name__} within ShiftedPositions"
+            )
+        self.shift = shift
+        self.first = first
+        innermost = positions.positions if isinstance(positions, _Wrapper) else positions
+        most = innermost.max_length
+        if most is not None and most <= shift:
+            raise ValueError(
+                f"positions must have more places than shift = {shift}; got max_length = {most}"
+            )
+        self.max_length = None if positions.max_length is None else positions.max_length - shift
+
+    def start(self, source: Tensor, places: Places | None) -> Start:
+        """See :meth:`Positions.start`; with the number that is drawn for each sequence."""
+        start = self.positions.start(source, places)
+        none = torch.zeros(len(source), dtype=torch.long, device=source.device)
+        start = Start(none, none) if start is None else start
+        number = none + self.first
+        if self.training:
+            number = torch.randint(self.shift + 1, (len(source),), device=source.device)
+        return start._replace(first=number)
+
+    def along(self, counts: Tensor, start: Start | None, source: bool) -> Tensor:
+        """See :meth:`Positions.along`."""
+        places = self.positions.along(counts, start, source)
+        return places if start is None else places + start.first.unsqueeze(1)
+
+
+def _check_added(positions: Positions) -> None:
+    """Check that a scheme has vectors to add."""
+    if added_only(positions, "the places within an attention count steps") is None:
+        raise ValueError(
+            "positions must be vectors to add to the embeddings, such as "
+            "SinusoidalPositions(width); got none"
+        )
 
 
 class StickBreaking(Positions):

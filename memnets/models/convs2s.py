@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.batches import Batch
+from memnets.batches import Batch, Places
 from memnets.cells import (
     Chain,
     ConvolutionalLayer,
@@ -23,6 +23,7 @@ from memnets.cells import (
     Positions,
 )
 from memnets.cells.composed import kept
+from memnets.cells.positions import Start
 from memnets.core import Addressing, Encoder, check_positive, check_source, make_encoder
 from memnets.encoders import Convolutional
 from memnets.training.model import Model
@@ -40,10 +41,12 @@ class ConvS2SState(NamedTuple):
         decoder: state of the decoder: for each layer the last inputs of its convolution, and its
             memory of the source.
         steps: t, int64 ``[B]``.
+        start: what the positions must know of the start of the sequences; ``None`` = nothing.
     """
 
     decoder: Any
     steps: Tensor
+    start: Start | None = None
 
 
 class ConvS2S(Model[ConvS2SState]):
@@ -119,31 +122,40 @@ class ConvS2S(Model[ConvS2SState]):
         self.dropout = Dropout(dropout)
         self.output = NormedLinear(width, output_size, 1 - dropout)
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> ConvS2SState:
+    @property
+    def coupled(self) -> bool:
+        """See :attr:`~memnets.core.EncoderDecoder.coupled`; its positions say so."""
+        return self.inputs.coupled
+
+    def encode(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> ConvS2SState:
         """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
         Raises:
-            ValueError: a shape does not fit, or a source is empty.
+            ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
         """
         check_source(source, mask, self.encoder.source_dims)
         # Positions of the source count its padding too, which no step ever sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
+        start = self.inputs.start(source, places)
         if not self.encoder.embeds:
-            source = self.inputs(source, steps, source=True)
+            source = self.inputs(source, steps, source=True, start=start)
         encoded, _, mask = self.encoder.read(source, mask)
         # The gradients of all attentions meet here; those of the embeddings stay whole.
         keys = functional.with_gradient(self.bridge(encoded), self.encoder_gradient)
         values = keys if self.encoder.embeds else keys + source
-        return ConvS2SState(self.decoder.start(torch.cat([keys, values], -1), mask), steps)
+        decoder = self.decoder.start(torch.cat([keys, values], -1), mask)
+        return ConvS2SState(decoder, steps, start)
 
     def decode(self, inputs: Tensor, state: ConvS2SState) -> tuple[Tensor, ConvS2SState]:
         """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
-        embedded = self.inputs(inputs, state.steps)
+        embedded = self.inputs(inputs, state.steps, start=state.start)
         hidden, decoder = self.decoder.unroll(torch.cat([embedded, embedded], -1), state.decoder)
         logits: Tensor = self.output(self.dropout(hidden.chunk(2, -1)[0]))
-        return logits, ConvS2SState(decoder, state.steps + inputs.shape[1])
+        return logits, ConvS2SState(decoder, state.steps + inputs.shape[1], state.start)
 
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""

@@ -340,7 +340,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         """
         if not isinstance(self.attention, Hard) and not self.doubly_stochastic:
             return super().loss(batch)
-        state = self.encode(batch.source, batch.source_mask)
+        state = self.encode_batch(batch)
         logits, state = self.decode(batch.inputs, state)
         losses = self.objective.losses(logits, batch.targets)
         loss = masked_mean(losses, batch.target_mask)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Places
 from memnets.cells.embeddings import Inputs
 from memnets.cells.positions import Start
 from memnets.core import Cell, check_numbers
@@ -59,9 +59,16 @@ class SequenceModel(Model[SequenceState]):
         self.output = output
         self.max_length = max_length
 
+    @property
+    def coupled(self) -> bool:
+        """See :attr:`~memnets.core.EncoderDecoder.coupled`; its positions say so."""
+        return self.inputs.coupled
+
     def initial_state(self, batch_size: int) -> SequenceState:
-        """State before the first step."""
-        return SequenceState(self.body.initial_state(batch_size), *self._first_steps(batch_size))
+        """State before the first step of a sequence without a source."""
+        body = self.body.initial_state(batch_size)
+        nothing = torch.zeros(batch_size, 0, dtype=torch.long, device=self.device)
+        return SequenceState(body, self._no_steps(nothing), self.inputs.start(nothing))
 
     def forward(
         self, inputs: Tensor, state: SequenceState | None = None, mask: Tensor | None = None
@@ -84,14 +91,17 @@ class SequenceModel(Model[SequenceState]):
         hidden, state = self._run(inputs, state, mask)
         return self.output(hidden), state
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
-        """State after the source, ``[B, S]`` or ``[B, S, I]``.
+    def encode(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> SequenceState:
+        """State after the source, ``[B, S]`` or ``[B, S, I]``; with places if it is coupled.
 
         Raises:
-            ValueError: a shape does not fit, or the source is longer than ``max_length``.
+            ValueError: a shape does not fit, the source is longer than ``max_length``, or the
+                positions need places.
             TypeError: the mask is not boolean.
         """
-        vectors, state = self._begun(source, mask)
+        vectors, state = self._begun(source, mask, places)
         return _after_source(self._advance(vectors, state, mask)[1])
 
     def decode(self, inputs: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
@@ -115,16 +125,16 @@ class SequenceModel(Model[SequenceState]):
         vectors = self.inputs(inputs, state.steps, mask, False, state.start)
         return self._advance(vectors, state, mask)
 
-    def _begun(self, source: Tensor, mask: Tensor | None) -> tuple[Tensor, SequenceState]:
+    def _begun(
+        self, source: Tensor, mask: Tensor | None, places: Places | None
+    ) -> tuple[Tensor, SequenceState]:
         """Vectors of a source, ``[B, S, V]``, and the state before its first step."""
-        steps, start = self._first_steps(len(source))
+        steps, start = self._no_steps(source), self.inputs.start(source, places)
         vectors: Tensor = self.inputs(source, steps, mask, True, start)
         return vectors, SequenceState(self.body.start(vectors, mask), steps, start)
 
-    def _first_steps(self, batch_size: int) -> tuple[Tensor, Start | None]:
-        steps = torch.zeros(batch_size, dtype=torch.long, device=self.device)
-        positions = self.inputs.positions
-        return steps, None if positions is None else positions.start(batch_size, self.device)
+    def _no_steps(self, source: Tensor) -> Tensor:
+        return torch.zeros(len(source), dtype=torch.long, device=source.device)
 
     def _advance(
         self, vectors: Tensor, state: SequenceState, mask: Tensor | None
@@ -157,7 +167,7 @@ class SequenceModel(Model[SequenceState]):
         """
         source, mask = batch.source, batch.source_mask
         cut = source.shape[1] - source.shape[1] % steps
-        vectors, state = self._begun(source, mask)
+        vectors, state = self._begun(source, mask, *(self.placed(batch) or (None,)))
         with torch.no_grad():
             before = None if mask is None else mask[:, :cut]
             _, state = self._advance(vectors[:, :cut], state, before)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Places
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
@@ -105,7 +105,9 @@ class SNAIL(SequenceModel):
         super().__init__(inputs, body, output, max_length=max_length, **settings)
         self.input_size = input_size
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
+    def encode(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> SequenceState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
 
         Raises:
@@ -113,7 +115,7 @@ class SNAIL(SequenceModel):
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
-        return super().encode(source, mask)
+        return super().encode(source, mask, places)
 
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.batches import Batch
+from memnets.batches import Batch, Places
 from memnets.cells.attention import (
     CrossAttention,
     EncoderStack,
@@ -19,7 +19,13 @@ from memnets.cells.attention import (
 )
 from memnets.cells.composed import residual_stack
 from memnets.cells.embeddings import Inputs, Output, tied_embeddings
-from memnets.cells.positions import Positions, SinusoidalPositions, added_only, split_positions
+from memnets.cells.positions import (
+    Positions,
+    SinusoidalPositions,
+    Start,
+    added_only,
+    split_positions,
+)
 from memnets.core import (
     Addressing,
     Cell,
@@ -43,10 +49,12 @@ class TransformerState(NamedTuple):
         decoder: state of the decoder: for each layer the slots of its self-attention, and its
             memory of the source.
         steps: t, int64 ``[B]``.
+        start: what the positions must know of the start of the sequences; ``None`` = nothing.
     """
 
     decoder: Any
     steps: Tensor
+    start: Start | None = None
 
 
 class Transformer(Model[TransformerState]):
@@ -116,31 +124,40 @@ class Transformer(Model[TransformerState]):
             layers, width, heads, hidden_size, dropout, norm, True, normalizer, within
         )
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> TransformerState:
+    @property
+    def coupled(self) -> bool:
+        """See :attr:`~memnets.core.EncoderDecoder.coupled`; its positions say so."""
+        return self.inputs.coupled
+
+    def encode(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> TransformerState:
         """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
         Raises:
-            ValueError: a shape does not fit, or a source is empty.
+            ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
         """
         check_source(source, mask, self._source_dims)
         # Positions of the source count its padding too, which the encoder never sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
+        start = self.inputs.start(source, places)
         if isinstance(self.encoder, EncoderStack):
-            hidden = self.encoder(self.inputs(source, steps, source=True), mask)
+            hidden = self.encoder(self.inputs(source, steps, source=True, start=start), mask)
         else:
             if not self.encoder.embeds:
-                source = self.inputs(source, steps, source=True)
+                source = self.inputs(source, steps, source=True, start=start)
             vectors, _, mask = self.encoder.read(source, mask)
             hidden = self.bridge(vectors)
-        return TransformerState(self.decoder.start(hidden, mask), steps)
+        return TransformerState(self.decoder.start(hidden, mask), steps, start)
 
     def decode(self, inputs: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Continue an answer: logits ``[B, T, O]`` for inputs ``[B, T]`` or ``[B, T, O]``."""
-        hidden = self.inputs(inputs, state.steps)
+        hidden = self.inputs(inputs, state.steps, start=state.start)
         hidden, decoder = self.decoder.unroll(hidden, state.decoder)
-        return self.output(hidden), TransformerState(decoder, state.steps + inputs.shape[1])
+        taken = state.steps + inputs.shape[1]
+        return self.output(hidden), TransformerState(decoder, taken, state.start)
 
     @property
     def _source_dims(self) -> tuple[int, ...]:
@@ -227,15 +244,17 @@ class StackModel(SequenceModel):
         self.input_size = input_size
         self.layers = layers
 
-    def encode(self, source: Tensor, mask: Tensor | None = None) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
+    def encode(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> SequenceState:
+        """Read the source ``[B, S]`` or ``[B, S, I]``; with places if the model is coupled.
 
         Raises:
-            ValueError: a shape does not fit, or a source is empty.
+            ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
         """
         check_source(source, mask)
-        return super().encode(source, mask)
+        return super().encode(source, mask, places)
 
     def check_on_host(self, batch: Batch) -> None:
         """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from memnets import fast
 from memnets.addressing import Content
+from memnets.batches import Places
 from memnets.cells.attention import causal_mask
-from memnets.cells.positions import Placed, Positions, split_positions
+from memnets.cells.positions import Placed, Positions, Start, split_positions
 from memnets.core import Memory, map_state
 from memnets.scores import ScaledDot
 from memnets.testing import strategies
@@ -105,10 +106,12 @@ class _PositionsSubject(Subject):
         time = keys.shape[2]
         if part.adds:
             # As a model does it: each call asks for the places of its own steps.
+            start = self._start(part, len(keys))
             order = torch.arange(time) if taken is None else (taken.cumsum(1) - 1).clamp_min(0)
             counts = order.expand(len(keys), -1)
             parts = [counts] if last is None else [counts[:, :-last], counts[:, -last:]]
-            vectors = torch.cat([part(part.places(each)) for each in parts if each.shape[1]], 1)
+            each = (part.along(counts, start, False) for counts in parts if counts.shape[1])
+            vectors = torch.cat([part(places) for places in each], 1)
             placed = vectors.to(keys.dtype).unsqueeze(1)
             queries, keys = queries + placed, keys + placed
         queries = queries if last is None else queries[:, :, -last:]
@@ -118,13 +121,50 @@ class _PositionsSubject(Subject):
             seen = opened if seen is None else opened & seen
         return queries, Memory(keys, values, seen)
 
+    def _start(self, part: Positions, rows: int) -> Start | None:
+        """The start of sequences without a source, whose steps have the places 0, 1, 2 and so on.
+
+        Schemes count them; one that is coupled is given them.
+        """
+        counted = torch.arange(12).expand(rows, -1)
+        return part.start(counted[:, :1], Places(counted[:, :1], counted))
+
+    @law("steps that are given one place share it, and others do not; counted ones rise")
+    def shared(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        steps, cut = draw(st.integers(2, 4)), draw(st.integers(1, 2))
+        read, said = (
+            torch.tensor(draw(st.lists(st.integers(0, 3), min_size=2 * n, max_size=2 * n)))
+            for n in (steps, 3)
+        )
+        given = Places(read.view(2, -1), said.view(2, -1))
+        start = part.start(given.source, given)
+        counts = torch.arange(steps + 5).expand(2, -1)
+        source = part.along(counts[:, :steps], start, True)
+        if start is not None:
+            start = start._replace(source=torch.full((2,), steps))
+        # An answer in parts, two steps longer than its places.
+        parts = counts[:, steps:].split([cut, 5 - cut], 1)
+        places = torch.cat([source, *(part.along(each, start, False) for each in parts)], 1)
+        if not part.coupled:
+            assert (places.diff() > 0).all(), f"places {places}"
+            return
+        last = given.answer[:, -1:].expand(-1, 2)
+        expected = torch.cat([*given, last], 1)
+        same = expected.unsqueeze(1) == expected.unsqueeze(2)
+        found = places.unsqueeze(1) == places.unsqueeze(2)
+        assert (found == same).all(), f"places {places}, given {expected}"
+        assert part.training or (places == expected).all(), f"places {places}, given {expected}"
+
     @law("places rise with the counts, in each part of a sequence and from part to part")
     def order(self, draw: Draw) -> None:
         part = self.build(training=draw(st.booleans()))
         time = draw(st.integers(4, 6))
         first, cut = draw(st.integers(0, 3)), draw(st.integers(1, time - 1))
         counts = torch.arange(first, first + time).expand(2, -1)
-        places = torch.cat([part.places(each) for each in counts.split([cut, time - cut], 1)], 1)
+        start = self._start(part, 2)
+        parts = counts.split([cut, time - cut], 1)
+        places = torch.cat([part.along(each, start, False) for each in parts], 1)
         assert places.shape == counts.shape, f"shape {places.shape}, expected {counts.shape}"
         assert (places >= 0).all(), f"places {places}"
         assert (places.diff() > 0).all(), f"places {places}"
@@ -229,7 +269,8 @@ def check_positions(
     In causal attention with these positions, a step gives the same numbers alone, as in a search,
     and among others; it sees nothing that comes after it; steps that a sequence skips take no
     place; weights are rows that sum to at most 1; the fast path and the plain one agree. Places
-    rise with the counts of steps. A scheme that says that it is ``relative`` gives the same numbers
+    rise with the counts of steps; in a scheme that is ``coupled``, steps to which a task gives one
+    place share it. A scheme that says that it is ``relative`` gives the same numbers
     if all places grow by one number. Beside these, the general laws of parts hold.
 
     Args:

@@ -18,7 +18,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor, nn
 
 from memnets import fast, functional
-from memnets.batches import BEGIN, END, Batch
+from memnets.batches import BEGIN, END, Batch, Places
 from memnets.core import Addressing, Cell, Controller, MemoryAccess, Normalizer, map_state
 from memnets.testing import strategies
 from memnets.testing.compiled import compiles, in_one_graph
@@ -927,8 +927,24 @@ class _ModelSubject(_Chunked):
         source: Tensor = draw(given(batch, time))
         return source
 
-    def start(self, part: Model, source: Tensor) -> Any:
-        return part.encode(source)
+    def start(self, part: Model, source: Tensor, mask: Tensor | None = None) -> Any:
+        if mask is None and not part.coupled:
+            return part.encode(source)
+        return part.encode(source, mask, *self._places(part, source))
+
+    def _places(self, part: Model, source: Tensor) -> tuple[Places, ...]:
+        """Places for a model that is coupled: those of the answer come again and again."""
+        if not part.coupled:
+            return ()
+        steps, device = source.shape[1], source.device
+        sides = torch.arange(steps, device=device), torch.arange(12, device=device) % 3
+        return (Places(*(side.expand(len(source), -1) for side in sides)),)
+
+    def _given(self, part: Model, batch: Batch) -> Batch:
+        """A batch with places, if the model is coupled."""
+        for source, answer in self._places(part, batch.source):
+            batch = batch._replace(source_places=source, target_places=answer)
+        return batch
 
     def advance(self, part: Model, steps: Tensor, state: Any) -> tuple[Tensor, Any]:
         return part.decode(steps, state)
@@ -939,7 +955,7 @@ class _ModelSubject(_Chunked):
         mask = torch.tensor([[True], [False]])
         batch = Batch(*sequences, self._targets(part, sequences), None, mask)
         with torch.no_grad():
-            return batch, part.encode(batch.source)
+            return self._given(part, batch), self.start(part, batch.source)
 
     def in_graph(self, part: Model, *arguments: Any) -> Any:
         # The loss of a batch, and a step of an answer.
@@ -949,8 +965,8 @@ class _ModelSubject(_Chunked):
     def training_inputs(self, part: Model, source: Tensor, steps: Tensor) -> Batch:
         # The targets are answers: the host may not wait for one either.
         with torch.no_grad():
-            logits, _ = part.decode(steps, part.encode(source))
-        return Batch(source, steps, part.objective.answer(logits))
+            logits, _ = part.decode(steps, self.start(part, source))
+        return self._given(part, Batch(source, steps, part.objective.answer(logits)))
 
     def train(
         self, part: Model, given: Batch, source_mask: Tensor | None, mask: Tensor | None
@@ -978,7 +994,7 @@ class _ModelSubject(_Chunked):
         part = self.build()
         source, steps = self.inputs(draw, batch=2, time=3)
         with torch.no_grad(), trace.record(part, kinds=None) as tape:
-            part.decode(steps, part.encode(source))
+            part.decode(steps, self.start(part, source))
         _assert_same_run(tape.intervene(), tape)
         # One of them, as each costs a run; and a slot with some weight, as others may be closed.
         rows = {part: tape.over_time(part)[0] for part in tape.weights}
@@ -1005,10 +1021,10 @@ class _ModelSubject(_Chunked):
         # Steps that fit the shortest source: a pointer may not point at padding.
         steps = self.following(draw, source[:, : min(lengths)], steps.shape[1])
         mask = torch.arange(source.shape[1]) < torch.tensor(lengths).unsqueeze(1)
-        padded, _ = self.advance(part, steps, part.encode(source, mask))
+        padded, _ = self.advance(part, steps, self.start(part, source, mask))
         for row, length in enumerate(lengths):
             one = slice(row, row + 1)
-            alone, _ = self.advance(part, steps[one], part.encode(source[one, :length]))
+            alone, _ = self.advance(part, steps[one], self.start(part, source[one, :length]))
             self.same_answers(padded[one], alone, length, source.shape[1])
 
     def same_answers(self, padded: Tensor, alone: Tensor, length: int, whole: int) -> None:
@@ -1021,7 +1037,7 @@ class _ModelSubject(_Chunked):
         source = self.reading(draw, 3, 3)
         steps = self.following(draw, source, 4)
         targets = self._targets(part, _Sequences(source, steps))
-        assert_reached(part, part.loss(Batch(source, steps, targets)))
+        assert_reached(part, part.loss(self._given(part, Batch(source, steps, targets))))
 
     def _targets(
         self, part: Model, sequences: _Sequences, source_mask: Tensor | None = None
@@ -1029,7 +1045,7 @@ class _ModelSubject(_Chunked):
         """Random targets in the form of the model's answers, of probability above 0."""
         source, steps = sequences
         with torch.no_grad():
-            state = part.encode(source, source_mask) if self.masked else part.encode(source)
+            state = self.start(part, source, source_mask if self.masked else None)
             logits, _ = part.decode(steps, state)
         return part.objective.answer(torch.randn_like(logits).where(logits > -torch.inf, logits))
 
@@ -1044,7 +1060,8 @@ class _ModelSubject(_Chunked):
         targets = self._targets(part, _Sequences(source, steps), source_mask)
         half = draw(st.sampled_from((torch.bfloat16, torch.float16)))
         with torch.autocast("cpu", half):
-            loss = part.loss(Batch(source, steps, targets, source_mask, mask))
+            given = self._given(part, Batch(source, steps, targets, source_mask, mask))
+            loss = part.loss(given)
         assert loss.dtype == torch.float32, f"under {half} the loss is of {loss.dtype}"
         assert_finite((loss, gradients(loss, list(part.parameters()))), f"loss under {half}")
 
@@ -1063,7 +1080,8 @@ class _ModelSubject(_Chunked):
 
         def loss(steps: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
             torch.manual_seed(0)
-            value: Tensor = part.loss(Batch(source, steps, targets, None, mask))
+            given = self._given(part, Batch(source, steps, targets, None, mask))
+            value: Tensor = part.loss(given)
             return value
 
         expected = loss(steps[:, :length], targets[:, :length], None)
@@ -1077,7 +1095,7 @@ class _ModelSubject(_Chunked):
         source, steps = self.inputs(draw, batch=2, time=4)
         targets = self._targets(part, _Sequences(source, steps))
         mask = torch.arange(4) < torch.tensor([[draw(st.integers(1, 3))], [4]])
-        both = Batch(source, steps, targets, None, mask)
+        both = self._given(part, Batch(source, steps, targets, None, mask))
         rows = [slice(0, 1), slice(1, 2)]
         each = [map_state(lambda tensor, row=row: tensor[row], both) for row in rows]
         terms = [part.loss(batch) * part.weight(batch) for batch in each]
@@ -1118,7 +1136,7 @@ class _ModelSubject(_Chunked):
         part = self.build(torch.float32, training=True)
         sequences = map_state(single, self.inputs(draw, batch=2, time=3))
         targets = self._targets(part, sequences)
-        batch = Batch(sequences.source, sequences.steps, targets)
+        batch = self._given(part, Batch(sequences.source, sequences.steps, targets))
         # A model that cannot overfit two sequences has a fault that no other law may show.
         optimizer = torch.optim.Adam(part.parameters(), lr=0.01)
         costs = [self._cost(part, batch)]

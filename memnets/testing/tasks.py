@@ -133,6 +133,7 @@ class _TaskSubject(Laws):
             self._check_steps(name, getattr(batch, name), size, of_tokens)
         self._check_mask("source_mask", batch.source_mask, batch.source)
         self._check_mask("target_mask", batch.target_mask, batch.targets)
+        self._check_places(batch)
         if batch.rewards is not None:
             shape = (*batch.targets.shape[:2], task.output_size)
             assert batch.rewards.shape == shape, (
@@ -170,6 +171,20 @@ class _TaskSubject(Laws):
         # Encoders take the length of a source from its mask.
         if name == "source_mask":
             assert (mask.long().diff(dim=1) <= 0).all(), f"{name}: padding before the last step"
+
+    def _check_places(self, batch: Batch) -> None:
+        both = {"source_places": batch.source, "target_places": batch.targets}
+        given = {name: getattr(batch, name) for name in both}
+        if all(places is None for places in given.values()):
+            return
+        for name, steps in both.items():
+            places = given[name]
+            assert places is not None, f"there are no {name} beside the others"
+            assert places.dtype == torch.int64, f"{name} are {places.dtype}, expected int64"
+            assert places.shape == steps.shape[:2], (
+                f"{name} {list(places.shape)}, expected {list(steps.shape[:2])}"
+            )
+            assert (places >= 0).all(), f"{name} below 0"
 
     @law("test sets have names of their own, and a loader each", examples=1)
     def test_sets(self, draw: Draw) -> None:

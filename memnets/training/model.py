@@ -10,7 +10,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from memnets import decoding
-from memnets.batches import Batch, padded_to
+from memnets.batches import Batch, Places, padded_to
 from memnets.core import EncoderDecoder, State, check_positive
 from memnets.training.objectives import Bits, Examined, Objective
 from memnets.training.trained import Trained
@@ -81,9 +81,10 @@ class Model(EncoderDecoder[State], Trained):
         beam: int = 1,
         length_penalty: float = 1.0,
         max_length: int | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """Answer in tokens, ``[B, T]``: see :func:`memnets.decoding.generate`."""
-        return decoding.generate(self, source, mask, beam, length_penalty, max_length)
+        return decoding.generate(self, source, mask, beam, length_penalty, max_length, places)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``."""
@@ -112,7 +113,7 @@ class Model(EncoderDecoder[State], Trained):
         Returns:
             The state from which to decode, and the number of steps to the first cut.
         """
-        return self.encode(batch.source, batch.source_mask), steps
+        return self.encode_batch(batch), steps
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pad a training batch by ``pad_lengths``; check a batch that goes to a GPU.

@@ -279,7 +279,7 @@ class Symbols(Labels):
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """See :meth:`Objective.examine`; with the size of the state."""
-        state = model.encode(batch.source, batch.source_mask)
+        state = model.encode_batch(batch)
         logits, state = model.decode(batch.inputs, state)
         scores = self.scores(logits, batch.targets, batch.target_mask)
         floats: list[int] = []
@@ -410,8 +410,8 @@ class Tokens(Labels):
         return self._found(model, batch, self.beam)
 
     def _found(self, model: EncoderDecoder, batch: Batch, beam: int) -> Tensor:
-        source, mask = batch.source, batch.source_mask
-        return generate(model, source, mask, beam, self.length_penalty, self.max_length)
+        source, mask, places = batch.source, batch.source_mask, model.placed(batch)
+        return generate(model, source, mask, beam, self.length_penalty, self.max_length, *places)
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""

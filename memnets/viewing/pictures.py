@@ -508,7 +508,7 @@ class Pictures(lightning.Callback):
         there = moved(batch, model)
         # Not ``logits``: a model may read both sentences at once, padded to the same length.
         with torch.no_grad(), trace.record(model) as tape:
-            model.decode(there.inputs, model.encode(there.source))
+            model.decode(there.inputs, model.encode_batch(there))
         source, right = task.labels(batch, 0)
         said = task.labels(batch._replace(targets=answer), 0)[1]
         verdict = right[0] if said == right else f"{right[0]}, answered {said[0]}"

@@ -42,7 +42,13 @@ def alone(batch: Batch, row: int) -> Batch:
         # Inputs that are sentences have padding of their own, behind the longest of them.
         inputs = inputs[:, :, : max(1, int((inputs != PAD).any((0, 1)).sum()))]
     rewards = None if batch.rewards is None else batch.rewards[row : row + 1, :steps]
-    return Batch(source, inputs, targets, target_mask=mask, rewards=rewards)
+    one = Batch(source, inputs, targets, target_mask=mask, rewards=rewards)
+    if batch.places is None:
+        return one
+    read, answered = (part[row : row + 1] for part in batch.places)
+    return one._replace(
+        source_places=read[:, : source.shape[1]], target_places=answered[:, : max(1, steps)]
+    )
 
 
 def moved(batch: Batch, model: Any) -> Batch:

@@ -47,7 +47,7 @@ Part: TypeAlias = nn.Module | str
 
 #: Methods of a recorded model whose calls a tape remembers.
 _METHODS = (
-    *("forward", "encode", "decode", "logits", "continuations", "decode_each"),
+    *("forward", "encode", "encode_batch", "decode", "logits", "continuations", "decode_each"),
     *("generate", "examine", "score", "loss", "start", "step", "unroll"),
 )
 

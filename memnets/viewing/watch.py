@@ -180,7 +180,7 @@ class _Watched:
             self.answer = self.answer[:, : max(1, answer_length(self.answer[0], limit))]
         else:
             self.answer = self.answer[:, : one.targets.shape[1]]
-        self.source = there.source
+        self.source, self.there = there.source, there
         self.rewards = there.rewards
         self.inputs = there.inputs
         self.is_changed = False
@@ -206,7 +206,7 @@ class _Watched:
     # The run.
 
     def _encode(self) -> Any:
-        return self.model.encode(self.source)
+        return self.model.encode_batch(self.there)
 
     def _decode(self, state: Any) -> Tensor:
         """Logits ``[T, O]`` of the answer; tokens and actions of the model's own are its inputs."""

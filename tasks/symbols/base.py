@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
+from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded, with_places
 from memnets.core import check_positive
 from tasks.base import Array, Task, by_name, check_range
 from tasks.limits import check_room
@@ -172,6 +172,21 @@ class SymbolTask(Task):
         """
         raise NotImplementedError(f"{type(self).__name__} has no rule for its answers")
 
+    def coupling(self, question: Array) -> Example | None:
+        """Places of the symbols of a question and of its answer: like places belong together.
+
+        Override it in a task that couples them, for :class:`memnets.cells.CoupledPositions`. A task
+        that answers along its question gives none.
+
+        Args:
+            question: numbers of symbols, ``[n]``.
+
+        Returns:
+            Whole numbers from 0, ``[n]`` and ``[m]``; an answer that is shorter has the first of
+            them, and behind the last one its place stays. ``None``, the default = no places.
+        """
+        return None
+
     def example(self, random: np.random.Generator, length: int, split: str) -> Example:
         """A random question with its answer.
 
@@ -228,7 +243,8 @@ class SymbolTask(Task):
             source = torch.full((len(examples), 1), BEGIN)
             return Batch(source, questions, targets, None, target_mask)
         blanks = torch.full(targets.shape, BEGIN)
-        return Batch(questions, blanks, targets, mask, target_mask)
+        batch = Batch(questions, blanks, targets, mask, target_mask)
+        return with_places(batch, [self.coupling(example.question) for example in examples])
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Share of right symbols at each length of the test set ``longer``, and their mean.

@@ -8,7 +8,7 @@ from abc import abstractmethod
 import numpy as np
 
 from tasks.base import Array
-from tasks.symbols.base import SymbolTask
+from tasks.symbols.base import Example, SymbolTask
 
 __all__ = ["BinaryAddition", "BinaryMultiplication", "SquareRoots"]
 
@@ -65,6 +65,13 @@ class BinaryAddition(_TwoNumbers):
     def result(self, left: int, right: int) -> int:
         """The sum."""
         return left + right
+
+    def coupling(self, question: Array) -> Example:
+        """Bits that stand for the same power of 2 share a place, from 1 on; the ``+`` has 0."""
+        first, *rest = np.split(question, np.flatnonzero(question == 2))
+        places = np.concatenate([np.arange(1, len(first) + 1), *(np.arange(len(n)) for n in rest)])
+        # The sum may have a bit more than the longer number, and its end mark comes last.
+        return Example(places, np.arange(1, places.max(initial=0) + 3))
 
 
 class BinaryMultiplication(_TwoNumbers):

@@ -50,7 +50,16 @@ class _StringTask(SymbolTask):
         super().__init__(**settings)
 
 
-class Repeating(_StringTask):
+class _Moving(_StringTask):
+    """Base class for tasks whose answer is made of the symbols of the question, moved."""
+
+    def coupling(self, question: Array) -> Example:
+        """A symbol of the answer has the place of the symbol that it was; see ``SymbolTask``."""
+        own = np.arange(1, len(question) + 1)
+        return Example(own, self.answer(own))
+
+
+class Repeating(_Moving):
     """Copying: the answer is the string."""
 
     def answer(self, question: Array) -> Array:
@@ -58,7 +67,7 @@ class Repeating(_StringTask):
         return question
 
 
-class Reversal(_StringTask):
+class Reversal(_Moving):
     """Reversal: the answer is the string from its end to its start."""
 
     def answer(self, question: Array) -> Array:
@@ -66,7 +75,7 @@ class Reversal(_StringTask):
         return np.flip(question)
 
 
-class Duplicating(_StringTask):
+class Duplicating(_Moving):
     """Duplication: the answer is the string twice."""
 
     def answer(self, question: Array) -> Array:
@@ -74,7 +83,7 @@ class Duplicating(_StringTask):
         return np.concatenate([question, question])
 
 
-class OddsFirst(_StringTask):
+class OddsFirst(_Moving):
     """Odds first: the symbols at odd places, then those at even places.
 
     Places are counted from 0, as in the code of Deletang et al.: ``00110101`` gives ``0111 0100``.

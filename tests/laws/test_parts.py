@@ -30,6 +30,7 @@ from memnets.cells import (
     AttentionBlock,
     Chain,
     ConvolutionalLayer,
+    CoupledPositions,
     CrossAttention,
     DenseBlock,
     Direct,
@@ -45,6 +46,7 @@ from memnets.cells import (
     Residual,
     RotaryPositions,
     SelfAttention,
+    ShiftedPositions,
     ShortConvolution,
     SinusoidalPositions,
     StickBreaking,
@@ -339,6 +341,7 @@ POSITIONS = {
     "randomised, added": lambda: RandomisedPositions(SinusoidalPositions(4), 4),
     "randomised, rotary": lambda: RandomisedPositions(RotaryPositions(), 4, 2),
     "stick-breaking": StickBreaking,
+    "coupled, shifted": lambda: ShiftedPositions(CoupledPositions(SinusoidalPositions(4)), 3),
 }
 
 

@@ -15,6 +15,7 @@ from memnets import encoders, events, fast, functional, testing
 from memnets.addressing import Content, NTMAddressing
 from memnets.cells import (
     ALiBi,
+    CoupledPositions,
     CrossAttention,
     DenseBlock,
     HardALiBi,
@@ -23,6 +24,8 @@ from memnets.cells import (
     RandomisedPositions,
     RotaryPositions,
     SelfAttention,
+    ShiftedPositions,
+    SinusoidalPositions,
     StickBreaking,
 )
 from memnets.core import Controller, MemoryAccess, map_state
@@ -747,6 +750,7 @@ AT_ONCE = "all steps at once and one by one give the same numbers"
 LATER = "no step sees what comes after it"
 PLACES = "steps that a sequence skips take no place"
 ROWS = "weights are rows >= 0 that sum to at most 1, and 0 where nothing may be seen"
+SHARED = "steps that are given one place share it, and others do not; counted ones rise"
 SHIFT = "distances alone count: nothing changes if all places grow by one number"
 
 
@@ -819,7 +823,26 @@ class Overflowing(ALiBi):
         return super().bias(distance, heads) * torch.inf
 
 
+class DrawsAgain(ShiftedPositions):
+    """Another number for each part of a sequence."""
+
+    def __init__(self):
+        super().__init__(CoupledPositions(SinusoidalPositions(4)), 50)
+
+    def along(self, counts, start, source):
+        return super().along(counts, self.start(start.places.source, start.places), source)
+
+
+class FromTheSource(CoupledPositions):
+    """Steps of the answer are counted from the start of the source."""
+
+    def along(self, counts, start, source):
+        return super().along(counts, start._replace(source=0 * start.source), source)
+
+
 SCHEMES = [
+    (SHARED, DrawsAgain),
+    (SHARED, lambda: FromTheSource(SinusoidalPositions(4))),
     (ORDER, Half),
     (ORDER, Shuffled),
     (AT_ONCE, FromTheFirst),
@@ -1786,6 +1809,12 @@ def a_mask_of_padding_alone(self, split, index):
     return batch._replace(target_mask=torch.zeros(batch.targets.shape[:2], dtype=torch.bool))
 
 
+@faulty(SmallTask, "batch")
+def too_few_places(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(source_places=batch.source_places[:, 1:])
+
+
 @faulty(SmallTask, "test_names")
 def a_test_set_called_train(self):
     return ["train"]
@@ -1808,6 +1837,7 @@ TASKS = [
     ("no batch draws from the random generators of others", draws_from_torch),
     ("batches are of the shapes, types and ranges that tasks have", targets_too_wide),
     ("batches are of the shapes, types and ranges that tasks have", a_mask_of_padding_alone),
+    ("batches are of the shapes, types and ranges that tasks have", too_few_places),
     ("test sets have names of their own, and a loader each", a_test_set_called_train),
     ("loaders give the batches by their index", the_other_loader),
     ("a worker makes the same batches", nothing_to_send),

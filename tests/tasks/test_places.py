@@ -1,0 +1,93 @@
+"""Places that tasks give to their steps, against plain Python."""
+
+import numpy as np
+import pytest
+import torch
+
+import tasks
+from memnets.batches import unpadded
+from tasks import symbols
+
+SMALL = {"batch_size": 20, "max_length": 9, "mixed_lengths": True}
+
+
+def in_order(text):
+    return list(range(1, len(text) + 1)), list(range(1, len(text) + 1))
+
+
+def backward(text):
+    return list(range(1, len(text) + 1)), list(range(len(text), 0, -1))
+
+
+def twice(text):
+    return list(range(1, len(text) + 1)), 2 * list(range(1, len(text) + 1))
+
+
+def odds_first(text):
+    return list(range(1, len(text) + 1)), [*range(2, len(text) + 1, 2), *range(1, len(text) + 1, 2)]
+
+
+def by_power(text):
+    """The place of a bit is one more than its power of 2; the answer's bits count on."""
+    source, power = [], 0
+    for symbol in text:
+        power = 0 if symbol == "+" else power + 1
+        source.append(power)
+    return source, list(range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("task", "rule"),
+    [
+        (symbols.Repeating, in_order),
+        (symbols.Reversal, backward),
+        (symbols.Duplicating, twice),
+        (symbols.OddsFirst, odds_first),
+        (symbols.BinaryAddition, by_power),
+    ],
+)
+def test_symbols_that_belong_together_share_a_place(task, rule):
+    made = task(**SMALL)
+    batch = made.batch("train", 0)
+    for row in range(len(batch.source)):
+        source, target = made.labels(batch, row)
+        read, said = rule("".join(source))
+        assert batch.source_places[row, : len(source)].tolist() == read
+        assert batch.target_places[row, : len(target)].tolist() == said[: len(target)]
+
+
+def test_a_copy_of_tokens_ends_where_its_source_ends():
+    batch = tasks.CopyingTokens(batch_size=20, max_length=9).batch("train", 0)
+    for row in range(20):
+        for places, mask in (
+            (batch.source_places, batch.source_mask),
+            (batch.target_places, batch.target_mask),
+        ):
+            own = unpadded(places, mask, row).tolist()
+            assert own == list(range(1, len(own) + 1))
+            assert places[row, len(own) :].unique().tolist() in ([], own[-1:])
+
+
+@pytest.mark.parametrize(("task", "backward"), [(tasks.Copying, False), (tasks.Reversing, True)])
+def test_a_vector_of_the_answer_has_the_place_of_the_same_vector(task, backward):
+    batch = task(width=3, max_length=9, batch_size=20, mixed_lengths=True).batch("train", 0)
+    for row in range(20):
+        said = unpadded(batch.target_places, batch.target_mask, row).tolist()
+        read = unpadded(batch.source_places, batch.source_mask, row).tolist()
+        assert read == list(range(1, len(said) + 2))  # the flag comes last
+        assert said == (read[-2::-1] if backward else read[:-1])
+        for place, bits in zip(said, batch.targets[row], strict=False):
+            assert torch.equal(batch.source[row, read.index(place), :-1], bits)
+
+
+def test_some_tasks_give_none():
+    for task in (symbols.Parity, symbols.FlipFlop, symbols.BinaryMultiplication):
+        assert task(**SMALL).batch("train", 0).places is None
+    assert tasks.SortingTokens(batch_size=2).batch("train", 0).places is None
+
+
+def test_places_do_not_tell_the_length_of_a_sum():
+    """1 + 1 has a bit more than 1 + 0; the places are the same."""
+    made = symbols.BinaryAddition(**SMALL)
+    one, other = (made.coupling(np.array(question)) for question in ([1, 2, 1], [1, 2, 0]))
+    assert one.answer.tolist() == other.answer.tolist() == [1, 2, 3]

@@ -734,7 +734,7 @@ class MemoryAccess(_Precise, Cell[State]):
         return None
 
     def interface_copies(self) -> Tensor | None:
-        """Which numbers of the interface begin as copies of others.
+        """Numbers of the interface that begin as copies of others.
 
         Returns:
             Whole numbers ``[interface_size]``: number i of the interface begins with the weights of

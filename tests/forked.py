@@ -49,7 +49,7 @@ class Forked:
         self.pid: int = self.process.pid  # type: ignore[assignment]
 
     def said(self) -> tuple[str, str]:
-        """What it has printed, as output and as errors."""
+        """The text that it has printed, as output and as errors."""
         assert self.folder
         return (self.folder / "out").read_text(), (self.folder / "err").read_text()
 

@@ -1,4 +1,4 @@
-"""What two processes do together; see test_processes.
+"""Runs of two processes together; see test_processes.
 
 The tests do the same in one process, with the batches of both at once. ``python -m tests.pair fit``
 is ``memnets fit``, in which the second of two processes is killed.

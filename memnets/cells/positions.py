@@ -331,7 +331,8 @@ class ALiBi(Positions):
 
     Args:
         slopes: ``m_h`` of each of the first heads, each at least 0, in place of the formula; all
-            other heads have 0, no bias. A head with a slope above 1 finds the last slot that fits.
+            other heads have 0, no bias. A head with a slope of 1 or more finds the last slot that
+            fits.
 
     Raises:
         ValueError: a slope is below 0, or there are none.

@@ -218,7 +218,7 @@ class _Recurrent(Subject):
             self.learn(part, given)
 
     def training_inputs(self, part: Any, source: Tensor, steps: Tensor) -> Any:
-        """What a part is trained on: a source and steps, or more that it makes of them itself."""
+        """Inputs of a training: a source and steps, or more that a part makes of them itself."""
         return _Sequences(source, steps)
 
     @abstractmethod

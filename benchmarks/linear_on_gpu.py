@@ -4,7 +4,7 @@ Each step is forward and backward, from the interface of a memory (or queries, k
 what is read: B = 8 sequences of T steps, 4 heads of 64 x 64. The columns:
 
 kernels    bfloat16, by the package flash-linear-attention where it is installed
-chunks     bfloat16, by the library's own chunks, in plain PyTorch
+chunks     bfloat16 in and out, by the library's own chunks in float32, in plain PyTorch
 float32    the same in single precision, without TF32
 steps      the steps one by one, in single precision; for the shortest T alone
 attention  torch.nn.functional.scaled_dot_product_attention, bfloat16, causal, of the same heads

@@ -167,7 +167,8 @@ def padded_to(
         _longer(_mask_of(targets, target_mask), more_steps),
         None if rewards is None else _longer(rewards, more_steps),
         *(
-            None if part is None else _longer(part, more)
+            # Steps behind the last one that is given have its place.
+            None if part is None else torch.cat([part, part[:, -1:].expand(-1, more)], 1)
             for part, more in zip(places, (more_read, more_steps), strict=True)
         ),
     )

@@ -883,7 +883,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
     methods of a model alone.
 
     A model that is :attr:`coupled` takes a third argument of ``encode``, the
-    :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_batch`).
+    :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_placed`).
     """
 
     @property
@@ -891,24 +891,47 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         """Whether the model needs the places that a task gives; no by default."""
         return False
 
-    def placed(self, batch: Batch) -> tuple[Places, ...]:
-        """Places of a batch, as further arguments of :meth:`encode`: one, or none if not needed.
+    def places_of(self, batch: Batch) -> Places | None:
+        """Places of the steps of a batch, for a model that needs them; else ``None``.
 
         Raises:
             ValueError: the model needs them, and the task gives none.
         """
-        if not self.coupled:
-            return ()
-        if batch.places is None:
+        if self.coupled and batch.places is None:
             raise ValueError(
                 "coupled positions need a task that gives places to its steps, such as "
                 "tasks.CopyingTokens; got a batch without"
             )
-        return (batch.places,)
+        return batch.places if self.coupled else None
+
+    def encode_placed(
+        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
+    ) -> State:
+        """Read a source: :meth:`encode`, with the places of its steps if there are any.
+
+        Args:
+            source: ``[B, S, I]``, or tokens ``[B, S]``.
+            mask: bool ``[B, S]``, False = padding; ``None`` = no padding.
+            places: those that the task gives to the steps; ``None`` = none.
+
+        Raises:
+            ValueError: there are places, and the model has no use for them; or it needs them, and
+                there are none.
+        """
+        if places is None:
+            return self.encode(source, mask)
+        if not self.coupled:
+            raise ValueError(
+                "places are for a model with coupled positions, such as a CausalTransformer with "
+                f"CoupledPositions; got them for a {type(self).__name__} without"
+            )
+        # Only a coupled model's method has this argument.
+        read: Callable[..., State] = self.encode
+        return read(source, mask, places)
 
     def encode_batch(self, batch: Batch) -> State:
-        """Read the source of a batch: :meth:`encode`, with the places of its steps if needed."""
-        return self.encode(batch.source, batch.source_mask, *self.placed(batch))
+        """Read the source of a batch, with the places of its steps if the model needs them."""
+        return self.encode_placed(batch.source, batch.source_mask, self.places_of(batch))
 
     @abstractmethod
     def encode(self, source: Tensor, mask: Tensor | None = None) -> State:

@@ -7,7 +7,7 @@ for a model whose answers are actions and whose next input is the reward of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,13 +87,6 @@ def _limits(
         longest = model.longest_answer(count)
         limits[count] = most if longest is None else min(most, longest)
     return [limits[count] for count in steps]
-
-
-def _encoded(
-    model: EncoderDecoder, source: Tensor, mask: Tensor | None, places: Places | None
-) -> Any:
-    """State after a source."""
-    return model.encode(source, mask, *(() if places is None else (places,)))
 
 
 @torch.no_grad()
@@ -199,7 +192,7 @@ def _followed(
     lengths = _limits(model, source, mask, max_length)
     longest = max(lengths, default=0)
     limits = torch.tensor(lengths, device=source.device, dtype=torch.long)
-    state = _encoded(model, source, mask, places)
+    state = model.encode_placed(source, mask, places)
     answers = source.new_full((len(source), longest), PAD, dtype=torch.long)
     # Only rows that still go on are decoded. ``rows`` holds their places in the batch.
     rows = limits.nonzero().squeeze(1)
@@ -294,7 +287,7 @@ def beam_search(
     batch, device = len(source), source.device
     limits = torch.tensor(lengths, device=device, dtype=torch.long)
 
-    state = _encoded(model, source, mask, places)
+    state = model.encode_placed(source, mask, places)
     # Places in the batch of the sources that are still searched; a limit of 0 means no answer.
     rows = limits.nonzero().squeeze(1)
     state = model.reorder(state, rows.repeat_interleave(beam))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,21 @@ class Copying(SizedTask):
         flag = np.ones((len(lengths), 1), np.float32)
         said = self.answer(bits, lengths)
         batch = zeros_while_answering(_source(bits, lengths, flag), said, lengths + 1, lengths)
+        moved = self._coupled()
+        if moved is None:
+            return batch
         # A vector of the answer has the place of the vector that it repeats, and the flag the last.
         places = np.tile(np.arange(1, batch.source.shape[1] + 1), (len(lengths), 1))
-        moved = self.answer(places[:, :-1, None], lengths)[..., 0]
-        return with_places(batch, list(zip(places, moved, strict=True)))
+        return with_places(batch, list(zip(places, moved(lengths) + 1, strict=True)))
+
+    def _coupled(self) -> Callable[[Array], Array] | None:
+        """The method :meth:`coupling`, if it is of the class that says the answers, or below it."""
+
+        def owner(name: str) -> type:
+            return next(each for each in type(self).__mro__ if name in vars(each))
+
+        known = all(issubclass(owner("coupling"), owner(name)) for name in ("answer", "batch"))
+        return self.coupling if known else None
 
     def answer(self, bits: Array, lengths: Array) -> Array:
         """The right answers, ``[B, n, width]``.
@@ -78,6 +89,17 @@ class Copying(SizedTask):
             lengths: their lengths, ``[B]``.
         """
         return bits
+
+    def coupling(self, lengths: Array) -> Array:
+        """The step of the source that each step of the answer repeats, ``[B, n]``.
+
+        It gives the steps their places (:class:`memnets.batches.Places`). A subclass with other
+        answers gives places if it overrides this too.
+
+        Args:
+            lengths: lengths of the sequences, ``[B]``, of which n is the greatest.
+        """
+        return np.tile(np.arange(lengths.max()), (len(lengths), 1))
 
 
 class Reversing(Copying):
@@ -89,10 +111,13 @@ class Reversing(Copying):
 
     def answer(self, bits: Array, lengths: Array) -> Array:
         """The sequences in reverse, ``[B, n, width]``, 0 behind the end of each."""
-        # Behind the end of a sequence stands its own step, which is 0.
-        steps = np.arange(bits.shape[1])
-        backward = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
-        return np.take_along_axis(bits, backward[..., None], 1)
+        return np.take_along_axis(bits, self.coupling(lengths)[..., None], 1)
+
+    def coupling(self, lengths: Array) -> Array:
+        """See :meth:`Copying.coupling`; behind the end of a sequence stands its own step."""
+        steps = np.arange(lengths.max())
+        backward: Array = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        return backward
 
 
 class RepeatCopying(SizedTask):
@@ -219,7 +244,7 @@ class RepeatCopying(SizedTask):
 def _marked(bits: Array, lengths: Array, repeats: Array) -> Array:
     """The bits, followed by ``repeats`` marks, 1 in a channel of their own."""
     size, longest, width = bits.shape
-    marked = np.zeros((size, longest + repeats.max(), width + 1), np.float32)
+    marked = np.zeros((size, (lengths + repeats).max(), width + 1), np.float32)
     marked[:, :longest, :width] = bits
     steps = np.arange(marked.shape[1])
     behind = steps - lengths[:, None]

@@ -52,7 +52,7 @@ def pytest_collection_finish() -> None:
 def fewer_examples():
     """Fewer examples, unless a profile asks for more: parts and models are slow to test.
 
-    Faults that are planted in them are found with so many.
+    A trial with so many found every fault that is planted in a part.
     """
     fewer = settings().max_examples == settings.get_profile("default").max_examples
     if fewer:

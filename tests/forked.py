@@ -72,6 +72,7 @@ class Forked:
         """Kill it and all that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        self.process.kill()  # it may have no group of its own yet
         self.process.join()
 
 

@@ -387,6 +387,11 @@ def test_padding_to_a_multiple():
     assert longer.target_mask.tolist() == [[True, True, False, False]] * 2
     # Not beyond the model's longest answer, and nothing to do at the multiple itself.
     assert padded_to(given, 4, lambda steps: 3).inputs.shape == (2, 3)
+    placed = given._replace(source_places=torch.arange(1, 4).expand(2, -1))
+    placed = placed._replace(target_places=torch.arange(2).expand(2, -1))
+    longer = padded_to(placed, 4)
+    assert longer.source_places.tolist() == [[1, 2, 3, 3]] * 2
+    assert longer.target_places.tolist() == [[0, 1, 1, 1]] * 2
     assert padded_to(longer, 2).inputs is longer.inputs
 
 

@@ -303,9 +303,14 @@ def test_each_head_of_an_ntm_may_have_biases_of_its_own() -> None:
 
 
 def test_a_bias_that_does_not_fit_the_heads_of_an_ntm() -> None:
-    message = r"gate_bias must be a number, or one for each of the 3 heads; got 2 numbers"
+    message = r"gate_bias must be a finite number, or one for each of the 3 heads; got \[1\.0, 2"
     with pytest.raises(ValueError, match=message):
         NTM(5, 3, read_heads=2, gate_bias=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"stay_bias must be a finite number.* got nan"):
+        NTM(5, 3, stay_bias=float("nan"))
+    biases = torch.tensor([1.0, 2.0])
+    assert NTM(5, 3, gate_bias=biases).gate_bias == (1.0, 2.0)
+    assert NTM(5, 3, shift_range=1, move_bias=[0.0, 0.0]).move_bias == (0.0, 0.0)
 
 
 def test_keys_of_an_ntm_begin_as_copies_of_what_its_write_heads_add() -> None:

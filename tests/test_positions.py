@@ -221,6 +221,27 @@ def test_counted_places_are_shifted_too():
     assert torch.cat([source, answered], 1).tolist() == [[4, 5, 6]]
 
 
+def test_places_that_a_shift_may_take_beyond_the_last_one_are_refused_at_once():
+    """Which of them a step needs is drawn: no step may pass by chance."""
+    positions = ShiftedPositions(CoupledPositions(LearnedPositions(8, 20)), 12, 3)
+    model = CausalTransformer(SIZE, SIZE, positions=positions, **SMALL)
+    source = torch.zeros(1, 2, dtype=torch.long)
+    message = r"shifted by up to 12, must be below max_length = 20 of the positions; got 8"
+    for _ in range(5):
+        with pytest.raises(ValueError, match=message):
+            model.encode(source, None, some([[1, 2]], [[8]]))
+        model.encode(source, None, some([[1, 2]], [[7]]))
+    model.eval().encode(source, None, some([[1, 2]], [[16]]))
+    with pytest.raises(ValueError, match=r"shifted by up to 3, must be below .* got 17"):
+        model.encode(source, None, some([[1, 2]], [[17]]))
+
+
+def test_no_sequence_has_no_place_that_is_wrong():
+    none = torch.zeros(0, 2, dtype=torch.long)
+    state = coupled().encode(none, None, Places(none, none))
+    assert coupled().decode(none, state)[0].shape == (0, 2, SIZE)
+
+
 def test_a_deviation_is_that_of_the_numbers():
     torch.manual_seed(0)
     assert abs(LearnedPositions(100, 100, 3.0).weight.std() - 3) < 0.1
@@ -437,6 +458,24 @@ def coupled():
         (
             lambda: coupled().encode(ZEROS, None, some([[1, 2]], [[7]])),
             "below max_length = 7 of the positions; got 7",
+        ),
+        (
+            lambda: coupled().encode(ZEROS, None, Places(ZEROS, ZEROS[0])),
+            r"\[B, T\], T >= 1, for the answer; got \[1, 2\] and \[2\]",
+        ),
+        (
+            lambda: coupled().encode(ZEROS, None, Places(ZEROS, ZEROS.unsqueeze(2))),
+            r"got \[1, 2\] and \[1, 2, 1\]",
+        ),
+        (
+            lambda: coupled().encode(ZEROS, None, Places(ZEROS, ZEROS.float())),
+            "whole numbers, int64; got torch.int64 and torch.float32",
+        ),
+        (
+            lambda: CausalTransformer(SIZE, SIZE, **SMALL).generate(
+                ZEROS, places=Places(ZEROS, ZEROS)
+            ),
+            "with CoupledPositions; got them for a CausalTransformer without",
         ),
         (
             lambda: Encoder(4, heads=2, positions=CoupledPositions(SinusoidalPositions(4)))(

@@ -569,27 +569,45 @@ class CoupledPositions(_Wrapper):
         """
         if places is None:
             raise ValueError(_UNCOUPLED)
+        places = Places(*places)
         rows, steps = source.shape[:2]
         shapes = [list(part.shape) for part in places]
-        if shapes[0] != [rows, steps] or shapes[1][:1] != [rows] or 0 in shapes[1]:
+        answer = places.answer.shape
+        if shapes[0] != [rows, steps] or len(answer) != 2 or answer[0] != rows or not answer[1]:
             raise ValueError(
                 f"places must be [B, S] = {[rows, steps]} for the source and [B, T], T >= 1, for "
                 f"the answer; got {shapes[0]} and {shapes[1]}"
             )
-        most = self.positions.max_length
-        check_numbers(
-            torch.stack([part.min() for part in places]).ge(0).all(),
-            "places must be at least 0",
-            lambda: f"{min(int(part.min()) for part in places)}",
-        )
-        if most is not None:
-            check_numbers(
-                torch.stack([part.max() for part in places]).lt(most).all(),
-                f"places must be below max_length = {most} of the positions",
-                lambda: f"{max(int(part.max()) for part in places)}",
-            )
+        if any(part.dtype != torch.long for part in places):
+            dtypes = " and ".join(str(part.dtype) for part in places)
+            raise ValueError(f"places must be whole numbers, int64; got {dtypes}")
+        self._check_within(places)
         none = torch.zeros(rows, dtype=torch.long, device=source.device)
         return Start(none, none, places)
+
+    def _check_within(self, places: Places, later: int = 0) -> None:
+        """Check that the scheme has places, also those that are later by a number.
+
+        Raises:
+            ValueError: a place is below 0, or beyond the last one.
+        """
+        given = [part for part in places if part.numel()]
+        if not given:
+            return
+        check_numbers(
+            torch.stack([part.min() for part in given]).ge(0).all(),
+            "places must be at least 0",
+            lambda: f"{min(int(part.min()) for part in given)}",
+        )
+        most = self.positions.max_length
+        if most is None:
+            return
+        shifted = f", shifted by up to {later}," if later else ""
+        check_numbers(
+            torch.stack([part.max() for part in given]).lt(most - later).all(),
+            f"places{shifted} must be below max_length = {most} of the positions",
+            lambda: f"{max(int(part.max()) for part in given)}",
+        )
 
     def places(self, counts: Tensor) -> Tensor:
         """No places: they do not follow from counts.
@@ -663,8 +681,16 @@ class ShiftedPositions(_Wrapper):
         self.max_length = None if positions.max_length is None else positions.max_length - shift
 
     def start(self, source: Tensor, places: Places | None) -> Start:
-        """See :meth:`Positions.start`; with the number that is drawn for each sequence."""
+        """See :meth:`Positions.start`; with the number that is drawn for each sequence.
+
+        Raises:
+            ValueError: the task gives no places to a scheme that needs them, or with the shift
+                there are not so many.
+        """
         start = self.positions.start(source, places)
+        if isinstance(self.positions, CoupledPositions) and start is not None and start.places:
+            # At once, and not in a rare step that draws a great number.
+            self.positions._check_within(start.places, self.shift if self.training else self.first)
         none = torch.zeros(len(source), dtype=torch.long, device=source.device)
         start = Start(none, none) if start is None else start
         number = none + self.first

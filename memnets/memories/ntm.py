@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -65,6 +66,25 @@ class NTMLayout(NamedTuple):
         )
 
 
+def _by_head(name: str, given: float | Sequence[float], heads: int) -> tuple[float, ...]:
+    """A bias of each head.
+
+    Args:
+        name: name of the setting, for the message.
+        given: one for all heads, or one for each.
+        heads: number of heads.
+
+    Raises:
+        ValueError: there are more or fewer, or one is not finite.
+    """
+    numbers = (given,) * heads if isinstance(given, int | float) else tuple(map(float, given))
+    if len(numbers) != heads or not all(map(math.isfinite, numbers)):
+        raise ValueError(
+            f"{name} must be a finite number, or one for each of the {heads} heads; got {given}"
+        )
+    return numbers
+
+
 class NTM(Slotted[NTMState]):
     """N x W memory with any number of read and write heads (Graves et al. 2014, section 3).
 
@@ -109,7 +129,7 @@ class NTM(Slotted[NTMState]):
         hard: whether the weights are one-hot.
 
     Raises:
-        ValueError: a size is out of its range, or there is not a bias for each head.
+        ValueError: a size is out of its range, or biases are not finite or not one for each head.
     """
 
     equations: ClassVar[Mapping[str, str]] = {
@@ -146,23 +166,15 @@ class NTM(Slotted[NTMState]):
             )
         check_noise(noise)
         heads = read_heads + write_heads
-        biases = strength_bias, gate_bias, stay_bias, move_bias
-        names = "strength_bias", "gate_bias", "stay_bias", "move_bias"
-        for name, numbers in zip(names, biases, strict=True):
-            if isinstance(numbers, Sequence) and len(numbers) != heads:
-                raise ValueError(
-                    f"{name} must be a number, or one for each of the {heads} heads; "
-                    f"got {len(numbers)} numbers"
-                )
-        if shift_range < 3 and move_bias:
+        self.noise = noise
+        self.strength_bias = _by_head("strength_bias", strength_bias, heads)
+        self.gate_bias = _by_head("gate_bias", gate_bias, heads)
+        self.stay_bias = _by_head("stay_bias", stay_bias, heads)
+        self.move_bias = _by_head("move_bias", move_bias, heads)
+        if shift_range < 3 and any(self.move_bias):
             raise ValueError(
                 f"move_bias needs a shift_range of at least 3, for a shift by 1; got {shift_range}"
             )
-        self.noise = noise
-        self.strength_bias = strength_bias
-        self.gate_bias = gate_bias
-        self.stay_bias = stay_bias
-        self.move_bias = move_bias
         self.alike = alike
         self.read_heads = read_heads
         self.write_heads = write_heads

@@ -167,7 +167,7 @@ class SequenceModel(Model[SequenceState]):
         """
         source, mask = batch.source, batch.source_mask
         cut = source.shape[1] - source.shape[1] % steps
-        vectors, state = self._begun(source, mask, *(self.placed(batch) or (None,)))
+        vectors, state = self._begun(source, mask, self.places_of(batch))
         with torch.no_grad():
             before = None if mask is None else mask[:, :cut]
             _, state = self._advance(vectors[:, :cut], state, before)

@@ -126,7 +126,7 @@ class _PositionsSubject(Subject):
 
         Schemes count them; one that is coupled is given them.
         """
-        counted = torch.arange(12).expand(rows, -1)
+        counted = torch.arange(10).expand(rows, -1)
         return part.start(counted[:, :1], Places(counted[:, :1], counted))
 
     @law("steps that are given one place share it, and others do not; counted ones rise")
@@ -154,7 +154,9 @@ class _PositionsSubject(Subject):
         same = expected.unsqueeze(1) == expected.unsqueeze(2)
         found = places.unsqueeze(1) == places.unsqueeze(2)
         assert (found == same).all(), f"places {places}, given {expected}"
-        assert part.training or (places == expected).all(), f"places {places}, given {expected}"
+        # In evaluation a scheme may add a number to all places of a sequence, and no more.
+        added = places - expected
+        assert part.training or (added == added[:, :1]).all(), f"places {places}, given {expected}"
 
     @law("places rise with the counts, in each part of a sequence and from part to part")
     def order(self, draw: Draw) -> None:

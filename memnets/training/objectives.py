@@ -410,8 +410,8 @@ class Tokens(Labels):
         return self._found(model, batch, self.beam)
 
     def _found(self, model: EncoderDecoder, batch: Batch, beam: int) -> Tensor:
-        source, mask, places = batch.source, batch.source_mask, model.placed(batch)
-        return generate(model, source, mask, beam, self.length_penalty, self.max_length, *places)
+        source, mask, places = batch.source, batch.source_mask, model.places_of(batch)
+        return generate(model, source, mask, beam, self.length_penalty, self.max_length, places)
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """Greedy answers and, with a beam, the best of its search."""

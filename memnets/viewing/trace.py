@@ -47,8 +47,8 @@ Part: TypeAlias = nn.Module | str
 
 #: Methods of a recorded model whose calls a tape remembers.
 _METHODS = (
-    *("forward", "encode", "encode_batch", "decode", "logits", "continuations", "decode_each"),
-    *("generate", "examine", "score", "loss", "start", "step", "unroll"),
+    *("forward", "encode", "encode_batch", "encode_placed", "decode", "decode_each", "logits"),
+    *("continuations", "generate", "examine", "score", "loss", "start", "step", "unroll"),
 )
 
 

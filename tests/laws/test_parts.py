@@ -341,7 +341,7 @@ POSITIONS = {
     "randomised, added": lambda: RandomisedPositions(SinusoidalPositions(4), 4),
     "randomised, rotary": lambda: RandomisedPositions(RotaryPositions(), 4, 2),
     "stick-breaking": StickBreaking,
-    "coupled, shifted": lambda: ShiftedPositions(CoupledPositions(SinusoidalPositions(4)), 3),
+    "coupled, shifted": lambda: ShiftedPositions(CoupledPositions(SinusoidalPositions(4)), 3, 2),
 }
 
 

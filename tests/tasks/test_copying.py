@@ -95,6 +95,8 @@ def test_repeat_copying_agrees_with_the_oracle(
     task = RepeatCopying(3, 1, length, low, high, mixed, batch_size=4, seed=seed, marks=marks)
     batch = task.batch(split, index)
     choices = np.arange(low, high + 1)
+    if batch.source_mask is not None:
+        assert batch.source_mask.any(0).all(), "a step that is padding in every sequence"
     for sequence in range(len(batch.source)):
         steps = batch.source[sequence].tolist()
         if batch.source_mask is not None:

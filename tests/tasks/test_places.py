@@ -80,6 +80,32 @@ def test_a_vector_of_the_answer_has_the_place_of_the_same_vector(task, backward)
             assert torch.equal(batch.source[row, read.index(place), :-1], bits)
 
 
+class Opposite(tasks.Copying):
+    """The bits, each the other one."""
+
+    def answer(self, bits, lengths):
+        return 1 - bits
+
+
+class Later(tasks.Reversing):
+    """Changes its batches."""
+
+    def batch(self, split, index):
+        return super().batch(split, index)._replace(targets=None)
+
+
+class Same(Opposite):
+    def coupling(self, lengths):
+        return tasks.Copying.coupling(self, lengths)
+
+
+def test_answers_of_its_own_have_places_if_the_class_gives_them_too():
+    settings = {"width": 3, "max_length": 4, "batch_size": 2}
+    assert Opposite(**settings).batch("train", 0).places is None
+    assert Later(**settings).batch("train", 0).places is None
+    assert Same(**settings).batch("train", 0).places.answer[0, 0] == 1
+
+
 def test_some_tasks_give_none():
     for task in (symbols.Parity, symbols.FlipFlop, symbols.BinaryMultiplication):
         assert task(**SMALL).batch("train", 0).places is None

@@ -750,7 +750,11 @@ class MemoryAccess(_Precise, Cell[State]):
 
         Args:
             input_size: width of the input of the layer, at least 1.
+
+        Raises:
+            ValueError: the width is less than 1.
         """
+        check_positive(input_size=input_size)
         layer = nn.Linear(input_size, self.interface_size)
         with torch.no_grad():
             if (copies := self.interface_copies()) is not None:

@@ -132,6 +132,8 @@ class ConvS2S(Model[ConvS2SState]):
     ) -> ConvS2SState:
         """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
+        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
+
         Raises:
             ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.

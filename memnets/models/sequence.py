@@ -94,7 +94,9 @@ class SequenceModel(Model[SequenceState]):
     def encode(
         self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
     ) -> SequenceState:
-        """State after the source, ``[B, S]`` or ``[B, S, I]``; with places if it is coupled.
+        """State after the source, ``[B, S]`` or ``[B, S, I]``.
+
+        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
 
         Raises:
             ValueError: a shape does not fit, the source is longer than ``max_length``, or the

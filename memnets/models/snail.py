@@ -110,6 +110,8 @@ class SNAIL(SequenceModel):
     ) -> SequenceState:
         """Read the source ``[B, S]`` or ``[B, S, I]``.
 
+        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
+
         Raises:
             ValueError: a shape does not fit, or a source is empty or longer than ``max_length``.
             TypeError: the mask is not boolean.

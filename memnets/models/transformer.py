@@ -134,6 +134,8 @@ class Transformer(Model[TransformerState]):
     ) -> TransformerState:
         """Read the source ``[B, S]`` or ``[B, S, I]``, or what else the encoder reads.
 
+        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
+
         Raises:
             ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
@@ -247,7 +249,9 @@ class StackModel(SequenceModel):
     def encode(
         self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
     ) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``; with places if the model is coupled.
+        """Read the source ``[B, S]`` or ``[B, S, I]``.
+
+        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
 
         Raises:
             ValueError: a shape does not fit, a source is empty, or the positions need places.

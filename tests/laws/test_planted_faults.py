@@ -1809,10 +1809,27 @@ def a_mask_of_padding_alone(self, split, index):
     return batch._replace(target_mask=torch.zeros(batch.targets.shape[:2], dtype=torch.bool))
 
 
-@faulty(SmallTask, "batch")
+@faulty(SmallTask, "batch", coupling=SmallTask.coupling)
 def too_few_places(self, split, index):
     batch = SmallTask.batch(self, split, index)
     return batch._replace(source_places=batch.source_places[:, 1:])
+
+
+@faulty(SmallTask, "batch", coupling=SmallTask.coupling)
+def places_below_0(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(target_places=batch.target_places - 2)
+
+
+@faulty(SmallTask, "batch", coupling=SmallTask.coupling)
+def places_of_the_source_alone(self, split, index):
+    return SmallTask.batch(self, split, index)._replace(target_places=None)
+
+
+@faulty(SmallTask, "batch", coupling=SmallTask.coupling)
+def places_that_are_no_whole_numbers(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(target_places=batch.target_places.float())
 
 
 @faulty(SmallTask, "test_names")
@@ -1838,6 +1855,12 @@ TASKS = [
     ("batches are of the shapes, types and ranges that tasks have", targets_too_wide),
     ("batches are of the shapes, types and ranges that tasks have", a_mask_of_padding_alone),
     ("batches are of the shapes, types and ranges that tasks have", too_few_places),
+    ("batches are of the shapes, types and ranges that tasks have", places_below_0),
+    ("batches are of the shapes, types and ranges that tasks have", places_of_the_source_alone),
+    (
+        "batches are of the shapes, types and ranges that tasks have",
+        places_that_are_no_whole_numbers,
+    ),
     ("test sets have names of their own, and a loader each", a_test_set_called_train),
     ("loaders give the batches by their index", the_other_loader),
     ("a worker makes the same batches", nothing_to_send),

@@ -28,7 +28,8 @@ common = settings(
 )
 settings.register_profile("quick", common, max_examples=3, derandomize=True)
 settings.register_profile("default", common, max_examples=6, derandomize=True)
-settings.register_profile("models", common, max_examples=4, derandomize=True)
+settings.register_profile("parts", common, max_examples=4, derandomize=True)
+settings.register_profile("models", common, max_examples=3, derandomize=True)
 settings.register_profile("ci", common, max_examples=25, derandomize=True, print_blob=True)
 settings.register_profile("thorough", common, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -49,14 +50,15 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module")
-def fewer_examples():
+def fewer_examples(request):
     """Fewer examples, unless a profile asks for more: parts and models are slow to test.
 
-    A trial with so many found every fault that is planted in a part.
+    A module says which profile in ``FEWER``. Trials with so many found every fault that is planted
+    in a cell, a memory or a model.
     """
     fewer = settings().max_examples == settings.get_profile("default").max_examples
     if fewer:
-        settings.load_profile("models")
+        settings.load_profile(request.module.FEWER)
     yield
     if fewer:
         settings.load_profile("default")

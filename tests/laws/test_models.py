@@ -55,6 +55,8 @@ from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 SIZE = 7
 
 
+#: Profile of Hypothesis, see ``fewer_examples``.
+FEWER = "models"
 pytestmark = pytest.mark.usefixtures("fewer_examples")
 
 ENCODER = partial(Recurrent, controller=partial(GRU, hidden_size=4))

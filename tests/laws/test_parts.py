@@ -91,6 +91,8 @@ from memnets.scores import (
     SquaredDistance,
 )
 
+#: Profile of Hypothesis, see ``fewer_examples``.
+FEWER = "parts"
 pytestmark = pytest.mark.usefixtures("fewer_examples")
 
 NORMALIZERS = [

@@ -18,13 +18,13 @@ import argparse
 import itertools
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
+from on_gpu import seconds, twins_but
 from torch import nn
 
 from memnets import fast
@@ -46,19 +46,6 @@ WAYS = ("kernels", "chunks", "float32", "steps", "attention")
 Step = Callable[[], object]
 
 
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """The library's own chunks, though the package is installed."""
-    before = {key: list(same) for key, same in fast._twins.items()}
-    for same in fast._twins.values():
-        same[:] = [one for one in same if one.name != fla.NAME]
-    try:
-        yield
-    finally:
-        for key, same in before.items():
-            fast._twins[key][:] = same
-
-
 def memory_step(make: type[Linear], way: str, steps: int, device: str) -> Step:
     """Forward and backward of a memory whose interface is given."""
     dtype = torch.bfloat16 if way in ("kernels", "chunks") else torch.float32
@@ -74,7 +61,8 @@ def memory_step(make: type[Linear], way: str, steps: int, device: str) -> Step:
     unroll = partial(Cell.unroll, memory) if way == "steps" else memory.unroll
 
     def run() -> object:
-        with nullcontext() if way == "kernels" else without_kernels():
+        # The chunks are the library's own, though the package is installed.
+        with nullcontext() if way == "kernels" else twins_but(lambda twin: twin.name == fla.NAME):
             outputs, _ = unroll(inputs, state)
             return torch.autograd.grad(outputs.float().sum(), inputs)
 
@@ -95,26 +83,6 @@ def attention_step(steps: int, device: str) -> Step:
     return run
 
 
-def milliseconds(step: Step, rounds: int, device: str) -> list[float]:
-    """Time of each round, after one to warm up."""
-    step()
-    if device != "cuda":
-        times = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            step()
-            times.append(1e3 * (time.perf_counter() - start))
-        return times
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]
-    torch.cuda.synchronize()
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [one.elapsed_time(other) for one, other in itertools.pairwise(events)]
-
-
 def cell(name: str, way: str, steps: int, rounds: int, device: str, shortest: bool) -> str:
     """Median, least and greatest milliseconds; empty for what is not measured."""
     if way == "steps" and not shortest:
@@ -124,7 +92,8 @@ def cell(name: str, way: str, steps: int, rounds: int, device: str, shortest: bo
             step = attention_step(steps, device)
         else:
             step = memory_step(MEMORIES[name], way, steps, device)
-        times = milliseconds(step, 3 if way == "steps" else rounds, device)
+        step()  # to warm up
+        times = [1e3 * each for each in seconds(step, 3 if way == "steps" else rounds, device)]
     except LookupError as error:
         return str(error)
     except Exception as error:  # a kernel that fails is a finding: the table says so

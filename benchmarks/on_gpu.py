@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -87,18 +87,21 @@ def batch_of(size: int, length: int, device: str) -> Batch:
 
 
 @contextmanager
-def triton_twins(wanted: bool) -> Iterator[None]:
-    """Only the twins in Triton leave, or none."""
+def twins_but(left_out: Callable[[fast.Twin], bool]) -> Iterator[None]:
+    """Without some of the fast twins."""
     fast.twins()  # loads them
     before = {key: list(same) for key, same in fast._twins.items()}
-    if not wanted:
-        for same in fast._twins.values():
-            same[:] = [one for one in same if "triton" not in one.run.__module__]
+    for same in fast._twins.values():
+        same[:] = [one for one in same if not left_out(one)]
     try:
         yield
     finally:
         for key, same in before.items():
             fast._twins[key][:] = same
+
+
+def in_triton(twin: fast.Twin) -> bool:
+    return "triton" in twin.run.__module__
 
 
 def triton_fits(model: MemoryMachine, batch: Batch) -> bool:
@@ -243,7 +246,7 @@ def measure(given: argparse.Namespace, device: str) -> None:
             try:
                 if began - start > limit:
                     raise LeftOut("out of time")
-                with triton_twins("Triton" in way):
+                with nullcontext() if "Triton" in way else twins_but(in_triton):
                     result = timed(way, size, length, slots, device, start + limit)
                 middle, low, high = statistics.median(result), min(result), max(result)
                 print(

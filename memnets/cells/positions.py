@@ -581,33 +581,9 @@ class CoupledPositions(_Wrapper):
         if any(part.dtype != torch.long for part in places):
             dtypes = " and ".join(str(part.dtype) for part in places)
             raise ValueError(f"places must be whole numbers, int64; got {dtypes}")
-        self._check_within(places)
+        _check_within(places, self.positions.max_length)
         none = torch.zeros(rows, dtype=torch.long, device=source.device)
         return Start(none, none, places)
-
-    def _check_within(self, places: Places, later: int = 0) -> None:
-        """Check that the scheme has places, also those that are later by a number.
-
-        Raises:
-            ValueError: a place is below 0, or beyond the last one.
-        """
-        given = [part for part in places if part.numel()]
-        if not given:
-            return
-        check_numbers(
-            torch.stack([part.min() for part in given]).ge(0).all(),
-            "places must be at least 0",
-            lambda: f"{min(int(part.min()) for part in given)}",
-        )
-        most = self.positions.max_length
-        if most is None:
-            return
-        shifted = f", shifted by up to {later}," if later else ""
-        check_numbers(
-            torch.stack([part.max() for part in given]).lt(most - later).all(),
-            f"places{shifted} must be below max_length = {most} of the positions",
-            lambda: f"{max(int(part.max()) for part in given)}",
-        )
 
     def places(self, counts: Tensor) -> Tensor:
         """No places: they do not follow from counts.
@@ -672,11 +648,13 @@ class ShiftedPositions(_Wrapper):
             )
         self.shift = shift
         self.first = first
+        # A scheme that is coupled has no limit of steps; the one within it has one of places.
         innermost = positions.positions if isinstance(positions, _Wrapper) else positions
-        most = innermost.max_length
-        if most is not None and most <= shift:
+        self._most = innermost.max_length
+        if self._most is not None and self._most <= shift:
             raise ValueError(
-                f"positions must have more places than shift = {shift}; got max_length = {most}"
+                f"positions must have more places than shift = {shift}; got max_length = "
+                f"{self._most}"
             )
         self.max_length = None if positions.max_length is None else positions.max_length - shift
 
@@ -687,12 +665,11 @@ class ShiftedPositions(_Wrapper):
             ValueError: the task gives no places to a scheme that needs them, or with the shift
                 there are not so many.
         """
-        start = self.positions.start(source, places)
-        if isinstance(self.positions, CoupledPositions) and start is not None and start.places:
-            # At once, and not in a rare step that draws a great number.
-            self.positions._check_within(start.places, self.shift if self.training else self.first)
         none = torch.zeros(len(source), dtype=torch.long, device=source.device)
-        start = Start(none, none) if start is None else start
+        start = self.positions.start(source, places) or Start(none, none)
+        if start.places is not None:
+            # At once, and not in a rare step that draws a great number.
+            _check_within(start.places, self._most, self.shift if self.training else self.first)
         number = none + self.first
         if self.training:
             number = torch.randint(self.shift + 1, (len(source),), device=source.device)
@@ -702,6 +679,35 @@ class ShiftedPositions(_Wrapper):
         """See :meth:`Positions.along`."""
         places = self.positions.along(counts, start, source)
         return places if start is None else places + start.first.unsqueeze(1)
+
+
+def _check_within(places: Places, most: int | None, later: int = 0) -> None:
+    """Check that a scheme has places, also those that are later by a number.
+
+    Args:
+        places: those that a task gives.
+        most: number of places of the scheme; ``None`` = no limit.
+        later: the greatest number that is added to them.
+
+    Raises:
+        ValueError: a place is below 0, or beyond the last one.
+    """
+    given = [part for part in places if part.numel()]
+    if not given:
+        return
+    check_numbers(
+        torch.stack([part.min() for part in given]).ge(0).all(),
+        "places must be at least 0",
+        lambda: f"{min(int(part.min()) for part in given)}",
+    )
+    if most is None:
+        return
+    shifted = f", shifted by up to {later}," if later else ""
+    check_numbers(
+        torch.stack([part.max() for part in given]).lt(most - later).all(),
+        f"places{shifted} must be below max_length = {most} of the positions",
+        lambda: f"{max(int(part.max()) for part in given)}",
+    )
 
 
 def _check_added(positions: Positions) -> None:

@@ -172,7 +172,7 @@ class SymbolTask(Task):
         """
         raise NotImplementedError(f"{type(self).__name__} has no rule for its answers")
 
-    def coupling(self, question: Array) -> Example | None:
+    def coupling(self, question: Array) -> tuple[Array, Array] | None:
         """Places of the symbols of a question and of its answer: like places belong together.
 
         Override it in a task that couples them, for :class:`memnets.cells.CoupledPositions`. A task

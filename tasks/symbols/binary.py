@@ -8,7 +8,7 @@ from abc import abstractmethod
 import numpy as np
 
 from tasks.base import Array
-from tasks.symbols.base import Example, SymbolTask
+from tasks.symbols.base import SymbolTask
 
 __all__ = ["BinaryAddition", "BinaryMultiplication", "SquareRoots"]
 
@@ -66,12 +66,12 @@ class BinaryAddition(_TwoNumbers):
         """The sum."""
         return left + right
 
-    def coupling(self, question: Array) -> Example:
+    def coupling(self, question: Array) -> tuple[Array, Array]:
         """Bits that stand for the same power of 2 share a place, from 1 on; the ``+`` has 0."""
         first, *rest = np.split(question, np.flatnonzero(question == 2))
         places = np.concatenate([np.arange(1, len(first) + 1), *(np.arange(len(n)) for n in rest)])
         # The sum may have a bit more than the longer number, and its end mark comes last.
-        return Example(places, np.arange(1, places.max(initial=0) + 3))
+        return places, np.arange(1, places.max(initial=0) + 3)
 
 
 class BinaryMultiplication(_TwoNumbers):

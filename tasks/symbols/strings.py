@@ -53,10 +53,10 @@ class _StringTask(SymbolTask):
 class _Moving(_StringTask):
     """Base class for tasks whose answer is made of the symbols of the question, moved."""
 
-    def coupling(self, question: Array) -> Example:
+    def coupling(self, question: Array) -> tuple[Array, Array]:
         """A symbol of the answer has the place of the symbol that it was; see ``SymbolTask``."""
         own = np.arange(1, len(question) + 1)
-        return Example(own, self.answer(own))
+        return own, self.answer(own)
 
 
 class Repeating(_Moving):

@@ -383,7 +383,8 @@ def _plain(
         found = _settings(loop.access, before)
         same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
-        state = following if mask is None else choose_state(mask[:, number], following, state)
+        whole = mask is None or bool(mask[:, number].all())
+        state = following if whole else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
 
@@ -419,14 +420,12 @@ class _Run(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
         ctx.own_states = states - len(settings.shapes)
-        # A step that is skipped passes a state on with its gradient.
-        ctx.mark_non_differentiable(
-            *(
-                rest[ctx.own_states + one]
-                for one in settings.constants
-                if mask is None or not given[one - len(settings.shapes)].requires_grad
-            )
-        )
+        # A step that sequences skip passes on what is constant in steps, with its gradient.
+        constant = [ctx.own_states + one for one in settings.constants]
+        if mask is not None and not mask.all(0).any():
+            first = weights + 1
+            constant = [one for one in constant if not given[first + one].requires_grad]
+        ctx.mark_non_differentiable(*(rest[one] for one in constant))
         return outputs, *rest[:states]
 
     @staticmethod

@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets import fast
 from memnets.addressing import Content
 from memnets.batches import Places
 from memnets.core import (
@@ -42,6 +43,7 @@ __all__ = [
     "Start",
     "StickBreaking",
     "added_only",
+    "angles_of",
     "placed_content",
     "split_positions",
 ]
@@ -213,7 +215,7 @@ class NoPositions(Positions):
     relative = True
 
 
-def _angles(places: Tensor, width: int, base: float, dtype: torch.dtype) -> Tensor:
+def angles_of(places: Tensor, width: int, base: float, dtype: torch.dtype) -> Tensor:
     """``t base^(-2i / width)`` for each place t, ``[*B, T, width / 2]``, in 32 bits at least."""
     # In 16 bits neither places nor angles would be exact enough.
     exact = torch.promote_types(dtype, torch.float32)
@@ -242,7 +244,7 @@ class SinusoidalPositions(Positions):
 
     def forward(self, places: Tensor) -> Tensor:
         """``[*B, T] -> [*B, T, width]``, in ``[-1, 1]``."""
-        angles = _angles(places, self.width, 10000.0, self.own.dtype)
+        angles = angles_of(places, self.width, 10000.0, self.own.dtype)
         return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).to(self.own.dtype)
 
 
@@ -315,7 +317,11 @@ class RotaryPositions(Positions):
 
     def rotate(self, vectors: Tensor, places: Tensor) -> Tensor:
         """``[*B, T, K] -> [*B, T, K]``, of the same lengths."""
-        angles = _angles(places, vectors.shape[-1], self.base, vectors.dtype)
+        twin = fast.find(self, "rotate", vectors, places)
+        if twin is not None:
+            result: Tensor = twin(self, vectors, places)
+            return result
+        angles = angles_of(places, vectors.shape[-1], self.base, vectors.dtype)
         cosine, sine = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
         even, odd = vectors.unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1)

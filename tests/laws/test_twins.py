@@ -167,6 +167,27 @@ def reading(make, width=3, heads=False):
     return arguments
 
 
+def turned(*shape, places=(BATCH, 1, 3), strides=None):
+    """Vectors at some places, ``[*B, T, K]``; the heads of a model lie side by side."""
+
+    def arguments(draw):
+        (vectors,) = draw(tensors(shape))
+        number = draw(st.integers(0, 40))
+        given = number + torch.arange(3).expand(places)
+        return RotaryPositions(100.0), (
+            vectors if strides is None else vectors.transpose(*strides),
+            given,
+        )
+
+    return arguments
+
+
+def at_an_odd_place(draw):
+    """Vectors that begin at an odd number of their storage, of an odd stride."""
+    (vectors,) = draw(tensors((BATCH, 3, 5)))
+    return RotaryPositions(), (vectors[..., 1:], torch.arange(3))
+
+
 def additive(draw):
     """Scores of all pairs; none of its arguments is a part."""
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
@@ -458,6 +479,11 @@ EXAMPLES = {
         reading(partial(Placed, ScaledDot(), ALiBi(), ScalableSoftmax())),
         reading(partial(Placed, ScaledDot(), HardALiBi([2])), width=4, heads=True),
         reading(partial(Placed, ScaledDot(), HardALiBi([1]), ScalableSoftmax()), heads=True),
+    ],
+    (RotaryPositions, "rotate", "kernels.rotary"): [
+        turned(BATCH, 3, 2, 4, strides=(1, 2)),
+        turned(BATCH, 3, 2, places=(3,)),
+        at_an_odd_place,
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],

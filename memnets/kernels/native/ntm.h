@@ -9,6 +9,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "content.h"
 #include "memory.h"
 
 namespace memnets {
@@ -61,24 +62,24 @@ struct NTM : Memory<scalar> {
   }
 
   void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
-    turn_in(tensors[0] + b * slots * width, state);
+    turn_in(slots, width, stride, tensors[0] + b * slots * width, state);
     rows_in(tensors[1] + b * heads * slots, state + weights);
     measure(state);
   }
 
   void save(int64_t b, const scalar* state, const scalar*,
             scalar* const* tensors) const override {
-    turn_out(state, tensors[0] + b * slots * width);
+    turn_out(slots, width, stride, state, tensors[0] + b * slots * width);
     rows_out(state + weights, tensors[1] + b * heads * slots);
   }
 
   void load_gradient(int64_t b, const scalar* const* tensors, scalar* gradient) const override {
-    turn_in(tensors[0] + b * slots * width, gradient);
+    turn_in(slots, width, stride, tensors[0] + b * slots * width, gradient);
     rows_in(tensors[1] + b * heads * slots, gradient + weights_gradient);
   }
 
   void save_gradient(int64_t b, const scalar* gradient, scalar* const* tensors) const override {
-    turn_out(gradient, tensors[0] + b * slots * width);
+    turn_out(slots, width, stride, gradient, tensors[0] + b * slots * width);
     rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
   }
 
@@ -294,20 +295,6 @@ struct NTM : Memory<scalar> {
         total += moves[j] * memnets::load(circle + i + size - 1 - j);
       }
       store(moved + i, total);
-    }
-  }
-
-  // [N, W] -> [W, stride], and back.
-  void turn_in(const scalar* from, scalar* to) const {
-    for (int64_t w = 0; w < width; w++) {
-      for (int64_t i = 0; i < slots; i++) to[w * stride + i] = from[i * width + w];
-      for (int64_t i = slots; i < stride; i++) to[w * stride + i] = 0;
-    }
-  }
-
-  void turn_out(const scalar* from, scalar* to) const {
-    for (int64_t i = 0; i < slots; i++) {
-      for (int64_t w = 0; w < width; w++) to[i * width + w] = from[w * stride + i];
     }
   }
 
@@ -612,7 +599,7 @@ struct PlacedNTM final : NTM<scalar> {
   }
 
   void load(int64_t b, const scalar* const* tensors, scalar* state, scalar* bulk) const override {
-    this->turn_in(tensors[0] + b * slots * width, bulk);
+    turn_in(slots, width, stride, tensors[0] + b * slots * width, bulk);
     this->measure(bulk);
     for (int64_t head = 0; head < heads; head++) {
       const scalar* row = tensors[1] + (b * heads + head) * slots;
@@ -622,7 +609,7 @@ struct PlacedNTM final : NTM<scalar> {
 
   void save(int64_t b, const scalar* state, const scalar* bulk,
             scalar* const* tensors) const override {
-    this->turn_out(bulk, tensors[0] + b * slots * width);
+    turn_out(slots, width, stride, bulk, tensors[0] + b * slots * width);
     for (int64_t head = 0; head < heads; head++) {
       scalar* row = tensors[1] + (b * heads + head) * slots;
       std::fill_n(row, slots, scalar(0));

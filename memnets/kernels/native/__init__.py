@@ -240,6 +240,9 @@ def _takes(
     weights = _layers(loop.controller)
     if weights is None or settings is None or not linear(loop.interface):
         return False
+    # A run copies the tape, which its definition does not.
+    if settings.kind == "Tape" and settings.slots > 2 * inputs.shape[1]:
+        return False
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
     if settings.grows and (mask is not None or settings.slots % settings.grows):

@@ -1,10 +1,10 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM, a DNC, a stack, queue or deque, a tape, or a tape that moves: all steps,
-forward and backward, are one operator. It is built when it is first needed
-(:mod:`memnets.kernels.native.build`). Without a compiler the twins of :mod:`memnets.kernels.loop`
-run in its place, where they know the memory.
+controller, on an NTM, a DNC, a memory with least recently used access, a stack, queue or deque, a
+tape, or a tape that moves: all steps, forward and backward, are one operator. It is built when it
+is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+:mod:`memnets.kernels.loop` run in its place, where they know the memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast, functional
-from memnets.addressing import Content
+from memnets.addressing import Content, LeastUsed, Sharp
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
 from memnets.core import MemoryAccess, choose_state
@@ -30,9 +30,10 @@ from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
-from memnets.kernels.parts import differentiable, unrecorded
+from memnets.kernels.parts import cosine_epsilon, differentiable, unrecorded
 from memnets.kernels.steps import defined_step, linear
 from memnets.memories.dnc import DNC, DNCState
+from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.stack import Stack, StackState
@@ -53,6 +54,9 @@ Tensors = tuple[Tensor, ...]
 #: Most slots whose places are whole numbers in float32.
 MOST_PLACES = 1 << 24
 
+#: Most slots before a run for each of its steps, where the definition would not copy them.
+MOST_BEFORE = 4
+
 
 class Settings(NamedTuple):
     """Settings of a memory for its operator.
@@ -69,6 +73,9 @@ class Settings(NamedTuple):
         grows: number of slots that a step appends to the tensors of the state. Then no sequence may
             skip a step.
         axis: dimension of the slots in these tensors ``[B, ...]``.
+        in_place: whether the definition appends without a copy of the slots that are there. The
+            operator copies them once, which pays only in a run of many steps.
+        constants: numbers of the tensors of the state that a step cuts off from all gradients.
     """
 
     kind: str
@@ -80,6 +87,8 @@ class Settings(NamedTuple):
     noisy: int | None = None
     grows: int = 0
     axis: int = 2
+    in_place: bool = False
+    constants: tuple[int, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -127,6 +136,21 @@ def _dnc(memory: DNC, state: DNCState) -> Settings | None:
     row = (slots,)
     shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
     return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+
+
+def _lrua(memory: LRUA, state: LRUAState) -> Settings | None:
+    epsilon = cosine_epsilon(memory.reading, Sharp)
+    if epsilon is None or type(memory.writing) is not LeastUsed or type(state) is not LRUAState:
+        return None
+    heads, width, slots = memory.heads, memory.width, state.memory.shape[1]
+    if slots < heads:  # the definition says that this is an error
+        return None
+    shapes = (slots, width), (slots,), (heads, slots)
+    numbers = memory.writing.decay, epsilon
+    usage = LRUAState._fields.index("usage")
+    return Settings(
+        "LRUA", (heads, width, slots), numbers, memory.interface_size, shapes, constants=(usage,)
+    )
 
 
 def _shifting(
@@ -187,7 +211,7 @@ def _tape(memory: Tape, state: TapeState) -> Settings | None:
         return None
     shapes = ((state.keys.shape[1], width),) * 2
     size = memory.interface_size
-    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1)
+    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1, in_place=True)
 
 
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
@@ -195,6 +219,7 @@ def _tape(memory: Tape, state: TapeState) -> Settings | None:
 MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
     NTM: _ntm,
     DNC: _dnc,
+    LRUA: _lrua,
     Stack: _stack,
     Tape: _tape,
     MovingTape: _moving_tape,
@@ -240,12 +265,11 @@ def _takes(
     weights = _layers(loop.controller)
     if weights is None or settings is None or not linear(loop.interface):
         return False
-    # A run copies the tape, which its definition does not.
-    if settings.kind == "Tape" and settings.slots > 2 * inputs.shape[1]:
-        return False
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
     if settings.grows and (mask is not None or settings.slots % settings.grows):
+        return False
+    if settings.in_place and settings.slots > MOST_BEFORE * inputs.shape[1]:
         return False
     batch, kind = inputs.shape[0], inputs.dtype
     flat = _flat(state)
@@ -387,7 +411,8 @@ def _plain(
         found = _settings(loop.access, before)
         same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
-        state = following if mask is None else choose_state(mask[:, number], following, state)
+        whole = mask is None or bool(mask[:, number].all())
+        state = following if whole else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
 
@@ -423,6 +448,12 @@ class _Run(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
         ctx.own_states = states - len(settings.shapes)
+        # A step that sequences skip passes on what is constant in steps, with its gradient.
+        constant = [ctx.own_states + one for one in settings.constants]
+        if mask is not None and not mask.all(0).any():
+            first = weights + 1
+            constant = [one for one in constant if not given[first + one].requires_grad]
+        ctx.mark_non_differentiable(*(rest[one] for one in constant))
         return outputs, *rest[:states]
 
     @staticmethod

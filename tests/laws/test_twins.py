@@ -98,11 +98,11 @@ def unrolled(make, batch=BATCH, steps=STEPS, masked=False, begun=True):
     return arguments
 
 
-def grown(make, slots):
+def grown(make, slots, steps):
     """Steps of a loop on a tape that has many slots already."""
 
     def arguments(draw):
-        part, (inputs, state, mask) = unrolled(make, begun=False)(draw)
+        part, (inputs, state, mask) = unrolled(make, steps=steps, begun=False)(draw)
         shape = BATCH, slots, part.access.width
         return part, (inputs, state._replace(access=TapeState(*numbers(draw, shape, shape))), mask)
 
@@ -395,7 +395,7 @@ SHIFTING_RUNS = [
 
 TAPE_RUNS = [
     unrolled(loop(partial(Tape, width=3, read_heads=2))),
-    grown(loop(partial(Tape, width=5, read_heads=5, score=Dot()), FEED_FORWARD), 39),
+    grown(loop(partial(Tape, width=5, read_heads=5, score=Dot()), FEED_FORWARD), 39, 10),
     unrolled(loop(partial(Tape, width=1)), 1, 1, begun=False),
 ]
 

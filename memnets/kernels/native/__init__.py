@@ -54,6 +54,9 @@ Tensors = tuple[Tensor, ...]
 #: Most slots whose places are whole numbers in float32.
 MOST_PLACES = 1 << 24
 
+#: Most slots before a run for each of its steps, where the definition would not copy them.
+MOST_BEFORE = 4
+
 
 class Settings(NamedTuple):
     """Settings of a memory for its operator.
@@ -70,6 +73,8 @@ class Settings(NamedTuple):
         grows: number of slots that a step appends to the tensors of the state. Then no sequence may
             skip a step.
         axis: dimension of the slots in these tensors ``[B, ...]``.
+        in_place: whether the definition appends without a copy of the slots that are there. The
+            operator copies them once, which pays only in a run of many steps.
         constants: numbers of the tensors of the state that a step cuts off from all gradients.
     """
 
@@ -82,6 +87,7 @@ class Settings(NamedTuple):
     noisy: int | None = None
     grows: int = 0
     axis: int = 2
+    in_place: bool = False
     constants: tuple[int, ...] = ()
 
     @property
@@ -205,7 +211,7 @@ def _tape(memory: Tape, state: TapeState) -> Settings | None:
         return None
     shapes = ((state.keys.shape[1], width),) * 2
     size = memory.interface_size
-    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1)
+    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1, in_place=True)
 
 
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
@@ -262,6 +268,8 @@ def _takes(
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
     if settings.grows and (mask is not None or settings.slots % settings.grows):
+        return False
+    if settings.in_place and settings.slots > MOST_BEFORE * inputs.shape[1]:
         return False
     batch, kind = inputs.shape[0], inputs.dtype
     flat = _flat(state)

@@ -40,7 +40,7 @@ model = PointerNetwork(
     features=FourierFeatures,
     objective=Tokens(),
 )
-steps = 250
+steps = 400
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
 for step in range(steps):

@@ -67,7 +67,7 @@ model = MetaLearner(
     prototypical=1.0,
     objective=Labels(),
 )
-steps = 250
+steps = 400
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
 for step in range(steps):

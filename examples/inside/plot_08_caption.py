@@ -100,7 +100,7 @@ def seeing(step):
     return torch.nn.functional.cross_entropy(classifier(vectors).amax(1), digits)
 
 
-last = trained(seeing, [*model.encoder.parameters(), *classifier.parameters()], 120)
+last = trained(seeing, [*model.encoder.parameters(), *classifier.parameters()], 200)
 model.encoder.requires_grad_(False)
 print(f"loss of the last batch: {last:.2f} nats a digit; a guess has 2.30")
 
@@ -111,7 +111,7 @@ print(f"loss of the last batch: {last:.2f} nats a digit; a guess has 2.30")
 # The decoder learns which patches to look at from the captions alone.
 
 telling = [each for each in model.parameters() if each.requires_grad]
-trained(lambda step: model.loss(task.batch("train", step)), telling, 250)
+trained(lambda step: model.loss(task.batch("train", step)), telling, 400)
 model.eval()
 
 answers = model.generate(batch.source)

@@ -61,7 +61,7 @@ torch.set_num_threads(1)
 batch = task.batch("length_25", 0)
 
 
-def learned(memory, steps=450):
+def learned(memory, steps=700):
     """A model with a memory, trained."""
     torch.manual_seed(0)
     model = StackModel(

@@ -2030,7 +2030,7 @@ def test_a_faulty_part_is_found_by_its_law(check, law, part):
     ],
 )
 def test_the_parts_that_were_spoilt_keep_every_law(check, part):
-    check(part, max_examples=min(5, settings().max_examples))
+    check(part, max_examples=min(3, settings().max_examples))
 
 
 def test_rotation_finds_a_shift_that_drops_mass_at_the_edges():

@@ -17,9 +17,9 @@ from memnets.training.runs import changes, leaves
 
 __all__ = ["Asked"]
 
-#: Settings on which the scores of a run depend, which are those of its parts and of the trainer.
+#: Settings on which the scores of a run depend, those of its parts and of the trainer.
 #: The seed is a run's own; workers and what the trainer shows change no score.
-_OF_SCORES = r"(model|data(?!\.(seed|workers)$)|trainer(?!\.enable_))\b"
+_OF_SCORES = r"(model|test_weights|data(?!\.(seed|workers)$)|trainer(?!\.enable_))\b"
 
 
 class Asked:

@@ -88,7 +88,7 @@ _say = rank_zero_only(print)
 
 #: Settings on which the results depend: with other values, it is another run. Settings of the
 #: trainer only decide how long it is.
-_OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
+_OF_RESULTS = r"(model|seed_everything|test_weights|data(?!\.init_args\.workers))\b"
 
 #: Defaults of the trainer's settings.
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -199,6 +199,13 @@ class CLI(LightningCLI):
             type=bool,
             default=False,
             help="Compile the training's loss by torch.compile, for minutes at first.",
+        )
+        parser.add_argument(
+            "--test_weights",
+            type=Literal["best", "last"],
+            default="best",
+            help="Weights that a training tests at its end: those of the best validation, or the "
+            "last ones.",
         )
         parser.add_argument(
             "--pictures_format",
@@ -664,34 +671,35 @@ class CLI(LightningCLI):
             write_answers(self.folder, self.datamodule, groups)
 
     def _fit(self) -> None:
-        """Train, then test the best checkpoint, or the last weights if there is none."""
+        """Train, then test the best checkpoint, or the last weights."""
         self.trainer.fit(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.folder is None or self.trainer.interrupted:
             return
-        if splits_weights(self.trainer):
-            self._leave_split()
-            return
-        if self._best is not None and self._best.best_model_path:
-            # Not by the trainer: after a training with averaged weights it would load the others.
-            self.model.load_state_dict(load_checkpoint(self._best.best_model_path)["state_dict"])
-        elif self._best is not None:
-            self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        tested = self._tested_checkpoint()
         self._config_file.write(self.trainer)
+        if splits_weights(self.trainer):
+            if tested:
+                _say(
+                    "The processes shared the weights; to test them: memnets test --ckpt_path "
+                    f"{tested} --trainer.strategy=auto --trainer.devices=1 --trainer.num_nodes=1"
+                )
+            return  # one process tests, which can draw too
+        if tested and self.config["test_weights"] == "best":
+            # Not by the trainer: after a training with averaged weights it would load the others.
+            self.model.load_state_dict(load_checkpoint(tested)["state_dict"])
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
-    def _leave_split(self) -> None:
-        """End a training whose weights are split: one process tests it, which can draw it too."""
+    def _tested_checkpoint(self) -> str:
+        """The checkpoint whose weights are tested after a training; empty if none is saved."""
+        if self._best is None:
+            return ""
+        if self._best.best_model_path and self.config["test_weights"] == "best":
+            return self._best.best_model_path
         assert self.folder is not None
-        best = None if self._best is None else self._best.best_model_path
-        if self._best is not None and not best:
-            best = str(self.folder / "checkpoints" / "last.ckpt")
-            self.trainer.save_checkpoint(best)
-        self._config_file.write(self.trainer)
-        if best:
-            _say(
-                f"The processes shared the weights; to test them: memnets test --ckpt_path {best} "
-                "--trainer.strategy=auto --trainer.devices=1 --trainer.num_nodes=1"
-            )
+        last = str(self.folder / "checkpoints" / "last.ckpt")
+        if not self._best.best_model_path:  # without a validation nothing is saved
+            self.trainer.save_checkpoint(last)
+        return last
 
     def _left(self, in_time: bool = False) -> str:
         """A message about a stopped run: its folder, and the command to resume it.

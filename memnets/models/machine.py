@@ -34,9 +34,9 @@ class MemoryMachine(SequenceModel):
             and the vector read together: a class, its other arguments given.
         access: the memory with its heads; ``None`` = a machine without memory, the baseline.
         clock: period of a clock that the machine hears, at least 2: a learned vector for the number
-            of the step modulo this period is added to each input
+            of the step modulo this period is added to ``sqrt(input_size)`` times each input
             (:class:`~memnets.cells.PeriodicPositions`). It says nothing of the length of a
-            sequence. ``None`` = no clock, as in the papers.
+            sequence. ``None`` = no clock, and inputs as they are, as in the papers.
         settings: see :class:`~memnets.models.Model`.
 
     Example:

@@ -275,7 +275,7 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (lambda m: LRUA(slots=3), ValueError, "slots must be at least heads = 4; got 3"),
         (lambda m: LRUA(heads=0), ValueError, "heads must be .* at least 1; got 0"),
         (lambda m: LRUA(decay=1.5), ValueError, r"decay must be in \[0, 1\]; got 1.5"),
-        (lambda m: machine(schedule="linear"), ValueError, "or 'inverse_sqrt'; got 'linear'"),
+        (lambda m: machine(schedule="linear"), ValueError, "or 'stable_decay'; got 'linear'"),
         (lambda m: machine(warmup_steps=-1), ValueError, "warmup_steps must be at least 0; got -1"),
     ],
 )

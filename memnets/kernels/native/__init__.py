@@ -1,10 +1,10 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM, a DNC, a stack, queue or deque, or a tape that moves: all steps, forward and
-backward, are one operator. It is built when it is first needed
-(:mod:`memnets.kernels.native.build`). Without a compiler the twins of :mod:`memnets.kernels.loop`
-run in its place, where they know the memory.
+controller, on an NTM, a DNC, a memory with least recently used access, a stack, queue or deque, or
+a tape that moves: all steps, forward and backward, are one operator. It is built when it is first
+needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+:mod:`memnets.kernels.loop` run in its place, where they know the memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast, functional
+from memnets.addressing import LeastUsed, Sharp
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
 from memnets.core import MemoryAccess, choose_state
@@ -28,9 +29,10 @@ from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
-from memnets.kernels.parts import differentiable, unrecorded
+from memnets.kernels.parts import cosine_epsilon, differentiable, unrecorded
 from memnets.kernels.steps import defined_step, linear
 from memnets.memories.dnc import DNC, DNCState
+from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.moving import MovingTape, MovingTapeState
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.stack import Stack, StackState
@@ -64,6 +66,7 @@ class Settings(NamedTuple):
         noisy: how many of the first numbers of the interface have noise; ``None`` = all.
         grows: number of slots that a step appends to the tensors of the state, whose shapes begin
             with a number of memories side by side and the slots. Then no sequence may skip a step.
+        constants: numbers of the tensors of the state that a step cuts off from all gradients.
     """
 
     kind: str
@@ -74,6 +77,7 @@ class Settings(NamedTuple):
     noise: float = 0.0
     noisy: int | None = None
     grows: int = 0
+    constants: tuple[int, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -121,6 +125,21 @@ def _dnc(memory: DNC, state: DNCState) -> Settings | None:
     row = (slots,)
     shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
     return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+
+
+def _lrua(memory: LRUA, state: LRUAState) -> Settings | None:
+    epsilon = cosine_epsilon(memory.reading, Sharp)
+    if epsilon is None or type(memory.writing) is not LeastUsed or type(state) is not LRUAState:
+        return None
+    heads, width, slots = memory.heads, memory.width, state.memory.shape[1]
+    if slots < heads:  # the definition says that this is an error
+        return None
+    shapes = (slots, width), (slots,), (heads, slots)
+    numbers = memory.writing.decay, epsilon
+    usage = LRUAState._fields.index("usage")
+    return Settings(
+        "LRUA", (heads, width, slots), numbers, memory.interface_size, shapes, constants=(usage,)
+    )
 
 
 def _shifting(
@@ -175,6 +194,7 @@ def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
 MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
     NTM: _ntm,
     DNC: _dnc,
+    LRUA: _lrua,
     Stack: _stack,
     MovingTape: _moving_tape,
     NeuralStack: _strengths,
@@ -363,7 +383,8 @@ def _plain(
         found = _settings(loop.access, before)
         same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
-        state = following if mask is None else choose_state(mask[:, number], following, state)
+        whole = mask is None or bool(mask[:, number].all())
+        state = following if whole else choose_state(mask[:, number], following, state)
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
 
@@ -399,6 +420,12 @@ class _Run(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
         ctx.own_states = states - len(settings.shapes)
+        # A step that sequences skip passes on what is constant in steps, with its gradient.
+        constant = [ctx.own_states + one for one in settings.constants]
+        if mask is not None and not mask.all(0).any():
+            first = weights + 1
+            constant = [one for one in constant if not given[first + one].requires_grad]
+        ctx.mark_non_differentiable(*(rest[one] for one in constant))
         return outputs, *rest[:states]
 
     @staticmethod

@@ -78,6 +78,8 @@ std::unique_ptr<Memory<scalar>> make_placed_ntm(const int64_t* layout, const dou
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_dnc(const int64_t* layout, const double* settings);
 template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_lrua(const int64_t* layout, const double* settings);
+template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);

@@ -31,6 +31,7 @@ std::unique_ptr<Memory<scalar>> memory_of(
   if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
   if (kind == "PlacedNTM") return make_placed_ntm<scalar>(layout.data(), settings.data());
   if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
+  if (kind == "LRUA") return make_lrua<scalar>(layout.data(), settings.data());
   if (kind == "Stack") return make_stack<scalar>(layout.data(), settings.data());
   if (kind == "MovingTape") return make_tape<scalar>(layout.data(), settings.data());
   if (kind == "Strengths") return make_strengths<scalar>(layout.data(), settings.data());

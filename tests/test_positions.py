@@ -20,6 +20,7 @@ from memnets.cells import (
     LearnedPositions,
     MultiHead,
     NoPositions,
+    PeriodicPositions,
     Placed,
     Positions,
     RandomisedPositions,
@@ -67,6 +68,17 @@ def test_rotary_positions_turn_pairs_by_the_formula():
                     x * math.sin(angle) + y * math.cos(angle),
                 ]
                 assert turned[row, step, 2 * i : 2 * i + 2].tolist() == pytest.approx(expected)
+
+
+def test_periodic_positions_come_again():
+    torch.manual_seed(0)
+    positions = PeriodicPositions(4, 3)
+    vectors = positions(torch.tensor([[0, 1, 2, 3, 10**6]]))[0]
+    assert len({tuple(vector) for vector in vectors[:3].tolist()}) == 3
+    assert vectors[3].equal(vectors[0])
+    assert vectors[4].equal(vectors[10**6 % 3])
+    with pytest.raises(ValueError, match="period must be at least 2; got 1"):
+        PeriodicPositions(4, 1)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 8])

@@ -411,11 +411,9 @@ def _plain(
         found = _settings(loop.access, before)
         same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
-        taken = None if mask is None else mask[:, number]
-        if taken is None or bool(taken.all()):
-            state = following
-        else:
-            state = choose_state(taken, following, state)
+        if mask is not None and not mask[:, number].all():
+            following = choose_state(mask[:, number], following, state)
+        state = following
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
 

@@ -6,7 +6,7 @@ weights. Four programs take turns in one process:
 - floor: only the products of matrices of that step, forward and backward, by PyTorch and without a
   graph;
 - C++: the operator of memnets.kernels.native;
-- kernel: the twin of PyTorch operations that runs without a compiler;
+- kernel: the twin of PyTorch operations that runs without a compiler; an LRUA has none;
 - eager: the definition, within memnets.naive().
 
 Printed are the time of the floor and, for each program, the median, least and greatest ratio to the
@@ -29,13 +29,16 @@ from memnets import fast
 from memnets.cells import LSTM, Loop
 from memnets.core import MemoryAccess
 from memnets.kernels.native import build
-from memnets.memories import DNC, NTM
+from memnets.memories import DNC, LRUA, NTM
 
 INPUT, HIDDEN, WIDTH = 9, 100, 20
 
 
 class Case(NamedTuple):
-    """A machine and its data: batch, length of what is copied, slots, read heads."""
+    """A machine and its data: batch, length of what is copied, slots, read heads.
+
+    Each head of an LRUA reads and writes.
+    """
 
     memory: str
     batch: int
@@ -58,10 +61,13 @@ CASES = [
     Case("NTM", 16, 100, 1024),
     *(Case("DNC", batch, 20, slots) for slots in (64, 128, 256) for batch in (1, 16, 32)),
     *(Case("DNC", batch, 20, slots, 4) for slots in (64, 128, 256) for batch in (1, 16)),
+    *(Case("LRUA", batch, 20, 128, reads) for reads in (1, 4) for batch in (1, 16, 32)),
 ]
 
 
 def memory_of(case: Case) -> MemoryAccess:
+    if case.memory == "LRUA":
+        return LRUA(slots=case.slots, width=WIDTH, heads=case.reads)
     kind = {"NTM": NTM, "DNC": DNC}[case.memory]
     return kind(slots=case.slots, width=WIDTH, read_heads=case.reads)
 
@@ -86,12 +92,15 @@ def programs(case: Case) -> dict[str, Step]:
         with fast.naive():
             return run(Loop.unroll)
 
-    return {
+    found = {
         "floor": FLOORS[case.memory](case, loop.access.input_size),
         "C++": partial(run, twin("C++")),
         "kernel": partial(run, twin("kernels.loop")),
         "eager": eager,
     }
+    if case.memory == "LRUA":
+        del found["kernel"]
+    return found
 
 
 def of_controller(case: Case, interface: int) -> tuple[Step, Step, Step, Step]:
@@ -127,28 +136,38 @@ def of_controller(case: Case, interface: int) -> tuple[Step, Step, Step, Step]:
 
 
 def floor_of_ntm(case: Case, interface: int) -> Step:
-    """Products of an NTM's step: keys and reads with the memory, and what is written."""
+    """Products of an NTM's step: all heads look for keys, and one of them writes."""
+    return floor_of_slots(case, interface, case.reads + 1, 1, erases=True)
+
+
+def floor_of_lrua(case: Case, interface: int) -> Step:
+    """Products of an LRUA's step: each head reads by a key and writes it. Nothing is erased."""
+    return floor_of_slots(case, interface, case.reads, case.reads, erases=False)
+
+
+def floor_of_slots(case: Case, interface: int, heads: int, writes: int, erases: bool) -> Step:
+    """Products of a step: keys and reads with the memory, and what is written."""
     first, forward, backward, last = of_controller(case, interface)
     batch, slots, reads = case.batch, case.slots, case.reads
-    heads = reads + 1
     memory, gradient = torch.randn(2, batch, slots, WIDTH).unbind(0)
     turned = memory.mT
     keys, weights = torch.randn(batch, heads, WIDTH), torch.randn(batch, heads, slots)
-    scores, reading, writing = torch.randn(batch, heads, slots), weights[:, :reads], weights[:, :1]
-    vectors, written = torch.randn(batch, reads, WIDTH), torch.randn(batch, 1, WIDTH)
+    scores = torch.randn(batch, heads, slots)
+    reading, writing = weights[:, :reads], weights[:, :writes]
+    vectors, written = torch.randn(batch, reads, WIDTH), torch.randn(batch, writes, WIDTH)
 
     def step() -> None:
         torch.bmm(keys, turned, out=scores)
         torch.bmm(reading, memory, out=vectors)
-        torch.bmm(writing.mT, written)  # what is erased, then what is added
+        if erases:
+            torch.bmm(writing.mT, written)
         memory.baddbmm_(writing.mT, written, beta=0.5)
 
     def step_back() -> None:
         # Write: to the added and erased vectors, and to the weights by both.
-        torch.bmm(writing, gradient, out=written)
-        torch.bmm(written, gradient.mT)
-        torch.bmm(writing, gradient, out=written)
-        torch.bmm(written, gradient.mT)
+        for _ in range(1 + erases):
+            torch.bmm(writing, gradient, out=written)
+            torch.bmm(written, gradient.mT)
         # Read, and content: to the weights or keys, and to the memory.
         torch.bmm(vectors, turned)
         gradient.baddbmm_(reading.mT, vectors, beta=0.5)
@@ -195,15 +214,21 @@ def floor_of_dnc(case: Case, interface: int) -> Step:
 
 
 #: Memory -> a function that makes the program of its products.
-FLOORS: dict[str, Callable[[Case, int], Step]] = {"NTM": floor_of_ntm, "DNC": floor_of_dnc}
+FLOORS: dict[str, Callable[[Case, int], Step]] = {
+    "NTM": floor_of_ntm,
+    "DNC": floor_of_dnc,
+    "LRUA": floor_of_lrua,
+}
 
 
-def measure(case: Case, rounds: int, skipped: list[str]) -> None:
-    tried = {name: run for name, run in programs(case).items() if name not in skipped}
+def measure(case: Case, rounds: int, names: list[str]) -> None:
+    tried = {name: run for name, run in programs(case).items() if name in ("floor", *names)}
     # Processor time with one thread, since the load of the machine changes it least; else real.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times = turns(tried, rounds, clock)
-    columns = " | ".join(str(ratios(times, name, "floor")) for name in tried if name != "floor")
+    columns = " | ".join(
+        str(ratios(times, name, "floor")) if name in tried else "" for name in names
+    )
     print(
         f"| {case.title} | {spread(times['floor']).median * 1e3:.2f} ms | {columns} |", flush=True
     )
@@ -229,9 +254,8 @@ def main() -> None:
     print("|---|---|" + "---|" * len(names))
     for case in CASES:
         if given.only in case.title:
-            measure(
-                case, given.rounds if case.slots < 1024 else max(3, given.rounds // 4), given.skip
-            )
+            rounds = given.rounds if case.slots < 1024 else max(3, given.rounds // 4)
+            measure(case, rounds, names)
 
 
 if __name__ == "__main__":

@@ -197,6 +197,8 @@ def test_reported_scores_are_means_of_all_examples(tmp_path) -> None:
         ("cosine", 2, [1 / 3, 2 / 3, *((1 + math.cos(math.pi * k / 6)) / 2 for k in range(7)), 0]),
         ("halved", 0, [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8]),
         ("halved", 4, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1 / 2, 1 / 4, 1 / 8]),
+        ("stable_decay", 0, [1, 1, 1, 1, 1, 1, 1, 1 / 2, 0, 0]),
+        ("stable_decay", 4, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1, 1, 1, 0]),
         ("inverse_sqrt", 0, [1, math.sqrt(1 / 2), math.sqrt(1 / 3)]),
         ("inverse_sqrt", 3, [1 / 4, 2 / 4, 3 / 4, 1, math.sqrt(4 / 5), math.sqrt(4 / 6)]),
     ],

@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 
 from memnets.app.cli import main
 from memnets.app.messages import settings_of
-from memnets.app.run import TRAINER_DEFAULTS
+from memnets.app.settings import TRAINER_DEFAULTS
 from memnets.models import Model
 from tests.images import leave_pictures_blank, png, runs, save_blank_pictures, written
 from tests.lexicons import lexicon
@@ -64,6 +64,7 @@ SMALL = {
     "MultiQueryRecall": [*BATCHES, "--data.test_pairs=[[4, 2]]"],
     "Parity": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "BinaryAddition": [*BATCHES, "--data.test_sets=[[5, 2]]"],
+    "OddsFirst": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Reversal": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],
 }

@@ -275,7 +275,7 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
         (lambda m: LRUA(slots=3), ValueError, "slots must be at least heads = 4; got 3"),
         (lambda m: LRUA(heads=0), ValueError, "heads must be .* at least 1; got 0"),
         (lambda m: LRUA(decay=1.5), ValueError, r"decay must be in \[0, 1\]; got 1.5"),
-        (lambda m: machine(schedule="linear"), ValueError, "or 'inverse_sqrt'; got 'linear'"),
+        (lambda m: machine(schedule="linear"), ValueError, "or 'stable_decay'; got 'linear'"),
         (lambda m: machine(warmup_steps=-1), ValueError, "warmup_steps must be at least 0; got -1"),
     ],
 )
@@ -328,3 +328,18 @@ def test_first_biases_of_the_heads_reach_their_part_of_the_interface() -> None:
     stay = torch.tensor([0.0, 2.0, 0.0]).softmax(-1)
     assert torch.allclose(query.shift, stay.expand(1, 3, 3))
     assert torch.allclose(query.strength, (1 + torch.tensor(1.0).exp()).log())
+
+
+def test_a_clock_ticks_from_the_source_on_through_the_answer() -> None:
+    """A machine hears the number of a step, its padding left out, modulo the period."""
+    ticking = machine(clock=3)
+    assert ticking.inputs.positions is not None
+    weight = ticking.inputs.positions.weight
+    source, inputs = torch.tensor([[1, 2, 3, 1], [2, 2, 0, 0]]), torch.tensor([[1, 1], [1, 1]])
+    mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    logits, _ = ticking.decode(inputs, ticking.encode(source, mask))
+    for row, length in enumerate((4, 2)):
+        tokens = torch.cat([source[row, :length], inputs[row]])
+        heard = 2 * nn.functional.one_hot(tokens, 4) + weight[torch.arange(length + 2) % 3]
+        features, _ = ticking.body.unroll(heard.unsqueeze(0), ticking.body.initial_state(1))
+        torch.testing.assert_close(logits[row], ticking.output(features)[0, length:])

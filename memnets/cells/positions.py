@@ -33,6 +33,7 @@ __all__ = [
     "HardALiBi",
     "LearnedPositions",
     "NoPositions",
+    "PeriodicPositions",
     "Placed",
     "Positions",
     "RandomisedPositions",
@@ -281,6 +282,32 @@ class LearnedPositions(Positions):
             lambda: f"a sequence of length {int(places.max()) + 1}",
         )
         return nn.functional.embedding(places, self.weight)
+
+
+class PeriodicPositions(Positions):
+    """A learned vector for each count modulo a period: a clock, which goes on at any length.
+
+    It tells a model nothing of how long a sequence is. A machine with a clock of period 2 can treat
+    every second step in another way, and needs no memory to know which it is at.
+
+    Args:
+        width: width of the vectors, at least 1.
+        period: number of steps after which the vectors come again, at least 2.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(self, width: int, period: int = 2) -> None:
+        super().__init__()
+        check_positive(width=width)
+        if period < 2:
+            raise ValueError(f"period must be at least 2; got {period}")
+        self.weight = nn.Parameter(torch.randn(period, width) / math.sqrt(width))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """``[*B, T] -> [*B, T, width]``."""
+        return nn.functional.embedding(places % len(self.weight), self.weight)
 
 
 class RotaryPositions(Positions):

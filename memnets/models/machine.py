@@ -9,6 +9,7 @@ from torch import nn
 
 from memnets.cells.composed import Loop
 from memnets.cells.embeddings import Inputs, OneHot
+from memnets.cells.positions import PeriodicPositions
 from memnets.core import Cell, MemoryAccess, check_positive, make
 from memnets.models.sequence import SequenceModel
 
@@ -32,6 +33,10 @@ class MemoryMachine(SequenceModel):
         controller: makes the controller from the width of its input, that of the machine's input
             and the vector read together: a class, its other arguments given.
         access: the memory with its heads; ``None`` = a machine without memory, the baseline.
+        clock: period of a clock that the machine hears, at least 2: a learned vector for the number
+            of the step modulo this period is added to ``sqrt(input_size)`` times each input
+            (:class:`~memnets.cells.PeriodicPositions`). It says nothing of the length of a
+            sequence. ``None`` = no clock, and inputs as they are, as in the papers.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -44,6 +49,7 @@ class MemoryMachine(SequenceModel):
         output_size: int,
         controller: Callable[[int], Cell],
         access: MemoryAccess | None = None,
+        clock: int | None = None,
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
@@ -54,8 +60,9 @@ class MemoryMachine(SequenceModel):
             body = Loop(input_size, controller, access)
         # No embedding: the machine sees vectors unchanged, as in the papers.
         one_hot = OneHot(input_size)
+        ticks = None if clock is None else PeriodicPositions(input_size, clock)
         output = nn.Linear(body.output_size, output_size)
-        super().__init__(Inputs(one_hot, one_hot), body, output, **settings)
+        super().__init__(Inputs(one_hot, one_hot, ticks), body, output, **settings)
         self.input_size = input_size
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -13,7 +13,7 @@ from memnets import decoding
 from memnets.batches import Batch, Places, padded_to
 from memnets.core import EncoderDecoder, State, check_positive
 from memnets.training.objectives import Bits, Examined, Objective
-from memnets.training.trained import Trained
+from memnets.training.trained import Schedule, Trained
 from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model"]
@@ -29,10 +29,12 @@ class Model(EncoderDecoder[State], Trained):
         objective: the loss, and the meaning of the outputs; :class:`~memnets.training.Bits` by
             default.
         optimizer: makes the optimizer from the parameters; Adam by default.
-        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
-            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
-            inverse root of the step (Vaswani et al. 2017, section 5.3).
+        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training;
+            ``stable_decay``, constant, then in a line down to 0 over the last quarter of the
+            training (Hu et al. 2024, section 4, with another decay); ``halved`` after each quarter
+            of it (Sukhbaatar et al. 2015, section 4.2); all three are constant if the training has
+            no end; ``constant``; or ``inverse_sqrt``, with the inverse root of the step (Vaswani et
+            al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
@@ -49,7 +51,7 @@ class Model(EncoderDecoder[State], Trained):
         self,
         objective: Objective | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
+        schedule: Schedule = "cosine",
         warmup_steps: int = 0,
         tbptt_steps: int | None = None,
         cuda_graphs: bool = False,

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytorch_lightning as lightning
 import torch
@@ -35,8 +35,13 @@ from memnets.training.optimizers import fused
 from memnets.training.processes import answers, gathered, joined, splits_weights, summed
 from memnets.training.runs import FORMAT, Origin
 
-__all__ = ["Trained", "TrainingDiverged"]
+__all__ = ["Schedule", "Trained", "TrainingDiverged"]
 
+#: Names of the schedules of a learning rate, see :class:`Trained`.
+Schedule = Literal["constant", "cosine", "halved", "inverse_sqrt", "stable_decay"]
+
+#: Those that end with the training.
+_TO_THE_END = ("cosine", "halved", "stable_decay")
 
 #: Least scale of a loss scaler. At a smaller one, the scale is not the cause of an overflow.
 _LEAST_SCALE = 2.0**-16
@@ -55,10 +60,12 @@ class Trained(lightning.LightningModule, ABC):
 
     Args:
         optimizer: makes the optimizer from the parameters; Adam by default.
-        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training,
-            constant if that has no end; ``halved`` after each quarter of the training (Sukhbaatar
-            et al. 2015, section 4.2), in the same way; ``constant``; or ``inverse_sqrt``, with the
-            inverse root of the step (Vaswani et al. 2017, section 5.3).
+        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training;
+            ``stable_decay``, constant, then in a line down to 0 over the last quarter of the
+            training (Hu et al. 2024, section 4, with another decay); ``halved`` after each quarter
+            of it (Sukhbaatar et al. 2015, section 4.2); all three are constant if the training has
+            no end; ``constant``; or ``inverse_sqrt``, with the inverse root of the step (Vaswani et
+            al. 2017, section 5.3).
         warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         cuda_graphs: whether training steps run as CUDA graphs (:mod:`memnets.training.graphs`):
             the same numbers, much faster for small models. Needs one GPU, an optimizer with the
@@ -74,16 +81,14 @@ class Trained(lightning.LightningModule, ABC):
     def __init__(
         self,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Literal["constant", "cosine", "halved", "inverse_sqrt"] = "cosine",
+        schedule: Schedule = "cosine",
         warmup_steps: int = 0,
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        if schedule not in ("constant", "cosine", "halved", "inverse_sqrt"):
-            raise ValueError(
-                "schedule must be 'constant', 'cosine', 'halved' or 'inverse_sqrt'; "
-                f"got {schedule!r}"
-            )
+        if schedule not in get_args(Schedule):
+            *others, last = map(repr, get_args(Schedule))
+            raise ValueError(f"schedule must be {', '.join(others)} or {last}; got {schedule!r}")
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
         if not callable(optimizer):
@@ -474,7 +479,7 @@ class Trained(lightning.LightningModule, ABC):
         if self.cuda_graphs:
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
-        to_the_end = self.schedule in ("cosine", "halved")
+        to_the_end = self.schedule in _TO_THE_END
         steps = self.trainer.estimated_stepping_batches if to_the_end else 0
         rates: list[Callable[[int], float]] = [
             partial(
@@ -636,10 +641,12 @@ def _learning_rate_factor(
     # is the first at the full rate.
     if step < warmup_steps:
         return factor * (step + 1) / (warmup_steps + 1)
-    if schedule in ("cosine", "halved"):
+    if schedule in _TO_THE_END:
         progress = min(1.0, (step - warmup_steps) / max(1.0, steps - warmup_steps))
         if schedule == "halved":
             return factor * float(0.5 ** min(3, int(4 * progress)))
+        if schedule == "stable_decay":
+            return factor * min(1.0, 4 * (1 - progress))
         return factor * (1 + math.cos(math.pi * progress)) / 2
     if schedule == "inverse_sqrt":
         return factor * math.sqrt((warmup_steps + 1) / (step + 1))

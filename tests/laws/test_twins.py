@@ -39,6 +39,7 @@ from memnets.kernels import fla, native, triton
 from memnets.kernels.native import build
 from memnets.memories import (
     DNC,
+    LRUA,
     NTM,
     SAM,
     MovingTape,
@@ -46,11 +47,13 @@ from memnets.memories import (
     NeuralQueue,
     NeuralStack,
     Stack,
+    Tape,
 )
 from memnets.memories.scan import scan
+from memnets.memories.tape import TapeState
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
-from memnets.scores import Additive, Dot, ScaledDot
+from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing.laws import (
     assert_close,
     differentiable,
@@ -95,8 +98,19 @@ def unrolled(make, batch=BATCH, steps=STEPS, masked=False, begun=True):
     return arguments
 
 
+def grown(make, slots, steps):
+    """Steps of a loop on a tape that has many slots already."""
+
+    def arguments(draw):
+        part, (inputs, state, mask) = unrolled(make, steps=steps, begun=False)(draw)
+        shape = BATCH, slots, part.access.width
+        return part, (inputs, state._replace(access=TapeState(*numbers(draw, shape, shape))), mask)
+
+    return arguments
+
+
 def scattered(make, batch=BATCH, steps=STEPS, masked=False):
-    """Steps of a loop on a DNC whose memory holds anything: no two slots are used alike.
+    """Steps of a loop on a DNC or LRUA whose memory holds anything: no two slots are used alike.
 
     After steps from the initial state many slots are, but for their last digit, and which of them
     is taken as free depends on that digit.
@@ -106,10 +120,10 @@ def scattered(make, batch=BATCH, steps=STEPS, masked=False):
         part, (inputs, state, mask) = unrolled(make, batch, steps, masked)(draw)
         slots = part.access.slots
         access = map_state(lambda old: torch.rand_like(old) / slots, state.access)
-        link = access.link.masked_fill(torch.eye(slots, dtype=torch.bool), 0.0)
-        access = access._replace(
-            memory=torch.randn_like(access.memory), usage=slots * access.usage, link=link
-        )
+        access = access._replace(memory=torch.randn_like(access.memory), usage=slots * access.usage)
+        if isinstance(part.access, DNC):
+            link = access.link.masked_fill(torch.eye(slots, dtype=torch.bool), 0.0)
+            access = access._replace(link=link)
         return part, (inputs, state._replace(access=access), mask)
 
     return arguments
@@ -360,6 +374,13 @@ DNC_RUNS = [
     scattered(loop(partial(DNC, slots=9, width=3, read_heads=5), FEED_FORWARD), 1, 11, True),
 ]
 
+LRUA_RUNS = [
+    scattered(loop(partial(LRUA, slots=5, width=3, heads=2))),
+    scattered(loop(partial(LRUA, slots=19, width=2, heads=3, decay=0.5)), steps=8, masked=True),
+    scattered(loop(partial(LRUA, slots=70, width=2, heads=5, gate_bias=-1.0), FEED_FORWARD), 1),
+    unrolled(loop(partial(LRUA, slots=1, width=1, heads=1)), 1, 1, begun=False),
+]
+
 SHIFTING_RUNS = [
     unrolled(
         loop(partial(Stack, slots=9, width=3, stacks=2, visible=2, initial_value=-1.0)), 3, 5, True
@@ -370,6 +391,12 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(NeuralStack, width=3, count=2)), 1, 5),
     unrolled(loop(partial(NeuralQueue, width=1, noise=0.5), FEED_FORWARD), steps=5, begun=False),
     unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
+]
+
+TAPE_RUNS = [
+    unrolled(loop(partial(Tape, width=3, read_heads=2))),
+    grown(loop(partial(Tape, width=5, read_heads=5, score=Dot()), FEED_FORWARD), 39, 10),
+    unrolled(loop(partial(Tape, width=1)), 1, 1, begun=False),
 ]
 
 #: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.
@@ -419,7 +446,9 @@ EXAMPLES = {
         unrolled(loop(partial(NTM, slots=6, width=3, read_heads=2, write_heads=3, hard=True))),
         *EXTREME,
         *DNC_RUNS,
+        *LRUA_RUNS,
         *SHIFTING_RUNS,
+        *TAPE_RUNS,
     ],
     (Loop, "unroll", "kernels.hard"): HARD_RUNS,
     (Loop, "unroll", "C++/places"): HARD_RUNS[:-1],
@@ -958,6 +987,15 @@ def another_usage(run):
     return fuller
 
 
+def another_decay(run):
+    def longer(*given):
+        given = list(given)
+        given[3] = (1.01 * given[3][0], *given[3][1:])
+        return run(*given)
+
+    return longer
+
+
 def no_mask(run):
     return lambda *given: run(*given[:6], None, *given[7:])
 
@@ -993,6 +1031,10 @@ def a_gradient_less(place):
         ("run_backward", another_usage, DNC_RUNS),
         # The state of a DNC comes last: M, u, p, L, and the weights of writes and reads.
         *[("run_backward", a_gradient_less(-place), DNC_RUNS) for place in range(1, 7)],
+        ("run", another_decay, LRUA_RUNS),
+        ("run", no_mask, LRUA_RUNS),
+        # M, the usage, which has a gradient where all steps are skipped, and the weights of reads.
+        *[("run_backward", a_gradient_less(-place), LRUA_RUNS) for place in range(1, 4)],
     ],
 )
 def test_an_operator_with_a_planted_fault_is_found(operator, plant, examples, monkeypatch):
@@ -1163,6 +1205,32 @@ def test_the_operators_are_tried_before_the_kernels(monkeypatch):
     assert_close(part.unroll(inputs, state), expected, "the kernel", rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [torch.float, torch.double])
+def test_the_operator_takes_slots_of_equal_usage_in_their_order(kind):
+    """Slots never used, slots used once, and slots that no step has reached yet."""
+    by_name("C++")
+    part = loop(partial(LRUA, slots=37, width=2, heads=4, gate_bias=-50.0))().to(kind)
+    inputs, state = torch.randn(3, 7, 3, dtype=kind), part.initial_state(3)
+    usage = torch.randint(0, 3, (3, 37)).to(kind)
+    usage[1] = 1.0
+    usage[2, ::2] = torch.inf
+    # One read on top of that of all slots, so that a write shows which ones it took.
+    memory = torch.randn(3, 37, 2, dtype=kind)
+    state = state._replace(access=state.access._replace(usage=usage, memory=memory))
+    (_, found), (_, expected) = (
+        unroll(inputs[:, :1], state) for unroll in (part.unroll, fast_off(part.unroll))
+    )
+    assert_close(found, expected, "the state after a step", rtol=1e-5, atol=1e-6)
+
+
+def fast_off(function):
+    def run(*arguments):
+        with fast.naive():
+            return function(*arguments)
+
+    return run
+
+
 def test_a_dnc_reads_the_same_in_single_precision():
     """Of its outputs, that is: of slots in like use, which one is free depends on a last digit."""
     by_name("C++")
@@ -1227,3 +1295,29 @@ def test_the_operators_leave_to_others_what_they_do_not_compute(change):
     assert not native._fits(*changed, None)
     for mask in (torch.ones(2, 3), torch.ones(2, 4).bool()):
         assert not native._fits(part, inputs, state, mask)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"score": Cosine()}, {"positions": RotaryPositions()}],
+    ids=["another score", "positions"],
+)
+def test_a_tape_that_the_operators_do_not_compute(settings):
+    by_name("C++")
+    inputs = torch.randn(2, 3, 3)
+    part, other = (loop(partial(Tape, width=4, **more))() for more in ({}, settings))
+    state = part.initial_state(2)
+    assert native._fits(part, inputs, state, None)
+    assert not native._fits(other, inputs, state, None)
+    part.access.addressing.normalizer = ScalableSoftmax()
+    assert not native._fits(part, inputs, state, None)
+
+
+def test_a_tape_with_slots_of_skipped_steps_goes_the_slow_way():
+    by_name("C++")
+    part = loop(partial(Tape, width=4))()
+    inputs, state = torch.randn(2, 3, 3), part.initial_state(2)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert not native._fits(part, inputs, state, mask)
+    _, state = part.unroll(inputs, state, mask)
+    assert not native._fits(part, inputs, state, None)

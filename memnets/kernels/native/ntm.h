@@ -1,7 +1,6 @@
 // The memory of a Neural Turing Machine (Graves, Wayne & Danihelka 2014): a step of one row.
 //
-// The definition is memnets.memories.NTM; the names here are those of its code. The memory is kept
-// as [W, N], so that all loops go over slots, whatever W is.
+// The definition is memnets.memories.NTM; the names here are those of its code.
 #pragma once
 
 #include <algorithm>
@@ -9,30 +8,31 @@
 #include <limits>
 #include <stdexcept>
 
-#include "memory.h"
+#include "slots.h"
 
 namespace memnets {
 
 template <typename scalar>
-struct NTM : Memory<scalar> {
+struct NTM : Slots<scalar> {
+  typedef Slots<scalar> Base;
   typedef Vector<scalar> vector;
   static constexpr int64_t L = lanes<scalar>;
+  using Base::heads, Base::width, Base::slots, Base::stride, Base::epsilon, Base::positive,
+      Base::lengths;
 
-  int64_t reads, writes, width, size, slots, heads, stride;
+  int64_t reads, writes, size;
   bool hard;  // one-hot weights, with the gradient of those that they stand for
-  scalar least_sharpness, epsilon, tie;
-  // Where the parts of the interface begin.
-  int64_t positive, unit, erase, shift, add;
+  scalar least_sharpness, tie;
+  // Where the parts of the interface begin, behind the keys and the strengths.
+  int64_t unit, erase, shift, add;
   // Where the parts of the state, of its gradient and of what is kept begin.
-  int64_t lengths, weights, weights_gradient, slopes, scores, content, shifted;
+  int64_t weights, weights_gradient, slopes, scores, content, shifted;
   int64_t wide;  // a row with its ends continued round the circle
 
   NTM(int64_t reads, int64_t writes, int64_t width, int64_t size, int64_t slots, bool hard,
       double least_sharpness, double epsilon, double tie)
-      : reads(reads), writes(writes), width(width), size(size), slots(slots),
-        heads(reads + writes), stride(padded<scalar>(slots)), hard(hard),
-        least_sharpness(least_sharpness), epsilon(epsilon), tie(tie) {
-    positive = heads * width;
+      : Base(reads + writes, width, slots, epsilon), reads(reads), writes(writes), size(size),
+        hard(hard), least_sharpness(least_sharpness), tie(tie) {
     unit = positive + 2 * heads;
     erase = unit + heads;
     shift = erase + writes * width;
@@ -40,7 +40,6 @@ struct NTM : Memory<scalar> {
     this->interface_size = add + writes * width;
     this->read_size = reads * width;
 
-    lengths = width * stride;
     weights = lengths + stride;
     this->state_size = weights + heads * stride;
 
@@ -61,25 +60,25 @@ struct NTM : Memory<scalar> {
   }
 
   void load(int64_t b, const scalar* const* tensors, scalar* state, scalar*) const override {
-    turn_in(tensors[0] + b * slots * width, state);
-    rows_in(tensors[1] + b * heads * slots, state + weights);
-    measure(state);
+    this->turn_in(tensors[0] + b * slots * width, state);
+    this->rows_in(heads, tensors[1] + b * heads * slots, state + weights);
+    this->measure(state);
   }
 
   void save(int64_t b, const scalar* state, const scalar*,
             scalar* const* tensors) const override {
-    turn_out(state, tensors[0] + b * slots * width);
-    rows_out(state + weights, tensors[1] + b * heads * slots);
+    this->turn_out(state, tensors[0] + b * slots * width);
+    this->rows_out(heads, state + weights, tensors[1] + b * heads * slots);
   }
 
   void load_gradient(int64_t b, const scalar* const* tensors, scalar* gradient) const override {
-    turn_in(tensors[0] + b * slots * width, gradient);
-    rows_in(tensors[1] + b * heads * slots, gradient + weights_gradient);
+    this->turn_in(tensors[0] + b * slots * width, gradient);
+    this->rows_in(heads, tensors[1] + b * heads * slots, gradient + weights_gradient);
   }
 
   void save_gradient(int64_t b, const scalar* gradient, scalar* const* tensors) const override {
-    turn_out(gradient, tensors[0] + b * slots * width);
-    rows_out(gradient + weights_gradient, tensors[1] + b * heads * slots);
+    this->turn_out(gradient, tensors[0] + b * slots * width);
+    this->rows_out(heads, gradient + weights_gradient, tensors[1] + b * heads * slots);
   }
 
   void forward(scalar* interface, const scalar* before, scalar* after, const scalar*, scalar*,
@@ -90,12 +89,8 @@ struct NTM : Memory<scalar> {
     scalar* sums = kernel + padded<scalar>(size);
 
     ranges(interface, kept, kernel);
-    point(kept, pointed);
-    int64_t done = 0;
-    for (; done + 2 <= heads; done += 2) {
-      score<2>(before, pointed + done * width, kept + scores + done * stride);
-    }
-    if (done < heads) score<1>(before, pointed + done * width, kept + scores + done * stride);
+    this->point(kept, pointed);
+    this->score(before, pointed, kept + scores);
 
     for (int64_t head = 0; head < heads; head++) {
       const scalar* previous = before + weights + head * stride;
@@ -202,52 +197,21 @@ struct NTM : Memory<scalar> {
       }
       interface_gradient[unit + head] = sum<scalar>(of_gate) * gate * (1 - gate);
 
-      // Content. The length of a slot is part of its score: its gradient points along the slot.
-      softmax_gradient(slots, now, found);
-      for (int64_t i = 0; i < stride; i += L) {
-        const vector length = memnets::load(before + lengths + i);
-        const vector one = memnets::load(now + i) * length;
-        store(now + i, one);
-        store(radial + i, memnets::load(radial + i) +
-                              one * length * memnets::load(kept + scores + head * stride + i));
-      }
+      this->score_gradient(before, found, kept + scores + head * stride, now, radial);
     }
 
-    point(kept, pointed);
+    this->point(kept, pointed);
     if (heads == 2) {
-      content_gradient<2>(before, pointed, flow, radial, gradient, interface_gradient, sums);
+      this->template content_gradient<2>(
+          before, pointed, flow, radial, gradient, interface_gradient, sums);
     } else {
-      content_gradient<0>(before, pointed, flow, radial, gradient, interface_gradient, sums);
+      this->template content_gradient<0>(
+          before, pointed, flow, radial, gradient, interface_gradient, sums);
     }
-    for (int64_t head = 0; head < heads; head++) {
-      const scalar* key = kept + head * width;
-      scalar* of_key = interface_gradient + head * width;
-      const scalar scale = 1 / std::sqrt(dot(width, key, key) + epsilon);
-      // A unit vector moves only across its direction: the part along it is the strength's.
-      const scalar along = dot(width, of_key, key) * scale;
-      const scalar strength = kept[positive + head];
-      for (int64_t w = 0; w < width; w++) {
-        of_key[w] = (of_key[w] - key[w] * scale * along) * scale * strength;
-      }
-      interface_gradient[positive + head] = along * kept[slopes + head];
-    }
+    this->point_gradient(kept, kept + slopes, interface_gradient);
   }
 
  protected:
-  static MEMNETS_INLINE vector load_vector(const scalar* from) { return memnets::load(from); }
-
-  // The inverse lengths of all slots of a memory, behind it.
-  void measure(scalar* memory) const {
-    for (int64_t i = 0; i < stride; i += L) {
-      vector square = all(epsilon);
-      for (int64_t w = 0; w < width; w++) {
-        const vector number = load_vector(memory + w * stride + i);
-        square += number * number;
-      }
-      store(memory + lengths + i, inverse_root<scalar>(square));
-    }
-  }
-
   // The interface, each part in its range; `kernel` is for a shift.
   void ranges(const scalar* interface, scalar* kept, scalar* kernel) const {
     std::memcpy(kept, interface, positive * sizeof(scalar));
@@ -262,16 +226,6 @@ struct NTM : Memory<scalar> {
       std::memcpy(kernel, interface + shift + head * size, size * sizeof(scalar));
       softmax(size, kernel);
       std::memcpy(kept + shift + head * size, kernel, size * sizeof(scalar));
-    }
-  }
-
-  // Keys of the length of their strength, so that a product with a slot of length 1 is beta times
-  // the cosine.
-  void point(const scalar* kept, scalar* pointed) const {
-    for (int64_t head = 0; head < heads; head++) {
-      const scalar* key = kept + head * width;
-      const scalar scale = kept[positive + head] / std::sqrt(dot(width, key, key) + epsilon);
-      for (int64_t w = 0; w < width; w++) pointed[head * width + w] = key[w] * scale;
     }
   }
 
@@ -294,33 +248,6 @@ struct NTM : Memory<scalar> {
         total += moves[j] * memnets::load(circle + i + size - 1 - j);
       }
       store(moved + i, total);
-    }
-  }
-
-  // [N, W] -> [W, stride], and back.
-  void turn_in(const scalar* from, scalar* to) const {
-    for (int64_t w = 0; w < width; w++) {
-      for (int64_t i = 0; i < slots; i++) to[w * stride + i] = from[i * width + w];
-      for (int64_t i = slots; i < stride; i++) to[w * stride + i] = 0;
-    }
-  }
-
-  void turn_out(const scalar* from, scalar* to) const {
-    for (int64_t i = 0; i < slots; i++) {
-      for (int64_t w = 0; w < width; w++) to[i * width + w] = from[w * stride + i];
-    }
-  }
-
-  void rows_in(const scalar* from, scalar* to) const {
-    for (int64_t head = 0; head < heads; head++) {
-      std::memcpy(to + head * stride, from + head * slots, slots * sizeof(scalar));
-      for (int64_t i = slots; i < stride; i++) to[head * stride + i] = 0;
-    }
-  }
-
-  void rows_out(const scalar* from, scalar* to) const {
-    for (int64_t head = 0; head < heads; head++) {
-      std::memcpy(to + head * slots, from + head * stride, slots * sizeof(scalar));
     }
   }
 
@@ -347,30 +274,6 @@ struct NTM : Memory<scalar> {
             gate * memnets::load(found + i) + (1 - gate) * memnets::load(previous + i));
     }
     ends(circle);
-  }
-
-  // Scores of some heads: one pass over the memory.
-  template <int count>
-  void score(const scalar* __restrict memory, const scalar* __restrict pointed,
-             scalar* __restrict result) const {
-    blocks<scalar>(stride, [&](auto vectors, int64_t i) {
-      constexpr int V = decltype(vectors)::value;
-      vector total[count][V] = {};
-      for (int64_t w = 0; w < width; w++) {
-        for (int v = 0; v < V; v++) {
-          const vector number = memnets::load(memory + w * stride + i + v * L);
-          for (int head = 0; head < count; head++) {
-            total[head][v] += pointed[head * width + w] * number;
-          }
-        }
-      }
-      for (int v = 0; v < V; v++) {
-        const vector length = memnets::load(memory + lengths + i + v * L);
-        for (int head = 0; head < count; head++) {
-          store(result + head * stride + i + v * L, total[head][v] * length);
-        }
-      }
-    });
   }
 
   // Read, then write M prod_h (1 - w_h e_h) + sum_h w_h a_h: one pass over the memory.
@@ -554,41 +457,6 @@ struct NTM : Memory<scalar> {
       store(of_marking + i + v * L, of_mark[v]);
     }
   }
-
-  // From the gradients of the scores to those of the keys and of the memory, in one pass.
-  template <int count>
-  void content_gradient(const scalar* __restrict memory, const scalar* __restrict pointed,
-                        const scalar* __restrict flow, const scalar* __restrict radial,
-                        scalar* __restrict gradient, scalar* __restrict keys_gradient,
-                        scalar* __restrict sums) const {
-    const int64_t H = count ? count : heads;
-    for (int64_t k = 0; k < H * width; k++) store(sums + k * L, vector{});
-    blocks<scalar>(stride, [&](auto vectors, int64_t i) {
-      constexpr int V = decltype(vectors)::value;
-      for (int64_t w = 0; w < width; w++) {
-        vector number[V], now[V];
-        for (int v = 0; v < V; v++) {
-          number[v] = memnets::load(memory + w * stride + i + v * L);
-          now[v] = memnets::load(gradient + w * stride + i + v * L) -
-                   number[v] * memnets::load(radial + i + v * L);
-        }
-        for (int64_t head = 0; head < H; head++) {
-          const scalar key = pointed[head * width + w];
-          vector total = memnets::load(sums + (head * width + w) * L);
-          for (int v = 0; v < V; v++) {
-            const vector one = memnets::load(flow + head * stride + i + v * L);
-            total += one * number[v];
-            now[v] += one * key;
-          }
-          store(sums + (head * width + w) * L, total);
-        }
-        for (int v = 0; v < V; v++) store(gradient + w * stride + i + v * L, now[v]);
-      }
-    });
-    for (int64_t k = 0; k < H * width; k++) {
-      keys_gradient[k] = sum<scalar>(memnets::load(sums + k * L));
-    }
-  }
 };
 
 // The same with hard weights, where no gradient is wanted: of each head the place alone is kept, and
@@ -692,7 +560,7 @@ struct PlacedNTM final : NTM<scalar> {
     const scalar gate = kept[unit + head];
     scalar* found = kept + this->content;
     scalar* moved = kept + this->shifted;
-    this->template score<1>(memory, pointed + head * width, found);
+    this->score(1, memory, pointed + head * width, found);
     softmax(slots, found);
     for (int64_t i = 0; i < stride; i += L) {
       store(circle + reach + i, gate * memnets::load(found + i));

@@ -43,7 +43,7 @@ cells = ("memnets.cells", "memnets.controllers")
 LSTM, GRU = named("LSTM", *cells), named("GRU", *cells)
 from memnets.addressing import Content
 from memnets.encoders import Recurrent
-from memnets.memories import DNC, NTM
+from memnets.memories import DNC, NTM, Tape
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.scores import Additive
 Tokens = named("Tokens", "memnets.training", "memnets.objectives")
@@ -79,6 +79,10 @@ CASES = {
     "NTM under a GRU, B = 16": lambda: (
         MemoryMachine(9, 8, partial(GRU, hidden_size=100), NTM(128, 20)),
         Copying(8, 20, 20, batch_size=16).batch("train", 0),
+    ),
+    "Tape, B = 32, 80 steps": lambda: (
+        MemoryMachine(9, 8, partial(LSTM, hidden_size=96), Tape(24, 4)),
+        Copying(8, 39, 39, batch_size=32).batch("train", 0),
     ),
     "attention GRU, B = 32": lambda: tokens(attention),
     "Transformer, B = 32": lambda: tokens(partial(Transformer, width=64, hidden_size=128)),

@@ -42,6 +42,15 @@ def pytest_sessionstart() -> None:
     build.loaded()
 
 
+#: Files of tests that begin processes, which take long: see below.
+LONG = ("test_processes", "test_scoreboard", "test_sweep", "test_packaging", "test_executors")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long tests first: none is begun at the end, where other workers have nothing to do."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def pytest_collection_finish() -> None:
     """Do not look for garbage among all that is imported, again and again."""
     gc.collect()

@@ -54,8 +54,10 @@ TESTS = {
         "test_addressing.py test_memories.py laws/test_parts.py laws/test_models.py test_trace.py"
     ),
     "memnets/app/": "test_cli.py test_checkpoints.py test_resume.py",
+    "memnets/app/asked.py": "test_grid.py test_scoreboard.py",
     "memnets/app/checkpoints.py": "test_checkpoints.py test_trust.py test_translate.py test_cli.py",
     "memnets/app/cli.py": "test_cli.py test_translate.py",
+    "memnets/app/checks.py": "test_cli.py test_compile.py",
     "memnets/app/commands.py": "test_cli.py test_packaging.py",
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
     "memnets/app/doctor.py": "test_native.py",
@@ -69,6 +71,7 @@ TESTS = {
     "memnets/app/options.py": "test_scoreboard.py test_sweep.py",
     "memnets/app/scoreboard.py": "test_scoreboard.py test_grid.py test_executors.py",
     "memnets/app/seeds.py": "test_scoreboard.py test_grid.py test_sweep.py",
+    "memnets/app/settings.py": "test_cli.py test_configs.py test_swaps.py test_trust.py",
     "memnets/app/space.py": "test_sweep.py",
     "memnets/app/study.py": "test_sweep.py",
     "memnets/app/sweep.py": "test_sweep.py",

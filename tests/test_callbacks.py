@@ -1,9 +1,13 @@
 """Callbacks: the memory's schedule, and the curriculum."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from memnets.cells import FeedForward
 from memnets.memories import NTM
@@ -45,9 +49,14 @@ def test_bad_schedules_are_named(arguments, message: str) -> None:
 
 
 def follow(
-    curriculum: Curriculum, task: RepeatCopying, losses: list[float], accumulated: int = 1
+    curriculum: Curriculum,
+    task: RepeatCopying,
+    losses: list[float],
+    accumulated: int = 1,
+    says: Callable[[str], object] = len,
 ) -> list[int | None]:
     """The setting that each of the next batches is made with."""
+    model = SimpleNamespace(print=says)
     strategy = SimpleNamespace(reduce=lambda loss, reduce_op: loss)
     trainer = SimpleNamespace(
         datamodule=task,
@@ -56,13 +65,13 @@ def follow(
         estimated_stepping_batches=len(losses),
     )
     curriculum.setup(trainer, None, "fit")
-    curriculum.on_train_start(trainer, None)
+    curriculum.on_train_start(trainer, model)
     used = []
     for step, loss in enumerate(losses):
         used.append(task.training_repeats)
         outputs = {"loss": torch.tensor(loss) / accumulated}
         trainer.global_step = step + 1
-        curriculum.on_train_batch_end(trainer, None, outputs, None, step)
+        curriculum.on_train_batch_end(trainer, model, outputs, None, step)
     return used
 
 
@@ -71,8 +80,11 @@ def test_a_curriculum_goes_on_when_the_loss_is_low_and_stays_at_its_end(accumula
     curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2)
     losses = [1.0, 0.4, 0.2, 0.9, 0.9, 0.0, 0.0, 0.1, 0.1]
     #         the mean of two must be low, and those before the value do not count
-    found = follow(curriculum, RepeatCopying(), losses, accumulated)
+    lines: list[str] = []
+    found = follow(curriculum, RepeatCopying(), losses, accumulated, lines.append)
     assert found == [1, 1, 1, 4, 4, 4, 9, 9, 9]
+    moved = {3: 4, 6: 9}
+    assert lines == [f"step {n}: training_repeats is now {value}" for n, value in moved.items()]
 
 
 def test_a_curriculum_goes_on_after_its_time_whatever_the_loss() -> None:
@@ -81,6 +93,49 @@ def test_a_curriculum_goes_on_after_its_time_whatever_the_loss() -> None:
     curriculum = Curriculum("training_repeats", [1, 4, 9], loss=0.5, steps=2, longest=0.6)
     losses = [0.1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert follow(curriculum, RepeatCopying(), losses) == [1] * 2 + [4] * 4 + [9] * 4
+
+
+def trained(callback: Callback, **settings: Any) -> None:
+    """Train a small model by a trainer without a log, a checkpoint or a validation."""
+    task = RepeatCopying(width=2, max_length=2, max_repeats=9, batch_size=2, epoch_batches=3)
+    model = MemoryMachine(task.input_size, task.output_size, FeedForward, NTM(4, 2))
+    lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, callbacks=[callback], **settings,
+    ).fit(model, datamodule=task)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+def test_the_time_of_a_curriculum_is_a_share_of_the_epochs_too(capsys) -> None:
+    curriculum = Curriculum("training_repeats", [1, 2, 3], loss=1e-9, longest=0.7)
+    trained(curriculum, max_epochs=2, max_steps=-1)  # of three steps each
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is now" in line]
+    assert lines == [f"step {n}: training_repeats is now {m}" for n, m in ((3, 2), (5, 3))]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (Curriculum("training_repeats", [1, 2], loss=0.1, longest=0.5), "Curriculum with longest"),
+        (MemorySchedule({0.5: {"slots": 3}}), "MemorySchedule with settings for shares"),
+    ],
+)
+def test_shares_of_a_training_without_an_end_are_named(callback, name) -> None:
+    expected = f"{name}.*number of steps is known: give trainer.max_steps or trainer.max_epochs"
+    with pytest.raises(ValueError, match=expected):
+        trained(callback, max_epochs=-1, max_time="00:00:00:01")
+
+
+def test_without_shares_a_training_needs_no_end() -> None:
+    trainer = SimpleNamespace(global_step=5, estimated_stepping_batches=float("inf"))
+    access = NTM(slots=6, width=2)
+    schedule = MemorySchedule({0: {"slots": 4}}, validation=3)
+    trainer.datamodule = None
+    schedule.setup(trainer, SimpleNamespace(access=access), "fit")
+    schedule.on_train_start(trainer, None)
+    schedule.on_train_batch_start(trainer, SimpleNamespace(access=access), None, 5)
+    assert access.slots == 4
 
 
 def test_a_curriculum_goes_on_where_it_stopped() -> None:

@@ -630,6 +630,17 @@ def test_the_best_checkpoint_is_tested_whatever_others_are_saved(monitor) -> Non
     assert json.loads((RUN / "metrics.json").read_text()) == after_training
 
 
+def test_the_last_weights_are_tested_on_request() -> None:
+    # The loss rises, so that the first validation is the best one.
+    rising = ["--model.optimizer.maximize=true", "--model.optimizer.lr=0.1"]
+    main(["fit", *SMALL, *rising, "--data.test_sets=[[4, 3]]", "--test_weights=last"])
+    scores = (RUN / "metrics.json").read_text()
+    best, last = (RUN / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert [load_checkpoint(path)["global_step"] for path in (best, last)] == [2, 4]
+    main(["test", "--ckpt_path", str(last)])
+    assert (RUN / "metrics.json").read_text() == scores
+
+
 def test_a_training_begins_with_the_weights_of_another(capsys) -> None:
     main(["fit", *SMALL])
     best = RUN / "checkpoints" / "best.ckpt"

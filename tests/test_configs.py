@@ -15,7 +15,7 @@ from pytorch_lightning import Trainer
 
 from memnets.app.cli import main
 from memnets.app.messages import settings_of
-from memnets.app.run import TRAINER_DEFAULTS
+from memnets.app.settings import TRAINER_DEFAULTS
 from memnets.models import Model
 from tests.images import leave_pictures_blank, png, runs, save_blank_pictures, written
 from tests.lexicons import lexicon

@@ -183,17 +183,18 @@ def test_a_board_that_is_killed_leaves_nothing_that_is_trained_beside_the_next(e
         training, _ = processes()
         with pytest.raises(FolderInUse, match=rf"process {killed.pid} on "), board(executor):
             pass
-    finally:
         killed.kill()
         killed.wait()
-    with board(executor) as trains:
-        # That is an error if two are at once: see FIT.
-        assert trains.outcome(trains.submit(fit(step() + 40), RUN)).code == 0
-    assert_gone(training)
-    assert first_step() > 0
-    assert not Path("runs/.scoreboard").exists()
-    with suppress(ProcessLookupError):  # workers of a pool wait for their board for ever
-        os.killpg(killed.pid, signal.SIGKILL)
+        with board(executor) as trains:
+            # That is an error if two are at once: see FIT.
+            assert trains.outcome(trains.submit(fit(step() + 40), RUN)).code == 0
+        assert_gone(training)
+        assert first_step() > 0
+        assert not Path("runs/.scoreboard").exists()
+    finally:
+        with suppress(ProcessLookupError):  # workers of a pool wait for their board for ever
+            os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
 
 
 @pytest.mark.usefixtures("_fit")

@@ -31,7 +31,7 @@ from memnets.cells import (
     StickBreaking,
 )
 from memnets.core import Memory
-from memnets.decoding import sample
+from memnets.decoding import play, sample
 from memnets.encoders import Convolutional
 from memnets.encoders import SelfAttention as Encoder
 from memnets.memories import Tape
@@ -39,11 +39,12 @@ from memnets.models import SNAIL, CausalTransformer, ConvS2S, StackModel, Transf
 from memnets.normalizers import ScalableSoftmax
 from memnets.scores import Dot
 from memnets.training import Tokens
-from memnets.viewing.sequences import alone
+from memnets.viewing.sequences import alone, prefixes
 from tasks import CopyingTokens
 
 SMALL = {"width": 8, "heads": 2, "layers": 2, "hidden_size": 8, "dropout": 0.0}
 SIZE = 6
+NO_PLACES = "coupled positions need a model that is given places, .*; got no places"
 close = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -205,6 +206,32 @@ def test_steps_have_the_places_that_they_are_given(name):
     assert source[1, :2].tolist() == [1, 2]
     # Behind the last one that is given, its place stays.
     assert answered.tolist() == [[3, 2, 1, 0, 0, 0], [2, 1, 0, 0, 0, 0]]
+
+
+def test_the_beginnings_of_a_source_keep_their_places():
+    torch.manual_seed(0)
+    positions = CoupledPositions(SinusoidalPositions(8))
+    model = CausalTransformer(SIZE, SIZE, positions=positions, **SMALL).eval()
+    places = some([[1, 3, 2]], [[2]])
+    tokens = torch.tensor([[2, 1, 3]])
+    batch = Batch(tokens, tokens[:, :1], tokens[:, :1])
+    logits = model.logits(
+        prefixes(batch._replace(source_places=places.source, target_places=places.answer))
+    )
+    for steps in (1, 2, 3):
+        state = model.encode(tokens[:, :steps], None, some([[1, 3, 2][:steps]], [[2]]))
+        alone, _ = model.decode(batch.inputs, state)
+        torch.testing.assert_close(logits[steps - 1], alone[0])
+
+
+def test_what_takes_no_places_says_so():
+    """Episodes and games have none: a model that needs them is refused in one line."""
+    model = COUPLING["SNAIL"](CoupledPositions(SinusoidalPositions(8)))
+    tokens = torch.tensor([[2, 1, 3]])
+    with pytest.raises(ValueError, match=NO_PLACES):
+        model.continuations(tokens, tokens)
+    with pytest.raises(ValueError, match=NO_PLACES):
+        play(model, tokens, torch.zeros(1, 2, SIZE))
 
 
 @pytest.mark.parametrize("name", COUPLING)

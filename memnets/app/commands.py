@@ -62,7 +62,7 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
 
 #: Each command and its help in a line.
 COMMANDS = {
-    "fit": "Train, then test the best checkpoint.",
+    "fit": "Train, then test the best checkpoint, or the last weights.",
     "validate": "Score a checkpoint on the validation set.",
     "test": "Score a checkpoint on the test sets, and draw its answers and weights.",
     "view": "Write a page of HTML in which to watch a checkpoint at work, step by step.",
@@ -104,6 +104,7 @@ _COMMON = (
         "print_config",
         "runs",
         "seed_everything",
+        "test_weights",
         "threads",
         "trainer",
         "trust",

@@ -1,7 +1,7 @@
 """``memnets fit | validate | test | predict``: a run, from its settings to its folder.
 
-Lightning's command line parses the settings and builds the parts. This module adds the folder of a
-run, checkpoints with their config, and a test after each training.
+Lightning's command line parses the settings (:mod:`memnets.app.settings`) and builds the parts.
+This module adds the folder of a run, checkpoints with their config, and a test after each training.
 """
 
 from __future__ import annotations
@@ -14,28 +14,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
-from importlib.machinery import PathFinder
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentError
-from jsonargparse.typing import register_type
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.utilities import rank_zero_only
 
-from memnets.app.checkpoints import Saved, read, restore_task, start_from
-from memnets.app.commands import COMMANDS, EXAMPLES, TRUST, values
-from memnets.app.help import TITLES, HelpAll, ShortHelp
+from memnets.app.checkpoints import read, restore_task, start_from
+from memnets.app.checks import check_compiler, check_trainer
 from memnets.app.keeping import (
     OPTIMIZER,
     Changed,
@@ -51,12 +44,11 @@ from memnets.app.listing import keep_index
 from memnets.app.predict import answer_file, write_answers
 from memnets.app.processes import Children, ProcessLost, lost, rank, says_errors
 from memnets.app.progress import ProgressBar
+from memnets.app.settings import Settings, folder_of, say
 from memnets.app.stopping import QUEUE_AGAIN, Stopped
-from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_name
-from memnets.app.trust import check_classes, check_parts, strict_parsing
+from memnets.app.trust import check_parts, strict_parsing
 from memnets.core import check_threads
 from memnets.files import NotWritten, load_yaml, only_writer
-from memnets.models import Trained
 from memnets.records import read_metrics
 from memnets.training.processes import splits_weights
 from memnets.training.report import Report
@@ -76,31 +68,12 @@ from memnets.training.runs import (
 from memnets.viewing.live import LivePictures
 from memnets.viewing.pictures import Pictures
 from memnets.viewing.watch import WatchTest
-from tasks import Task
 
 __all__ = ["CLI", "run"]
 
-#: Configs name devices, as those of Lightning's callbacks that average weights.
-register_type(torch.device)
-
-#: Print on the first of several processes alone.
-_say = rank_zero_only(print)
-
 #: Settings on which the results depend: with other values, it is another run. Settings of the
 #: trainer only decide how long it is.
-_OF_RESULTS = r"(model|seed_everything|data(?!\.init_args\.workers))\b"
-
-#: Defaults of the trainer's settings.
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": -1,
-    "gradient_clip_val": 1.0,
-    "num_sanity_val_steps": 0,
-    "use_distributed_sampler": False,
-    "enable_model_summary": False,
-}
-
-#: Arguments of the trainer's methods that the command sets itself.
-_GIVEN = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+_OF_RESULTS = r"(model|seed_everything|test_weights|data(?!\.init_args\.workers))\b"
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -125,8 +98,8 @@ def run(command: str, arguments: list[str]) -> None:
         raise Stopped(stopped.signum, str(stopped), QUEUE_AGAIN) from error
 
 
-class CLI(LightningCLI):
-    """Lightning's command line for one command: it parses and builds; :meth:`run` does the rest.
+class CLI(Settings):
+    """Lightning's command line for one command: it builds the parts; :meth:`run` does the rest.
 
     Args:
         command: fit, validate, test or predict.
@@ -134,212 +107,21 @@ class CLI(LightningCLI):
         held: keeps the lock of the run's folder, and removes a folder that stays empty.
 
     Attributes:
-        configs: contents of the configs, in their order.
         folder: folder of the run; ``None`` before it is known, and in a dry run.
         finished: the reason if there is nothing to do.
     """
 
     def __init__(self, command: str, arguments: list[str], held: ExitStack) -> None:
-        self.command, self.arguments, self.held = command, arguments, held
-        self.configs: list[dict[str, Any]] = []
+        self.held = held
         self.folder: Path | None = None
         self.finished: str | None = None
         self._resumed_step: int | None = None
         self._processes: int | None = None  # of the run that goes on
         self._changed: list[tuple[str, Any, Any]] = []
-        self._saved: Saved | None = None
         self._best: ModelCheckpoint | None = None
         self._may_begin = False
         self._children = Children()
-        super().__init__(
-            Trained,
-            Task,
-            save_config_callback=None,
-            parser_kwargs={
-                "exit_on_error": False,  # main() says errors in one line
-                "formatter_class": ShortHelp,
-                "prog": "memnets",
-                "usage": f"memnets {command} [options]",
-                "description": COMMANDS[command] + "\n" + EXAMPLES,
-            },
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            args=arguments,
-            run=False,  # one parser, of this command: four would take four times as long
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    # The parser, in the order in which the help shows the options.
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the seed, and the options of a run's folder."""
-        parser.add_argument(
-            "--seed_everything",
-            type=bool | int,
-            default=0,
-            help="Seed of the weights and of the data; true draws one, and prints it.",
-        )
-        parser.add_argument(
-            "--name",
-            type=str | None,
-            default=None,
-            help="Task and model, <task>/<model>: the run goes to <runs>/<name>/version_<n>/. By "
-            "default the name of the config, or the names of another task or model in its place.",
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")
-        parser.add_argument(
-            "--threads",
-            type=int,
-            default=1,
-            help="Number of PyTorch's threads on the CPU; small models are fastest with one.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=bool,
-            default=False,
-            help="Compile the training's loss by torch.compile, for minutes at first.",
-        )
-        parser.add_argument(
-            "--pictures_format",
-            type=Literal["png", "svg", "pdf"],
-            default="png",
-            help="Format of the pictures after a test: pixels, or vectors.",
-        )
-        parser.add_argument(
-            "--pictures_every",
-            type=int | None,
-            default=None,
-            help="Number of validations from one set of pictures for TensorBoard or another logger "
-            "to the next, 0 for none; by default as many as take 2 percent of the time.",
-        )
-        parser.add_argument(
-            "--view",
-            type=int,
-            default=0,
-            help="Number of test sequences of a page, view.html, written after the test, as by "
-            "memnets view; 0 for none.",
-        )
-        parser.add_argument("--trust", action="store_true", help=TRUST)
-        parser.add_argument(
-            "--init_from",
-            type=str | None,
-            help="A checkpoint whose weights a new training starts from.",
-        )
-        if self.command == "predict":
-            parser.add_argument(
-                "--input",
-                type=str | None,
-                help="A file of your own inputs, answered in place of the test sets; its form "
-                "depends on the task.",
-            )
-            parser.add_argument(
-                "--output",
-                type=str | None,
-                help="A file for the answers to --input; standard output by default.",
-            )
-            parser.add_argument(
-                "--chances",
-                type=bool,
-                default=False,
-                help="Whether the probability of each answer to --input follows it, where answers "
-                "are labels.",
-            )
-        parser.add_argument("--help_all", action=HelpAll, help=HelpAll.HELP)
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the model, the task, the arguments of the trainer's method, and the trainer."""
-        parser.add_lightning_class_args(Trained, "model", subclass_mode=True)
-        parser.add_lightning_class_args(Task, "data", subclass_mode=True)
-        self.of_method = parser.add_method_arguments(Trainer, self.command, skip=set(_GIVEN))
-        if "verbose" in self.of_method:
-            parser.set_defaults({"verbose": False})  # the report prints a table of its own
-        parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": v for name, v in TRAINER_DEFAULTS.items()})
-        assert parser.groups is not None
-        for name, title in {**TITLES, self.command: "Checkpoints"}.items():
-            parser.groups[name].title = title  # which is the first line of a docstring otherwise
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the sizes of data and model, and the seed."""
-        for size in ("input_size", "output_size"):
-            parser.link_arguments(
-                "data",
-                f"model.init_args.{size}",
-                compute_fn=partial(self._size, size),
-                apply_on="instantiate",
-            )
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
-
-    def _size(self, name: str, task: Task) -> int:
-        """A size that the model takes from its task, as the task of the checkpoint has it."""
-        # A vocabulary is in the checkpoint: the files that it is from may be gone.
-        if self._saved is not None:
-            with suppress(CheckpointError):  # which is told once the model is made
-                restore_task(task, self._saved)
-        size: int = getattr(task, name)
-        return size
-
-    # From arguments to settings.
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments after the config of the checkpoint, which they may change.
-
-        Raises:
-            ValueError: a function is named for a part; or any error of the parser.
-        """
-        try:
-            self.configs = [read_config(value) for value in values(args, "--config", "-c")]
-            self.config = parser.parse_args([*self._config_of_checkpoint(), *args])
-        except (ArgumentError, ValueError, TypeError) as error:
-            check_classes(_class_paths(args))
-            raise error
-        self._settle_seed()
-
-    def _config_of_checkpoint(self) -> list[str]:
-        """The config of the checkpoint in the arguments, as an argument; empty without one.
-
-        Raises:
-            CheckpointError: the config may not be used.
-        """
-        fit = self.command == "fit"
-        paths = values(self.arguments, "--ckpt_path", *(("--init_from",) if fit else ()))
-        if not paths or (fit and (self.configs or paths[-1] in ("last", "auto"))):
-            return []
-        trust = "--trust" in self.arguments
-        named = _class_paths(self.arguments)
-        if fit and values(self.arguments, "--ckpt_path"):
-            named |= _own_class_paths(_folder_of(paths[-1]))
-        config, notes = read(paths[-1]).checked_config(trust, named, logs=fit)
-        for note in notes:
-            _say(f"memnets: {note}", file=sys.stderr)
-        self.configs.insert(0, config)
-        # In braces, which tell settings from the name of a file.
-        return ["--config", yaml.safe_dump(config, sort_keys=False, default_flow_style=True)]
-
-    def _settle_seed(self) -> None:
-        seed = self.config["seed_everything"]
-        if seed is False:
-            raise ValueError("seed_everything must be a whole number, or true for one of chance")
-        if seed is True:
-            seed = _drawn_seed()
-            self.config["seed_everything"] = seed
-            self.config["data"]["init_args"]["seed"] = seed
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed_everything must be in [0, 2^32); got {seed}")
-
-    def before_instantiate_classes(self) -> None:
-        """Name the run after its task and model; check that no setting is for another task.
-
-        Raises:
-            ValueError: a schedule of a config is for another task.
-        """
-        check_callbacks(self.configs, self.config, self.arguments)
-        left_out = drop_settings(self.configs, self.config, self.arguments)
-        if left_out is not None:
-            _say(left_out)
-        if not any(each.split("=")[0] == "--name" for each in self.arguments):
-            self.config["name"] = run_name(self.configs, self.config)
+        super().__init__(command, arguments)
 
     # From settings to parts.
 
@@ -349,10 +131,10 @@ class CLI(LightningCLI):
         check_name(self.config["name"])
         check_threads(self.config["threads"])
         torch.set_num_threads(self.config["threads"])
-        _check_trainer(self.config["trainer"])
+        check_trainer(self.config["trainer"])
         path = self.config["ckpt_path"]
         if self.command != "fit":
-            self.folder = _folder_of(path)
+            self.folder = folder_of(path)
             self._saved = read(path)
         elif path is not None:
             path = self._settle_checkpoint(path)
@@ -368,7 +150,7 @@ class CLI(LightningCLI):
                     raise
                 raise error.__cause__ from None
             if self.command == "fit" and self.config["compile"]:
-                _check_compiler()
+                check_compiler()
                 self.model.compile()
 
     def _settle_checkpoint(self, path: str) -> str | None:
@@ -388,29 +170,6 @@ class CLI(LightningCLI):
             found = None
         self.config["ckpt_path"] = found
         return found
-
-    @property
-    def _root(self) -> Path:
-        return Path(self.config["runs"], self.config["name"])
-
-    @property
-    def _dry(self) -> bool:
-        return bool(self.config["trainer"].get("fast_dev_run"))
-
-    def _config_text(self) -> str:
-        """The whole config, without the checkpoint to resume from."""
-        config = self.config.clone()
-        for name in ("ckpt_path", "trust"):  # trust is said, never kept
-            config.pop(name, None)
-        text: str = self.parser.dump(config)
-        # A value of null is left out there, as if it were the default.
-        trainer = config["trainer"]
-        nulls = {name: None for name in TRAINER_DEFAULTS if trainer.get(name) is None}
-        if nulls:
-            settings = load_yaml(text)
-            settings["trainer"].update(nulls)
-            text = yaml.safe_dump(settings, sort_keys=False)
-        return text
 
     def _go_on(self, path: str) -> None:
         """Resume from a checkpoint; in its run's folder, if it is the last one of this run.
@@ -435,7 +194,7 @@ class CLI(LightningCLI):
         other = any(re.match(_OF_RESULTS, name) for name, *_ in self._changed)
         if Path(path).name != "last.ckpt" or other or self._dry:
             return
-        self.folder = _folder_of(path)
+        self.folder = folder_of(path)
         self._hold()
         limit = _reached(self._saved.content, self.config["trainer"])
         tested = any(name.startswith("test/") for name in read_metrics(self.folder))
@@ -487,7 +246,7 @@ class CLI(LightningCLI):
                 "a machine and --trainer.num_nodes for the machines"
             )
         if self._processes not in (None, now):
-            _say(
+            say(
                 f"Going on with {now} process{'es' * (now > 1)} in place of {self._processes}: a "
                 f"step takes as many batches; none is left out or repeated, noise is drawn anew"
             )
@@ -510,11 +269,11 @@ class CLI(LightningCLI):
             restore_task(self.datamodule, self._saved)
             if fitting:
                 for name, before, now in self._changed:
-                    _say(f"Changed since the run began: {name} {before} -> {now}")
-                _say(f"Going on from step {self._resumed_step} of {self._saved.path}")
+                    say(f"Changed since the run began: {name} {before} -> {now}")
+                say(f"Going on from step {self._resumed_step} of {self._saved.path}")
             self._saved = None  # the trainer reads it again; two copies need not be kept
         elif fitting and start is not None:
-            _say(start_from(self.model, self.datamodule, read(start)))
+            say(start_from(self.model, self.datamodule, read(start)))
         sizes = {name: getattr(self.datamodule, name) for name in ("input_size", "output_size")}
         state = self.datamodule.state_dict()
         states = {type(self.datamodule).__qualname__: state} if state else {}
@@ -592,7 +351,7 @@ class CLI(LightningCLI):
             Exception: any error of the trainer.
         """
         if self.finished is not None:
-            _say(self.finished)
+            say(self.finished)
             return
         listed = True
         # Lightning's own observer would kill this process too, before it has said a word.
@@ -664,34 +423,35 @@ class CLI(LightningCLI):
             write_answers(self.folder, self.datamodule, groups)
 
     def _fit(self) -> None:
-        """Train, then test the best checkpoint, or the last weights if there is none."""
+        """Train, then test the best checkpoint, or the last weights."""
         self.trainer.fit(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.folder is None or self.trainer.interrupted:
             return
-        if splits_weights(self.trainer):
-            self._leave_split()
-            return
-        if self._best is not None and self._best.best_model_path:
-            # Not by the trainer: after a training with averaged weights it would load the others.
-            self.model.load_state_dict(load_checkpoint(self._best.best_model_path)["state_dict"])
-        elif self._best is not None:
-            self.trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        tested = self._tested_checkpoint()
         self._config_file.write(self.trainer)
+        if splits_weights(self.trainer):
+            if tested:
+                say(
+                    "The processes shared the weights; to test them: memnets test --ckpt_path "
+                    f"{tested} --trainer.strategy=auto --trainer.devices=1 --trainer.num_nodes=1"
+                )
+            return  # one process tests, which can draw too
+        if tested and self.config["test_weights"] == "best":
+            # Not by the trainer: after a training with averaged weights it would load the others.
+            self.model.load_state_dict(load_checkpoint(tested)["state_dict"])
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
-    def _leave_split(self) -> None:
-        """End a training whose weights are split: one process tests it, which can draw it too."""
+    def _tested_checkpoint(self) -> str:
+        """The checkpoint whose weights are tested after a training; empty if none is saved."""
+        if self._best is None:
+            return ""
+        if self._best.best_model_path and self.config["test_weights"] == "best":
+            return self._best.best_model_path
         assert self.folder is not None
-        best = None if self._best is None else self._best.best_model_path
-        if self._best is not None and not best:
-            best = str(self.folder / "checkpoints" / "last.ckpt")
-            self.trainer.save_checkpoint(best)
-        self._config_file.write(self.trainer)
-        if best:
-            _say(
-                f"The processes shared the weights; to test them: memnets test --ckpt_path {best} "
-                "--trainer.strategy=auto --trainer.devices=1 --trainer.num_nodes=1"
-            )
+        last = str(self.folder / "checkpoints" / "last.ckpt")
+        if not self._best.best_model_path:  # without a validation nothing is saved
+            self.trainer.save_checkpoint(last)
+        return last
 
     def _left(self, in_time: bool = False) -> str:
         """A message about a stopped run: its folder, and the command to resume it.
@@ -754,24 +514,6 @@ class CLI(LightningCLI):
                 folder.rmdir()
 
 
-def _drawn_seed() -> int:
-    """A random seed, the same in each process of a run; it is printed.
-
-    Raises:
-        ValueError: each of several processes would draw a different one.
-    """
-    if rank() or os.environ.get("WORLD_SIZE", "1") != "1":
-        if "PL_GLOBAL_SEED" not in os.environ:  # where the first process has put it
-            raise ValueError(
-                "seed_everything=true would draw a seed for each process; give a number"
-            )
-        seed = int(os.environ["PL_GLOBAL_SEED"])
-    else:
-        seed = int.from_bytes(os.urandom(4), "big")
-    _say(f"The seed is {seed}")
-    return seed
-
-
 def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
     """The trainer's limit that a checkpoint has reached, in words; ``None`` = no limit."""
     steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs", -1)
@@ -784,84 +526,3 @@ def _reached(checkpoint: dict[str, Any], trainer: Any) -> str | None:
     if epochs is not None and 0 <= epochs <= done:
         return f"trainer.max_epochs is {epochs}"
     return None
-
-
-def _check_compiler() -> None:
-    """Check that there is what ``torch.compile`` needs.
-
-    Raises:
-        ValueError: there is not.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise ValueError(
-            "--compile=true needs a C++ compiler, such as g++ (the variable CXX names another); "
-            "none was found"
-        ) from None
-
-
-def _check_trainer(trainer: Any) -> None:
-    """Check settings that the trainer accepts, but with which it fails later.
-
-    Raises:
-        ValueError: a setting is out of its range.
-    """
-    batches = trainer.get("accumulate_grad_batches")
-    if batches is not None and batches < 1:
-        raise ValueError(f"trainer.accumulate_grad_batches must be at least 1; got {batches}")
-    epochs = trainer.get("check_val_every_n_epoch")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"trainer.check_val_every_n_epoch must be at least 1; got {epochs}")
-    every = trainer.get("val_check_interval")
-    if isinstance(every, (int, float)) and every <= 0:
-        raise ValueError(
-            f"trainer.val_check_interval must be more than 0; got {every}; "
-            "to train without validation, give trainer.limit_val_batches=0"
-        )
-    time = trainer.get("max_time")
-    if isinstance(time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time.strip()):
-        raise ValueError(
-            "trainer.max_time must be days, hours, minutes and seconds, DD:HH:MM:SS, such as "
-            f"00:11:30:00; got {time}"
-        )
-    if trainer.get("barebones"):
-        raise ValueError(
-            "trainer.barebones leaves out the log, by which runs are scored and checkpoints "
-            "chosen; for a quick try, give trainer.fast_dev_run=true"
-        )
-
-
-def _folder_of(checkpoint: str) -> Path:
-    """Folder of a checkpoint's run, or the folder of the file itself."""
-    folder = Path(checkpoint).resolve().parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def _class_paths(arguments: list[str]) -> set[str]:
-    """Dotted names in the user's flags and configs for parts; class paths are among them."""
-    parts = {
-        argument.split("=")[0]
-        for argument in arguments
-        if re.match(r"--(model|data|trainer)[.=+]|--(model|data|trainer)$", argument)
-    }
-    typed = values(arguments, *parts)
-    typed += [yaml.safe_dump(read_config(config)) for config in values(arguments, "--config", "-c")]
-    name = r"(?<![\w.-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w.])"
-    return set(re.findall(name, "\n".join(typed)))
-
-
-def _own_class_paths(folder: Path) -> set[str]:
-    """Class paths in the ``config.yaml`` of a run whose modules are in the current folder.
-
-    Whoever resumes a run there has named these classes when the run began.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return set()
-    names = _class_paths(["--config", str(path)])
-    here = [str(Path.cwd())]
-    return {name for name in names if PathFinder.find_spec(name.partition(".")[0], here)}

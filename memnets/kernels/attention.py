@@ -16,17 +16,24 @@ from torch import Tensor, nn
 from memnets import fast
 from memnets.addressing import Content
 from memnets.cells.positions import Placed
-from memnets.core import Memory, check_memory
+from memnets.core import Memory, Score, check_memory
 from memnets.normalizers import ScalableSoftmax, Softmax
 from memnets.scores import Dot, ScaledDot
 
-__all__ = ["fits", "read", "read_placed"]
+__all__ = ["fits", "read", "read_placed", "scale"]
 
 
 def fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
     """Whether the twin computes the weights of this addressing."""
     # Exact types: a subclass may compute another score.
     return type(part) is Content and _known(part)
+
+
+def scale(score: Score, width: int) -> float | None:
+    """Factor on ``q . k`` in a score of vectors of a width; ``None`` for scores of other kinds."""
+    if type(score) is Dot:
+        return 1.0
+    return 1 / math.sqrt(width) if type(score) is ScaledDot else None
 
 
 def _known(part: Content) -> bool:
@@ -53,7 +60,8 @@ def read_placed(part: Placed, query: Tensor, memory: Memory, state: None) -> tup
 
 
 def _read(part: Content, query: Tensor, memory: Memory, bias: Tensor | None) -> Tensor:
-    scale = 1.0 if isinstance(part.score, Dot) else 1 / math.sqrt(query.shape[-1])
+    by = scale(part.score, query.shape[-1])
+    assert by is not None
     keys, values, mask = memory
     # Its scores are c log n times the usual ones; the factor can go into the query.
     if isinstance(part.normalizer, ScalableSoftmax):
@@ -70,7 +78,7 @@ def _read(part: Content, query: Tensor, memory: Memory, bias: Tensor | None) -> 
     if bias is not None:
         # The kernels know one mask: of bool, or of numbers to add.
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-    vectors = _attended(query, keys, values, mask, scale)
+    vectors = _attended(query, keys, values, mask, by)
     return vectors if empty is None else vectors.masked_fill(empty, 0.0)
 
 

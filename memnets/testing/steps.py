@@ -8,7 +8,7 @@ import inspect
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from unittest import mock
 
@@ -207,15 +207,9 @@ class _Recurrent(Subject):
         inputs = map_state(single, self.inputs(draw, batch=2, time=2))
         source, steps = (each.to("meta") for each in inputs)
         masks = (_all_taken(source), _all_taken(steps))
-        # The first run may prepare constants, which later ones find on the device.
-        with no_synchronisation(copies=True):
-            given = self.training_inputs(part, source, steps)
-            self.train(part, given, *masks)
-            self.train(part, given, None, None)
-        with no_synchronisation():
-            given = self.training_inputs(part, source, steps)
-            self.train(part, given, *masks)
-            self.learn(part, given)
+        given = _without_waiting(lambda: self.training_inputs(part, source, steps))
+        _without_waiting(lambda: self.train(part, given, *masks))
+        _without_waiting(lambda: self.learn(part, given))
 
     def training_inputs(self, part: Any, source: Tensor, steps: Tensor) -> Any:
         """Inputs of a training: a source and steps, or more that a part makes of them itself."""
@@ -228,6 +222,16 @@ class _Recurrent(Subject):
     def learn(self, part: Any, given: Any) -> None:
         """Run a part forward and backward without masks, with what follows in a training."""
         self.train(part, given, None, None)
+
+
+def _without_waiting(run: Callable[[], Any]) -> Any:
+    """What a function gives in which the host does not wait, except to prepare constants once."""
+    with suppress(AssertionError), no_synchronisation():
+        return run()
+    with no_synchronisation(copies=True):
+        run()
+    with no_synchronisation():  # a second run finds its constants on the device
+        return run()
 
 
 def _all_taken(steps: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from collections.abc import Callable, Iterable
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def _differ(one: Batch, other: Batch) -> bool:
     except AssertionError:
         return True
     return False
+
+
+def _steps(mask: Tensor | None, row: int) -> int | None:
+    """Number of steps of a sequence up to the last one that is no padding; ``None`` = all."""
+    return None if mask is None else int(mask[row].nonzero().max()) + 1
 
 
 def _numpy_state() -> str:
@@ -186,6 +192,26 @@ class _TaskSubject(Laws):
             )
             assert (places >= 0).all(), f"{name} below 0"
 
+    @law("places of an answer follow from the places of its source", examples=1)
+    def places(self, draw: Draw) -> None:
+        task = self.task()
+        seen: dict[str, list[int]] = {}
+        for split in self.splits():
+            for index in range(8 if split == "train" else min(2, task.batches(split))):
+                batch = task.batch(split, index)
+                if batch.places is None:
+                    continue
+                for row, (source, answer) in enumerate(zip(*batch.places, strict=True)):
+                    read = str(source[: _steps(batch.source_mask, row)].tolist())
+                    said = answer[: _steps(batch.target_mask, row)].tolist()
+                    known = seen.setdefault(read, said)
+                    # Lengths of answers may differ; what both have must not.
+                    assert all(map(eq, known, said)), (
+                        f"a source with the places {read} has an answer with {said}, another one "
+                        f"with {known}: what do they tell that their sources do not?"
+                    )
+                    seen[read] = max(known, said, key=len)
+
     @law("test sets have names of their own, and a loader each", examples=1)
     def test_sets(self, draw: Draw) -> None:
         task = self.task()
@@ -237,8 +263,9 @@ def check_task(
     """Check that a task keeps every law of tasks.
 
     A batch is a pure function of seed, split and index, and uses no global random generator.
-    Batches have the right shapes, types, ranges and masks. Test sets have names and loaders.
-    A worker makes the same batches.
+    Batches have the right shapes, types, ranges and masks. Places of an answer
+    (:class:`~memnets.batches.Places`) follow from those of its source, so that they tell nothing of
+    what is to be answered. Test sets have names and loaders. A worker makes the same batches.
 
     The check takes as long as about 50 batches of each split, so use small ones.
 

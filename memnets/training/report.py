@@ -29,7 +29,8 @@ _LEAST_WIDTH, _WIDTH, _HEIGHT = 50, 60, 10
 class Report(lightning.Callback):
     """Write ``metrics.json``, ``run.json`` and a summary; print validations if there is no bar.
 
-    ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint.
+    ``val/...`` are scores of the last validation, ``test/...`` those of the best checkpoint, or of
+    the last weights (``--test_weights=last``).
     ``train/parameters`` is the number of weights.
     ``train/sequences_to_solve`` is the number of training sequences up to the first validation
     whose scores count as solved; it is missing if there was none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,20 @@ class MemorySchedule(lightning.Callback):
         if not hasattr(self, "usual"):
             self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
 
+    @property
+    def _shares(self) -> bool:
+        """Whether there are settings for a later share of the training than its beginning."""
+        return any(self.training)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Check that the training has a length, of which there are shares.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self._shares:
+            _check_length(trainer, "MemorySchedule with settings for shares of the training")
+
     def _set(self, pl_module: Any, **settings: Any) -> None:
         for name, value in {**self.usual, **settings}.items():
             setattr(pl_module.access, name, value)
@@ -86,7 +101,7 @@ class MemorySchedule(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set the values for the present share of the training."""
-        done = trainer.global_step / trainer.estimated_stepping_batches
+        done = trainer.global_step / trainer.estimated_stepping_batches if self._shares else 0.0
         due = [settings for share, settings in self.training.items() if share <= done]
         settings = due[-1] if due else {}
         step = trainer.global_step
@@ -124,7 +139,8 @@ class Curriculum(lightning.Callback):
     """Make the training harder when the model has become good at it.
 
     A setting of the task takes one value after the other, the next one once the training loss is
-    low. Checkpoints keep the place, so that a resumed run continues with the same value.
+    low. Each new value is printed in a line. Checkpoints keep the place, so that a resumed run
+    continues with the same value.
 
     Args:
         setting: name of a setting of the task, such as ``training_repeats`` of
@@ -134,8 +150,8 @@ class Curriculum(lightning.Callback):
         steps: number of batches of the moving average, and fewest batches with each value, at
             least 1.
         longest: share of the training after which the last value comes at the latest, whatever the
-            loss, in ``(0, 1]``; the values before share this time in equal parts. ``None``, the
-            default, waits for the loss.
+            loss, in ``(0, 1]``; the values before share this time in equal parts. It needs the
+            trainer's ``max_steps`` or ``max_epochs``. ``None``, the default, waits for the loss.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -215,7 +231,13 @@ class Curriculum(lightning.Callback):
         setattr(task, self.setting, usual)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Set the present value."""
+        """Set the present value.
+
+        Raises:
+            ValueError: the training has no length, of which ``longest`` is a share.
+        """
+        if self.longest is not None:
+            _check_length(trainer, "Curriculum with longest")
         self._set(trainer)
 
     def on_train_batch_end(
@@ -238,6 +260,9 @@ class Curriculum(lightning.Callback):
         if not last and (low or self._is_late(trainer)):
             self._stage, self._taken, self._average = self._stage + 1, 0, 0.0
             self._set(trainer)
+            # By the model, which prints once for all processes, above a progress bar.
+            value = self.values[self._stage]
+            pl_module.print(f"step {trainer.global_step}: {self.setting} is now {value}")
 
     def _is_late(self, trainer: lightning.Trainer) -> bool:
         if self.longest is None:
@@ -300,7 +325,12 @@ class LinearStart(lightning.Callback):
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Make the model linear, unless the training goes on from a checkpoint."""
+        """Make the model linear, unless the training goes on from a checkpoint.
+
+        Raises:
+            ValueError: the training has no length, of which ``longest`` is a share.
+        """
+        _check_length(trainer, "LinearStart")
         if trainer.global_step == 0:
             pl_module.linear = True
 
@@ -325,6 +355,19 @@ class LinearStart(lightning.Callback):
         self._best = min(self._best, loss)
         if self._waited >= self.patience:
             pl_module.linear = False
+
+
+def _check_length(trainer: lightning.Trainer, name: str) -> None:
+    """Check that it is known how many steps the whole training has.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 <= trainer.estimated_stepping_batches < math.inf:
+        raise ValueError(
+            f"{name} needs a training whose number of steps is known: give trainer.max_steps or "
+            "trainer.max_epochs; got neither"
+        )
 
 
 def _test_names(trainer: lightning.Trainer) -> list[str]:

@@ -10,7 +10,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from memnets.batches import BEGIN, PAD, Batch
+from memnets.batches import BEGIN, Batch
 from memnets.core import check_positive, map_state
 from memnets.training.model import Model
 from memnets.training.objectives import Bits, NextToken, Symbols, Tokens
@@ -24,6 +24,7 @@ from memnets.viewing.sequences import (
     label_names,
     moved,
     plain,
+    prefixes,
     title_of,
     words,
 )
@@ -404,12 +405,8 @@ class Pictures(lightning.Callback):
             answer: the model's answer in the test, ``[1, 1]``.
         """
         batch = moved(batch, model)
-        steps = batch.source.shape[1]
-        source, inputs = (part.expand(steps, -1) for part in (batch.source, batch.inputs))
-        mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
-        source = source.masked_fill(~mask, PAD)
         with torch.no_grad():
-            logits = model.logits(Batch(source, inputs, inputs, mask))[:, 0]
+            logits = model.logits(prefixes(batch))[:, 0]
         read, _ = words(task, batch)
         size = logits.shape[-1]
         names = label_names(task, batch, size)

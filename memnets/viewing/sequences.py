@@ -20,6 +20,7 @@ __all__ = [
     "label_names",
     "moved",
     "plain",
+    "prefixes",
     "title_of",
     "words",
 ]
@@ -48,6 +49,28 @@ def alone(batch: Batch, row: int) -> Batch:
     read, answered = (part[row : row + 1] for part in batch.places)
     return one._replace(
         source_places=read[:, : source.shape[1]], target_places=answered[:, : max(1, steps)]
+    )
+
+
+def prefixes(one: Batch) -> Batch:
+    """The first step of a source alone, the first two, and so on, each with the same inputs.
+
+    Args:
+        one: a batch of one sequence of S tokens, without padding.
+
+    Returns:
+        S sequences; their targets are the inputs, since none are known.
+    """
+    steps = one.source.shape[1]
+    mask = torch.ones(steps, steps, dtype=torch.bool, device=one.source.device).tril()
+    whole: Batch = map_state(
+        lambda part: part.expand(steps, *part.shape[1:]), one._replace(targets=one.inputs)
+    )
+    return whole._replace(
+        source=whole.source.masked_fill(~mask, PAD),
+        source_mask=mask,
+        target_mask=None,
+        rewards=None,
     )
 
 

@@ -72,6 +72,7 @@ from memnets.viewing.sequences import (
     label_names,
     moved,
     plain,
+    prefixes,
     title_of,
     words,
 )
@@ -761,13 +762,8 @@ class _Watched:
         """Probabilities of the labels of a sentence after each of its words."""
         if not self.reads:
             return []
-        steps = self.one.source.shape[1]
-        source = self.source.expand(steps, -1)
-        inputs = self.inputs.expand(steps, *self.inputs.shape[1:])
-        mask = torch.ones(steps, steps, dtype=torch.bool, device=source.device).tril()
-        prefixes = Batch(source.masked_fill(~mask, 0), inputs, inputs, mask)
-        chances = plain(self.model.logits(prefixes)[:, 0].softmax(-1).cpu())
-        begin = self._begin(["read"], steps)
+        chances = plain(self.model.logits(prefixes(self.there))[:, 0].softmax(-1).cpu())
+        begin = self._begin(["read"], self.one.source.shape[1])
         if begin is None or chances.shape[-1] > MOST_LINES:
             return []
         names = label_names(self.task, self.one, chances.shape[-1])

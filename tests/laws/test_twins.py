@@ -47,11 +47,13 @@ from memnets.memories import (
     NeuralQueue,
     NeuralStack,
     Stack,
+    Tape,
 )
 from memnets.memories.scan import scan
+from memnets.memories.tape import TapeState
 from memnets.models import SNAIL, Seq2Seq
 from memnets.normalizers import ScalableSoftmax
-from memnets.scores import Additive, Dot, ScaledDot
+from memnets.scores import Additive, Cosine, Dot, ScaledDot
 from memnets.testing.laws import (
     assert_close,
     differentiable,
@@ -92,6 +94,17 @@ def unrolled(make, batch=BATCH, steps=STEPS, masked=False, begun=True):
                 _, state = part.unroll(first, state)
         mask = torch.tensor(draw(holes(batch, steps))) if masked else None
         return part, (second, state, mask)
+
+    return arguments
+
+
+def grown(make, slots, steps):
+    """Steps of a loop on a tape that has many slots already."""
+
+    def arguments(draw):
+        part, (inputs, state, mask) = unrolled(make, steps=steps, begun=False)(draw)
+        shape = BATCH, slots, part.access.width
+        return part, (inputs, state._replace(access=TapeState(*numbers(draw, shape, shape))), mask)
 
     return arguments
 
@@ -380,6 +393,12 @@ SHIFTING_RUNS = [
     unrolled(loop(partial(NeuralDeque, width=2, count=2)), steps=5),
 ]
 
+TAPE_RUNS = [
+    unrolled(loop(partial(Tape, width=3, read_heads=2))),
+    grown(loop(partial(Tape, width=5, read_heads=5, score=Dot()), FEED_FORWARD), 39, 10),
+    unrolled(loop(partial(Tape, width=1)), 1, 1, begun=False),
+]
+
 #: Machines that walk, that look, and that wait; the last with a controller that C++ does not know.
 HARD_RUNS = [
     unrolled(loop(partial(NTM, slots=9, width=3, hard=True, gate_bias=-9.0)), steps=12),
@@ -429,6 +448,7 @@ EXAMPLES = {
         *DNC_RUNS,
         *LRUA_RUNS,
         *SHIFTING_RUNS,
+        *TAPE_RUNS,
     ],
     (Loop, "unroll", "kernels.hard"): HARD_RUNS,
     (Loop, "unroll", "C++/places"): HARD_RUNS[:-1],
@@ -1275,3 +1295,29 @@ def test_the_operators_leave_to_others_what_they_do_not_compute(change):
     assert not native._fits(*changed, None)
     for mask in (torch.ones(2, 3), torch.ones(2, 4).bool()):
         assert not native._fits(part, inputs, state, mask)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"score": Cosine()}, {"positions": RotaryPositions()}],
+    ids=["another score", "positions"],
+)
+def test_a_tape_that_the_operators_do_not_compute(settings):
+    by_name("C++")
+    inputs = torch.randn(2, 3, 3)
+    part, other = (loop(partial(Tape, width=4, **more))() for more in ({}, settings))
+    state = part.initial_state(2)
+    assert native._fits(part, inputs, state, None)
+    assert not native._fits(other, inputs, state, None)
+    part.access.addressing.normalizer = ScalableSoftmax()
+    assert not native._fits(part, inputs, state, None)
+
+
+def test_a_tape_with_slots_of_skipped_steps_goes_the_slow_way():
+    by_name("C++")
+    part = loop(partial(Tape, width=4))()
+    inputs, state = torch.randn(2, 3, 3), part.initial_state(2)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert not native._fits(part, inputs, state, mask)
+    _, state = part.unroll(inputs, state, mask)
+    assert not native._fits(part, inputs, state, None)

@@ -1,9 +1,9 @@
 """Whole runs of a controller on a memory in C++, on the CPU.
 
 The twin of :meth:`memnets.cells.Loop.unroll` for an LSTM of one layer, or a feed-forward
-controller, on an NTM, a DNC, a memory with least recently used access, a stack, queue or deque, or
-a tape that moves: all steps, forward and backward, are one operator. It is built when it is first
-needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
+controller, on an NTM, a DNC, a memory with least recently used access, a stack, queue or deque, a
+tape, or a tape that moves: all steps, forward and backward, are one operator. It is built when it
+is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the twins of
 :mod:`memnets.kernels.loop` run in its place, where they know the memory.
 """
 
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from memnets import fast, functional
-from memnets.addressing import LeastUsed, Sharp
+from memnets.addressing import Content, LeastUsed, Sharp
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
 from memnets.core import MemoryAccess, choose_state
 
 # Imported first, so that the twins of this module are tried before theirs.
 from memnets.kernels import loop as _  # noqa: F401
+from memnets.kernels.attention import scale
 from memnets.kernels.dnc import kernel as dnc_kernel
 from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
@@ -43,6 +44,8 @@ from memnets.memories.strengths import (
     NeuralState,
     Strengths,
 )
+from memnets.memories.tape import Tape, TapeState
+from memnets.normalizers import Softmax
 
 __all__ = ["MEMORIES", "Settings", "unroll", "unroll_places"]
 
@@ -50,6 +53,9 @@ Tensors = tuple[Tensor, ...]
 
 #: Most slots whose places are whole numbers in float32.
 MOST_PLACES = 1 << 24
+
+#: Most slots before a run for each of its steps, where the definition would not copy them.
+MOST_BEFORE = 4
 
 
 class Settings(NamedTuple):
@@ -64,8 +70,11 @@ class Settings(NamedTuple):
         shapes: shapes of the tensors of the state, without the batch.
         noise: standard deviation of Gaussian noise on the interface.
         noisy: how many of the first numbers of the interface have noise; ``None`` = all.
-        grows: number of slots that a step appends to the tensors of the state, whose shapes begin
-            with a number of memories side by side and the slots. Then no sequence may skip a step.
+        grows: number of slots that a step appends to the tensors of the state. Then no sequence may
+            skip a step.
+        axis: dimension of the slots in these tensors ``[B, ...]``.
+        in_place: whether the definition appends without a copy of the slots that are there. The
+            operator copies them once, which pays only in a run of many steps.
         constants: numbers of the tensors of the state that a step cuts off from all gradients.
     """
 
@@ -77,12 +86,14 @@ class Settings(NamedTuple):
     noise: float = 0.0
     noisy: int | None = None
     grows: int = 0
+    axis: int = 2
+    in_place: bool = False
     constants: tuple[int, ...] = ()
 
     @property
     def slots(self) -> int:
         """Slots before the run of a memory that grows."""
-        return self.shapes[0][1]
+        return self.shapes[0][self.axis - 1]
 
     def sized(self, steps: int) -> tuple[int, ...]:
         """The layout for the operator in a run of some steps."""
@@ -189,6 +200,20 @@ def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
     return Settings("Strengths", layout, (), size, shapes, noise, noisy, len(memory.pushes))
 
 
+def _tape(memory: Tape, state: TapeState) -> Settings | None:
+    # Slots of skipped steps are closed to a sequence; the operator opens all.
+    if type(state) is not TapeState or state.mask is not None:
+        return None
+    by, heads, width = memory.addressing, memory.read_heads, memory.width
+    factor = scale(by.score, width)
+    # Exact types: a subclass may compute other weights.
+    if factor is None or type(by) is not Content or type(by.normalizer) is not Softmax:
+        return None
+    shapes = ((state.keys.shape[1], width),) * 2
+    size = memory.interface_size
+    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1, in_place=True)
+
+
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
 #: settings and a state, or ``None`` if the operator does not compute them.
 MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
@@ -196,6 +221,7 @@ MEMORIES: dict[type[MemoryAccess], Callable[[Any, Any], Settings | None]] = {
     DNC: _dnc,
     LRUA: _lrua,
     Stack: _stack,
+    Tape: _tape,
     MovingTape: _moving_tape,
     NeuralStack: _strengths,
     NeuralQueue: _strengths,
@@ -242,6 +268,8 @@ def _takes(
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
     if settings.grows and (mask is not None or settings.slots % settings.grows):
+        return False
+    if settings.in_place and settings.slots > MOST_BEFORE * inputs.shape[1]:
         return False
     batch, kind = inputs.shape[0], inputs.dtype
     flat = _flat(state)
@@ -318,7 +346,7 @@ def _run(
     if settings.grows:
         # Room for all that the run appends: so no state changes its shape within the operator.
         more = settings.grows * inputs.shape[1]
-        room = [_with_slots(part, more) for part in state.access]
+        room = [_with_slots(part, more, settings.axis) for part in state.access if part is not None]
         state = state._replace(access=type(state.access)(*room))
     flat = _flat(state)
     outputs, *last = _Run.apply(  # type: ignore[no-untyped-call]
@@ -333,9 +361,9 @@ def _run(
     return outputs, LoopState(controller, type(state.access)(*access), read)
 
 
-def _with_slots(part: Tensor, more: int) -> Tensor:
-    """A part of a state, ``[B, H, N, ...]``, with more slots; below 0, with fewer."""
-    return nn.functional.pad(part, [0, 0] * (part.dim() - 3) + [0, more])
+def _with_slots(part: Tensor, more: int, axis: int) -> Tensor:
+    """A part of a state with more slots in a dimension; below 0, with fewer."""
+    return nn.functional.pad(part, [0, 0] * (part.dim() - 1 - axis) + [0, more])
 
 
 def _plain(
@@ -363,7 +391,7 @@ def _plain(
     inputs, *state = given[weights:]
     if settings.grows:
         more, count = settings.grows * inputs.shape[1], len(settings.shapes)
-        state[-count:] = [_with_slots(part, -more) for part in state[-count:]]
+        state[-count:] = [_with_slots(part, -more, settings.axis) for part in state[-count:]]
     lstm = type(loop.controller) is LSTM
     hidden = state[0] if lstm else inputs.new_zeros(len(inputs), loop.controller.output_size)
     cell = [state[1]] if lstm else []
@@ -383,8 +411,9 @@ def _plain(
         found = _settings(loop.access, before)
         same = found is not None and not settings.noise and found[:3] == settings[:3]
         following = [hidden, *cell, *defined_step(loop.access, same, driven, before)]
-        whole = mask is None or bool(mask[:, number].all())
-        state = following if whole else choose_state(mask[:, number], following, state)
+        if mask is not None and not mask[:, number].all():
+            following = choose_state(mask[:, number], following, state)
+        state = following
         features.append(torch.cat([state[0], state[2 if lstm else 1]], 1))
     return torch.stack(features, 1), *state[0 if lstm else 1 :]
 

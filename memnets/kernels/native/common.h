@@ -319,9 +319,15 @@ MEMNETS_INLINE scalar dot(int64_t n, const scalar* one, const scalar* other) {
   return result;
 }
 
+// What makes the weights of a softmax from its numbers: exp(number - highest) share.
+template <typename scalar>
+struct Softmax {
+  scalar highest, share;
+};
+
 // Softmax of n numbers in place. The row is padded: what stands behind the numbers becomes 0.
 template <typename scalar>
-MEMNETS_INLINE void softmax(int64_t n, scalar* row) {
+MEMNETS_INLINE Softmax<scalar> softmax(int64_t n, scalar* row) {
   const int64_t end = padded<scalar>(n);
   for (int64_t i = n; i < end; i++) row[i] = -std::numeric_limits<scalar>::infinity();
   Vector<scalar> most = load(row), total = {};
@@ -337,6 +343,7 @@ MEMNETS_INLINE void softmax(int64_t n, scalar* row) {
   }
   const scalar share = 1 / sum<scalar>(total);
   for (int64_t i = 0; i < end; i += lanes<scalar>) store(row + i, load(row + i) * share);
+  return {highest, share};
 }
 
 // Gradient of a softmax's input, in place of the gradient of its output; padded rows.

@@ -13,23 +13,10 @@
 #include <utility>
 
 #include "common.h"
+#include "content.h"
 #include "memory.h"
 
 namespace memnets {
-
-// Call a function for groups of at most 4 heads, with the size of a group as a constant: the
-// compiler keeps the sums of a whole group in registers.
-template <typename Function>
-MEMNETS_INLINE void by_heads(int64_t heads, Function&& run) {
-  for (int64_t head = 0; head < heads; head += 4) {
-    switch (std::min<int64_t>(4, heads - head)) {
-      case 1: run(std::integral_constant<int, 1>(), head); break;
-      case 2: run(std::integral_constant<int, 2>(), head); break;
-      case 3: run(std::integral_constant<int, 3>(), head); break;
-      default: run(std::integral_constant<int, 4>(), head);
-    }
-  }
-}
 
 // Call a function with a number from 1 to `most` as a constant.
 template <int most, typename Function>
@@ -420,20 +407,13 @@ struct DNC final : Memory<scalar> {
   }
 
   void bulk_in(int64_t b, const scalar* const* tensors, const Bulk<scalar>& bulk) const {
-    const scalar* memory = tensors[0] + b * slots * width;
-    std::memset(bulk.memory, 0, width * span * sizeof(scalar));
-    for (int64_t i = 0; i < slots; i++) {
-      for (int64_t w = 0; w < width; w++) bulk.memory[w * span + i] = memory[i * width + w];
-    }
+    turn_in(slots, width, span, tensors[0] + b * slots * width, bulk.memory);
     std::memset(bulk.links + slots * span, 0, (links.rows - slots) * span * sizeof(scalar));
     rows_in(slots, tensors[3] + b * slots * slots, bulk.links);
   }
 
   void bulk_out(int64_t b, const Bulk<const scalar>& bulk, scalar* const* tensors) const {
-    scalar* memory = tensors[0] + b * slots * width;
-    for (int64_t i = 0; i < slots; i++) {
-      for (int64_t w = 0; w < width; w++) memory[i * width + w] = bulk.memory[w * span + i];
-    }
+    turn_out(slots, width, span, bulk.memory, tensors[0] + b * slots * width);
     rows_out(slots, bulk.links, tensors[3] + b * slots * slots);
   }
 
@@ -491,38 +471,7 @@ struct DNC final : Memory<scalar> {
 
   // -- by content ---------------------------------------------------------------------------------
 
-  // out_h += sum_w keys_h(w) M(w), for all slots and a group of keys.
-  template <int heads>
-  void products(const scalar* keys, const scalar* memory, scalar* out) const {
-    for (int64_t j = 0; j < span; j += lanes<scalar>) {
-      Vec total[heads];
-      for (int h = 0; h < heads; h++) total[h] = get(out + h * span + j);
-      for (int64_t w = 0; w < width; w++) {
-        const Vec value = get(memory + w * span + j);
-        for (int h = 0; h < heads; h++) total[h] += keys[h * width + w] * value;
-      }
-      for (int h = 0; h < heads; h++) store(out + h * span + j, total[h]);
-    }
-  }
-
-  void products(int64_t heads, const scalar* keys, const scalar* memory, scalar* out) const {
-    by_heads(heads, [&](auto group, int64_t head) {
-      products<group.value>(keys + head * width, memory, out + head * span);
-    });
-  }
-
-  // r_h(w) = sum_i w_h(i) M(i, w).
-  template <int heads>
-  void read(const scalar* weights, const scalar* memory, scalar* vectors) const {
-    for (int64_t w = 0; w < width; w++) {
-      Vec total[heads] = {};
-      for (int64_t j = 0; j < span; j += lanes<scalar>) {
-        const Vec value = get(memory + w * span + j);
-        for (int h = 0; h < heads; h++) total[h] += get(weights + h * span + j) * value;
-      }
-      for (int h = 0; h < heads; h++) vectors[h * width + w] = sum<scalar>(total[h]);
-    }
-  }
+  Grid grid(int64_t heads) const { return {heads, width, span, span}; }
 
   static MEMNETS_INLINE Vec get(const scalar* from) { return memnets::load(from); }
 
@@ -561,7 +510,7 @@ struct DNC final : Memory<scalar> {
       int64_t heads, const scalar* pointed, const scalar* memory, const scalar* inverse,
       scalar* scores, scalar* weights) const {
     std::fill(scores, scores + heads * span, scalar(0));
-    products(heads, pointed, memory, scores);
+    add_products(grid(heads), pointed, memory, scores);
     for (int64_t h = 0; h < heads; h++) {
       for (int64_t j = 0; j < span; j += lanes<scalar>) {
         const Vec score = get(scores + h * span + j) * get(inverse + j);
@@ -748,9 +697,7 @@ struct DNC final : Memory<scalar> {
         store(next.weights + j, weight);
       }
     }
-    by_heads(reads, [&](auto group, int64_t head) {
-      read<group.value>(next.weights + head * span, to.memory, vectors + head * width);
-    });
+    read_vectors(grid(reads), next.weights, to.memory, vectors);
   }
 
   // The memory before the last of some steps, and after it, from a memory that was kept.
@@ -800,7 +747,7 @@ struct DNC final : Memory<scalar> {
     });
 
     // Read. The gradients of b, c and f, and of the modes.
-    products(reads, vectors_gradient, next_memory, gradient.weights);
+    add_products(grid(reads), vectors_gradient, next_memory, gradient.weights);
     for (int64_t h = 0; h < reads; h++) {
       Vec total[3] = {};
       for (int64_t j = h * span; j < (h + 1) * span; j += lanes<scalar>) {

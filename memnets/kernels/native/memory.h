@@ -21,7 +21,9 @@ struct Taken {
 //     and writes `after`, and both are there again in the backward pass. Without gradients there
 //     are two buffers in turn.
 //   - a *bulk*, `bulk_size` numbers: the part of a state that is too large to keep for each step.
-//     It is kept at every `stride`-th step alone. A step may write it where it reads it;
+//     It is kept at every `stride`-th step alone. A step may write it where it reads it. A bulk that
+//     `grows` is one for the whole run: steps write behind what is there and change nothing, and
+//     the backward pass of each finds all of it;
 //   - *kept* numbers, `kept_size` of them: all else that the backward pass of the step needs;
 //   - a *gradient* of the state, `gradient_size` numbers, changed in place by the backward pass;
 //   - a *scratch* of `scratch_size` numbers, which holds nothing between two calls.
@@ -34,6 +36,7 @@ struct Memory {
   int64_t state_size = 0;
   int64_t bulk_size = 0;
   int64_t stride = 1;
+  bool grows = false;
   int64_t kept_size = 0;
   int64_t gradient_size = 0;
   int64_t scratch_size = 0;
@@ -82,8 +85,10 @@ std::unique_ptr<Memory<scalar>> make_lrua(const int64_t* layout, const double* s
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_stack(const int64_t* layout, const double* settings);
 template <typename scalar>
-std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);
+std::unique_ptr<Memory<scalar>> make_moving_tape(const int64_t* layout, const double* settings);
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> make_strengths(const int64_t* layout, const double* settings);
+template <typename scalar>
+std::unique_ptr<Memory<scalar>> make_tape(const int64_t* layout, const double* settings);
 
 }  // namespace memnets

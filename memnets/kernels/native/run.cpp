@@ -33,8 +33,9 @@ std::unique_ptr<Memory<scalar>> memory_of(
   if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
   if (kind == "LRUA") return make_lrua<scalar>(layout.data(), settings.data());
   if (kind == "Stack") return make_stack<scalar>(layout.data(), settings.data());
-  if (kind == "MovingTape") return make_tape<scalar>(layout.data(), settings.data());
+  if (kind == "MovingTape") return make_moving_tape<scalar>(layout.data(), settings.data());
   if (kind == "Strengths") return make_strengths<scalar>(layout.data(), settings.data());
+  if (kind == "Tape") return make_tape<scalar>(layout.data(), settings.data());
   TORCH_CHECK(false, "no memory is called ", kind);
 }
 
@@ -59,16 +60,16 @@ std::vector<scalar*> all_numbers(at::TensorList tensors) {
 }
 
 // The bulks of the state that a run keeps: of the steps 0, `stride`, 2 `stride` and so on, and one
-// more, in which the steps between write over each other.
+// more, in which the steps between write over each other; one that grows is alone.
 template <typename scalar>
 struct Bulks {
   const int64_t size, stride, batch, steps;
-  const bool recorded;
+  const bool recorded;  // whether some are kept
   scalar* place = nullptr;
 
   Bulks(const Memory<scalar>& memory, const Sizes& sizes)
       : size(memory.bulk_size), stride(memory.stride), batch(sizes.batch), steps(sizes.steps),
-        recorded(sizes.recorded) {}
+        recorded(sizes.recorded && !memory.grows) {}
 
   int64_t kept() const { return recorded ? (steps + stride - 1) / stride : 0; }
 

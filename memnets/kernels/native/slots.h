@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "content.h"
 #include "memory.h"
 
 namespace memnets {
@@ -30,18 +31,12 @@ struct Slots : Memory<scalar> {
  protected:
   // -- from and to tensors ------------------------------------------------------------------------
 
-  // [N, W] -> [W, stride], and back.
   void turn_in(const scalar* from, scalar* to) const {
-    for (int64_t w = 0; w < width; w++) {
-      for (int64_t i = 0; i < slots; i++) to[w * stride + i] = from[i * width + w];
-      for (int64_t i = slots; i < stride; i++) to[w * stride + i] = 0;
-    }
+    memnets::turn_in(slots, width, stride, from, to);
   }
 
   void turn_out(const scalar* from, scalar* to) const {
-    for (int64_t i = 0; i < slots; i++) {
-      for (int64_t w = 0; w < width; w++) to[i * width + w] = from[w * stride + i];
-    }
+    memnets::turn_out(slots, width, stride, from, to);
   }
 
   void rows_in(int64_t count, const scalar* from, scalar* to) const {

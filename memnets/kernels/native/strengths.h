@@ -2,8 +2,8 @@
 // row of the batch.
 //
 // The definition is memnets.memories.Strengths; the names here are those of its code. Elements are
-// pushed and never changed, so that they are the bulk of the state, with room for all that the run
-// will push; a step keeps the strengths alone. Sequences may not skip steps: the place of what a
+// pushed and never changed, so that they are a bulk that grows, with room for all that the run will
+// push; a step keeps the strengths alone. Sequences may not skip steps: the place of what a
 // step pushes follows from its number.
 #pragma once
 
@@ -46,7 +46,7 @@ struct Strengths final : Memory<scalar> {
     // The first vector holds the number of elements.
     this->state_size = L + count * room;
     this->bulk_size = padded<scalar>(count * slots * width);
-    this->stride = std::max<int64_t>((slots - taken) / ends, 1);
+    this->grows = true;
     this->kept_size = padded<scalar>(this->interface_size);
     values = count * room;
     this->gradient_size = values + this->bulk_size;
@@ -81,15 +81,12 @@ struct Strengths final : Memory<scalar> {
     rows_out(gradient, tensors[1] + b * count * slots);
   }
 
-  void forward(scalar* interface, const scalar* before, scalar* after, const scalar* bulk_before,
-               scalar* bulk_after, scalar* kept, scalar* vectors,
+  void forward(scalar* interface, const scalar* before, scalar* after, const scalar*,
+               scalar* bulk, scalar* kept, scalar* vectors,
                scalar* scratch) const override {
     map(pushed, interface, kept, [](vector x) { return sigmoid<scalar>(x); });
     map(this->interface_size - pushed, interface + pushed, kept + pushed,
         [](vector x) { return hyperbolic_tangent<scalar>(x); });
-    if (bulk_after != bulk_before) {
-      std::memcpy(bulk_after, bulk_before, this->bulk_size * sizeof(scalar));
-    }
     const int64_t there = int64_t(before[0]), now = there + ends;
     scalar* const ordered = scratch;
     scalar* const weights = scratch + room;
@@ -108,7 +105,7 @@ struct Strengths final : Memory<scalar> {
         }
         unorder(pops[k], there, ordered, strengths);
       }
-      scalar* elements = bulk_after + one * slots * width;
+      scalar* elements = bulk + one * slots * width;
       for (int64_t end = 0; end < ends; end++) {
         strengths[there + end] = degree[end];
         std::memcpy(elements + (there + end) * width, element(kept, one, end),
@@ -153,7 +150,7 @@ struct Strengths final : Memory<scalar> {
         scalar first = 0;
         for (int64_t i = 0; i < now; i++) {
           const int64_t slot = place(reads[k], now, i);
-          const scalar* value = element_of(steps, bulk, one, slot);
+          const scalar* value = bulk + (one * slots + slot) * width;
           scalar by = 0;
           for (int64_t w = 0; w < width; w++) by += of_read[w] * value[w];
           const scalar strength = ordered[i], rest = 1 - first, left = positive(rest);
@@ -253,13 +250,6 @@ struct Strengths final : Memory<scalar> {
   // What a step pushed at an end.
   MEMNETS_INLINE const scalar* element(const scalar* kept, int64_t one, int64_t end) const {
     return kept + pushed + (one * ends + end) * width;
-  }
-
-  // An element in the backward pass: of before the run, or of one of its steps.
-  MEMNETS_INLINE const scalar* element_of(const Taken<scalar>* steps, const scalar* bulk,
-                                          int64_t one, int64_t slot) const {
-    if (slot < taken) return bulk + (one * slots + slot) * width;
-    return element(steps[(slot - taken) / ends].kept, one, (slot - taken) % ends);
   }
 
   void rows_in(const scalar* from, scalar* to) const {

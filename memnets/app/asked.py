@@ -51,7 +51,7 @@ class Asked:
 
     @cached_property
     def digest(self) -> int:
-        """A number of at most six digits; of other settings it differs, but once in a million.
+        """Hash of the settings, in [0, 10^6); two that differ share one by a chance of a millionth.
 
         A record holds numbers of six digits alone, and this one is enough to see a change.
         """

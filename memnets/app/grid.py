@@ -227,7 +227,7 @@ def _task_page(
         text += [task.tried.strip(), ""] if task.tried.strip() else []
         text += notes
     if first is not None:
-        text += ["", f"A run of the board, the first of {first.name}:", "", "```sh"]
+        text += ["", f"To train one of its runs, {first.name} with seed {first.seed}:", "", "```sh"]
         text += [shlex.join(["memnets", *first.command]), "```"]
     return [*text, "", f"[All tasks](../{path.name})"]
 

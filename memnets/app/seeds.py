@@ -84,7 +84,7 @@ class Run(NamedTuple):
         """The result of :meth:`finished`, with the scores as the record has them, which is written.
 
         So a table is the same from the folders of runs and from records alone. The digest of the
-        run's settings is among them, if it is known; records of version 0.2 have none.
+        run's settings is among them, if it is known; older records have none.
 
         Raises:
             ValueError: the config of the run is damaged, or see :meth:`finished`.
@@ -103,7 +103,7 @@ class Run(NamedTuple):
         return ended[0], rounded
 
     def differs(self, place: Path, scores: Mapping[str, float]) -> list[str]:
-        """Settings that it had otherwise than they are asked for now, in words.
+        """Describe the settings in which the run differs from what is asked for now.
 
         Args:
             place: from :meth:`kept`.

@@ -27,9 +27,7 @@ from memnets.app.swaps import check_callbacks, drop_settings, read_config, run_n
 from memnets.app.trust import check_classes
 from memnets.files import load_yaml
 from memnets.models import Trained
-from memnets.training.runs import (
-    CheckpointError,
-)
+from memnets.training.runs import CheckpointError
 from tasks import Task
 
 __all__ = ["TRAINER_DEFAULTS", "Settings", "folder_of", "say"]

@@ -287,14 +287,14 @@ class LearnedPositions(Positions):
 
 
 class PeriodicPositions(Positions):
-    """A learned vector for each count modulo a period: a clock, which goes on at any length.
+    """A learned vector for each count modulo a period: a clock, which works at any length.
 
     It tells a model nothing of how long a sequence is. A machine with a clock of period 2 can treat
     every second step in another way, and needs no memory to know which it is at.
 
     Args:
         width: width of the vectors, at least 1.
-        period: number of steps after which the vectors come again, at least 2.
+        period: number of steps after which the vectors repeat, at least 2.
 
     Raises:
         ValueError: a number is out of its range.
@@ -308,7 +308,7 @@ class PeriodicPositions(Positions):
         self.weight = nn.Parameter(torch.randn(period, width) / math.sqrt(width))
 
     def forward(self, places: Tensor) -> Tensor:
-        """``[*B, T] -> [*B, T, width]``."""
+        """Rows ``places % period`` of the weight: ``[*B, T] -> [*B, T, width]``; places from 0 on."""
         return nn.functional.embedding(places % len(self.weight), self.weight)
 
 

@@ -33,9 +33,9 @@ class MemoryMachine(SequenceModel):
         controller: makes the controller from the width of its input, that of the machine's input
             and the vector read together: a class, its other arguments given.
         access: the memory with its heads; ``None`` = a machine without memory, the baseline.
-        clock: period of a clock that the machine hears, at least 2: a learned vector for the number
-            of the step modulo this period is added to ``sqrt(input_size)`` times each input
-            (:class:`~memnets.cells.PeriodicPositions`). It says nothing of the length of a
+        clock: period of a clock, at least 2: a learned vector for the number of the step modulo
+            this period is added to ``sqrt(input_size)`` times each input
+            (:class:`~memnets.cells.PeriodicPositions`). It carries nothing about the length of a
             sequence. ``None`` = no clock, and inputs as they are, as in the papers.
         settings: see :class:`~memnets.models.Model`.
 

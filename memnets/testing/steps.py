@@ -225,7 +225,7 @@ class _Recurrent(Subject):
 
 
 def _without_waiting(run: Callable[[], Any]) -> Any:
-    """What a function gives in which the host does not wait, except to prepare constants once."""
+    """Run a function in which the host must not wait; a first run may copy constants."""
     with suppress(AssertionError), no_synchronisation():
         return run()
     with no_synchronisation(copies=True):

@@ -207,8 +207,8 @@ class _TaskSubject(Laws):
                     known = seen.setdefault(read, said)
                     # Lengths of answers may differ; what both have must not.
                     assert all(map(eq, known, said)), (
-                        f"a source with the places {read} has an answer with {said}, another one "
-                        f"with {known}: what do they tell that their sources do not?"
+                        "places of an answer must follow from those of its source; sources with "
+                        f"the places {read} have answers with {said} and with {known}"
                     )
                     seen[read] = max(known, said, key=len)
 

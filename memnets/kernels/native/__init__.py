@@ -54,7 +54,8 @@ Tensors = tuple[Tensor, ...]
 #: Most slots whose places are whole numbers in float32.
 MOST_PLACES = 1 << 24
 
-#: Most slots before a run for each of its steps, where the definition would not copy them.
+#: Greatest ratio of the slots before a run to its steps at which the operator is used, if the
+#: definition appends without a copy.
 MOST_BEFORE = 4
 
 
@@ -75,7 +76,7 @@ class Settings(NamedTuple):
         axis: dimension of the slots in these tensors ``[B, ...]``.
         in_place: whether the definition appends without a copy of the slots that are there. The
             operator copies them once, which pays only in a run of many steps.
-        constants: numbers of the tensors of the state that a step cuts off from all gradients.
+        constants: indices of the tensors of the state that a step cuts off from all gradients.
     """
 
     kind: str

@@ -54,7 +54,6 @@ TESTS = {
         "test_addressing.py test_memories.py laws/test_parts.py laws/test_models.py test_trace.py"
     ),
     "memnets/app/": "test_cli.py test_checkpoints.py test_resume.py",
-    "memnets/app/asked.py": "test_grid.py test_scoreboard.py",
     "memnets/app/checkpoints.py": "test_checkpoints.py test_trust.py test_translate.py test_cli.py",
     "memnets/app/cli.py": "test_cli.py test_translate.py",
     "memnets/app/checks.py": "test_cli.py test_compile.py",

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from memnets.app import scoreboard as boards
-from memnets.app.asked import Asked
 from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
@@ -202,84 +201,6 @@ def test_records_are_copies_of_finished_runs_and_give_the_same_pages(drawn) -> N
     # A run that has a record is finished: it is not trained again.
     run = Run("parity/lstm", 0, Path("runs/seed_0"), (), Path("kept/parity/lstm/seed_0.json"))
     assert run.finished() == (run.record, SCORES)
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_the_page_names_the_runs_that_had_other_settings(drawn) -> None:
-    config = {
-        "model": {"class_path": "M", "init_args": {"size": 4, "optimizer": {"lr": 1}}},
-        "data": {"class_path": "Another", "init_args": {"unknown_to_parity": 1}},
-        "trainer": {"max_steps": 8, "callbacks": [{"class_path": "C"}]},
-    }
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
-    models = {"mine": {"config": "mine.yaml", "title": "Mine"}}
-    settings = {"lengths": [1, 2]}
-    tasks = {"parity": {"data": "tasks.symbols.Parity", "settings": settings, "title": "Even"}}
-    grid: dict[str, Any] = {"models": models, "tasks": tasks, "pairs": {}}
-
-    run = {**config, "seed_everything": 7, "data": {"class_path": "tasks.symbols.Parity"}}
-    run["data"] |= {"init_args": {"batch_size": 4, "lengths": [1, 2], "more": 0}}
-    for seed in (0, 1):
-        folder = Path(f"runs/seed_{seed}/parity/mine/version_0")
-        folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps(SCORES))
-        if seed:
-            run = {**run, "trainer": {"max_steps": 9, "callbacks": []}}
-        (folder / "config.yaml").write_text(yaml.safe_dump(run))
-
-    def named(**changes: Any) -> list[str]:
-        report(grid=made(**{**grid, **changes}))
-        head = "Trained with other settings than this board has now:\n\n"
-        _, found, rest = Path("RESULTS.md").read_text().partition(head)
-        return rest.partition("\n\n")[0].splitlines() if found else []
-
-    both = ["- Even: Mine (seeds 0, 1)"]
-    steps = {"flags": ["--data.batch_size=4", "--trainer.max_steps=9"]}
-
-    def all_named() -> list[list[str]]:
-        return [
-            named(**steps),
-            named(flags=["--data.batch_size=5"]),
-            named(tasks={"parity": {**tasks["parity"], "settings": {"lengths": [1, 2, 3]}}}),
-            named(),
-        ]
-
-    expected = [["- Even: Mine (seed 0)"], both, both, ["- Even: Mine (seed 1)"]]
-    assert all_named() == expected
-    # From the records alone the page is the same.
-    for path in Path("runs").rglob("metrics.json"):
-        path.unlink()
-    assert all_named() == expected
-    # The rate is 1, which may be written as 1.0; workers and what is shown change no score.
-    config["model"]["init_args"]["optimizer"] = {"lr": 1.0}
-    config["trainer"]["enable_progress_bar"] = False
-    config["data"]["init_args"] = {"workers": 2}
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
-    assert named() == ["- Even: Mine (seed 1)"]
-    config["model"]["init_args"]["size"] = 5
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
-    assert named() == both
-    # A record of an older version does not say; nor does one whose config is gone.
-    for seed in (0, 1):
-        keep("parity/mine", seed)
-    assert named() == []
-
-
-def test_what_a_board_asks_for_is_named_as_in_the_config_of_a_run(tmp_path) -> None:
-    """A real config, all settings of which the command line has written out."""
-    config = read_settings(find_config("symbols/ntm"))
-    flags = ["--data=tasks.symbols.Parity", "--data.init_args.batch_size=32", "--data.x+=1"]
-    made_of = Asked(config, [*flags, "--trainer.enable_progress_bar=false", "--trust"])
-    asked = made_of.settings
-    assert asked["data.class_path"] == asked["data"] == "tasks.symbols.Parity"
-    assert asked["data.batch_size"] == 32
-    assert asked["model.access.least_sharpness"] == 1.5
-    assert asked["trainer.callbacks.1.values"] == [5, 10, 20, 40]
-    assert not [name for name in asked if name.endswith(("x", "+", "bar", "trust", "name"))]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    names = {name for name, *_ in made_of.differences(tmp_path)}
-    assert names == {"data.class_path", "data.init_args.batch_size"}
-    assert made_of.differences(tmp_path / "none") == []
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -131,7 +131,6 @@ def test_killed_goes_on_and_finished_is_not_repeated(capfd) -> None:
     shown = f"{metrics['test/length_4/bits']:.4g}"
     row = f"| {shown} | {shown} (0) | {shown} (0) | 3 | Nobody 1999 | {STEPS * 4} |"
     assert row in Path("RESULTS.md").read_text()
-    assert "Settings that have changed" not in Path("RESULTS.md").read_text()
     assert Path("RESULTS.png").read_bytes().startswith(b"\x89PNG")
 
     before = contents()
@@ -263,8 +262,7 @@ def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> Non
     assert contents() == before
 
 
-def test_the_table_says_which_settings_have_changed_since(monkeypatch) -> None:
-    monkeypatch.setattr(plots, "scoreboard", lambda *arguments: None)
+def test_the_table_says_which_settings_have_changed_since() -> None:
     made(Path("runs"), "copying/ntm", 0)
     config = yaml.safe_load(Path(CONFIG).read_text())
     arguments = [*board(flags=["--data.batch_size=3", "--model.controller=X"]), "--report_only"]
@@ -277,14 +275,12 @@ def test_the_table_says_which_settings_have_changed_since(monkeypatch) -> None:
         assert ("Settings that have changed" in text) == bool(change)
         return f"\n- ntm, seed 0: {change}\n" in text if change else True
 
-    # Flags count as the config does.
-    config["model"]["init_args"]["controller"] = {"class_path": "X", "init_args": {"a": 1}}
-    config["data"]["init_args"]["batch_size"] = 4
-    assert says("data.init_args.batch_size was 4, now 3")
-    config["data"]["init_args"]["batch_size"] = 3
-    assert says()
     config["name"] = "another/name"
     config["trainer"]["more"] = 3
+    assert says()
+    # What a flag has set is no change.
+    config["data"]["init_args"]["batch_size"] = 3
+    config["model"]["init_args"]["controller"] = {"class_path": "X", "init_args": {"a": 1}}
     assert says()
     # The config of a run is whole, where that of the board gives a rate alone.
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.25, "eps": 1e-8}}
@@ -293,12 +289,6 @@ def test_the_table_says_which_settings_have_changed_since(monkeypatch) -> None:
     config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.005
     config["model"]["init_args"]["access"]["class_path"] = "NTM"
     assert says()
-    config["model"]["init_args"]["access"]["class_path"] = "memnets.NTM"
-    assert says(), "another path of the same class"
-    config["model"]["init_args"]["access"]["class_path"] = "memnets.nowhere.NTM"
-    assert says(
-        "model.init_args.access.class_path was memnets.nowhere.NTM, now memnets.memories.NTM"
-    )
     config["model"]["init_args"]["access"]["class_path"] = "another.NTM"
     assert says("model.init_args.access.class_path was another.NTM, now memnets.memories.NTM")
     config["model"]["init_args"]["access"]["class_path"] = "memnets.memories.DNC"

@@ -28,12 +28,10 @@ class _Cell(NamedTuple):
     Attributes:
         wanted: number of its seeds; 0 = the pair is left out.
         runs: the scores of each finished run, by its seed.
-        others: seeds of the runs that had other settings than the board asks for now.
     """
 
     wanted: int
     runs: dict[int, dict[str, float]]
-    others: tuple[int, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
         """A score by seed."""
@@ -64,11 +62,9 @@ def report(grid: Grid, groups: Mapping[str, Sequence[Run]], path: Path, command:
         for model in grid.models:
             group = groups.get(f"{task}/{model}", ())
             runs: dict[int, dict[str, float]] = {}
-            others: list[int] = []
             for run in group:
                 try:
                     ended = run.kept()
-                    other = ended is not None and bool(run.differs(*ended))
                 except ValueError as error:
                     problems.append(str(error))
                     continue
@@ -76,13 +72,12 @@ def report(grid: Grid, groups: Mapping[str, Sequence[Run]], path: Path, command:
                     continue
                 if grid.metric in ended[1]:
                     runs[run.seed] = ended[1]
-                    others += [run.seed] * other
                 else:
                     problems.append(
                         f"expected {grid.metric} in {scores_file(ended[0])}; "
                         f"got {', '.join(ended[1])}"
                     )
-            cells[task, model] = _Cell(len(group), runs, tuple(others))
+            cells[task, model] = _Cell(len(group), runs)
     picture = path.with_suffix(".png")
     plots.grid(_panel(grid, cells), picture, grid.title)
     _write(path, _page(grid, cells, path, command))
@@ -162,12 +157,7 @@ def _page(
         for model in grid.models:
             row.append(_cell(grid, task, model, cells[name, model]))
         rows.append(row)
-    text += table(heads, rows)
-    older = [(grid.title_of(name), _others(grid, cells, name)) for name in grid.tasks]
-    if any(models for _, models in older):
-        text += ["", "Trained with other settings than this board has now:", ""]
-        text += [f"- {task}: {models}" for task, models in older if models]
-    text += ["", "## Models", "", "Sizes depend on the task; they are given "]
+    text += [*table(heads, rows), "", "## Models", "", "Sizes depend on the task; they are given "]
     text[-1] += "from the smallest to the greatest."
     heads = ["model", "config", "parameters", "floats of state", "steps", "seconds a run", ""]
     rows = []
@@ -177,15 +167,6 @@ def _page(
         row += [_states(every), _span(every, "train/steps"), _span(every, "train/seconds")]
         rows.append([*row, column.about])
     return [*text, "", *table(heads, rows)]
-
-
-def _others(grid: Grid, cells: Mapping[tuple[str, str], _Cell], task: str) -> str:
-    """The runs of a task with other settings than the board has now; empty if there is none."""
-    return ", ".join(
-        f"{grid.title_of(model)} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
-        for model in grid.models
-        if (seeds := cells[task, model].others)
-    )
 
 
 def _task_page(

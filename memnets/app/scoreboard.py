@@ -8,14 +8,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import Progress
 
 from memnets.app import executors
-from memnets.app.asked import Asked
 from memnets.app.configs import find_config
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.executors import Outcome, Trainings, trainings
@@ -26,6 +24,7 @@ from memnets.app.options import call, parser_of
 from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, scores_file, summary
 from memnets.core import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
+from memnets.training.runs import changes
 from memnets.viewing import names, plots
 
 __all__ = [
@@ -69,8 +68,8 @@ def scoreboard(
     Each seed is a ``memnets fit`` in a process of its own, in ``<runs>/seed_<n>/<task>/<model>/``;
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed. If the
     settings of its entry have changed since, the table says so; to train with the new ones, give
-    the entry another name. A run that was stopped goes on from its last checkpoint. The page of a
-    grid names the runs that had other settings.
+    the entry another name. A run that was stopped goes on from its last checkpoint. The pages of a
+    grid are made of scores alone and do not say what has changed: move its old records away.
 
     Args:
         entries: the board, entry by entry.
@@ -155,9 +154,9 @@ def _board(
         ValueError: a config is missing, or a setting of an entry cannot be used.
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
-    settings: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        path = _config_of(entry, trained)
+        # A report needs no config of an entry that has a name.
+        path = find_config(entry.config) if trained or not entry.name else ""
         name = entry.name or read_settings(path).get("name")
         name = checked_name(name, entry.config)
         if name in board:
@@ -165,37 +164,17 @@ def _board(
         if not entry.scores:
             raise ValueError(f"{name} needs at least one score to show; got none")
         check_seeds(f"seeds of {name}", entry.seeds)
-        asked = None
-        if path:
-            settings[path] = settings.get(path) or read_settings(path)
-            asked = Asked(settings[path], entry.flags)
         group = []
         for seed in entry.seeds:
             runs = folder / f"seed_{seed}"
             own = (f"--name={name}", f"--seed_everything={seed}", f"--runs={runs}")
             command = ("fit", f"--config={entry.config}", f"--threads={threads}", *entry.flags)
             record = None if records is None else records / name / f"seed_{seed}.json"
-            group.append(Run(name, seed, runs, (*command, *own), record, asked))
+            group.append(Run(name, seed, runs, (*command, *own), record))
         board[name] = entry, group
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
     return sorted(board.values(), key=lambda pair: _task(pair[1]))
-
-
-def _config_of(entry: Entry, trained: bool) -> str:
-    """Path of an entry's config; empty if there is none, and none is needed.
-
-    A report of an entry that has a name needs none, but does not say what has changed.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return find_config(entry.config)
-    except ValueError:
-        if trained or not entry.name:
-            raise
-        return ""
 
 
 def _in_order(board: Sequence[tuple[Entry, list[Run]]]) -> list[Run]:
@@ -293,7 +272,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
             try:
                 ended = run.kept()
                 if ended is not None:
-                    notes = [f"{model}, seed {run.seed}: {each}" for each in run.differs(*ended)]
+                    notes = [f"{model}, seed {run.seed}: {c}" for c in _changes(entry, ended[0])]
                     changed.setdefault(task, []).extend(notes)
                     runs[run.seed] = ended
             except ValueError as error:
@@ -347,6 +326,25 @@ def _panel(
     label = score.label or (f"{name} ({unit})" if unit else name)
     title = ", ".join(filter(None, [task.replace("_", " "), where]))
     return plots.Board(title, label, score.higher_is_better, models)
+
+
+def _changes(entry: Entry, folder: Path) -> list[str]:
+    """Settings of the config of an entry that a run of it did not have; flags are left out.
+
+    Raises:
+        ValueError: the config of the run is damaged.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    before_all, now_all = (read_settings(config) for config in (path, find_config(entry.config)))
+    flags = [flag.lstrip("-").partition("=")[0] for flag in entry.flags]
+    return [
+        f"{name} was {before}, now {now}"
+        for name, before, now in changes(before_all, now_all)
+        if name != "name"
+        and not any(f"{name}.".replace(".init_args.", ".").startswith(f"{flag}.") for flag in flags)
+    ]
 
 
 _COLUMNS = [

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memnets.app.asked import Asked
 from memnets.files import write_atomically
 from memnets.records import final_metrics, read_metrics, versions
 from memnets.training.runs import check_name, load_checkpoint
@@ -22,9 +21,6 @@ __all__ = [
     "scores_file",
     "summary",
 ]
-
-#: Name of the digest of a run's settings in its record.
-_SETTINGS = "settings"
 
 
 class DamagedRun(ValueError):
@@ -40,7 +36,6 @@ class Run(NamedTuple):
         runs: what ``--runs`` is given.
         command: what a user would type, from ``memnets`` on.
         record: file that keeps its scores without its folder; ``None`` = none.
-        asked: settings that it is to have; ``None`` = not known.
     """
 
     name: str
@@ -48,7 +43,6 @@ class Run(NamedTuple):
     runs: Path
     command: tuple[str, ...]
     record: Path | None = None
-    asked: Asked | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
@@ -83,46 +77,19 @@ class Run(NamedTuple):
     def kept(self) -> tuple[Path, dict[str, float]] | None:
         """The result of :meth:`finished`, with the scores as the record has them, which is written.
 
-        So a table is the same from the folders of runs and from records alone. The digest of the
-        run's settings is among them, if it is known; older records have none.
+        So a table is the same from the folders of runs and from records alone.
 
         Raises:
-            ValueError: the config of the run is damaged, or see :meth:`finished`.
+            DamagedRun: see :meth:`finished`.
         """
         ended = self.finished()
         if self.record is None or ended is None or ended[0] == self.record:
             return ended
-        scores = dict(ended[1])
-        digest = None if self.asked is None else self.asked.digest_of_run(ended[0])
-        if digest is not None:
-            scores[_SETTINGS] = digest
-        rounded = {name: float(f"{value:.6g}") for name, value in sorted(scores.items())}
+        rounded = {name: float(f"{value:.6g}") for name, value in sorted(ended[1].items())}
         text = json.dumps(rounded, indent=1) + "\n"
         if not self.record.exists() or self.record.read_bytes() != text.encode():
             write_atomically(self.record, lambda file: file.write(text.encode()))
         return ended[0], rounded
-
-    def differs(self, place: Path, scores: Mapping[str, float]) -> list[str]:
-        """Describe the settings in which the run differs from what is asked for now.
-
-        Args:
-            place: from :meth:`kept`.
-            scores: from :meth:`kept`.
-
-        Returns:
-            A line a setting if the folder of the run is there, else one line for all of them; empty
-            if there is none, or the record does not say.
-
-        Raises:
-            ValueError: the config of the run is damaged.
-        """
-        if self.asked is None:
-            return []
-        if place != self.record:
-            changed = self.asked.differences(place)
-            return [f"{name} was {before}, now {now}" for name, before, now in changed]
-        digest = scores.get(_SETTINGS)
-        return [] if digest in (None, self.asked.digest) else ["other settings, by its record"]
 
     def resumable(self) -> bool:
         """Whether its newest version, which is not finished, has a checkpoint to go on from.

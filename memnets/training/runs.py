@@ -7,7 +7,6 @@ import csv
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -30,7 +29,6 @@ __all__ = [
     "check_optimizer_state",
     "check_same_model",
     "last_version",
-    "leaves",
     "load_checkpoint",
     "next_version",
 ]
@@ -295,7 +293,7 @@ def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
 
     Settings in only one of the configs do not count: the other leaves them at their defaults.
     """
-    old, new = dict(leaves(before)), dict(leaves(now))
+    old, new = dict(_leaves(before)), dict(_leaves(now))
     # A config may give settings of a part without init_args, if it leaves the class as it is.
     plain = {name.replace(".init_args.", "."): value for name, value in new.items()}
     common = [(name, name.replace(".init_args.", ".")) for name in old]
@@ -307,46 +305,19 @@ def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a config one by one: the full name, with a prefix, and the value.
-
-    A list of plain values is one setting; each part in a list of parts has settings of its own.
-    """
-    parts = isinstance(config, list) and any(isinstance(each, dict) for each in config)
-    if not isinstance(config, dict) and not parts:
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(config, (dict, list)):
         yield prefix, config
         return
     for name, value in config.items() if isinstance(config, dict) else enumerate(config):
-        yield from leaves(value, f"{prefix}.{name}" if prefix else str(name))
+        yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same; a class may be named by any path, or without its module."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+    """Whether two values are the same; a class may be named with or without its module."""
     if isinstance(one, str) and isinstance(other, str):
-        if f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}"):
-            return True
-        if one.rpartition(".")[2] != other.rpartition(".")[2]:
-            return False
-        found = _class_at(one)
-        return found is not None and found is _class_at(other)
+        return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")
     return bool(one == other)
-
-
-def _class_at(path: str) -> type | None:
-    """A class of this library by one of its paths, such as ``memnets.cells.LSTM``; else ``None``.
-
-    Of another package nothing is imported only to compare names.
-    """
-    module, _, name = path.rpartition(".")
-    if module.partition(".")[0] not in ("memnets", "tasks"):
-        return None
-    try:
-        found = getattr(import_module(module), name, None)
-    except ImportError:
-        return None
-    return found if isinstance(found, type) else None
 
 
 def check_name(name: Any) -> str:

@@ -449,7 +449,9 @@ class CLI(Settings):
             return self._best.best_model_path
         assert self.folder is not None
         last = str(self.folder / "checkpoints" / "last.ckpt")
-        if not self._best.best_model_path:  # without a validation nothing is saved
+        # Without a validation nothing is saved; behind the last one it is not.
+        saved = self._best.best_model_path and load_checkpoint(last)["global_step"]
+        if saved != self.trainer.global_step:
             self.trainer.save_checkpoint(last)
         return last
 

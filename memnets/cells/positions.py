@@ -289,8 +289,8 @@ class LearnedPositions(Positions):
 class PeriodicPositions(Positions):
     """A learned vector for each count modulo a period: a clock, which works at any length.
 
-    It tells a model nothing of how long a sequence is. A machine with a clock of period 2 can treat
-    every second step in another way, and needs no memory to know which it is at.
+    Of how long a sequence is it tells the remainder by the period alone. A machine with a clock of
+    period 2 can treat every second step in another way, and needs no memory to know which it is at.
 
     Args:
         width: width of the vectors, at least 1.
@@ -308,7 +308,7 @@ class PeriodicPositions(Positions):
         self.weight = nn.Parameter(torch.randn(period, width) / math.sqrt(width))
 
     def forward(self, places: Tensor) -> Tensor:
-        """Rows ``places % period`` of the weight: ``[*B, T] -> [*B, T, width]``; places from 0 on."""
+        """``[*B, T] -> [*B, T, width]``: rows ``places % period`` of the weight."""
         return nn.functional.embedding(places % len(self.weight), self.weight)
 
 

@@ -2,8 +2,8 @@
 
 The twin of :meth:`memnets.cells.RotaryPositions.rotate`. The definition takes the pairs of numbers
 apart, makes four products and two sums of numbers that do not lie side by side, and puts them
-together again; its backward pass does as much. Here each way is one product of complex numbers, and
-the angles alone are kept.
+together again; its backward pass does as much. Here each way is one product of complex numbers, of
+which the factors alone are kept.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _pairs(vectors: Tensor) -> Tensor:
     """Each pair as a complex number, ``[*B, T, K] -> [*B, T, K / 2]``; a copy only if need be."""
     *strides, last = vectors.stride()
     if last != 1 or vectors.storage_offset() % 2 or any(stride % 2 for stride in strides):
-        vectors = vectors.contiguous()
-    if vectors.storage_offset() % 2:  # contiguous already, but at an odd place
-        vectors = vectors.clone()
+        # Not contiguous(), which leaves what is contiguous at an odd place, or with odd strides of
+        # dimensions of size 1.
+        vectors = vectors.clone(memory_format=torch.contiguous_format)
     return torch.view_as_complex(vectors.unflatten(-1, (-1, 2)))

@@ -35,8 +35,8 @@ class MemoryMachine(SequenceModel):
         access: the memory with its heads; ``None`` = a machine without memory, the baseline.
         clock: period of a clock, at least 2: a learned vector for the number of the step modulo
             this period is added to ``sqrt(input_size)`` times each input
-            (:class:`~memnets.cells.PeriodicPositions`). It carries nothing about the length of a
-            sequence. ``None`` = no clock, and inputs as they are, as in the papers.
+            (:class:`~memnets.cells.PeriodicPositions`). Of the length of a sequence it tells
+            the remainder alone. ``None`` = no clock, and inputs as they are, as in the papers.
         settings: see :class:`~memnets.models.Model`.
 
     Example:
@@ -53,6 +53,8 @@ class MemoryMachine(SequenceModel):
         **settings: Any,
     ) -> None:
         check_positive(input_size=input_size, output_size=output_size)
+        if clock is not None and clock < 2:
+            raise ValueError(f"clock must be at least 2; got {clock}")
         body: Cell
         if access is None:
             body = make("controller", controller, Cell, input_size)

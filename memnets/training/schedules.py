@@ -325,12 +325,7 @@ class LinearStart(lightning.Callback):
             )
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Make the model linear, unless the training goes on from a checkpoint.
-
-        Raises:
-            ValueError: the training has no length, of which ``longest`` is a share.
-        """
-        _check_length(trainer, "LinearStart")
+        """Make the model linear, unless the training goes on from a checkpoint."""
         if trainer.global_step == 0:
             pl_module.linear = True
 

@@ -201,6 +201,12 @@ def at_an_odd_place(draw):
     return RotaryPositions(), (vectors[..., 1:], torch.arange(3))
 
 
+def of_an_odd_stride(draw):
+    """Contiguous vectors with an odd stride of a dimension of size 1."""
+    (vectors,) = draw(tensors((1, 9)))
+    return RotaryPositions(), (vectors[:, :8].unflatten(-1, (2, 4)), torch.arange(2))
+
+
 def additive(draw):
     """Scores of all pairs; none of its arguments is a part."""
     return functional.additive_scores, draw(tensors((BATCH, 3, 4), (BATCH, 5, 4), (4,)))
@@ -504,6 +510,7 @@ EXAMPLES = {
         turned(BATCH, 3, 2, 4, strides=(1, 2)),
         turned(BATCH, 3, 2, places=(3,)),
         at_an_odd_place,
+        of_an_odd_stride,
     ],
     (functional.additive_scores, "", "kernels.additive"): [additive, one_query, large_entries],
     (functional.append, "", "kernels.append"): [appended, appended_in_place],
@@ -1239,14 +1246,23 @@ def test_the_operator_takes_slots_of_equal_usage_in_their_order(kind):
     inputs, state = torch.randn(3, 7, 3, dtype=kind), part.initial_state(3)
     usage = torch.randint(0, 3, (3, 37)).to(kind)
     usage[1] = 1.0
-    usage[2, ::2] = torch.inf
-    # One read on top of that of all slots, so that a write shows which ones it took.
+    usage[2, 2:] = torch.inf  # of the four that are taken, two have no usage that is finite
     memory = torch.randn(3, 37, 2, dtype=kind)
     state = state._replace(access=state.access._replace(usage=usage, memory=memory))
     (_, found), (_, expected) = (
         unroll(inputs[:, :1], state) for unroll in (part.unroll, fast_off(part.unroll))
     )
     assert_close(found, expected, "the state after a step", rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [NTM, DNC, LRUA, Tape])
+def test_the_operator_has_hard_heads_or_leaves_them_to_the_definition(memory):
+    by_name("C++")
+    part = loop(partial(memory, width=4))().double()
+    part.access.hard = True
+    inputs, state = torch.randn(2, 6, 3, dtype=torch.double), part.initial_state(2)
+    found, expected = (unroll(inputs, state) for unroll in (part.unroll, fast_off(part.unroll)))
+    assert_close(found, expected, "outputs and state", rtol=1e-9, atol=1e-12)
 
 
 def fast_off(function):

@@ -143,6 +143,8 @@ def _lrua(memory: LRUA, state: LRUAState) -> Settings | None:
     epsilon = cosine_epsilon(memory.reading, Sharp)
     if epsilon is None or type(memory.writing) is not LeastUsed or type(state) is not LRUAState:
         return None
+    if memory.writing.hard or memory.reading.hard:
+        return None
     heads, width, slots = memory.heads, memory.width, state.memory.shape[1]
     if slots < heads:  # the definition says that this is an error
         return None
@@ -203,9 +205,9 @@ def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
 
 def _tape(memory: Tape, state: TapeState) -> Settings | None:
     # Slots of skipped steps are closed to a sequence; the operator opens all.
-    if type(state) is not TapeState or state.mask is not None:
-        return None
     by, heads, width = memory.addressing, memory.read_heads, memory.width
+    if type(state) is not TapeState or state.mask is not None or by.hard:
+        return None
     factor = scale(by.score, width)
     # Exact types: a subclass may compute other weights.
     if factor is None or type(by) is not Content or type(by.normalizer) is not Softmax:

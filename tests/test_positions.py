@@ -556,13 +556,16 @@ def test_a_class_is_no_scheme():
 
 def test_the_page_of_results_says_what_the_record_says():
     kept = Path(__file__).parent.parent / "docs" / "results"
-    record = json.loads((kept / "records/positions/copying/coupled/seed_0.json").read_text())
-    rows = (kept / "tokens.md").read_text().partition("places of the task, the config")[2]
-    tokens, exact, *_ = rows.splitlines()
-    for length, digits in ((40, 1), (100, 2), (1000, 1)):
-        scores = {name: record[f"test/length_{length}/{name}"] for name in ("accuracy", "exact")}
-        assert f" {100 * scores['accuracy']:.{digits}f} %" in tokens
-        assert f" {100 * scores['exact']:.0f} %" in exact
+    rows = (kept / "tokens.md").read_text().splitlines()
+    (row,) = [each for each in rows if each.startswith("| each of the seeds 0 to 4 |")]
+    cells = [each.strip() for each in row.strip("|").split("|")][1:]
+    paths = [kept / f"records/positions/copying/coupled/seed_{seed}.json" for seed in range(5)]
+    records = [json.loads(path.read_text()) for path in paths]
+    for length, cell in zip((40, 100, 1000), cells, strict=False):
+        assert cell == "100 %"
+        assert {record[f"test/length_{length}/exact"] for record in records} == {1.0}
+    seconds = [record["train/seconds"] for record in records]
+    assert cells[3] == f"{min(seconds):.0f} to {max(seconds):.0f}"
 
 
 def test_sinusoids_are_exact_in_16_bits():

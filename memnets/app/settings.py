@@ -276,8 +276,7 @@ class Settings(LightningCLI):
         config = self.config.clone()
         for name in ("ckpt_path", "trust"):  # trust is said, never kept
             config.pop(name, None)
-        # The parser has checked all settings already, and nothing has changed them but this class.
-        text: str = self.parser.dump(config, skip_validation=True)
+        text: str = self.parser.dump(config)
         # A value of null is left out there, as if it were the default.
         trainer = config["trainer"]
         nulls = {name: None for name in TRAINER_DEFAULTS if trainer.get(name) is None}

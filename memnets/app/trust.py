@@ -99,7 +99,7 @@ _PLAIN = (
 
 _TOP = (
     *("compile", "data", "model", "name", "pictures_every", "pictures_format", "runs"),
-    *("seed_everything", "threads", "trainer", "view"),
+    *("seed_everything", "test_weights", "threads", "trainer", "view"),
 )
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)

@@ -122,7 +122,7 @@ def test_the_time_of_a_curriculum_is_a_share_of_the_epochs_too(capsys) -> None:
     ],
 )
 def test_shares_of_a_training_without_an_end_are_named(callback, name) -> None:
-    expected = f"{name}.*number of steps is known: give trainer.max_steps or trainer.max_epochs"
+    expected = f"{name}.*number of steps is known: give trainer.max_steps, or trainer.max_epochs"
     with pytest.raises(ValueError, match=expected):
         trained(callback, max_epochs=-1, max_time="00:00:00:01")
 

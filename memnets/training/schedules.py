@@ -360,8 +360,8 @@ def _check_length(trainer: lightning.Trainer, name: str) -> None:
     """
     if not 0 <= trainer.estimated_stepping_batches < math.inf:
         raise ValueError(
-            f"{name} needs a training whose number of steps is known: give trainer.max_steps or "
-            "trainer.max_epochs; got neither"
+            f"{name} needs a training whose number of steps is known: give trainer.max_steps, or "
+            "trainer.max_epochs for a task whose epochs have an end; got a training without an end"
         )
 
 

@@ -204,8 +204,8 @@ def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
 
 
 def _tape(memory: Tape, state: TapeState) -> Settings | None:
-    # Slots of skipped steps are closed to a sequence; the operator opens all.
     by, heads, width = memory.addressing, memory.read_heads, memory.width
+    # Slots of skipped steps are closed to a sequence; the operator opens all.
     if type(state) is not TapeState or state.mask is not None or by.hard:
         return None
     factor = scale(by.score, width)

@@ -91,7 +91,7 @@ struct LRUA final : Slots<scalar> {
       std::memcpy(found, kept + scores + head * stride, stride * sizeof(scalar));
       softmax(slots, found);
     }
-    read(after, vectors, work.sums);
+    read_vectors({heads, width, stride, stride}, after + weights, after, vectors);
 
     for (int64_t i = 0; i < stride; i += L) {
       vector more = {};
@@ -274,27 +274,6 @@ struct LRUA final : Slots<scalar> {
     for (int64_t k = 0; k < heads * width; k++) {
       keys_gradient[k] += sum<scalar>(get(sums + k * L));
     }
-  }
-
-  // r_h = sum_i w^r_h(i) M(i).
-  void read(const scalar* __restrict state, scalar* __restrict vectors,
-            scalar* __restrict sums) const {
-    for (int64_t k = 0; k < heads * width; k++) store(sums + k * L, vector{});
-    blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
-      constexpr int V = decltype(vectors_)::value;
-      for (int64_t w = 0; w < width; w++) {
-        vector number[V];
-        for (int v = 0; v < V; v++) number[v] = get(state + w * stride + i + v * L);
-        for (int64_t head = 0; head < heads; head++) {
-          vector total = get(sums + (head * width + w) * L);
-          for (int v = 0; v < V; v++) {
-            total += get(state + weights + head * stride + i + v * L) * number[v];
-          }
-          store(sums + (head * width + w) * L, total);
-        }
-      }
-    });
-    for (int64_t k = 0; k < heads * width; k++) vectors[k] = sum<scalar>(get(sums + k * L));
   }
 };
 

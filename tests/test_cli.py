@@ -571,6 +571,22 @@ def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys)
     assert [setting["param_groups"][0]["initial_lr"] for setting in settings] == [0.01, 0.005]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device of the file must be missing")
+def test_what_was_trained_on_a_gpu_goes_on_and_is_tested_without_one(monkeypatch) -> None:
+    main(["fit", *SMALL, "--trainer.max_steps=2"])
+    folder = RUN / "checkpoints"
+    for name in ("best", "last"):
+        checkpoint = load_checkpoint(folder / f"{name}.ckpt")
+        with monkeypatch.context() as patch:  # as if its tensors lay on a GPU
+            patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+            torch.save(checkpoint, folder / f"{name}.ckpt")
+        with pytest.raises(RuntimeError, match="on a CUDA device"):
+            torch.load(folder / f"{name}.ckpt", weights_only=True)
+    main(["fit", "--ckpt_path", str(folder / "last.ckpt"), "--trainer.max_steps=4"])
+    assert load_checkpoint(folder / "last.ckpt")["global_step"] == 4
+    main(["test", "--ckpt_path", str(folder / "best.ckpt")])
+
+
 def test_the_rate_that_is_asked_for_goes_by_the_schedule() -> None:
     rise = ["--model.warmup_steps=9", "--trainer.max_steps=6"]
     main(["fit", *SMALL, *rise])

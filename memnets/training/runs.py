@@ -280,12 +280,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load tensors and plain values alone.
+        """Load tensors and plain values alone, into the main memory unless told otherwise.
+
+        So what was trained on a GPU goes on where there is none. Lightning moves the tensors on.
 
         Raises:
             CheckpointError: there is no such file, or it is damaged.
         """
-        return load_checkpoint(path, map_location)
+        return load_checkpoint(path, "cpu" if map_location is None else map_location)
 
 
 def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:

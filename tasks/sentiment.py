@@ -473,24 +473,6 @@ class Sentiment(Task):
             found += zip(texts, right, said_again, strict=True)
         return found
 
-    def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
-        """``error`` of a classification, the share of wrong labels; else nothing.
-
-        Raises:
-            ValueError: the number of answers is not the number of sentences.
-        """
-        if self.kind != "classification":
-            return {}
-        batches = min(len(answers), self.batches(split))
-        targets = torch.cat([self.batch(split, index).targets for index in range(batches)])
-        given = torch.cat(answers)
-        if given.shape != targets.shape:
-            raise ValueError(
-                f"expected an answer to each of the {len(targets)} sentences of {split}; got "
-                f"{len(given)}"
-            )
-        return {"error": float((given != targets).double().mean())}
-
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """Words of the source, and of the targets or the label."""
         source = unpadded(batch.source, batch.source_mask, row).tolist()

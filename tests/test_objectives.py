@@ -15,6 +15,7 @@ from memnets.models import MemoryMachine
 from memnets.training.objectives import (
     Bits,
     Candidates,
+    LabelErrors,
     Labels,
     NextToken,
     Numbers,
@@ -38,7 +39,7 @@ def answered(draw):
     return logits, mask, lengths if mask is not None else [steps] * batch
 
 
-@pytest.mark.parametrize("objective", [Labels(), Tokens()])
+@pytest.mark.parametrize("objective", [Labels(), LabelErrors(), Tokens()])
 @given(drawn=answered(), seed=testing.seeds())
 def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
     logits, mask, lengths = drawn
@@ -57,6 +58,9 @@ def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
         assert losses[row, :length].tolist() == pytest.approx(costs)
         assert scores["loss"][row].item() == pytest.approx(sum(costs) / length, rel=1e-5)
         assert scores["accuracy"][row].item() == pytest.approx(sum(right) / length)
+        assert ("error" in scores) == (objective.monitor == "error")
+        if "error" in scores:
+            assert scores["error"][row].item() == pytest.approx(right.count(False) / length)
         if "exact" in scores:
             assert scores["exact"][row].item() == all(right)
 

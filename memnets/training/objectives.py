@@ -20,6 +20,7 @@ __all__ = [
     "Bits",
     "Candidates",
     "Examined",
+    "LabelErrors",
     "Labels",
     "NextToken",
     "Numbers",
@@ -256,6 +257,22 @@ class Labels(Objective):
         losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
         right = (self.answer(logits) == targets) & mask
         return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
+
+
+class LabelErrors(Labels):
+    """One of O classes at each step, chosen by the errors and not by the loss.
+
+    It is :class:`Labels` with one more score, ``error``, the share of wrong answers, and the best
+    checkpoint has the lowest. Take it where the loss rises while the errors still fall: a model
+    that learns its few examples by heart grows ever more certain, also of what it gets wrong.
+    """
+
+    monitor = "error"
+
+    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """``loss``, ``accuracy`` and ``error`` of each sequence."""
+        scores = super().scores(logits, targets, mask)
+        return {**scores, "error": 1.0 - scores["accuracy"]}
 
 
 class Symbols(Labels):

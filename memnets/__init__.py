@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memnets.cells import Chain as Chain
     from memnets.cells import FeedForward as FeedForward
     from memnets.cells import Loop as Loop
+    from memnets.cells import Mixer as Mixer
     from memnets.cells import Residual as Residual
     from memnets.cells import SelfAttention as SelfAttention
     from memnets.core import Addressing as Addressing
@@ -41,13 +42,22 @@ if TYPE_CHECKING:
     from memnets.core import map_state as map_state
     from memnets.fast import naive as naive
     from memnets.memories import DNC as DNC
+    from memnets.memories import GLA as GLA
+    from memnets.memories import KDA as KDA
     from memnets.memories import LRUA as LRUA
     from memnets.memories import NTM as NTM
     from memnets.memories import SAM as SAM
+    from memnets.memories import TTT as TTT
+    from memnets.memories import DeltaNet as DeltaNet
+    from memnets.memories import DeltaProduct as DeltaProduct
+    from memnets.memories import GatedDeltaNet as GatedDeltaNet
+    from memnets.memories import LinearAttention as LinearAttention
+    from memnets.memories import Mamba2 as Mamba2
     from memnets.memories import MovingTape as MovingTape
     from memnets.memories import NeuralDeque as NeuralDeque
     from memnets.memories import NeuralQueue as NeuralQueue
     from memnets.memories import NeuralStack as NeuralStack
+    from memnets.memories import RetNet as RetNet
     from memnets.memories import Stack as Stack
     from memnets.memories import Tape as Tape
     from memnets.models import GAN as GAN
@@ -65,6 +75,7 @@ if TYPE_CHECKING:
     from memnets.models import Prototypical as Prototypical
     from memnets.models import Seq2Seq as Seq2Seq
     from memnets.models import SequenceModel as SequenceModel
+    from memnets.models import StackModel as StackModel
     from memnets.models import Transformer as Transformer
     from memnets.viewing.trace import record as record
 
@@ -76,7 +87,8 @@ _NAMES = {
     "memnets.app.view": ["view"],
     "memnets.batches": ["Batch"],
     "memnets.cells": [
-        *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Residual", "SelfAttention"),
+        *("Chain", "FeedForward", "GRU", "LSTM", "LSTMN", "Loop", "Mixer", "Residual"),
+        "SelfAttention",
     ],
     "memnets.core": [
         *("Addressing", "Cell", "Controller", "Encoder", "EncoderDecoder", "Memory"),
@@ -85,13 +97,14 @@ _NAMES = {
     "memnets.fast": ["naive"],
     "memnets.memories": [
         *("DNC", "LRUA", "NTM", "SAM", "MovingTape", "NeuralDeque", "NeuralQueue", "NeuralStack"),
-        *("Stack", "Tape"),
+        *("Stack", "Tape", "TTT", "LinearAttention", "RetNet", "GLA", "Mamba2", "DeltaNet"),
+        *("DeltaProduct", "GatedDeltaNet", "KDA"),
     ],
     "memnets.models": [
         *("GAN", "SNAIL", "CausalTransformer", "ConvS2S", "DecomposableAttention"),
         *("KeyValueNetwork", "MemoryMachine", "MemoryNetwork", "MetaLearner", "Model"),
         *("OnlineLearner", "PointerNetwork", "Prototypical", "Seq2Seq", "SequenceModel"),
-        "Transformer",
+        *("StackModel", "Transformer"),
     ],
     "memnets.viewing.trace": ["record"],
 }

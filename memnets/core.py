@@ -61,6 +61,8 @@ __all__ = [
     "check_numbers",
     "check_positive",
     "check_source",
+    "check_step",
+    "check_steps",
     "check_threads",
     "choose_state",
     "make",
@@ -491,6 +493,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     def unrolling(
         self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
+        check_steps(self, inputs, mask)
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
@@ -529,6 +532,7 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
         """One step, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        check_step(self, inputs)
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
@@ -574,6 +578,7 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, by a fast twin where one fits; arguments and results as in ``forward``."""
+        check_step(self, inputs)
         twin = fast.find(self, "step", inputs, state)
         result: tuple[Tensor, State]
         result = self(inputs, state) if twin is None else twin(self, inputs, state)
@@ -596,7 +601,12 @@ class Cell(nn.Module, ABC, Generic[State]):
         Returns:
             Outputs ``[B, T, output_size]``, of any value at skipped steps, and the state after the
             last step.
+
+        Raises:
+            ValueError: inputs or mask have another shape.
+            TypeError: the mask is not boolean.
         """
+        check_steps(self, inputs, mask)
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
@@ -1091,6 +1101,39 @@ _SOURCES = {
     3: "vectors [B, S, I]",
     4: "images [B, height, width, channels]",
 }
+
+
+def check_step(cell: nn.Module, inputs: Tensor) -> None:
+    """Check the shape of the input of one step, ``[B, input_size]``.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    # A cell need not say how wide its input is.
+    width = getattr(cell, "input_size", inputs.shape[-1])
+    if inputs.dim() != 2 or inputs.shape[1] != width:
+        hint = "; for all steps of a sequence call unroll" if inputs.dim() == 3 else ""
+        raise ValueError(
+            f"one step of {type(cell).__name__} takes inputs [batch, {width}]; "
+            f"got {list(inputs.shape)}{hint}"
+        )
+
+
+def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
+    """Check the shapes of the inputs of many steps, ``[B, T, input_size]``, and of their mask.
+
+    Raises:
+        ValueError: inputs or mask have another shape.
+        TypeError: the mask is not boolean.
+    """
+    width = getattr(cell, "input_size", inputs.shape[-1])
+    if inputs.dim() != 3 or inputs.shape[2] != width:
+        hint = "; for one step call step" if inputs.dim() == 2 else ""
+        raise ValueError(
+            f"the steps of {type(cell).__name__} take inputs [batch, time, {width}]; "
+            f"got {list(inputs.shape)}{hint}"
+        )
+    check_mask(mask, inputs.shape[:2])
 
 
 def check_source(source: Tensor, mask: Tensor | None, dims: Sequence[int] = (2, 3)) -> None:

@@ -246,6 +246,10 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--model.controller=nowhere.Missing"], "No module named 'nowhere'"),
         (["--model.controller=memnets.cells.Missing"], "Missing"),
         (["--model.schedule=steep"], "steep"),
+        (["--model.optimizer.lr=nan"], "model.optimizer.lr: expected a number; got nan"),
+        (["--model.optimizer.lr=.nan"], "Invalid learning rate: nan"),
+        (["--trainer.max_steps=ten"], "trainer.max_steps: expected a whole number; got ten"),
+        (["--trainer.gradient_clip_val=x"], "gradient_clip_val: expected a number; got x"),
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--threads=1000000"], "threads must be at most 256; got 1000000"),
         (["--data.workers=1000000"], "workers must be at most 1024 and seed below 2^64; got 10000"),
@@ -273,6 +277,23 @@ def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) ->
     assert expected in message
     assert len(message) < 300
     assert files() == []
+
+
+@pytest.mark.parametrize("flag", ["--runs=taken", "--name=taken/ntm", "--name=x/taken"])
+def test_a_file_where_a_folder_of_runs_should_be_is_one_line(capsys, flag) -> None:
+    for taken in (Path("taken"), Path("runs/taken"), Path("runs/x/taken")):
+        taken.parent.mkdir(parents=True, exist_ok=True)
+        taken.write_text("mine")
+    before = files()
+    message = fails(capsys, "fit", *SMALL, flag)
+    assert "expected a folder for runs at " in message
+    assert "taken; it is a file" in message
+    assert files() == before
+
+
+@pytest.mark.parametrize("command", ["configs", "doctor"])
+def test_a_word_too_many_is_one_line(capsys, command) -> None:
+    assert f"memnets {command} takes no arguments; got now" in fails(capsys, command, "now")
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,8 @@ def check_usage(arguments: Sequence[str]) -> None:
     _check_options(command, rest)
     if _HELP & set(rest):
         return
+    if rest and command in ("configs", "doctor"):
+        raise UsageError(f"memnets {command} takes no arguments; got {' '.join(rest)}")
     _check_configs(rest)
     flag = "--checkpoint" if command == "translate" else "--ckpt_path"
     flags = values(rest, flag)

@@ -25,6 +25,18 @@ _ATTEMPT = re.compile(
     r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>$"
 )
 
+#: What a simple type means to who gives a value.
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+
+#: Simple types that were all tried, with the value that came if the message has it.
+_SIMPLE = re.compile(r"(?:Expected a <class '(?:float|int|bool|str)'>\.?\s*)+(?:Got value: (.*))?")
+
+#: A number that may be a tensor too: a word is tried as the path of its class in the end.
+_NUMBER = re.compile(
+    r"Subtypes: \[<class 'float'>, <class 'torch.Tensor'>\]\s*Errors:\s*"
+    r"- Expected a <class 'float'>\s*- Expected a dot import path string: (\S+)"
+)
+
 #: Set by the other side or by the seed, not by who writes a config.
 _LINKED = {"self", "params", "input_size", "output_size", "seed"}
 
@@ -64,12 +76,19 @@ def one_line(message: str) -> str:
     classes = re.findall(r"class_path[ =]'([\w.]+)'", text)
     text = re.sub(r"(Problem with given class_path '[\w.]+':\s*)+", "", text)
     given = re.findall(r"^ *Given value: (.*)$", message, re.MULTILINE)
+    if number := _NUMBER.search(message):
+        text = f"expected a number; got {number[1]}"
     text = _hinted(text, classes, given, ".".join(keys))
     return f"{'.'.join(keys)}: {text}" if keys else text
 
 
 def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
     """A message with what to do about it."""
+    if (match := _SIMPLE.fullmatch(text)) and (came := match[1] or "".join(given[-1:])):
+        kinds = re.findall(r"<class '(\w+)'>", text)
+        # A number may be a whole one.
+        kinds = [kind for kind in kinds if not (kind == "int" and "float" in kinds)]
+        return f"expected {' or '.join(_KINDS[kind] for kind in kinds)}; got {came}"
     if match := re.search(r"Option '([^']+)' is not accepted", text):
         return text[: match.end()] + _accepted(classes[-1] if classes else "", match[1])
     if match := re.search(r"No module named '([^']+)'", text):

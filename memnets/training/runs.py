@@ -343,7 +343,11 @@ def check_name(name: Any) -> str:
 
 
 def next_version(root: Path) -> Path:
-    """Make the next folder ``version_<n>`` under ``root``; each of several runs gets its own."""
+    """Make the next folder ``version_<n>`` under ``root``; each of several runs gets its own.
+
+    Raises:
+        ValueError: where a folder should be, there is a file.
+    """
     while True:
         known = versions(root)
         number = int(known[-1].name.removeprefix("version_")) + 1 if known else 0
@@ -353,6 +357,9 @@ def next_version(root: Path) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except NotADirectoryError:
+            file = next(each for each in folder.parents if each.is_file())
+            raise ValueError(f"expected a folder for runs at {file}; it is a file") from None
         return folder
 
 

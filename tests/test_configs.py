@@ -4,6 +4,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -144,8 +145,13 @@ def families(kind: Callable[[dict], list[str]]) -> list[Path]:
     """The first config of each kind."""
     found: dict[str, Path] = {}
     for config in CONFIGS:
-        found.setdefault(str(kind(yaml.safe_load(config.read_text()))), config)
+        found.setdefault(str(kind(content_of(config))), config)
     return list(found.values())
+
+
+@cache
+def content_of(config: Path) -> dict:
+    return yaml.safe_load(config.read_text())
 
 
 def with_memory(content: dict) -> list[str]:

@@ -11,6 +11,7 @@ All tensors are new, on the CPU, and require no gradient. Letters as in :mod:`me
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,6 +42,18 @@ __all__ = [
 ]
 
 
+# Hypothesis checks a strategy when it is first drawn from; laws draw from these again and again.
+_SEEDS = st.integers(0, 2**32 - 1)
+_SHAPES = st.sampled_from([(2,), (), (2, 3), (1,), (3,), (3, 1)])
+_KINDS = st.sampled_from(["ordinary", "mixed", "constant", "equal"])
+
+
+@cache
+def _sizes(likely: int, greatest: int) -> SearchStrategy[int]:
+    others = [size for size in range(1, greatest + 1) if size != likely]
+    return st.sampled_from([likely, *others])
+
+
 def magnitude(dtype: torch.dtype, degree: int = 3) -> float:
     """A large number for which the sum of a few products of ``degree`` factors is finite.
 
@@ -53,7 +66,7 @@ def magnitude(dtype: torch.dtype, degree: int = 3) -> float:
 
 def seeds() -> SearchStrategy[int]:
     """Seeds for ``torch.manual_seed``."""
-    return st.integers(0, 2**32 - 1)
+    return _SEEDS
 
 
 def sizes(likely: int, greatest: int) -> SearchStrategy[int]:
@@ -61,13 +74,12 @@ def sizes(likely: int, greatest: int) -> SearchStrategy[int]:
 
     A batch of 1 or a memory of 1 slot hides many faults, so the simplest size is not the best.
     """
-    others = [size for size in range(1, greatest + 1) if size != likely]
-    return st.sampled_from([likely, *others])
+    return _sizes(likely, greatest)
 
 
 def shapes() -> SearchStrategy[tuple[int, ...]]:
     """Leading dims ``*B``: none, one or two of them."""
-    return st.sampled_from([(2,), (), (2, 3), (1,), (3,), (3, 1)])
+    return _SHAPES
 
 
 @st.composite
@@ -105,7 +117,7 @@ def tensors(
         ordinary = torch.rand(*shape, generator=generator, dtype=torch.float64)
         ordinary = low + (high - low) * ordinary
         ends = [low, high]
-    kind = draw(st.sampled_from(["ordinary", "mixed", "constant", "equal"])) if special else None
+    kind = draw(_KINDS) if special else None
     if kind in ("mixed", "constant"):
         tiny = torch.finfo(dtype).tiny
         inside = [number for number in (0.0, tiny, -tiny) if ends[0] <= number <= ends[1]]

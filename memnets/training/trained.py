@@ -34,6 +34,7 @@ from memnets.training.objectives import Examined
 from memnets.training.optimizers import fused
 from memnets.training.processes import answers, gathered, joined, splits_weights, summed
 from memnets.training.runs import FORMAT, Origin
+from memnets.training.schedules import whole_length
 
 __all__ = ["Schedule", "Trained", "TrainingDiverged"]
 
@@ -480,7 +481,7 @@ class Trained(lightning.LightningModule, ABC):
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
         to_the_end = self.schedule in _TO_THE_END
-        steps = self.trainer.estimated_stepping_batches if to_the_end else 0
+        steps = whole_length(self.trainer) if to_the_end else 0
         rates: list[Callable[[int], float]] = [
             partial(
                 _learning_rate_factor,

@@ -326,10 +326,9 @@ class Trained(lightning.LightningModule, ABC):
         if self._graphs is not None:
             return  # the graph has clipped it
         # Lightning would clip with a norm of its own; this one is also checked and logged.
-        most = gradient_clip_val or 0.0
-        by_norm = gradient_clip_algorithm in (None, "norm")
+        greatest_norm, greatest_value = _bounds(gradient_clip_val, gradient_clip_algorithm)
         if splits_weights(self.trainer):
-            norm = self._clip_parts(most * by_norm, most * (not by_norm))
+            norm = self._clip_parts(greatest_norm, greatest_value)
             self._results.note(self.global_step, self._last_loss, norm)
         elif self._told_at_once(self._last_loss):
             norm = total_norm(
@@ -339,12 +338,12 @@ class Trained(lightning.LightningModule, ABC):
                 if self._scaled_too_much():
                     return
                 self._check_finite(self.global_step, 0.0, norm.item())
-            if most > 0 and by_norm:  # 0 is off, as in Lightning
-                nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
+            if greatest_norm > 0:
+                nn.utils.clip_grads_with_norm_(self.parameters(), greatest_norm, norm)
             else:
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
-            norm = self._clip(self._last_loss, most * by_norm, most * (not by_norm))
+            norm = self._clip(self._last_loss, greatest_norm, greatest_value)
             self._results.note(self.global_step, self._last_loss, norm)
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
@@ -571,13 +570,9 @@ class Trained(lightning.LightningModule, ABC):
                 raise ValueError(f"cuda_graphs needs {what}, or leave cuda_graphs out")
         (optimizer,) = trainer.optimizers
         self._fixed = FixedOptimizer(optimizer)
-        most = trainer.gradient_clip_val or 0.0
-        by_norm = trainer.gradient_clip_algorithm in (None, "norm")
+        norm, value = _bounds(trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         step = partial(
-            self.whole_step,
-            optimizer=self._fixed,
-            greatest_norm=most * by_norm,
-            greatest_value=most * (not by_norm),
+            self.whole_step, optimizer=self._fixed, greatest_norm=norm, greatest_value=value
         )
         plain = settings_of_modules(self)
 
@@ -585,6 +580,12 @@ class Trained(lightning.LightningModule, ABC):
             return plain(), self._fixed.settings(), self.graph_settings()
 
         return GraphedSteps(step, self.recorder(), settings)
+
+
+def _bounds(most: float | None, algorithm: str | None) -> tuple[float, float]:
+    """Greatest norm of a gradient and greatest number in it, by a trainer's settings; 0 = any."""
+    most = most or 0.0
+    return (most, 0.0) if algorithm in (None, "norm") else (0.0, most)
 
 
 def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:

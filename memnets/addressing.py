@@ -704,8 +704,7 @@ class Linked(ByKey[LinkedQuery, LinkedState]):
             functional.forward_weighting(link, previous),
             query.modes,
         )
-        if memory.mask is not None:
-            weights = weights.masked_fill(~memory.mask, 0.0)
+        weights = functional.inside(weights, memory.mask)
         return weights, state._replace(weights=weights)
 
     def field_names(self, field: str, size: int) -> Sequence[str]:
@@ -778,9 +777,7 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
     ) -> tuple[Tensor, LeastUsedState]:
         """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
         weights = functional.interpolate(state.read, self.least_used(memory, state), query)
-        if memory.mask is not None:
-            weights = weights.masked_fill(~memory.mask, 0.0)
-        return weights, state
+        return functional.inside(weights, memory.mask), state
 
 
 class LeastRecentQuery(NamedTuple):
@@ -879,9 +876,7 @@ class LeastRecent(Addressing[LeastRecentQuery, LeastRecentState]):
         """Weights ``[*B, Q, N]``, and the unchanged state; :meth:`track` updates it later."""
         new = self.least_recent(memory, state)
         weights = query.write_gate * functional.interpolate(state.read, new, query.gate)
-        if memory.mask is not None:
-            weights = weights.masked_fill(~memory.mask, 0.0)
-        return weights, state
+        return functional.inside(weights, memory.mask), state
 
 
 def _first_slot(memory: Memory) -> Tensor:

@@ -295,17 +295,10 @@ def check_memory(query: Tensor, memory: Memory) -> None:
         return
     if mask.dtype != torch.bool:
         raise TypeError(f"the mask must be boolean, True = may be addressed; got {mask.dtype}")
-    if (
-        mask.dim() < 2
-        or mask.shape[-1] != keys.shape[-2]
-        or mask.shape[-2]
-        not in (
-            1,
-            query.shape[-2],
-        )
-    ):
+    queries, slots = query.shape[-2], keys.shape[-2]
+    if mask.dim() < 2 or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
         raise ValueError(
-            f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {query.shape[-2]}, {keys.shape[-2]}]; "
+            f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {queries}, {slots}]; "
             f"got {list(mask.shape)}"
         )
 

@@ -34,6 +34,7 @@ __all__ = [
     "forward_weighting",
     "greatest",
     "harden",
+    "inside",
     "interpolate",
     "least_recent",
     "least_used",
@@ -202,7 +203,18 @@ def masked(
     # afterwards. A row without an open slot therefore keeps its scores until the last line.
     empty = ~mask.any(-1, keepdim=True)
     weights = normalize(scores.masked_fill(~(mask | empty), -torch.inf))
-    return weights.masked_fill(~mask, 0.0)
+    return inside(weights, mask)
+
+
+def inside(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values where the mask is True, exact zeros elsewhere, whatever stood there; ``None`` = all.
+
+    Args:
+        values: of any shape.
+        mask: bool, broadcasts to ``values``.
+    """
+    # A product with the mask would keep NaN and infinities.
+    return values if mask is None else values.masked_fill(~mask, 0)
 
 
 class Sparse(NamedTuple):

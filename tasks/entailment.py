@@ -5,12 +5,10 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-import logging
 import re
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +18,11 @@ from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Task, check_range
+from tasks.sets import FixedSets, paths_of
 from tasks.text import read_lines
 
 __all__ = ["Entailment", "PropositionalLogic", "SentencePairs", "Statement", "parse", "relation"]
 
-logger = logging.getLogger(__name__)
 
 #: The seven relations of natural logic (MacCartney & Manning 2009), in the order of the classes.
 RELATIONS = (
@@ -491,7 +489,7 @@ HELD_OUT_PREMISES = 20
 FIELDS = ("gold_label", "sentence1", "sentence2")
 
 
-class Entailment(SentencePairs):
+class Entailment(SentencePairs, FixedSets):
     """The relation between two sentences, from files in the format of SNLI.
 
     A line of a file is a JSON object with the fields ``gold_label``, one of ``entailment``,
@@ -518,13 +516,16 @@ class Entailment(SentencePairs):
         settings: see :class:`~tasks.Task`.
 
     Attributes:
-        skipped: number of pairs left out so far, by file.
+        skipped: number of pairs left out so far, by reason and file.
 
     Raises:
         ValueError: a setting is out of its range.
     """
 
     relations = LABELS
+    kept = ("words",)
+    about = "pairs of sentences"
+    items_are = "pairs"
 
     def __init__(
         self,
@@ -538,29 +539,18 @@ class Entailment(SentencePairs):
         **settings: Any,
     ) -> None:
         super().__init__(
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
-            **settings,
+            epoch_batches=epoch_batches, validation_batches=validation_batches, **settings
         )
         if vocabulary_size <= END + 1:
             raise ValueError(
                 f"vocabulary_size must be above {END + 1}, the number of marks; "
                 f"got {vocabulary_size}"
             )
-        self.paths = {
-            split: [
-                str(Path(folder, path))
-                for path in ([paths] if isinstance(paths, str) else paths or ())
-            ]
-            for split, paths in (("train", train), ("val", val), ("test", test))
-        }
+        self.paths = paths_of(folder, train=train, val=val, test=test)
         if not self.paths["train"]:
             raise ValueError("expected files of pairs to train on, --data.train; got none")
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
         self.vocabulary_size = vocabulary_size
         self.input_size, self.output_size = vocabulary_size, len(LABELS)
-        self.skipped: dict[str, int] = {}
         self._words: Words | None = None
         self._pairs: dict[str, list[tuple[Pair, int]]] = {}
         self._pass: tuple[int, list[int]] | None = None
@@ -573,29 +563,19 @@ class Entailment(SentencePairs):
             self._words = Words.of(sentences, size=self.vocabulary_size)
         return self._words
 
-    def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint: the vocabulary."""
-        return {"words": self.words.to_tensor()}
+    def vocabularies(self) -> list[Words]:
+        """The :attr:`words`."""
+        return [self.words]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the vocabulary of a checkpoint.
-
-        Raises:
-            ValueError: it is missing, damaged, or larger than ``vocabulary_size``.
-        """
-        if "words" not in state_dict:
-            raise ValueError("expected a checkpoint with a vocabulary of words; got none")
-        words = Words.from_tensor(state_dict["words"])
+    def restore(self, tensors: list[Tensor]) -> None:
+        """See :meth:`~tasks.sets.FixedSets.restore`."""
+        words = Words.from_tensor(tensors[0])
         if len(words) > self.vocabulary_size:
             raise ValueError(
                 f"expected a checkpoint with a vocabulary of at most vocabulary_size="
                 f"{self.vocabulary_size} tokens; got {len(words)}"
             )
         self._words = words
-
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
 
     def split_up(self, sentence: str) -> Sequence[str]:
         """Words and signs of a sentence, in small letters.
@@ -653,24 +633,16 @@ class Entailment(SentencePairs):
                 except ValueError as error:
                     raise ValueError(f"{path}, line {number}: {error}") from None
                 found.append(((premise, hypothesis), LABELS.index(label)))
-            if undecided:
-                self.skipped[path] = undecided
-                logger.warning("pairs left out: %d, without an agreed label in %s", undecided, path)
+            self.skip(f"without an agreed label in {path}", undecided)
         if not found:
             raise ValueError(
                 f"expected pairs with a label in {', '.join(self.paths[split])}; got none"
             )
         return found
 
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default all pairs."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        size = self.sequences(split, self.validation_batch_size)
-        number = -(-len(self.pairs(split)) // size)
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
+    def all_batches(self, split: str) -> int:
+        """See :meth:`~tasks.sets.Passes.all_batches`."""
+        return -(-len(self.pairs(split)) // self.sequences(split, self.validation_batch_size))
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``.

@@ -21,9 +21,10 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
-from tasks.base import Array, Task
+from tasks.base import Array
 from tasks.language import words_of
 from tasks.limits import read_at_most, read_file
+from tasks.sets import Passes, paths_of
 from tasks.text import lines_of, read_lines
 from tasks.tokens import answer_batch, said
 
@@ -59,7 +60,7 @@ class Sentence(NamedTuple):
         return zlib.crc32(" ".join(words_of(self.text)).encode())
 
 
-class Sentiment(Task):
+class Sentiment(Passes):
     """Sentences with labels: their classification, and pre-training for it.
 
     Dai & Le 2015 first train a network on the sentences without their labels, as a language model
@@ -140,8 +141,8 @@ class Sentiment(Task):
     ) -> None:
         super().__init__(
             batch_size=batch_size,
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             validation_batch_size=validation_batch_size,
             **settings,
         )
@@ -164,17 +165,12 @@ class Sentiment(Task):
         self.check_room(max_words, tested=[(validation_batch_size, max_words)])
         self.kind = kind
         self.archive = archive
-        self.paths = {
-            split: [paths] if isinstance(paths, str) else list(paths or ())
-            for split, paths in (("train", train), ("val", val), ("test", test))
-        }
+        self.paths = paths_of("", train=train, val=val, test=test)
         self.unlabelled = [unlabelled] if isinstance(unlabelled, str) else list(unlabelled or ())
         self.folds, self.fold = folds, fold
         self.least = least
         self.max_words = max_words
         self.word_dropout = word_dropout
-        self.whole_pass = epoch_batches is None
-        self.whole_validation = validation_batches is None
         self.input_size = vocabulary_size
         self._check_sources()
         self._sentences: dict[str, list[Sentence]] | None = None
@@ -341,18 +337,9 @@ class Sentiment(Task):
         self._pass = None
         self._check_fold()
 
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        number = len(self._parts(split).cuts) - 1
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
+    def all_batches(self, split: str) -> int:
+        """See :meth:`~tasks.sets.Passes.all_batches`."""
+        return len(self._parts(split).cuts) - 1
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``; validation begins anew after its last.

@@ -19,7 +19,7 @@ from tasks.lines import Chain, Chosen, Rows, key_of
 from tasks.stored import Numbers, slot_of
 from tasks.text import held_out
 
-__all__ = ["FixedSets", "Rule", "divided", "paths_of"]
+__all__ = ["FixedSets", "Passes", "Rule", "divided", "paths_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ MOST_HELD = 1 << 16
 MANY = 1 << 16
 
 
-class FixedSets(Task):
-    """Base class for tasks with fixed sets of training, validation and test, and with vocabularies.
+class Passes(Task):
+    """Base class for tasks with fixed sets of training, validation and test.
 
     Args:
         epoch_batches: number of training batches between two validations; ``None`` = those of a
@@ -49,11 +49,7 @@ class FixedSets(Task):
         ValueError: a setting is out of its range.
     """
 
-    #: Names of the vocabularies in a checkpoint, and of those among them that may be missing there.
-    kept: ClassVar[tuple[str, ...]] = ("vocabulary",)
-    optional: ClassVar[tuple[str, ...]] = ()
-    #: The thing whose vocabularies they are, and a word for the items, for messages.
-    about: ClassVar[str]
+    #: A word for the items, for messages.
     items_are: ClassVar[str] = "sentences"
 
     def __init__(
@@ -75,6 +71,35 @@ class FixedSets(Task):
     def all_batches(self, split: str) -> int:
         """Number of batches of a pass over a set."""
 
+    def test_names(self) -> list[str]:
+        """``test``."""
+        return ["test"]
+
+    def batches(self, split: str) -> int:
+        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
+        if split == "train" and not self.whole_pass:
+            return self.epoch_batches
+        number = self.all_batches(split)
+        if split == "val" and not self.whole_validation:
+            return min(number, self.validation_batches)
+        return number
+
+    def skip(self, reason: str, count: int) -> None:
+        """Note that some items are left out, and say it if there are any."""
+        if count:
+            self.skipped[reason] = count
+            logger.warning("%s left out: %d, %s", self.items_are, count, reason)
+
+
+class FixedSets(Passes):
+    """Base class for tasks with fixed sets, and with vocabularies that checkpoints keep."""
+
+    #: Names of the vocabularies in a checkpoint, and of those among them that may be missing there.
+    kept: ClassVar[tuple[str, ...]] = ("vocabulary",)
+    optional: ClassVar[tuple[str, ...]] = ()
+    #: The thing whose vocabularies they are, for messages.
+    about: ClassVar[str]
+
     @abstractmethod
     def vocabularies(self) -> Sequence[Words | Vocabulary]:
         """The vocabularies in the order of :attr:`kept`: of a checkpoint, or of the training."""
@@ -89,19 +114,6 @@ class FixedSets(Task):
         Raises:
             ValueError: one is damaged, or does not go with the settings.
         """
-
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
-
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; by default those of a pass over the data."""
-        if split == "train" and not self.whole_pass:
-            return self.epoch_batches
-        number = self.all_batches(split)
-        if split == "val" and not self.whole_validation:
-            return min(number, self.validation_batches)
-        return number
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the vocabularies."""
@@ -124,12 +136,6 @@ class FixedSets(Task):
                 f"expected a checkpoint with the {' and '.join(missing)} of {self.about}; got none"
             )
         self.restore([state_dict[name] for name in self.kept if name in state_dict])
-
-    def skip(self, reason: str, count: int) -> None:
-        """Note that some items are left out, and say it if there are any."""
-        if count:
-            self.skipped[reason] = count
-            logger.warning("%s left out: %d, %s", self.items_are, count, reason)
 
 
 def paths_of(folder: str, **files: list[str] | str | None) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets import fast
+from memnets import fast, functional
 from memnets.addressing import Content, Hard, HardState, Local, Recent
 from memnets.batches import Batch
 from memnets.cells import GRU
@@ -374,3 +374,13 @@ def test_the_gradient_of_straight_through_gumbel_is_that_of_the_softmax(temperat
     ours = torch.autograd.grad((hard * weigh).sum(), scores)
     soft = torch.autograd.grad(((scores / temperature).softmax(-1) * weigh).sum(), scores)
     torch.testing.assert_close(ours, soft)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_whatever_a_mask_closes_is_zero_and_gets_no_gradient(value: float) -> None:
+    values = torch.tensor([2.0, value, 3.0], requires_grad=True)
+    kept = functional.inside(values, torch.tensor([True, False, True]))
+    assert kept.tolist() == [2.0, 0.0, 3.0]
+    (gradient,) = torch.autograd.grad(kept.square().sum(), values)
+    assert gradient.tolist() == [4.0, 0.0, 6.0]
+    assert functional.inside(values, None) is values

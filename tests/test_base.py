@@ -1,6 +1,8 @@
 """What all models share in training."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -8,10 +10,13 @@ import pytorch_lightning as lightning
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.callbacks import Callback
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from memnets import decoding, testing
 from memnets.addressing import Content
+from memnets.batches import Batch
 from memnets.cells import LSTM, Chain, FeedForward, LearnedPositions
 from memnets.encoders import Recurrent, SelfAttention
 from memnets.features import VectorFeatures
@@ -206,6 +211,39 @@ def test_reported_scores_are_means_of_all_examples(tmp_path) -> None:
 def test_a_schedule_is_its_formula(schedule, warmup_steps, factors) -> None:
     given = [_learning_rate_factor(step, schedule, warmup_steps, 8) for step in range(len(factors))]
     assert given == pytest.approx(factors, abs=1e-12)
+
+
+class Endless(IterableDataset):
+    """Batches of a task without an end; Lightning cannot count them."""
+
+    def __init__(self, task: Copying) -> None:
+        self.task = task
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.task.batch("train", index) for index in itertools.count())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+@pytest.mark.parametrize("schedule", ["cosine", "halved", "stable_decay"])
+@pytest.mark.parametrize("epochs", [3, -1])
+def test_a_schedule_to_the_end_of_a_training_without_one_is_constant(schedule, epochs) -> None:
+    task = Copying(width=2, max_length=3, batch_size=2)
+    sgd = partial(torch.optim.SGD, lr=0.5)
+    model = MemoryMachine(
+        task.input_size, task.output_size, FeedForward, None, optimizer=sgd, schedule=schedule
+    )
+    rates = []
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+            trainer.should_stop = len(rates) == 4
+
+    lightning.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, max_epochs=epochs, max_steps=-1, callbacks=[Note()],
+    ).fit(model, DataLoader(Endless(task), batch_size=None))  # fmt: skip
+    assert rates == [0.5] * 4
 
 
 @pytest.mark.parametrize(("beam", "way"), [(1, "greedy"), (2, "beam_search"), (3, "beam_search")])

@@ -168,15 +168,25 @@ def test_a_checkpoint_keeps_whether_the_model_is_linear():
     assert linear.linear is False
 
 
-def trainer_of(step, loss=0.0):
+def trainer_of(step, loss=0.0, steps=100):
     return SimpleNamespace(
         global_step=step,
-        estimated_stepping_batches=100,
+        estimated_stepping_batches=steps,
         sanity_checking=False,
         state=SimpleNamespace(fn="fit"),
         callback_metrics={"val/loss": torch.tensor(loss)},
         optimizers=[SimpleNamespace(param_groups=[{"lr": 1.0}])],
     )
+
+
+@pytest.mark.parametrize("steps", [-1, float("inf")])  # as Lightning says that there is no end
+def test_a_linear_start_of_a_training_without_an_end_waits_for_the_loss(steps):
+    model, start = model_of(linear=True), LinearStart(patience=1)
+    start.on_train_batch_start(trainer_of(10**6, steps=steps), model, None, 0)
+    assert model.linear
+    for loss in (1.0, 2.0):
+        start.on_validation_end(trainer_of(10**6, loss, steps), model)
+    assert not model.linear
 
 
 def test_linear_start():

@@ -214,6 +214,11 @@ class _Wanted:
         return not gone
 
 
+def most_here(threads: int) -> int:
+    """Number of trainings, of so many threads each, that the cores here take; at least 1."""
+    return max(1, (os.cpu_count() or 1) // threads)
+
+
 class Trainings:
     """Trainings of one owner on an executor; made by :func:`trainings`."""
 

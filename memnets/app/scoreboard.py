@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,15 @@ from memnets.app.grid import report as report_grid
 from memnets.app.listing import keep_index
 from memnets.app.markdown import table
 from memnets.app.options import call, parser_of
-from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, scores_file, summary
+from memnets.app.seeds import (
+    DamagedRun,
+    Run,
+    check_seeds,
+    checked_name,
+    folder_of,
+    scores_file,
+    summary,
+)
 from memnets.core import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
 from memnets.training.runs import changes
@@ -100,14 +107,10 @@ def scoreboard(
     check_threads(threads)
     most = processes
     if executor is None:
-        most = processes or max(1, (os.cpu_count() or 1) // threads)
+        most = processes or executors.most_here(threads)
         executor = executors.processes(most)
-    folder, path = Path(runs), Path(results)
-    kept = None if records is None else Path(records)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"runs must be a folder; {runs} is a file")
-    if kept is not None and kept.exists() and not kept.is_dir():
-        raise ValueError(f"records must be a folder; {records} is a file")
+    folder, path = folder_of("runs", runs), Path(results)
+    kept = None if records is None else folder_of("records", records)
     if path.is_dir() or path.suffix == ".png":
         raise ValueError(
             f"results must be a file that is no .png, which is the picture; got {results}"

@@ -18,6 +18,7 @@ __all__ = [
     "Summary",
     "check_seeds",
     "checked_name",
+    "folder_of",
     "scores_file",
     "summary",
 ]
@@ -111,6 +112,18 @@ class Run(NamedTuple):
         except ValueError as error:
             raise _damaged(folder, str(error)) from error
         return True
+
+
+def folder_of(name: str, path: str | Path) -> Path:
+    """The folder that an argument names, which need not be there yet.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{name} must be a folder; {folder} is a file")
+    return folder
 
 
 def scores_file(place: Path) -> Path:

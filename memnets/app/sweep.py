@@ -8,7 +8,6 @@ on. The runs of a trial are ordinary ones, in ``trial_<n>/seed_<s>/<task>/<model
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,7 @@ from memnets.app.configs import find_config
 from memnets.app.listing import keep_index
 from memnets.app.messages import nearest, one_line
 from memnets.app.options import call, parser_of
-from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name
+from memnets.app.seeds import DamagedRun, Run, check_seeds, checked_name, folder_of
 from memnets.app.space import (
     FAILED,
     OWN,
@@ -149,9 +148,9 @@ def sweep(
         MissingExtra: Optuna is not installed.
     """
     check_extra("sweeps", "memnets sweep", "optuna")
-    processes = max(1, (os.cpu_count() or 1) // max(1, threads)) if processes is None else processes
-    check_positive(processes=processes, trials=trials)
     check_threads(threads)
+    processes = executors.most_here(threads) if processes is None else processes
+    check_positive(processes=processes, trials=trials)
     plan = _plan(fit, space, metric, direction, objective, seeds, flags, name, runs, threads)
     with quiet_optuna():
         if report_only:
@@ -221,9 +220,7 @@ def _plan(
                 "flags must be flags of memnets fit that the sweep does not set itself, such as "
                 f"--trainer.max_steps=1000; got {flag}"
             )
-    folder = Path("runs", "sweeps", name) if runs is None else Path(runs)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"runs must be a folder; {folder} is a file")
+    folder = folder_of("runs", Path("runs", "sweeps", name) if runs is None else runs)
     parameters = read_space(space)
     return Plan(path, flags, name, parameters, metric, higher, objective, seeds, folder, threads)
 

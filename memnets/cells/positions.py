@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets import fast
+from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Places
 from memnets.core import (
@@ -768,12 +768,10 @@ class StickBreaking(Positions):
         """``[*B, H, Q, N] -> [*B, H, Q, N]``."""
         # In logarithms, so that a product of many small numbers stays one.
         taken, left = nn.functional.logsigmoid(scores), nn.functional.logsigmoid(-scores)
-        if mask is not None:
-            left = left.masked_fill(~mask, 0.0)
+        left = functional.inside(left, mask)
         # Shifted by one slot: a slot's own rest is not among those that it meets.
         behind = nn.functional.pad(left[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1)
-        weights = (taken + behind).exp()
-        return weights if mask is None else weights.masked_fill(~mask, 0.0)
+        return functional.inside((taken + behind).exp(), mask)
 
 
 class Placed(Content):

@@ -219,9 +219,7 @@ class MemoryNetwork(Model[Memories]):
         """Vectors that a query ``[B, T, W]`` reads; a linear model takes the scores as weights."""
         if not self.linear:
             return read.read(query, memory)[0]
-        scores: Tensor = read.score(query, memory.keys)
-        if memory.mask is not None:
-            scores = scores.masked_fill(~memory.mask, 0.0)
+        scores = functional.inside(read.score(query, memory.keys), memory.mask)
         return functional.read(scores, memory.values)
 
     def get_extra_state(self) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memnets import functional
 from memnets.addressing import Content
 from memnets.batches import END, Batch
 from memnets.cells import Bridge
@@ -241,8 +242,7 @@ class PointerNetwork(Model[PointerState]):
     def _closed(self, batch: Batch) -> str:
         """Describe the first target that points at a closed step."""
         losses = self.objective.losses(self.logits(batch), batch.targets)
-        if batch.target_mask is not None:
-            losses = losses.masked_fill(~batch.target_mask, 0.0)
+        losses = functional.inside(losses, batch.target_mask)
         row, step = losses.isinf().nonzero()[0].tolist()
         return f"token {batch.targets[row, step].item()} at [{row}, {step}]"
 

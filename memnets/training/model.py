@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from memnets import decoding
 from memnets.batches import Batch, Places, padded_to
 from memnets.core import EncoderDecoder, State, check_positive
 from memnets.training.objectives import Bits, Examined, Objective
-from memnets.training.trained import Schedule, Trained
+from memnets.training.trained import Trained
 from memnets.training.truncation import truncated_loss
 
 __all__ = ["Model"]
@@ -28,36 +27,23 @@ class Model(EncoderDecoder[State], Trained):
     Args:
         objective: the loss, and the meaning of the outputs; :class:`~memnets.training.Bits` by
             default.
-        optimizer: makes the optimizer from the parameters; Adam by default.
-        schedule: learning rate after the warm-up: ``cosine``, down to 0 at the end of the training;
-            ``stable_decay``, constant, then in a line down to 0 over the last quarter of the
-            training (Hu et al. 2024, section 4, with another decay); ``halved`` after each quarter
-            of it (Sukhbaatar et al. 2015, section 4.2); all three are constant if the training has
-            no end; ``constant``; or ``inverse_sqrt``, with the inverse root of the step (Vaswani et
-            al. 2017, section 5.3).
-        warmup_steps: number of steps in which the learning rate rises linearly from 0, at least 0.
         tbptt_steps: number of steps after which the gradient through time is cut, at least 1;
             ``None`` = never. With it, memory does not grow with the length of an answer. The
             weights still change once for each batch.
-        cuda_graphs: whether training steps run as CUDA graphs (:mod:`memnets.training.graphs`):
-            the same numbers, much faster for small models. Needs one GPU, an optimizer with the
-            setting ``capturable``, such as Adam, and a precision without a loss scaler.
         pad_lengths: training batches are padded, with masks, to lengths that are multiples of this
             number, at least 1, so that there are few shapes and few graphs. The loss stays the
             same; 1 = no padding.
+        settings: optimizer, schedule and others, see :class:`~memnets.training.Trained`.
     """
 
     def __init__(
         self,
         objective: Objective | None = None,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        schedule: Schedule = "cosine",
-        warmup_steps: int = 0,
         tbptt_steps: int | None = None,
-        cuda_graphs: bool = False,
         pad_lengths: int = 1,
+        **settings: Any,
     ) -> None:
-        super().__init__(optimizer, schedule, warmup_steps, cuda_graphs)
+        super().__init__(**settings)
         check_positive(pad_lengths=pad_lengths)
         if tbptt_steps is not None:
             check_positive(tbptt_steps=tbptt_steps)

@@ -201,11 +201,9 @@ class Bits(Objective):
         # the bits of a step, in nats.
         bits = self.losses(logits.float(), targets) * (targets.shape[-1] / math.log(2))
         wrong = (self.answer(logits) != targets).sum(-1)
-        if mask is not None:
-            bits, wrong = bits.masked_fill(~mask, 0), wrong.masked_fill(~mask, 0)
-        wrong = wrong.sum(-1)
+        wrong = functional.inside(wrong, mask).sum(-1)
         return {
-            "bits": bits.sum(-1),
+            "bits": functional.inside(bits, mask).sum(-1),
             "wrong_bits": wrong.to(torch.float32),
             "exact": (wrong == 0).to(torch.float32),
         }
@@ -251,12 +249,9 @@ class Labels(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``accuracy`` of each sequence."""
-        # The loss of each sequence is a mean over its own steps, so that long ones do not dominate.
-        mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
-        steps = mask.sum(-1).clamp_min(1)
-        losses = _cross_entropy(self, logits.float(), targets).masked_fill(~mask, 0.0)
-        right = (self.answer(logits) == targets) & mask
-        return {"loss": losses.sum(-1) / steps, "accuracy": right.sum(-1) / steps}
+        losses = _cross_entropy(self, logits.float(), targets)
+        right = self.answer(logits) == targets
+        return {"loss": _means(losses, mask), "accuracy": _means(right, mask)}
 
 
 class LabelErrors(Labels):
@@ -349,9 +344,8 @@ class Actions(Labels):
         (_, known), *_ = super().examine(model, batch).values()
         actions = play(model, batch.source, batch.rewards, batch.source_mask)
         brought = batch.rewards.float().gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        if batch.target_mask is not None:
-            brought = brought.masked_fill(~batch.target_mask, 0)
-        return {"": (actions, {**known, "reward": brought.sum(-1)})}
+        reward = functional.inside(brought, batch.target_mask).sum(-1)
+        return {"": (actions, {**known, "reward": reward})}
 
 
 class Tokens(Labels):
@@ -492,11 +486,8 @@ class Candidates(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``loss`` and ``hits`` of each sequence."""
-        mask = targets.new_ones(targets.shape[:2], dtype=torch.bool) if mask is None else mask
-        steps = mask.sum(-1).clamp_min(1)
-        losses = self.losses(logits, targets).masked_fill(~mask, 0.0)
         right = targets.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1) > 0
-        return {"loss": losses.sum(-1) / steps, "hits": (right & mask).sum(-1) / steps}
+        return {"loss": _means(self.losses(logits, targets), mask), "hits": _means(right, mask)}
 
 
 class NextToken(Labels):
@@ -576,10 +567,14 @@ class Numbers(Objective):
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """``error`` of each sequence."""
-        errors = self.losses(logits.float(), targets)
-        if mask is None:
-            return {"error": errors.mean(-1)}
-        return {"error": errors.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp_min(1)}
+        return {"error": _means(self.losses(logits.float(), targets), mask)}
+
+
+def _means(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of each sequence over its own steps, ``[B, T] -> [B]``; 0 for one without a step."""
+    # Not over the steps of all sequences, in which long ones would dominate.
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    return functional.inside(values, mask).sum(-1) / mask.sum(-1).clamp_min(1)
 
 
 def _check_vectors(objective: Objective, targets: Tensor) -> None:

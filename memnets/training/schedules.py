@@ -10,7 +10,14 @@ import pytorch_lightning as lightning
 
 from memnets.core import check_positive
 
-__all__ = ["Curriculum", "LinearStart", "MemorySchedule"]
+__all__ = ["Curriculum", "LinearStart", "MemorySchedule", "whole_length"]
+
+
+def whole_length(trainer: lightning.Trainer) -> float:
+    """Number of steps of the whole training; infinite if nothing but time ends it."""
+    # For data without a length, Lightning gives ``max_steps`` as it is: -1 if it is not set.
+    steps = trainer.estimated_stepping_batches
+    return steps if steps >= 0 else math.inf
 
 
 class MemorySchedule(lightning.Callback):
@@ -101,7 +108,7 @@ class MemorySchedule(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set the values for the present share of the training."""
-        done = trainer.global_step / trainer.estimated_stepping_batches if self._shares else 0.0
+        done = trainer.global_step / whole_length(trainer) if self._shares else 0.0
         due = [settings for share, settings in self.training.items() if share <= done]
         settings = due[-1] if due else {}
         step = trainer.global_step
@@ -267,7 +274,7 @@ class Curriculum(lightning.Callback):
     def _is_late(self, trainer: lightning.Trainer) -> bool:
         if self.longest is None:
             return False
-        done = trainer.global_step / trainer.estimated_stepping_batches
+        done = trainer.global_step / whole_length(trainer)
         return done >= self.longest * (self._stage + 1) / (len(self.values) - 1)
 
     def _set(self, trainer: lightning.Trainer) -> None:
@@ -333,7 +340,7 @@ class LinearStart(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lower the learning rate of a linear model; end the start at its latest."""
-        if trainer.global_step >= self.longest * trainer.estimated_stepping_batches:
+        if trainer.global_step >= self.longest * whole_length(trainer):
             pl_module.linear = False
         if pl_module.linear:
             # The scheduler sets the rate anew after each step.
@@ -358,7 +365,7 @@ def _check_length(trainer: lightning.Trainer, name: str) -> None:
     Raises:
         ValueError: it is not.
     """
-    if not 0 <= trainer.estimated_stepping_batches < math.inf:
+    if whole_length(trainer) == math.inf:
         raise ValueError(
             f"{name} needs a training whose number of steps is known: give trainer.max_steps, or "
             "trainer.max_epochs for a task whose epochs have an end; got a training without an end"

@@ -34,6 +34,7 @@ from memnets.training.objectives import Examined
 from memnets.training.optimizers import fused
 from memnets.training.processes import answers, gathered, joined, splits_weights, summed
 from memnets.training.runs import FORMAT, Origin
+from memnets.training.schedules import whole_length
 
 __all__ = ["Schedule", "Trained", "TrainingDiverged"]
 
@@ -325,10 +326,9 @@ class Trained(lightning.LightningModule, ABC):
         if self._graphs is not None:
             return  # the graph has clipped it
         # Lightning would clip with a norm of its own; this one is also checked and logged.
-        most = gradient_clip_val or 0.0
-        by_norm = gradient_clip_algorithm in (None, "norm")
+        greatest_norm, greatest_value = _bounds(gradient_clip_val, gradient_clip_algorithm)
         if splits_weights(self.trainer):
-            norm = self._clip_parts(most * by_norm, most * (not by_norm))
+            norm = self._clip_parts(greatest_norm, greatest_value)
             self._results.note(self.global_step, self._last_loss, norm)
         elif self._told_at_once(self._last_loss):
             norm = total_norm(
@@ -338,12 +338,12 @@ class Trained(lightning.LightningModule, ABC):
                 if self._scaled_too_much():
                     return
                 self._check_finite(self.global_step, 0.0, norm.item())
-            if most > 0 and by_norm:  # 0 is off, as in Lightning
-                nn.utils.clip_grads_with_norm_(self.parameters(), most, norm)
+            if greatest_norm > 0:
+                nn.utils.clip_grads_with_norm_(self.parameters(), greatest_norm, norm)
             else:
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
-            norm = self._clip(self._last_loss, most * by_norm, most * (not by_norm))
+            norm = self._clip(self._last_loss, greatest_norm, greatest_value)
             self._results.note(self.global_step, self._last_loss, norm)
         if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
             self.log("train/gradient_norm", norm)
@@ -480,7 +480,7 @@ class Trained(lightning.LightningModule, ABC):
             # Before the scheduler is made, which wraps the method.
             optimizer.step = MethodType(only_closure, optimizer)  # type: ignore[method-assign]
         to_the_end = self.schedule in _TO_THE_END
-        steps = self.trainer.estimated_stepping_batches if to_the_end else 0
+        steps = whole_length(self.trainer) if to_the_end else 0
         rates: list[Callable[[int], float]] = [
             partial(
                 _learning_rate_factor,
@@ -570,13 +570,9 @@ class Trained(lightning.LightningModule, ABC):
                 raise ValueError(f"cuda_graphs needs {what}, or leave cuda_graphs out")
         (optimizer,) = trainer.optimizers
         self._fixed = FixedOptimizer(optimizer)
-        most = trainer.gradient_clip_val or 0.0
-        by_norm = trainer.gradient_clip_algorithm in (None, "norm")
+        norm, value = _bounds(trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         step = partial(
-            self.whole_step,
-            optimizer=self._fixed,
-            greatest_norm=most * by_norm,
-            greatest_value=most * (not by_norm),
+            self.whole_step, optimizer=self._fixed, greatest_norm=norm, greatest_value=value
         )
         plain = settings_of_modules(self)
 
@@ -584,6 +580,12 @@ class Trained(lightning.LightningModule, ABC):
             return plain(), self._fixed.settings(), self.graph_settings()
 
         return GraphedSteps(step, self.recorder(), settings)
+
+
+def _bounds(most: float | None, algorithm: str | None) -> tuple[float, float]:
+    """Greatest norm of a gradient and greatest number in it, by a trainer's settings; 0 = any."""
+    most = most or 0.0
+    return (most, 0.0) if algorithm in (None, "norm") else (0.0, most)
 
 
 def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from memnets.batches import PAD, Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Array, Task
+from tasks.base import Array
 from tasks.countries.facts import (
     BACKWARDS,
     Fact,
@@ -27,6 +27,7 @@ from tasks.countries.locations import SETTINGS, Locations
 from tasks.countries.questions import Question, cues, one_hop, shares, two_hops
 from tasks.countries.records import aliases_of_countries, country_facts, location_facts
 from tasks.limits import check_room
+from tasks.sets import Passes
 
 __all__ = ["Countries"]
 
@@ -38,7 +39,7 @@ TESTED = 100
 LISTED = 10
 
 
-class Countries(Task):
+class Countries(Passes):
     """Questions about facts; the source is the facts that may help.
 
     The source ``[B, N, 2, 2]`` is N facts by key and value, as tokens: the key is subject and
@@ -90,8 +91,8 @@ class Countries(Task):
     ) -> None:
         super().__init__(
             batch_size=batch_size,
-            epoch_batches=1 if epoch_batches is None else epoch_batches,
-            validation_batches=1 if validation_batches is None else validation_batches,
+            epoch_batches=epoch_batches,
+            validation_batches=validation_batches,
             validation_batch_size=validation_batch_size,
             workers=workers,
             seed=seed,
@@ -109,14 +110,12 @@ class Countries(Task):
         self.setting = setting
         self.most_facts = most_facts
         self.frequent = frequent
-        self.whole_pass = epoch_batches is None
         self.of_countries = facts is None
         if facts is not None:
             known = read_facts(facts)
         else:
             check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
-        self.whole_validation = validation_batches is None
         self._learn(known)
         check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
         self.check_room(max(most_facts * 4, self.output_size))
@@ -158,14 +157,6 @@ class Countries(Task):
         # No larger than the set itself, in which questions would come twice.
         count = len(self.questions("val"))
         self.validation_batch_size = min(self.validation_batch_size, count)
-        if self.whole_validation:
-            self.validation_batches = -(-count // self.validation_batch_size)
-        if self.whole_pass:
-            self.epoch_batches = -(-len(self.questions("train")) // self.batch_size)
-
-    def test_names(self) -> list[str]:
-        """``test``."""
-        return ["test"]
 
     def questions(self, split: str) -> list[Question]:
         """All questions of ``train``, ``val`` or ``test``."""
@@ -184,11 +175,9 @@ class Countries(Task):
             hidden = self.locations.hidden([question.about])
         return self._hashing.find(question.words, ROUNDS[self.setting], self.most_facts, hidden)
 
-    def batches(self, split: str) -> int:
-        """See :meth:`~tasks.Task.batches`; a pass over all questions by default."""
-        if split == "test":
-            return -(-len(self.questions("test")) // TESTED)
-        return super().batches(split)
+    def all_batches(self, split: str) -> int:
+        """See :meth:`~tasks.sets.Passes.all_batches`."""
+        return -(-len(self.questions(split)) // self.sequences(split, TESTED))
 
     def batch(self, split: str, index: int) -> Batch:
         """Batch ``index`` of ``train``, ``val`` or ``test``.

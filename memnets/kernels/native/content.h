@@ -47,22 +47,19 @@ struct Grid {
   int64_t heads, width, span, stride;
 };
 
-// out_h += sum_w keys_h(w) M(w), for all slots.
-template <typename scalar>
-void add_products(const Grid& grid, const scalar* __restrict keys,
-                  const scalar* __restrict memory, scalar* __restrict out) {
+// sum_w keys_h(w) M(w) of all slots: calls `finish(head, i, product)` for each head and each vector of
+// slots, from slot i on.
+template <typename scalar, typename Finish>
+MEMNETS_INLINE void products(const Grid& grid, const scalar* __restrict keys,
+                             const scalar* __restrict memory, Finish finish) {
   const auto [heads, width, span, stride] = grid;
   by_heads(heads, [&, width = width, span = span, stride = stride](auto group, int64_t first) {
     constexpr int H = decltype(group)::value;
     const scalar* key = keys + first * width;
-    scalar* to = out + first * stride;
     blocks<scalar>(span, [&](auto vectors, int64_t i) {
       constexpr int V = decltype(vectors)::value;
       constexpr int64_t L = lanes<scalar>;
-      Vector<scalar> total[H][V];
-      for (int h = 0; h < H; h++) {
-        for (int v = 0; v < V; v++) total[h][v] = load(to + h * stride + i + v * L);
-      }
+      Vector<scalar> total[H][V] = {};
       for (int64_t w = 0; w < width; w++) {
         for (int v = 0; v < V; v++) {
           const Vector<scalar> number = load(memory + w * stride + i + v * L);
@@ -70,9 +67,19 @@ void add_products(const Grid& grid, const scalar* __restrict keys,
         }
       }
       for (int h = 0; h < H; h++) {
-        for (int v = 0; v < V; v++) store(to + h * stride + i + v * L, total[h][v]);
+        for (int v = 0; v < V; v++) finish(first + h, i + v * L, total[h][v]);
       }
     });
+  });
+}
+
+// out_h += sum_w keys_h(w) M(w), for all slots.
+template <typename scalar>
+void add_products(const Grid& grid, const scalar* __restrict keys,
+                  const scalar* __restrict memory, scalar* __restrict out) {
+  products(grid, keys, memory, [&](int64_t head, int64_t i, Vector<scalar> product) {
+    scalar* to = out + head * grid.stride + i;
+    store(to, load(to) + product);
   });
 }
 

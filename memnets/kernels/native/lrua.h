@@ -113,9 +113,8 @@ struct LRUA final : Slots<scalar> {
 
     // Read, with weights by content of the memory that was written.
     scalar* const of_weights = gradient + weights_gradient;
-    this->products(heads, vectors_gradient, after, [&](int64_t head, int64_t i, vector product) {
-      store(work.flow + head * stride + i, product + get(of_weights + head * stride + i));
-    });
+    std::memcpy(work.flow, of_weights, heads * stride * sizeof(scalar));
+    add_products({heads, width, stride, stride}, vectors_gradient, after, work.flow);
     scalar* const radial = work.row;
     std::fill_n(radial, stride, scalar(0));
     for (int64_t head = 0; head < heads; head++) {
@@ -252,9 +251,8 @@ struct LRUA final : Slots<scalar> {
                       scalar* __restrict keys_gradient, const Work& work) const {
     const scalar* __restrict written = work.written;
     scalar* __restrict sums = work.sums;
-    this->products(heads, keys, gradient, [&](int64_t head, int64_t i, vector product) {
-      store(work.flow + head * stride + i, product);
-    });
+    std::fill_n(work.flow, heads * stride, scalar(0));
+    add_products({heads, width, stride, stride}, keys, gradient, work.flow);
     for (int64_t k = 0; k < heads * width; k++) store(sums + k * L, vector{});
     blocks<scalar>(stride, [&](auto vectors, int64_t i) {
       constexpr int V = decltype(vectors)::value;

@@ -96,16 +96,6 @@ struct Slots : Memory<scalar> {
 
   // -- by content ---------------------------------------------------------------------------------
 
-  // Products of `rows` vectors with all slots: one pass over the memory for two of them. Calls
-  // `finish(row, i, product)` for each row and each vector of slots, from slot i on.
-  template <typename Finish>
-  MEMNETS_INLINE void products(int64_t rows, const scalar* __restrict vectors,
-                               const scalar* __restrict memory, Finish finish) const {
-    int64_t done = 0;
-    for (; done + 2 <= rows; done += 2) products<2>(done, vectors, memory, finish);
-    if (done < rows) products<1>(done, vectors, memory, finish);
-  }
-
   // The argument of the softmax of each head, beta times the cosine.
   void score(const scalar* memory, const scalar* pointed, scalar* result) const {
     score(heads, memory, pointed, result);
@@ -113,7 +103,8 @@ struct Slots : Memory<scalar> {
 
   void score(int64_t rows, const scalar* __restrict memory, const scalar* __restrict pointed,
              scalar* __restrict result) const {
-    products(rows, pointed, memory, [&](int64_t row, int64_t i, vector product) {
+    products(Grid{rows, width, stride, stride}, pointed, memory,
+             [&](int64_t row, int64_t i, vector product) {
       store(result + row * stride + i, product * get(memory + lengths + i));
     });
   }
@@ -172,27 +163,6 @@ struct Slots : Memory<scalar> {
   }
 
   static MEMNETS_INLINE vector get(const scalar* from) { return memnets::load(from); }
-
- private:
-  template <int count, typename Finish>
-  MEMNETS_INLINE void products(int64_t first, const scalar* __restrict vectors,
-                               const scalar* __restrict memory, Finish& finish) const {
-    blocks<scalar>(stride, [&](auto vectors_, int64_t i) {
-      constexpr int V = decltype(vectors_)::value;
-      vector total[count][V] = {};
-      for (int64_t w = 0; w < width; w++) {
-        for (int v = 0; v < V; v++) {
-          const vector number = get(memory + w * stride + i + v * L);
-          for (int row = 0; row < count; row++) {
-            total[row][v] += vectors[(first + row) * width + w] * number;
-          }
-        }
-      }
-      for (int v = 0; v < V; v++) {
-        for (int row = 0; row < count; row++) finish(first + row, i + v * L, total[row][v]);
-      }
-    });
-  }
 };
 
 }  // namespace memnets

@@ -25,9 +25,9 @@ from memnets.cells import (
 )
 from memnets.core import Memory
 from memnets.encoders import Recurrent
-from memnets.kernels import additive, append, attention, loss
+from memnets.kernels import additive, append, attention, loss, snail
 from memnets.memories import DNC, LRUA, NTM, Tape
-from memnets.models import MemoryMachine, Seq2Seq
+from memnets.models import SNAIL, MemoryMachine, Seq2Seq
 from memnets.normalizers import Entmax15
 from memnets.scores import Additive, Concat, Dot, ScaledDot
 
@@ -538,6 +538,26 @@ def test_transforms_of_functions_take_the_plain_definitions(controller, memory):
     with forward_ad.dual_level():
         dual = total(forward_ad.make_dual(inputs.detach(), direction))
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along.detach())
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 9])
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_attention_of_a_snail_in_blocks_is_that_of_its_steps(apart, block, monkeypatch):
+    monkeypatch.setattr(snail, "BLOCK", block)
+    torch.manual_seed(0)
+    attentions = [(3, 2), (4, 3), (2, 4)]
+    model = SNAIL(3, 2, max_length=9, attentions=attentions, filters=3).double()
+    source, inputs = numbers(2, 5, 3), numbers(2, 4, 3)
+
+    def run():
+        batch = Batch(source, inputs, inputs)
+        given = model.continuations(source, inputs, None) if apart else model.logits(batch)
+        return given, *torch.autograd.grad(given.square().sum(), [source, *model.body.parameters()])
+
+    quick = run()
+    with fast.naive():
+        plain = run()
+    torch.testing.assert_close(quick, plain, rtol=1e-9, atol=1e-9)
 
 
 def test_fused_attention_is_plain_under_transforms():

@@ -278,3 +278,34 @@ def test_a_row_has_the_mean_and_the_worst_of_its_seeds(core, tmp_path, monkeypat
     told = capsys.readouterr().err
     assert "chance must be in [0, 1); got 1.0" in told
     assert "expected 'test/other/accuracy' in each file" in told
+
+
+LOST = """
+import pytest
+from tests import broken_gpu
+
+lost = []
+broken_gpu.usable = lambda: not lost
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_it(number):
+    assert not lost, "a test that can only fail"
+    if number == 1:
+        lost.append(number)
+    assert number not in (0, 1)
+"""
+
+
+def test_tests_that_follow_the_loss_of_a_gpu_run_again(core, tmp_path, monkeypatch, capfd):
+    """Where a process has lost it, each test would fail: the next process runs them."""
+    on_gpu = importlib.import_module("on_gpu")
+    monkeypatch.setattr(on_gpu.importlib.util, "find_spec", lambda name: None)  # one process
+    (tmp_path / "test_lost.py").write_text(LOST)
+    assert on_gpu.run_tests([str(tmp_path / "test_lost.py")], f"--rootdir={tmp_path}") == 1
+    rounds = capfd.readouterr().out.split("2 tests again, after a process lost the GPU")
+    assert "2 failed, 2 skipped" in rounds[0]
+    assert "FAILED" in rounds[0]
+    assert "test_lost.py::test_it[1]" in rounds[0]
+    assert "the GPU is lost to this process since test_lost.py::test_it[1]" in rounds[0]
+    assert "2 passed" in rounds[1]

@@ -22,6 +22,7 @@ from memnets.cells import (
     LSTM,
     LSTMN,
     ALiBi,
+    AttentionBlock,
     CoupledPositions,
     Direct,
     FeedForward,
@@ -404,6 +405,31 @@ def test_a_step_in_mixed_precision(name):
         loss, norm = model.whole_step(batch, optimizer, 1.0)
     assert norm.isfinite()
     assert abs(loss.item() - expected) < 0.1 * (1 + abs(expected))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 26])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_attention_to_wide_slots_in_16_bits(dtype, steps):
+    # Queries, keys and values of one layout, whose gradients are of another in each block.
+    torch.manual_seed(0)
+    blocks = [AttentionBlock(size, 64, 96, likeness=1.0) for size in (84, 260, 69, 72)]
+    for block in blocks:
+        block.to(DEVICE, dtype)
+        first, second = torch.randn(2, 10, steps, block.input_size).to(DEVICE, dtype)
+
+        def run(block=block, first=first, second=second):
+            block.zero_grad()
+            given = second.clone().requires_grad_()
+            _, state = block.unroll(first, block.initial_state(10))
+            outputs, _ = block.unroll(given, state)
+            outputs.float().square().mean().backward()
+            return [part.float() for part in (outputs, given.grad, block.layer.weight.grad.clone())]
+
+        results = run()
+        with fast.naive():
+            expected = run()
+        for result, wanted in zip(results, expected, strict=True):
+            assert (result - wanted).abs().max() <= 0.03 * wanted.abs().max()
 
 
 # -- twins -----------------------------------------------------------------------------------------

@@ -13,14 +13,23 @@ from torch.nn.utils import prune
 from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, FeedForward, Loop, TransformerLayer
+from memnets.cells import (
+    GRU,
+    LSTM,
+    LSTMN,
+    AttentionBlock,
+    Chain,
+    FeedForward,
+    Loop,
+    TransformerLayer,
+)
 from memnets.core import Memory
 from memnets.encoders import Recurrent
-from memnets.kernels import additive, append, loss
+from memnets.kernels import additive, append, attention, loss, snail
 from memnets.memories import DNC, LRUA, NTM, Tape
-from memnets.models import MemoryMachine, Seq2Seq
+from memnets.models import SNAIL, MemoryMachine, Seq2Seq
 from memnets.normalizers import Entmax15
-from memnets.scores import Additive, Concat, Dot
+from memnets.scores import Additive, Concat, Dot, ScaledDot
 
 # PyTorch's own, of its forward mode.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -531,6 +540,26 @@ def test_transforms_of_functions_take_the_plain_definitions(controller, memory):
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along.detach())
 
 
+@pytest.mark.parametrize("block", [1, 3, 4, 9])
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_attention_of_a_snail_in_blocks_is_that_of_its_steps(apart, block, monkeypatch):
+    monkeypatch.setattr(snail, "BLOCK", block)
+    torch.manual_seed(0)
+    attentions = [(3, 2), (4, 3), (2, 4)]
+    model = SNAIL(3, 2, max_length=9, attentions=attentions, filters=3).double()
+    source, inputs = numbers(2, 5, 3), numbers(2, 4, 3)
+
+    def run():
+        batch = Batch(source, inputs, inputs)
+        given = model.continuations(source, inputs, None) if apart else model.logits(batch)
+        return given, *torch.autograd.grad(given.square().sum(), [source, *model.body.parameters()])
+
+    quick = run()
+    with fast.naive():
+        plain = run()
+    torch.testing.assert_close(quick, plain, rtol=1e-9, atol=1e-9)
+
+
 def test_fused_attention_is_plain_under_transforms():
     content, keys, query = Content(Dot()), numbers(2, 5, 4), numbers(2, 3, 4)
 
@@ -543,6 +572,99 @@ def test_fused_attention_is_plain_under_transforms():
     with fast.naive():
         expected = hessian(total)
     torch.testing.assert_close(torch.func.hessian(total)(query), expected)
+
+
+CELLS = {
+    # The gradient of what a block reads is a part of that of what it joins.
+    "block of 69": lambda: AttentionBlock(69, 64, 64),
+    "block of 72": lambda: AttentionBlock(72, 64, 64),
+    "block of 3": lambda: AttentionBlock(3, 8, 8),
+    "heads": lambda: TransformerLayer(16, 2, 8, dropout=0.0),
+    # Its query is a part of its interface, and a GRU's steps are not those of one C++ operator.
+    "tape": lambda: Loop(3, partial(GRU, hidden_size=5), Tape(width=8)),
+    "no whole words": lambda: AttentionBlock(3, 3, 3),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 7, 16])
+@pytest.mark.parametrize("name", CELLS)
+def test_kernels_of_a_gpu_are_given_whole_words(name, steps, masked, dtype, monkeypatch):
+    """Tried on a CPU: what is handed to PyTorch's attention, and to its backward pass."""
+    real, seen = nn.functional.scaled_dot_product_attention, []
+
+    def watched(*tensors, **named):
+        vectors = real(*tensors, **named)
+        seen.append(all(map(attention.aligned, tensors)))
+        layout = vectors.stride()
+
+        def gradients(given):
+            seen.append(attention.aligned(given[0]) and given[0].stride() == layout)
+
+        vectors.grad_fn.register_prehook(gradients)
+        return vectors
+
+    torch.manual_seed(0)
+    cell = CELLS[name]().to(dtype)
+    first, second = torch.randn(2, 3, steps, cell.input_size, dtype=dtype)
+    mask = torch.ones(3, steps, dtype=torch.bool) if masked else None
+
+    def run():
+        given = second.clone().requires_grad_()
+        _, state = cell.unroll(first, cell.initial_state(3))
+        outputs, _ = cell.unroll(given, state, mask)
+        # A sum alone would give gradients that are one number in memory.
+        outputs.square().sum().backward()
+        return outputs, given.grad
+
+    expected = run()
+    monkeypatch.setattr(attention, "_by_words", lambda device: True)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    torch.testing.assert_close(run(), expected, rtol=0, atol=0)
+    assert seen
+    assert all(seen) is (name != "no whole words")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_begin_anywhere_are_copied_for_a_kernel_of_a_gpu(dtype, monkeypatch):
+    real, seen = nn.functional.scaled_dot_product_attention, []
+
+    def watched(*tensors, **named):
+        seen.append([attention.aligned(each) for each in tensors])
+        return real(*tensors, **named)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    torch.manual_seed(0)
+    query, keys = torch.randn(2, 3, 21, dtype=dtype)[..., 5:], torch.randn(2, 5, 16, dtype=dtype)
+    values = torch.randn(2, 5, 17, dtype=dtype)[..., :16]
+    results = []
+    for words in (False, True):
+        monkeypatch.setattr(attention, "_by_words", lambda device, words=words: words)
+        results.append(Content(ScaledDot()).read(query, Memory(keys, values), None)[0])
+    assert seen == [[False, True, False], [True, True, True]]
+    torch.testing.assert_close(*results)
+
+
+def test_a_gradient_comes_in_one_layout():
+    """So that a kernel which is kept for the next call reads that one's gradient too."""
+    read = torch.empty(2, 3, 4, 8, requires_grad=True)
+    query = torch.empty(2, 4, 3, 8).transpose(1, 2)
+    for like in (read, query):
+        strides = like.stride()
+        for given in (
+            torch.randn(2, 3, 4, 8),
+            torch.randn(2, 4, 3, 8).transpose(1, 2),
+            torch.randn(2, 3, 4, 13)[..., 5:],
+            torch.randn(1, 1, 1, 1).expand(2, 3, 4, 8),
+            torch.randn(193)[1:].view(2, 3, 4, 8),
+        ):
+            kept = given.clone()
+            result = attention._laid_out(strides, given)
+            assert result.stride() == strides
+            assert attention.aligned(result)
+            torch.testing.assert_close(result, kept, rtol=0, atol=0)
+    assert attention._laid_out(strides, query) is query  # no copy
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter

@@ -5,6 +5,7 @@ import math
 import sys
 from contextlib import nullcontext
 from functools import partial
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
 
@@ -419,18 +420,19 @@ def test_kernels_of_the_package_get_what_they_are_told_to_take(name, monkeypatch
     assert set(package.called) == {name}
 
 
+class OnGPU(NamedTuple):
+    """All that is asked of a tensor there."""
+
+    dtype: torch.dtype = torch.bfloat16
+    device: torch.device = torch.device("cuda")
+
+
+def fits(part, **changed):
+    return fla.fits(part, OnGPU(**changed), part.initial_state(2), None)
+
+
 def test_the_twin_of_the_package_fits_where_its_kernels_do(monkeypatch):
     monkeypatch.setattr(fla, "why_not", lambda: None)
-
-    class OnGPU(NamedTuple):
-        """All that is asked of a tensor there."""
-
-        dtype: torch.dtype = torch.bfloat16
-        device: torch.device = torch.device("cuda")
-
-    def fits(part, **changed):
-        return fla.fits(part, OnGPU(**changed), part.initial_state(2), None)
-
     assert fits(DeltaNet(K, V))
     assert fits(GLA(K, V))
     assert not fits(DeltaNet(K, V), dtype=torch.float32)
@@ -442,9 +444,66 @@ def test_the_twin_of_the_package_fits_where_its_kernels_do(monkeypatch):
     assert not fits(DeltaNet(257, V))
 
 
-@pytest.mark.skipif(fla.why_not() is not None, reason=f"{fla.why_not()}")
+HOPPER, AMPERE, BLACKWELL = (9, 0), (8, 0), (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("cards", "triton", "knows", "reason"),
+    [
+        ([HOPPER], "3.3.1", True, None),
+        ([HOPPER], "3.4.0", True, "wrong gradients of Triton 3.4.0 on Hopper"),
+        ([HOPPER], "3.6.0", True, "wrong gradients of Triton 3.6.0 on Hopper"),
+        ([HOPPER], "3.6.0+git1a2b", False, "mended in Triton 3.7.1"),
+        ([HOPPER], "3.7.1", True, None),
+        ([HOPPER], "3.10.0", True, None),
+        # Versions of the package before 3.7.1 of Triton.
+        ([HOPPER], "3.7.1", False, "this version refuses Triton 3.7.1"),
+        ([AMPERE, HOPPER], "3.6.0", True, "wrong gradients"),
+        ([AMPERE], "3.6.0", True, None),
+        ([BLACKWELL], "3.6.0", False, None),
+    ],
+)
+def test_kernels_of_one_decay_a_head_are_left_out_where_they_are_wrong(
+    cards, triton, knows, reason, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: cards[card])
+    stand_ins = {name: ModuleType(name) for name in ("triton", "fla", "fla.utils")}
+    stand_ins["triton"].__version__ = triton
+    stand_ins["fla"].__spec__ = ModuleSpec("fla", None)
+    if knows:
+        stand_ins["fla.utils"].TRITON_ABOVE_3_7_1 = triton != "3.6.0"
+    for name, module in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    asked = (fla.why_not, fla.why_no_scalar_decay)
+    for function in asked:
+        function.cache_clear()
+    try:
+        told = fla.why_no_scalar_decay()
+        scalar = [
+            RetNet(K, V), Mamba2(K, V), GatedDeltaNet(K, V), Linear(K, V, decay="scalar"),
+        ]  # fmt: skip
+        others = [GLA(K, V), DeltaNet(K, V), KDA(K, V), Linear(K, V), Linear(K, V, decay="vector")]
+        assert [fits(part) for part in scalar] == [reason is None] * len(scalar)
+        assert all(map(fits, others))
+        said = {twin.part: twin.why_not() for twin in fast.twins() if twin.name == fla.NAME}
+    finally:
+        for function in asked:
+            function.cache_clear()
+    assert said == {memory: told if memory in fla.SCALAR else None for memory in fla.MEMORIES}
+    if reason is None:
+        assert told is None
+    else:
+        assert reason in told
+        assert "\n" not in told
+
+
 @pytest.mark.parametrize("make", [RetNet, GLA, DeltaNet, GatedDeltaNet, KDA])
 def test_the_kernels_of_the_package_are_close_to_the_definition(make):
+    reason = (fla.why_no_scalar_decay if make in fla.SCALAR else fla.why_not)()
+    if reason is not None:
+        pytest.skip(reason)
     part = make(32, 32, 2).cuda().bfloat16()
     inputs = drawn(part, time=100, dtype=torch.bfloat16).cuda().requires_grad_()
     results = []

@@ -4,11 +4,18 @@ The twin of :meth:`memnets.addressing.Content.read` for dot-product scores under
 positions that turn queries and keys, add to the scores or close slots. With a
 fused kernel of PyTorch, the weights of all pairs are never stored, and a memory that grows is not
 copied at each step.
+
+The kernels of a GPU read words of 16 bytes. PyTorch chooses that of cuDNN by the sizes, wherever
+rows begin, and keeps it for all calls with queries, keys and values of one layout, with the strides
+of the first gradient. The gradient of a part of a concatenation has strides of its own, and begins
+anywhere: such a step ended with misaligned addresses, and might have read other numbers. So on a
+GPU all rows begin at a word, and the gradient comes in the layout of the result.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +27,10 @@ from memnets.core import Memory, Score, check_memory
 from memnets.normalizers import ScalableSoftmax, Softmax
 from memnets.scores import Dot, ScaledDot
 
-__all__ = ["fits", "read", "read_placed", "scale"]
+__all__ = ["aligned", "fits", "read", "read_placed", "scale"]
+
+#: Bytes of a word, which a kernel of a GPU reads at once.
+WORD = 16
 
 
 def fits(part: Content, query: Tensor, memory: Memory, state: None) -> bool:
@@ -104,10 +114,42 @@ def _attended(
     if heads:
         query, keys, values = query.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1)
         mask = None if mask is None else mask.unsqueeze(1)
+    # No fused kernel takes rows of other widths.
+    words = _by_words(query.device) and not any(
+        each.shape[-1] * each.element_size() % WORD for each in (query, values)
+    )
+    if words:
+        query, keys, values = (
+            each if aligned(each) else each.clone(memory_format=torch.contiguous_format)
+            for each in (query, keys, values)
+        )
     vectors = nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=mask, scale=scale
     )
+    if words and vectors.requires_grad:
+        vectors.register_hook(partial(_laid_out, vectors.stride()))
     return vectors.squeeze(1) if heads else vectors
+
+
+def _by_words(device: torch.device) -> bool:
+    """Whether the kernels there read words; a compiler of graphs lays tensors out itself."""
+    return device.type == "cuda" and not torch.compiler.is_compiling()
+
+
+def aligned(tensor: Tensor) -> bool:
+    """Whether each row of ``[*B, W]`` is in one piece that begins at a whole number of words."""
+    size = tensor.element_size()
+    *steps, within = tensor.stride()
+    # The memory that is allocated for a tensor begins so. The step of a single row is never taken.
+    taken = [step for count, step in zip(tensor.shape, steps, strict=False) if count > 1]
+    return within == 1 and not any(step * size % WORD for step in (tensor.storage_offset(), *taken))
+
+
+def _laid_out(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """A gradient with aligned rows and the strides of the tensor that it is of."""
+    if gradient.stride() == strides and aligned(gradient):
+        return gradient
+    return gradient.new_empty_strided(gradient.shape, strides).copy_(gradient)
 
 
 def _one_query(query: Tensor, keys: Tensor) -> bool:

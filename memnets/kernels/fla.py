@@ -7,6 +7,11 @@ gates and the memory in float32. In float32 the library's own chunks run.
 
 It knows a write without an erase and the delta rule, each with any decay; one write a step;
 memories that read no mean of values.
+
+On Hopper GPUs, Triton from 3.4 up to 3.7.1 makes wrong gradients of the kernels with a decay of one
+number for each head, and the package refuses the backward pass; its versions that do not know of
+Triton 3.7.1 refuse later ones too. The library's own chunks run there. They do so even where the
+package has other kernels for this, in TileLang, which take some of these memories alone.
 """
 
 from __future__ import annotations
@@ -19,8 +24,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from memnets import fast
+from memnets.memories.gates import Decay
 from memnets.memories.linear import (
     GLA,
     KDA,
@@ -33,7 +40,7 @@ from memnets.memories.linear import (
 )
 from memnets.precision import full_precision
 
-__all__ = ["unroll", "why_not"]
+__all__ = ["unroll", "why_no_scalar_decay", "why_not"]
 
 #: Name of the twin, that of the package.
 NAME = "flash-linear-attention"
@@ -44,6 +51,13 @@ MOST_WIDTH = 256
 #: Memories that it stands for; a subclass may compute something else.
 MEMORIES = (Linear, RetNet, GLA, Mamba2, DeltaNet, GatedDeltaNet, KDA)
 
+#: Those whose decay is always one number for each head.
+SCALAR = (RetNet, Mamba2, GatedDeltaNet)
+
+#: First version of Triton that makes these kernels wrong on Hopper GPUs, and first one that does
+#: not. The package has a flag for the second.
+BROKEN, MENDED, FLAG = "3.4.0", "3.7.1", "TRITON_ABOVE_3_7_1"
+
 
 @cache
 def why_not() -> str | None:
@@ -53,9 +67,34 @@ def why_not() -> str | None:
     return None if torch.cuda.is_available() else "no GPU"
 
 
+@cache
+def why_no_scalar_decay() -> str | None:
+    """Why it cannot run here with a decay of one number for each head; ``None`` if it can."""
+    if why_not() is not None:
+        return why_not()
+    counted = range(torch.cuda.device_count())
+    if all(torch.cuda.get_device_capability(each)[0] != 9 for each in counted):
+        return None  # Hopper is 9.0
+    version = TorchVersion(import_module("triton").__version__)
+    if version < BROKEN:
+        return None
+    if version < MENDED:
+        return f"wrong gradients of Triton {version} on Hopper GPUs, mended in Triton {MENDED}"
+    if hasattr(import_module("fla.utils"), FLAG):
+        return None
+    return f"this version refuses Triton {version} on Hopper GPUs, a newer one does not"
+
+
+def _scalar(decay: Decay | None) -> bool:
+    """Whether a decay is one number for each head."""
+    return decay is not None and decay.interface_size <= decay.heads
+
+
 def fits(part: Linear, inputs: Tensor, state: LinearState, mask: Tensor | None) -> bool:
     """Whether the twin computes this memory, here."""
     if inputs.device.type != "cuda" or why_not() is not None or _half(inputs) is None:
+        return False
+    if _scalar(part.decay) and why_no_scalar_decay() is not None:
         return False
     if part.writes > 1 or part.normalized or part.features.size(part.key_size) > MOST_WIDTH:
         return False
@@ -135,4 +174,5 @@ def _kernel(erases: bool, decays: int | None) -> Callable[..., tuple[Tensor, Ten
 
 
 for _memory in MEMORIES:
-    fast.twin(_memory, "unroll", fits=fits, any_precision=True, name=NAME, why_not=why_not)(unroll)
+    _why = why_no_scalar_decay if _memory in SCALAR else why_not
+    fast.twin(_memory, "unroll", fits=fits, any_precision=True, name=NAME, why_not=_why)(unroll)

@@ -42,6 +42,10 @@ from memnets.scores import ScaledDot
 __all__ = ["continuations", "logits"]
 
 
+#: Steps whose attention is computed at once. Later slots are closed to them, and need no products.
+BLOCK = 64
+
+
 class _Rows(NamedTuple):
     """Rows of the features: steps of a sequence, then the last one in several versions.
 
@@ -146,18 +150,29 @@ class _Attention:
         self.sizes = block.sizes
         self.scale = 1 / math.sqrt(block.sizes[0])
 
-    def _weights(self, queries: Tensor, keys: Tensor, rows: _Rows) -> Tensor:
-        scores = torch.bmm(queries, keys.mT).mul_(self.scale)
-        return scores.masked_fill_(rows.closed(scores.device), -math.inf).softmax(-1)
+    def _blocks(
+        self, queries: Tensor, keys: Tensor, rows: _Rows
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Weights of a range of steps for the slots up to its end; no later one is open to any."""
+        count = keys.shape[1]
+        closed = rows.closed(keys.device)
+        for first in range(0, count, BLOCK):
+            end = min(first + BLOCK, count)
+            own, seen = slice(first, end), slice(end)
+            scores = torch.bmm(queries[:, own], keys[:, seen].mT).mul_(self.scale)
+            # All versions of the last step come after the steps before it.
+            begin = min(first, rows.steps)
+            scores[..., begin:].masked_fill_(closed[own, begin:end], -math.inf)
+            yield own, seen, scores.softmax(-1)
 
     def forward(
         self, features: Tensor, weight: Tensor, bias: Tensor, rows: _Rows
     ) -> tuple[Tensor, ...]:
         projected = torch.addmm(bias, features[:, : self.size], weight.t())
         queries, keys, values = rows.by_sequence(projected).split(self.sizes, -1)
-        weights = self._weights(queries, keys, rows)
-        out = features[:, self.size : self.size + self.sizes[2]]
-        rows.by_sequence(out).copy_(torch.bmm(weights, values))
+        out = rows.by_sequence(features[:, self.size : self.size + self.sizes[2]])
+        for own, seen, weights in self._blocks(queries, keys, rows):
+            out[:, own] = torch.bmm(weights, values[:, seen])
         return (projected,)
 
     def backward(
@@ -166,15 +181,17 @@ class _Attention:
         (projected,) = saved
         size = self.size
         queries, keys, values = rows.by_sequence(projected).split(self.sizes, -1)
-        # Computed again, so that no matrix of all pairs of steps is kept for each block.
-        weights = self._weights(queries, keys, rows)
         outer = rows.by_sequence(gradient[:, size : size + self.sizes[2]])
-        of_scores = softmax_gradient(torch.bmm(outer, values.mT), weights).mul_(self.scale)
         through = torch.empty_like(projected)
         of_queries, of_keys, of_values = rows.by_sequence(through).split(self.sizes, -1)
-        of_queries.copy_(torch.bmm(of_scores, keys))
-        of_keys.copy_(torch.bmm(of_scores.mT, queries))
-        of_values.copy_(torch.bmm(weights.mT, outer))
+        of_keys.zero_(), of_values.zero_()
+        # Computed again, so that no matrix of all pairs of steps is kept for each block.
+        for own, seen, weights in self._blocks(queries, keys, rows):
+            of_scores = softmax_gradient(torch.bmm(outer[:, own], values[:, seen].mT), weights)
+            of_scores.mul_(self.scale)
+            of_queries[:, own] = torch.bmm(of_scores, keys[:, seen])
+            of_keys[:, seen] += torch.bmm(of_scores.mT, queries[:, own])
+            of_values[:, seen] += torch.bmm(weights.mT, outer[:, own])
         gradient[:, :size].addmm_(through, weight)
         return through.t() @ features[:, :size], through.sum(0)
 

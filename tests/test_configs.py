@@ -65,6 +65,7 @@ SMALL = {
     "MultiQueryRecall": [*BATCHES, "--data.test_pairs=[[4, 2]]"],
     "Parity": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "BinaryAddition": [*BATCHES, "--data.test_sets=[[5, 2]]"],
+    "Duplicating": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "OddsFirst": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Reversal": [*BATCHES, "--data.test_sets=[[5, 2]]", "--data.longest=0"],
     "Images": [*BATCHES, "--data.test_images=2", "--data.held_out=0.95"],

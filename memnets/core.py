@@ -1100,16 +1100,10 @@ def check_step(cell: nn.Module, inputs: Tensor) -> None:
     """Check the shape of the input of one step, ``[B, input_size]``.
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: it has another shape.
     """
-    # A cell need not say how wide its input is.
-    width = getattr(cell, "input_size", inputs.shape[-1])
-    if inputs.dim() != 2 or inputs.shape[1] != width:
-        hint = "; for all steps of a sequence call unroll" if inputs.dim() == 3 else ""
-        raise ValueError(
-            f"one step of {type(cell).__name__} takes inputs [batch, {width}]; "
-            f"got {list(inputs.shape)}{hint}"
-        )
+    _check_inputs(cell, inputs, 2)
 
 
 def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
@@ -1117,16 +1111,30 @@ def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
 
     Raises:
         ValueError: inputs or mask have another shape.
-        TypeError: the mask is not boolean.
+        TypeError: the inputs are no tensor, or the mask is not boolean.
     """
-    width = getattr(cell, "input_size", inputs.shape[-1])
-    if inputs.dim() != 3 or inputs.shape[2] != width:
-        hint = "; for one step call step" if inputs.dim() == 2 else ""
-        raise ValueError(
-            f"the steps of {type(cell).__name__} take inputs [batch, time, {width}]; "
-            f"got {list(inputs.shape)}{hint}"
-        )
+    _check_inputs(cell, inputs, 3)
     check_mask(mask, inputs.shape[:2])
+
+
+def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
+    # A cell need not say how wide its input is.
+    width = getattr(cell, "input_size", None)
+    if not isinstance(inputs, Tensor):
+        raise TypeError(
+            f"the inputs of {type(cell).__name__} must be a tensor; got {type(inputs).__name__}"
+        )
+    if inputs.dim() == dims and width in (None, inputs.shape[-1]):
+        return
+    wanted, other = {
+        2: ("one step of {} takes inputs [batch, {}]", "for all steps of a sequence call unroll"),
+        3: ("the steps of {} take inputs [batch, time, {}]", "for one step call step"),
+    }[dims]
+    raise ValueError(
+        wanted.format(type(cell).__name__, "width" if width is None else width)
+        + f"; got {list(inputs.shape)}"
+        + (f"; {other}" if inputs.dim() == 5 - dims else "")
+    )
 
 
 def check_source(source: Tensor, mask: Tensor | None, dims: Sequence[int] = (2, 3)) -> None:

@@ -608,6 +608,15 @@ def test_what_was_trained_on_a_gpu_goes_on_and_is_tested_without_one(monkeypatch
     main(["test", "--ckpt_path", str(folder / "best.ckpt")])
 
 
+def test_settings_as_text_may_be_longer_than_a_path() -> None:
+    step = "{class_path: pytorch_lightning.callbacks.Timer, init_args: {duration: '00:00:01:00'}}"
+    few = f"--trainer.callbacks=[{step}{' ' * 300}]"
+    task = f"--data={{class_path: tasks.Copying, init_args: {{min_length: 1}}}} #{' ' * 300}"
+    assert min(len(few), len(task)) > 300
+    main(["fit", *SMALL, "--trainer.max_steps=1", few])
+    main(["fit", *SMALL, "--trainer.max_steps=1", task])
+
+
 def test_the_rate_that_is_asked_for_goes_by_the_schedule() -> None:
     rise = ["--model.warmup_steps=9", "--trainer.max_steps=6"]
     main(["fit", *SMALL, *rise])

@@ -73,3 +73,30 @@ def test_a_mask_of_another_kind(cell):
         cell.unroll(inputs, state, torch.ones(2, 4, dtype=torch.bool))
     with pytest.raises(TypeError, match="the mask must be boolean"):
         cell.unroll(inputs, state, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_state_of_another_batch(cell, steps):
+    """An error, and no memory that is read or written where it is not a tensor's own."""
+    if isinstance(cell, FeedForward):
+        pytest.skip("it has no state")
+    _, state = cell.step(torch.zeros(3, cell.input_size), cell.initial_state(3))
+    with pytest.raises((ValueError, RuntimeError)):
+        cell.unroll(torch.zeros(2, steps, cell.input_size), state)
+
+
+@pytest.mark.parametrize("make", [LSTM, GRU])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_recurrent_state_that_does_not_fit_is_named(make, layers):
+    inputs = torch.zeros(2, 3, 5)
+    with pytest.raises(ValueError, match=rf"{layers} tensors \[batch, width\] = \[2, 8\]; got"):
+        make(5, 8, layers).unroll(inputs, make(5, 8, layers).initial_state(3))
+    with pytest.raises(ValueError, match=rf"got {layers} of \[2, 7\]$"):
+        make(5, 8, layers).unroll(inputs, make(5, 7, layers).initial_state(2))
+
+
+def test_inputs_that_are_no_tensor(cell):
+    with pytest.raises(
+        TypeError, match=f"inputs of {type(cell).__name__} must be a tensor; got list"
+    ):
+        cell([[0.0] * cell.input_size])

@@ -308,5 +308,13 @@ def _check_configs(arguments: Sequence[str]) -> None:
         flag for flag in flags if re.match(r"--(model|data|trainer)$|--(model|trainer)\.", flag)
     ]
     for value in values(arguments, *parts):  # which may be files of settings
-        if "\n" not in value and len(value) < 1000 and Path(value).is_fifo():
+        if _is_fifo(value):
             read_settings(value)
+
+
+def _is_fifo(value: str) -> bool:
+    """Whether a value is the path of a pipe; settings as text may be longer than any path."""
+    try:
+        return Path(value).is_fifo()
+    except (OSError, ValueError):
+        return False

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from os.path import isfile
 from typing import Any
 
 import yaml
@@ -163,7 +163,7 @@ def _asked(arguments: Sequence[str]) -> set[str]:
             asked.add(match[2])
         elif argument.split("=")[0] == "--data":
             value = argument.partition("=")[2] or following
-            content = load_yaml(read_text(value) if Path(value).is_file() else value)
+            content = load_yaml(read_text(value) if isfile(value) else value)
             if isinstance(content, dict):
                 asked |= set(content.get("init_args", content))
     return asked

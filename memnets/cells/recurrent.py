@@ -167,8 +167,21 @@ class _Gated(Controller[State]):
         # to be sorted and copied.
         if mask is not None or not _fused(inputs):
             return super().unroll(inputs, state, mask)
-        outputs, last = getattr(self, self._network[0])(inputs, self._stacked(state))
+        stacked = self._stacked(state)
+        self._check_state(stacked, len(inputs))
+        outputs, last = getattr(self, self._network[0])(inputs, stacked)
         return outputs, self._unstacked(last)
+
+    def _check_state(self, stacked: Any, batch_size: int) -> None:
+        """Check that a state fits the inputs: PyTorch's operator does not, and writes elsewhere."""
+        expected = (len(self._layers()), batch_size, self.hidden_size)
+        for part in stacked if isinstance(stacked, tuple) else (stacked,):
+            if part.shape != expected:
+                layers, batch, width = part.shape
+                raise ValueError(
+                    f"a state of {type(self).__name__} must have {expected[0]} tensors "
+                    f"[batch, width] = {list(expected[1:])}; got {layers} of {[batch, width]}"
+                )
 
 
 class LSTMState(NamedTuple):

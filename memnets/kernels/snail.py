@@ -184,7 +184,8 @@ class _Attention:
         outer = rows.by_sequence(gradient[:, size : size + self.sizes[2]])
         through = torch.empty_like(projected)
         of_queries, of_keys, of_values = rows.by_sequence(through).split(self.sizes, -1)
-        of_keys.zero_(), of_values.zero_()
+        of_keys.zero_()
+        of_values.zero_()
         # Computed again, so that no matrix of all pairs of steps is kept for each block.
         for own, seen, weights in self._blocks(queries, keys, rows):
             of_scores = softmax_gradient(torch.bmm(outer[:, own], values[:, seen].mT), weights)

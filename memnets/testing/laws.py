@@ -41,7 +41,8 @@ _GRADIENT_SCALE = 1 / 64
 #: Steps of the finite differences, so small that a kink is unlikely within one. The second is for
 #: functions that bend too much within the first.
 _DIFFERENCES = (1e-6, 1e-7)
-#: Seed of the examples of all laws, with which few of them find every fault that the tests plant.
+#: Seed of the examples of all laws. Hypothesis would make one of a law's source: any change of its
+#: words would draw others.
 _SEED = int(
     "3dffb5d7443752660f1fa9cbe1a4430d88eb5662b42a0e74"
     "9d6323e2c39ebc4f8f98ecec8746a532e62b108e494006bd",

@@ -39,6 +39,7 @@ class Model(EncoderDecoder[State], Trained):
     def __init__(
         self,
         objective: Objective | None = None,
+        *,
         tbptt_steps: int | None = None,
         pad_lengths: int = 1,
         **settings: Any,

@@ -203,7 +203,10 @@ def test_settings_that_cannot_be_used_are_one_line(capfd, settings, expected) ->
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"space": {"model.controller.hidden_size": LR}}, "model.controller.hidden_size: Expected"),
+        (
+            {"space": {"model.controller.hidden_size": LR}},
+            "model.controller.hidden_size: expected a whole number; got 0.0001 (",
+        ),
         ({"space": {"model.controller": {"choices": ["os.getcwd"]}}}, "=os.getcwd: model.con"),
         ({"flags": ["--data.widht=3"]}, "memnets fit: data: Option 'widht' is not accepted"),
     ],

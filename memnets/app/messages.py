@@ -29,7 +29,10 @@ _ATTEMPT = re.compile(
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 
 #: Simple types that were all tried, with the value that came if the message has it.
-_SIMPLE = re.compile(r"(?:Expected a <class '(?:float|int|bool|str)'>\.?\s*)+(?:Got value: (.*))?")
+_SIMPLE = re.compile(
+    r"(?:Expected a <class '(?:float|int|bool|str)'>\.?\s*)+"
+    r"(?:Got value: (.*?)(?:\. Got value: .*)?)?"  # the second is all of the part around it
+)
 
 #: A number that may be a tensor too: a word is tried as the path of its class in the end.
 _NUMBER = re.compile(

@@ -859,7 +859,12 @@ class Encoder(nn.Module, ABC):
 
         Returns:
             Vectors, their mask, and a summary.
+
+        Raises:
+            ValueError: source or mask have another shape.
+            TypeError: the source is no tensor, or the mask is not boolean.
         """
+        check_steps(self, source, mask)
         vectors, summary = self(source, mask)
         return Encoded(vectors, summary, mask)
 
@@ -1107,7 +1112,7 @@ def check_step(cell: nn.Module, inputs: Tensor) -> None:
 
 
 def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
-    """Check the shapes of the inputs of many steps, ``[B, T, input_size]``, and of their mask.
+    """Check the shapes of what a cell or an encoder reads, ``[B, T, input_size]``, and of its mask.
 
     Raises:
         ValueError: inputs or mask have another shape.

@@ -17,6 +17,8 @@ from memnets.cells import (
     SelfAttention,
     ShortConvolution,
 )
+from memnets.encoders import Convolutional, IntraAttention, Process, Recurrent
+from memnets.encoders import SelfAttention as SelfAttentionEncoder
 from memnets.memories import DNC, NTM, DeltaNet, NeuralStack, Stack, Tape
 
 CELLS = {
@@ -100,3 +102,23 @@ def test_inputs_that_are_no_tensor(cell):
         TypeError, match=f"inputs of {type(cell).__name__} must be a tensor; got list"
     ):
         cell([[0.0] * cell.input_size])
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        Convolutional(4),
+        IntraAttention(4),
+        Process(4),
+        Recurrent(4, lambda size: LSTM(size, 8)),
+        SelfAttentionEncoder(4),
+    ],
+    ids=lambda encoder: type(encoder).__name__,
+)
+def test_a_source_that_an_encoder_does_not_read(encoder):
+    message = rf"{type(encoder).__name__} take inputs \[batch, time, 4\]; got \[2, 3, 7\]"
+    with pytest.raises(ValueError, match=message):
+        encoder.read(torch.zeros(2, 3, 7))
+    with pytest.raises(ValueError, match=r"the mask must be \[batch, time\] = \[2, 3\]; got"):
+        encoder.read(torch.zeros(2, 3, 4), torch.ones(2, 4, dtype=torch.bool))
+    assert encoder.read(torch.zeros(2, 3, 4)).vectors.shape[:2] == (2, 3)

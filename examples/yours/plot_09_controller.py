@@ -132,34 +132,46 @@ from functools import partial
 import memnets as mn
 from tasks import Copying
 
-torch.manual_seed(0)
 task = Copying(width=4, max_length=6, test_sets=[(6, 50)])
-machine = mn.MemoryMachine(
-    task.input_size,
-    task.output_size,
-    controller=partial(Leaky, hidden_size=64),
-    access=mn.NTM(slots=16, width=8, least_sharpness=1.5),
-)
 
 
 @torch.no_grad()
-def right_bits():
+def right_bits(machine):
     """Share of the bits of the test that are right."""
     batch = task.batch("length_6", 0)
     right = (machine.logits(batch) > 0) == (batch.targets > 0.5)
     return right.float().mean().item()
 
 
-shares = [right_bits()]
-optimizer = torch.optim.Adam(machine.parameters(), lr=0.01)
-while shares[-1] < 0.999 and len(shares) < 30:
-    for step in range(100):
-        loss = machine.loss(task.batch("train", 100 * len(shares) + step))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(machine.parameters(), 1.0)
-        optimizer.step()
-    shares.append(right_bits())
+def trained(seed):
+    """A machine, and its share of right bits after each 100 batches."""
+    torch.manual_seed(seed)
+    machine = mn.MemoryMachine(
+        task.input_size,
+        task.output_size,
+        controller=partial(Leaky, hidden_size=64),
+        access=mn.NTM(slots=16, width=8, least_sharpness=1.5),
+    )
+    shares = [right_bits(machine)]
+    optimizer = torch.optim.Adam(machine.parameters(), lr=0.01)
+    while shares[-1] < 0.999 and len(shares) < 20:
+        for step in range(100):
+            loss = machine.loss(task.batch("train", 100 * len(shares) + step))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(machine.parameters(), 1.0)
+            optimizer.step()
+        shares.append(right_bits(machine))
+    return machine, shares
+
+
+# %%
+# So small a machine does not learn from every start; then it begins anew.
+
+for seed in range(6):
+    machine, shares = trained(seed)
+    if shares[-1] > 0.95:
+        break
 
 import matplotlib.pyplot as plt
 
@@ -173,8 +185,7 @@ panel.set(xlabel="batches of the training", ylabel="right bits, %", ylim=(40, 10
 plt.show()
 
 print(f"right bits: {shares[-1]:.1%}")
-# How far it comes in these batches depends on the rounding of the processor.
-assert shares[-1] > 0.7
+assert shares[-1] > 0.95
 
 # %%
 # Watch it

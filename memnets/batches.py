@@ -149,14 +149,16 @@ def padded_to(
     Args:
         batch: a batch.
         multiple: the number, at least 1.
-        longest_answer: most steps of an answer to a source of so many steps, ``None`` = no limit;
-            an answer is not padded beyond that. See
+        longest_answer: most steps of an answer to a source of so many steps, ``None`` = no limit.
+            An answer is not padded beyond that, nor a source to where it has no answer. See
             :meth:`memnets.core.EncoderDecoder.longest_answer`.
     """
     source, inputs, targets, source_mask, target_mask, rewards, *places = batch
     read, steps = source.shape[1], inputs.shape[1]
     longest = longest_answer(read)
     more_read, more_steps = -read % multiple, -steps % multiple
+    while more_read and longest_answer(read + more_read) == 0:
+        more_read -= 1
     if longest is not None:
         more_steps = max(0, min(more_steps, longest - steps))
     return Batch(

@@ -639,6 +639,26 @@ class Cell(nn.Module, ABC, Generic[State]):
         """
         return choose_state(mask, new, old)
 
+    def map_free(self, function: Callable[[Tensor], Tensor], state: State) -> State:
+        """Apply a function to the parts of a state that may hold any numbers.
+
+        The default is each floating-point part that is not empty. Override it in a cell whose state
+        obeys laws, such as weights that sum to 1, and in one made of other cells. A
+        :class:`~memnets.cells.Bridge` sets these parts of a first state.
+
+        Args:
+            function: takes a tensor and returns one of its shape.
+            state: a state of the cell.
+
+        Returns:
+            The state, with all other parts as they are.
+        """
+
+        def free(part: Tensor) -> Tensor:
+            return function(part) if part.is_floating_point() and part.numel() else part
+
+        return map_state(free, state)
+
 
 class Controller(Cell[State]):
     """Base class for the network between the input and the memory.
@@ -744,6 +764,10 @@ class MemoryAccess(_Precise, Cell[State]):
             number ``copies[i]``; or ``None``, the default, for weights of their own.
         """
         return None
+
+    def map_free(self, function: Callable[[Tensor], Tensor], state: State) -> State:
+        """The state as it is: weights, usage, links and degrees have ranges, and slots owners."""
+        return state
 
     def make_interface(self, input_size: int) -> nn.Linear:
         """The layer that makes the interface, with its first weights, for cells on a memory.

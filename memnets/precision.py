@@ -49,7 +49,9 @@ def full_precision(function: Function) -> Function:
         if autocast or len(types) > 1:
             return result
         (given,) = types
-        return _mapped(result, lambda tensor: tensor.to(given))
+        # A tensor that is in the result twice stays one tensor: some states hold the weights.
+        narrowed: dict[int, Tensor] = {}
+        return _mapped(result, lambda one: narrowed.setdefault(id(one), one.to(given)))
 
     return precise  # type: ignore[return-value]
 

@@ -20,7 +20,7 @@ from memnets.app.cli import main
 from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, Dropout, FeedForward, LearnedPositions, Loop
 from memnets.core import check_numbers
-from memnets.memories import NTM
+from memnets.memories import NTM, slotted
 from memnets.models import SNAIL, CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq
 from memnets.scores import Additive, ScaledDot
 from memnets.testing.compiled import in_one_graph
@@ -103,6 +103,14 @@ def test_a_graph_that_comes_first_finds_the_twins(monkeypatch):
     inputs = torch.randn(2, 2, 3)
     in_one_graph(lambda inputs: loop.unroll(inputs, loop.initial_state(2)), inputs)
     assert fast.PROVIDERS == []
+
+
+def test_first_rows_that_differ_are_a_constant_of_a_graph():
+    loop = Loop(3, partial(LSTM, hidden_size=4), NTM(4, 3, initial_spread=0.5)).double()
+    slotted._made_rows.cache_clear()
+    inputs = torch.randn(2, 2, 3).double()
+    run = partial(in_one_graph, lambda inputs: loop.unroll(inputs, loop.initial_state(2))[0])
+    assert_close(run(inputs), loop.unroll(inputs, loop.initial_state(2))[0], "outputs")
 
 
 def test_a_graph_draws_at_random():

@@ -387,6 +387,9 @@ def test_padding_to_a_multiple():
     assert longer.target_mask.tolist() == [[True, True, False, False]] * 2
     # Not beyond the model's longest answer, and nothing to do at the multiple itself.
     assert padded_to(given, 4, lambda steps: 3).inputs.shape == (2, 3)
+    for limit, read in ((3, 3), (7, 7), (8, 8), (9, 8)):
+        padded = padded_to(given, 8, lambda steps, limit=limit: 5 if steps <= limit else 0)
+        assert padded.source.shape == (2, read)
     placed = given._replace(source_places=torch.arange(1, 4).expand(2, -1))
     placed = placed._replace(target_places=torch.arange(2).expand(2, -1))
     longer = padded_to(placed, 4)

@@ -17,7 +17,7 @@ from memnets import fast, functional, testing
 from memnets.addressing import Content, Hopfield
 from memnets.batches import Batch
 from memnets.cells import LSTM, Loop, Mixer, OutputGate, SelfAttention, ShortConvolution
-from memnets.core import Memory
+from memnets.core import Cell, Memory
 from memnets.kernels import fla
 from memnets.kernels.native import build as native
 from memnets.memories import (
@@ -517,6 +517,21 @@ def test_the_kernels_of_the_package_are_close_to_the_definition(make):
 
 
 # -- gates, features, bad input --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [GLA, KDA, DeltaNet, GatedDeltaNet, LinearAttention, RetNet])
+def test_numbers_that_are_nan_are_no_gate_out_of_its_range(make):
+    # They come of a training that has diverged, which says so itself, or stand in padding.
+    part = make(K, V).double()
+    inputs, mask = drawn(part), torch.ones(2, 6, dtype=torch.bool)
+    mask[:, 1] = False
+    inputs = inputs.masked_fill(~mask.unsqueeze(-1), math.nan)
+    start = part.initial_state(2)
+    for run in (part.unroll, partial(Cell.unroll, part)):
+        outputs, state = run(inputs, start, mask)
+        assert outputs[mask].isfinite().all()
+        assert state.memory.isfinite().all()
+        assert run(inputs, start)[0][:, 2:].isnan().all()
 
 
 class Growing(Decay):

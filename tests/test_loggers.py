@@ -2,12 +2,19 @@
 
 import csv
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as lightning
 import yaml
+from pytorch_lightning.loggers import CSVLogger
 
 from memnets.app.cli import main
+from memnets.cells import FeedForward
+from memnets.memories import NTM
+from memnets.models import MemoryMachine
+from tasks import Copying
 from tests.test_cli import RUN, SMALL, fails
 
 pytestmark = pytest.mark.usefixtures("elsewhere", "blanks")
@@ -61,3 +68,29 @@ def test_a_logger_that_lacks_a_setting_is_one_line(capsys) -> None:
     message = fails(capsys, "fit", *SMALL, "--trainer.logger=CSVLogger")
     assert message.endswith("trainer.logger: the following arguments are required: save_dir")
     assert not Path("runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's own
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_loss_that_is_written_for_a_step_is_that_of_the_step(accumulated, tmp_path) -> None:
+    losses = {}
+
+    class Told(MemoryMachine):
+        def loss(self, batch):
+            loss = super().loss(batch)
+            losses[self.global_step] = loss.item()
+            return loss
+
+    task = Copying(width=2, max_length=3, batch_size=2, epoch_batches=7, workers=0)
+    model = Told(task.input_size, task.output_size, partial(FeedForward, hidden_size=4), NTM(3, 2))
+    logger = CSVLogger(tmp_path)
+    lightning.Trainer(
+        accelerator="cpu", max_steps=12, logger=logger, log_every_n_steps=5, limit_val_batches=0,
+        accumulate_grad_batches=accumulated, enable_checkpointing=False, gradient_clip_val=1.0,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(model, datamodule=task)  # fmt: skip
+    written = [row for row in rows(Path(logger.log_dir) / "metrics.csv") if row["train/loss"]]
+    assert [int(row["step"]) for row in written] == [4, 9]
+    for row in written:
+        assert float(row["train/loss"]) == pytest.approx(losses[int(row["step"])], rel=1e-6)
+        assert float(row["train/gradient_norm"]) > 0

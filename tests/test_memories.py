@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memnets import fast
 from memnets.addressing import Content
-from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState, Tape
+from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState, Tape, slotted
 from memnets.scores import Dot
 from memnets.viewing import trace
 
@@ -243,6 +244,14 @@ def test_first_rows_that_differ_are_the_same_for_every_size(make, value) -> None
     read, _ = access(interface, access.initial_state(1))
     read.sum().backward()
     assert interface.grad.any()
+
+
+def test_first_rows_that_were_made_as_fake_tensors_are_not_kept() -> None:
+    slotted._made_rows.cache_clear()
+    make = partial(NTM, slots=7, width=5, initial_spread=0.5)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        make().initial_state(2)
+    assert type(make().initial_state(2).memory) is torch.Tensor
 
 
 def test_a_head_finds_a_first_row_by_content() -> None:

@@ -10,7 +10,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from memnets import encoders, functional, memories, models
-from memnets.addressing import Content, Hard, Local
+from memnets.addressing import Content, Hard, Local, NTMAddressing, NTMQuery
 from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
 from memnets.core import Memory, MemoryAccess
@@ -385,6 +385,26 @@ def test_results_come_back_in_the_type_that_was_given():
     with torch.autocast("cpu", torch.bfloat16):
         product, number = full_precision(lambda one, other: (one @ other, one))(half, single)
     assert product.dtype == number.dtype == torch.float32
+
+
+def test_a_tensor_that_is_in_a_result_twice_stays_one():
+    twice = full_precision(lambda tensor: (tensor, [tensor.exp(), tensor]))
+    first, (other, last) = twice(torch.ones(2).half())
+    assert first is last
+    assert other is not first
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_hard_weights_are_in_the_state_too(dtype):
+    torch.manual_seed(0)
+    one, shift = torch.ones(2, 1, 1, dtype=dtype), torch.tensor([[0.1, 0.7, 0.2]], dtype=dtype)
+    memory = Memory(*[torch.randn(2, 5, 4).to(dtype)] * 2)
+    addressing = NTMAddressing()
+    addressing.hard = True
+    query = NTMQuery(torch.randn(2, 1, 4).to(dtype), one, one / 2, shift.expand(2, 1, 3), one)
+    weights, state = addressing(query, memory, addressing.initial_state(memory))
+    assert torch.equal(weights, state)
+    assert sorted(set(weights.flatten().tolist())) == [0, 1]
 
 
 @pytest.mark.parametrize("half", HALF)

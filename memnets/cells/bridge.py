@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
-from memnets.core import Cell, State, map_state
+from memnets.core import Cell, State
 from memnets.precision import full_precision
 
 __all__ = ["Bridge"]
@@ -15,8 +13,8 @@ __all__ = ["Bridge"]
 class Bridge(nn.Linear):
     """First state of a decoder from the summary of a source: ``tanh(W summary + b)``.
 
-    It sets every floating-point part of the state (Bahdanau et al. 2015, A.2.2). An empty part,
-    such as a tape before the first step, does not change.
+    It sets each part of the state that may hold any numbers (Bahdanau et al. 2015, A.2.2;
+    :meth:`memnets.core.Cell.map_free`). A memory begins as it always does.
 
     Args:
         summary_size: width of the summary, at least 1.
@@ -25,9 +23,14 @@ class Bridge(nn.Linear):
     """
 
     def __init__(self, summary_size: int, controller: Cell, extra_size: int = 0) -> None:
-        # The sizes of a state are known only from a state: this one is made for its sizes alone.
         sizes = [extra_size]
-        _replace_numbers(controller.initial_state(1), lambda part: sizes.append(part.numel()))
+
+        def measure(part: Tensor) -> Tensor:
+            sizes.append(part.numel())
+            return part
+
+        # The sizes of a state are known only from a state: this one is made for its sizes alone.
+        controller.map_free(measure, controller.initial_state(1))
         super().__init__(summary_size, sum(sizes))
         self.sizes = sizes
 
@@ -40,16 +43,4 @@ class Bridge(nn.Linear):
         extra, *parts = self(summary).tanh().split(self.sizes, -1)
         rest = iter(parts)
         zeros = controller.initial_state(len(summary))
-        return extra, _replace_numbers(zeros, lambda part: next(rest).reshape(part.shape))
-
-
-def _replace_numbers(state: State, function: Callable[[Tensor], Tensor | None]) -> State:
-    """Apply ``function`` to the floating-point parts; a part stays where it returns ``None``."""
-
-    def replace(part: Tensor) -> Tensor:
-        if not part.is_floating_point() or not part.numel():
-            return part
-        result = function(part)
-        return part if result is None else result
-
-    return map_state(replace, state)
+        return extra, controller.map_free(lambda part: next(rest).reshape(part.shape), zeros)

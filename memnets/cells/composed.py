@@ -110,6 +110,14 @@ class Loop(Cell[LoopState]):
             choose_state(mask, new.read, old.read),
         )
 
+    def map_free(self, function: Callable[[Tensor], Tensor], state: LoopState) -> LoopState:
+        """Map the states of controller and memory by their own rules, and the vector read."""
+        return LoopState(
+            self.controller.map_free(function, state.controller),
+            self.access.map_free(function, state.access),
+            function(state.read),
+        )
+
 
 class Chain(Controller[tuple[Any, ...]]):
     """Cells in a row: each takes the output of the one before.
@@ -169,6 +177,13 @@ class Chain(Controller[tuple[Any, ...]]):
         """Choose the state of each cell by its own rule."""
         parts = zip(self._all(), new, old, strict=True)
         return tuple(cell.choose(mask, one, other) for cell, one, other in parts)
+
+    def map_free(
+        self, function: Callable[[Tensor], Tensor], state: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        """Map the state of each cell by its own rule."""
+        parts = zip(self._all(), state, strict=True)
+        return tuple(cell.map_free(function, part) for cell, part in parts)
 
     def _all(self) -> list[Cell]:
         # For the type checker: a ModuleList has modules, not cells.
@@ -300,6 +315,10 @@ class Residual(Cell[State]):
     def choose(self, mask: Tensor, new: State, old: State) -> State:
         """Choose by the cell's own rule."""
         return self.cell.choose(mask, new, old)
+
+    def map_free(self, function: Callable[[Tensor], Tensor], state: State) -> State:
+        """Map by the cell's own rule."""
+        return self.cell.map_free(function, state)
 
 
 def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +122,13 @@ class Mixer(Cell[MixerState]):
         if self.convolution is not None:
             past = self.convolution.choose(mask, past, old.convolution)
         return MixerState(past, self.access.choose(mask, new.access, old.access))
+
+    def map_free(self, function: Callable[[Tensor], Tensor], state: MixerState) -> MixerState:
+        """Map the states of convolution and memory by their own rules."""
+        past = state.convolution
+        if self.convolution is not None:
+            past = self.convolution.map_free(function, past)
+        return MixerState(past, self.access.map_free(function, state.access))
 
 
 class OutputGate(nn.Module):

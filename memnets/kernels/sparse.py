@@ -627,19 +627,21 @@ class _Run(torch.autograd.Function):
         if recorded:
             stacked = [torch.stack(parts) for parts in zip(*kept, strict=True)]
             flat = [tensor for parts in controls for tensor in parts]
-            ctx.save_for_backward(*given, *stacked, *flat)
+            # The mask too: PyTorch raises an error if it was changed since.
+            ctx.save_for_backward(*given, *stacked, *flat, plan.mask)
         ctx.set_materialize_grads(False)
         return torch.stack(outputs, 1), *_numbers(plan.last)
 
     @staticmethod
     @recomputing
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        plan, every = ctx.plan, ctx.saved_tensors  # asked for once: a checkpoint makes them anew
+        plan = ctx.plan
+        *every, mask = ctx.saved_tensors  # asked for once: a checkpoint makes them anew
         given, rest = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
         kept, flat = _Kept(*rest[: len(_Kept._fields)]), rest[len(_Kept._fields) :]
         parameters, inputs, numbers = plan.split(given)
-        taken = None if plan.mask is None else plan.mask.t()
+        taken = None if mask is None else mask.t()
         outputs_gradient, *state_gradient = gradients
         if outputs_gradient is None:
             steps, batch = kept.interface.shape[:2]

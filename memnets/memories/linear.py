@@ -261,15 +261,16 @@ class Linear(MemoryAccess[LinearState]):
             decay,
             *(each.unflatten(-1, (writes, each.shape[-1] // writes)) for each in (erase, strength)),
         )
+        # NaN passes: it stands in padding, or comes of weights that are NaN, and training says so.
         if log_decay is not None:
             check_numbers(
-                (log_decay <= 0).all(),
+                ~(log_decay > 0).any(),
                 "a decay must be within [0, 1], its logarithm at most 0",
                 lambda: f"a logarithm of {float(log_decay.max()):g}",
             )
         if (found := erased) is not None:
             check_numbers(
-                ((found >= 0) & (found <= 2)).all(),
+                ~((found < 0) | (found > 2)).any(),
                 "the strength of an erase must be within [0, 2]",
                 lambda: f"{float(found.min()):g} to {float(found.max()):g}",
             )
@@ -356,6 +357,7 @@ class Linear(MemoryAccess[LinearState]):
                 keys=step.keys.masked_fill(writes, 0.0),
                 values=step.values.masked_fill(writes, 0.0),
                 erase=None if step.erase is None else step.erase.masked_fill(writes, 0.0),
+                write=None if step.write is None else step.write.masked_fill(writes, 0.0),
             )
             decay = None if decay is None else decay.masked_fill(skipped, 0.0)
         return step._replace(log_decay=decay)

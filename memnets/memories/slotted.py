@@ -97,10 +97,20 @@ class Slotted(MemoryAccess[State]):
         return memory
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
 def _normal_rows(slots: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Rows of normal numbers, ``[N, W]``; the rows of a larger N begin with those of a smaller."""
+    # A mode, such as that of fake tensors, makes tensors that are of no use outside of it.
+    made = _made_rows.__wrapped__ if torch._C._len_torch_dispatch_stack() else _made_rows
+    return made(slots, width, dtype, device)
+
+
+# A graph takes the rows as a constant: it cannot record numpy. See ``memnets.fast._load``.
+_normal_rows._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _made_rows(slots: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # From numpy with a seed of its own: neither the run's seed nor its device changes them. Cached
     # on the device: a copy in each training step would wait for it.
     rows = np.random.default_rng(0).standard_normal((slots, width))

@@ -467,6 +467,41 @@ class _CellSubject(_Started, _Chunked):
             assert_close(quick, plain, "outputs and state")
             assert_close(gradients(quick, sources), gradients(plain, sources), "gradient")
 
+    @law("a mask that changes after the steps does not change their gradient unnoticed", examples=2)
+    def mask_afterwards(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = map_state(differentiable, self.inputs(draw, batch=3, time=4))
+        mask = steps_taken(draw, *steps.shape[:2])
+        taken = mask.clone().unsqueeze(-1)
+        sources = [*differentiated((source, steps)), *part.parameters()]
+
+        def run() -> tuple[Tensor, Any]:
+            outputs, state = self.advance(part, steps, self.start(part, source), mask)
+            return outputs.where(taken, 0.0), state
+
+        expected = gradients(run(), sources)
+        outputs = run()
+        mask.logical_not_()
+        # PyTorch may say that a tensor was modified: that is as good.
+        with suppress(RuntimeError):
+            assert_close(gradients(outputs, sources), expected, "gradient")
+
+    @law("free parts of a first state may hold any numbers from -1 to 1")
+    def free(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+
+        def drawn(part: Tensor) -> Tensor:
+            numbers: Tensor = draw(strategies.tensors(tuple(part.shape), part.dtype, -1.0, 1.0))
+            return numbers
+
+        state = part.map_free(drawn, self.start(part, source))
+        quick = self.advance(part, steps, state)
+        with fast.naive():
+            plain = self.advance(part, steps, state)
+        assert_finite(plain, "outputs and state")
+        assert_close(quick, plain, "outputs and state")
+
     @law("an intervention reaches its step and none before it", examples=2)
     def interventions(self, draw: Draw) -> None:
         part = self.build()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -210,7 +209,7 @@ class Trained(lightning.LightningModule, ABC):
             self._last_loss = whole.detach()
         # Logging costs as much as a small model's forward pass: do it only where the trainer
         # writes it.
-        if index % self._log_interval == 0:
+        if self._logs:
             self.log("train/loss", whole, prog_bar=True)
             if self._graphs is not None:
                 self.log("train/gradient_norm", norm)
@@ -304,9 +303,11 @@ class Trained(lightning.LightningModule, ABC):
         self._check_finite(step, loss, norm, "its gradient counted as 0")
 
     @property
-    def _log_interval(self) -> int:
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return interval or sys.maxsize  # 0 is never
+    def _logs(self) -> bool:
+        """Whether a logger writes the numbers of this step; of the first, a progress bar does."""
+        # Its own rule, which no public name tells: numbers of another step would be written else.
+        due: bool = self.trainer._logger_connector.should_update_logs
+        return due or (self.global_step == 0 and self.trainer.log_every_n_steps != 0)  # type: ignore[attr-defined]
 
     def configure_gradient_clipping(
         self,
@@ -345,7 +346,7 @@ class Trained(lightning.LightningModule, ABC):
         else:
             norm = self._clip(self._last_loss, greatest_norm, greatest_value)
             self._results.note(self.global_step, self._last_loss, norm)
-        if self.trainer.fit_loop.epoch_loop.batch_idx % self._log_interval == 0:
+        if self._logs:
             self.log("train/gradient_norm", norm)
 
     def _clip_parts(self, greatest_norm: float, greatest_value: float) -> Tensor:

@@ -69,6 +69,8 @@ DIFFERENCES = "gradients are those of finite differences"
 STATE_DICT = "a state_dict brings the numbers back"
 THROUGH_TIME = "a late output has a gradient to the state before it"
 EARLY = "a late output has a gradient to what an early step was given"
+FREE = "free parts of a first state may hold any numbers from -1 to 1"
+AFTERWARDS = "a mask that changes after the steps does not change their gradient unnoticed"
 CHOOSE = "a sequence that skips a step goes on from the state before it"
 INSIDE = "weights inside are rows >= 0 that sum to at most 1"
 BEGINS = "an interface begins with the copies and biases that the memory names"
@@ -659,6 +661,26 @@ def unroll_that_cuts_the_gradient(self, inputs, state, mask=None):
     return torch.stack(outputs, 1), state
 
 
+class MaskBeside(torch.autograd.Function):
+    """Outputs as they are; their gradient asks a mask that PyTorch does not watch."""
+
+    @staticmethod
+    def forward(ctx, outputs, mask):
+        ctx.mask = mask
+        return outputs.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.mask.unsqueeze(-1), None
+
+
+@faulty(Recurrent, "unroll")
+def unroll_that_keeps_its_mask_beside(self, inputs, state, mask=None):
+    watched = None if mask is None else mask.clone()
+    outputs, state = Controller.unroll(self, inputs, state, watched)
+    return outputs if mask is None else MaskBeside.apply(outputs, mask), state
+
+
 @faulty(Recurrent, "initial_state")
 def first_state_of_single_precision(self, batch_size):
     state = Recurrent.initial_state(self, batch_size)
@@ -717,6 +739,7 @@ CONTROLLERS = [
     (SKIPPED, unroll_without_the_mask),
     (SKIPPED, unroll_that_stops_at_the_first_hole),
     (SKIPPED, always_the_new_state),
+    (AFTERWARDS, unroll_that_keeps_its_mask_beside),
     (FAST, fast_step_with_another_number),
     (FAST, fast_steps_with_another_gradient),
     (THROUGH_TIME, controller_that_detaches),
@@ -1114,7 +1137,13 @@ class BeginsAnew(SmallNTM):
         return nn.Linear(input_size, self.interface_size)
 
 
+@faulty(SmallNTM, "map_free")
+def access_with_any_state(self, function, state):
+    return Controller.map_free(self, function, state)
+
+
 ACCESSES = [
+    (FREE, access_with_any_state),
     (THROUGH_TIME, access_that_detaches),
     (EARLY, access_that_detaches),
     (DIFFERENCES, access_that_detaches_its_memory),

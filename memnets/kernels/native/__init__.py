@@ -445,9 +445,10 @@ class _Run(torch.autograd.Function):
             *machine, whole[:weights], whole[weights], mask, noise, whole[weights + 1 :], recorded
         )
         states = len(given) - weights - 1
-        ctx.machine, ctx.weights, ctx.given, ctx.mask = machine, weights, len(given), mask
+        ctx.machine, ctx.weights, ctx.given = machine, weights, len(given)
         ctx.plain = partial(_plain, loop, kind, settings, mask, weights)
-        ctx.save_for_backward(*given, *rest[states:])
+        # The mask too: PyTorch raises an error if it was changed since.
+        ctx.save_for_backward(*given, *rest[states:], mask)
         # Mostly nobody uses the last state: zeros in its place would be as large as the memory.
         ctx.set_materialize_grads(False)
         ctx.shapes = [tensor.shape for tensor in (outputs, *rest[:states])]
@@ -463,7 +464,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     @differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        every = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
+        *every, mask = ctx.saved_tensors  # asked for once: a checkpoint computes them anew
         given, saved = every[: ctx.given], every[ctx.given :]
         wanted = ctx.needs_input_grad[-ctx.given :]
         # Those of the memory are not needed where the last state is not used, nor the first wanted.
@@ -479,7 +480,7 @@ class _Run(torch.autograd.Function):
         found = torch.ops.memnets.run_backward(
             *ctx.machine,
             [tensor.contiguous() for tensor in given[: ctx.weights]],
-            ctx.mask,
+            mask,
             saved,
             gradient,
             state_gradient,

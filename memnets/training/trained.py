@@ -144,7 +144,8 @@ class Trained(lightning.LightningModule, ABC):
         """Number of terms whose mean is the loss of a batch: by default that of its sequences.
 
         Of several processes, each has a batch of its own. Weighted so, the mean of their losses is
-        the loss of all their batches together.
+        the loss of all their batches together. With ``accumulate_grad_batches`` Lightning takes the
+        mean of the batches' losses as it is, whatever their weights.
         """
         return len(batch.targets)
 

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from inspect import isabstract
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tasks import (
     Sinusoids,
     SortingNumbers,
     SortingTokens,
+    Task,
     TravellingSalesman,
 )
 
@@ -55,6 +57,23 @@ def test_a_test_set_that_is_given_twice_is_named(make, name: str, numbers: list[
         twice = next(n for place, n in enumerate(numbers) if n in numbers[:place])
         with pytest.raises(ValueError, match=f"must be given once; got {name.format(twice)} twice"):
             make(numbers)
+
+
+def all_tasks(task: type[Task] = Task) -> list[type[Task]]:
+    """All tasks of the library, those whose data is in files too."""
+    found = {each: None for below in task.__subclasses__() for each in (below, *all_tasks(below))}
+    return [each for each in found if each.__module__.startswith("tasks.") and not isabstract(each)]
+
+
+@pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.__name__)
+def test_no_task_makes_a_batch_of_a_misspelt_split(task, monkeypatch) -> None:
+    # Without its data: the split is looked at before anything else.
+    monkeypatch.setattr(task, "test_names", lambda self: ["test", "length_9"])
+    made = task.__new__(task)
+    splits = "train, val, test or length_9"
+    for ask in (lambda: made.batch("trian", 0), lambda: made.batches("trian")):
+        with pytest.raises(ValueError, match=f"a split of {task.__name__}: {splits}; got trian$"):
+            ask()
 
 
 OLD_NAMES = {

@@ -187,7 +187,7 @@ def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
         if OPTIONS[name] == ("help",):  # it has no parser
             check_usage([name, *arguments])
             return
-        checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
+        checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+\b", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
         parser_of(name).parse_args(with_config_paths([*config, *arguments]))

@@ -444,7 +444,7 @@ def test_the_newest_finished_version_counts(capfd) -> None:
     text = Path("RESULTS.md").read_text()
     assert "| 2 of 3 | 3.5 | 1 (1) | 6 (0) | 3 | Nobody 1999 | 16 | 8 (1 of 2) | 2 |" in text
     assert "by `memnets scoreboard --config board.yaml`" in text
-    assert f"memnets fit --config={CONFIG} --threads=1 --name=copying/ntm" in text
+    assert "memnets fit --config=copying/ntm --threads=1 --name=copying/ntm" in text
     assert contents() == before
     shutil.rmtree(runs / "seed_0")
     scores = [{"metric": "test/length_5/bits"}]
@@ -452,6 +452,32 @@ def test_the_newest_finished_version_counts(capfd) -> None:
     assert "expected test/length_5/bits in runs/seed_1/copying/ntm/version_0/metrics" in message
     assert "test/length_4/bits" in message
     assert "| `test/length_5/bits` | 0 of 1 | - | - | - |" in Path("RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "by", "trained"),
+    [
+        (["--report_only", "--runs=jobs"], "", "runs"),
+        (["--runs", "jobs", "--report_only"], "", "runs"),
+        (["--report_only", "--runs={here}/jobs"], "", "runs"),
+        (["--runs=jobs"], " --runs=jobs", "jobs"),
+        (
+            ["--runs={here}/jobs", "--results={here}/RESULTS.md"],
+            " --runs=jobs --results=RESULTS.md",
+            "jobs",
+        ),
+        (["--runs=../{name}/jobs"], " --runs=jobs", "jobs"),
+    ],
+)
+def test_commands_on_a_page_name_no_folder_of_this_machine(flags, by: str, trained: str) -> None:
+    made(Path("jobs"), "copying/ntm", 0, **{"test/length_4/bits": 5.0})
+    here = Path.cwd()
+    main([*board(), *(flag.format(here=here, name=here.name) for flag in flags)])
+    text = Path("RESULTS.md").read_text()
+    assert "| 1 of 1 |" in text
+    assert f"by `memnets scoreboard --config board.yaml{by}`" in text
+    assert f"--seed_everything=0 --runs={trained}/seed_0\n" in text
+    assert str(here) not in text
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -209,7 +208,7 @@ def _task_page(
         text += notes
     if first is not None:
         text += ["", f"To train one of its runs, {first.name} with seed {first.seed}:", "", "```sh"]
-        text += [shlex.join(["memnets", *first.command]), "```"]
+        text += [first.told, "```"]
     return [*text, "", f"[All tasks](../{path.name})"]
 
 

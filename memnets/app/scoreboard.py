@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from memnets.app import executors
-from memnets.app.configs import find_config
+from memnets.app.configs import find_config, portable
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.app.grid import report as report_grid
@@ -153,10 +153,14 @@ def _board(
 ) -> list[tuple[Entry, list[Run]]]:
     """The runs of each entry, in order of the tasks.
 
+    Their pages tell other machines where to put runs: as here, if this board trains in a folder
+    below this one, else as usual.
+
     Raises:
         ValueError: a config is missing, or a setting of an entry cannot be used.
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
+    usual = Path(portable(str(folder)) if trained else "runs")
     for entry in entries:
         # A report needs no config of an entry that has a name.
         path = find_config(entry.config) if trained or not entry.name else ""
@@ -170,10 +174,15 @@ def _board(
         group = []
         for seed in entry.seeds:
             runs = folder / f"seed_{seed}"
-            own = (f"--name={name}", f"--seed_everything={seed}", f"--runs={runs}")
-            command = ("fit", f"--config={entry.config}", f"--threads={threads}", *entry.flags)
+            config, own = (
+                f"--config={entry.config}",
+                [f"--name={name}", f"--seed_everything={seed}"],
+            )
+            settings = (f"--threads={threads}", *entry.flags, *own)
+            told = ["memnets", "fit", portable(config), *settings, f"--runs={usual / runs.name}"]
+            command = ("fit", config, *settings, f"--runs={runs}")
             record = None if records is None else records / name / f"seed_{seed}.json"
-            group.append(Run(name, seed, runs, (*command, *own), record))
+            group.append(Run(name, seed, runs, command, record, shlex.join(told)))
         board[name] = entry, group
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
@@ -298,7 +307,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
             if values or score.published is not None:
                 _, models = panels.setdefault((task, score.metric), (score, {}))
                 models[model] = list(values.values()), score.published
-        commands.setdefault(task, []).append(shlex.join(["memnets", *group[0].command]))
+        commands.setdefault(task, []).append(group[0].told)
     text = ["# Results", "", f"From the `metrics.json` of each finished run, by `{command}`, which"]
     text += ["trains what is missing. `val/...` is of the last validation, `test/...` of the best"]
     text += ["checkpoint; sequences and seconds are means of the finished seeds."]

@@ -37,6 +37,7 @@ class Run(NamedTuple):
         runs: what ``--runs`` is given.
         command: what a user would type, from ``memnets`` on.
         record: file that keeps its scores without its folder; ``None`` = none.
+        told: the command as a page tells it, for other machines.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     runs: Path
     command: tuple[str, ...]
     record: Path | None = None
+    told: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"

@@ -27,6 +27,7 @@ from memnets.app.executors import Outcome, trainings
 from memnets.app.scoreboard import Entry, Score, _train, scoreboard
 from memnets.app.seeds import Run, summary
 from memnets.files import only_writer
+from memnets.records import read_metrics
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
 from tests.forked import MAY_FORK, Forked
@@ -240,6 +241,32 @@ def test_a_run_that_damages_its_scores_stops_no_other() -> None:
     ]
     (problem,) = _train(todo, Damaging(), 1)
     assert problem.startswith("runs failed: 2; see runs/seed_0/copying/ntm/fit.log (done), ")
+
+
+def test_a_board_notes_the_settings_of_what_it_trains() -> None:
+    class Training:
+        def submit(self, command, root):
+            made(Path("runs"), "copying/ntm", int(root.parts[1][-1]), **{"test/bits": 1.0})
+            future: Future = Future()
+            future.set_result(Outcome(0, "done"))
+            return future
+
+        def began(self, future) -> bool:
+            return True
+
+        def outcome(self, future) -> Outcome:
+            return future.result()
+
+        def stop(self) -> None:
+            pass
+
+    run = Run("copying/ntm", 0, Path("runs/seed_0"), ("fit",), Path("kept.json"), "", 123456.0)
+    unknown = Run("copying/ntm", 1, Path("runs/seed_1"), ("fit",))
+    assert _train([(run, False), (unknown, False)], Training(), 1) == []
+    folder, scores = run.kept()
+    assert scores == {**METRICS, "test/bits": 1.0, "train/settings": 123456.0}
+    assert read_metrics(folder) == read_metrics(Path("kept.json")) == scores
+    assert "train/settings" not in unknown.finished()[1]
 
 
 def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "feedback",
     "padded",
     "padded_to",
+    "short_repr",
     "unpadded",
     "with_places",
 ]
@@ -37,6 +38,32 @@ MARKS = {PAD: "pad", UNKNOWN: "unknown", BEGIN: "begin", END: "end"}
 _Numbers: TypeAlias = "Sequence[int] | np.ndarray[Any, Any]"
 
 
+def short_repr(values: Any) -> str:
+    """What a named tuple of tensors shows of itself: types, shapes and devices, no numbers.
+
+    A class returns it from its ``__repr__``.
+
+    Args:
+        values: a named tuple; what is no tensor in it shows itself, and ``None`` is left out.
+
+    Example:
+        ``Batch(source=float32[16, 21, 9], inputs=float32[16, 20, 9], device=cpu)``
+    """
+    fields = {name: value for name, value in values._asdict().items() if value is not None}
+    tensors = [value for value in fields.values() if isinstance(value, Tensor)]
+    shown = {
+        name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        if isinstance(value, Tensor)
+        else repr(value)
+        for name, value in fields.items()
+    }
+    if tensors:
+        # All are on one device, nearly always.
+        shown["device"] = " and ".join(dict.fromkeys(str(tensor.device) for tensor in tensors))
+    parts = ", ".join(f"{name}={value}" for name, value in shown.items())
+    return f"{type(values).__name__}({parts})"
+
+
 class Places(NamedTuple):
     """Places that a task gives to the steps of sources and answers: like places belong together.
 
@@ -50,6 +77,9 @@ class Places(NamedTuple):
 
     source: Tensor
     answer: Tensor
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class Batch(NamedTuple):
@@ -76,6 +106,9 @@ class Batch(NamedTuple):
     rewards: Tensor | None = None
     source_places: Tensor | None = None
     target_places: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @property
     def places(self) -> Places | None:

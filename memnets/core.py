@@ -38,7 +38,7 @@ from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
 from memnets._moved import moved
-from memnets.batches import Batch, Places
+from memnets.batches import Batch, Places, short_repr
 from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
@@ -91,6 +91,9 @@ class Memory(NamedTuple):
     keys: Tensor
     values: Tensor
     mask: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 def map_state(
@@ -847,6 +850,9 @@ class Encoded(NamedTuple):
     vectors: Tensor
     summary: Tensor
     mask: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class Encoder(nn.Module, ABC):

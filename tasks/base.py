@@ -9,7 +9,8 @@ import os
 import signal
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
 from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
@@ -46,6 +47,9 @@ class Task(lightning.LightningDataModule, ABC):
     Batch ``i`` of a split is the same on every machine, in every worker and after every resume. So
     training data is endless, processes share it out by index, and no iterator has to be saved.
 
+    :meth:`batch` and :meth:`batches` of every task, also of your own, refuse a split that is not
+    one of :meth:`splits`.
+
     Args:
         batch_size: number of sequences in a training batch, at least 1.
         epoch_batches: number of training batches between two validations, at least 1.
@@ -76,6 +80,13 @@ class Task(lightning.LightningDataModule, ABC):
     #: Whether all tasks of this class have their lengths and the names of their test sets from the
     #: same settings, so that what a config schedules for one of them fits the others.
     alike: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        # Here, so that no task can forget it: from a misspelt name most would make a batch.
+        for name in ("batch", "batches"):
+            if name in vars(cls):
+                setattr(cls, name, _of_known_split(vars(cls)[name]))
 
     def __init__(
         self,
@@ -135,11 +146,31 @@ class Task(lightning.LightningDataModule, ABC):
         Args:
             split: ``train``, ``val`` or one of :meth:`test_names`.
             index: at least 0.
+
+        Raises:
+            ValueError: the task has no such split.
         """
 
     @abstractmethod
     def test_names(self) -> list[str]:
         """Names of the test sets, in the order of the test loaders."""
+
+    def splits(self) -> list[str]:
+        """Names of all splits: ``train``, ``val`` and :meth:`test_names`."""
+        return ["train", "val", *self.test_names()]
+
+    def check_split(self, split: str) -> None:
+        """Check that the task has a split.
+
+        Raises:
+            ValueError: it has none of this name.
+        """
+        splits = self.splits()
+        if split not in splits:
+            raise ValueError(
+                f"expected a split of {type(self).__name__}: {', '.join(splits[:-1])} or "
+                f"{splits[-1]}; got {split}"
+            )
 
     def score_prefix(self, name: str) -> str:
         """Prefix of the names of a test set's scores.
@@ -152,7 +183,12 @@ class Task(lightning.LightningDataModule, ABC):
         return "test/" if name == "test" else f"test/{name}/"
 
     def batches(self, split: str) -> int:
-        """Number of batches of a split; for ``train``, the number between two validations."""
+        """Number of batches of a split; for ``train``, the number between two validations.
+
+        Raises:
+            ValueError: the task has no such split.
+        """
+        self.check_split(split)
         return {"train": self.epoch_batches, "val": self.validation_batches}.get(split, 1)
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
@@ -364,6 +400,17 @@ class Task(lightning.LightningDataModule, ABC):
             generator=torch.Generator().manual_seed(self.seed),
             worker_init_fn=_outlive,
         )
+
+
+def _of_known_split(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a task that first checks the split that it is called with."""
+
+    @wraps(method)
+    def checked(self: Task, split: str, *arguments: Any, **named: Any) -> Any:
+        self.check_split(split)
+        return method(self, split, *arguments, **named)
+
+    return checked
 
 
 def _for_cuda(trainer: lightning.Trainer | None) -> bool:

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -94,6 +95,44 @@ def test_the_best_of_a_run_is_loaded_else_the_last() -> None:
     (folder / "last.ckpt").unlink()
     with pytest.raises(CheckpointError, match=r"a checkpoint in .*version_0, checkp"):
         load(RUN)
+
+
+def test_commands_take_the_folder_of_a_run(capsys) -> None:
+    main(["fit", *SMALL])
+    best, last = (RUN / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    content = load_checkpoint(best)
+    content["state_dict"] = {name: value + 1 for name, value in content["state_dict"].items()}
+    torch.save(content, best)
+
+    def said(*command: str) -> str:
+        capsys.readouterr()
+        main([*command, "--trainer.enable_progress_bar=false"])
+        return capsys.readouterr().out
+
+    for command in ("validate", "test", "predict"):
+        by_folder, by_best, by_last = (
+            (said(command, f"--ckpt_path={path}"), (RUN / "metrics.json").read_text())
+            for path in (RUN, best, last)
+        )
+        assert by_folder == by_best, command
+        assert by_folder != by_last or command == "predict", command
+    with np.load(RUN / "predictions.npz") as arrays:
+        of_last = {name: arrays[name] for name in arrays}
+    said("predict", f"--ckpt_path={RUN}")
+    with np.load(RUN / "predictions.npz") as arrays:
+        assert any((arrays[name] != of_last[name]).any() for name in arrays)
+    # To go on, a training takes the last; from there it is no new run.
+    longer = "--trainer.max_steps=6"
+    assert f"Going on from step 4 of {last}" in said("fit", f"--ckpt_path={RUN}", longer)
+    assert not RUN.with_name("version_1").exists()
+    assert f"weights are from {best}" in said("fit", *SMALL, f"--init_from={RUN}")
+    for path in (best, last):
+        path.unlink()
+    for command in ("validate", "test", "predict", "fit"):
+        error = "checkpoints/best.ckpt or checkpoints/last.ckpt; there is none"
+        for path, hint in ((RUN, ""), (RUN.parent, f"; its newest run is {RUN.parent}/version_1")):
+            message = f"memnets: error: expected a checkpoint in {path}, {error}{hint} ("
+            assert fails(capsys, command, f"--ckpt_path={path}").startswith(message)
 
 
 def test_a_loaded_model_that_trains_on_leaves_checkpoints_that_stand_alone() -> None:
@@ -191,7 +230,7 @@ LIGHT = [
     (["fit", "--modle.access=NTM"], "did you mean --model.access?"),
     (["fit", "--config=missing.yaml"], "expected a config at missing.yaml; there is no such file"),
     (["fit", "--data.max_length=3"], "there is no task yet that has a setting max_length"),
-    (["test"], "memnets test needs --ckpt_path=<file>"),
+    (["test"], "memnets test needs --ckpt_path=<run>"),
     (["test", "--ckptpath=x"], "did you mean --ckpt_path?"),
     (["translate", "--help"], "Exit status: 0 if every line has its translation"),
     (["translate", "--ckpt_path=x"], "unrecognized arguments: --ckpt_path=x"),

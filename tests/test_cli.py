@@ -230,7 +230,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--seed=5"], "did you mean --seed_everything?"),
         (["--model.acces.slots=50"], "--acces.slots=50; MemoryMachine takes access, "),
         (["--model.controller=memnets.cell.GRU"], "no attribute 'cell'; it has Cell, cells, "),
-        (["--ckpt_path=."], "expected a checkpoint at .; it is a folder, and a run has its check"),
+        (["--ckpt_path=."], "expected a checkpoint in ., checkpoints/best.ckpt or checkpoints/l"),
         (["--data=nowhere.Mine"], "'nowhere'; modules are looked for in this folder and on PYTHON"),
         (
             ["--model.controller=LSTMM"],
@@ -471,8 +471,8 @@ def test_a_signal_ends_a_run_with_the_way_to_go_on(capsys, what, code, hook, exp
 
 def test_commands_without_what_they_need_say_so(capsys) -> None:
     assert "start from a config: memnets fit --config" in fails(capsys, "fit")
-    assert "memnets test needs --ckpt_path=<file>" in fails(capsys, "test")
-    assert "memnets translate needs --checkpoint=<file>" in fails(capsys, "translate")
+    assert "memnets test needs --ckpt_path=<run>" in fails(capsys, "test")
+    assert "memnets translate needs --checkpoint=<run>" in fails(capsys, "translate")
     for flags in (["--model.access.help", "NTM"], ["--model.access.help=NTM"]):
         expected = "memnets fit --config copying/ntm --model.access.help NTM"
         assert expected in fails(capsys, "fit", *flags)

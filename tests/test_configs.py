@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
@@ -379,3 +380,19 @@ def test_clipping_can_be_left_out() -> None:
         trained.append(torch.cat([weight.flatten() for weight in weights.values()]))
     assert torch.equal(trained[0], trained[1])
     assert not torch.equal(trained[0], trained[2])
+
+
+def test_the_table_of_configs_names_every_folder_and_only_configs_that_there_are() -> None:
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    rows = re.findall(
+        r"^\|(.*)\|(.*)\|$",
+        page.partition("## Models and tasks, by config")[2].partition("\n## ")[0],
+        re.M,
+    )
+    folders = {folder for first, _ in rows for folder in re.findall(r"`(\w+)/`", first)}
+    assert folders == {path.name for path in (ROOT / "configs").iterdir()}
+    for first, second in rows:
+        own = re.findall(r"`(\w+)/`", first)
+        for name in re.findall(r"`([\w/*]+)`", second):
+            found = [name] if "/" in name else [f"{folder}/{name}" for folder in own]
+            assert any([*(ROOT / "configs").glob(f"{each}.yaml")] for each in found), name

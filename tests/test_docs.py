@@ -3,10 +3,13 @@
 import ast
 import importlib
 import importlib.util
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+
+from memnets import testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -110,3 +113,24 @@ def test_links_between_pages_lead_somewhere(path: Path, reference) -> None:
             "api/index.md",
             "gallery/index.rst",
         }, link
+
+
+def test_the_table_of_new_parts_names_classes_files_and_laws_that_there_are() -> None:
+    table = r"^\| a new \| is a subclass of \|.*\n\|[-|]+\n((?:\|.*\n)+)"
+    (rows,) = re.findall(table, (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    # One table alone: of two, one would be out of date.
+    pages = [path.read_text() for path in DOCS.glob("*.md")]
+    assert not any("`check_score`" in page for page in pages)
+    checked = set()
+    for row in rows.splitlines():
+        _, classes, files, laws = re.findall(r"(?<=\| )[^|]+(?= \|)", row)
+        names = re.findall(r"`@?([\w.]+)`", classes)
+        assert names, row
+        assert all(pkgutil.resolve_name(name) for name in names)
+        assert all((ROOT / file).exists() for file in re.findall(r"`([\w./]+)`", files)), row
+        checked |= set(re.findall(r"`testing\.(\w+)`", laws))
+        assert all((ROOT / file).exists() for file in re.findall(r"`(tests/[\w./]+)`", laws)), row
+    assert checked <= set(testing.__all__)
+    # Laws of what is no new class, or of one kind of models beside their own.
+    others = {"check_decoding", "check_growth", "check_kernel", "check_pointer", "check_program"}
+    assert {name for name in testing.__all__ if name.startswith("check_")} == checked | others

@@ -12,7 +12,7 @@ from memnets.app.cli import main
 from memnets.app.configs import find_config
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.scoreboard import _board, _in_order
-from memnets.app.seeds import Run
+from memnets.app.seeds import Run, number_of
 from memnets.files import read_settings
 from memnets.viewing import plots
 from tests.test_cli import fails
@@ -203,6 +203,53 @@ def test_records_are_copies_of_finished_runs_and_give_the_same_pages(drawn) -> N
     assert run.finished() == (run.record, SCORES)
 
 
+def test_a_number_of_settings_changes_with_what_results_depend_on_alone() -> None:
+    config = {"name": "a/b", "seed_everything": 1, "model": {"class_path": "A"}, "data": {"x": 2}}
+    flags = ["--data=tasks.Copying", "--data.train=/here/words.txt", "--model.width=3"]
+    number = number_of(config, flags)
+    assert float(f"{number:.6g}") == number  # as in a record
+    for same in (
+        number_of({**config, "name": "c/d", "seed_everything": 2, "runs": "there"}, flags),
+        number_of(dict(reversed(config.items())), flags),
+        number_of(config, [flag.replace("/here/", "../") for flag in flags]),
+        number_of(config, [*flags, "--data.workers=1", "--trainer.enable_progress_bar=false"]),
+        number_of(config, ["--threads=2", *flags, "--pictures_every=0"]),
+    ):
+        assert same == number
+    for other in (
+        number_of({**config, "model": {"class_path": "B"}}, flags),
+        number_of({**config, "trainer": {"max_steps": 3}}, flags),
+        number_of(config, flags[:2]),
+        number_of(config, [*flags, "--trainer.max_steps=3"]),
+        number_of(config, [flag.replace("words", "names") for flag in flags]),
+    ):
+        assert other != number
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_cells_of_other_settings_say_so(drawn, monkeypatch) -> None:
+    board = _board(tuple(made().entries()), Path("runs"), 1, Path("kept"), trained=True)
+    now = {group[0].name: group[0].settings for _, group in board}
+    keep("parity/lstm", 0, **{"train/settings": now["parity/lstm"]})
+    keep("parity/lstm", 1)  # of before there were numbers
+    keep("parity/ntm", 0, **{"train/settings": now["parity/ntm"] + 1})
+    keep("parity/ntm", 1, **{"train/settings": now["parity/ntm"]})
+    keep("s3/lstm", 0, **{"train/settings": now["parity/lstm"]})  # of another task
+    report()
+    text = Path("RESULTS.md").read_text()
+    assert "| 75 (75) [100?] | 75 (75), 2 of 3 seeds, other settings [25] |" in text
+    assert "| 75 (75), 1 of 2 seeds, other settings | left out |" in text
+    page = Path("RESULTS/parity.md").read_text()
+    assert "| LSTM | 2 of 2 | " in page
+    assert "| ntm | 2 of 3; 1 of other settings | " in page
+    # The config of a model changes.
+    monkeypatch.setattr(boards, "read_settings", lambda path: {"model": "another"})
+    report()
+    assert "| 75 (75), other settings [100?] | 75 (75), 2 of 3 seeds, other" in (
+        Path("RESULTS.md").read_text()
+    )
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_entries_have_records_too(monkeypatch) -> None:
     monkeypatch.setattr(plots, "scoreboard", lambda *arguments: None)
@@ -210,6 +257,10 @@ def test_entries_have_records_too(monkeypatch) -> None:
     entry = Entry("symbols/lstm", (Score(METRIC),), (0,), name="parity/lstm")
     report(grid=Grid(), entries=(entry,))
     assert "| 1 of 1 | 0.75 |" in Path("RESULTS.md").read_text()
+    assert "Settings that have changed" not in Path("RESULTS.md").read_text()
+    keep("parity/lstm", 0, **{"train/settings": 1.0})
+    report(grid=Grid(), entries=(entry,))
+    assert "were trained:\n\n- lstm, seed 0: other settings" in Path("RESULTS.md").read_text()
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -292,7 +343,7 @@ def test_the_pages_of_memories_are_what_the_records_give(drawn, monkeypatch, tmp
     assert results.read_text() == kept.read_text()
     for task in grid.tasks:
         page = f"memories/{task}.md"
-        found = (tmp_path / page).read_text().replace(str(tmp_path / "none"), "runs")
+        found = (tmp_path / page).read_text()
         assert found == (kept.parent / page).read_text()
         drawn_too = (kept.parent / page).with_suffix(".png").exists()
         assert drawn_too == (f"({task}.png)" in found)

@@ -187,7 +187,7 @@ def parse(tmp_path, monkeypatch) -> Callable[[str], None]:
         if OPTIONS[name] == ("help",):  # it has no parser
             check_usage([name, *arguments])
             return
-        checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+/", command)
+        checkpoint = re.search(r"--ckpt_path[ =]runs/(.*)/version_\d+\b", command)
         # The config in a checkpoint is that of its run.
         config = ["--config", f"configs/{checkpoint[1]}.yaml"] if checkpoint else []
         parser_of(name).parse_args(with_config_paths([*config, *arguments]))
@@ -242,3 +242,12 @@ def test_links_of_the_readme_lead_somewhere(link: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 180
+
+
+def test_the_front_page_of_the_docs_begins_with_commands_and_code_of_the_readme() -> None:
+    page = (ROOT / "docs" / "index.md").read_text()
+    first_command = re.search(r"```sh\n.*?```", README, re.DOTALL)
+    assert first_command
+    begin = "\n\n".join(README.split("\n\n")[:2])  # the title, and one line
+    code = f"```python\n{block('python')}```"
+    assert page.startswith(f"{begin}\n\n{first_command[0]}\n\n{code}\n\n")

@@ -27,6 +27,7 @@ from memnets.app.executors import Outcome, trainings
 from memnets.app.scoreboard import Entry, Score, _train, scoreboard
 from memnets.app.seeds import Run, summary
 from memnets.files import only_writer
+from memnets.records import read_metrics
 from memnets.training.runs import load_checkpoint
 from memnets.viewing import plots
 from tests.forked import MAY_FORK, Forked
@@ -242,6 +243,32 @@ def test_a_run_that_damages_its_scores_stops_no_other() -> None:
     assert problem.startswith("runs failed: 2; see runs/seed_0/copying/ntm/fit.log (done), ")
 
 
+def test_a_board_notes_the_settings_of_what_it_trains() -> None:
+    class Training:
+        def submit(self, command, root):
+            made(Path("runs"), "copying/ntm", int(root.parts[1][-1]), **{"test/bits": 1.0})
+            future: Future = Future()
+            future.set_result(Outcome(0, "done"))
+            return future
+
+        def began(self, future) -> bool:
+            return True
+
+        def outcome(self, future) -> Outcome:
+            return future.result()
+
+        def stop(self) -> None:
+            pass
+
+    run = Run("copying/ntm", 0, Path("runs/seed_0"), ("fit",), Path("kept.json"), "", 123456.0)
+    unknown = Run("copying/ntm", 1, Path("runs/seed_1"), ("fit",))
+    assert _train([(run, False), (unknown, False)], Training(), 1) == []
+    folder, scores = run.kept()
+    assert scores == {**METRICS, "test/bits": 1.0, "train/settings": 123456.0}
+    assert read_metrics(folder) == read_metrics(Path("kept.json")) == scores
+    assert "train/settings" not in unknown.finished()[1]
+
+
 def test_what_is_wrong_with_one_run_leaves_the_others_in_the_table(capfd) -> None:
     for seed, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         made(Path("runs"), "copying/ntm", seed, **{"test/length_4/bits": value})
@@ -444,7 +471,7 @@ def test_the_newest_finished_version_counts(capfd) -> None:
     text = Path("RESULTS.md").read_text()
     assert "| 2 of 3 | 3.5 | 1 (1) | 6 (0) | 3 | Nobody 1999 | 16 | 8 (1 of 2) | 2 |" in text
     assert "by `memnets scoreboard --config board.yaml`" in text
-    assert f"memnets fit --config={CONFIG} --threads=1 --name=copying/ntm" in text
+    assert "memnets fit --config=copying/ntm --threads=1 --name=copying/ntm" in text
     assert contents() == before
     shutil.rmtree(runs / "seed_0")
     scores = [{"metric": "test/length_5/bits"}]
@@ -452,6 +479,32 @@ def test_the_newest_finished_version_counts(capfd) -> None:
     assert "expected test/length_5/bits in runs/seed_1/copying/ntm/version_0/metrics" in message
     assert "test/length_4/bits" in message
     assert "| `test/length_5/bits` | 0 of 1 | - | - | - |" in Path("RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "by", "trained"),
+    [
+        (["--report_only", "--runs=jobs"], "", "runs"),
+        (["--runs", "jobs", "--report_only"], "", "runs"),
+        (["--report_only", "--runs={here}/jobs"], "", "runs"),
+        (["--runs=jobs"], " --runs=jobs", "jobs"),
+        (
+            ["--runs={here}/jobs", "--results={here}/RESULTS.md"],
+            " --runs=jobs --results=RESULTS.md",
+            "jobs",
+        ),
+        (["--runs=../{name}/jobs"], " --runs=jobs", "jobs"),
+    ],
+)
+def test_commands_on_a_page_name_no_folder_of_this_machine(flags, by: str, trained: str) -> None:
+    made(Path("jobs"), "copying/ntm", 0, **{"test/length_4/bits": 5.0})
+    here = Path.cwd()
+    main([*board(), *(flag.format(here=here, name=here.name) for flag in flags)])
+    text = Path("RESULTS.md").read_text()
+    assert "| 1 of 1 |" in text
+    assert f"by `memnets scoreboard --config board.yaml{by}`" in text
+    assert f"--seed_everything=0 --runs={trained}/seed_0\n" in text
+    assert str(here) not in text
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/scoreboards/*.yaml")), ids=str)

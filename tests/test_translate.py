@@ -92,7 +92,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def translator(checkpoint: Path) -> Translator:
     """Made to answer at random, so that some answers end and others are cut."""
-    translator = Translator.load(checkpoint)
+    translator = Translator.load(checkpoint.parent.parent)  # the folder of the run
     torch.manual_seed(1)
     for parameter in translator.model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)

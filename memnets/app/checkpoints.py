@@ -22,6 +22,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
 from memnets.app.trust import check_parts, checked_config, checked_model, config_of, strict_parsing
+from memnets.records import versions
 from memnets.training.runs import (
     CheckpointError,
     Origin,
@@ -125,10 +126,15 @@ class Saved:
 def read(path: str | Path) -> Saved:
     """Read a checkpoint; see :func:`memnets.training.runs.load_checkpoint`.
 
+    Args:
+        path: a file, or the folder of a run, see :func:`file_of`.
+
     Raises:
-        CheckpointError: the file is missing or damaged, or from a newer version of this library.
+        CheckpointError: the file is missing or damaged, or from a newer version of this library;
+            or a folder has no checkpoint.
     """
-    return Saved(str(path), load_checkpoint(path))
+    file = file_of(path)
+    return Saved(str(file), load_checkpoint(file))
 
 
 def load(path: str | Path, trust: bool = False) -> Any:
@@ -147,7 +153,7 @@ def load(path: str | Path, trust: bool = False) -> Any:
         CheckpointError: the checkpoint is missing or damaged, or from a newer version of this
             library, or it names parts that need ``trust``.
     """
-    return build_model(read(file_of(path)), trust)
+    return build_model(read(path), trust)
 
 
 def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
@@ -161,7 +167,7 @@ def load_run(path: str | Path, trust: bool = False) -> tuple[Any, Task]:
         CheckpointError: see :func:`load`; or the task cannot be made, for example because its files
             are missing.
     """
-    saved = read(file_of(path))
+    saved = read(path)
     return build_model(saved, trust), build_task(saved, trust)
 
 
@@ -243,17 +249,28 @@ def vocabularies_of(saved: Saved) -> tuple[Vocabulary, Vocabulary]:
         raise CheckpointError(f"{saved.path} cannot be used: {error}") from error
 
 
-def file_of(path: str | Path) -> Path:
-    """The checkpoint of a path: a file, or the best or last one in the folder of a run."""
+def file_of(path: str | Path, goes_on: bool = False) -> Path:
+    """The checkpoint of a path, for all commands and for Python.
+
+    Args:
+        path: a file, or the folder of a run.
+        goes_on: whether a training goes on with it. In a folder, a training takes the last
+            checkpoint, all else the best; where there is only one of them, that one.
+
+    Raises:
+        CheckpointError: there is no checkpoint in the folder.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
-    tried = [path / folder / name for name in ("best.ckpt", "last.ckpt") for folder in _FOLDERS]
+    names = ("last.ckpt", "best.ckpt") if goes_on else ("best.ckpt", "last.ckpt")
+    tried = [path / folder / name for name in names for folder in _FOLDERS]
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
+        runs = versions(path)
         raise CheckpointError(
             f"expected a checkpoint in {path}, checkpoints/best.ckpt or checkpoints/last.ckpt; "
-            "there is none"
+            "there is none" + (f"; its newest run is {runs[-1]}" if runs else "")
         )
     return found
 

@@ -35,19 +35,19 @@ DESCRIPTION = """Train, test and use memory-augmented networks.
   memnets fit --config copying/ntm --model.controller=memnets.cells.GRU
       the same with another part; any part can be replaced by your own, by its class path
 
-  memnets fit --ckpt_path runs/copying/ntm/version_0/checkpoints/last.ckpt
+  memnets fit --ckpt_path runs/copying/ntm/version_0
       resume that run exactly where it stopped, with its settings
 
   memnets fit --config copying/ntm --ckpt_path last
       resume the newest run of that config; repeat the flags that you gave it
 
-  memnets test --ckpt_path runs/copying/ntm/version_0/checkpoints/best.ckpt
-      a checkpoint holds its whole config; flags change parts of it
+  memnets test --ckpt_path runs/copying/ntm/version_0
+      score its best checkpoint, which holds its whole config; flags change parts of it
 
   memnets view runs/copying/ntm/version_0
       a page in which to watch the best checkpoint of a run at work, step by step
 
-  memnets translate --checkpoint runs/<task>/<model>/version_0/checkpoints/best.ckpt < input.txt
+  memnets translate --checkpoint runs/<task>/<model>/version_0 < input.txt
       a translation of each line
 
   memnets runs
@@ -192,8 +192,8 @@ def check_usage(arguments: Sequence[str]) -> None:
         raise UsageError(NO_CHECKPOINT)
     if command in ("validate", "test", "predict", "translate") and not flags:
         raise UsageError(
-            f"memnets {command} needs {flag}=<file>; "
-            "memnets fit leaves its checkpoints in runs/<task>/<model>/version_<n>/checkpoints/"
+            f"memnets {command} needs {flag}=<run>, the folder of a run or a checkpoint; "
+            "memnets fit leaves its runs in runs/<task>/<model>/version_<n>"
         )
     if command == "fit":
         _check_parts_of_fit(rest)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memnets.files import read_text
 
-__all__ = ["config_names", "find_config", "list_configs", "name_of", "title_of"]
+__all__ = ["config_names", "find_config", "list_configs", "name_of", "portable", "title_of"]
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -74,6 +74,18 @@ def name_of(path: str) -> str:
     if not value.startswith(folder):
         return path
     return f"{flag}{is_one}{value.removeprefix(folder).removesuffix('.yaml')}"
+
+
+def portable(argument: str) -> str:
+    """An argument as a page names it, for other machines.
+
+    A config of the package is its name, and any other path that leads out of this folder its last
+    part alone.
+    """
+    flag, is_one, value = name_of(argument).rpartition("=")
+    path = Path(value)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return f"{flag}{is_one}{value if inside else path.name}"
 
 
 def list_configs() -> None:

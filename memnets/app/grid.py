@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +27,12 @@ class _Cell(NamedTuple):
     Attributes:
         wanted: number of its seeds; 0 = the pair is left out.
         runs: the scores of each finished run, by its seed.
+        changed: number of runs of other settings than those of now.
     """
 
     wanted: int
     runs: dict[int, dict[str, float]]
+    changed: int = 0
 
     def values(self, metric: str) -> dict[int, float]:
         """A score by seed."""
@@ -77,7 +78,8 @@ def report(grid: Grid, groups: Mapping[str, Sequence[Run]], path: Path, command:
                         f"expected {grid.metric} in {scores_file(ended[0])}; "
                         f"got {', '.join(ended[1])}"
                     )
-            cells[task, model] = _Cell(len(group), runs)
+            changed = sum(run.seed in runs and run.changed(runs[run.seed]) for run in group)
+            cells[task, model] = _Cell(len(group), runs, changed)
     picture = path.with_suffix(".png")
     plots.grid(_panel(grid, cells), picture, grid.title)
     _write(path, _page(grid, cells, path, command))
@@ -185,6 +187,7 @@ def _task_page(
     for model, cell in row.items():
         values = cell.values(grid.metric)
         seeds = f"{len(values)} of {cell.wanted}" if cell.wanted else "left out"
+        seeds += f"; {cell.changed} of other settings" if cell.changed else ""
         line = [grid.title_of(model), seeds]
         if values:
             mean, *ends = summary(values, higher_is_better=True)
@@ -209,7 +212,7 @@ def _task_page(
         text += notes
     if first is not None:
         text += ["", f"To train one of its runs, {first.name} with seed {first.seed}:", "", "```sh"]
-        text += [shlex.join(["memnets", *first.command]), "```"]
+        text += [first.told, "```"]
     return [*text, "", f"[All tasks](../{path.name})"]
 
 
@@ -222,6 +225,7 @@ def _cell(grid: Grid, task: GridTask, model: str, cell: _Cell) -> str:
         shown = f"{_percent(mean)} ({_percent(worst[0])})"
         if len(values) < cell.wanted:
             shown += f", {len(values)} of {cell.wanted} seeds"
+        shown += ", other settings" if cell.changed else ""
     published = _published(task, model)
     return f"{shown} [{published}]" if published else shown
 

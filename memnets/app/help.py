@@ -26,8 +26,8 @@ SWITCHES = {
 
 #: The same for other options that Lightning adds.
 OTHERS = {
-    "ckpt_path": "A checkpoint to resume or to score; with fit also last: the newest run; or auto: "
-    "the newest, or else a new one.",
+    "ckpt_path": "A checkpoint, or the folder of a run: fit goes on with its last one, others take "
+    "its best one. With fit also last: the newest run; or auto: the newest, or else a new one.",
     "seed_everything": "Seed of the weights and of the data; 0 by default.",
     "trainer": SUPPRESS,
     "weights_only": SUPPRESS,

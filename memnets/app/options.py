@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from memnets.app.commands import COMMANDS, UsageError
-from memnets.app.configs import name_of
+from memnets.app.configs import portable
 from memnets.app.messages import one_line
 from memnets.app.trust import strict_parsing
 
@@ -62,5 +62,21 @@ def call(
         shown = f"memnets {name} --config {example} --print_config shows what a {name} holds"
         raise UsageError(f"{one_line(str(error))}; {shown}") from error
     asked.pop("config")
-    again = [name_of(argument) for argument in arguments if argument != "--report_only"]
-    function(**asked.as_dict(), command=shlex.join(["memnets", name, *again]))
+    function(**asked.as_dict(), command=shlex.join(["memnets", name, *_again(arguments)]))
+
+
+def _again(arguments: list[str]) -> list[str]:
+    """The arguments as a report names them, with which other machines make it again.
+
+    A report alone trains nothing, so where this machine keeps its runs is no part of them.
+    """
+    again: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, is_one, _ = argument.partition("=")
+        if "--report_only" in arguments and flag in ("--report_only", "--runs"):
+            if flag == "--runs" and not is_one:
+                next(rest, None)
+            continue
+        again.append(portable(argument))
+    return again

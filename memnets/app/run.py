@@ -27,7 +27,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.utilities import rank_zero_only
 
-from memnets.app.checkpoints import read, restore_task, start_from
+from memnets.app.checkpoints import file_of, read, restore_task, start_from
 from memnets.app.checks import check_compiler, check_trainer
 from memnets.app.keeping import (
     OPTIMIZER,
@@ -132,14 +132,12 @@ class CLI(Settings):
         check_threads(self.config["threads"])
         torch.set_num_threads(self.config["threads"])
         check_trainer(self.config["trainer"])
-        path = self.config["ckpt_path"]
-        if self.command != "fit":
+        path = self._settle_checkpoint(self.config["ckpt_path"])
+        if path is not None and self.command != "fit":
             self.folder = folder_of(path)
             self._saved = read(path)
         elif path is not None:
-            path = self._settle_checkpoint(path)
-            if path is not None:
-                self._go_on(path)
+            self._go_on(path)
         if self.finished is None:
             try:
                 super().instantiate_classes()
@@ -153,21 +151,25 @@ class CLI(Settings):
                 check_compiler()
                 self.model.compile()
 
-    def _settle_checkpoint(self, path: str) -> str | None:
+    def _settle_checkpoint(self, path: str | None) -> str | None:
         """The file that ``--ckpt_path`` names; ``None`` for ``auto`` where there is no run yet.
 
         Raises:
-            CheckpointError: there is no run for ``last``.
+            CheckpointError: there is no run for ``last``, or no checkpoint in a folder.
         """
-        if path not in ("last", "auto"):
-            return path
-        self._may_begin = path == "auto"
-        try:
-            found = str(last_version(self._root) / "checkpoints" / "last.ckpt")
-        except CheckpointError:
-            if not self._may_begin:
-                raise
-            found = None
+        fit = self.command == "fit"
+        if path is None:
+            return None
+        if not fit or path not in ("last", "auto"):
+            found: str | None = str(file_of(path, goes_on=fit))
+        else:
+            self._may_begin = path == "auto"
+            try:
+                found = str(last_version(self._root) / "checkpoints" / "last.ckpt")
+            except CheckpointError:
+                if not self._may_begin:
+                    raise
+                found = None
         self.config["ckpt_path"] = found
         return found
 

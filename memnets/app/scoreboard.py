@@ -6,6 +6,8 @@ import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from memnets.app import executors
-from memnets.app.configs import find_config
+from memnets.app.configs import find_config, portable
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.executors import Outcome, Trainings, trainings
 from memnets.app.grid import report as report_grid
@@ -26,6 +28,7 @@ from memnets.app.seeds import (
     check_seeds,
     checked_name,
     folder_of,
+    number_of,
     scores_file,
     summary,
 )
@@ -76,7 +79,8 @@ def scoreboard(
     what it prints goes to ``fit.log`` there. A finished run is never repeated or changed. If the
     settings of its entry have changed since, the table says so; to train with the new ones, give
     the entry another name. A run that was stopped goes on from its last checkpoint. The pages of a
-    grid are made of scores alone and do not say what has changed: move its old records away.
+    grid, made of scores alone, say which cells have runs of other settings than those of now, if
+    a board has trained them: move their records and runs away to train them again.
 
     Args:
         entries: the board, entry by entry.
@@ -153,10 +157,15 @@ def _board(
 ) -> list[tuple[Entry, list[Run]]]:
     """The runs of each entry, in order of the tasks.
 
+    Their pages tell other machines where to put runs: as here, if this board trains in a folder
+    below this one, else as usual.
+
     Raises:
         ValueError: a config is missing, or a setting of an entry cannot be used.
     """
     board: dict[str, tuple[Entry, list[Run]]] = {}
+    usual = Path(portable(str(folder)) if trained else "runs")
+    settings_of = cache(lambda config: read_settings(find_config(config)))
     for entry in entries:
         # A report needs no config of an entry that has a name.
         path = find_config(entry.config) if trained or not entry.name else ""
@@ -167,13 +176,21 @@ def _board(
         if not entry.scores:
             raise ValueError(f"{name} needs at least one score to show; got none")
         check_seeds(f"seeds of {name}", entry.seeds)
+        now = None
+        with suppress(ValueError):  # a report needs no config
+            now = number_of(settings_of(entry.config), entry.flags)
         group = []
         for seed in entry.seeds:
             runs = folder / f"seed_{seed}"
-            own = (f"--name={name}", f"--seed_everything={seed}", f"--runs={runs}")
-            command = ("fit", f"--config={entry.config}", f"--threads={threads}", *entry.flags)
+            config, own = (
+                f"--config={entry.config}",
+                [f"--name={name}", f"--seed_everything={seed}"],
+            )
+            settings = (f"--threads={threads}", *entry.flags, *own)
+            told = ["memnets", "fit", portable(config), *settings, f"--runs={usual / runs.name}"]
+            command = ("fit", config, *settings, f"--runs={runs}")
             record = None if records is None else records / name / f"seed_{seed}.json"
-            group.append(Run(name, seed, runs, (*command, *own), record))
+            group.append(Run(name, seed, runs, command, record, shlex.join(told), now))
         board[name] = entry, group
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")
@@ -234,7 +251,9 @@ def _train(todo: Sequence[tuple[Run, bool]], board: Trainings, most: int) -> lis
                     end = "finished" if good else "stopped" if outcome.stopped else "failed"
                     console.print(f"{run}: {end}")
                     bar.advance(everything)
-                    if not good:
+                    if good:
+                        run.mark()
+                    else:
                         unfinished = stopped if outcome.stopped else failed
                         unfinished.append(f"{run.root / 'fit.log'} ({outcome.line})")
         finally:
@@ -275,7 +294,9 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
             try:
                 ended = run.kept()
                 if ended is not None:
-                    notes = [f"{model}, seed {run.seed}: {c}" for c in _changes(entry, ended[0])]
+                    found = _changes(entry, ended[0])
+                    found = found or ["other settings"] * run.changed(ended[1])
+                    notes = [f"{model}, seed {run.seed}: {change}" for change in found]
                     changed.setdefault(task, []).extend(notes)
                     runs[run.seed] = ended
             except ValueError as error:
@@ -298,7 +319,7 @@ def _report(board: Sequence[tuple[Entry, list[Run]]], path: Path, command: str) 
             if values or score.published is not None:
                 _, models = panels.setdefault((task, score.metric), (score, {}))
                 models[model] = list(values.values()), score.published
-        commands.setdefault(task, []).append(shlex.join(["memnets", *group[0].command]))
+        commands.setdefault(task, []).append(group[0].told)
     text = ["# Results", "", f"From the `metrics.json` of each finished run, by `{command}`, which"]
     text += ["trains what is missing. `val/...` is of the last validation, `test/...` of the best"]
     text += ["checkpoint; sequences and seconds are means of the finished seeds."]

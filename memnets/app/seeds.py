@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from memnets.files import write_atomically
-from memnets.records import final_metrics, read_metrics, versions
+from memnets.records import final_metrics, read_metrics, update_metrics, versions
 from memnets.training.runs import check_name, load_checkpoint
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "check_seeds",
     "checked_name",
     "folder_of",
+    "number_of",
     "scores_file",
     "summary",
 ]
@@ -26,6 +29,28 @@ __all__ = [
 
 class DamagedRun(ValueError):
     """Error: a run cannot be read, and so neither be left as it is nor go on."""
+
+
+#: Name of the number, among the scores of a run, of the settings that it was trained with.
+SETTINGS = "train/settings"
+#: Flags on which results depend. A task makes the same batches with any number of workers.
+_OF_RESULTS = re.compile(r"--(model|test_weights|trainer(?!\.enable_)|data(?!\.workers))\b")
+
+
+def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
+    """A number for the settings of a training, so that a change of them is noticed.
+
+    It has six digits, which records keep; of a million changes one is missed. Defaults of classes
+    are no part of it, nor are the seed, the name, and folders: of a path the last part counts.
+
+    Args:
+        config: settings of the config.
+        flags: further flags of ``memnets fit``.
+    """
+    parts = {name: config.get(name) for name in ("model", "data", "trainer", "test_weights")}
+    asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in flags if _OF_RESULTS.match(flag)]
+    text = json.dumps([parts, asked], sort_keys=True, default=str)
+    return 100_000.0 + zlib.crc32(text.encode()) % 900_000
 
 
 class Run(NamedTuple):
@@ -37,6 +62,8 @@ class Run(NamedTuple):
         runs: what ``--runs`` is given.
         command: what a user would type, from ``memnets`` on.
         record: file that keeps its scores without its folder; ``None`` = none.
+        told: the command as a page tells it, for other machines.
+        settings: the :func:`number_of` its settings; ``None`` = not known.
     """
 
     name: str
@@ -44,6 +71,8 @@ class Run(NamedTuple):
     runs: Path
     command: tuple[str, ...]
     record: Path | None = None
+    told: str = ""
+    settings: float | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
@@ -91,6 +120,16 @@ class Run(NamedTuple):
         if not self.record.exists() or self.record.read_bytes() != text.encode():
             write_atomically(self.record, lambda file: file.write(text.encode()))
         return ended[0], rounded
+
+    def mark(self) -> None:
+        """Note with its scores, once it is finished, the settings that it was trained with."""
+        ended = self.finished()
+        if ended is not None and ended[0].is_dir() and self.settings is not None:
+            update_metrics(ended[0], {SETTINGS: self.settings})
+
+    def changed(self, scores: Mapping[str, float]) -> bool:
+        """Whether scores are of other settings than those of now; False if they do not say."""
+        return self.settings is not None and scores.get(SETTINGS, self.settings) != self.settings
 
     def resumable(self) -> bool:
         """Whether its newest version, which is not finished, has a checkpoint to go on from.

@@ -19,7 +19,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 
-from memnets.app.checkpoints import Saved, read, restore_task
+from memnets.app.checkpoints import Saved, file_of, read, restore_task
 from memnets.app.commands import COMMANDS, EXAMPLES, TRUST, values
 from memnets.app.help import TITLES, HelpAll, ShortHelp
 from memnets.app.processes import rank
@@ -146,7 +146,7 @@ class Settings(LightningCLI):
         parser.add_argument(
             "--init_from",
             type=str | None,
-            help="A checkpoint whose weights a new training starts from.",
+            help="A checkpoint, or the folder of a run, whose weights a new training starts from.",
         )
         if self.command == "predict":
             parser.add_argument(
@@ -230,9 +230,11 @@ class Settings(LightningCLI):
             return []
         trust = "--trust" in self.arguments
         named = _class_paths(self.arguments)
-        if fit and values(self.arguments, "--ckpt_path"):
-            named |= _own_class_paths(folder_of(paths[-1]))
-        config, notes = read(paths[-1]).checked_config(trust, named, logs=fit)
+        goes_on = fit and bool(values(self.arguments, "--ckpt_path"))
+        path = str(file_of(paths[-1], goes_on))
+        if goes_on:
+            named |= _own_class_paths(folder_of(path))
+        config, notes = read(path).checked_config(trust, named, logs=fit)
         for note in notes:
             say(f"memnets: {note}", file=sys.stderr)
         self.configs.insert(0, config)

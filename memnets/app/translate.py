@@ -45,12 +45,17 @@ def parser() -> ArgumentParser:
     """The parser of the command."""
     made = ArgumentParser(
         prog="memnets translate",
-        usage="memnets translate --checkpoint FILE [options] < input.txt",
+        usage="memnets translate --checkpoint RUN [options] < input.txt",
         description=DESCRIPTION,
         exit_on_error=False,
         formatter_class=_HelpFormatter,
     )
-    made.add_argument("--checkpoint", type=str, required=True, help="A checkpoint of memnets fit.")
+    made.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="A checkpoint of memnets fit, or the folder of a run.",
+    )
     made.add_argument("--input", type=str | None, help="A file to read; standard input by default.")
     made.add_argument(
         "--output", type=str | None, help="A file to write; standard output by default."

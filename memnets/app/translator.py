@@ -88,7 +88,7 @@ class Translator:
         """Load the model and the vocabulary of a checkpoint from ``memnets fit``.
 
         Args:
-            checkpoint_path: path of the file.
+            checkpoint_path: a file, or the folder of a run.
             trust: whether to build parts from other libraries than this one and PyTorch, such as
                 your own model. The author of the checkpoint chose them, and they run as programs.
 
@@ -97,7 +97,7 @@ class Translator:
                 that need ``trust``.
         """
         saved = read(checkpoint_path)
-        checked_model(saved.config["model"], checkpoint_path, trust)  # of two errors, this first
+        checked_model(saved.config["model"], saved.path, trust)  # of two errors, this first
         vocabularies = vocabularies_of(saved)
         return cls(build_model(saved, trust), *vocabularies)
 

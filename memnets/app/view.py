@@ -236,7 +236,7 @@ def view(
     about: dict[str, str] = {}
     prepare = None
     if isinstance(model, str | Path):
-        saved = checkpoints.read(checkpoints.file_of(model))
+        saved = checkpoints.read(model)
         model, own = checkpoints.build_model(saved, trust), None
         if task is None:
             own = checkpoints.build_task(saved, trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import random
 from collections.abc import Callable, Iterable
@@ -78,13 +79,29 @@ class _TaskSubject(Laws):
         return index if split == "train" else index % self.task().batches(split)
 
     def splits(self) -> list[str]:
-        return ["train", "val", *self.task().test_names()]
+        return list(self.task().splits())
 
     @law("it can be made, from a seed too, and has batches", examples=1)
     def smoke(self, draw: Draw) -> None:
         for split in self.splits():
             batch = self.task().batch(split, 0)
             assert isinstance(batch, Batch), f"expected a Batch; got a {type(batch).__name__}"
+
+    @law("a split that the task does not have is refused", examples=1)
+    def unknown_split(self, draw: Draw) -> None:
+        task = self.task()
+        known = self.splits()
+        # As misspelt names are: of the same letters, or shorter.
+        misspelt = {"trian", "Val", "", known[-1] + "_", known[-1][:-1]} - {*known}
+        for split, what in itertools.product(sorted(misspelt), ("batch", "batches")):
+            said = None
+            try:
+                task.batch(split, 0) if what == "batch" else task.batches(split)
+            except ValueError as error:
+                said = str(error)
+            assert said is not None, f"{what}({split!r}) gives a result; the splits are {known}"
+            named = [name for name in known if name in said]
+            assert named == known, f"the error of {what}({split!r}) names not all splits: {said}"
 
     @law("a batch is a pure function of seed, split and index", examples=4)
     def pure(self, draw: Draw) -> None:

@@ -1869,6 +1869,17 @@ def places_that_tell_the_answer(self, split, index):
     return batch._replace(target_places=batch.target_places + said)
 
 
+@faulty(SmallTask, "check_split")
+def any_split(self, split):
+    pass
+
+
+@faulty(SmallTask, "check_split")
+def an_error_without_the_splits(self, split):
+    if split not in self.splits():
+        raise ValueError(f"unknown split {split}")
+
+
 @faulty(SmallTask, "test_names")
 def a_test_set_called_train(self):
     return ["train"]
@@ -1886,6 +1897,8 @@ def nothing_to_send(self, seed=0):
 
 
 TASKS = [
+    ("a split that the task does not have is refused", any_split),
+    ("a split that the task does not have is refused", an_error_without_the_splits),
     ("a batch is a pure function of seed, split and index", goes_on_with_every_call),
     ("other seeds, splits and indices give other batches", always_the_same),
     ("no batch draws from the random generators of others", draws_from_torch),

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from inspect import isabstract
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.batches import BEGIN, END, PAD, padded
+from memnets.batches import BEGIN, END, PAD, Batch, Places, padded
+from memnets.core import Encoded, Memory
 from tasks import (
     AssociativeRecall,
     ConvexHull,
@@ -21,6 +23,7 @@ from tasks import (
     Sinusoids,
     SortingNumbers,
     SortingTokens,
+    Task,
     TravellingSalesman,
 )
 
@@ -55,6 +58,51 @@ def test_a_test_set_that_is_given_twice_is_named(make, name: str, numbers: list[
         twice = next(n for place, n in enumerate(numbers) if n in numbers[:place])
         with pytest.raises(ValueError, match=f"must be given once; got {name.format(twice)} twice"):
             make(numbers)
+
+
+def all_tasks(task: type[Task] = Task) -> list[type[Task]]:
+    """All tasks of the library, those whose data is in files too."""
+    found = {each: None for below in task.__subclasses__() for each in (below, *all_tasks(below))}
+    return [each for each in found if each.__module__.startswith("tasks.") and not isabstract(each)]
+
+
+@pytest.mark.parametrize("task", all_tasks(), ids=lambda task: task.__name__)
+def test_no_task_makes_a_batch_of_a_misspelt_split(task, monkeypatch) -> None:
+    # Without its data: the split is looked at before anything else.
+    monkeypatch.setattr(task, "test_names", lambda self: ["test", "length_9"])
+    made = task.__new__(task)
+    splits = "train, val, test or length_9"
+    for ask in (lambda: made.batch("trian", 0), lambda: made.batches("trian")):
+        with pytest.raises(ValueError, match=f"a split of {task.__name__}: {splits}; got trian$"):
+            ask()
+
+
+def test_a_batch_shows_its_shapes_and_no_numbers() -> None:
+    batch = Copying(width=3, max_length=20, mixed_lengths=True, batch_size=16).batch("train", 0)
+    steps, answers = batch.source.shape[1], batch.targets.shape[1]
+    assert (
+        repr(batch)
+        == str(batch)
+        == (
+            f"Batch(source=float32[16, {steps}, 4], inputs=float32[16, {answers}, 4], "
+            f"targets=float32[16, {answers}, 3], source_mask=bool[16, {steps}], "
+            f"target_mask=bool[16, {answers}], source_places=int64[16, {steps}], "
+            f"target_places=int64[16, {answers}], device=cpu)"
+        )
+    )
+    elsewhere = batch._replace(target_mask=batch.target_mask.to("meta"))
+    assert repr(elsewhere).endswith(", device=cpu and meta)")
+    assert repr(batch.places) == (
+        f"Places(source=int64[16, {steps}], answer=int64[16, {answers}], device=cpu)"
+    )
+    many = torch.zeros(3, 100, 100)
+    for made in (Batch, Places, Memory, Encoded):
+        assert len(repr(made(*[many] * len(made._fields)))) < 300
+    number = torch.zeros((), dtype=torch.bfloat16)
+    memory = Memory(number, Places(number, number))
+    inside = "Places(source=bfloat16[], answer=bfloat16[], device=cpu)"
+    assert repr(memory) == f"Memory(keys=bfloat16[], values={inside}, device=cpu)"
+    assert repr(Memory(None, 2)) == "Memory(values=2)"
 
 
 OLD_NAMES = {

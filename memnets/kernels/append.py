@@ -9,9 +9,9 @@ keep each slot once. No slot is ever written twice: whoever holds a shorter memo
 If the slots behind a memory are taken, since another one has gone on from the same point, or if the
 room is too small, the memory is copied into a new buffer of twice the size.
 
-A change in place of one memory shows in the others of its buffer, as with any view, but PyTorch does
-not notice: gradients that need the old numbers are wrong. A file of one holds the whole buffer.
-``clone()`` gives a memory of its own.
+A change in place of one memory shows in the others of its buffer, as with any view, but PyTorch
+does not notice: gradients that need the old numbers are wrong. A file of one holds the whole
+buffer. ``clone()`` gives a memory of its own.
 """
 
 from __future__ import annotations

@@ -161,8 +161,57 @@ def test_a_run_leaves_everything_behind_and_its_checkpoint_stands_alone(capsys) 
     assert wrong == pytest.approx(metrics["test/length_6/wrong_bits"])
     # A flag changes a part of what the checkpoint says.
     main(["test", "--ckpt_path", checkpoint, "--data.test_sets=[[5, 2]]"])
-    assert "test/length_5/bits" in json.loads((RUN / "metrics.json").read_text())
+    assert "test/length_5/bits" in json.loads((RUN / "tests/0/metrics.json").read_text())
     assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+
+
+def test_a_test_with_other_settings_leaves_the_results_of_the_run(capsys) -> None:
+    main(["fit", *SMALL, "--model.optimizer.lr=0"])  # best.ckpt is of the first validation
+    results = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+
+    def kept() -> bool:
+        return all(path.read_bytes() == content for path, content in results.items())
+
+    def tests() -> list[str]:
+        return sorted(path.name for path in (RUN / "tests").glob("*"))
+
+    best, last = (str(RUN / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    # Where and how fast it runs is no other test.
+    more = ["--threads=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    main(["test", "--ckpt_path", best, *more, "--trainer.max_steps=9", "--data.workers=0"])
+    assert not tests()
+    assert kept()
+    others = [
+        (best, ["--data.test_sets=[[5, 2]]"], "data.test_sets"),
+        (best, ["--model.access.slots=12"], "model.access.slots"),
+        (best, ["--seed_everything=3"], "seed_everything"),
+        (best, ["--trainer.limit_test_batches=1"], "trainer.limit_test_batches"),
+        (best, ["--trainer.callbacks+=pytorch_lightning.callbacks.Timer"], "trainer.callbacks"),
+        (last, [], "the checkpoint, last.ckpt"),
+    ]
+    for number, (checkpoint, flags, what) in enumerate(others):
+        for _ in range(1 + (number == 0)):  # the same once more has the same place
+            capsys.readouterr()
+            main(["test", "--ckpt_path", checkpoint, *flags])
+            out = capsys.readouterr().out
+            assert f"Not as in the run: {what}; " in out
+            assert f"Everything is in {RUN.resolve()}/tests/{number}\n" in out.replace("\n/", "/")
+            assert tests() == [str(each) for each in range(number + 1)]
+            assert kept(), what
+        changed = json.loads((RUN / f"tests/{number}/changed.json").read_text())
+        assert changed["checkpoint"] == Path(checkpoint).name
+        assert list(changed["changed"]) == ([what] if flags else [])
+        assert any((RUN / f"tests/{number}/pictures").iterdir())
+        assert json.loads((RUN / f"tests/{number}/metrics.json").read_text())
+    slots = json.loads((RUN / "tests/1/changed.json").read_text())
+    assert slots["changed"] == {"model.access.slots": [10, 12]}
+    main(["predict", "--ckpt_path", best, "--model.access.slots=12"])
+    assert (RUN / "tests/1/predictions.npz").is_file()
+    assert not (RUN / "predictions.npz").exists()
+    # A test that fails leaves nothing.
+    fails(capsys, "test", "--ckpt_path", best, "--model.access.slots=13", "--trainer.strategy=none")
+    assert len(tests()) == len(others)
+    assert kept()
 
 
 def test_averaged_weights_are_those_that_are_tested() -> None:

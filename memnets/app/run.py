@@ -27,6 +27,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.utilities import rank_zero_only
 
+from memnets.app.beside import changed_settings, make_folder, tested_checkpoint
 from memnets.app.checkpoints import file_of, read, restore_task, start_from
 from memnets.app.checks import check_compiler, check_trainer
 from memnets.app.keeping import (
@@ -115,6 +116,7 @@ class CLI(Settings):
         self.held = held
         self.folder: Path | None = None
         self.finished: str | None = None
+        self._beside: Path | None = None  # where a test goes that is not the run's own
         self._resumed_step: int | None = None
         self._processes: int | None = None  # of the run that goes on
         self._changed: list[tuple[str, Any, Any]] = []
@@ -214,7 +216,9 @@ class CLI(Settings):
         """
         self._restore()
         self._is_new = self.folder is None
-        if self._is_new and not self._dry:
+        if self.command != "fit":
+            self._settle_place()
+        elif self._is_new and not self._dry:
             # Only now, when every part of the run was made without error.
             self._make_folder()
         settings = {**self.config_init["trainer"], **kwargs}
@@ -229,10 +233,50 @@ class CLI(Settings):
         if settings.get("plugins") is None:
             settings["plugins"] = [AtomicCheckpointIO()]
         if settings.get("default_root_dir") is None and self.folder is not None:
-            settings["default_root_dir"] = self.folder  # of whatever writes and has no other place
+            settings["default_root_dir"] = self._place  # of whatever writes and has no other place
         trainer = super().instantiate_trainer(**settings)
         self._check_processes(trainer)
         return trainer
+
+    @property
+    def _place(self) -> Path:
+        """Where the results go: to the folder of the run, or to one beside its own results."""
+        assert self.folder is not None
+        return self._beside or self.folder
+
+    def _settle_place(self) -> None:
+        """Put the results beside those of the run, if they are not of its settings and checkpoint.
+
+        Boards and lists are made from the scores of the run, which another test must not replace.
+        """
+        writes = self.command == "test" or (
+            self.command == "predict" and self.config["input"] is None
+        )
+        if not writes:
+            return
+        assert self.folder is not None
+        path = Path(self.config["ckpt_path"])
+        run, here = self._config_of_run(), load_yaml(self._config_text())
+        changed = changed_settings(run, here)
+        own = tested_checkpoint(self.folder, run.get("test_weights", "best"))
+        other = own is not None and own.resolve() != path.resolve()
+        if not changed and not other:
+            return
+        self._beside = self.folder / "tests"
+        if rank():
+            return  # the first of several processes makes the folder and writes there
+        self._beside, is_new = make_folder(self.folder, path.name, changed)
+        if is_new:
+            self.held.push(self._clear_beside)
+        what = [*changed, *([f"the checkpoint, {path.name}"] if other else [])]
+        say(f"Not as in the run: {', '.join(what)}; the results of the run in {self.folder} stay")
+
+    def _clear_beside(self, error: type[BaseException] | None, *_: Any) -> None:
+        """Remove the new folder of a test that failed."""
+        if error is not None and self._beside is not None:
+            shutil.rmtree(self._beside)
+            with suppress(OSError):  # other tests, which stay
+                self._beside.parent.rmdir()
 
     def _check_processes(self, trainer: Trainer) -> None:
         """Say it if another number of processes goes on; give each the threads of the settings.
@@ -291,10 +335,11 @@ class CLI(Settings):
         self._watching = Watching()
         if self.folder is None:
             return [self._watching]
-        report = Report(self.folder)
-        pictures = Pictures(self.folder / "pictures", format=self.config["pictures_format"])
+        place = self._place
+        report = Report(place)
+        pictures = Pictures(place / "pictures", format=self.config["pictures_format"])
         # Before the report, which says and lists what there is.
-        pages = [WatchTest(self.folder, self.config["view"])] if self.config["view"] else []
+        pages = [WatchTest(place, self.config["view"])] if self.config["view"] else []
         if self.command != "fit":
             return [self._watching, *pages, report, pictures]
         # The pictures of a validation before the report, which stops its clock meanwhile.
@@ -420,9 +465,8 @@ class CLI(Settings):
         answers = self.trainer.predict(self.model, datamodule=self.datamodule, **self._of_trainer)
         if self.trainer.is_global_zero:
             assert answers is not None
-            assert self.folder is not None
             groups: Any = answers if len(self.datamodule.test_names()) > 1 else [answers]
-            write_answers(self.folder, self.datamodule, groups)
+            write_answers(self._place, self.datamodule, groups)
 
     def _fit(self) -> None:
         """Train, then test the best checkpoint, or the last weights."""

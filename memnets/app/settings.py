@@ -212,7 +212,8 @@ class Settings(LightningCLI):
         """
         try:
             self.configs = [read_config(value) for value in values(args, "--config", "-c")]
-            self.config = parser.parse_args([*self._config_of_checkpoint(), *args])
+            self._of_checkpoint = self._config_of_checkpoint()
+            self.config = parser.parse_args([*self._of_checkpoint, *args])
         except (ArgumentError, ValueError, TypeError) as error:
             check_classes(_class_paths(args))
             raise error
@@ -273,9 +274,19 @@ class Settings(LightningCLI):
     def _dry(self) -> bool:
         return bool(self.config["trainer"].get("fast_dev_run"))
 
-    def _config_text(self) -> str:
-        """The whole config, without the checkpoint to resume from."""
-        config = self.config.clone()
+    def _config_of_run(self) -> dict[str, Any]:
+        """The whole config of the checkpoint, as it is without the flags of this command."""
+        text = self._config_text(self.parser.parse_args(self._of_checkpoint))
+        config: dict[str, Any] = load_yaml(text)
+        return config
+
+    def _config_text(self, config: Any = None) -> str:
+        """The whole config, without the checkpoint to resume from.
+
+        Args:
+            config: the settings; ``None`` = those of this command.
+        """
+        config = (self.config if config is None else config).clone()
         for name in ("ckpt_path", "trust"):  # trust is said, never kept
             config.pop(name, None)
         text: str = self.parser.dump(config)

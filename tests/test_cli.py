@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -487,6 +488,65 @@ def test_any_error_is_one_line_that_names_it_and_the_way_to_its_traceback(
     monkeypatch.setenv("MEMNETS_TRACEBACK", "1")
     with pytest.raises(getattr(builtins, what)):
         main(["fit", *SMALL, *failing(hook, what)])
+
+
+MINE = """
+from memnets.cells import GRU
+from memnets.models import MemoryMachine
+from tasks.symbols import SymbolTask
+
+
+class Wrong(SymbolTask):
+    def question(self, random, length):
+        return super().question(random, length)
+
+    def answer(self, question):
+        return [len(3)]
+
+
+class Cell(GRU):
+    def forward(self, inputs, state):
+        return super().forward(inputs[..., 1:], state)
+
+
+class Bounds(SymbolTask):
+    def __init__(self, input_size=0, **settings):
+        super().__init__(max_length=-1, **settings)
+
+
+class Raises(MemoryMachine):
+    def score(self, batch):
+        return self.helped(batch)
+
+    def helped(self, batch):
+        raise KeyError("no such score")
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "function", "line", "expected"),
+    [
+        (["--data=mine.Wrong"], "Wrong.answer", "len(3)", "object of type 'int' has no len()"),
+        (["--model.controller=mine.Cell"], "Cell.forward", "inputs[..., 1:]", "RuntimeError: "),
+        (["--data=mine.Bounds"], "Bounds.__init__", "max_length=-1", "min_length and max_length"),
+        (["--model=mine.Raises"], "Raises.helped", "raise KeyError", "KeyError: 'no such score'"),
+    ],
+)
+def test_an_error_in_a_part_of_ones_own_names_its_place(
+    capsys, monkeypatch, flags, function, line, expected
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(MINE)
+    number = 1 + MINE.splitlines().index(next(one for one in MINE.splitlines() if line in one))
+    base = ["--config=symbols/lstm", "--trainer.callbacks=[]"] if "Wrong" in function else SMALL
+    if "Bounds" in function:
+        base = ["--config=symbols/lstm"]
+    message = fails(capsys, "fit", *base, *flags, "--trainer.max_steps=2")
+    assert message.startswith(f"memnets: error: mine.py:{number}, in {function}: {expected}")
+    # A part of the library, with a wrong setting, has no place of one's own.
+    message = fails(capsys, "fit", *SMALL, "--model.access.slots=2")
+    assert message.startswith("memnets: error: slots must be at least shift_range")
 
 
 @pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 75)])

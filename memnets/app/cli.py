@@ -12,7 +12,7 @@ import sys
 import warnings
 
 from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
-from memnets.app.messages import one_line
+from memnets.app.messages import one_line, place_of
 from memnets.app.processes import lost, rank, says_errors
 from memnets.app.stopping import stoppable
 
@@ -120,6 +120,9 @@ def _in_words(error: Exception) -> str:
         message = f"{message[:3997]}..."
     if not _kinds(error) & _PLAIN or not message:
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
+    place = place_of(error)
+    if place:
+        message = f"{place}: {message}"
     if _kinds(error) & {"ArgumentError", "ProcessLost"}:
         return message
     return f"{message} ({_TRACEBACK}=1 shows where)"

@@ -7,10 +7,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
+from os.path import relpath
+from pathlib import Path
 from pkgutil import iter_modules
+from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["nearest", "one_line", "settings_of"]
+__all__ = ["nearest", "one_line", "place_of", "settings_of"]
 
 #: At most so many names are suggested.
 _MOST = 8
@@ -178,6 +181,55 @@ def _modules(package: str) -> Iterator[str]:
     for module in iter_modules(getattr(sys.modules.get(package), "__path__", [])):
         if not module.name.startswith("_"):
             yield module.name
+
+
+def place_of(error: BaseException) -> str:
+    """The place in a user's own code behind an error, such as ``mine.py:12, in Sorting.answer``.
+
+    It is the innermost one that is not of this library, of an installed package, or of Python;
+    empty if there is none.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        places = list(_frames(cause))
+        if places:
+            frame, line = places[-1]
+            path = Path(frame.f_code.co_filename)
+            here = Path.cwd()
+            shown = relpath(path, here) if here in path.parents else str(path)
+            return f"{shown}:{line}, in {_function(frame)}"
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return ""
+
+
+def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    """The frames of a user's own code behind an error, and the line in each, outermost first."""
+    trace = error.__traceback__
+    while trace is not None:
+        if _is_own(trace.tb_frame.f_code):
+            yield trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+
+
+def _is_own(code: CodeType) -> bool:
+    """Whether code is a user's own: no part of this library, an installed package, or Python."""
+    path = Path(code.co_filename)
+    if not path.is_absolute() or not path.is_file():
+        return False  # a frozen module of Python, code that was made on the way
+    parents = set(path.parents)
+    packages = (sys.modules.get(name) for name in ("memnets", "tasks"))
+    ours = {Path(each.__file__).parent for each in packages if each is not None and each.__file__}
+    foreign = {"site-packages", "dist-packages"} & set(path.parts)
+    return not (parents & {*ours, Path(inspect.__file__).parent} or foreign)
+
+
+def _function(frame: FrameType) -> str:
+    """The name of a function with its class."""
+    code = frame.f_code
+    if name := getattr(code, "co_qualname", ""):  # from Python 3.11 on
+        return str(name)
+    owner = type(frame.f_locals["self"]).__qualname__ if "self" in frame.f_locals else ""
+    return f"{owner}.{code.co_name}" if owner else code.co_name
 
 
 def nearest(name: str, names: Iterable[str], most: int = _MOST) -> str:

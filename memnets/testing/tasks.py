@@ -147,6 +147,7 @@ class _TaskSubject(Laws):
             f"inputs {list(batch.inputs.shape)} and targets {list(batch.targets.shape)} must "
             f"have the same [B, T]"
         )
+        assert batch.targets.shape[1], "targets have no step: there is nothing to answer"
         assert len(batch.inputs) == rows, f"{rows} sources, {len(batch.inputs)} answers"
         of_answer = batch.inputs.dim() == 2 and not task.fed_source
         fed = task.output_size if of_answer else task.input_size

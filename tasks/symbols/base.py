@@ -36,6 +36,11 @@ class Example(NamedTuple):
     answer: Array
 
 
+def _shown(value: Any) -> str:
+    text = str(value.tolist() if isinstance(value, np.ndarray | Tensor) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 class SymbolTask(Task):
     """Base class for tasks from a string of symbols to a string of symbols.
 
@@ -167,6 +172,9 @@ class SymbolTask(Task):
         Args:
             question: numbers of symbols, ``[n]``.
 
+        Returns:
+            A list, a tuple or an array of at least one number.
+
         Raises:
             ValueError: it is no question of this task.
         """
@@ -201,6 +209,46 @@ class SymbolTask(Task):
         question = self.question(random, length)
         return Example(question, self.answer(question))
 
+    def _checked(self, example: Example) -> Example:
+        """An example of arrays, of rules that may give lists.
+
+        Raises:
+            TypeError: a part of it is not of whole numbers.
+            ValueError: a number is no symbol, or the answer has none; or, of a task that answers
+                along its question, not one for each step.
+        """
+        given, answers = example.question, len(self.answers or self.alphabet)
+        question = self._symbols("question", given, 0, len(self.alphabet), given)
+        least = SILENT if self.along else 0
+        answer = self._symbols("answer", example.answer, least, answers, given)
+        steps = len(question) if self.along else max(1, len(answer))
+        if len(answer) != steps:
+            wanted = (
+                f"one number for each of {steps} steps" if self.along else "at least one number"
+            )
+            raise ValueError(
+                f"{type(self).__name__}.answer must give {wanted}; got {_shown(answer)} for the "
+                f"question {_shown(question)}"
+            )
+        return Example(question, answer)
+
+    def _symbols(self, name: str, given: Any, least: int, symbols: int, question: Any) -> Array:
+        """Numbers of symbols that a rule gives, as an array."""
+        listed = isinstance(given, list | tuple | np.ndarray | Tensor)
+        numbers = np.asarray(given) if listed else np.empty((0, 0))
+        of = f" for the question {_shown(question)}" if name == "answer" else ""
+        rule = f"{type(self).__name__}.{name} must give"
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "biu"):
+            raise TypeError(
+                f"{rule} a list, a tuple or an array of whole numbers; got {_shown(given)}{of}"
+            )
+        numbers = numbers.astype(np.int64)
+        if not ((least <= numbers) & (numbers < symbols)).all():
+            raise ValueError(
+                f"{rule} numbers of symbols from {least} to {symbols - 1}; got {_shown(given)}{of}"
+            )
+        return numbers
+
     def test_names(self) -> list[str]:
         """``length_<n>`` for each length, and ``longer``."""
         return [*self.test_sets, *([LONGER] if self.longer else [])]
@@ -233,6 +281,7 @@ class SymbolTask(Task):
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         """Examples as a batch; see :class:`SymbolTask` for its form."""
+        examples = [self._checked(example) for example in examples]
         questions, mask = padded([example.question + END + 1 for example in examples])
         # Numbers from 1, so that padding is no symbol: behind an answer too nothing is asked.
         numbers, _ = padded([example.answer - SILENT for example in examples])
@@ -311,7 +360,7 @@ class SymbolTask(Task):
                 raise ValueError(f"item {place}: expected symbols of {some}; got {got}")
             question = np.array([numbers[symbol] for symbol in symbols])
             try:
-                examples.append(Example(question, self.answer(question)))
+                examples.append(self._checked(Example(question, self.answer(question))))
             except (ValueError, NotImplementedError) as error:
                 raise ValueError(f"item {place}: {error}") from error
         return self._batch(examples)

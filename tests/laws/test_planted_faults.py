@@ -1839,6 +1839,12 @@ def a_mask_of_padding_alone(self, split, index):
     return batch._replace(target_mask=torch.zeros(batch.targets.shape[:2], dtype=torch.bool))
 
 
+@faulty(SmallTask, "batch")
+def nothing_to_answer(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(inputs=batch.inputs[:, :0], targets=batch.targets[:, :0])
+
+
 @faulty(SmallTask, "batch", coupling=SmallTask.coupling)
 def too_few_places(self, split, index):
     batch = SmallTask.batch(self, split, index)
@@ -1904,6 +1910,7 @@ TASKS = [
     ("no batch draws from the random generators of others", draws_from_torch),
     ("batches are of the shapes, types and ranges that tasks have", targets_too_wide),
     ("batches are of the shapes, types and ranges that tasks have", a_mask_of_padding_alone),
+    ("batches are of the shapes, types and ranges that tasks have", nothing_to_answer),
     ("batches are of the shapes, types and ranges that tasks have", too_few_places),
     ("batches are of the shapes, types and ranges that tasks have", places_below_0),
     ("batches are of the shapes, types and ranges that tasks have", places_of_the_source_alone),

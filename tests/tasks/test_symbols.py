@@ -3,10 +3,12 @@
 import itertools
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -329,6 +331,65 @@ def test_a_task_of_ones_own_is_a_rule() -> None:
     assert task.says(task.asked(["0110", "1"]), task.asked(["0110", "1"]).targets) == ["1001", "0"]
     assert task.test_names() == ["longer"]
     assert [task.batch("longer", index).source.shape[1] for index in range(2)] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("along", "rule", "message"),
+    [
+        (False, lambda question: int(question.sum()), "answer must give a list, a tuple or an arr"),
+        (False, lambda question: "01", "or an array of whole numbers; got 01 for the question [0"),
+        (False, lambda question: None, "or an array of whole numbers; got None for the question"),
+        (False, lambda question: question / 2, "or an array of whole numbers; got [0.0"),
+        (False, lambda question: [question], "or an array of whole numbers; got [array("),
+        (False, lambda question: [0, 2], "numbers of symbols from 0 to 1; got [0, 2] for the ques"),
+        (False, lambda question: [-1], "numbers of symbols from 0 to 1; got [-1] for the question"),
+        (False, lambda question: [], "answer must give at least one number; got [] for the questi"),
+        (True, lambda question: [0], "answer must give one number for each of 3 steps; got [0] fo"),
+        (True, lambda question: [0, 1, -2], "numbers of symbols from -1 to 1; got [0, 1, -2] for"),
+    ],
+)
+def test_what_a_rule_may_not_give_is_named(along, rule, message) -> None:
+    class Mine(SymbolTask):
+        """Mine: one rule of several."""
+
+        def question(self, random, length):
+            return [0, 1, 0]
+
+        def answer(self, question):
+            return rule(np.array(question))
+
+    Mine.along = along
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)) as error:
+        Mine().batch("train", 0)
+    assert str(error.value).startswith("Mine.answer must give ")
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        Mine().asked(["010"])
+
+
+def test_a_rule_may_give_lists_tuples_and_arrays_of_any_whole_numbers() -> None:
+    kinds = [
+        list,
+        tuple,
+        torch.tensor,
+        partial(np.array, dtype=np.uint8),
+        lambda n: np.array(n) > 0,
+    ]
+    batches = []
+    for kind in kinds:
+
+        class Mine(SymbolTask):
+            """Mine: the string from its end to its start."""
+
+            def question(self, random, length, kind=kind):
+                return kind(SymbolTask.question(self, random, length).tolist())
+
+            def answer(self, question, kind=kind):
+                return kind([int(number) for number in question][::-1])
+
+        batches.append(Mine(**SMALL).batch("train", 0))
+    for batch in batches[1:]:
+        for part, first in zip(batch, batches[0], strict=True):
+            assert (part is None and first is None) or torch.equal(part, first)
 
 
 def test_along_its_question_a_task_asks_at_some_steps() -> None:

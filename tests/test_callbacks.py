@@ -155,8 +155,14 @@ def test_a_curriculum_that_does_not_fit_is_named() -> None:
         follow(curriculum, Copying(), [])
     with pytest.raises(ValueError, match="workers must be 0; got 2"):
         follow(curriculum, RepeatCopying(workers=2), [])
-    with pytest.raises(ValueError, match="max_repeats = 4; got 5"):
-        follow(Curriculum("training_repeats", [4, 5], 0.1), RepeatCopying(max_repeats=4), [])
+    task = RepeatCopying(max_repeats=4)
+    with pytest.raises(ValueError, match="max_repeats = 4; got 5") as error:
+        follow(Curriculum("training_repeats", [4, 5], 0.1), task, [])
+    assert str(error.value).startswith("Curriculum gives training_repeats the values [4, 5]; ")
+    assert str(error.value).endswith(
+        "; give others, --trainer.callbacks.values=[...], or leave it out: --trainer.callbacks=[]"
+    )
+    assert task.training_repeats is None  # as it was
     further = {"stage": 2, "taken": 0, "average": 0.0}
     with pytest.raises(ValueError, match="at value 3 of training_repeats; the curriculum has 2"):
         curriculum.load_state_dict(further)

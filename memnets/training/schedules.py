@@ -160,6 +160,9 @@ class Curriculum(lightning.Callback):
             loss, in ``(0, 1]``; the values before share this time in equal parts. It needs the
             trainer's ``max_steps`` or ``max_epochs``. ``None``, the default, waits for the loss.
 
+    A value that the task refuses is an error, not cut to what the task takes: the stages would no
+    longer be those that the losses were chosen for.
+
     Raises:
         ValueError: a setting is out of its range.
     """
@@ -234,7 +237,15 @@ class Curriculum(lightning.Callback):
         usual = getattr(task, self.setting)
         # A value that the task refuses must be an error now, not hours later.
         for value in self.values:
-            setattr(task, self.setting, value)
+            try:
+                setattr(task, self.setting, value)
+            except (ValueError, TypeError) as error:
+                setattr(task, self.setting, usual)
+                raise ValueError(
+                    f"Curriculum gives {self.setting} the values {self.values}; {error}; give "
+                    "others, --trainer.callbacks.values=[...], or leave it out: "
+                    "--trainer.callbacks=[]"
+                ) from error
         setattr(task, self.setting, usual)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -418,16 +418,16 @@ def _for_cuda(trainer: lightning.Trainer | None) -> bool:
 
 
 def _outlive(worker: int) -> None:
-    """Let a process that makes batches outlive the first signal of a scheduler.
+    """Let a process that makes batches outlive the first signal of a scheduler, or of Ctrl-C.
 
-    Schedulers send it to all processes of a job, and the training needs batches until it has come
-    to a step at which it can be saved. The second one ends the process, as does the training.
+    All processes of a job get it, and the training needs batches until it has come to a step at
+    which it can be saved. The second one ends the process, as does the training.
     """
 
     def once(signum: int, frame: FrameType | None) -> None:
         signal.signal(signum, signal.SIG_DFL)
 
-    for name in ("SIGTERM", "SIGUSR1"):
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), once)
 

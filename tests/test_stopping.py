@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -59,6 +60,19 @@ class At(Callback):
             fill(Path("disk/rest"))
         else:
             signal.raise_signal(signal.Signals[self.what])
+
+
+class InAll(At):
+    """Interrupt all processes of a training."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__("SIGINT", step)
+
+    def do(self, trainer, *args, **kwargs) -> None:
+        if trainer.global_step == self.step:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGINT)
+            super().do(trainer)
 
 
 def fill(path: Path) -> None:
@@ -131,7 +145,9 @@ def code_of(command: Callable[[], None]) -> int:
     return int(stop.value.code or 0)
 
 
-def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once(monkeypatch) -> None:
+def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once(
+    monkeypatch, capfd
+) -> None:
     def waits() -> None:
         stopping.patient(True)
         signal.raise_signal(signal.SIGUSR1)
@@ -148,8 +164,16 @@ def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once(monkeyp
         stopping.patient(False)
         raise AssertionError("the signal was lost")
 
+    def waits_once() -> None:
+        stopping.patient(True, "Ctrl-C waits")
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.asked_to_stop() == signal.SIGINT
+        # The second one ends the process.
+        assert all(signal.getsignal(each) == signal.SIG_DFL for each in stopping.SIGNALS)
+        stopping.patient(False)
+        raise AssertionError("Ctrl-C was lost")
+
     def ends_at_once() -> None:
-        stopping.patient(True)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("Ctrl-C has waited")
 
@@ -158,14 +182,16 @@ def test_the_first_signal_waits_where_it_may_and_the_second_ends_at_once(monkeyp
     assert code_of(waits) == 128 + signal.SIGUSR1
     assert ended == [signal.SIGUSR1]
     assert stopping.asked_to_stop() is None
+    assert "waits" not in capfd.readouterr().err
+    assert code_of(waits_once) == 130
+    assert capfd.readouterr().err.startswith("memnets: Ctrl-C waits\n")
     assert code_of(ends_at_once) == 130
+    assert "waits" not in capfd.readouterr().err
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
-@pytest.mark.parametrize(("what", "step"), [("SIGTERM", 4), ("SIGINT", 2)])
-def test_a_signal_within_the_writing_of_a_checkpoint_leaves_a_whole_one(
-    monkeypatch, what, step
-) -> None:
+@pytest.mark.parametrize("what", ["SIGTERM", "SIGINT"])
+def test_a_signal_within_the_writing_of_a_checkpoint_leaves_a_whole_one(monkeypatch, what) -> None:
     written = os.fsync
 
     def interrupted(file: int) -> None:
@@ -177,8 +203,33 @@ def test_a_signal_within_the_writing_of_a_checkpoint_leaves_a_whole_one(
 
     monkeypatch.setattr(os, "fsync", interrupted)
     stopped(*SMALL, "--trainer.max_steps=8", code=75 if what == "SIGTERM" else 130)
-    assert load_checkpoint(LAST)["global_step"] == step
+    assert load_checkpoint(LAST)["global_step"] == 4
     assert not list(RUN.rglob("*.part"))
+
+
+def test_ctrl_c_loses_no_step_and_workers_outlive_it(capfd) -> None:
+    main(["fit", *FLAGS, "--runs=whole"])
+    # As a terminal sends it: to the process that makes the batches too, and here first.
+    callback = {"class_path": "tests.test_stopping.InAll", "init_args": {"step": 6}}
+    capfd.readouterr()
+    stopped(*FLAGS, "--data.workers=1", f"--trainer.callbacks={json.dumps([callback])}", code=130)
+    assert load_checkpoint(LAST)["global_step"] == 7
+    assert capfd.readouterr().err.endswith(
+        "memnets: the training ends after this step, with a checkpoint; Ctrl-C again ends it at "
+        f"once\nmemnets: stopped at step 7; the run is in {RUN}; to go on: {AGAIN}\n"
+    )
+    main(["fit", *FLAGS, AUTO])
+    assert_same_run(Path("whole") / RUN.relative_to("runs"), RUN)
+
+
+def test_the_step_from_which_a_run_goes_on_is_said(capsys, monkeypatch) -> None:
+    # As where Ctrl-C comes while the trainer does not listen: nothing is saved.
+    monkeypatch.setattr("memnets.app.keeping.patient", lambda *_: None)
+    stopped(*FLAGS, at("SIGINT", 5), code=130)
+    assert load_checkpoint(LAST)["global_step"] == 3
+    assert f"stopped at step 5; the run is in {RUN}; to go on from step 3: " in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("begins", [AUTO, "--trainer.max_epochs=-1"])

@@ -519,10 +519,18 @@ class CLI(Settings):
             stopped += ", for trainer.max_time is over"
         if last.is_file():
             again = shlex.join(["memnets", "fit", "--ckpt_path", str(last)])
-            return f"{stopped}; the run is in {folder}; to go on: {again}"
+            return f"{stopped}; the run is in {folder}; to go on{self._from_step(last)}: {again}"
         if self._began():
             return f"{stopped}, before the first checkpoint; see {folder}"
         return "stopped before the first step; nothing is left"
+
+    def _from_step(self, last: Path) -> str:
+        """The step at which a run goes on, where it is not the one at which it was stopped."""
+        try:
+            step = load_checkpoint(last)["global_step"]
+        except (CheckpointError, KeyError):  # which is told when it is to go on
+            return ""
+        return "" if step == self.trainer.global_step else f" from step {step}"
 
     def _left_whole(self) -> str:
         """A message about a run that cannot write any more: its checkpoint, and how it goes on."""

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 __all__ = [
@@ -79,9 +79,11 @@ _TWICE = 2.0
 #: Time at which the first signal came.
 _came: float | None = None
 
-#: Whether the signals of schedulers wait for :func:`asked_to_stop`; and the one that waits.
+#: Whether signals wait for :func:`asked_to_stop`; and the one that waits.
 _patient = False
 _waiting: int | None = None
+#: What is said after Ctrl-C while it waits.
+_says = ""
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -98,23 +100,27 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     for number in SIGNALS:
         if number != signum or number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
-    if _patient and signum != signal.SIGINT:
+    if _patient:
         _waiting = signum
+        if signum == signal.SIGINT and _says:
+            with suppress(OSError):  # not by print, which the signal may have interrupted
+                os.write(2, f"memnets: {_says}\n".encode())
         return
     raise Stopped(signum)
 
 
-def patient(waits: bool) -> None:
-    """Let the signals of schedulers wait until they are asked for, or end the command at once.
+def patient(waits: bool, says: str = "") -> None:
+    """Let signals wait until they are asked for, or end the command at once.
 
     Args:
         waits: whether they wait, as during a training that first saves a checkpoint.
+        says: a line for whoever presses Ctrl-C meanwhile.
 
     Raises:
         Stopped: a signal has waited, and no longer may.
     """
-    global _patient
-    _patient = waits
+    global _patient, _says
+    _patient, _says = waits, says
     signum = asked_to_stop()
     if signum is not None and not waits:
         raise Stopped(signum)
@@ -140,7 +146,7 @@ def stoppable() -> Iterator[None]:
     Raises:
         SystemExit: a signal came.
     """
-    global _came, _listener, _patient, _waiting
+    global _came, _listener, _patient, _says, _waiting
     # Only the main thread can handle signals.
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -160,7 +166,7 @@ def stoppable() -> Iterator[None]:
             print(f"memnets: {stopped}", file=sys.stderr)
         sys.exit(stopped.code)
     finally:
-        _came, _patient, _waiting = None, False, None
+        _came, _patient, _says, _waiting = None, False, "", None
         _listener, handlers = before
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -299,6 +299,7 @@ def parser() -> ArgumentParser:
         usage="memnets runs [options]",
         description=COMMANDS["runs"],
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=DefaultHelpFormatter,
     )
     made.add_argument("--runs", type=str, default="runs", help="The folder of all runs.")

@@ -30,6 +30,7 @@ def parser_of(function: Callable[..., None], example: str, report: str) -> Argum
         usage=f"memnets {name} --config NAME [options]",
         description=COMMANDS[name],
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=DefaultHelpFormatter,
     )
     made.add_argument("--config", action="config", help=f"Such as {example}; or a file.")

@@ -72,6 +72,7 @@ class Settings(LightningCLI):
             save_config_callback=None,
             parser_kwargs={
                 "exit_on_error": False,  # main() says errors in one line
+                "allow_abbrev": False,  # the start of a name may be that of another setting
                 "formatter_class": ShortHelp,
                 "prog": "memnets",
                 "usage": f"memnets {command} [options]",

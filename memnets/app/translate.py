@@ -48,6 +48,7 @@ def parser() -> ArgumentParser:
         usage="memnets translate --checkpoint RUN [options] < input.txt",
         description=DESCRIPTION,
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
     made.add_argument(

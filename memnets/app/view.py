@@ -59,6 +59,7 @@ def parser() -> ArgumentParser:
         usage="memnets view CHECKPOINT [options]",
         description=DESCRIPTION,
         exit_on_error=False,
+        allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
     made.add_argument(

@@ -155,7 +155,7 @@ def test_the_pages_are_made_of_records_alone(drawn) -> None:
         "| [parity](RESULTS/parity.md) | 50 | 99.9 (99.9) [100?] | 50 (50), 1 of 3 seeds [25] |"
         in text
     )
-    assert "| [Words](RESULTS/s3.md) | 0 | not run | left out |" in text
+    assert "| [Words](RESULTS/s3.md) | - | not run | left out |" in text
     assert "| LSTM | `symbols/lstm` | 1,234 | 8 | 3 | 2 |  |" in text
     assert "| ntm | `symbols/ntm` | - | 8 at 5; 10 at 7 | 3 | 2 | slots |" in text
 
@@ -169,10 +169,12 @@ def test_the_pages_are_made_of_records_alone(drawn) -> None:
     assert "| ntm | left out | - |" in other
     assert "- ntm: too slow" in other
     assert "png" not in other
+    assert "By chance 50 percent are right." in page
+    assert "By chance" not in other
 
     (kind, board), (_, lines) = drawn
     assert kind == "grid"
-    assert board.rows == [("parity", 0.5), ("Words", 0.0)]
+    assert board.rows == [("parity", 0.5), ("Words", None)]
     assert board.cells[0][0] == plots.GridCell([1.0, 0.99996], 1.0, False, False)
     assert board.cells[1] == [plots.GridCell([]), plots.GridCell([], left_out=True)]
     assert lines == {"lstm": plots.Line("LSTM", {5: [1.0], 9: [0.5]})}

@@ -95,7 +95,8 @@ class GridTask:
         data: class path of the task, such as ``tasks.symbols.GroupWords``.
         settings: settings of the task by name, such as ``{group: S5}``.
         title: name in tables and pictures; by default its name in the grid.
-        chance: score of an answer by chance; in the picture the colours begin there.
+        chance: score of an answer by chance, where the colours of the picture begin; ``None`` = it
+            is not known, and they begin at 0.
         about: the question and its answer, in a sentence or two; Markdown.
         tried: notes on what was tried, for the page of the task; Markdown.
         published: what others reached, by the name of the model in the grid.
@@ -106,7 +107,7 @@ class GridTask:
     data: str
     settings: dict[str, Any] = field(default_factory=dict)
     title: str = ""
-    chance: float = 0.0
+    chance: float | None = None
     about: str = ""
     tried: str = ""
     published: dict[str, Published] = field(default_factory=dict)
@@ -193,7 +194,7 @@ class Grid:
         _check_known("pairs", self.pairs, pairs)
         for name, task in self.tasks.items():
             _check_known(f"published of {name}", task.published, self.models)
-            if not 0 <= task.chance < 1:
+            if task.chance is not None and not 0 <= task.chance < 1:
                 raise ValueError(f"chance of {name} must be in [0, 1); got {task.chance}")
             for model_name, model in self.models.items():
                 pair = self.pair(name, model_name)

@@ -155,7 +155,8 @@ def _page(
     heads = ["task", "chance", *map(grid.title_of, grid.models)]
     rows = []
     for name, task in grid.tasks.items():
-        row = [f"[{grid.title_of(name)}]({folder}/{name}.md)", _percent(task.chance)]
+        chance = "-" if task.chance is None else _percent(task.chance)
+        row = [f"[{grid.title_of(name)}]({folder}/{name}.md)", chance]
         for model in grid.models:
             row.append(_cell(grid, task, model, cells[name, model]))
         rows.append(row)
@@ -179,7 +180,10 @@ def _task_page(
     settings = "".join(f", `{key}: {value}`" for key, value in task.settings.items())
     text = [f"# {grid.title_of(name)}", ""]
     text += [task.about.strip(), ""] if task.about.strip() else []
-    text += [f"`{task.data}`{settings}. By chance {_percent(task.chance)} percent are right.", ""]
+    text += [f"`{task.data}`{settings}."]
+    if task.chance is not None:
+        text[-1] += f" By chance {_percent(task.chance)} percent are right."
+    text += [""]
     if drawn:
         text += [f"![Right answers by length, a line for each model]({name}.png)", ""]
     heads = list(_COLUMNS)

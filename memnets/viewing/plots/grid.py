@@ -40,13 +40,13 @@ class Grid(NamedTuple):
     """Scores of tasks by models.
 
     Attributes:
-        rows: name of each task, and the score of an answer by chance.
+        rows: name of each task, and the score of an answer by chance; ``None`` = it is not known.
         columns: name of each model.
         cells: a list for each row.
         score: name of the score.
     """
 
-    rows: Sequence[tuple[str, float]]
+    rows: Sequence[tuple[str, float | None]]
     columns: Sequence[str]
     cells: Sequence[Sequence[GridCell]]
     score: str
@@ -100,8 +100,8 @@ def grid(board: Grid, path: str | Path, title: str = "") -> Path:
     for down, ((_, chance), cells) in enumerate(zip(board.rows, board.cells, strict=True)):
         for across, cell in enumerate(cells):
             if cell.scores:
-                mean = float(np.mean(cell.scores))
-                places[down, across] = max(0.0, (mean - chance) / (1 - chance))
+                mean, least = float(np.mean(cell.scores)), chance or 0.0
+                places[down, across] = max(0.0, (mean - least) / (1 - least))
             _fill(panel, down, across, cell, places[down, across])
     drawn = panel.imshow(places, cmap=SHADED, vmin=0, vmax=1, aspect="auto", zorder=0)
     panel.set_xticks(
@@ -173,7 +173,7 @@ def lengths(
     score: str,
     trained_to: int = 0,
     title: str = "",
-    chance: float = 0.0,
+    chance: float | None = None,
 ) -> Path:
     """Draw scores against the length of a string, a line for each model.
 
@@ -186,7 +186,7 @@ def lengths(
         score: name of the score.
         trained_to: greatest length of the training, up to which the ground is shaded; 0 = none.
         title: title of the picture.
-        chance: score of an answer by chance, a dotted line.
+        chance: score of an answer by chance, a dotted line; ``None`` = it is not known.
 
     Returns:
         The path.

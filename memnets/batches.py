@@ -18,6 +18,7 @@ __all__ = [
     "Batch",
     "Curves",
     "Places",
+    "check_batch",
     "feedback",
     "padded",
     "padded_to",
@@ -116,6 +117,26 @@ class Batch(NamedTuple):
         if self.source_places is None or self.target_places is None:
             return None
         return Places(self.source_places, self.target_places)
+
+
+def check_batch(batch: Any) -> None:
+    """Check the types of a batch, so that one of arrays is no riddle much later.
+
+    Raises:
+        TypeError: it is no :class:`Batch`, or a part of it is no tensor.
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(f"expected a Batch of a task; got a {type(batch).__name__}")
+    for name, part in zip(Batch._fields, batch, strict=True):
+        if isinstance(part, Tensor) or (part is None and name in Batch._field_defaults):
+            continue
+        kind = type(part).__name__
+        way = f", torch.from_numpy({name}) for one" if isinstance(part, np.ndarray) else ""
+        raise TypeError(f"{name} of a Batch must be a tensor{way}; got {_an(kind)}")
+
+
+def _an(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 class Curves(NamedTuple):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
-from memnets.batches import Batch, Curves
+from memnets.batches import Batch, Curves, check_batch
 from memnets.core import check_positive
 from tasks.limits import check_room
 from tasks.text import read_lines
@@ -441,7 +441,9 @@ class _Batches(Dataset[Batch]):
         return self.task.batches(self.split)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.task.batch(self.split, index)
+        batch = self.task.batch(self.split, index)
+        check_batch(batch)
+        return batch
 
 
 class _Indices(DistributedSampler[int], SequentialSampler):

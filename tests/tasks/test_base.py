@@ -28,6 +28,26 @@ from tasks import (
 )
 
 
+@pytest.mark.parametrize("name", Batch._fields)
+@pytest.mark.parametrize("made", [np.asarray, torch.Tensor.tolist])
+def test_a_batch_of_anything_but_tensors_is_named_when_it_is_loaded(name, made) -> None:
+    class Mine(Copying):
+        """Copying: a part of each batch is no tensor."""
+
+        def batch(self, split, index):
+            batch = super().batch(split, index)
+            part = getattr(batch, name)
+            return batch._replace(**{name: made(batch.inputs if part is None else part)})
+
+    task = Mine()
+    for loader in (task.train_dataloader(), task.val_dataloader(), *task.test_dataloader()):
+        with pytest.raises(TypeError, match=f"^{name} of a Batch must be a tensor.*; got a"):
+            next(iter(loader))
+    task.batch = lambda split, index: (1, 2)
+    with pytest.raises(TypeError, match=r"^expected a Batch of a task; got a tuple$"):
+        next(iter(task.train_dataloader()))
+
+
 def sized(numbers: list[int]) -> list[tuple[int, int]]:
     """A test set of each of the numbers, no two of as many sequences."""
     return [(number, sequences) for sequences, number in enumerate(numbers, start=1)]

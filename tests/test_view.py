@@ -470,7 +470,8 @@ def test_the_command_writes_a_page_and_says_where(capsys, tmp_path) -> None:
           "--intervene", "Overwrite(body.access, slot=3, start=2)"])  # fmt: skip
     assert "slot 3" in (tmp_path / "own.html").read_text()
     for flags, message in {
-        ("--test_set=length_9",): "expected a test set, length_3, length_4; got length_9",
+        ("--test_set=length_9",): "length_3, length_4; got length_9; others are in the page of "
+        "memnets test --ckpt_path <run> --view 6 --data.test_sets=<sets>",
         ("--input=none.txt",): "none.txt",
         ("--examples=0",): "examples must be a whole number of at least 1; got 0",
         ("--limit_mb=0",): "limit_mb must be more than 0",

@@ -851,7 +851,12 @@ def page(
     names = list(task.test_names())
     for name in sets or []:
         if name not in names:
-            raise ValueError(f"expected a test set, {', '.join(names)}; got {name}")
+            others = "; others are in the page of memnets test --ckpt_path <run> --view 6 "
+            others += "--data.test_sets=<sets>"
+            raise ValueError(
+                f"expected a test set, {', '.join(names)}; got {name}"
+                + others * hasattr(task, "test_sets")
+            )
     model.eval()
     tell = progress or (lambda text: None)
     chosen: list[tuple[float, str, Batch, int, Tensor]] = []

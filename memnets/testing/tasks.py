@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memnets.batches import Batch
+from memnets.testing.elsewhere import elsewhere
 from memnets.testing.laws import Draw, Laws, law
 
 __all__ = ["check_task"]
@@ -114,6 +115,14 @@ class _TaskSubject(Laws):
         _assert_same(self.task().batch(split, index), first, f"batch {index} of {split}, again")
         new = self.seeded().batch(split, index)
         _assert_same(new, first, f"batch {index} of {split}, of a new task")
+
+    @law("a process with other hashes of texts makes the same batches", examples=1)
+    def hashes(self, draw: Draw) -> None:
+        there = elsewhere(_first_batches, self.factory, self.arguments)
+        for split, batch in (there or {}).items():
+            here = self.task().batch(split, 0)
+            what = f"the first batch of {split}, in two processes"
+            _assert_same(batch, here, f"{what} (hash() of a text and the order of a set differ)")
 
     @law("other seeds, splits and indices give other batches", examples=2)
     def different(self, draw: Draw) -> None:
@@ -271,6 +280,12 @@ class _TaskSubject(Laws):
             task.workers = before
 
 
+def _first_batches(factory: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Batch]:
+    """The first batch of each split, as a new task makes it."""
+    task = _TaskSubject(factory, arguments).seeded()
+    return {split: task.batch(split, 0) for split in ["train", "val", *task.test_names()]}
+
+
 def check_task(
     task: Callable[..., Any],
     *,
@@ -283,7 +298,9 @@ def check_task(
     A batch is a pure function of seed, split and index, and uses no global random generator.
     Batches have the right shapes, types, ranges and masks. Places of an answer
     (:class:`~memnets.batches.Places`) follow from those of its source, so that they tell nothing of
-    what is to be answered. Test sets have names and loaders. A worker makes the same batches.
+    what is to be answered. Test sets have names and loaders. A worker makes the same batches, and
+    so does a process in which texts have other hashes; it is started once, in some seconds, for all
+    checks (``leave_out=["hashes"]`` does without), and skipped where it cannot import the task.
 
     The check takes as long as about 50 batches of each split, so use small ones.
 

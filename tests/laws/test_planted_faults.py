@@ -4,6 +4,7 @@ from functools import partial
 from inspect import isabstract
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, settings
@@ -1816,6 +1817,13 @@ def goes_on_with_every_call(self, split, index):
     return SmallTask.batch(self, split, index + self.calls)
 
 
+class DrawsByAHash(SmallTask):
+    """The random numbers of a batch begin with a hash that each process salts anew."""
+
+    def random(self, split, index):
+        return np.random.default_rng([abs(hash(split)), self.seed, index])
+
+
 @faulty(SmallTask, "batch")
 def always_the_same(self, split, index):
     return SmallTask.batch(self, split, 0)
@@ -1906,6 +1914,7 @@ TASKS = [
     ("a split that the task does not have is refused", any_split),
     ("a split that the task does not have is refused", an_error_without_the_splits),
     ("a batch is a pure function of seed, split and index", goes_on_with_every_call),
+    ("a process with other hashes of texts makes the same batches", DrawsByAHash),
     ("other seeds, splits and indices give other batches", always_the_same),
     ("no batch draws from the random generators of others", draws_from_torch),
     ("batches are of the shapes, types and ranges that tasks have", targets_too_wide),

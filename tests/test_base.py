@@ -149,7 +149,7 @@ def test_a_task_of_another_kind_names_the_objective_that_it_needs(
 ) -> None:
     model = MemoryMachine(task.input_size, task.output_size, FeedForward, None, objective=objective)
     batch = task.batch("train", 0)
-    for call in (lambda: model.on_after_batch_transfer(batch, 0), lambda: model.loss(batch)):
+    for call in (lambda: model.on_before_batch_transfer(batch, 0), lambda: model.loss(batch)):
         with pytest.raises(ValueError, match=expected):
             call()
 

@@ -26,6 +26,7 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -68,6 +69,7 @@ __all__ = [
     "make",
     "make_encoder",
     "map_state",
+    "new_zeros",
 ]
 
 Part = TypeVar("Part")
@@ -153,6 +155,21 @@ def choose_state(mask: Tensor, new: State, old: State) -> State:
         return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
 
     return map_state(choose, new, old)
+
+
+def new_zeros(shape: Sequence[int], *parts: nn.Module) -> Tensor:
+    """Zeros with the type and the device of a part, whatever layers a user has put into it.
+
+    Args:
+        shape: shape of the result.
+        parts: the first parameter or buffer of real numbers in the first part that has one decides;
+            if there is none, PyTorch's defaults do.
+    """
+    for part in parts:
+        for tensor in itertools.chain(part.parameters(), part.buffers()):
+            if tensor.is_floating_point():
+                return tensor.new_zeros(shape)
+    return torch.zeros(shape)
 
 
 def check_positive(**sizes: int) -> None:
@@ -542,7 +559,7 @@ class Cell(nn.Module, ABC, Generic[State]):
         """State before the first step; ``None`` for a cell without a past.
 
         Its tensors have the device and the type of the cell's parameters or buffers: make them
-        with ``new_zeros`` of one.
+        with :func:`new_zeros`.
         """
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> State:

@@ -223,7 +223,11 @@ class Output(nn.Module):
         """``[*B, width] -> [*B, size]``."""
         matrix = self.own if self.embedding is None else self.embedding
         assert matrix is not None
-        return nn.functional.linear(hidden, matrix.weight, self.bias)
+        if type(matrix) in (nn.Linear, Embedding):
+            return nn.functional.linear(hidden, matrix.weight, self.bias)
+        # A network that a user has put in the place of the layer.
+        logits: Tensor = matrix(hidden)
+        return logits + self.bias
 
 
 def tied_embeddings(

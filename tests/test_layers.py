@@ -23,6 +23,7 @@ from memnets.cells import (
     Inputs,
     LearnedPositions,
     MultiHead,
+    OneHot,
     Output,
     SinusoidalPositions,
     TransformerLayer,
@@ -31,7 +32,7 @@ from memnets.cells import (
 )
 from memnets.core import map_state
 from memnets.memories import DNC, NTM, Tape
-from memnets.models import MemoryMachine, Transformer
+from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Transformer
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
 close = {"rtol": 0, "atol": 1e-12}
@@ -342,3 +343,38 @@ def test_a_layer_of_logits_may_be_another_network() -> None:
     torch.testing.assert_close(output(hidden), expected)
     output.own = Instead(nn.Sequential(layer, nn.ReLU()))
     torch.testing.assert_close(output(hidden), expected.relu())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.zeros(2, 5, 9, dtype=torch.long), ValueError, r"torch.int64 \[2, 5, 9\]"),
+        (torch.zeros(2, 5, 9, dtype=torch.bool), TypeError, r"torch.bool \[2, 5, 9\]"),
+        (torch.zeros(2, 5, dtype=torch.uint8), TypeError, r"torch.uint8 \[2, 5\]"),
+        (torch.full((2, 5), 9), ValueError, r"tokens must be in \[0, 9\); got 9 to 9"),
+        (torch.full((2, 5), -1), ValueError, r"tokens must be in \[0, 9\); got -1 to -1"),
+        (torch.zeros(2, 9), ValueError, r"\[2, 9\]"),
+        (torch.zeros(2, 5, 8), ValueError, r"\[2, 5, 8\]"),
+    ],
+)
+@pytest.mark.parametrize(
+    "model",
+    [
+        partial(MemoryMachine, 9, 8, LSTM),
+        partial(SNAIL, 9, 8, max_length=20, width=4),
+        partial(CausalTransformer, 9, 8, width=4, layers=1, heads=1),
+        partial(Transformer, 9, 8, width=4, layers=1, heads=1),
+    ],
+    ids=lambda model: model.func.__name__ if isinstance(model, partial) else "",
+)
+def test_inputs_of_another_type_are_named(model, inputs, error, message) -> None:
+    with pytest.raises(error, match=f"got.*{message}|{message}"):
+        model().encode(inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_tokens_are_whole_numbers_of_two_types(dtype) -> None:
+    tokens = torch.tensor([[0, 2, 1]], dtype=dtype)
+    expected = torch.eye(3)[tokens.long()]
+    assert OneHot(3)(tokens).equal(expected)
+    assert Embedding(3, 3)(tokens).shape == (1, 3, 3)

@@ -206,6 +206,10 @@ _EXAMPLES = {
 }
 
 
+#: What callers ask of a cell, also of one that is duck-typed.
+_OF_CELLS = ("output_size", "initial_state", "step", "unroll")
+
+
 def check_made(name: str, part: object, example: str) -> None:
     """Check that an argument is a part and not, for instance, the class of one.
 
@@ -245,6 +249,12 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
     known = (Score, Normalizer, Addressing, Cell, Embedder, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
+    missing = [name for name in _OF_CELLS if not hasattr(part, name)]
+    if issubclass(kind, Cell) and missing:
+        raise TypeError(
+            f"{wanted}; got a function that makes {_named(part)}, which has no {missing[0]}: take "
+            "memnets.cells.LSTM or GRU, or write a Controller around it"
+        )
     if isinstance(part, Cell) and part.input_size != sizes[0]:
         raise TypeError(
             f"{wanted}; got a function that makes {_named(part)} for inputs of width "

@@ -31,7 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, ClassVar, Generic, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ __all__ = [
     "check_numbers",
     "check_positive",
     "check_source",
+    "check_state",
     "check_step",
     "check_steps",
     "check_threads",
@@ -514,6 +515,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
         self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         check_steps(self, inputs, mask)
+        check_state(self, inputs, state)
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
@@ -528,7 +530,9 @@ class Cell(nn.Module, ABC, Generic[State]):
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
     :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
-    autocast the state stays float32 between steps.
+    autocast the state stays float32 between steps. The class in brackets is that of the state, as in
+    ``class Leaky(Controller[Tensor])``; a step checks it, and that the state has the batch of its
+    inputs.
 
     Attributes:
         input_size: width of the input of a step.
@@ -542,8 +546,12 @@ class Cell(nn.Module, ABC, Generic[State]):
     first_slots: int = 0
     equations: ClassVar[Mapping[str, str]] = {}
 
+    #: Class of the state, ``NoneType`` for a cell without a past; ``None`` = unknown.
+    _state_class: ClassVar[type | None] = None
+
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
+        cls._state_class = _declared_state(cls) or cls._state_class
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
@@ -551,8 +559,17 @@ class Cell(nn.Module, ABC, Generic[State]):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
 
     def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
-        """One step, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        """One step, see :meth:`forward`; ``state`` may be left out if there is no past.
+
+        Raises:
+            ValueError: inputs or state have another shape, or there is no state.
+            TypeError: the inputs are no tensor, or the state is that of another kind of cell.
+        """
         check_step(self, inputs)
+        check_state(self, inputs, state)
+        return self._one_step(inputs, state)
+
+    def _one_step(self, inputs: Tensor, state: Any) -> tuple[Tensor, State]:
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
@@ -597,11 +614,12 @@ class Cell(nn.Module, ABC, Generic[State]):
         """
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step, by a fast twin where one fits; arguments and results as in ``forward``."""
+        """One step, by a fast twin where one fits; arguments and results as in a call."""
         check_step(self, inputs)
+        check_state(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         result: tuple[Tensor, State]
-        result = self(inputs, state) if twin is None else twin(self, inputs, state)
+        result = self._one_step(inputs, state) if twin is None else twin(self, inputs, state)
         return result
 
     def unroll(
@@ -623,10 +641,11 @@ class Cell(nn.Module, ABC, Generic[State]):
             last step.
 
         Raises:
-            ValueError: inputs or mask have another shape.
-            TypeError: the mask is not boolean.
+            ValueError: inputs, mask or state have another shape, or there is no state.
+            TypeError: the mask is not boolean, or the state is that of another kind of cell.
         """
         check_steps(self, inputs, mask)
+        check_state(self, inputs, state)
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
@@ -665,6 +684,16 @@ class Cell(nn.Module, ABC, Generic[State]):
             old: the state before the step.
         """
         return choose_state(mask, new, old)
+
+
+def _declared_state(cls: type) -> type | None:
+    """The class in the brackets of a cell's base, as in ``Cell[LSTMState]``; ``None`` = unknown."""
+    for base in vars(cls).get("__orig_bases__", ()):
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell):
+            state = get_args(base)[0]
+            known = get_origin(state) or (type(None) if state is None else state)
+            return known if isinstance(known, type) else None
+    return None
 
 
 class Controller(Cell[State]):
@@ -1136,6 +1165,51 @@ def check_step(cell: nn.Module, inputs: Tensor) -> None:
         ValueError: it has another shape.
     """
     _check_inputs(cell, inputs, 2)
+
+
+def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
+    """Check that a state is one of a cell's own, for the batch of the inputs, ``[B, ...]``.
+
+    Raises:
+        ValueError: there is no state, or it is one of another batch.
+        TypeError: it is one of another kind of cell.
+    """
+    name, kind = type(cell).__name__, getattr(cell, "_state_class", None)
+    if state is None:
+        # Of a cell that does not say what its state is, the first one tells.
+        if kind is type(None) or (kind is None and cell.initial_state(len(inputs)) is None):  # type: ignore[operator]
+            return
+        raise ValueError(
+            f"a step of {name} takes the state that the last step returned, or at first that of "
+            "initial_state(batch_size); got None"
+        )
+    # A named tuple is no plain tuple: it is the state of another cell.
+    if kind is not None and (
+        not isinstance(state, kind) or (kind is tuple and hasattr(state, "_fields"))
+    ):
+        wanted = "has no state" if kind is type(None) else f"has a state {kind.__name__}"
+        raise TypeError(f"{name} {wanted}; got one of another cell, {type(state).__name__}")
+    other = _other_batch(state, len(inputs))
+    if other is not None:
+        raise ValueError(
+            f"{name} takes inputs and a state of one batch, which comes first in both; got inputs "
+            f"{list(inputs.shape)}, and a part of a state {other}"
+        )
+
+
+def _other_batch(state: Any, batch: int) -> list[int] | None:
+    """Shape of the first part of a state that is not for this batch; ``None`` if there is none."""
+    if isinstance(state, Tensor):
+        fits = state.dim() > 0 and state.shape[0] == batch
+        return None if fits else list(state.shape)
+    if isinstance(state, (tuple, list)):
+        for part in state:
+            other = _other_batch(part, batch)
+            if other is not None:
+                return other
+    elif isinstance(state, dict):
+        return _other_batch(list(state.values()), batch)
+    return None
 
 
 def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:

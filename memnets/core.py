@@ -530,9 +530,9 @@ class Cell(nn.Module, ABC, Generic[State]):
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
     :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
-    autocast the state stays float32 between steps. The class in brackets is that of the state, as in
-    ``class Leaky(Controller[Tensor])``; a step checks it, and that the state has the batch of its
-    inputs.
+    autocast the state stays float32 between steps. The class in the brackets of the base is that of
+    the state, as in ``class Leaky(Controller[Tensor])``; a step checks it, and that the state has
+    the batch of its inputs.
 
     Attributes:
         input_size: width of the input of a step.
@@ -1216,7 +1216,7 @@ def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
     """Check the shapes of what a cell or an encoder reads, ``[B, T, input_size]``, and of its mask.
 
     Raises:
-        ValueError: inputs or mask have another shape.
+        ValueError: inputs or mask have another shape, or there is no step.
         TypeError: the inputs are no tensor, or the mask is not boolean.
     """
     _check_inputs(cell, inputs, 3)
@@ -1230,7 +1230,9 @@ def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
         raise TypeError(
             f"the inputs of {type(cell).__name__} must be a tensor; got {type(inputs).__name__}"
         )
-    if inputs.dim() == dims and width in (None, inputs.shape[-1]):
+    fits = inputs.dim() == dims and width in (None, inputs.shape[-1])
+    none = fits and dims == 3 and inputs.shape[1] == 0
+    if fits and not none:
         return
     wanted, other = {
         2: ("one step of {} takes inputs [batch, {}]", "for all steps of a sequence call unroll"),
@@ -1238,6 +1240,7 @@ def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
     }[dims]
     raise ValueError(
         wanted.format(type(cell).__name__, "width" if width is None else width)
+        + (", time >= 1" if none else "")
         + f"; got {list(inputs.shape)}"
         + (f"; {other}" if inputs.dim() == 5 - dims else "")
     )

@@ -151,7 +151,7 @@ def test_a_network_of_pytorch_is_no_controller(module, access) -> None:
     with pytest.raises(TypeError, match=expected + ".*LSTM or GRU, or write a Controller"):
         MemoryMachine(9, 8, module, access)
     for owner in (partial(Chain, 4), partial(Seq2Seq, 9, 9, READER)):
-        with pytest.raises(TypeError, match="must make a Cell .* or write a Controller"):
+        with pytest.raises(TypeError, match=r"must make a Cell .* or write a Controller"):
             owner([module] if owner.func is Chain else module)
 
 

@@ -18,9 +18,9 @@ from memnets.cells import (
     SelfAttention,
     ShortConvolution,
 )
+from memnets.core import Controller
 from memnets.encoders import Convolutional, IntraAttention, Process, Recurrent
 from memnets.encoders import SelfAttention as SelfAttentionEncoder
-from memnets.core import Controller
 from memnets.memories import (
     DNC,
     LRUA,
@@ -85,6 +85,13 @@ def test_a_sequence_in_place_of_a_step(cell):
 def test_a_step_in_place_of_a_sequence(cell):
     with pytest.raises(ValueError, match="for one step call step"):
         cell.unroll(torch.zeros(2, cell.input_size), cell.initial_state(2))
+
+
+def test_a_sequence_without_steps(cell):
+    size, state = cell.input_size, cell.initial_state(2)
+    for mask in (None, torch.ones(2, 0, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=rf"time, {size}\], time >= 1; got \[2, 0, {size}\]$"):
+            cell.unroll(torch.zeros(2, 0, size), state, mask)
 
 
 def test_a_mask_of_another_kind(cell):

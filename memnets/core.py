@@ -26,11 +26,12 @@ Letters in shapes: ``*B`` any leading dimensions, ``B`` batch, ``T`` target time
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, ClassVar, Generic, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ __all__ = [
     "check_numbers",
     "check_positive",
     "check_source",
+    "check_state",
     "check_step",
     "check_steps",
     "check_threads",
@@ -68,6 +70,7 @@ __all__ = [
     "make",
     "make_encoder",
     "map_state",
+    "new_zeros",
 ]
 
 Part = TypeVar("Part")
@@ -158,6 +161,21 @@ def choose_state(mask: Tensor, new: State, old: State) -> State:
     return map_state(choose, new, old)
 
 
+def new_zeros(shape: Sequence[int], *parts: nn.Module) -> Tensor:
+    """Zeros with the type and the device of a part, whatever layers a user has put into it.
+
+    Args:
+        shape: shape of the result.
+        parts: the first parameter or buffer of real numbers in the first part that has one decides;
+            if there is none, PyTorch's defaults do.
+    """
+    for part in parts:
+        for tensor in itertools.chain(part.parameters(), part.buffers()):
+            if tensor.is_floating_point():
+                return tensor.new_zeros(shape)
+    return torch.zeros(shape)
+
+
 def check_positive(**sizes: int) -> None:
     """Check that each named size is a whole number of at least 1.
 
@@ -190,6 +208,10 @@ _EXAMPLES = {
     "Features": "partial(FourierFeatures, frequencies=5)",
     "Model": "partial(SNAIL, max_length=26)",
 }
+
+
+#: What callers ask of a cell, also of one that is duck-typed.
+_OF_CELLS = ("output_size", "initial_state", "step", "unroll")
 
 
 def check_made(name: str, part: object, example: str) -> None:
@@ -231,6 +253,12 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
     known = (Score, Normalizer, Addressing, Cell, Embedder, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
+    missing = [name for name in _OF_CELLS if not hasattr(part, name)]
+    if issubclass(kind, Cell) and missing:
+        raise TypeError(
+            f"{wanted}; got a function that makes {_named(part)}, which has no {missing[0]}: take "
+            "memnets.cells.LSTM or GRU, or write a Controller around it"
+        )
     if isinstance(part, Cell) and part.input_size != sizes[0]:
         raise TypeError(
             f"{wanted}; got a function that makes {_named(part)} for inputs of width "
@@ -490,6 +518,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
         self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         check_steps(self, inputs, mask)
+        check_state(self, inputs, state)
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
@@ -504,7 +533,9 @@ class Cell(nn.Module, ABC, Generic[State]):
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
     :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
-    autocast the state stays float32 between steps.
+    autocast the state stays float32 between steps. The class in the brackets of the base is that of
+    the state, as in ``class Leaky(Controller[Tensor])``; a step checks it, and that the state has
+    the batch of its inputs.
 
     Attributes:
         input_size: width of the input of a step.
@@ -518,8 +549,12 @@ class Cell(nn.Module, ABC, Generic[State]):
     first_slots: int = 0
     equations: ClassVar[Mapping[str, str]] = {}
 
+    #: Class of the state, ``NoneType`` for a cell without a past; ``None`` = unknown.
+    _state_class: ClassVar[type | None] = None
+
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
+        cls._state_class = _declared_state(cls) or cls._state_class
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
@@ -527,8 +562,17 @@ class Cell(nn.Module, ABC, Generic[State]):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
 
     def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
-        """One step, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        """One step, see :meth:`forward`; ``state`` may be left out if there is no past.
+
+        Raises:
+            ValueError: inputs or state have another shape, or there is no state.
+            TypeError: the inputs are no tensor, or the state is that of another kind of cell.
+        """
         check_step(self, inputs)
+        check_state(self, inputs, state)
+        return self._one_step(inputs, state)
+
+    def _one_step(self, inputs: Tensor, state: Any) -> tuple[Tensor, State]:
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
@@ -545,7 +589,7 @@ class Cell(nn.Module, ABC, Generic[State]):
         """State before the first step; ``None`` for a cell without a past.
 
         Its tensors have the device and the type of the cell's parameters or buffers: make them
-        with ``new_zeros`` of one.
+        with :func:`new_zeros`.
         """
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> State:
@@ -573,11 +617,12 @@ class Cell(nn.Module, ABC, Generic[State]):
         """
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step, by a fast twin where one fits; arguments and results as in ``forward``."""
+        """One step, by a fast twin where one fits; arguments and results as in a call."""
         check_step(self, inputs)
+        check_state(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         result: tuple[Tensor, State]
-        result = self(inputs, state) if twin is None else twin(self, inputs, state)
+        result = self._one_step(inputs, state) if twin is None else twin(self, inputs, state)
         return result
 
     def unroll(
@@ -599,10 +644,11 @@ class Cell(nn.Module, ABC, Generic[State]):
             last step.
 
         Raises:
-            ValueError: inputs or mask have another shape.
-            TypeError: the mask is not boolean.
+            ValueError: inputs, mask or state have another shape, or there is no state.
+            TypeError: the mask is not boolean, or the state is that of another kind of cell.
         """
         check_steps(self, inputs, mask)
+        check_state(self, inputs, state)
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
@@ -661,6 +707,16 @@ class Cell(nn.Module, ABC, Generic[State]):
             return function(part) if part.is_floating_point() and part.numel() else part
 
         return map_state(free, state)
+
+
+def _declared_state(cls: type) -> type | None:
+    """The class in the brackets of a cell's base, as in ``Cell[LSTMState]``; ``None`` = unknown."""
+    for base in vars(cls).get("__orig_bases__", ()):
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell):
+            state = get_args(base)[0]
+            known = get_origin(state) or (type(None) if state is None else state)
+            return known if isinstance(known, type) else None
+    return None
 
 
 class Controller(Cell[State]):
@@ -1141,11 +1197,56 @@ def check_step(cell: nn.Module, inputs: Tensor) -> None:
     _check_inputs(cell, inputs, 2)
 
 
+def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
+    """Check that a state is one of a cell's own, for the batch of the inputs, ``[B, ...]``.
+
+    Raises:
+        ValueError: there is no state, or it is one of another batch.
+        TypeError: it is one of another kind of cell.
+    """
+    name, kind = type(cell).__name__, getattr(cell, "_state_class", None)
+    if state is None:
+        # Of a cell that does not say what its state is, the first one tells.
+        if kind is type(None) or (kind is None and cell.initial_state(len(inputs)) is None):  # type: ignore[operator]
+            return
+        raise ValueError(
+            f"a step of {name} takes the state that the last step returned, or at first that of "
+            "initial_state(batch_size); got None"
+        )
+    # A named tuple is no plain tuple: it is the state of another cell.
+    if kind is not None and (
+        not isinstance(state, kind) or (kind is tuple and hasattr(state, "_fields"))
+    ):
+        wanted = "has no state" if kind is type(None) else f"has a state {kind.__name__}"
+        raise TypeError(f"{name} {wanted}; got one of another cell, {type(state).__name__}")
+    other = _other_batch(state, len(inputs))
+    if other is not None:
+        raise ValueError(
+            f"{name} takes inputs and a state of one batch, which comes first in both; got inputs "
+            f"{list(inputs.shape)}, and a part of a state {other}"
+        )
+
+
+def _other_batch(state: Any, batch: int) -> list[int] | None:
+    """Shape of the first part of a state that is not for this batch; ``None`` if there is none."""
+    if isinstance(state, Tensor):
+        fits = state.dim() > 0 and state.shape[0] == batch
+        return None if fits else list(state.shape)
+    if isinstance(state, (tuple, list)):
+        for part in state:
+            other = _other_batch(part, batch)
+            if other is not None:
+                return other
+    elif isinstance(state, dict):
+        return _other_batch(list(state.values()), batch)
+    return None
+
+
 def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
     """Check the shapes of what a cell or an encoder reads, ``[B, T, input_size]``, and of its mask.
 
     Raises:
-        ValueError: inputs or mask have another shape.
+        ValueError: inputs or mask have another shape, or there is no step.
         TypeError: the inputs are no tensor, or the mask is not boolean.
     """
     _check_inputs(cell, inputs, 3)
@@ -1159,7 +1260,9 @@ def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
         raise TypeError(
             f"the inputs of {type(cell).__name__} must be a tensor; got {type(inputs).__name__}"
         )
-    if inputs.dim() == dims and width in (None, inputs.shape[-1]):
+    fits = inputs.dim() == dims and width in (None, inputs.shape[-1])
+    none = fits and dims == 3 and inputs.shape[1] == 0
+    if fits and not none:
         return
     wanted, other = {
         2: ("one step of {} takes inputs [batch, {}]", "for all steps of a sequence call unroll"),
@@ -1167,6 +1270,7 @@ def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
     }[dims]
     raise ValueError(
         wanted.format(type(cell).__name__, "width" if width is None else width)
+        + (", time >= 1" if none else "")
         + f"; got {list(inputs.shape)}"
         + (f"; {other}" if inputs.dim() == 5 - dims else "")
     )

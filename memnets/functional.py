@@ -833,12 +833,36 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
 
     Returns:
         ``[N]``.
+
+    Raises:
+        ValueError: a target is out of range, also -100, which PyTorch would pass over: steps that
+            do not count are told by masks. Only numbers on the CPU are looked at.
     """
+    _check_classes(targets, logits.shape[-1])
     twin = fast.find(cross_entropy, "", logits, targets, smoothing)
     if twin is not None:
         losses: Tensor = twin(logits, targets, smoothing)
         return losses
-    return nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    return nn.functional.cross_entropy(
+        logits, targets, ignore_index=_NO_CLASS, reduction="none", label_smoothing=smoothing
+    )
+
+
+#: A number that is no target: PyTorch ignores targets of one number, -100 by default.
+_NO_CLASS = torch.iinfo(torch.int32).min
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    # Elsewhere, Python may not look at the numbers; PyTorch's own check is an assertion there.
+    unseen = torch.compiler.is_compiling() or fast.transformed()
+    if unseen or targets.device.type != "cpu" or targets.numel() == 0:
+        return
+    least, greatest = (int(number) for number in targets.aminmax())
+    if least < 0 or greatest >= classes:
+        raise ValueError(
+            f"targets must be whole numbers in [0, {classes}), also where a mask is False; "
+            f"got {least} to {greatest}"
+        )
 
 
 # -- the choice of tokens -------------------------------------------------------------------------

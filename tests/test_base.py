@@ -20,7 +20,7 @@ from memnets.batches import Batch
 from memnets.cells import LSTM, Chain, FeedForward, LearnedPositions
 from memnets.encoders import Recurrent, SelfAttention
 from memnets.features import VectorFeatures
-from memnets.memories import NTM
+from memnets.memories import DNC, NTM
 from memnets.models import (
     MemoryMachine,
     MetaLearner,
@@ -136,6 +136,26 @@ def test_a_part_given_where_its_class_is_wanted_or_the_other_way_round_is_named(
 
 
 @pytest.mark.parametrize(
+    "module",
+    [
+        partial(nn.LSTM, hidden_size=4),
+        partial(nn.GRU, hidden_size=4),
+        partial(nn.GRUCell, hidden_size=4),
+        partial(nn.Linear, out_features=4),
+    ],
+    ids=lambda module: module.func.__name__,
+)
+@pytest.mark.parametrize("access", [None, NTM(), DNC()])
+def test_a_network_of_pytorch_is_no_controller(module, access) -> None:
+    expected = rf"controller must make a Cell .* {module.func.__name__}\(\.\.\.\), which has no"
+    with pytest.raises(TypeError, match=expected + ".*LSTM or GRU, or write a Controller"):
+        MemoryMachine(9, 8, module, access)
+    for owner in (partial(Chain, 4), partial(Seq2Seq, 9, 9, READER)):
+        with pytest.raises(TypeError, match=r"must make a Cell .* or write a Controller"):
+            owner([module] if owner.func is Chain else module)
+
+
+@pytest.mark.parametrize(
     ("task", "objective", "expected"),
     [
         (CopyingTokens(max_length=3), None, "tokens need the objective Tokens"),
@@ -149,7 +169,7 @@ def test_a_task_of_another_kind_names_the_objective_that_it_needs(
 ) -> None:
     model = MemoryMachine(task.input_size, task.output_size, FeedForward, None, objective=objective)
     batch = task.batch("train", 0)
-    for call in (lambda: model.on_after_batch_transfer(batch, 0), lambda: model.loss(batch)):
+    for call in (lambda: model.on_before_batch_transfer(batch, 0), lambda: model.loss(batch)):
         with pytest.raises(ValueError, match=expected):
             call()
 

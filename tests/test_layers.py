@@ -1,6 +1,7 @@
 """Embeddings, positions and Transformer layers, against torch's own and the papers' formulas."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from torch import nn
 from memnets import testing
 from memnets.cells import (
     LSTM,
+    LSTMN,
+    AttentionBlock,
+    ConvolutionalLayer,
+    CrossAttention,
     Dropout,
     Embedding,
     EncoderLayer,
@@ -18,13 +23,16 @@ from memnets.cells import (
     Inputs,
     LearnedPositions,
     MultiHead,
+    OneHot,
+    Output,
     SinusoidalPositions,
     TransformerLayer,
     causal_mask,
     transformer_stack,
 )
 from memnets.core import map_state
-from memnets.models import Transformer
+from memnets.memories import DNC, NTM, Tape
+from memnets.models import SNAIL, CausalTransformer, MemoryMachine, Transformer
 
 BATCH, STEPS, SLOTS, WIDTH, HEADS = 3, 4, 5, 6, 2
 close = {"rtol": 0, "atol": 1e-12}
@@ -265,3 +273,108 @@ def test_inputs_are_dropped_with_and_without_positions(positions):
     kept = some != 0
     torch.testing.assert_close(some[kept], 2 * whole[kept])
     assert 0.4 < kept.float().mean() < 0.6
+
+
+class Instead(nn.Module):
+    """A network in the place of a layer, as those that fine-tune put there: it has no weight."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(layer)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs)
+
+
+def put_in(part: nn.Module) -> list[str]:
+    """Put another network in the place of each linear layer that is called; their names."""
+    layers = [(name, layer) for name, layer in part.named_modules() if isinstance(layer, nn.Linear)]
+    for name, layer in layers:
+        owner, _, last = name.rpartition(".")
+        setattr(part.get_submodule(owner), last, Instead(layer))
+    return [name for name, _ in layers]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        partial(LSTMN, 4, 5),
+        partial(AttentionBlock, 4, 3, 5),
+        partial(CrossAttention, 4, 2),
+        partial(TransformerLayer, 4, 2, 8),
+        partial(ConvolutionalLayer, 2),
+        *(partial(MemoryMachine, 4, 3, LSTM, access) for access in (NTM(), DNC(), Tape())),
+        partial(MemoryMachine, 4, 3, LSTM),
+    ],
+    ids=lambda cell: cell.func.__name__,
+)
+def test_a_network_takes_the_place_of_any_layer(cell) -> None:
+    part = cell().double().eval()
+    inputs = torch.randn(2, 3, 4, dtype=torch.double)
+
+    def run(part: nn.Module):
+        steps = part if isinstance(part, MemoryMachine) else part.unroll
+        return steps(inputs, part.initial_state(2))
+
+    expected = run(part)
+    names = put_in(part)
+    assert names or isinstance(part, ConvolutionalLayer)
+    if isinstance(part, ConvolutionalLayer):
+        part.query = Instead(part.query)
+    result = run(part)
+    torch.testing.assert_close(result[0], expected[0])
+    map_state(lambda one, other: torch.testing.assert_close(one, other), result[1], expected[1])
+
+
+def test_a_machine_may_have_an_interface_without_a_single_weight() -> None:
+    machine = MemoryMachine(4, 3, partial(LSTM, hidden_size=5), Tape(2)).double()
+    size = machine.access.interface_size
+    machine.body.interface = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, size)).double()
+    machine(torch.randn(2, 3, 4, dtype=torch.double))[0].sum().backward()
+    assert all(layer.grad is not None for layer in machine.body.interface.parameters())
+    machine.body.interface = nn.Identity()
+    assert machine.initial_state(2).body.read.dtype == torch.double
+
+
+def test_a_layer_of_logits_may_be_another_network() -> None:
+    hidden, output = torch.randn(2, 3, 4), Output(4, 6)
+    expected = output(hidden)
+    layer, output.own = output.own, Instead(output.own)
+    torch.testing.assert_close(output(hidden), expected)
+    output.own = Instead(nn.Sequential(layer, nn.ReLU()))
+    torch.testing.assert_close(output(hidden), expected.relu())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.zeros(2, 5, 9, dtype=torch.long), ValueError, r"torch.int64 \[2, 5, 9\]"),
+        (torch.zeros(2, 5, 9, dtype=torch.bool), TypeError, r"torch.bool \[2, 5, 9\]"),
+        (torch.zeros(2, 5, dtype=torch.uint8), TypeError, r"torch.uint8 \[2, 5\]"),
+        (torch.full((2, 5), 9), ValueError, r"tokens must be in \[0, 9\); got 9 to 9"),
+        (torch.full((2, 5), -1), ValueError, r"tokens must be in \[0, 9\); got -1 to -1"),
+        (torch.zeros(2, 9), ValueError, r"\[2, 9\]"),
+        (torch.zeros(2, 5, 8), ValueError, r"\[2, 5, 8\]"),
+    ],
+)
+@pytest.mark.parametrize(
+    "model",
+    [
+        partial(MemoryMachine, 9, 8, LSTM),
+        partial(SNAIL, 9, 8, max_length=20, width=4),
+        partial(CausalTransformer, 9, 8, width=4, layers=1, heads=1),
+        partial(Transformer, 9, 8, width=4, layers=1, heads=1),
+    ],
+    ids=lambda model: model.func.__name__ if isinstance(model, partial) else "",
+)
+def test_inputs_of_another_type_are_named(model, inputs, error, message) -> None:
+    with pytest.raises(error, match=f"got.*{message}|{message}"):
+        model().encode(inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_tokens_are_whole_numbers_of_two_types(dtype) -> None:
+    tokens = torch.tensor([[0, 2, 1]], dtype=dtype)
+    expected = torch.eye(3)[tokens.long()]
+    assert OneHot(3)(tokens).equal(expected)
+    assert Embedding(3, 3)(tokens).shape == (1, 3, 3)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import testing
+from memnets.batches import Batch
 from memnets.cells import LSTM
 from memnets.memories import Tape
 from memnets.models import MemoryMachine
@@ -140,6 +141,32 @@ def test_solved() -> None:
 def test_targets_of_another_form_are_refused(objective, targets, message) -> None:
     with pytest.raises(ValueError, match=message):
         objective.losses(torch.zeros(2, 3, 4), targets)
+
+
+@pytest.mark.parametrize("wrong", [5.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("objective", [Bits(), Candidates(), Numbers()])
+def test_numbers_that_an_objective_cannot_learn_are_refused(objective, wrong) -> None:
+    targets = torch.tensor([[[0.0, 0.5], [1.0, 0.0]]])
+    batch = Batch(targets, targets, targets)
+    objective.check(batch)
+    asked = batch._replace(targets=targets.index_fill(1, torch.tensor(1), wrong))
+    objective.check(asked._replace(target_mask=torch.tensor([[True, False]])))
+    machine = MemoryMachine(2, 2, LSTM, objective=objective)
+    if isinstance(objective, Numbers) and math.isfinite(wrong):
+        return objective.check(asked)
+    hint = {Bits: "for real numbers use --model.objective=memnets.training.Numbers"}
+    with pytest.raises(ValueError, match=f"needs targets .*{hint.get(type(objective), '')}.*; got"):
+        # The hook before the batch goes to a device.
+        machine.on_before_batch_transfer(asked, 0)
+
+
+@pytest.mark.parametrize("classes", [5, 2048], ids=["plain", "twin"])
+@pytest.mark.parametrize("wrong", [-100, -1, 3000])
+@pytest.mark.parametrize("objective", [Labels(), Tokens(0.1), Symbols(), NextToken()])
+def test_a_target_beyond_the_classes_is_refused(objective, wrong, classes) -> None:
+    logits, targets = torch.zeros(1, 3, classes), torch.tensor([[0, 1, wrong]])
+    with pytest.raises(ValueError, match=rf"must be whole numbers in \[0, {classes}\).*{wrong}"):
+        objective.losses(logits, targets)
 
 
 def test_chances_are_those_of_the_answers() -> None:

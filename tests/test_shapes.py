@@ -10,6 +10,7 @@ from memnets.cells import (
     LSTM,
     LSTMN,
     Chain,
+    Direct,
     FeedForward,
     Loop,
     Mixer,
@@ -17,9 +18,21 @@ from memnets.cells import (
     SelfAttention,
     ShortConvolution,
 )
+from memnets.core import Controller
 from memnets.encoders import Convolutional, IntraAttention, Process, Recurrent
 from memnets.encoders import SelfAttention as SelfAttentionEncoder
-from memnets.memories import DNC, NTM, DeltaNet, NeuralStack, Stack, Tape
+from memnets.memories import (
+    DNC,
+    LRUA,
+    NTM,
+    SAM,
+    TTT,
+    DeltaNet,
+    MovingTape,
+    NeuralStack,
+    Stack,
+    Tape,
+)
 
 CELLS = {
     "LSTM": lambda: LSTM(5, 8),
@@ -30,6 +43,11 @@ CELLS = {
     "ShortConvolution": lambda: ShortConvolution(6, 2),
     "NTM": lambda: NTM(slots=8, width=4),
     "DNC": lambda: DNC(slots=8, width=4),
+    "LRUA": lambda: LRUA(slots=8, width=4),
+    "SAM": lambda: SAM(slots=8, width=4),
+    "TTT": lambda: TTT(4, 4),
+    "MovingTape": lambda: MovingTape(slots=8, width=4),
+    "Direct": lambda: Direct(5),
     "Stack": lambda: Stack(slots=8, width=4),
     "NeuralStack": lambda: NeuralStack(width=4),
     "Tape": lambda: Tape(width=4),
@@ -69,6 +87,13 @@ def test_a_step_in_place_of_a_sequence(cell):
         cell.unroll(torch.zeros(2, cell.input_size), cell.initial_state(2))
 
 
+def test_a_sequence_without_steps(cell):
+    size, state = cell.input_size, cell.initial_state(2)
+    for mask in (None, torch.ones(2, 0, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=rf"time, {size}\], time >= 1; got \[2, 0, {size}\]$"):
+            cell.unroll(torch.zeros(2, 0, size), state, mask)
+
+
 def test_a_mask_of_another_kind(cell):
     inputs, state = torch.zeros(2, 3, cell.input_size), cell.initial_state(2)
     with pytest.raises(ValueError, match=r"the mask must be \[batch, time\] = \[2, 3\]; got"):
@@ -77,23 +102,80 @@ def test_a_mask_of_another_kind(cell):
         cell.unroll(inputs, state, torch.ones(2, 3))
 
 
-@pytest.mark.parametrize("steps", [1, 5])
-def test_a_state_of_another_batch(cell, steps):
+def steps_of(cell, batch):
+    """All ways to take steps of a batch, as functions of a state."""
+    inputs = torch.zeros(batch, 5, cell.input_size)
+    return {
+        "a call": lambda state: cell(inputs[:, 0], state),
+        "a step": lambda state: cell.step(inputs[:, 0], state),
+        "all steps": lambda state: cell.unroll(inputs, state),
+        "a sequence of one step": lambda state: cell.unroll(inputs[:, :1], state),
+        "a mask": lambda state: cell.unroll(inputs, state, torch.ones(batch, 5, dtype=torch.bool)),
+    }
+
+
+@pytest.mark.parametrize(("states", "batch"), [(3, 2), (1, 2), (2, 1)])
+def test_a_state_of_another_batch(cell, states, batch):
     """An error, and no memory that is read or written where it is not a tensor's own."""
-    if isinstance(cell, FeedForward):
+    first = cell.initial_state(states)
+    if first is None:
         pytest.skip("it has no state")
-    _, state = cell.step(torch.zeros(3, cell.input_size), cell.initial_state(3))
-    with pytest.raises((ValueError, RuntimeError)):
-        cell.unroll(torch.zeros(2, steps, cell.input_size), state)
+    _, state = cell.step(torch.zeros(states, cell.input_size), first)
+    for step in steps_of(cell, batch).values():
+        with pytest.raises(
+            ValueError, match=rf"of one batch.*got inputs \[{batch}, .*\[{states}, "
+        ):
+            step(state)
+
+
+def test_no_state(cell):
+    for step in steps_of(cell, 2).values():
+        if cell.initial_state(2) is None:
+            step(None)
+        else:
+            with pytest.raises(ValueError, match=r"initial_state\(batch_size\); got None"):
+                step(None)
+
+
+def test_a_state_of_another_kind_of_cell(cell):
+    own = cell.initial_state(2)
+    others = [make().initial_state(2) for make in CELLS.values()]
+    others = [state for state in others if state is not None and type(state) is not type(own)]
+    assert len(others) > 10
+    for state in others:
+        for step in steps_of(cell, 2).values():
+            with pytest.raises(TypeError, match=f"another cell, {type(state).__name__}"):
+                step(state)
+
+
+class Unsaid(Controller):
+    """A cell that does not say what its state is."""
+
+    input_size = hidden_size = 3
+
+    def initial_state(self, batch_size):
+        return {"mean": torch.zeros(batch_size, 3)}
+
+    def forward(self, inputs, state):
+        mean = (inputs + state["mean"]) / 2
+        return mean, {"mean": mean}
+
+
+def test_a_cell_that_does_not_say_what_its_state_is():
+    cell = Unsaid()
+    cell.step(torch.zeros(2, 3), cell.initial_state(2))
+    with pytest.raises(ValueError, match="got None"):
+        cell(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"a part of a state \[3, 3\]"):
+        cell.unroll(torch.zeros(2, 4, 3), cell.initial_state(3))
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_recurrent_state_that_does_not_fit_is_named(make, layers):
     inputs = torch.zeros(2, 3, 5)
-    with pytest.raises(ValueError, match=rf"{layers} tensors \[batch, width\] = \[2, 8\]; got"):
-        make(5, 8, layers).unroll(inputs, make(5, 8, layers).initial_state(3))
-    with pytest.raises(ValueError, match=rf"got {layers} of \[2, 7\]$"):
+    expected = rf"{layers} tensors \[batch, width\] = \[2, 8\]; got {layers} of \[2, 7\]$"
+    with pytest.raises(ValueError, match=expected):
         make(5, 8, layers).unroll(inputs, make(5, 7, layers).initial_state(2))
 
 

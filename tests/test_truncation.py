@@ -159,3 +159,15 @@ def test_a_task_of_vectors_is_truncated_with_its_padding() -> None:
     )
     batch = task.batch("train", 0)
     torch.testing.assert_close(model.loss(batch).detach(), detached_by_hand(model, batch, 2))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_whose_parameters_are_frozen_has_a_loss_all_the_same(name) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name](tbptt_steps=2).eval()
+    batch = CopyingTokens(symbols=SIZE - 4, max_length=4).batch("train", 0)
+    expected = model.loss(batch)
+    model.requires_grad_(False)
+    loss = model.loss(batch)
+    torch.testing.assert_close(loss, expected.detach())
+    assert not loss.requires_grad

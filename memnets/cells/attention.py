@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from memnets import fast, functional
 from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
 from memnets.cells.positions import Positions, placed_content
-from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive
+from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive, new_zeros
 from memnets.scores import ScaledDot
 
 __all__ = [
@@ -500,8 +500,7 @@ class AttentionBlock(Cell[Slots]):
     def initial_state(self, batch_size: int) -> Slots:
         """No slots."""
         key, _, value = self.sizes
-        weight = self.layer.weight
-        return Slots(weight.new_empty(batch_size, 0, key), weight.new_empty(batch_size, 0, value))
+        return Slots(new_zeros((batch_size, 0, key), self), new_zeros((batch_size, 0, value), self))
 
     def forward(self, inputs: Tensor, state: Slots) -> tuple[Tensor, Slots]:
         """One step: ``[B, input_size] -> [B, output_size]``."""

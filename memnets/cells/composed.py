@@ -19,6 +19,7 @@ from memnets.core import (
     check_positive,
     choose_state,
     make,
+    new_zeros,
 )
 
 __all__ = [
@@ -60,6 +61,9 @@ class Loop(Cell[LoopState]):
             cells, its other arguments given.
         access: the memory with its heads.
 
+    Attributes:
+        interface: the linear layer ``U h + a``; any network of the same widths may take its place.
+
     Example:
         ``Loop(9, partial(LSTM, hidden_size=100), NTM(slots=128, width=20))``
     """
@@ -83,7 +87,7 @@ class Loop(Cell[LoopState]):
         return LoopState(
             self.controller.initial_state(batch_size),
             self.access.initial_state(batch_size),
-            self.interface.weight.new_zeros(batch_size, self.access.output_size),
+            self._nothing_read(batch_size),
         )
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> LoopState:
@@ -91,8 +95,12 @@ class Loop(Cell[LoopState]):
         return LoopState(
             self.controller.start(source, mask),
             self.access.start(source, mask),
-            self.interface.weight.new_zeros(len(source), self.access.output_size),
+            self._nothing_read(len(source)),
         )
+
+    def _nothing_read(self, batch_size: int) -> Tensor:
+        # A user may have put any network in the place of the interface, also one without weights.
+        return new_zeros((batch_size, self.access.output_size), self.interface, self)
 
     def forward(self, inputs: Tensor, state: LoopState) -> tuple[Tensor, LoopState]:
         """One step: ``[B, input_size] -> [B, output_size]``."""

@@ -13,7 +13,7 @@ from memnets import functional
 from memnets.addressing import Content
 from memnets.cells.composed import Chain, kept
 from memnets.cells.dropout import Dropout
-from memnets.core import Cell, Memory, check_positive
+from memnets.core import Cell, Memory, check_positive, new_zeros
 from memnets.scores import Dot
 
 __all__ = [
@@ -297,7 +297,7 @@ class ConvolutionalLayer(Cell[ConvolutionalState]):
     def initial_state(self, batch_size: int) -> ConvolutionalState:
         """Zeros for the inputs before the first step, and a source without steps."""
         width = self.convolution.input_size
-        return self.start(self.query.bias.new_empty(batch_size, 0, 2 * width))
+        return self.start(new_zeros((batch_size, 0, 2 * width), self))
 
     def start(self, source: Tensor, mask: Tensor | None = None) -> ConvolutionalState:
         """State before the first step.

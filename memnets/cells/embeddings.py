@@ -48,21 +48,34 @@ class Embedding(nn.Module):
         """Tokens ``[*B]`` or vectors ``[*B, size]`` ``-> [*B, width]``.
 
         Raises:
+            TypeError: the inputs are neither real numbers nor tokens, int32 or int64.
             ValueError: a token is out of range, or the vectors have another width.
         """
         size = len(self.weight)
         if not inputs.is_floating_point():
+            _check_tokens(inputs, size)
             # PyTorch checks the range itself; a check here would wait for a GPU.
             try:
                 return nn.functional.embedding(inputs, self.weight)
             except IndexError as error:
-                raise ValueError(
-                    f"tokens must be in [0, {size}); "
-                    f"got {inputs.min().item()} to {inputs.max().item()}"
-                ) from error
+                raise _out_of_range(inputs, size) from error
         if inputs.shape[-1] != size:
             raise ValueError(f"vectors must have width {size}; got {list(inputs.shape)}")
         return inputs @ self.weight
+
+
+def _check_tokens(inputs: Tensor, size: int) -> None:
+    if inputs.dtype not in (torch.int64, torch.int32):
+        raise TypeError(
+            f"inputs must be real numbers [*B, {size}], or tokens [*B] of int64 or int32; "
+            f"got {inputs.dtype} {list(inputs.shape)}"
+        )
+
+
+def _out_of_range(tokens: Tensor, size: int) -> ValueError:
+    return ValueError(
+        f"tokens must be in [0, {size}); got {tokens.min().item()} to {tokens.max().item()}"
+    )
 
 
 class OneHot(nn.Module):
@@ -84,13 +97,25 @@ class OneHot(nn.Module):
         """Tokens ``[B, T]`` or vectors ``[B, T, size]`` ``-> [B, T, size]``.
 
         Raises:
-            ValueError: the vectors have another width.
+            TypeError: the inputs are neither real numbers nor tokens, int32 or int64.
+            ValueError: a token is out of range, or the inputs have another shape.
         """
-        if not inputs.is_floating_point():
-            inputs = nn.functional.one_hot(inputs, self.size).to(self.unit.dtype)
-        if inputs.dim() != 3 or inputs.shape[-1] != self.size:
-            raise ValueError(f"inputs must be [batch, time, {self.size}]; got {list(inputs.shape)}")
-        return inputs
+        if inputs.is_floating_point():
+            if inputs.dim() != 3 or inputs.shape[-1] != self.size:
+                raise ValueError(
+                    f"inputs must be [batch, time, {self.size}]; got {list(inputs.shape)}"
+                )
+            return inputs
+        _check_tokens(inputs, self.size)
+        if inputs.dim() != 2:
+            raise ValueError(
+                "inputs must be tokens [batch, time] of whole numbers, or vectors [batch, time, "
+                f"{self.size}] of real numbers; got {inputs.dtype} {list(inputs.shape)}"
+            )
+        try:
+            return nn.functional.one_hot(inputs.long(), self.size).to(self.unit.dtype)
+        except RuntimeError as error:  # as in an Embedding
+            raise _out_of_range(inputs, self.size) from error
 
 
 class Vectors(nn.Module):
@@ -181,11 +206,16 @@ class Inputs(nn.Module):
 
         Raises:
             ValueError: a shape does not fit, or a position is not below ``max_length``.
-            TypeError: the mask is not boolean.
+            TypeError: the mask is not boolean, or the inputs have a type that no embedding takes.
         """
         embedding = self.source if source else self.answer
         assert embedding is not None
         vectors: Tensor = embedding(inputs)
+        if vectors.dim() != 3:
+            raise ValueError(
+                "inputs must be tokens [batch, time] of whole numbers, or vectors [batch, time, "
+                f"width] of real numbers; got {inputs.dtype} {list(inputs.shape)}"
+            )
         check_mask(mask, vectors.shape)
         if self.positions is None:
             kept: Tensor = self.dropout(vectors)
@@ -223,7 +253,11 @@ class Output(nn.Module):
         """``[*B, width] -> [*B, size]``."""
         matrix = self.own if self.embedding is None else self.embedding
         assert matrix is not None
-        return nn.functional.linear(hidden, matrix.weight, self.bias)
+        if type(matrix) in (nn.Linear, Embedding):
+            return nn.functional.linear(hidden, matrix.weight, self.bias)
+        # A network that a user has put in the place of the layer.
+        logits: Tensor = matrix(hidden)
+        return logits + self.bias
 
 
 def tied_embeddings(

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from memnets import fast
 from memnets.addressing import Content, Recent
 from memnets.cells.attention import Slots
-from memnets.core import Addressing, Controller, Memory, Normalizer, State, check_positive
+from memnets.core import (
+    Addressing,
+    Controller,
+    Memory,
+    Normalizer,
+    State,
+    check_positive,
+    new_zeros,
+)
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "Direct", "FeedForward", "LSTMNState", "LSTMState"]
@@ -336,6 +344,7 @@ class LSTMN(Controller[LSTMNState]):
         check_positive(input_size=input_size, hidden_size=hidden_size, key_size=key_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self.key_size = key_size
         # It holds the weights; :func:`_lstm_cell` takes the step.
         self.cell = nn.LSTMCell(input_size, hidden_size)
         self.query = nn.Linear(input_size + hidden_size, key_size)
@@ -347,11 +356,10 @@ class LSTMN(Controller[LSTMNState]):
 
     def initial_state(self, batch_size: int) -> LSTMNState:
         """One slot of zeros."""
-        weight = self.key.weight
         return LSTMNState(
-            keys=weight.new_zeros(batch_size, 1, len(weight)),
-            values=weight.new_zeros(batch_size, 1, 2 * self.hidden_size),
-            summary=weight.new_zeros(batch_size, self.hidden_size),
+            keys=new_zeros((batch_size, 1, self.key_size), self),
+            values=new_zeros((batch_size, 1, 2 * self.hidden_size), self),
+            summary=new_zeros((batch_size, self.hidden_size), self),
         )
 
     def forward(self, inputs: Tensor, state: LSTMNState) -> tuple[Tensor, LSTMNState]:

@@ -105,11 +105,13 @@ class Model(EncoderDecoder[State], Trained):
         return self.encode_batch(batch), steps
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Pad a training batch by ``pad_lengths``; check a batch that goes to a GPU.
+        """Check that a batch fits the objective; pad a training batch by ``pad_lengths``.
 
         Raises:
-            ValueError: see :meth:`check_on_host`.
+            ValueError: it does not fit, or see :meth:`check_on_host`.
         """
+        # Here, before the batch goes to a GPU: there, the host would wait for the numbers.
+        self.objective.check(batch)
         if self.trainer.training and self.pad_lengths > 1:
             batch = padded_to(batch, self.pad_lengths, self.longest_answer)
         # On the CPU, the model checks this itself; elsewhere, the host would wait for the answer.
@@ -137,15 +139,6 @@ class Model(EncoderDecoder[State], Trained):
                 f"the model can answer a source of {read} steps with at most {longest}; "
                 f"got an answer of {steps} steps"
             )
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check that the batch fits the objective.
-
-        Raises:
-            ValueError: it does not.
-        """
-        self.objective.check(batch)
-        return batch
 
     def weight(self, batch: Batch) -> Tensor | int:
         """Number of steps of all answers but padding."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder, map_state
+from memnets.core import EncoderDecoder, check_numbers, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [
@@ -168,13 +168,16 @@ class Bits(Objective):
     monitor = "bits"
 
     def check(self, batch: Batch) -> None:
-        """Check that the targets of a batch are vectors.
+        """Check that the targets of a batch are vectors of numbers in ``[0, 1]``.
 
         Raises:
-            ValueError: they are not.
+            ValueError: they are not; numbers in the padding do not count.
         """
         super().check(batch)
         _check_vectors(self, batch.targets)
+        _check_shares(
+            self, batch, "for real numbers use --model.objective=memnets.training.Numbers"
+        )
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether the cost is less than 0.01 bits a sequence."""
@@ -452,13 +455,14 @@ class Candidates(Objective):
     monitor = "loss"
 
     def check(self, batch: Batch) -> None:
-        """Check that the targets of a batch are vectors.
+        """Check that the targets of a batch are vectors of numbers in ``[0, 1]``.
 
         Raises:
-            ValueError: they are not.
+            ValueError: they are not; numbers in the padding do not count.
         """
         super().check(batch)
         _check_vectors(self, batch.targets)
+        _check_shares(self, batch, "1 for a right candidate, 0 for others")
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
@@ -540,13 +544,14 @@ class Numbers(Objective):
     monitor = "error"
 
     def check(self, batch: Batch) -> None:
-        """Check that the targets of a batch are vectors.
+        """Check that the targets of a batch are vectors of finite numbers.
 
         Raises:
-            ValueError: they are not.
+            ValueError: they are not; numbers in the padding do not count.
         """
         super().check(batch)
         _check_vectors(self, batch.targets)
+        _check_targets(self, batch, batch.targets.isfinite(), "finite", "NaN or infinity")
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of each step: ``[B, T, O] -> [B, T]``.
@@ -593,6 +598,25 @@ def _check_whole(objective: Objective, targets: Tensor) -> None:
             f"numbers [B, T]; got {targets.dtype} {list(targets.shape)}: binary vectors need the "
             f"objective Bits, real numbers Numbers, as by --model.objective=memnets.training.Bits"
         )
+
+
+def _check_shares(objective: Objective, batch: Batch, hint: str) -> None:
+    targets = batch.targets
+    right = (targets >= 0) & (targets <= 1)
+    _check_targets(objective, batch, right, f"in [0, 1] ({hint})")
+
+
+def _check_targets(
+    objective: Objective, batch: Batch, right: Tensor, wanted: str, found: str | None = None
+) -> None:
+    """Check numbers of the targets, ``[B, T, O]``; a batch comes here before it goes to a GPU."""
+    mask = batch.target_mask
+    right = right if mask is None else right | ~mask.unsqueeze(-1)
+    check_numbers(
+        right.all(),
+        f"the objective {type(objective).__name__} needs targets {wanted}",
+        lambda: found or f"{batch.targets[~right][0].item():g}",
+    )
 
 
 def _check_same_shape(objective: Objective, logits: Tensor, targets: Tensor) -> None:

@@ -104,6 +104,8 @@ def _collect(
     outputs: Any, sources: Any, sums: list[Tensor], directions: list[Tensor] | None = None
 ) -> None:
     """Add the gradients of outputs to the sums of their sources."""
+    if not sources:  # a model whose parameters are all frozen
+        return
     shares = torch.autograd.grad(outputs, sources, directions, allow_unused=True)
     for collected, share in zip(sums, shares, strict=True):
         if share is not None:

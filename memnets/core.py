@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
@@ -1324,8 +1325,11 @@ def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None 
 
 
 def at_hand(tensor: Tensor) -> bool:
-    """Whether Python may look at the numbers in a tensor: on the CPU, and not in a graph."""
-    if torch.compiler.is_compiling():
+    """Whether Python may look at the numbers in a tensor: on the CPU, and not in a graph.
+
+    A fake tensor, which stands for one in a graph that is about to be made, has none.
+    """
+    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
         return False
     return tensor.device.type == "cpu" and not _batched(tensor)
 

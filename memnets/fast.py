@@ -9,8 +9,9 @@ A part holds its definition and knows no twin of it. A module of twins, such as
 The base class of the part calls :func:`find` before it runs the definition. A twin runs only if:
 
 - the part is of exactly the registered class, since a subclass may compute something else;
-- the modules in it are PyTorch's own and this library's, without hooks: a twin reads their weights
-  and does not call them, so that it would miss what an adapter, a mask or a hook adds;
+- the modules in it are PyTorch's own and this library's, without hooks, of their own or of all
+  modules, and with the ``forward`` and ``step`` of their class: a twin reads their weights and does
+  not call them, so that it would miss what an adapter, a mask or a hook adds;
 - no addressing in the part is hard (:attr:`memnets.core.Addressing.hard`), or the twin is
   registered with ``hard``: it computes one-hot weights too;
 - the twin's own ``fits`` accepts the part and its inputs;
@@ -18,10 +19,11 @@ The base class of the part calls :func:`find` before it runs the definition. A t
 - all floating-point inputs are float32 or float64, outside of autocast; a twin registered with
   ``any_precision`` accepts all types;
 - nobody listens to the reports of the definition (:mod:`memnets.events`);
-- the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, or in
-  a graph that is compiled, exported or traced. In a graph, twins with ``any_precision`` may run:
-  they consist of PyTorch's own operations. A graph keeps the twins that there were when it was
-  made.
+- the call is not within :func:`naive`, under a transform of ``torch.func``, in forward mode, under
+  a mode of PyTorch that sees each operation (fake tensors, a count of operations), on a subclass of
+  tensors, or in a graph that is compiled, exported or traced. In a graph, twins with
+  ``any_precision`` may run: they consist of PyTorch's own operations. A graph keeps the twins that
+  there were when it was made.
 
 Values and gradients of a twin equal those of the definition. One law checks all twins
 (``tests/laws/test_twins.py``).
@@ -36,11 +38,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn, overrides
+from torch.utils import _python_dispatch
+from torch.utils._device import DeviceContext
 
 from memnets import events
 
@@ -156,7 +161,7 @@ def enabled() -> bool:
     # Dynamo cannot read a context variable. ``_plain`` turns down most twins there.
     if torch.compiler.is_dynamo_compiling():
         return True
-    return _enabled.get() and not events.listening() and not transformed()
+    return _enabled.get() and not events.listening() and not transformed() and not _watched()
 
 
 def transformed() -> bool:
@@ -166,6 +171,30 @@ def transformed() -> bool:
 
 # PyTorch asks the same before it runs an autograd.Function, and has no public name for it.
 _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+# How many modes are active; PyTorch has no public names for these.
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+
+
+def _watched() -> bool:
+    """Whether a mode of PyTorch sees each operation, for which an operator of ours is none.
+
+    A mode that has an attribute ``sees_twins`` which is true wants to see the twins at work.
+    """
+    if not _dispatch_modes() and not _function_modes():
+        return False
+    if torch.compiler.is_compiling():
+        return False  # in a graph: see :func:`_plain`
+    active = [
+        *_python_dispatch._get_current_dispatch_mode_stack(),
+        *overrides._get_current_function_mode_stack(),
+    ]
+    # A default device changes only where new tensors are.
+    return not all(
+        isinstance(mode, DeviceContext) or getattr(mode, "sees_twins", False) for mode in active
+    )
 
 
 def applies(*tensors: Tensor) -> bool:
@@ -211,8 +240,21 @@ _KNOWN = ("memnets.", "torch.nn.modules.")
 
 
 def untouched(part: Any) -> bool:
-    """Whether all modules in a part are PyTorch's or this library's, and none has a hook."""
+    """Whether all modules in a part are PyTorch's or this library's, as their classes make them.
+
+    So none has a hook, or a ``forward`` or ``step`` of its own.
+    """
     return _looked_at(part)[0]
+
+
+@cache
+def _is_known(kind: type) -> bool:
+    """Whether a class is PyTorch's or this library's."""
+    return kind.__module__.startswith(_KNOWN)
+
+
+# PyTorch asks the same before each call of a module, and has no public name for it.
+_hooks_of_all: Callable[[], Any] = nn.modules.module._has_any_global_hook
 
 
 def _looked_at(part: Any) -> tuple[bool, bool]:
@@ -221,6 +263,8 @@ def _looked_at(part: Any) -> tuple[bool, bool]:
         # Twins that a graph can hold call the modules.
         return True, getattr(part, "hard", False) is True
     hard = False
+    if _hooks_of_all():
+        return False, hard
     # A loop, not ``modules()``: this runs at every step.
     stack = [part]
     for module in stack:
@@ -232,7 +276,9 @@ def _looked_at(part: Any) -> tuple[bool, bool]:
             or kept.get("_forward_pre_hooks")
             or kept.get("_backward_hooks")
             or kept.get("_backward_pre_hooks")
-            or (module is not part and not type(module).__module__.startswith(_KNOWN))
+            or "forward" in kept
+            or "step" in kept
+            or (module is not part and not _is_known(type(module)))  # type: ignore[arg-type]
         ):
             return False, hard
         hard = hard or kept.get("hard") is True
@@ -252,8 +298,12 @@ def _load() -> None:
 _load._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+#: Classes of tensors that hold their numbers themselves, and leave operations to PyTorch.
+ORDINARY = (Tensor, nn.Parameter)
+
+
 def _plain(arguments: Any) -> bool:
-    """Whether all numbers are in single or double precision, outside of autocast and of graphs."""
+    """Whether tensors are ordinary, in single or double precision, outside autocast and graphs."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state():
         return False  # a graph cannot record a twin's own autograd.Function
     device = None
@@ -262,6 +312,8 @@ def _plain(arguments: Any) -> bool:
     while stack:
         argument = stack.pop()
         if isinstance(argument, Tensor):
+            if type(argument) not in ORDINARY:
+                return False
             device = argument.device.type
             if argument.dtype in (torch.float16, torch.bfloat16):
                 return False

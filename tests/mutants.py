@@ -117,6 +117,7 @@ TESTS = {
         "test_kernels.py laws/test_functional.py test_memories.py test_machine.py "
         "laws/test_parts.py laws/test_twins.py"
     ),
+    "memnets/kernels/known.py": "laws/test_changed_parts.py laws/test_twins.py",
     "memnets/kernels/hard.py": "test_hard.py laws/test_twins.py",
     "memnets/kernels/sparse.py": "test_sparse.py laws/test_twins.py",
     "memnets/kernels/native/": "test_native.py laws/test_twins.py test_kernels.py",

@@ -37,8 +37,18 @@ _LARGEST = {torch.float32: 40.0, torch.float64: 350.0}
 
 
 def _fits(query: Tensor, keys: Tensor, direction: Tensor) -> bool:
-    pairs = query.shape[:-2] == keys.shape[:-2] and query.numel() > 0 and keys.numel() > 0
-    if not pairs or query.device.type != "cpu":
+    given, kind, width = (query, keys, direction), query.dtype, query.shape[-1:]
+    # What is broadcast or promoted, and errors of shape and type, are the definition's.
+    pairs = (
+        query.dim() >= 2
+        and query.shape[:-2] == keys.shape[:-2]
+        and keys.shape[-1:] == direction.shape == width
+        and query.numel() > 0
+        and keys.numel() > 0
+    )
+    if not pairs or not all(one.dtype == kind and one.device.type == "cpu" for one in given):
+        return False
+    if kind not in _LARGEST:
         return False
     # One query saves memory for the backward pass alone.
     return query.shape[-2] > 1 or (

@@ -94,8 +94,10 @@ def _fits(memory: Tensor, row: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch._C._get_tracing_state():
         return False
     return (
+        type(memory) in fast.ORDINARY
+        and type(row) in fast.ORDINARY
         # With more new slots than old ones, a buffer of twice the size would be too large.
-        0 < row.shape[-2] <= memory.shape[-2]
+        and 0 < row.shape[-2] <= memory.shape[-2]
         and memory.numel() >= max(1, _SMALL if torch.is_grad_enabled() else _SMALL_IN_SEARCH)
         and memory.dtype == row.dtype
         and memory.device == row.device
@@ -167,7 +169,12 @@ def _noted(room: Tensor) -> _Buffer:
 
 
 def _not_in_graph(part: Tensor, index: Tensor) -> bool:
-    return not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+    # Of an index of more dimensions the definition tells the error.
+    return (
+        index.dim() == 1
+        and type(part) in fast.ORDINARY
+        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+    )
 
 
 @fast.twin(functional.rows, fits=_not_in_graph, any_precision=True, only_values=True)
@@ -175,12 +182,22 @@ def rows(part: Tensor, index: Tensor) -> Tensor:
     """Rows of a part of a state; those of a memory in a buffer stand in a new buffer."""
     with _lock:
         known = _buffers.get(part.untyped_storage())
-    if known is None or part.dim() < 3 or part.shape[-1] != known.shape[-1]:
+    # Rows of a part of the heads, or of the columns, cannot go on as a buffer does.
+    if (
+        known is None
+        or part.dim() < 3
+        or (part.shape[1:-2], part.shape[-1:])
+        != (
+            known.shape[1:-2],
+            known.shape[-1:],
+        )
+    ):
         return part.index_select(0, index)
     # The next append finds room there. Otherwise it would copy all slots once more.
     slots, before = part.shape[-2], known.shape[-2]
     size = before if slots < before else 2 * before
-    if build.at_hand() and part.device.type == "cpu" and part.stride() == known.stride:
+    whole_rows = part.device.type == index.device.type == "cpu" and part.stride() == known.stride
+    if build.at_hand() and whole_rows and index.dtype in (torch.int32, torch.int64):
         chosen: Tensor = torch.ops.memnets.rows(part, index, before, size)
         whole = (*chosen.shape[:-2], size, chosen.shape[-1])
         buffer = _noted(chosen.as_strided(whole, chosen.stride()))

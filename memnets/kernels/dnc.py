@@ -255,6 +255,9 @@ def kernel(memory: DNC) -> DNCKernel | None:
         return None
     if memory.writing.hard or memory.reading.hard:
         return None
+    # A size that the interface was not made for is the definition's to tell.
+    if memory.layout != (memory.read_heads, memory.width):
+        return None
     return DNCKernel(memory.layout, epsilon)
 
 

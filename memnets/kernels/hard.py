@@ -20,7 +20,7 @@ from torch import Tensor
 
 from memnets import fast, functional
 from memnets.cells.composed import Loop, LoopState
-from memnets.core import Memory, choose_state
+from memnets.core import Memory, check_step, choose_state
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.slotted import noisy
 
@@ -64,7 +64,9 @@ def unroll(
     features = []
     for number, now in enumerate(inputs.unbind(1)):
         hidden, following = loop.controller.step(torch.cat([now, read], -1), controller)
-        query, erase, add = access.queries(noisy(access, loop.interface(hidden)))
+        driven = loop.interface(hidden)
+        check_step(access, driven)
+        query, erase, add = access.queries(noisy(access, driven))
         moved = _moved(access, query, memory, places)
         looking, marking = moved.tensor_split((access.read_heads,), 1)
         vectors = memory[every, looking].flatten(1)

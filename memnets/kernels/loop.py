@@ -12,22 +12,17 @@ from torch import Tensor
 from memnets import fast
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, LSTMState
-from memnets.kernels.steps import LSTMWeights, kernel_of, linear, run
+from memnets.kernels import known
+from memnets.kernels.steps import LSTMWeights, kernel_of, run
 
 __all__ = ["unroll"]
 
 
 def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
     # A mask means a choice between two states after each step, which the node does not record.
-    return (
-        mask is None
-        and inputs.numel() > 0
-        and linear(loop.interface)
-        and inputs.dtype == loop.interface.weight.dtype
-        and type(loop.controller) is LSTM
-        and loop.controller.lstm.num_layers == 1
-        and kernel_of(loop.access) is not None
-    )
+    if mask is not None or inputs.numel() == 0 or type(loop.controller) is not LSTM:
+        return False
+    return known.loop(loop, inputs.dtype) is not None and kernel_of(loop.access) is not None
 
 
 @fast.twin(Loop, "unroll", fits=_fits, hard=True)
@@ -36,12 +31,14 @@ def unroll(
 ) -> tuple[Tensor, LoopState]:
     """``[B, T, input_size] -> [B, T, output_size]``: see :meth:`memnets.core.Cell.unroll`."""
     controller, kernel = loop.controller, kernel_of(loop.access)
+    weights = known.weights(controller, inputs.dtype)
     assert isinstance(controller, LSTM)
     assert kernel is not None
+    assert weights is not None
     (hidden,), (cell,) = state.controller
     features, cell, access = run(
         kernel,
-        LSTMWeights(*controller.lstm.all_weights[0]),
+        LSTMWeights(*weights),
         loop.interface,
         inputs,
         torch.cat([hidden, state.read], -1),

@@ -221,6 +221,10 @@ def kernel(memory: NTM) -> NTMKernel | None:
     epsilon = cosine_epsilon(memory.addressing, NTMAddressing)
     if epsilon is None:
         return None
+    # A size that the interface was not made for is the definition's to tell.
+    sizes = memory.read_heads, memory.write_heads, memory.width, memory.shift_range
+    if memory.layout[:4] != sizes:
+        return None
     noise = memory.noise if memory.training else 0.0
     return NTMKernel(memory.layout, epsilon, noise, memory.addressing.hard)
 

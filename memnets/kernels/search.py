@@ -52,7 +52,13 @@ def likeliest(scores: Tensor) -> Tensor:
     return tokens.gather(-1, place).squeeze(-1)
 
 
-@fast.twin(functional.best_tokens, fits=_many, only_values=True)
+def _go_together(logits: Tensor, scores: Tensor, count: int) -> bool:
+    # What is broadcast or promoted, and errors of shape, are the definition's.
+    same = logits.dim() == 3 and logits.shape[:-1] == scores.shape and logits.dtype == scores.dtype
+    return same and _many(logits)
+
+
+@fast.twin(functional.best_tokens, fits=_go_together, only_values=True)
 def best_tokens(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best continuations of some answers: see :func:`memnets.functional.best_tokens`."""
     size = logits.shape[-1]

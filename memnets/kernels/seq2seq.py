@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from memnets import fast
 from memnets.addressing import Content
+from memnets.cells.dropout import Dropout
 from memnets.cells.recurrent import GRU
+from memnets.kernels import known
 from memnets.kernels.parts import constant, differentiable, softmax_gradient, unrecorded
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from memnets.normalizers import Softmax
@@ -100,59 +102,99 @@ class _Step(NamedTuple):
 
 
 def _fits(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> bool:
-    attention, decoder = model.attention, model.decoder
-    return (
-        type(attention) is Content
-        and type(attention.score) is Additive
-        and type(attention.normalizer) is Softmax
-        and type(decoder) is GRU
-        and decoder.gru.num_layers == 1
-        and type(model.query) in (nn.Identity, nn.Linear)
-        # Attention after the step without feeding is parallel in any case, but for single steps.
-        and (model.before or model.input_feeding or embedded.shape[1] == 1)
-        and state.memory is not None
-        and state.memory.keys.numel() > 0
-        # The twin computes neither a gate nor weights that are kept.
-        and model.gate is None
-        and state.weights is None
-    )
+    # Attention after the step without feeding is parallel in any case, but for single steps.
+    if not (model.before or model.input_feeding or embedded.shape[1] == 1):
+        return False
+    # The twin computes neither a gate nor weights that are kept.
+    if model.gate is not None or state.weights is not None or state.memory is None:
+        return False
+    return _layers(model, embedded, state) is not None
+
+
+def _layers(model: Seq2Seq, embedded: Tensor, state: Any) -> tuple[Tensor | None, ...] | None:
+    """Weights of a model, for these inputs and this state.
+
+    Returns:
+        The first nine of :class:`_Given`, with the matrix of the score alone in ``to_query``; then
+        that of the query, ``None`` without one. ``None`` if the model holds other layers, or they
+        do not go together with inputs and state.
+    """
+    inner = known.layers(model)
+    attention, decoder, output = inner["attention"], inner["decoder"], inner["features"]
+    if (type(attention), type(decoder), type(inner["dropout"]), type(output)) != (
+        Content, GRU, Dropout, nn.Linear,
+    ):  # fmt: skip
+        return None
+    parts = known.layers(attention)
+    score, (keys, values, mask) = parts["score"], state.memory
+    if type(parts["normalizer"]) is not Softmax or type(score) is not Additive:
+        return None
+    if embedded.dim() != 3 or keys.dim() != 3 or keys.numel() == 0 or len(state.controller) != 1:
+        return None
+    (batch, slots, size), (_, steps, width), dtype = keys.shape, embedded.shape, embedded.dtype
+    hidden, value, feeding = decoder.hidden_size, values.shape[-1], model.input_feeding
+    # Errors of shape are the definition's to tell.
+    (controller,), features = state.controller, output.out_features
+    found = [embedded, keys, values, controller, state.hidden]
+    shapes = [(batch, steps, width), keys.shape, (batch, slots, value), (batch, hidden)]
+    shapes += shapes[-1:]
+    if feeding:
+        found.append(state.fed)
+        shapes.append((batch, features))
+    if steps == 0 or any(each is None or each.dtype != dtype for each in found):
+        return None
+    if [each.shape for each in found] != shapes:
+        return None
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (batch, 1, slots)):
+        return None
+    before = value if model.before else 0
+    if decoder.input_size != width + before + (features if feeding else 0):
+        return None
+    recurrent = known.weights(decoder, dtype)
+    projection = known.linear(known.layers(score)["projection"], size, size, dtype)
+    direction = known.tensors(score, Additive, dtype, direction=(size,))
+    seen = hidden + value + (width if model.before else 0)
+    to_features = known.linear(output, features, seen, dtype)
+    asking, query = inner["query"], None
+    if type(asking) is not nn.Identity or size != hidden:
+        query = known.tensors(asking, nn.Linear, dtype, weight=(size, hidden))
+        if query is None or asking.__dict__["_parameters"].get("bias") is not None:
+            return None
+    if recurrent is None or projection is None or direction is None or to_features is None:
+        return None
+    return (*recurrent, *projection, *direction, *to_features, None if query is None else query[0])
 
 
 @fast.twin(Seq2Seq, "unroll", fits=_fits)
 def unroll(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
     """Features ``[B, T, width]``: see :meth:`memnets.models.Seq2Seq.unroll`."""
-    attention, decoder, memory = model.attention, model.decoder, state.memory
-    assert isinstance(attention, Content)
-    assert isinstance(attention.score, Additive)
-    assert isinstance(decoder, GRU)
+    weights: Any = _layers(model, embedded, state)
+    *recurrent, to_query, query_bias, direction, to_features, features_bias, query = weights
+    memory, feeding = state.memory, model.input_feeding
     assert memory is not None
-    feeding, projection = model.input_feeding, attention.score.projection
-    to_query = projection.weight
-    if isinstance(model.query, nn.Linear):
-        to_query = to_query @ model.query.weight
+    if query is not None:
+        to_query = to_query @ query
     closed = empty = None
     if memory.mask is not None:
         closed = ~memory.mask.squeeze(1)
         empty = closed.all(-1, keepdim=True)
         closed = closed & ~empty
     (controller,) = state.controller
-    from_input, from_hidden, input_bias, hidden_bias = decoder.gru.all_weights[0]
-    given = _Given(
-        from_input,
-        from_hidden,
-        input_bias,
-        hidden_bias,
-        to_query,
-        projection.bias,
-        attention.score.direction,
-        model.features.weight,
-        model.features.bias,
-        embedded,
-        memory.keys,
-        memory.values,
-        controller,
-        state.hidden,
-        controller[:, :0] if state.fed is None else state.fed,
+    given = _Given._make(
+        (
+            *recurrent,
+            to_query,
+            query_bias,
+            direction,
+            to_features,
+            features_bias,
+            embedded,
+            memory.keys,
+            memory.values,
+            controller,
+            state.hidden,
+            controller[:, :0] if state.fed is None else state.fed,
+        )
     )
     noise = []
     if feeding and model.dropout.training and model.dropout.p:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,9 @@ from memnets.batches import Batch
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain
 from memnets.cells.convolutions import DenseBlock, TCBlock
+from memnets.cells.embeddings import Embedding, Vectors
 from memnets.core import Cell, map_state
+from memnets.kernels import known
 from memnets.kernels.parts import differentiable, softmax_gradient, unrecorded
 from memnets.models.snail import SNAIL
 from memnets.normalizers import Softmax
@@ -255,30 +258,50 @@ class _LastAttention(_Attention):
         return weight_gradient, torch.cat([of_queries.sum(0), no_gradient, of_read.sum(0)])
 
 
-def _blocks(body: Cell) -> list[Any] | None:
+def _blocks(body: Any) -> list[Any] | None:
     """Attention blocks and dense blocks of a body in their order; ``None`` if it has others."""
-    if type(body) is AttentionBlock:
-        how = body.addressing
-        parts = type(how), type(how.score), type(how.normalizer)
-        return [body] if parts == (Content, ScaledDot, Softmax) else None
-    if type(body) is DenseBlock:
+    if type(body) in (AttentionBlock, DenseBlock):
         return [body]
-    if not isinstance(body, Chain) or type(body) not in (Chain, TCBlock):
+    if type(body) not in (Chain, TCBlock):
         return None
-    found = [_blocks(cell) for cell in body.cells]  # type: ignore[arg-type]
+    found = [_blocks(cell) for cell in body.cells]
     return None if None in found else [block for part in found for block in part or []]
+
+
+def _read(block: Any, dtype: torch.dtype) -> bool:
+    """Whether the twins compute a block as it is."""
+    if type(block) is AttentionBlock:
+        how = block.addressing
+        if (type(how), type(how.score), type(how.normalizer)) != (Content, ScaledDot, Softmax):
+            return False
+    return known.block(block, dtype) is not None
+
+
+def _makes(embedder: Any, given: Tensor, width: int, dtype: torch.dtype) -> bool:
+    """Whether an embedder makes vectors of this width and type of what it is given."""
+    if type(embedder) is Vectors:
+        return given.shape[-1] == embedder.size == width and given.dtype == dtype
+    shape = (len(embedder.weight), width) if type(embedder) is Embedding else ()
+    return known.tensors(embedder, Embedding, dtype, weight=shape) is not None
 
 
 def _fits(
     model: SNAIL, source: Tensor, inputs: Tensor, mask: Tensor | None, apart: bool = True
 ) -> bool:
     blocks = _blocks(model.body)
+    dtype = next(model.body.parameters()).dtype
     return (
         # Steps that a sequence skips would need rows of their own order.
         mask is None
         and model.inputs.positions is None
         and blocks is not None
+        and len(blocks) > 0
         and type(blocks[-1]) is AttentionBlock
+        # Each block takes what those before it have made.
+        and all(one.output_size == other.input_size for one, other in pairwise(blocks))
+        and all(_read(block, dtype) for block in blocks)
+        and _makes(model.inputs.source, source, blocks[0].input_size, dtype)
+        and _makes(model.inputs.answer, inputs, blocks[0].input_size, dtype)
         # The definition says what is wrong with sequences that do not go together, are empty or
         # too long.
         and min(source.dim(), inputs.dim()) > 1

@@ -45,7 +45,6 @@ from memnets.kernels.parts import (
     softmax_gradient,
     unrecorded,
 )
-from memnets.kernels.steps import linear
 from memnets.memories.sam import SAM, SAMLayout, SAMState
 from memnets.normalizers import TopK
 from memnets.precision import called_with
@@ -80,6 +79,9 @@ def settings_of(memory: SAM) -> Settings | None:
     """The settings of a memory, or ``None`` for other addressings than those computed here."""
     reading, writing = memory.reading, memory.writing
     if (type(reading), type(writing)) != (Sharp, LeastRecent):
+        return None
+    # A size that the interface was not made for is the definition's to tell.
+    if memory.layout != (memory.heads, memory.width):
         return None
     score, normalizer = reading.score, reading.normalizer
     if type(score) is not Cosine or type(normalizer) is not TopK:
@@ -784,7 +786,8 @@ def _fits(part: SAM | Loop, inputs: Tensor, state: Any, mask: Tensor | None = No
 def _loop_fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
     return (
         type(loop.access) is SAM
-        and linear(loop.interface)
+        and type(loop.interface) is nn.Linear
+        and len(loop.interface.weight) == loop.access.input_size
         and _repeats(loop.controller)
         and _fits(loop, inputs, state, mask)
     )

@@ -23,7 +23,6 @@ __all__ = [
     "StepKernel",
     "defined_step",
     "kernel_of",
-    "linear",
     "plain_run",
     "plain_step",
     "run",
@@ -72,11 +71,6 @@ def kernel_of(access: MemoryAccess) -> StepKernel | None:
     """The kernel of a memory with its present settings; ``None`` if there is none."""
     find = KERNELS.get(type(access))
     return None if find is None else find(access)
-
-
-def linear(layer: nn.Module) -> bool:
-    """Whether a layer is ``W x + b`` and nothing else; a user may have put another in its place."""
-    return type(layer) is nn.Linear and layer.bias is not None
 
 
 def step(

@@ -9,7 +9,7 @@ matrices, which are a library's, few passes over the numbers are left.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,9 @@ from memnets.cells.attention import (
     Slots,
     TransformerLayer,
 )
-from memnets.cells.composed import Connection, Pointwise, Residual
+from memnets.cells.composed import Pointwise, Residual
 from memnets.core import Memory
+from memnets.kernels import known
 from memnets.kernels.append import lengthened
 from memnets.kernels.attention import fits, read
 from memnets.kernels.native import build
@@ -34,18 +35,56 @@ from memnets.scores import ScaledDot
 
 __all__ = ["forward_in_operators", "unroll", "unroll_in_operators"]
 
-_KINDS = (SelfAttention, CrossAttention, Pointwise)
-
 
 def _fits(
     layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
 ) -> bool:
-    return (
-        mask is None
-        and inputs.shape[1] == 1
-        and not layer.training
-        and all(type(part) is Residual and type(part.cell) in _KINDS for part in layer.cells)
+    if mask is not None or inputs.dim() != 3 or inputs.shape[1] != 1:
+        return False
+    width, dtype = inputs.shape[2], inputs.dtype
+    parts = known.layers(known.layers(layer)["cells"])
+    return len(state) == len(parts) and all(
+        _read(part, width, dtype) is not None for part in parts.values()
     )
+
+
+class _Part(NamedTuple):
+    """A part of a layer.
+
+    Attributes:
+        cell: an attention or a network.
+        weights: of its first and its last layer, a matrix and a bias each.
+        norm: scale, offset and epsilon of the normalisation.
+        pre: whether it normalises the input of the part, not the sum.
+    """
+
+    cell: Any
+    weights: tuple[Tensor, ...]
+    norm: tuple[Tensor, Tensor, float]
+    pre: bool
+
+
+def _read(part: Any, width: int, dtype: torch.dtype) -> _Part | None:
+    """A part of a layer, for inputs of this width and type; ``None`` if the twins know it not."""
+    if type(part) is not Residual:
+        return None
+    inner = known.layers(part)
+    connection, cell = inner["connection"], inner["cell"]
+    norm = known.connection(connection, width, dtype)
+    if norm is None:
+        return None
+    weights = None
+    if type(cell) is Pointwise:
+        weights = known.position_wise(known.layers(cell)["network"], width, dtype)
+    elif type(cell) in (SelfAttention, CrossAttention):
+        weights = known.attention(known.layers(cell)["attention"], width, dtype)
+    return None if weights is None else _Part(cell, weights, norm, connection.pre)
+
+
+def _parts(layer: TransformerLayer, inputs: Tensor) -> list[_Part]:
+    """The parts of a layer that :func:`_fits` the inputs."""
+    found = [_read(part, inputs.shape[2], inputs.dtype) for part in layer.cells]
+    return [part for part in found if part is not None]
 
 
 @fast.twin(TransformerLayer, "unroll", fits=_fits, only_values=True)
@@ -55,16 +94,12 @@ def unroll(
     """``[B, 1, width] -> [B, 1, width]``: see :meth:`memnets.core.Cell.unroll`."""
     hidden = inputs.squeeze(1)
     states = []
-    # Each attribute of a module is a search of several dictionaries: they are asked for once.
-    for part, past in zip(layer.cells, state, strict=True):
-        cell: Any = part.cell
-        connection: Any = part.connection
-        norm, pre = connection.norm, connection.pre
+    for (cell, weights, norm, pre), past in zip(_parts(layer, inputs), state, strict=True):
         given = _normed(norm, hidden) if pre else hidden
         if type(cell) is Pointwise:
-            made = _thought(cell.network, given)
+            made = _thought(weights, given)
         else:
-            made, past = _looked(cell, given, past)
+            made, past = _looked(cell, weights, given, past)
         hidden = hidden + made
         if not pre:
             hidden = _normed(norm, hidden)
@@ -72,22 +107,24 @@ def unroll(
     return hidden.unsqueeze(1), tuple(states)
 
 
-def _normed(norm: nn.LayerNorm, inputs: Tensor) -> Tensor:
-    return torch.layer_norm(inputs, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+def _normed(norm: tuple[Tensor, Tensor, float], inputs: Tensor) -> Tensor:
+    return torch.layer_norm(inputs, inputs.shape[-1:], *norm)
 
 
-def _thought(network: Any, inputs: Tensor) -> Tensor:
-    first, _, _, last = network
-    hidden = nn.functional.linear(inputs, first.weight, first.bias).relu_()
-    return nn.functional.linear(hidden, last.weight, last.bias)
+def _thought(weights: tuple[Tensor, ...], inputs: Tensor) -> Tensor:
+    weight, bias, to_output, output_bias = weights
+    hidden = nn.functional.linear(inputs, weight, bias).relu_()
+    return nn.functional.linear(hidden, to_output, output_bias)
 
 
-def _looked(cell: Any, inputs: Tensor, past: Any) -> tuple[Tensor, Any]:
+def _looked(
+    cell: Any, weights: tuple[Tensor, ...], inputs: Tensor, past: Any
+) -> tuple[Tensor, Any]:
     """The result of an attention, ``[B, width]``, and its next state."""
     attention = cell.attention
     heads, width = attention.heads, attention.width
-    weight, bias, size = attention.weight, attention.bias, width // heads
-    batch = len(inputs)
+    weight, bias, to_output, output_bias = weights
+    size, batch = width // heads, len(inputs)
     if type(cell) is SelfAttention:
         projected = nn.functional.linear(inputs, weight, bias)
         query, key, value = projected.view(batch, 3, heads, 1, size).unbind(1)
@@ -101,20 +138,16 @@ def _looked(cell: Any, inputs: Tensor, past: Any) -> tuple[Tensor, Any]:
     addressing = attention.addressing
     look = read if fits(addressing, query, memory, None) else type(addressing).read
     vectors, _ = look(addressing, query, memory, None)
-    output = attention.output
     joined = vectors.transpose(1, 2).reshape(batch, width)
-    return nn.functional.linear(joined, output.weight, output.bias), past
+    return nn.functional.linear(joined, to_output, output_bias), past
 
 
 def _known(inputs: Tensor, attention: MultiHead) -> bool:
-    """Whether the operators know an attention, and the types and sizes of its inputs."""
+    """Whether the operators compute the weights of an attention, and run on these inputs."""
     addressing = attention.addressing
     return (
         inputs.device.type == "cpu"
         and inputs.dtype in (torch.float32, torch.float64)
-        and inputs.dtype == attention.weight.dtype
-        and inputs.dim() == 3
-        and inputs.shape[2] == attention.width
         and inputs.numel() > 0
         and type(addressing) is Content
         and type(addressing.score) is ScaledDot
@@ -127,11 +160,12 @@ def _fits_decoder(
 ) -> bool:
     if not _fits(layer, inputs, state, mask):
         return False
-    for part, past in zip(layer.cells, state, strict=True):
-        cell: Any = part.cell
+    parts = known.layers(known.layers(layer)["cells"]).values()
+    for part, past in zip(parts, state, strict=True):
+        cell: Any = known.layers(part)["cell"]
         if type(cell) is Pointwise:
             continue
-        attention = cell.attention
+        attention = known.layers(cell)["attention"]
         if not _known(inputs, attention):
             return False
         # Errors of shape are the definition's to tell.
@@ -140,7 +174,9 @@ def _fits_decoder(
         shape = batch, heads, slots, attention.width // heads
         if not (keys.dtype == values.dtype == inputs.dtype and keys.shape == values.shape == shape):
             return False
-        if seen is not None and (len(seen) != batch or seen.numel() != batch * slots):
+        if seen is not None and (
+            seen.dtype != torch.bool or len(seen) != batch or seen.numel() != batch * slots
+        ):
             return False
     return build.loaded()
 
@@ -159,11 +195,9 @@ def unroll_in_operators(
     """``[B, 1, width] -> [B, 1, width]``: see :meth:`memnets.core.Cell.unroll`."""
     hidden = inputs.squeeze(1).contiguous()
     states = []
-    for part, past in zip(layer.cells, state, strict=True):
-        cell: Any = part.cell
-        connection: Any = part.connection
+    for (cell, weights, norm, pre), past in zip(_parts(layer, inputs), state, strict=True):
         if type(cell) is Pointwise:
-            hidden = _think(hidden, cell.network, connection)
+            hidden = torch.ops.memnets.think(hidden, *weights, *norm, pre)
         else:
             own = type(cell) is SelfAttention
             # The operator writes the new slots itself.
@@ -174,9 +208,10 @@ def unroll_in_operators(
                 _in_rows(keys),
                 _in_rows(values),
                 None if seen is None else seen.contiguous(),
-                *_weights(cell.attention, connection),
+                *weights,
+                *norm,
                 own,
-                connection.pre,
+                pre,
             )
         states.append(past)
     return hidden.unsqueeze(1), tuple(states)
@@ -184,10 +219,22 @@ def unroll_in_operators(
 
 def _fits_encoder(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> bool:
     return (
-        not layer.training
+        inputs.dim() == 3
+        and None not in _of_encoder(layer, inputs)
         and _known(inputs, layer.attention)
         and (mask is None or (mask.dtype == torch.bool and mask.shape == inputs.shape[:2]))
         and build.loaded()
+    )
+
+
+def _of_encoder(layer: EncoderLayer, inputs: Tensor) -> tuple[Any, Any, Any, Any]:
+    """Weights of an encoder's layer: of its attention and network, a norm behind each."""
+    width, dtype, inner = inputs.shape[-1], inputs.dtype, known.layers(layer)
+    return (
+        known.attention(inner["attention"], width, dtype),
+        known.connection(inner["attention_connection"], width, dtype),
+        known.position_wise(inner["thinking"], width, dtype),
+        known.connection(inner["thinking_connection"], width, dtype),
     )
 
 
@@ -201,38 +248,20 @@ def _fits_encoder(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> b
 )
 def forward_in_operators(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> Tensor:
     """``[B, S, width] -> [B, S, width]``: see :meth:`memnets.cells.EncoderLayer.forward`."""
-    connection = layer.attention_connection
+    attention, norm, thinking, other_norm = _of_encoder(layer, inputs)
     hidden = torch.ops.memnets.look_around(
         inputs.flatten(0, 1).contiguous(),
         inputs.shape[1],
         layer.attention.heads,
         None if mask is None else mask.contiguous(),
-        *_weights(layer.attention, connection),
-        connection.pre,
+        *attention,
+        *norm,
+        layer.attention_connection.pre,
     )
-    thought = _think(hidden, layer.thinking, layer.thinking_connection)
-    return thought.view(inputs.shape)
-
-
-def _weights(attention: MultiHead, connection: Connection) -> tuple[Any, ...]:
-    """Weights of an attention, and of what stands around it, in the order of the operators."""
-    output, norm = attention.output, connection.norm
-    return (
-        *(attention.weight, attention.bias, output.weight, output.bias),
-        *(norm.weight, norm.bias, norm.eps),
-    )
-
-
-def _think(hidden: Tensor, network: Any, connection: Connection) -> Tensor:
-    first, _, _, last = network
-    norm = connection.norm
     thought: Tensor = torch.ops.memnets.think(
-        hidden,
-        *(first.weight, first.bias, last.weight, last.bias),
-        *(norm.weight, norm.bias, norm.eps),
-        connection.pre,
+        hidden, *thinking, *other_norm, layer.thinking_connection.pre
     )
-    return thought
+    return thought.view(inputs.shape)
 
 
 def _lengthened(past: Slots) -> Slots:

@@ -74,6 +74,8 @@ def no_synchronisation(device: str | torch.device = "meta", copies: bool = False
 class _Functions(TorchFunctionMode):
     """Finds tensors that are made from numbers of the host: they are not seen as operations."""
 
+    sees_twins = True
+
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -90,6 +92,8 @@ class _Functions(TorchFunctionMode):
 
 class _Operations(TorchDispatchMode):
     """Finds operations for which the host waits."""
+
+    sees_twins = True
 
     def __init__(self, copies: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

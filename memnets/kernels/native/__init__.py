@@ -10,7 +10,7 @@ is first needed (:mod:`memnets.kernels.native.build`). Without a compiler the tw
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from memnets.cells.recurrent import LSTM, FeedForward, LSTMState
 from memnets.core import MemoryAccess, choose_state
 
 # Imported first, so that the twins of this module are tried before theirs.
+from memnets.kernels import known
 from memnets.kernels import loop as _  # noqa: F401
 from memnets.kernels.attention import scale
 from memnets.kernels.dnc import kernel as dnc_kernel
@@ -31,7 +32,7 @@ from memnets.kernels.hard import MARGIN, on_places
 from memnets.kernels.native import build
 from memnets.kernels.ntm import kernel as ntm_kernel
 from memnets.kernels.parts import cosine_epsilon, differentiable, unrecorded
-from memnets.kernels.steps import defined_step, linear
+from memnets.kernels.steps import defined_step
 from memnets.memories.dnc import DNC, DNCState
 from memnets.memories.lrua import LRUA, LRUAState
 from memnets.memories.moving import MovingTape, MovingTapeState
@@ -67,7 +68,6 @@ class Settings(NamedTuple):
         layout: whole numbers, the number of slots among them; of a memory that grows, the operator
             is given two more, its slots before the run and after it.
         numbers: real numbers.
-        interface_size: width of the interface.
         shapes: shapes of the tensors of the state, without the batch.
         noise: standard deviation of Gaussian noise on the interface.
         noisy: how many of the first numbers of the interface have noise; ``None`` = all.
@@ -82,7 +82,6 @@ class Settings(NamedTuple):
     kind: str
     layout: tuple[int, ...]
     numbers: tuple[float, ...]
-    interface_size: int
     shapes: tuple[tuple[int, ...], ...]
     noise: float = 0.0
     noisy: int | None = None
@@ -96,9 +95,10 @@ class Settings(NamedTuple):
         """Slots before the run of a memory that grows."""
         return self.shapes[0][self.axis - 1]
 
-    def sized(self, steps: int) -> tuple[int, ...]:
-        """The layout for the operator in a run of some steps."""
-        more = (self.slots, self.slots + self.grows * steps) if self.grows else ()
+    def sized(self, steps: int, slots: int | None = None) -> tuple[int, ...]:
+        """The layout for the operator in a run of some steps, by default from the slots so far."""
+        slots = (self.slots if slots is None else slots) if self.grows else 0
+        more = (slots, slots + self.grows * steps) if self.grows else ()
         return *self.layout, *more
 
 
@@ -114,7 +114,7 @@ def _ntm(memory: NTM, state: NTMState) -> Settings | None:
     shapes = (slots, width), (reads + writes, slots)
     whole = reads, writes, width, size, slots, int(hard)
     numbers = least_sharpness, epsilon, functional.TIE
-    return Settings("NTM", whole, numbers, sum(layout.sizes), shapes, noise)
+    return Settings("NTM", whole, numbers, shapes, noise)
 
 
 def _placed(memory: MemoryAccess, state: Any) -> Settings | None:
@@ -136,7 +136,7 @@ def _dnc(memory: DNC, state: DNCState) -> Settings | None:
     slots = state.memory.shape[1]
     row = (slots,)
     shapes = (slots, width), row, row, (slots, slots), row, (reads, slots)
-    return Settings("DNC", (reads, width, slots), tuple(epsilons), sum(layout.sizes), shapes)
+    return Settings("DNC", (reads, width, slots), tuple(epsilons), shapes)
 
 
 def _lrua(memory: LRUA, state: LRUAState) -> Settings | None:
@@ -151,15 +151,15 @@ def _lrua(memory: LRUA, state: LRUAState) -> Settings | None:
     shapes = (slots, width), (slots,), (heads, slots)
     numbers = memory.writing.decay, epsilon
     usage = LRUAState._fields.index("usage")
-    return Settings(
-        "LRUA", (heads, width, slots), numbers, memory.interface_size, shapes, constants=(usage,)
-    )
+    return Settings("LRUA", (heads, width, slots), numbers, shapes, constants=(usage,))
 
 
 def _shifting(
     memory: Stack | MovingTape, state: Any, layout: tuple[int, ...], count: int
-) -> Settings:
+) -> Settings | None:
     """Settings of a memory that moves by one; ``count`` such stand side by side."""
+    if count < 1:  # the definition says that this is an error
+        return None
     kind = type(memory).__name__
     numbers: tuple[float, ...] = ()
     # The numbers of a stack's empty slots. On other devices the operator does not run.
@@ -169,7 +169,7 @@ def _shifting(
     whole = count, memory.width // count, slots, *layout
     noise = memory.noise if memory.training else 0.0
     shapes = ((slots, memory.width),)
-    return Settings(kind, whole, numbers, memory.interface_size, shapes, noise, 3 * count)
+    return Settings(kind, whole, numbers, shapes, noise, 3 * count)
 
 
 def _stack(memory: Stack, state: StackState) -> Settings | None:
@@ -197,10 +197,10 @@ def _strengths(memory: Strengths, state: NeuralState) -> Settings | None:
         return None
     count, width, slots = memory.count, memory.width, state.memory.shape[2]
     layout = count, width, _KINDS[type(memory)]
-    size, shapes = memory.interface_size, ((count, slots, width), (count, slots))
+    shapes = (count, slots, width), (count, slots)
     noise = memory.noise if memory.training else 0.0
     noisy = count * len(memory.degrees)
-    return Settings("Strengths", layout, (), size, shapes, noise, noisy, len(memory.pushes))
+    return Settings("Strengths", layout, (), shapes, noise, noisy, len(memory.pushes))
 
 
 def _tape(memory: Tape, state: TapeState) -> Settings | None:
@@ -213,8 +213,7 @@ def _tape(memory: Tape, state: TapeState) -> Settings | None:
     if factor is None or type(by) is not Content or type(by.normalizer) is not Softmax:
         return None
     shapes = ((state.keys.shape[1], width),) * 2
-    size = memory.interface_size
-    return Settings("Tape", (heads, width), (factor,), size, shapes, grows=1, axis=1, in_place=True)
+    return Settings("Tape", (heads, width), (factor,), shapes, grows=1, axis=1, in_place=True)
 
 
 #: Class of a memory -> a function that gives the operator's settings for the memory's present
@@ -237,20 +236,22 @@ def _settings(access: MemoryAccess, state: Any) -> Settings | None:
     return None if find is None else find(access, state)
 
 
-def _layers(controller: nn.Module) -> list[Tensor] | None:
-    """Weights of a controller in the operator's order; ``None`` for one that it does not know."""
-    if type(controller) is LSTM:
-        layers: Any = controller.lstm.all_weights
-        return list(layers[0]) if len(layers) == 1 else None
-    if type(controller) is FeedForward:
-        layers = list(controller.layers)
-        pairs = list(zip(layers[::2], layers[1::2], strict=False))
-        # The layers are open to changes, such as a dropout between them.
-        if len(layers) == 2 * len(pairs) and all(
-            type(one) is nn.Linear and type(other) is nn.Tanh for one, other in pairs
-        ):
-            return [tensor for one, _ in pairs for tensor in (one.weight, one.bias)]
-    return None
+@lru_cache(maxsize=64)
+def _sizes(kind: str, layout: tuple[int, ...], numbers: tuple[float, ...]) -> tuple[int, ...]:
+    """Widths of the interface and of what a step reads, as the operator has them.
+
+    Returns:
+        The two widths; nothing for settings that do not go together.
+    """
+    try:
+        return tuple(torch.ops.memnets.sizes(kind, layout, numbers))
+    except RuntimeError:
+        return ()
+
+
+def _weights(loop: Loop, kind: torch.dtype) -> Tensors | None:
+    """Weights of a loop in the operator's order; ``None`` for one that it does not know."""
+    return known.loop(loop, kind) if type(loop.controller) in (LSTM, FeedForward) else None
 
 
 def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> bool:
@@ -265,8 +266,8 @@ def _takes(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None, settings: Settings | None
 ) -> bool:
     """Whether the operator computes a loop with these settings of its memory."""
-    weights = _layers(loop.controller)
-    if weights is None or settings is None or not linear(loop.interface):
+    weights = None if settings is None else _weights(loop, inputs.dtype)
+    if weights is None or settings is None:
         return False
     if inputs.dim() != 3 or inputs.numel() == 0 or not _known(loop.controller, state.controller):
         return False
@@ -282,13 +283,14 @@ def _takes(
     shapes.insert(0, (*inputs.shape[1:2], loop.input_size))
     return (
         kind in (torch.float32, torch.float64)
-        and all(
-            tensor.dtype == kind and tensor.device.type == "cpu"
-            for tensor in (inputs, *flat, *weights, loop.interface.weight, loop.interface.bias)
-        )
+        and all(tensor.dtype == kind for tensor in flat)
+        and all(tensor.device.type == "cpu" for tensor in (inputs, *flat, *weights))
         and [tensor.shape for tensor in (inputs, *flat)] == [(batch, *shape) for shape in shapes]
         and (mask is None or (mask.shape == inputs.shape[:2] and mask.dtype == torch.bool))
         and build.loaded()
+        # The settings of a memory may say another width than the layers were made for.
+        and _sizes(settings.kind, settings.sized(1, 1), settings.numbers)
+        == (len(weights[-1]), loop.access.output_size)
     )
 
 
@@ -334,18 +336,19 @@ def unroll_places(
 def _run(
     loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None, settings: Settings
 ) -> tuple[Tensor, LoopState]:
-    weights = _layers(loop.controller)
+    weights = _weights(loop, inputs.dtype)
     assert weights is not None
     noise = None
     if settings.noise:
         # Drawn step by step, as the definition does: so a seed gives the same numbers.
         batch, steps, _ = inputs.shape
-        count = settings.interface_size if settings.noisy is None else settings.noisy
+        size = len(weights[-1])
+        count = size if settings.noisy is None else settings.noisy
         noise = inputs.new_empty(steps, batch, count)
         for step in noise:
             step.normal_()
         noise *= settings.noise
-        noise = nn.functional.pad(noise, (0, settings.interface_size - count))
+        noise = nn.functional.pad(noise, (0, size - count))
     if settings.grows:
         # Room for all that the run appends: so no state changes its shape within the operator.
         more = settings.grows * inputs.shape[1]
@@ -353,8 +356,8 @@ def _run(
         state = state._replace(access=type(state.access)(*room))
     flat = _flat(state)
     outputs, *last = _Run.apply(  # type: ignore[no-untyped-call]
-        loop, type(state.access), settings, torch.is_grad_enabled(), mask, noise, len(weights) + 2,
-        *weights, loop.interface.weight, loop.interface.bias, inputs, *flat,
+        loop, type(state.access), settings, torch.is_grad_enabled(), mask, noise, len(weights),
+        *weights, inputs, *flat,
     )  # fmt: skip
     controller: LSTMState | None = None
     if state.controller is not None:

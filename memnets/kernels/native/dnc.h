@@ -316,6 +316,7 @@ struct DNC final : Memory<scalar> {
         unit(strengths + reads + 1), modes(unit + reads + 2 + width), add(modes + 3 * reads) {
     this->interface_size = add + width;
     this->read_size = reads * width;
+    this->parts = {slots * width, slots, slots, slots * slots, slots, reads * slots};
     this->state_size = span * (reads + 5);
     this->bulk_size = links.size() + span * width;
     this->stride = Links<scalar>::stride;

@@ -234,15 +234,58 @@ Tensor by_type(const Tensor& inputs, Function run) {
   return inputs.scalar_type() == at::kFloat ? run(float()) : run(double());
 }
 
+// A tensor that an operator reads where it lies: as the inputs, of this shape, its numbers in order.
+void check(const Tensor& given, const Tensor& inputs, at::IntArrayRef shape, const char* name) {
+  TORCH_CHECK(given.sizes() == shape, name, " must be ", shape, "; got ", given.sizes());
+  TORCH_CHECK(given.scalar_type() == inputs.scalar_type() && given.device().is_cpu() &&
+                  given.is_contiguous(),
+              name, " must be contiguous, of the type of the inputs, on the CPU");
+}
+
+// The same of all that a part reads. Its first layer has `columns` outputs, its last `inner` inputs.
+void check_part(const Tensor& inputs, int64_t columns, int64_t inner, const Tensor& weight,
+                const Tensor& bias, const Tensor& to_output, const Tensor& output_bias,
+                const Norm& norm) {
+  TORCH_CHECK(inputs.dim() == 2 && inputs.is_contiguous() &&
+                  (inputs.scalar_type() == at::kFloat || inputs.scalar_type() == at::kDouble),
+              "inputs must be contiguous rows of float32 or float64; got ", inputs.sizes());
+  const int64_t W = inputs.size(1);
+  check(weight, inputs, {columns, W}, "the weight of the first layer");
+  check(bias, inputs, {columns}, "the bias of the first layer");
+  check(to_output, inputs, {W, inner}, "the weight of the last layer");
+  check(output_bias, inputs, {W}, "the bias of the last layer");
+  check(norm.weight, inputs, {W}, "the weight of the normalisation");
+  check(norm.bias, inputs, {W}, "the bias of the normalisation");
+}
+
+void check_open(const std::optional<Tensor>& mask, int64_t numbers) {
+  TORCH_CHECK(!mask || (mask->scalar_type() == at::kBool && mask->is_contiguous() &&
+                        mask->numel() == numbers),
+              "the mask must be bool, of ", numbers, " numbers");
+}
+
 // Attention of a row to slots. `own`: the last slot is room for the key and value of the row.
 Tensor look(const Tensor& inputs, const Tensor& keys, const Tensor& values,
             const std::optional<Tensor>& mask, const Tensor& weight, const Tensor& bias,
             const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
             const Tensor& norm_bias, double epsilon, bool own, bool pre) {
   const Norm norm{norm_weight, norm_bias, epsilon};
+  TORCH_CHECK(inputs.dim() == 2 && keys.dim() == 4 && keys.sizes() == values.sizes() &&
+                  keys.size(0) == inputs.size(0) &&
+                  keys.size(1) * keys.size(3) == inputs.size(1) && (keys.size(2) > 0 || !own),
+              "keys and values must be [B, heads, N, width / heads]; got ", keys.sizes(), " and ",
+              values.sizes());
+  for (const Tensor& slots : {keys, values}) {
+    TORCH_CHECK(slots.scalar_type() == inputs.scalar_type() && slots.device().is_cpu() &&
+                    slots.stride(3) == 1,
+                "keys and values must be of the type of the inputs, their numbers in order");
+  }
+  const int64_t W = inputs.size(1);
+  check_part(inputs, 3 * W, W, weight, bias, to_output, output_bias, norm);
+  check_open(mask, keys.size(0) * keys.size(2));
   return by_type(inputs, [&](auto zero) {
     typedef decltype(zero) scalar;
-    const Linear<scalar> first(weight, bias, (own ? 3 : 1) * inputs.size(1));
+    const Linear<scalar> first(weight, bias, (own ? 3 : 1) * W);
     return look_of<scalar>({first, {to_output, output_bias}, norm, pre}, inputs, keys, values,
                            mask, own);
   });
@@ -254,6 +297,13 @@ Tensor look_around(const Tensor& inputs, int64_t steps, int64_t heads,
                    const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
                    const Tensor& norm_bias, double epsilon, bool pre) {
   const Norm norm{norm_weight, norm_bias, epsilon};
+  TORCH_CHECK(inputs.dim() == 2 && steps > 0 && heads > 0 && inputs.size(0) % steps == 0 &&
+                  inputs.size(1) % heads == 0,
+              "inputs must be rows of ", steps, " steps and ", heads, " heads; got ",
+              inputs.sizes());
+  const int64_t W = inputs.size(1);
+  check_part(inputs, 3 * W, W, weight, bias, to_output, output_bias, norm);
+  check_open(mask, inputs.size(0));
   return by_type(inputs, [&](auto zero) {
     typedef decltype(zero) scalar;
     return look_around_of<scalar>({{weight, bias}, {to_output, output_bias}, norm, pre}, inputs,
@@ -263,16 +313,27 @@ Tensor look_around(const Tensor& inputs, int64_t steps, int64_t heads,
 
 // Rows of slots [B, ..., N, W] in a buffer of `before` slots each, in a new buffer of `size` slots.
 Tensor rows(const Tensor& slots, const Tensor& index, int64_t before, int64_t size) {
+  TORCH_CHECK(slots.dim() >= 3 && index.dim() <= 1, "slots must be [B, ..., N, W], the index [B']");
   const int64_t dims = slots.dim(), N = slots.size(dims - 2), count = index.numel();
   const int64_t width = slots.size(dims - 1) * slots.itemsize();
   int64_t groups = 1;
   for (int64_t d = 1; d < dims - 2; d++) groups *= slots.size(d);
   const int64_t all = slots.size(0);
+  TORCH_CHECK(slots.device().is_cpu() && slots.stride(dims - 1) == 1 && N <= before && N <= size,
+              "rows must be those of a buffer on the CPU with room for ", N, " slots");
+  int64_t stride = before * slots.size(dims - 1);
+  TORCH_CHECK(N < 2 || slots.stride(dims - 2) == slots.size(dims - 1), "slots must lie side by side");
+  for (int64_t d = dims - 3; d >= 0; stride *= slots.size(d--)) {
+    TORCH_CHECK(slots.size(d) < 2 || slots.stride(d) == stride,
+                "rows must be whole: of strides such as those of a buffer of ", before,
+                " slots; got ", slots.strides());
+  }
   std::vector<int64_t> shape = slots.sizes().vec();
   shape[0] = count;
   shape[dims - 2] = size;
   Tensor buffer = Buffers::empty(shape, slots.options());
-  const Tensor places = index.contiguous();
+  TORCH_CHECK(index.device().is_cpu() && !index.is_floating_point(), "the index must hold places");
+  const Tensor places = index.to(at::kLong).contiguous();
   const int64_t* place = places.const_data_ptr<int64_t>();
   for (int64_t row = 0; row < count; row++) {
     TORCH_CHECK_INDEX(0 <= place[row] && place[row] < all, "index ", place[row],
@@ -295,6 +356,9 @@ Tensor think(const Tensor& inputs, const Tensor& weight, const Tensor& bias,
              const Tensor& to_output, const Tensor& output_bias, const Tensor& norm_weight,
              const Tensor& norm_bias, double epsilon, bool pre) {
   const Norm norm{norm_weight, norm_bias, epsilon};
+  TORCH_CHECK(weight.dim() == 2, "the weight of the first layer must be a matrix; got ",
+              weight.sizes());
+  check_part(inputs, weight.size(0), weight.size(0), weight, bias, to_output, output_bias, norm);
   return by_type(inputs, [&](auto zero) {
     typedef decltype(zero) scalar;
     return think_of<scalar>({{weight, bias}, {to_output, output_bias}, norm, pre}, inputs);

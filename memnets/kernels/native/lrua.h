@@ -28,6 +28,7 @@ struct LRUA final : Slots<scalar> {
       : Base(heads, width, slots, epsilon), decay(decay), gates(positive + heads) {
     this->interface_size = gates + heads;
     this->read_size = heads * width;
+    this->parts = {slots * width, slots, heads * slots};
 
     usage = lengths + stride;
     weights = usage + stride;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "common.h"
 
@@ -33,6 +34,7 @@ template <typename scalar>
 struct Memory {
   int64_t interface_size = 0;
   int64_t read_size = 0;  // numbers that a step reads, all heads together
+  std::vector<int64_t> parts;  // numbers of a row in each tensor of the state
   int64_t state_size = 0;
   int64_t bulk_size = 0;
   int64_t stride = 1;

@@ -39,6 +39,7 @@ struct NTM : Slots<scalar> {
     add = shift + heads * size;
     this->interface_size = add + writes * width;
     this->read_size = reads * width;
+    this->parts = {slots * width, heads * slots};
 
     weights = lengths + stride;
     this->state_size = weights + heads * stride;

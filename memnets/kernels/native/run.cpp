@@ -25,18 +25,50 @@
 namespace memnets {
 namespace {
 
+// The memory of these settings. Its constructor takes them on trust, so that they are checked here.
 template <typename scalar>
 std::unique_ptr<Memory<scalar>> memory_of(
     const std::string& kind, at::IntArrayRef layout, at::ArrayRef<double> settings) {
-  if (kind == "NTM") return make_ntm<scalar>(layout.data(), settings.data());
-  if (kind == "PlacedNTM") return make_placed_ntm<scalar>(layout.data(), settings.data());
-  if (kind == "DNC") return make_dnc<scalar>(layout.data(), settings.data());
-  if (kind == "LRUA") return make_lrua<scalar>(layout.data(), settings.data());
-  if (kind == "Stack") return make_stack<scalar>(layout.data(), settings.data());
-  if (kind == "MovingTape") return make_moving_tape<scalar>(layout.data(), settings.data());
-  if (kind == "Strengths") return make_strengths<scalar>(layout.data(), settings.data());
-  if (kind == "Tape") return make_tape<scalar>(layout.data(), settings.data());
-  TORCH_CHECK(false, "no memory is called ", kind);
+  // Whether it is this memory, with as many numbers: the first `sizes` of the whole ones are at
+  // least 1, the others at least 0.
+  const auto is = [&](const char* name, size_t sizes, size_t others, size_t reals) {
+    if (kind != name) return false;
+    TORCH_CHECK(layout.size() == sizes + others && settings.size() == reals, kind, " needs ",
+                sizes + others, " whole numbers and ", reals, " real ones; got ", layout.size(),
+                " and ", settings.size());
+    for (size_t i = 0; i < layout.size(); i++) {
+      TORCH_CHECK(layout[i] >= (i < sizes), "a size of ", kind, " is out of range: ", layout);
+    }
+    return true;
+  };
+  const auto at_most = [&](int64_t less, int64_t most) {
+    TORCH_CHECK(less <= most, "sizes of ", kind, " are out of range: ", layout);
+  };
+  if (is("NTM", 5, 1, 3) || is("PlacedNTM", 5, 1, 4)) {
+    at_most(layout[3], layout[4]);  // moves, slots
+    return kind == "NTM" ? make_ntm<scalar>(layout.data(), settings.data())
+                         : make_placed_ntm<scalar>(layout.data(), settings.data());
+  }
+  if (is("DNC", 3, 0, 2)) return make_dnc<scalar>(layout.data(), settings.data());
+  if (is("LRUA", 3, 0, 2)) {
+    at_most(layout[0], layout[2]);  // heads, slots
+    return make_lrua<scalar>(layout.data(), settings.data());
+  }
+  if (kind == "Stack" && layout.size() == 4 && is("Stack", 4, 0, layout[0] * layout[1])) {
+    at_most(layout[3], layout[2]);  // visible slots, slots
+    return make_stack<scalar>(layout.data(), settings.data());
+  }
+  if (is("MovingTape", 3, 1, 0)) return make_moving_tape<scalar>(layout.data(), settings.data());
+  if (is("Strengths", 2, 3, 0)) {
+    at_most(layout[2], 2);          // the kind
+    at_most(layout[3], layout[4]);  // slots before and after the run
+    return make_strengths<scalar>(layout.data(), settings.data());
+  }
+  if (is("Tape", 2, 2, 1)) {
+    at_most(layout[2], layout[3]);  // slots before and after the run
+    return make_tape<scalar>(layout.data(), settings.data());
+  }
+  TORCH_CHECK(false, "no memory is called ", kind, ", with ", layout.size(), " whole numbers");
 }
 
 template <typename scalar>
@@ -112,17 +144,95 @@ struct Machine {
   int64_t state_tensors() const { return controller == "LSTM" ? 2 : 0; }
 };
 
+// A tensor that the run reads where it lies: of this type and shape, its numbers in order.
+template <typename scalar>
+void check(const at::Tensor& given, at::IntArrayRef shape, const char* name) {
+  TORCH_CHECK(given.defined() && given.sizes() == shape, name, " must be ", shape, "; got ",
+              given.sizes());
+  TORCH_CHECK(given.scalar_type() == c10::CppTypeToScalarType<scalar>::value &&
+                  given.device().is_cpu() && given.is_contiguous(),
+              name, " must be contiguous, of the type of the inputs, on the CPU");
+}
+
+// The tensors of a state, or of its gradient, in which those of the memory may be missing.
+template <typename scalar>
+void check_state(const Machine& machine, const Sizes& sizes, const Memory<scalar>& memory,
+                 at::TensorList state, bool may_miss) {
+  const size_t first = machine.state_tensors() + 1, all = first + memory.parts.size();
+  TORCH_CHECK(state.size() == all || (may_miss && state.size() == first), "a state has ", all,
+              " tensors; got ", state.size());
+  for (size_t i = 0; i + 1 < first; i++) {
+    check<scalar>(state[i], {sizes.batch, sizes.hidden}, "the state of the controller");
+  }
+  check<scalar>(state[first - 1], {sizes.batch, memory.read_size}, "the vector read");
+  for (size_t i = first; i < state.size(); i++) {
+    const int64_t numbers = sizes.batch * memory.parts[i - first];
+    TORCH_CHECK(state[i].dim() > 0 && state[i].size(0) == sizes.batch, "the state has ",
+                sizes.batch, " rows; got ", state[i].sizes());
+    check<scalar>(state[i], state[i].sizes(), "the state of the memory");
+    TORCH_CHECK(state[i].numel() == numbers, "a tensor of the state of ", machine.memory, " has ",
+                numbers, " numbers; got ", state[i].sizes());
+  }
+}
+
+// Whatever Python hands over, nothing below reads or writes beyond a tensor.
+template <typename scalar>
+void check_weights(const Machine& machine, const Sizes& sizes, const Memory<scalar>& memory) {
+  const int64_t h = sizes.hidden, width = sizes.input + memory.read_size;
+  const bool lstm = machine.controller == "LSTM";
+  TORCH_CHECK(lstm || machine.controller == "FeedForward", "no controller is called ",
+              machine.controller);
+  const Tensors weights = machine.of_controller();
+  TORCH_CHECK(lstm ? weights.size() == 4 : !weights.empty() && weights.size() % 2 == 0,
+              machine.controller, " has a matrix and a bias each; got ", weights.size(),
+              " tensors");
+  if (lstm) {
+    check<scalar>(weights[0], {4 * h, width}, "the weight of the input");
+    check<scalar>(weights[1], {4 * h, h}, "the weight of the hidden vector");
+    check<scalar>(weights[2], {4 * h}, "the bias of the input");
+    check<scalar>(weights[3], {4 * h}, "the bias of the hidden vector");
+  } else {
+    for (size_t i = 0; i < weights.size(); i += 2) {
+      check<scalar>(weights[i], {h, i == 0 ? width : h}, "the weight of a layer");
+      check<scalar>(weights[i + 1], {h}, "the bias of a layer");
+    }
+  }
+  check<scalar>(machine.to_interface(), {memory.interface_size, h}, "the weight of the interface");
+  check<scalar>(machine.bias(), {memory.interface_size}, "the bias of the interface");
+}
+
+void check_mask(const std::optional<at::Tensor>& mask, const Sizes& sizes) {
+  TORCH_CHECK(!mask || (mask->scalar_type() == at::kBool && mask->dim() == 2 &&
+                        mask->size(0) == sizes.batch && mask->size(1) == sizes.steps),
+              "the mask must be bool [", sizes.batch, ", ", sizes.steps, "]");
+}
+
+// The sizes of a machine's weights, before its memory is known.
+void check_machine(const Machine& machine, size_t state, int64_t dims) {
+  TORCH_CHECK(machine.weights.size() >= 4 && machine.to_interface().dim() == 2,
+              "the weights must be those of a controller, and a matrix and a bias of the interface");
+  TORCH_CHECK(dims == 3, "inputs and outputs must be [B, T, width]; got ", dims, " dimensions");
+  TORCH_CHECK(state > size_t(machine.state_tensors()), "the state has no vector read");
+}
+
 template <typename scalar>
 Tensors forward_of(const Machine& machine, const at::Tensor& given,
                    const std::optional<at::Tensor>& given_mask,
                    const std::optional<at::Tensor>& noise, at::TensorList state, bool recorded) {
   const int64_t first = machine.state_tensors();
+  check_machine(machine, state.size(), given.dim());
+  const auto memory = memory_of<scalar>(machine.memory, machine.layout, machine.settings);
   const at::Tensor &read = state[first], &to_interface = machine.to_interface();
   const Tensors access = state.slice(first + 1).vec();
   const Sizes sizes{given.size(1), given.size(0), given.size(2), to_interface.size(1),
-                    read.size(1), recorded};
+                    memory->read_size, recorded};
+  check_weights(machine, sizes, *memory);
+  check_state(machine, sizes, *memory, state, false);
+  check_mask(given_mask, sizes);
+  if (noise) {
+    check<scalar>(*noise, {sizes.steps, sizes.batch, memory->interface_size}, "the noise");
+  }
   const int64_t T = sizes.steps, B = sizes.batch, h = sizes.hidden, F = sizes.feature();
-  const auto memory = memory_of<scalar>(machine.memory, machine.layout, machine.settings);
   const int64_t I = memory->interface_size, S = memory->state_size, K = memory->kept_size;
   const auto options = given.options();
 
@@ -225,16 +335,37 @@ template <typename scalar>
 Tensors backward_of(const Machine& machine, const std::optional<at::Tensor>& given_mask,
                     at::TensorList saved, const at::Tensor& gradient,
                     at::TensorList state_gradient, bool of_inputs) {
+  const int64_t first = machine.state_tensors();
+  check_machine(machine, state_gradient.size(), gradient.dim());
+  const size_t own = first > 0 ? 3 : (machine.weights.size() - 2) / 2;
+  TORCH_CHECK(saved.size() == 5 + own && saved[0].dim() == 2, "a run keeps ", 5 + own,
+              " tensors; got ", saved.size());
   const at::Tensor &inputs = saved[0], &features = saved[1], &states = saved[2], &kept = saved[3],
                    &bulk = saved[4];
-  const int64_t first = machine.state_tensors();
+  const auto memory = memory_of<scalar>(machine.memory, machine.layout, machine.settings);
   const at::Tensor &to_interface = machine.to_interface(), &of_read = state_gradient[first];
   const Sizes sizes{gradient.size(1), gradient.size(0), inputs.size(1), to_interface.size(1),
-                    of_read.size(1), true};
+                    memory->read_size, true};
+  check_weights(machine, sizes, *memory);
+  check_state(machine, sizes, *memory, state_gradient, true);
+  check_mask(given_mask, sizes);
   const int64_t T = sizes.steps, B = sizes.batch, h = sizes.hidden, F = sizes.feature();
-  const auto memory = memory_of<scalar>(machine.memory, machine.layout, machine.settings);
   const int64_t I = memory->interface_size, S = memory->state_size, K = memory->kept_size,
                 G = memory->gradient_size;
+  check<scalar>(gradient, {B, T, F}, "the gradient of the outputs");
+  check<scalar>(inputs, {T * B, sizes.input}, "the inputs that a run keeps");
+  check<scalar>(features, {T + 1, B, F}, "the features that a run keeps");
+  check<scalar>(states, {T + 1, B, S}, "the states that a run keeps");
+  check<scalar>(kept, {T, B, K}, "what the steps of a run keep");
+  check<scalar>(bulk, {Bulks<scalar>(*memory, sizes).kept() + 1, B, memory->bulk_size},
+                "the bulks that a run keeps");
+  for (size_t i = 0; i < own; i++) {
+    // Of an LSTM the gates [T B, 4 h], the cells [T + 1, B, h] and their tanh; else layers [T B, h].
+    const int64_t rows = first > 0 && i == 1 ? T + 1 : T, width = first > 0 && i == 0 ? 4 * h : h;
+    check<scalar>(saved[5 + i], saved[5 + i].sizes(), "what the controller keeps");
+    TORCH_CHECK(saved[5 + i].numel() == rows * B * width, "the controller keeps ",
+                rows * B * width, " numbers; got ", saved[5 + i].numel());
+  }
   const auto options = gradient.options();
 
   // Gradient of the last feature, which is also a state, and then of each feature before it.
@@ -353,10 +484,18 @@ Tensors backward(std::string controller, std::string memory, at::IntArrayRef lay
              : backward_of<double>(machine, mask, saved, gradient, state_gradient, of_inputs);
 }
 
+// Widths of the interface and of what a step reads, for a memory with these settings.
+std::vector<int64_t> sizes(std::string memory, at::IntArrayRef layout,
+                           at::ArrayRef<double> settings) {
+  const auto made = memory_of<double>(memory, layout, settings);
+  return {made->interface_size, made->read_size};
+}
+
 }  // namespace
 }  // namespace memnets
 
 TORCH_LIBRARY(memnets, library) {
+  library.def("sizes(str memory, int[] layout, float[] settings) -> int[]", &memnets::sizes);
   library.def(
       "run(str controller, str memory, int[] layout, float[] settings, Tensor[] weights, "
       "Tensor inputs, Tensor? mask, Tensor? noise, Tensor[] state, bool recorded) -> Tensor[]");

@@ -72,6 +72,32 @@ Sizes sizes_of(const Tensor& keys, const Tensor& values, const std::optional<Ten
           log_decay ? log_decay->size(3) : 0};
 }
 
+// A tensor that an operator reads: of the type of the queries, of this shape, on the CPU.
+void check(const std::optional<Tensor>& given, const Tensor& queries, at::IntArrayRef shape,
+           const char* name) {
+  TORCH_CHECK(!given || given->sizes() == shape, name, " must be ", shape, "; got ",
+              given->sizes());
+  TORCH_CHECK(!given || (given->scalar_type() == queries.scalar_type() && given->device().is_cpu()),
+              name, " must be of the type of the queries, on the CPU");
+}
+
+// All that forward and backward read alike.
+void check_all(const Tensor& queries, const Tensor& keys, const Tensor& values,
+               const std::optional<Tensor>& erase, const std::optional<Tensor>& log_decay) {
+  TORCH_CHECK(keys.dim() == 5 && values.dim() == 5 && (!log_decay || log_decay->dim() == 4) &&
+                  (queries.scalar_type() == at::kFloat || queries.scalar_type() == at::kDouble),
+              "keys and values must be [B, heads, T, writes, width], of float32 or float64");
+  const Sizes sizes = sizes_of(keys, values, log_decay);
+  const int64_t B = sizes.batch, H = sizes.heads, T = sizes.steps, K = sizes.keys;
+  TORCH_CHECK(!log_decay || sizes.decays == 1 || sizes.decays == K, "decays must be 1 or ", K,
+              "; got ", sizes.decays);
+  check(queries, queries, {B, H, T, K}, "queries");
+  check(keys, queries, keys.sizes(), "keys");
+  check(values, queries, {B, H, T, sizes.writes, sizes.values}, "values");
+  check(erase, queries, keys.sizes(), "what is erased");
+  check(log_decay, queries, {B, H, T, sizes.decays}, "decays");
+}
+
 // Rows of numbers, each padded with zeros to whole vectors.
 template <typename scalar>
 class Room {
@@ -512,6 +538,8 @@ std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
 std::vector<Tensor> forward(const Tensor& queries, const Tensor& keys, const Tensor& values,
                             const Tensor& memory, const std::optional<Tensor>& erase,
                             const std::optional<Tensor>& log_decay, bool recorded) {
+  check_all(queries, keys, values, erase, log_decay);
+  check(memory, queries, {keys.size(0), keys.size(1), keys.size(4), values.size(4)}, "the memory");
   auto run = queries.scalar_type() == at::kFloat ? &forward_of<float> : &forward_of<double>;
   return run(dense(queries), dense(keys), dense(values), memory.contiguous(), dense(erase),
              dense(log_decay), recorded);
@@ -522,6 +550,14 @@ std::vector<Tensor> backward(const Tensor& queries, const Tensor& keys, const Te
                              const std::optional<Tensor>& log_decay, const Tensor& kept,
                              const std::optional<Tensor>& of_read,
                              const std::optional<Tensor>& of_last, Wanted wanted) {
+  check_all(queries, keys, added, erase, log_decay);
+  const Sizes sizes = sizes_of(keys, added, log_decay);
+  const int64_t B = sizes.batch, H = sizes.heads, K = sizes.keys, V = sizes.values;
+  const int64_t row = queries.scalar_type() == at::kFloat ? padded<float>(V) : padded<double>(V);
+  check(kept, queries, {B, H, sizes.stretches(), K * row}, "the matrices that a run keeps");
+  TORCH_CHECK(kept.is_contiguous(), "the matrices that a run keeps must be contiguous");
+  check(of_read, queries, {B, H, sizes.steps, V}, "the gradient of the reads");
+  check(of_last, queries, {B, H, K, V}, "the gradient of the last memory");
   auto run = queries.scalar_type() == at::kFloat ? &backward_of<float> : &backward_of<double>;
   const std::optional<Tensor> last =
       of_last ? std::optional<Tensor>(of_last->contiguous()) : std::nullopt;

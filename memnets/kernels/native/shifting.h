@@ -32,6 +32,7 @@ struct Shifting : Memory<scalar> {
         stride(padded<scalar>(slots + 2) + L), others(count * ACTIONS) {
     this->interface_size = others + more + whole;
     this->read_size = visible * whole;
+    this->parts = {slots * whole};
     this->state_size = this->gradient_size = whole * stride;
     this->kept_size = padded<scalar>(this->interface_size);
     this->scratch_size = 2 * stride + padded<scalar>(ACTIONS);

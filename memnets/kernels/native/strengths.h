@@ -43,6 +43,7 @@ struct Strengths final : Memory<scalar> {
     pushed = count * degrees;
     this->interface_size = pushed + count * ends * width;
     this->read_size = count * reads.size() * width;
+    this->parts = {count * slots * width, count * slots};
     // The first vector holds the number of elements.
     this->state_size = L + count * room;
     this->bulk_size = padded<scalar>(count * slots * width);

@@ -32,6 +32,7 @@ struct Tape final : Memory<scalar> {
     softmax = heads * width;
     this->interface_size = (2 + heads) * width;
     this->read_size = heads * width;
+    this->parts = {slots * width, slots * width};
     this->state_size = L;  // the number of slots
     this->bulk_size = this->gradient_size = 2 * width * stride;
     this->grows = true;

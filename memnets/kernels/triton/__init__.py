@@ -22,9 +22,10 @@ from memnets import fast
 from memnets.cells.composed import Loop, LoopState
 from memnets.cells.recurrent import LSTM, LSTMState
 from memnets.core import MemoryAccess
+from memnets.kernels import known
 from memnets.kernels.ntm import NTMKernel, kernel
 from memnets.kernels.parts import differentiable, unrecorded
-from memnets.kernels.steps import LSTMWeights, linear, plain_run
+from memnets.kernels.steps import LSTMWeights, plain_run
 from memnets.memories.ntm import NTM, NTMLayout, NTMState
 
 if TYPE_CHECKING:
@@ -331,8 +332,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
     controller, access = loop.controller, loop.access
     return (
         type(controller) is LSTM
-        and linear(loop.interface)
-        and controller.lstm.num_layers == 1
+        and known.loop(loop, inputs.dtype) is not None
         and controller.hidden_size <= MOST_CELLS
         and type(access) is NTM
         and access.read_heads + access.write_heads <= MOST_HEADS
@@ -341,7 +341,7 @@ def _fits(loop: Loop, inputs: Tensor, state: LoopState, mask: Tensor | None) -> 
         and kernel(access) is not None
         and inputs.shape[0] > 0
         and inputs.shape[1] > 0
-        and inputs.dtype == loop.interface.weight.dtype == state.access.memory.dtype
+        and inputs.dtype == state.access.memory.dtype
         and why_not() is None
     )
 

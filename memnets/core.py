@@ -88,7 +88,8 @@ class Memory(NamedTuple):
     Attributes:
         keys: ``[*B, N, K]``, already projected by the owner of the memory.
         values: ``[*B, N, V]``; in NTM and DNC the same tensor as the keys.
-        mask: bool ``[*B, 1 or Q, N]``, True = may be addressed; ``None`` = every slot may.
+        mask: bool ``[*B, 1 or Q, N]``, or ``[1 or Q, N]`` for all sequences, True = may be
+            addressed; ``None`` = every slot may.
     """
 
     keys: Tensor
@@ -303,11 +304,17 @@ def check_memory(query: Tensor, memory: Memory) -> None:
     Args:
         query: ``[*B, Q, K]``.
         memory: keys ``[*B, N, K]``, values ``[*B, N, V]``, mask ``[*B, 1 or Q, N]`` or ``None``.
+            Keys and values have as many dimensions as the query, and so has a mask, unless it is
+            one for all sequences, ``[1 or Q, N]``.
 
     Raises:
         ValueError: a shape does not fit.
-        TypeError: the mask is not boolean.
+        TypeError: the memory is no :class:`Memory`, or the mask is not boolean.
     """
+    if not isinstance(memory, tuple):
+        raise TypeError(
+            f"the memory must be a Memory(keys, values, mask); got a {type(memory).__name__}"
+        )
     keys, values, mask = memory
     if query.dim() < 2 or keys.dim() < 2 or query.shape[-1] != keys.shape[-1]:
         raise ValueError(
@@ -319,12 +326,21 @@ def check_memory(query: Tensor, memory: Memory) -> None:
             f"keys [*B, N, K] and values [*B, N, V] must have the same number of slots N; "
             f"got keys {list(keys.shape)} and values {list(values.shape)}"
         )
+    # PyTorch would take a query [B, K] for B queries of one sequence.
+    if not query.dim() == keys.dim() == values.dim():
+        raise ValueError(
+            f"query [*B, Q, K], keys [*B, N, K] and values [*B, N, V] must have the same number of "
+            f"dimensions; got query {list(query.shape)}, keys {list(keys.shape)} and values "
+            f"{list(values.shape)}"
+        )
     if mask is None:
         return
     if mask.dtype != torch.bool:
         raise TypeError(f"the mask must be boolean, True = may be addressed; got {mask.dtype}")
     queries, slots = query.shape[-2], keys.shape[-2]
-    if mask.dim() < 2 or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
+    # With a dimension less, the sequences of a mask would be spread over the heads.
+    fits = mask.dim() == keys.dim() or (mask.dim() >= 2 and mask.shape[:-2].numel() == 1)
+    if not fits or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
         raise ValueError(
             f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {queries}, {slots}]; "
             f"got {list(mask.shape)}"

@@ -540,6 +540,19 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     return unrolling
 
 
+def _of_whole_batch(initial_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a cell's ``initial_state`` check the size of the batch."""
+
+    @wraps(initial_state)
+    def first(self: Cell, batch_size: int) -> Any:
+        # What PyTorch takes for a size, but no real number: also a size of a graph's own kind.
+        if isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__"):
+            raise TypeError(f"batch_size must be a whole number; got {batch_size!r}")
+        return initial_state(self, batch_size)
+
+    return first
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
@@ -571,6 +584,8 @@ class Cell(nn.Module, ABC, Generic[State]):
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
+        if "initial_state" in vars(cls):
+            setattr(cls, "initial_state", _of_whole_batch(vars(cls)["initial_state"]))  # noqa: B010
         if "unroll" in vars(cls):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
 

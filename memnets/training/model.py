@@ -49,7 +49,8 @@ class Model(EncoderDecoder[State], Trained):
         if tbptt_steps is not None:
             check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
-            raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
+            example = getattr(objective, "__name__", "Tokens")
+            raise TypeError(f"objective must be an object, such as {example}(); got {objective!r}")
         self.objective = Bits() if objective is None else objective
         self.tbptt_steps = tbptt_steps
         self.pad_lengths = pad_lengths

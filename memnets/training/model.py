@@ -49,8 +49,10 @@ class Model(EncoderDecoder[State], Trained):
         if tbptt_steps is not None:
             check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
-            example = getattr(objective, "__name__", "Tokens")
-            raise TypeError(f"objective must be an object, such as {example}(); got {objective!r}")
+            raise TypeError(
+                "objective must be an object, such as "
+                f"{getattr(objective, '__name__', 'Tokens')}(); got {objective!r}"
+            )
         self.objective = Bits() if objective is None else objective
         self.tbptt_steps = tbptt_steps
         self.pad_lengths = pad_lengths

@@ -89,7 +89,8 @@ class Memory(NamedTuple):
     Attributes:
         keys: ``[*B, N, K]``, already projected by the owner of the memory.
         values: ``[*B, N, V]``; in NTM and DNC the same tensor as the keys.
-        mask: bool ``[*B, 1 or Q, N]``, True = may be addressed; ``None`` = every slot may.
+        mask: bool ``[*B, 1 or Q, N]``, or ``[1 or Q, N]`` for all sequences, True = may be
+            addressed; ``None`` = every slot may.
     """
 
     keys: Tensor
@@ -307,11 +308,17 @@ def check_memory(query: Tensor, memory: Memory) -> None:
     Args:
         query: ``[*B, Q, K]``.
         memory: keys ``[*B, N, K]``, values ``[*B, N, V]``, mask ``[*B, 1 or Q, N]`` or ``None``.
+            Keys and values have as many dimensions as the query, and so has a mask, unless it is
+            one for all sequences, ``[1 or Q, N]``.
 
     Raises:
         ValueError: a shape does not fit.
-        TypeError: the mask is not boolean.
+        TypeError: the memory is no :class:`Memory`, or the mask is not boolean.
     """
+    if not isinstance(memory, tuple):
+        raise TypeError(
+            f"the memory must be a Memory(keys, values, mask); got a {type(memory).__name__}"
+        )
     keys, values, mask = memory
     if query.dim() < 2 or keys.dim() < 2 or query.shape[-1] != keys.shape[-1]:
         raise ValueError(
@@ -323,12 +330,21 @@ def check_memory(query: Tensor, memory: Memory) -> None:
             f"keys [*B, N, K] and values [*B, N, V] must have the same number of slots N; "
             f"got keys {list(keys.shape)} and values {list(values.shape)}"
         )
+    # PyTorch would take a query [B, K] for B queries of one sequence.
+    if not query.dim() == keys.dim() == values.dim():
+        raise ValueError(
+            f"query [*B, Q, K], keys [*B, N, K] and values [*B, N, V] must have the same number of "
+            f"dimensions; got query {list(query.shape)}, keys {list(keys.shape)} and values "
+            f"{list(values.shape)}"
+        )
     if mask is None:
         return
     if mask.dtype != torch.bool:
         raise TypeError(f"the mask must be boolean, True = may be addressed; got {mask.dtype}")
     queries, slots = query.shape[-2], keys.shape[-2]
-    if mask.dim() < 2 or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
+    # With a dimension less, the sequences of a mask would be spread over the heads.
+    fits = mask.dim() == keys.dim() or (mask.dim() >= 2 and mask.shape[:-2].numel() == 1)
+    if not fits or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
         raise ValueError(
             f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {queries}, {slots}]; "
             f"got {list(mask.shape)}"
@@ -528,6 +544,19 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     return unrolling
 
 
+def _of_whole_batch(initial_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a cell's ``initial_state`` check the size of the batch."""
+
+    @wraps(initial_state)
+    def first(self: Cell, batch_size: int) -> Any:
+        # What PyTorch takes for a size, but no real number: also a size of a graph's own kind.
+        if isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__"):
+            raise TypeError(f"batch_size must be a whole number; got {batch_size!r}")
+        return initial_state(self, batch_size)
+
+    return first
+
+
 class Cell(nn.Module, ABC, Generic[State]):
     """A part that takes steps over explicit state.
 
@@ -559,6 +588,8 @@ class Cell(nn.Module, ABC, Generic[State]):
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
+        if "initial_state" in vars(cls):
+            setattr(cls, "initial_state", _of_whole_batch(vars(cls)["initial_state"]))  # noqa: B010
         if "unroll" in vars(cls):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
 

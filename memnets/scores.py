@@ -156,8 +156,8 @@ class Cosine(Score):
 
     def __init__(self, epsilon: float = 1e-6) -> None:
         super().__init__()
-        if epsilon < 0:
-            raise ValueError(f"epsilon must be at least 0; got {epsilon}")
+        if not 0 <= epsilon < math.inf:
+            raise ValueError(f"epsilon must be at least 0 and finite; got {epsilon}")
         self.epsilon = epsilon
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memnets import fast, functional
-from memnets.addressing import Content, Hard, HardState, Local, Recent
+from memnets.addressing import Content, Hard, HardState, Hopfield, Local, Recent
 from memnets.batches import Batch
 from memnets.cells import GRU
 from memnets.core import Encoder, Memory
@@ -384,3 +384,37 @@ def test_whatever_a_mask_closes_is_zero_and_gets_no_gradient(value: float) -> No
     (gradient,) = torch.autograd.grad(kept.square().sum(), values)
     assert gradient.tolist() == [4.0, 0.0, 6.0]
     assert functional.inside(values, None) is values
+
+
+#: What is no query, or no memory, of two sequences with three slots of width 4.
+UNFIT = {
+    "a query of each sequence alone": (torch.zeros(2, 4), {}, "same number of dimensions"),
+    "keys of one sequence": (torch.zeros(2, 1, 4), {"keys": torch.zeros(3, 4)}, "dimensions"),
+    "values of one sequence": (torch.zeros(2, 1, 4), {"values": torch.zeros(3, 4)}, "dimensions"),
+    "a mask of each sequence alone": (
+        torch.zeros(2, 2, 1, 4),
+        {
+            "keys": torch.zeros(2, 2, 3, 4),
+            "values": torch.zeros(2, 2, 3, 4),
+            "mask": torch.ones(2, 1, 3, dtype=torch.bool),
+        },
+        r"mask must be \[\*B, 1 or Q, N\] = .*; got \[2, 1, 3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_query_or_a_mask_is_not_spread_over_the_batch(case) -> None:
+    query, changed, message = UNFIT[case]
+    parts = {"keys": torch.zeros(2, 3, 4), "values": torch.zeros(2, 3, 4), "mask": None}
+    memory = Memory(**{**parts, **changed})
+    for addressing in (Content(Dot()), Hopfield(), Hard(Dot()), Local(Dot()), Recent(Dot())):
+        for ask in (addressing, addressing.read):
+            with pytest.raises(ValueError, match=message):
+                ask(query, memory)
+
+
+def test_a_tensor_in_place_of_a_memory_is_named() -> None:
+    for addressing in (Content(Dot()), Hard(Dot()), Local(Dot())):
+        with pytest.raises(TypeError, match=r"must be a Memory\(keys, .*; got a Tensor"):
+            addressing(torch.zeros(2, 1, 4), torch.zeros(2, 3, 4))

@@ -30,7 +30,7 @@ from memnets.models import (
     Transformer,
 )
 from memnets.normalizers import Softmax
-from memnets.scores import Dot
+from memnets.scores import Cosine, Dot
 from memnets.training.objectives import Labels, Numbers, Tokens
 from memnets.training.optimizers import fused
 from memnets.training.trained import _learning_rate_factor, total_norm
@@ -279,3 +279,16 @@ def test_a_beam_of_1_is_decoded_greedily_and_a_greater_one_is_searched(
     model = Transformer(7, 7, width=4, heads=2, layers=1, hidden_size=8).eval()
     model.generate(torch.tensor([[3, 4]]), beam=beam, max_length=3)
     assert called == [way]
+
+
+def test_an_objective_class_is_met_with_its_own_name() -> None:
+    with pytest.raises(TypeError, match=r"such as Numbers\(\); got <class"):
+        MemoryMachine(9, 8, LSTM, objective=Numbers)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1.0])
+def test_a_bound_is_a_finite_number(number) -> None:
+    with pytest.raises(ValueError, match="least_sharpness must be at least 1 and finite"):
+        NTM(least_sharpness=number)
+    with pytest.raises(ValueError, match="epsilon must be at least 0 and finite"):
+        Cosine(number)

@@ -87,6 +87,12 @@ def test_a_step_in_place_of_a_sequence(cell):
         cell.unroll(torch.zeros(2, cell.input_size), cell.initial_state(2))
 
 
+@pytest.mark.parametrize("size", [2.0, True, "2", None])
+def test_a_batch_that_is_no_whole_number(cell, size):
+    with pytest.raises(TypeError, match=f"batch_size must be a whole number; got {size!r}"):
+        cell.initial_state(size)
+
+
 def test_a_sequence_without_steps(cell):
     size, state = cell.input_size, cell.initial_state(2)
     for mask in (None, torch.ones(2, 0, dtype=torch.bool)):

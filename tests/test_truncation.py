@@ -171,3 +171,26 @@ def test_a_model_whose_parameters_are_frozen_has_a_loss_all_the_same(name) -> No
     loss = model.loss(batch)
     torch.testing.assert_close(loss, expected.detach())
     assert not loss.requires_grad
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_without_a_scored_step_has_a_loss_of_0(name, steps) -> None:
+    """Of several processes one may hold such a batch: NaN would be the loss of all."""
+    model = MODELS[name](tbptt_steps=steps)
+    batch = CopyingTokens(symbols=SIZE - 4, max_length=4).batch("train", 0)
+    loss = model.loss(batch._replace(target_mask=torch.zeros_like(batch.targets, dtype=torch.bool)))
+    assert loss.item() == 0
+    loss.backward()
+    given = [part.grad for part in model.parameters() if part.grad is not None]
+    assert given
+    assert not any(gradient.any() for gradient in given)
+
+
+def test_an_empty_answer_has_a_loss_of_0() -> None:
+    batch = Copying(width=SIZE - 1, max_length=3).batch("train", 0)
+    empty = batch._replace(inputs=batch.inputs[:, :0], targets=batch.targets[:, :0])
+    sizes = batch.source.shape[-1], batch.targets.shape[-1]
+    for steps in (None, 2):
+        machine = MemoryMachine(*sizes, partial(LSTM, hidden_size=5), NTM(5, 3), tbptt_steps=steps)
+        assert machine.loss(empty).item() == 0

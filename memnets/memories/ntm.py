@@ -193,8 +193,10 @@ class NTM(Slotted[NTMState]):
 
     @least_sharpness.setter
     def least_sharpness(self, least_sharpness: float) -> None:
-        if least_sharpness < 1:
-            raise ValueError(f"least_sharpness must be at least 1; got {least_sharpness}")
+        if not 1 <= least_sharpness < math.inf:
+            raise ValueError(
+                f"least_sharpness must be at least 1 and finite; got {least_sharpness}"
+            )
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
     def head_names(self) -> dict[Addressing, list[str]]:

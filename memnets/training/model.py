@@ -49,7 +49,10 @@ class Model(EncoderDecoder[State], Trained):
         if tbptt_steps is not None:
             check_positive(tbptt_steps=tbptt_steps)
         if not isinstance(objective, Objective | None):
-            raise TypeError(f"objective must be an object, such as Tokens(); got {objective!r}")
+            raise TypeError(
+                "objective must be an object, such as "
+                f"{getattr(objective, '__name__', 'Tokens')}(); got {objective!r}"
+            )
         self.objective = Bits() if objective is None else objective
         self.tbptt_steps = tbptt_steps
         self.pad_lengths = pad_lengths
@@ -76,7 +79,10 @@ class Model(EncoderDecoder[State], Trained):
         return decoding.generate(self, source, mask, beam, length_penalty, max_length, places)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``."""
+        """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``.
+
+        It is 0 for a batch without a scored step.
+        """
         if self.tbptt_steps is not None and torch.is_grad_enabled():
             parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
             return truncated_loss(self, parameters, batch, self.tbptt_steps)
@@ -163,5 +169,11 @@ class Model(EncoderDecoder[State], Trained):
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of the values where ``mask`` is True, a scalar; of all values if it is ``None``."""
-    return values.mean() if mask is None else values.masked_fill(~mask, 0).sum() / mask.sum()
+    """Mean of the values where ``mask`` is True, a scalar; of all values if it is ``None``.
+
+    It is 0 where nothing counts, with gradients of 0: of several processes one may hold a batch
+    without a scored step, and NaN times its weight of 0 would be NaN for all.
+    """
+    if mask is None:
+        return values.mean() if values.numel() else values.sum()
+    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp_min(1)

@@ -57,8 +57,9 @@ def truncated_loss(
         )
     # Stretches have different numbers of scored steps: each divides by the number of all, so that
     # the sum is the mean over the whole batch.
-    scored = batch.targets.shape[:2].numel()
-    count = scored if batch.target_mask is None else batch.target_mask.sum()
+    # Of a batch without a scored step the loss is 0, as without cuts.
+    scored = max(1, batch.targets.shape[:2].numel())
+    count = scored if batch.target_mask is None else batch.target_mask.sum().clamp_min(1)
     first, room = model.first_stretch(batch, steps)
     encoded: list[Tensor] = []  # tensors of the first state that have a gradient
     leaves: list[Tensor] = []  # the same for the stretches, where that gradient is collected

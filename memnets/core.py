@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
+from types import UnionType
 from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
@@ -515,6 +516,9 @@ def _replaced(state: Any, weights: Tensor, used: Tensor) -> Any:
     return map_state(lambda part: used if part is weights else part, state)
 
 
+#: Classes of states that cells say they have; of plain tuples there are many.
+_STATES: set[type] = set()
+
 #: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
 _KEEPING = {
     "start": full_precision_start,
@@ -584,7 +588,12 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        cls._state_class = _declared_state(cls) or cls._state_class
+        # A subclass with a first state of its own may have a state of another class.
+        inherited = None if "initial_state" in vars(cls) else cls._state_class
+        declared = _declared_state(cls)
+        cls._state_class = declared or inherited
+        if declared not in (None, tuple):
+            _STATES.add(declared)
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
@@ -747,8 +756,17 @@ def _declared_state(cls: type) -> type | None:
         if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell):
             state = get_args(base)[0]
             known = get_origin(state) or (type(None) if state is None else state)
-            return known if isinstance(known, type) else None
+            return known if isinstance(known, type) and _is_plain(known) else None
     return None
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether ``isinstance`` can ask for a class; not for unions, ``Any`` or some protocols."""
+    try:
+        isinstance(None, kind)
+    except TypeError:
+        return False
+    return kind is not UnionType
 
 
 class Controller(Cell[State]):
@@ -1245,24 +1263,26 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"a step of {name} takes the state that the last step returned, or at first that of "
             "initial_state(batch_size); got None"
         )
-    # A named tuple is no plain tuple: it is the state of another cell.
-    if kind is not None and (
-        not isinstance(state, kind) or (kind is tuple and hasattr(state, "_fields"))
-    ):
+    other = kind is not None and not isinstance(state, kind)
+    if kind is tuple and type(state) in _STATES:
+        # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
+        other = type(state) is not type(cell.initial_state(len(inputs)))  # type: ignore[operator]
+    if kind is not None and other:
         wanted = "has no state" if kind is type(None) else f"has a state {kind.__name__}"
         raise TypeError(f"{name} {wanted}; got one of another cell, {type(state).__name__}")
-    other = _other_batch(state, len(inputs))
-    if other is not None:
+    found = _other_batch(state, len(inputs))
+    if found is not None:
         raise ValueError(
             f"{name} takes inputs and a state of one batch, which comes first in both; got inputs "
-            f"{list(inputs.shape)}, and a part of a state {other}"
+            f"{list(inputs.shape)}, and a part of a state {found}"
         )
 
 
 def _other_batch(state: Any, batch: int) -> list[int] | None:
     """Shape of the first part of a state that is not for this batch; ``None`` if there is none."""
     if isinstance(state, Tensor):
-        fits = state.dim() > 0 and state.shape[0] == batch
+        # A number alone is for the whole batch.
+        fits = state.dim() == 0 or state.shape[0] == batch
         return None if fits else list(state.shape)
     if isinstance(state, (tuple, list)):
         for part in state:

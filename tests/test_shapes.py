@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+from typing import Any, NamedTuple, Protocol
+
 import pytest
 import torch
 
@@ -174,6 +177,64 @@ def test_a_cell_that_does_not_say_what_its_state_is():
         cell(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"a part of a state \[3, 3\]"):
         cell.unroll(torch.zeros(2, 4, 3), cell.initial_state(3))
+
+
+class Counted(NamedTuple):
+    """A state with a number that all sequences share."""
+
+    mean: torch.Tensor
+    steps: torch.Tensor
+
+
+class Counting(Unsaid):
+    def initial_state(self, batch_size):
+        return Counted(torch.zeros(batch_size, 3), torch.tensor(0))
+
+    def forward(self, inputs, state):
+        mean = (inputs + state.mean) / 2
+        return mean, Counted(mean, state.steps + 1)
+
+
+def saying(kind):
+    """The same cell, with another class in the brackets of its base."""
+    bases = (Counting, Controller[kind])
+    return types.new_class("Saying", bases, exec_body=lambda body: None)
+
+
+class Shared(Protocol):
+    steps: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "kind", [Counted, tuple, tuple[torch.Tensor, ...], Any, object, Counted | None, Shared]
+)
+def test_what_a_cell_says_of_its_state_may_be_wide(kind):
+    cell = saying(kind)()
+    state = cell.initial_state(2)
+    for _ in range(2):
+        _, state = cell.step(torch.zeros(2, 3), state)
+    outputs, state = cell.unroll(torch.zeros(2, 4, 3), state)
+    assert outputs.shape == (2, 4, 3)
+    assert state.steps == 6
+
+
+def test_a_cell_made_of_another_may_have_another_state():
+    class Counts(LSTM):
+        """An LSTM that counts its steps, and says nothing of its state."""
+
+        def initial_state(self, batch_size):
+            return {"inner": super().initial_state(batch_size), "steps": torch.tensor(0)}
+
+        def forward(self, inputs, state):
+            hidden, inner = super().forward(inputs, state["inner"])
+            return hidden, {"inner": inner, "steps": state["steps"] + 1}
+
+        def unroll(self, inputs, state, mask=None):
+            return Controller.unroll(self, inputs, state, mask)
+
+    cell = Counts(3, 4)
+    _, state = cell.unroll(torch.zeros(2, 5, 3), cell.initial_state(2))
+    assert state["steps"] == 5
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])

@@ -116,7 +116,7 @@ def test_commands_take_the_folder_of_a_run(capsys) -> None:
         )
         assert by_folder == by_best, command
         assert by_folder != by_last or command == "predict", command
-    with np.load(RUN / "predictions.npz") as arrays:
+    with np.load(RUN / "tests" / "0" / "predictions.npz") as arrays:
         of_last = {name: arrays[name] for name in arrays}
     said("predict", f"--ckpt_path={RUN}")
     with np.load(RUN / "predictions.npz") as arrays:

@@ -126,7 +126,11 @@ def check_what_is_said(codes, said, whole) -> None:
     assert silent == ""
     # The second one met the damaged batch.
     assert first == ""
-    assert second == "memnets: error: batch 3 is damaged (MEMNETS_TRACEBACK=1 shows where)\n"
+    assert second.startswith("memnets: error: tests/pair.py:")
+    assert second.endswith(
+        ", in Faulty.batch: batch 3 is damaged (MEMNETS_TRACEBACK=1 shows where)\n"
+    )
+    assert second.count("\n") == 1
 
 
 def check_one_run(whole, capsys) -> None:

@@ -1850,7 +1850,8 @@ def a_mask_of_padding_alone(self, split, index):
 @faulty(SmallTask, "batch")
 def nothing_to_answer(self, split, index):
     batch = SmallTask.batch(self, split, index)
-    return batch._replace(inputs=batch.inputs[:, :0], targets=batch.targets[:, :0])
+    none = {"inputs": batch.inputs[:, :0], "targets": batch.targets[:, :0], "target_mask": None}
+    return batch._replace(**none)
 
 
 @faulty(SmallTask, "batch", coupling=SmallTask.coupling)

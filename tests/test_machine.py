@@ -262,7 +262,7 @@ def test_a_batch_of_mixed_lengths_is_each_sequence_alone() -> None:
             "initial_spread must be at least 0 and finite; got -0.5",
         ),
         (lambda m: NTM(noise=-1.0), ValueError, "noise must be at least 0 and finite; got -1.0"),
-        (lambda m: NTM(least_sharpness=0.5), ValueError, "at least 1; got 0.5"),
+        (lambda m: NTM(least_sharpness=0.5), ValueError, "at least 1 and finite; got 0.5"),
         (lambda m: setattr(m.access, "slots", 1), ValueError, "slots must be at least"),
         (lambda m: Tape(width=0), ValueError, "width must be .* got 0"),
         (lambda m: machine(tbptt_steps=0), ValueError, "tbptt_steps must be .* got 0"),

@@ -216,7 +216,8 @@ class LSTM(_Gated[LSTMState]):
             are learnt sooner (Gers et al. 2000, Jozefowicz et al. 2015).
 
     Attributes:
-        lstm: the network that holds the weights, as a ``torch.nn.LSTM`` does.
+        lstm: the network that holds the weights, as a ``torch.nn.LSTM`` does. A single step uses
+            its weights alone, so hooks on it do not fire; put them on the controller.
     """
 
     _network = "lstm", "LSTM"
@@ -261,7 +262,8 @@ class GRU(_Gated[tuple[Tensor, ...]]):
     for each layer.
 
     Attributes:
-        gru: the network that holds the weights, as a ``torch.nn.GRU`` does.
+        gru: the network that holds the weights, as a ``torch.nn.GRU`` does. A single step uses its
+            weights alone, so hooks on it do not fire; put them on the controller.
     """
 
     _network = "gru", "GRU"

@@ -31,8 +31,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
+from inspect import Parameter, signature
 from types import UnionType
-from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,7 @@ __all__ = [
     "choose_state",
     "make",
     "make_encoder",
+    "map_free",
     "map_state",
     "new_zeros",
 ]
@@ -177,6 +179,13 @@ def new_zeros(shape: Sequence[int], *parts: nn.Module) -> Tensor:
             if tensor.is_floating_point():
                 return tensor.new_zeros(shape)
     return torch.zeros(shape)
+
+
+def map_free(cell: Any, function: Callable[[Tensor], Tensor], state: State) -> State:
+    """:meth:`Cell.map_free`, also of a cell that is duck-typed: it may lack the method."""
+    own = getattr(cell, "map_free", None)
+    mapped: State = Cell.map_free(cell, function, state) if own is None else own(function, state)
+    return mapped
 
 
 def check_positive(**sizes: int) -> None:
@@ -309,8 +318,8 @@ def check_memory(query: Tensor, memory: Memory) -> None:
     Args:
         query: ``[*B, Q, K]``.
         memory: keys ``[*B, N, K]``, values ``[*B, N, V]``, mask ``[*B, 1 or Q, N]`` or ``None``.
-            Keys and values have as many dimensions as the query, and so has a mask, unless it is
-            one for all sequences, ``[1 or Q, N]``.
+            Keys have as many dimensions as the query, and so have values and mask, unless they are
+            those of all sequences, ``[N, V]`` and ``[1 or Q, N]``.
 
     Raises:
         ValueError: a shape does not fit.
@@ -332,7 +341,7 @@ def check_memory(query: Tensor, memory: Memory) -> None:
             f"got keys {list(keys.shape)} and values {list(values.shape)}"
         )
     # PyTorch would take a query [B, K] for B queries of one sequence.
-    if not query.dim() == keys.dim() == values.dim():
+    if query.dim() != keys.dim() or values.dim() not in (2, keys.dim()):
         raise ValueError(
             f"query [*B, Q, K], keys [*B, N, K] and values [*B, N, V] must have the same number of "
             f"dimensions; got query {list(query.shape)}, keys {list(keys.shape)} and values "
@@ -552,11 +561,13 @@ def _of_whole_batch(initial_state: Callable[..., Any]) -> Callable[..., Any]:
     """Let a cell's ``initial_state`` check the size of the batch."""
 
     @wraps(initial_state)
-    def first(self: Cell, batch_size: int) -> Any:
-        # What PyTorch takes for a size, but no real number: also a size of a graph's own kind.
-        if isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__"):
+    def first(self: Cell, batch_size: int, *others: Any, **named: Any) -> Any:
+        # A graph that is compiled has sizes of a kind of its own, which it may not ask about.
+        if not torch.compiler.is_compiling() and (
+            isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__")
+        ):
             raise TypeError(f"batch_size must be a whole number; got {batch_size!r}")
-        return initial_state(self, batch_size)
+        return initial_state(self, batch_size, *others, **named)
 
     return first
 
@@ -611,9 +622,6 @@ class Cell(nn.Module, ABC, Generic[State]):
         """
         check_step(self, inputs)
         check_state(self, inputs, state)
-        return self._one_step(inputs, state)
-
-    def _one_step(self, inputs: Tensor, state: Any) -> tuple[Tensor, State]:
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
@@ -663,7 +671,7 @@ class Cell(nn.Module, ABC, Generic[State]):
         check_state(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         result: tuple[Tensor, State]
-        result = self._one_step(inputs, state) if twin is None else twin(self, inputs, state)
+        result = self(inputs, state) if twin is None else twin(self, inputs, state)
         return result
 
     def unroll(
@@ -754,7 +762,11 @@ def _declared_state(cls: type) -> type | None:
     """The class in the brackets of a cell's base, as in ``Cell[LSTMState]``; ``None`` = unknown."""
     for base in vars(cls).get("__orig_bases__", ()):
         if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell):
-            state = get_args(base)[0]
+            # A base that knows its state, or that has other classes in its brackets, tells nothing.
+            if get_origin(base)._state_class is not None or len(get_args(base)) != 1:
+                return None
+            (state,) = get_args(base)
+            state = get_args(state)[0] if get_origin(state) is Annotated else state
             known = get_origin(state) or (type(None) if state is None else state)
             return known if isinstance(known, type) and _is_plain(known) else None
     return None
@@ -1256,8 +1268,10 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
     """
     name, kind = type(cell).__name__, getattr(cell, "_state_class", None)
     if state is None:
+        if kind is type(None) or _starts_itself(cell):
+            return
         # Of a cell that does not say what its state is, the first one tells.
-        if kind is type(None) or (kind is None and cell.initial_state(len(inputs)) is None):  # type: ignore[operator]
+        if kind is None and cell.initial_state(inputs.shape[0]) is None:  # type: ignore[operator]
             return
         raise ValueError(
             f"a step of {name} takes the state that the last step returned, or at first that of "
@@ -1266,16 +1280,23 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
     other = kind is not None and not isinstance(state, kind)
     if kind is tuple and type(state) in _STATES:
         # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
-        other = type(state) is not type(cell.initial_state(len(inputs)))  # type: ignore[operator]
+        other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
     if kind is not None and other:
         wanted = "has no state" if kind is type(None) else f"has a state {kind.__name__}"
         raise TypeError(f"{name} {wanted}; got one of another cell, {type(state).__name__}")
-    found = _other_batch(state, len(inputs))
+    found = _other_batch(state, inputs.shape[0])
     if found is not None:
         raise ValueError(
             f"{name} takes inputs and a state of one batch, which comes first in both; got inputs "
-            f"{list(inputs.shape)}, and a part of a state {found}"
+            f"{list(inputs.shape)}, and a part of a state {found}; what all sequences share may be "
+            "kept in the cell"
         )
+
+
+def _starts_itself(cell: nn.Module) -> bool:
+    """Whether the step of a cell has a default for its state."""
+    state = list(signature(cell.forward).parameters.values())[1:2]
+    return bool(state) and state[0].default is not Parameter.empty
 
 
 def _other_batch(state: Any, batch: int) -> list[int] | None:

@@ -165,7 +165,7 @@ class Task(lightning.LightningDataModule, ABC):
         Raises:
             ValueError: it has none of this name.
         """
-        splits = self.splits()
+        splits = Task.splits(self)  # a task may have an attribute of this name
         if split not in splits:
             raise ValueError(
                 f"expected a split of {type(self).__name__}: {', '.join(splits[:-1])} or "
@@ -406,9 +406,11 @@ def _of_known_split(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a task that first checks the split that it is called with."""
 
     @wraps(method)
-    def checked(self: Task, split: str, *arguments: Any, **named: Any) -> Any:
-        self.check_split(split)
-        return method(self, split, *arguments, **named)
+    def checked(self: Task, *arguments: Any, **named: Any) -> Any:
+        # The first argument, by whatever name a task has for it.
+        for split in itertools.islice(itertools.chain(arguments, named.values()), 1):
+            self.check_split(split)
+        return method(self, *arguments, **named)
 
     return checked
 

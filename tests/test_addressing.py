@@ -390,7 +390,7 @@ def test_whatever_a_mask_closes_is_zero_and_gets_no_gradient(value: float) -> No
 UNFIT = {
     "a query of each sequence alone": (torch.zeros(2, 4), {}, "same number of dimensions"),
     "keys of one sequence": (torch.zeros(2, 1, 4), {"keys": torch.zeros(3, 4)}, "dimensions"),
-    "values of one sequence": (torch.zeros(2, 1, 4), {"values": torch.zeros(3, 4)}, "dimensions"),
+    "values of more": (torch.zeros(2, 1, 4), {"values": torch.zeros(1, 2, 3, 4)}, "dimensions"),
     "a mask of each sequence alone": (
         torch.zeros(2, 2, 1, 4),
         {

@@ -214,8 +214,9 @@ def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(capsys) -> None:
     capsys.readouterr()
     main(["predict", "--ckpt_path", str(best), "--data.test_images=5"])
     assert "predictions.npz and" in capsys.readouterr().out
-    assert (RUN / "version_0/predictions_test.png").is_file()
-    drawn = np.load(RUN / "version_0/predictions.npz")
+    # Of other settings than those of the run, and so beside its own results.
+    assert (RUN / "version_0/tests/0/predictions_test.png").is_file()
+    drawn = np.load(RUN / "version_0/tests/0/predictions.npz")
     model = mn.load(best)
     assert drawn["test/answers"].shape == (5, 1, 64)
     with torch.no_grad():

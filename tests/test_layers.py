@@ -1,5 +1,6 @@
 """Embeddings, positions and Transformer layers, against torch's own and the papers' formulas."""
 
+import copy
 import math
 from functools import partial
 
@@ -378,3 +379,18 @@ def test_tokens_are_whole_numbers_of_two_types(dtype) -> None:
     expected = torch.eye(3)[tokens.long()]
     assert OneHot(3)(tokens).equal(expected)
     assert Embedding(3, 3)(tokens).shape == (1, 3, 3)
+
+
+class Sub(Embedding):
+    """A class of one's own that changes nothing."""
+
+
+@pytest.mark.parametrize("size", [5, 7])
+def test_an_output_shares_the_matrix_of_any_embedding(size):
+    embedding, hidden = Embedding(size, 5), torch.randn(2, 5)
+    expected = hidden @ embedding.weight.t()
+    other = Sub(size, 5)
+    other.load_state_dict(embedding.state_dict())
+    normed = nn.utils.parametrizations.weight_norm(copy.deepcopy(embedding))
+    for each in (embedding, other, normed):
+        torch.testing.assert_close(Output(5, size, each)(hidden), expected)

@@ -163,7 +163,7 @@ def check_kill(folder, whole) -> None:
     assert code == 1
     assert error == (
         "memnets: error: process 1 of this run was killed (SIGKILL); stopped at step 5; the run is "
-        f"in {run}; to go on: memnets fit --ckpt_path {last}\n"
+        f"in {run}; to go on from step 3: memnets fit --ckpt_path {last}\n"
     )
     again = started(
         "memnets.__main__", "fit", "--ckpt_path", str(last), folder=folder / "said again"

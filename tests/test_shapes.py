@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import types
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 import torch
+from torch import nn
 
 from memnets.cells import (
     GRU,
@@ -235,6 +237,50 @@ def test_a_cell_made_of_another_may_have_another_state():
     cell = Counts(3, 4)
     _, state = cell.unroll(torch.zeros(2, 5, 3), cell.initial_state(2))
     assert state["steps"] == 5
+
+
+C = TypeVar("C")
+
+
+class Family(Counting, Controller[Counted], Generic[C]):
+    """A family of cells, of which the brackets do not name the state."""
+
+
+class Member(Family[int]):
+    pass
+
+
+class StartsItself(Unsaid):
+    def forward(self, inputs, state=None):
+        return super().forward(inputs, self.initial_state(len(inputs)) if state is None else state)
+
+
+def test_what_the_brackets_of_a_family_hold_is_no_state():
+    cell = Member()
+    assert cell.step(torch.zeros(2, 3), cell.initial_state(2))[1].steps == 1
+
+
+def test_a_step_with_a_default_for_its_state_starts_itself():
+    assert StartsItself()(torch.zeros(2, 3))[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_batch_of_an_exported_cell_may_be_any(strict):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = Loop(3, partial(LSTM, hidden_size=4), NTM(5, 3))
+
+        def forward(self, inputs):
+            return self.cell.unroll(inputs, self.cell.initial_state(inputs.shape[0]))[0]
+
+    whole = Whole()
+    shapes = {"inputs": {0: torch.export.Dim("batch", min=2)}}
+    program = torch.export.export(
+        whole, (torch.randn(3, 5, 3),), dynamic_shapes=shapes, strict=strict
+    )
+    inputs = torch.randn(7, 5, 3)
+    torch.testing.assert_close(program.module()(inputs), whole(inputs))
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])

@@ -215,8 +215,9 @@ def test_ctrl_c_loses_no_step_and_workers_outlive_it(capfd) -> None:
     stopped(*FLAGS, "--data.workers=1", f"--trainer.callbacks={json.dumps([callback])}", code=130)
     assert load_checkpoint(LAST)["global_step"] == 7
     assert capfd.readouterr().err.endswith(
-        "memnets: the training ends after this step, with a checkpoint; Ctrl-C again ends it at "
-        f"once\nmemnets: stopped at step 7; the run is in {RUN}; to go on: {AGAIN}\n"
+        "memnets: the training ends after this step, and the validation if one is due, with a "
+        "checkpoint; Ctrl-C again ends it at once\n"
+        f"memnets: stopped at step 7; the run is in {RUN}; to go on: {AGAIN}\n"
     )
     main(["fit", *FLAGS, AUTO])
     assert_same_run(Path("whole") / RUN.relative_to("runs"), RUN)

@@ -291,7 +291,10 @@ class Stopping(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and let signals wait."""
         self._timer.on_train_start(trainer, pl_module)
-        says = "the training ends after this step, with a checkpoint; Ctrl-C again ends it at once"
+        says = (
+            "the training ends after this step, and the validation if one is due, with a "
+            "checkpoint; Ctrl-C again ends it at once"
+        )
         patient(True, says if trainer.is_global_zero else "")
 
     def on_train_batch_start(

@@ -34,7 +34,9 @@ class DamagedRun(ValueError):
 #: Name of the number, among the scores of a run, of the settings that it was trained with.
 SETTINGS = "train/settings"
 #: Flags on which results depend. A task makes the same batches with any number of workers.
-_OF_RESULTS = re.compile(r"--(model|test_weights|trainer(?!\.enable_)|data(?!\.workers))\b")
+_OF_RESULTS = re.compile(
+    r"--(config|init_from|model|test_weights|trainer(?!\.enable_)|data(?!\.workers))\b"
+)
 
 
 def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
@@ -48,8 +50,11 @@ def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
         flags: further flags of ``memnets fit``.
     """
     parts = {name: config.get(name) for name in ("model", "data", "trainer", "test_weights")}
-    asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in flags if _OF_RESULTS.match(flag)]
-    text = json.dumps([parts, asked], sort_keys=True, default=str)
+    joined = re.sub(r"(?m)^(--[^=\n]+)\n(?!--)", r"\1=", "\n".join(flags)).splitlines()
+    asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in joined if _OF_RESULTS.match(flag)]
+    # Keys of all kinds become texts first, so that they have an order.
+    plain = json.loads(json.dumps([parts, asked], default=str))
+    text = json.dumps(plain, sort_keys=True)
     return 100_000.0 + zlib.crc32(text.encode()) % 900_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from memnets.core import Cell, State
+from memnets.core import Cell, State, map_free
 from memnets.precision import full_precision
 
 __all__ = ["Bridge"]
@@ -30,7 +30,7 @@ class Bridge(nn.Linear):
             return part
 
         # The sizes of a state are known only from a state: this one is made for its sizes alone.
-        controller.map_free(measure, controller.initial_state(1))
+        map_free(controller, measure, controller.initial_state(1))
         super().__init__(summary_size, sum(sizes))
         self.sizes = sizes
 
@@ -43,4 +43,4 @@ class Bridge(nn.Linear):
         extra, *parts = self(summary).tanh().split(self.sizes, -1)
         rest = iter(parts)
         zeros = controller.initial_state(len(summary))
-        return extra, controller.map_free(lambda part: next(rest).reshape(part.shape), zeros)
+        return extra, map_free(controller, lambda part: next(rest).reshape(part.shape), zeros)

@@ -19,6 +19,7 @@ from memnets.core import (
     check_positive,
     choose_state,
     make,
+    map_free,
     new_zeros,
 )
 
@@ -121,8 +122,8 @@ class Loop(Cell[LoopState]):
     def map_free(self, function: Callable[[Tensor], Tensor], state: LoopState) -> LoopState:
         """Map the states of controller and memory by their own rules, and the vector read."""
         return LoopState(
-            self.controller.map_free(function, state.controller),
-            self.access.map_free(function, state.access),
+            map_free(self.controller, function, state.controller),
+            map_free(self.access, function, state.access),
             function(state.read),
         )
 
@@ -191,7 +192,7 @@ class Chain(Controller[tuple[Any, ...]]):
     ) -> tuple[Any, ...]:
         """Map the state of each cell by its own rule."""
         parts = zip(self._all(), state, strict=True)
-        return tuple(cell.map_free(function, part) for cell, part in parts)
+        return tuple(map_free(cell, function, part) for cell, part in parts)
 
     def _all(self) -> list[Cell]:
         # For the type checker: a ModuleList has modules, not cells.
@@ -326,7 +327,7 @@ class Residual(Cell[State]):
 
     def map_free(self, function: Callable[[Tensor], Tensor], state: State) -> State:
         """Map by the cell's own rule."""
-        return self.cell.map_free(function, state)
+        return map_free(self.cell, function, state)
 
 
 def position_wise(width: int, hidden_size: int, dropout: float) -> nn.Sequential:

@@ -114,7 +114,9 @@ class OneHot(nn.Module):
             )
         try:
             return nn.functional.one_hot(inputs.long(), self.size).to(self.unit.dtype)
-        except RuntimeError as error:  # as in an Embedding
+        except RuntimeError as error:  # as in an Embedding; memory may also be short
+            if inputs.device.type != "cpu" or ((inputs >= 0) & (inputs < self.size)).all():
+                raise
             raise _out_of_range(inputs, self.size) from error
 
 
@@ -253,7 +255,8 @@ class Output(nn.Module):
         """``[*B, width] -> [*B, size]``."""
         matrix = self.own if self.embedding is None else self.embedding
         assert matrix is not None
-        if type(matrix) in (nn.Linear, Embedding):
+        # An embedding of any class shares its matrix: it is one of tokens, not of h.
+        if isinstance(matrix, Embedding) or type(matrix) is nn.Linear:
             return nn.functional.linear(hidden, matrix.weight, self.bias)
         # A network that a user has put in the place of the layer.
         logits: Tensor = matrix(hidden)

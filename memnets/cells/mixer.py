@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets.cells.convolutions import ShortConvolution
-from memnets.core import Addressing, Cell, MemoryAccess, check_made, check_positive
+from memnets.core import Addressing, Cell, MemoryAccess, check_made, check_positive, map_free
 
 __all__ = ["Mixer", "MixerState", "OutputGate"]
 
@@ -128,7 +128,7 @@ class Mixer(Cell[MixerState]):
         past = state.convolution
         if self.convolution is not None:
             past = self.convolution.map_free(function, past)
-        return MixerState(past, self.access.map_free(function, state.access))
+        return MixerState(past, map_free(self.access, function, state.access))
 
 
 class OutputGate(nn.Module):

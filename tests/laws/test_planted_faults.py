@@ -60,6 +60,7 @@ PADDING_SLOTS = "padding slots never change a result"
 FULL_MASK = "a mask that leaves every slot is no mask"
 HEADS = "a head among the queries is a head of the batch"
 STATE_IN_PLACE = "a state is never modified in place"
+SMOKE = "it can be made, and run once"
 BATCH_FIRST = "the batch comes first in a state"
 PLACEMENT = "a first state has the precision and the device of its part"
 PARAMETERS = "the gradient reaches every parameter"
@@ -637,6 +638,18 @@ class TorchLayout(Recurrent):
         return hidden, state.unsqueeze(0)
 
 
+@faulty(Recurrent)
+def squares_that_anything_may_replace(self, inputs, state):
+    hidden, _ = Recurrent.forward(self, inputs, state.sqrt())
+    return hidden.square(), hidden.square()
+
+
+@faulty(Recurrent)
+def rows_of_the_next_sequence(self, inputs, state):
+    hidden, state = Recurrent.forward(self, inputs, state.roll(-1, 0))
+    return hidden, state.roll(1, 0)
+
+
 @faulty(Recurrent, "unroll")
 def unroll_that_starts_anew(self, inputs, state, mask=None):
     return Controller.unroll(self, inputs, torch.zeros_like(state), mask)
@@ -675,11 +688,16 @@ class MaskBeside(torch.autograd.Function):
         return gradient * ctx.mask.unsqueeze(-1), None
 
 
-@faulty(Recurrent, "unroll")
-def unroll_that_keeps_its_mask_beside(self, inputs, state, mask=None):
-    watched = None if mask is None else mask.clone()
-    outputs, state = Controller.unroll(self, inputs, state, watched)
-    return outputs if mask is None else MaskBeside.apply(outputs, mask), state
+def keeps_its_mask_beside(part):
+    """Takes its steps with a copy of the mask, and asks the mask for the gradient."""
+
+    @faulty(part, "unroll")
+    def unroll(self, inputs, state, mask=None):
+        watched = None if mask is None else mask.clone()
+        outputs, state = Controller.unroll(self, inputs, state, watched)
+        return outputs if mask is None else MaskBeside.apply(outputs, mask), state
+
+    return unroll
 
 
 @faulty(Recurrent, "initial_state")
@@ -740,7 +758,8 @@ CONTROLLERS = [
     (SKIPPED, unroll_without_the_mask),
     (SKIPPED, unroll_that_stops_at_the_first_hole),
     (SKIPPED, always_the_new_state),
-    (AFTERWARDS, unroll_that_keeps_its_mask_beside),
+    (FREE, squares_that_anything_may_replace),
+    (AFTERWARDS, keeps_its_mask_beside(Recurrent)),
     (FAST, fast_step_with_another_number),
     (FAST, fast_steps_with_another_gradient),
     (THROUGH_TIME, controller_that_detaches),
@@ -757,7 +776,8 @@ CONTROLLERS = [
     (IN_PLACE, overwrites(Recurrent)),
     (NEIGHBOURS, centres(Recurrent)),
     (STATE_IN_PLACE, controller_in_place),
-    (BATCH_FIRST, TorchLayout),
+    (SMOKE, TorchLayout),
+    (BATCH_FIRST, rows_of_the_next_sequence),
     (PARAMETERS, idles(Recurrent)),
     (CHUNKS, unroll_that_starts_anew),
     (CHUNKS, unroll_that_cuts_the_gradient),
@@ -963,17 +983,11 @@ def memory_in_place(self, interface, state):
     return SmallNTM.forward(self, interface, state)
 
 
-class SlotsFirst(SmallNTM):
-    """Slots before the batch."""
-
-    def initial_state(self, batch_size):
-        memory, weights = super().initial_state(batch_size)
-        return NTMState(memory.transpose(0, 1), weights)
-
-    def forward(self, interface, state):
-        state = NTMState(state.memory.transpose(0, 1), state.weights)
-        vectors, (memory, weights) = super().forward(interface, state)
-        return vectors, NTMState(memory.transpose(0, 1), weights)
+@faulty(SmallNTM)
+def memory_of_the_next_sequence(self, interface, state):
+    state = state._replace(memory=state.memory.roll(-1, 0))
+    vectors, state = SmallNTM.forward(self, interface, state)
+    return vectors, state._replace(memory=state.memory.roll(1, 0))
 
 
 @faulty(SmallNTM)
@@ -1145,6 +1159,7 @@ def access_with_any_state(self, function, state):
 
 ACCESSES = [
     (FREE, access_with_any_state),
+    (AFTERWARDS, keeps_its_mask_beside(SmallNTM)),
     (THROUGH_TIME, access_that_detaches),
     (EARLY, access_that_detaches),
     (DIFFERENCES, access_that_detaches_its_memory),
@@ -1172,7 +1187,7 @@ ACCESSES = [
     (IN_PLACE, overwrites(SmallNTM)),
     (NEIGHBOURS, centres(SmallNTM)),
     (STATE_IN_PLACE, memory_in_place),
-    (BATCH_FIRST, SlotsFirst),
+    (BATCH_FIRST, memory_of_the_next_sequence),
     (PARAMETERS, idles(SmallNTM)),
     ("a step gives [B, read_size]", reads_too_little),
     (FINITE, interface_without_a_range),
@@ -1594,7 +1609,8 @@ MODELS = [
     (IN_PLACE, overwrites(Machine, "decode")),
     (NEIGHBOURS, centres(Machine, "decode", example_dims=2)),
     (STATE_IN_PLACE, partial(Machine, controller_in_place)),
-    (BATCH_FIRST, partial(Machine, TorchLayout)),
+    (SMOKE, partial(Machine, TorchLayout)),
+    (BATCH_FIRST, partial(Machine, rows_of_the_next_sequence)),
     ("the gradient of the loss reaches every parameter", idles(Machine)),
     (CHUNKS, places_that_start_anew),
     ("the future is never seen", outputs_that_see_the_future),

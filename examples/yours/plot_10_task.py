@@ -94,7 +94,7 @@ machine = mn.MemoryMachine(
 trainer = Trainer(
     max_steps=4000,
     max_epochs=-1,
-    gradient_clip_val=0.1,
+    gradient_clip_val=1.0,
     callbacks=[EarlyStopping("val/bits", stopping_threshold=0.02, patience=4000)],
     accelerator="cpu",
     num_sanity_val_steps=0,

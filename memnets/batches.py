@@ -40,7 +40,7 @@ _Numbers: TypeAlias = "Sequence[int] | np.ndarray[Any, Any]"
 
 
 def short_repr(values: Any) -> str:
-    """What a named tuple of tensors shows of itself: types, shapes and devices, no numbers.
+    """A named tuple of tensors as a short text: types, shapes and devices, no numbers.
 
     A class returns it from its ``__repr__``.
 

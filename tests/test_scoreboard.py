@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -216,53 +216,47 @@ def test_a_damaged_run_is_named_and_left_alone(capfd, damage, expected) -> None:
     assert "| 0 of 1 |" in Path("RESULTS.md").read_text()
 
 
+class AtOnce:
+    """Trainings that end at once; each leaves what a function writes to its folder."""
+
+    def __init__(self, write: Callable[[Path], object]) -> None:
+        self.write = write
+
+    def submit(self, command, folder) -> Future:
+        self.write(folder)
+        future: Future = Future()
+        future.set_result(Outcome(0, "done"))
+        return future
+
+    def began(self, future) -> bool:
+        return True
+
+    def outcome(self, future) -> Outcome:
+        return future.result()
+
+    def stop(self) -> None:
+        pass
+
+
 def test_a_run_that_damages_its_scores_stops_no_other() -> None:
-    class Damaging:
-        """Trainings of which each leaves a damaged file, at once."""
-
-        def submit(self, command, folder) -> Future:
-            (folder / "version_0").mkdir(parents=True)
-            (folder / "version_0" / "metrics.json").write_text("{")
-            future: Future = Future()
-            future.set_result(Outcome(0, "done"))
-            return future
-
-        def began(self, future) -> bool:
-            return True
-
-        def outcome(self, future) -> Outcome:
-            return future.result()
-
-        def stop(self) -> None:
-            pass
+    def damage(folder: Path) -> None:
+        (folder / "version_0").mkdir(parents=True)
+        (folder / "version_0" / "metrics.json").write_text("{")
 
     todo = [
         (Run("copying/ntm", seed, Path(f"runs/seed_{seed}"), ("fit",)), False) for seed in (0, 1)
     ]
-    (problem,) = _train(todo, Damaging(), 1)
+    (problem,) = _train(todo, AtOnce(damage), 1)
     assert problem.startswith("runs failed: 2; see runs/seed_0/copying/ntm/fit.log (done), ")
 
 
 def test_a_board_notes_the_settings_of_what_it_trains() -> None:
-    class Training:
-        def submit(self, command, root):
-            made(Path("runs"), "copying/ntm", int(root.parts[1][-1]), **{"test/bits": 1.0})
-            future: Future = Future()
-            future.set_result(Outcome(0, "done"))
-            return future
-
-        def began(self, future) -> bool:
-            return True
-
-        def outcome(self, future) -> Outcome:
-            return future.result()
-
-        def stop(self) -> None:
-            pass
+    def train(folder: Path) -> None:
+        made(Path("runs"), "copying/ntm", int(folder.parts[1][-1]), **{"test/bits": 1.0})
 
     run = Run("copying/ntm", 0, Path("runs/seed_0"), ("fit",), Path("kept.json"), "", 123456.0)
     unknown = Run("copying/ntm", 1, Path("runs/seed_1"), ("fit",))
-    assert _train([(run, False), (unknown, False)], Training(), 1) == []
+    assert _train([(run, False), (unknown, False)], AtOnce(train), 1) == []
     folder, scores = run.kept()
     assert scores == {**METRICS, "test/bits": 1.0, "train/settings": 123456.0}
     assert read_metrics(folder) == read_metrics(Path("kept.json")) == scores

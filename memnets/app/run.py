@@ -240,7 +240,7 @@ class CLI(Settings):
 
     @property
     def _place(self) -> Path:
-        """Where the results go: to the folder of the run, or to one beside its own results."""
+        """Folder of the results: that of the run, or one beside the run's own results."""
         assert self.folder is not None
         return self._beside or self.folder
 

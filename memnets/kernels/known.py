@@ -1,4 +1,4 @@
-"""What twins take for granted of the layers whose weights they read, and these weights.
+"""Weights of layers for twins, and checks of what twins take for granted of these layers.
 
 A twin that reads the weights of a layer does not call it. So it is right only as long as the layer
 is what its part has made: of the exact class, with its biases, each tensor of the shape that the

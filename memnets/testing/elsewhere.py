@@ -1,4 +1,4 @@
-"""What another process makes of a part: one in which texts have other hashes, started once."""
+"""A second process, started once, in which texts have other hashes; it makes a part again."""
 
 from __future__ import annotations
 

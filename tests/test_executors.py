@@ -53,7 +53,8 @@ with (root / "alone").open("w") as alone:
         scores = {"train/steps": step, "train/first": first, "test/length_4/bits": 1.0}
         (run / "metrics.json").write_text(json.dumps(scores))
     finally:
-        print("left at", step, flush=True)
+        # What it leaves: a signal may come between a step and its checkpoint.
+        print("left at", last.read_text() if last.exists() else step, flush=True)
 """
 
 #: A scoreboard without a table, in a process of its own.

@@ -1,6 +1,7 @@
 """Objectives against plain Python."""
 
 import math
+import re
 from functools import partial
 
 import pytest
@@ -14,9 +15,9 @@ from memnets.cells import LSTM
 from memnets.memories import Tape
 from memnets.models import MemoryMachine
 from memnets.training.objectives import (
+    Actions,
     Bits,
     Candidates,
-    LabelErrors,
     Labels,
     NextToken,
     Numbers,
@@ -40,7 +41,17 @@ def answered(draw):
     return logits, mask, lengths if mask is not None else [steps] * batch
 
 
-@pytest.mark.parametrize("objective", [Labels(), LabelErrors(), Tokens()])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Labels(),
+        Labels("error"),
+        Tokens(),
+        Tokens(monitor="error"),
+        Symbols(monitor="sequence_error"),
+        Tokens(monitor="sequence_error"),
+    ],
+)
 @given(drawn=answered(), seed=testing.seeds())
 def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
     logits, mask, lengths = drawn
@@ -64,6 +75,21 @@ def test_labels_are_scored_as_by_hand(objective, drawn, seed) -> None:
             assert scores["error"][row].item() == pytest.approx(right.count(False) / length)
         if "exact" in scores:
             assert scores["exact"][row].item() == all(right)
+        assert ("sequence_error" in scores) == (objective.monitor == "sequence_error")
+        if "sequence_error" in scores:
+            assert scores["sequence_error"][row].item() == (not all(right))
+
+
+@pytest.mark.parametrize("objective", [Labels, Actions, Symbols, Tokens, NextToken])
+@given(name=st.text(max_size=8) | st.sampled_from(["loss", "error", "sequence_error", "exact"]))
+def test_a_score_that_cannot_be_monitored_is_refused(objective, name) -> None:
+    if name in objective.monitors:
+        assert objective(monitor=name).monitor == name
+    else:
+        expected = rf"monitor of {objective.__name__} must be '.*; got {re.escape(repr(name))}$"
+        with pytest.raises(ValueError, match=expected):
+            objective(monitor=name)
+    assert objective().monitor == objective.monitors[0]
 
 
 @given(drawn=answered(), seed=testing.seeds())

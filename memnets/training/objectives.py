@@ -20,7 +20,6 @@ __all__ = [
     "Bits",
     "Candidates",
     "Examined",
-    "LabelErrors",
     "Labels",
     "NextToken",
     "Numbers",
@@ -42,7 +41,7 @@ class Objective(ABC):
             checkpoint has the lowest.
     """
 
-    monitor: ClassVar[str]
+    monitor: str
 
     def check(self, batch: Batch) -> None:
         """Check that a task's batch fits this objective.
@@ -217,9 +216,28 @@ class Labels(Objective):
 
     The scores are ``loss``, the cross-entropy of a step, in nats, and ``accuracy``, the share of
     right answers.
+
+    Args:
+        monitor: score that chooses the best checkpoint, one of :attr:`monitors`; the first by
+            default. ``error``, the share of wrong answers, is a score where it is chosen. Take it
+            where the loss rises while the errors still fall: a model that learns its examples by
+            heart grows ever more certain, also of what it gets wrong.
+
+    Attributes:
+        monitors: scores that can be chosen.
     """
 
     monitor = "loss"
+    monitors: ClassVar[tuple[str, ...]] = ("loss", "error")
+
+    def __init__(self, monitor: str | None = None) -> None:
+        if monitor is not None:
+            if monitor not in self.monitors:
+                expected = " or ".join(map(repr, self.monitors))
+                raise ValueError(
+                    f"monitor of {type(self).__name__} must be {expected}; got {monitor!r}"
+                )
+            self.monitor = monitor
 
     def check(self, batch: Batch) -> None:
         """Check that the targets of a batch are whole numbers, one a step.
@@ -251,46 +269,49 @@ class Labels(Objective):
         return scores["accuracy"] >= 0.99
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """``loss`` and ``accuracy`` of each sequence."""
+        """``loss`` and ``accuracy`` of each sequence; ``error`` too if it is monitored."""
         losses = _cross_entropy(self, logits.float(), targets)
-        right = self.answer(logits) == targets
-        return {"loss": _means(losses, mask), "accuracy": _means(right, mask)}
+        accuracy = _means(self.answer(logits) == targets, mask)
+        scores = {"loss": _means(losses, mask), "accuracy": accuracy}
+        if self.monitor == "error":
+            scores["error"] = 1.0 - accuracy
+        return scores
 
 
-class LabelErrors(Labels):
-    """One of O classes at each step, chosen by the errors and not by the loss.
+class _Sequences(Labels):
+    """Labels that make a whole, such as a sentence: it is right only if each of them is."""
 
-    It is :class:`Labels` with one more score, ``error``, the share of wrong answers, and the best
-    checkpoint has the lowest. Take it where the loss rises while the errors still fall: a model
-    that learns its few examples by heart grows ever more certain, also of what it gets wrong.
-    """
-
-    monitor = "error"
+    monitors = ("loss", "error", "sequence_error")
 
     def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """``loss``, ``accuracy`` and ``error`` of each sequence."""
-        scores = super().scores(logits, targets, mask)
-        return {**scores, "error": 1.0 - scores["accuracy"]}
+        """``loss``, ``accuracy`` and ``exact`` of each sequence, and what is monitored."""
+        wrong = self.answer(logits) != targets
+        wrong = wrong if mask is None else wrong & mask
+        return {**super().scores(logits, targets, mask), **self._whole(~wrong.any(-1))}
+
+    def _whole(self, exact: Tensor) -> dict[str, Tensor]:
+        """Scores of sequences ``[B]`` that are right as a whole, or not."""
+        right = exact.to(torch.float32)
+        errors = {"sequence_error": 1.0 - right} if self.monitor == "sequence_error" else {}
+        return {"exact": right, **errors}
 
 
-class Symbols(Labels):
+class Symbols(_Sequences):
     """One of O symbols at each step, for strings as answers that no input repeats.
 
     The scores are those of :class:`Labels`, and ``exact``, 1 if no symbol of a sequence is wrong,
     else 0. A test also gives ``state``, the number of floats of the model's state for one sequence
     after its answer: the size of its memory. It grows with the sequence where each step is kept, as
     in attention.
+
+    Args:
+        monitor: see :class:`Labels`; also ``sequence_error``, the share of sequences that are not
+            exact.
     """
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether at least 99 % of the sequences are exact."""
         return scores["exact"] >= 0.99
-
-    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """``loss``, ``accuracy`` and ``exact`` of each sequence."""
-        wrong = self.answer(logits) != targets
-        wrong = wrong if mask is None else wrong & mask
-        return {**super().scores(logits, targets, mask), "exact": (~wrong.any(-1)).float()}
 
     def examine(self, model: EncoderDecoder, batch: Batch) -> dict[str, Examined]:
         """See :meth:`Objective.examine`; with the size of the state."""
@@ -351,7 +372,7 @@ class Actions(Labels):
         return {"": (actions, {**known, "reward": reward})}
 
 
-class Tokens(Labels):
+class Tokens(_Sequences):
     """One of O tokens at each step; the answer ends with the end mark.
 
     The scores are ``loss``, the cross-entropy of a token, in nats, without smoothing; ``accuracy``,
@@ -368,6 +389,8 @@ class Tokens(Labels):
         max_length: most tokens of an answer in a test, at least 1; ``2 S + 10`` by default, with S
             the steps of the source. A longer answer is cut, also at the limit of the model
             (:meth:`~memnets.core.EncoderDecoder.longest_answer`).
+        monitor: see :class:`Labels`; also ``sequence_error``, the share of answers that are not
+            exact, in validation each token predicted from the right ones before it.
     """
 
     def __init__(
@@ -376,7 +399,9 @@ class Tokens(Labels):
         beam: int = 1,
         length_penalty: float = 1.0,
         max_length: int | None = None,
+        monitor: str | None = None,
     ) -> None:
+        super().__init__(monitor)
         check_search(beam, length_penalty, max_length=max_length)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1); got {label_smoothing}")
@@ -396,14 +421,6 @@ class Tokens(Labels):
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether at least 99.9 % of the answers are exact."""
         return scores["exact"] >= 0.999
-
-    def scores(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """``loss``, ``accuracy`` and ``exact`` of each sequence."""
-        right = self.answer(logits) == targets
-        if mask is not None:
-            right = right | ~mask
-        exact = right.all(-1).to(torch.float32)
-        return {**super().scores(logits, targets, mask), "exact": exact}
 
     def notes(self, answers: Sequence[Tensor]) -> list[str]:
         """A note on the number of answers that were cut at their greatest length, if any."""
@@ -436,7 +453,7 @@ class Tokens(Labels):
             if way and beam == 1:
                 continue
             answers = self._found(model, batch, beam)
-            scores = {"exact": _same(answers, batch.targets).to(torch.float32)}
+            scores = self._whole(_same(answers, batch.targets))
             found[way] = (answers, scores if way else {**known, **scores})
         return found
 
@@ -508,6 +525,7 @@ class NextToken(Labels):
     """
 
     monitor = "perplexity"
+    monitors = ("perplexity",)
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """``False``: nobody knows the least perplexity of a text."""

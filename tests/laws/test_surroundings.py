@@ -209,6 +209,8 @@ def test_decoding_of_a_pointer():
     [
         *(Bits, Candidates, Labels, Actions, NextToken, Symbols, Tokens, Numbers),
         partial(Tokens, label_smoothing=0.1),
+        *(partial(kind, monitor="error") for kind in (Labels, Symbols)),
+        *(partial(kind, monitor="sequence_error") for kind in (Symbols, Tokens)),
     ],
 )
 def test_objective(objective):

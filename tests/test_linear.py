@@ -464,14 +464,16 @@ HOPPER, AMPERE, BLACKWELL = (9, 0), (8, 0), (10, 0)
     ],
 )
 def test_kernels_of_one_decay_a_head_are_left_out_where_they_are_wrong(
-    cards, triton, knows, reason, monkeypatch
+    cards, triton, knows, reason, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: cards[card])
     stand_ins = {name: ModuleType(name) for name in ("triton", "fla", "fla.utils")}
     stand_ins["triton"].__version__ = triton
-    stand_ins["fla"].__spec__ = ModuleSpec("fla", None)
+    stand_ins["fla"].__spec__ = ModuleSpec("fla", None, is_package=True)
+    stand_ins["fla"].__spec__.submodule_search_locations.append(str(tmp_path))
+    (tmp_path / "ops").mkdir()
     if knows:
         stand_ins["fla.utils"].TRITON_ABOVE_3_7_1 = triton != "3.6.0"
     for name, module in stand_ins.items():
@@ -497,6 +499,22 @@ def test_kernels_of_one_decay_a_head_are_left_out_where_they_are_wrong(
     else:
         assert reason in told
         assert "\n" not in told
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_the_package_without_its_kernels_is_left_out(kernels, monkeypatch, tmp_path):
+    folder = tmp_path / "fla" / "ops" if kernels else tmp_path / "fla"
+    folder.mkdir(parents=True)
+    (tmp_path / "fla" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "fla", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    fla.why_not.cache_clear()
+    try:
+        reason = fla.why_not()
+    finally:
+        fla.why_not.cache_clear()
+    assert reason is None if kernels else reason.startswith("fla-core, ")
 
 
 @pytest.mark.parametrize("make", [RetNet, GLA, DeltaNet, GatedDeltaNet, KDA])

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import Any
 
@@ -62,8 +63,12 @@ BROKEN, MENDED, FLAG = "3.4.0", "3.7.1", "TRITON_ABOVE_3_7_1"
 @cache
 def why_not() -> str | None:
     """Why this twin cannot run in this process; ``None`` if it can."""
-    if find_spec("fla") is None:
+    package = find_spec("fla")
+    if package is None:
         return "flash-linear-attention is not installed"
+    # The kernels are a package of their own, fla-core, which may be missing.
+    if PathFinder.find_spec("ops", package.submodule_search_locations) is None:
+        return "fla-core, the part of flash-linear-attention with its kernels, is not installed"
     return None if torch.cuda.is_available() else "no GPU"
 
 

@@ -69,6 +69,7 @@ TRAINING = "training gives the numbers of evaluation where nothing is drawn at r
 PRECISION = "results have the precision of the part"
 DIFFERENCES = "gradients are those of finite differences"
 STATE_DICT = "a state_dict brings the numbers back"
+GIVEN = "weights that are given for one call alone are those that count"
 THROUGH_TIME = "a late output has a gradient to the state before it"
 EARLY = "a late output has a gradient to what an early step was given"
 FREE = "free parts of a first state may hold any numbers from -1 to 1"
@@ -226,6 +227,19 @@ def scaled_by_what_is_not_saved(part, method="forward"):
     return Scaled
 
 
+def scaled_by_a_weight_that_was_put_aside(part, method="forward"):
+    """Finds its weight in a list of its own, as PyTorch's recurrent networks do."""
+    Scaled = outputs(part, method, lambda self, output: output * self.aside[0])
+
+    def scaling(self, *arguments, **named):
+        part.__init__(self, *arguments, **named)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.aside = [self.scale]
+
+    Scaled.__init__ = scaling
+    return Scaled
+
+
 def general(part, method="forward"):
     """Faults that a part of any kind may have."""
     # Some kinds give every ``forward`` its precision; what is wrong here comes after that.
@@ -238,6 +252,7 @@ def general(part, method="forward"):
         (DIFFERENCES, with_backward(part, WrongBackward, method)),
         (DIFFERENCES, with_backward(part, AveragedBackward, method)),
         (STATE_DICT, scaled_by_what_is_not_saved(part, method)),
+        (GIVEN, scaled_by_a_weight_that_was_put_aside(part, method)),
     ]
 
 

@@ -815,7 +815,8 @@ class MemoryAccess(_Precise, Cell[State]):
         interface_size: width of the interface vector; ``input_size`` is the same number.
         read_size: width of the vector that a step reads, all heads together; ``output_size`` is
             the same number.
-        read_heads: number of heads whose vectors stand side by side in what a step reads.
+        read_heads: number of vectors of one width that stand side by side in what a step reads, one
+            of each read head; of a stack, one of each visible element.
         vectors_size: how many of the first entries of the interface are vectors as they are, such
             as keys and values, so that a convolution over time may pass them; the entries behind
             are gates, each with a function of its own.

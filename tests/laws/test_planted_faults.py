@@ -58,6 +58,7 @@ PERMUTATION = "weights go with their slots under permutation"
 ROTATION = "weights go with their slots under rotation"
 PADDING_SLOTS = "padding slots never change a result"
 FULL_MASK = "a mask that leaves every slot is no mask"
+SHARED = "a mask and values that all sequences share are those of each"
 HEADS = "a head among the queries is a head of the batch"
 STATE_IN_PLACE = "a state is never modified in place"
 SMOKE = "it can be made, and run once"
@@ -513,6 +514,13 @@ def read_with_a_gain(self, query, memory, state=None):
 
 
 @faulty(DotContent)
+def a_mask_for_all_is_forgotten(self, query, memory, state=None):
+    if memory.mask is not None and memory.mask.dim() < memory.keys.dim():
+        memory = memory._replace(mask=None)
+    return DotContent.forward(self, query, memory)
+
+
+@faulty(DotContent)
 def weights_of_centred_queries(self, query, memory, state=None):
     return DotContent.forward(self, query - query.mean(-2, keepdim=True), memory)
 
@@ -594,6 +602,7 @@ ADDRESSINGS = [
     (PERMUTATION, partial(Content, score=score_by_place())),
     (PADDING_SLOTS, content_with(softmax_scaled_by_the_size)),
     (FULL_MASK, content_with(softer_with_a_mask)),
+    (SHARED, a_mask_for_all_is_forgotten),
     (HEADS, weights_of_centred_queries),
     ("a read is the weights times the values", read_without_the_mask),
     ("a read is the weights times the values", read_with_another_scale),

@@ -83,6 +83,7 @@ REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
 WEIGHTED = "by their weights, losses of batches make the loss of all together"
 AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
+NO_SEQUENCE = "a batch may have no sequence"
 SKIPPED = "steps that a sequence skips leave no trace"
 FAST = "the fast path and the plain one agree"
 SOURCE = "padding of the source never changes a result"
@@ -239,6 +240,11 @@ def scaled_by_a_weight_that_was_put_aside(part, method="forward"):
 
     Scaled.__init__ = scaling
     return Scaled
+
+
+def guesses_a_width(part, method="forward"):
+    """Leaves a size to PyTorch, which cannot find it for no row."""
+    return outputs(part, method, lambda self, output: output.reshape(len(output), -1))
 
 
 def general(part, method="forward"):
@@ -779,6 +785,7 @@ def fast_steps_with_another_gradient(self, inputs, state, mask=None):
 
 
 CONTROLLERS = [
+    (NO_SEQUENCE, guesses_a_width(Recurrent)),
     (SKIPPED, unroll_without_the_mask),
     (SKIPPED, unroll_that_stops_at_the_first_hole),
     (SKIPPED, always_the_new_state),
@@ -1182,6 +1189,7 @@ def access_with_any_state(self, function, state):
 
 
 ACCESSES = [
+    (NO_SEQUENCE, guesses_a_width(SmallNTM)),
     (FREE, access_with_any_state),
     (AFTERWARDS, keeps_its_mask_beside(SmallNTM)),
     (THROUGH_TIME, access_that_detaches),

@@ -43,7 +43,7 @@ from typing_extensions import TypeVar
 from memnets import events, fast, functional
 from memnets._moved import moved
 from memnets.batches import Batch, Places, short_repr
-from memnets.precision import full_precision, full_precision_start, full_precision_state
+from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
     "MOST_THREADS",
@@ -529,8 +529,8 @@ def _replaced(state: Any, weights: Tensor, used: Tensor) -> Any:
 _STATES: set[type] = set()
 
 #: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
-_KEEPING = {
-    "start": full_precision_start,
+_KEEPING: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "start": partial(full_precision_state, alone=True),
     "forward": full_precision_state,
     "unroll": full_precision_state,
 }

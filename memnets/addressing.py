@@ -606,7 +606,7 @@ class Allocating(ByKey[AllocatingQuery, AllocatingState]):
         content = self.content(query.key, query.strength, memory)
         usage = state.usage.unsqueeze(-2)
         if memory.mask is not None:
-            usage = usage.expand(memory.mask.shape).masked_fill(~memory.mask, 1.0)
+            usage = torch.where(memory.mask, usage, 1.0)
         weights = functional.write_weighting(
             content,
             functional.allocation(usage).expand_as(content),

@@ -43,7 +43,7 @@ from typing_extensions import TypeVar
 from memnets import events, fast, functional
 from memnets._moved import moved
 from memnets.batches import Batch, Places, short_repr
-from memnets.precision import full_precision, full_precision_start, full_precision_state
+from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
     "MOST_THREADS",
@@ -529,8 +529,8 @@ def _replaced(state: Any, weights: Tensor, used: Tensor) -> Any:
 _STATES: set[type] = set()
 
 #: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
-_KEEPING = {
-    "start": full_precision_start,
+_KEEPING: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "start": partial(full_precision_state, alone=True),
     "forward": full_precision_state,
     "unroll": full_precision_state,
 }
@@ -815,7 +815,8 @@ class MemoryAccess(_Precise, Cell[State]):
         interface_size: width of the interface vector; ``input_size`` is the same number.
         read_size: width of the vector that a step reads, all heads together; ``output_size`` is
             the same number.
-        read_heads: number of heads whose vectors stand side by side in what a step reads.
+        read_heads: number of vectors of one width that stand side by side in what a step reads, one
+            of each read head; of a stack, one of each visible element.
         vectors_size: how many of the first entries of the interface are vectors as they are, such
             as keys and values, so that a convolution over time may pass them; the entries behind
             are gates, each with a function of its own.

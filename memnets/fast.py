@@ -261,7 +261,7 @@ def _looked_at(part: Any) -> tuple[bool, bool]:
     """Whether a part is :func:`untouched`, and whether an addressing in it is hard."""
     if torch.compiler.is_dynamo_compiling():
         # Twins that a graph can hold call the modules.
-        return True, getattr(part, "hard", False) is True
+        return True, bool(getattr(part, "hard", False))
     hard = False
     if _hooks_of_all():
         return False, hard
@@ -281,7 +281,7 @@ def _looked_at(part: Any) -> tuple[bool, bool]:
             or (module is not part and not _is_known(type(module)))  # type: ignore[arg-type]
         ):
             return False, hard
-        hard = hard or kept.get("hard") is True
+        hard = hard or bool(kept.get("hard"))
         stack.extend(kept.get("_modules", {}).values())
     return True, hard
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["called_with", "full_precision", "full_precision_start", "full_precision_state"]
+__all__ = ["called_with", "full_precision", "full_precision_state"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,13 +56,14 @@ def full_precision(function: Function) -> Function:
     return precise  # type: ignore[return-value]
 
 
-def full_precision_state(function: Function) -> Function:
-    """Let a step under autocast return its state in float32.
+def full_precision_state(function: Function, alone: bool = False) -> Function:
+    """Let a method under autocast return its state in float32.
 
     A state in 16 bits would be rounded again at each step, and the errors would add up.
 
     Args:
-        function: a method that takes inputs and a state and returns outputs and the next state.
+        function: a method that returns outputs and the next state, or a state alone.
+        alone: whether it returns the state alone.
 
     Returns:
         A method of the same arguments.
@@ -70,33 +71,16 @@ def full_precision_state(function: Function) -> Function:
 
     @wraps(function)
     def keeping(*arguments: Any, **named: Any) -> Any:
-        if not _any_autocast():  # asked first: cells within cells come here many times in a step
-            return function(*arguments, **named)
-        outputs, state = function(*arguments, **named)
-        return outputs, _kept(state, arguments, named)
+        result = function(*arguments, **named)
+        # The quick question first: cells within cells come here many times in a step.
+        if not _any_autocast() or not _autocast(_device((*arguments, *named.values()))):
+            return result
+        if alone:
+            return _mapped(result, _widened)
+        outputs, state = result
+        return outputs, _mapped(state, _widened)
 
     return keeping  # type: ignore[return-value]
-
-
-def full_precision_start(function: Function) -> Function:
-    """Let a method under autocast hand back a first state in float32.
-
-    Args:
-        function: a method that returns a state alone.
-    """
-
-    @wraps(function)
-    def keeping(*arguments: Any, **named: Any) -> Any:
-        return _kept(function(*arguments, **named), arguments, named)
-
-    return keeping  # type: ignore[return-value]
-
-
-def _kept(state: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """A state that was computed from the arguments, in float32 where autocast is on for them."""
-    if _any_autocast() and _autocast(_device((*arguments, *named.values()))):
-        state = _mapped(state, _widened)
-    return state
 
 
 #: Whether autocast is on for any kind of device. Some versions of PyTorch lack this name; the

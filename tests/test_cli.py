@@ -113,6 +113,14 @@ def test_the_last_step_is_validated_and_saved(steps: int, validated: list[int]) 
     assert metrics["train/parameters"] == sum(part.numel() for part in weights)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_answers_in_16_bits_are_written(precision: str) -> None:
+    main(["fit", *SMALL, f"--trainer.precision={precision}"])
+    main(["predict", f"--ckpt_path={RUN}"])
+    with np.load(RUN / "predictions.npz") as arrays:  # NumPy has no bfloat16
+        assert set(np.unique(arrays["length_6/answers"])) <= {0.0, 1.0}
+
+
 def test_checkpoints_of_ones_own_beside_them() -> None:
     main(
         ["fit", *SMALL, "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]

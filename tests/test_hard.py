@@ -122,9 +122,10 @@ def test_which_twin_runs():
     assert found() not in (by_places, hard.unroll), "it would lose the gradient"
 
 
-def test_a_twin_that_does_not_know_hard_weights_does_not_run():
+@pytest.mark.parametrize("true", [True, 1])
+def test_a_twin_that_does_not_know_hard_weights_does_not_run(true):
     for access in (DNC(slots=5, width=3), Tape(width=3)):
-        access.hard = True
+        access.hard = true
         machine = Loop(3, partial(LSTM, hidden_size=4), access)
         inputs = torch.randn(2, 6, 3)
         found, _ = machine.unroll(inputs, machine.initial_state(2))
@@ -132,7 +133,7 @@ def test_a_twin_that_does_not_know_hard_weights_does_not_run():
             expected, _ = machine.unroll(inputs, machine.initial_state(2))
         assert torch.allclose(found, expected, atol=1e-5)
     content = addressing.Content(mn.scores.Dot())
-    content.hard = True
+    content.hard = true
     vectors, _ = content.read(torch.randn(2, 1, 3), Memory(torch.randn(2, 4, 3), torch.eye(4)))
     assert ((vectors == 0) | (vectors == 1)).all()
 

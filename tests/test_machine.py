@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from memnets import fast
 from memnets.batches import Batch
@@ -161,6 +162,23 @@ def test_machines_of_other_parts_take_the_steps_of_these(access, controller) -> 
         read, accessed = model.access(model.interface(hidden), state.access)
         state = LoopState(controlled, accessed, read)
         torch.testing.assert_close(model.output(torch.cat([hidden, read], -1)), expected)
+
+
+@pytest.mark.parametrize("make", [LSTM, GRU])
+def test_all_steps_at_once_see_the_weights_of_a_parametrization(make) -> None:
+    """Weight normalisation gives a recurrent network other tensors than it was made with."""
+    torch.manual_seed(0)
+    cell = make(3, hidden_size=4)
+    network = weight_norm(getattr(cell, make.__name__.lower()), "weight_hh_l0")
+    with torch.no_grad():
+        network.parametrizations.weight_hh_l0.original0.mul_(3)
+    inputs, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
+    fused, _ = cell.unroll(inputs, cell.initial_state(2))
+    # With a mask, the steps are taken one by one.
+    stepped, _ = cell.unroll(inputs, cell.initial_state(2), mask)
+    torch.testing.assert_close(fused, stepped)
+    fused.sum().backward()
+    assert all(parameter.grad.any() for parameter in cell.parameters())
 
 
 def test_noise_of_an_ntm_is_the_same_in_a_run_and_in_its_steps() -> None:

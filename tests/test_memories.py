@@ -10,7 +10,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from memnets import fast
 from memnets.addressing import Content
-from memnets.memories import DNC, LRUA, NTM, DNCState, LRUAState, NTMState, Tape, slotted
+from memnets.memories import (
+    DNC,
+    LRUA,
+    NTM,
+    SAM,
+    TTT,
+    DeltaNet,
+    DNCState,
+    LRUAState,
+    MovingTape,
+    NeuralDeque,
+    NTMState,
+    Stack,
+    Tape,
+    slotted,
+)
 from memnets.scores import Dot
 from memnets.viewing import trace
 
@@ -244,6 +259,27 @@ def test_first_rows_that_differ_are_the_same_for_every_size(make, value) -> None
     read, _ = access(interface, access.initial_state(1))
     read.sum().backward()
     assert interface.grad.any()
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        NTM(slots=5, width=3, read_heads=2),
+        DNC(slots=5, width=3, read_heads=2),
+        LRUA(slots=5, width=3, heads=2),
+        SAM(slots=9, width=3, heads=2),
+        Stack(width=3, stacks=2, visible=3),
+        MovingTape(width=3, tapes=2),
+        NeuralDeque(width=3, count=2),
+        Tape(width=3, read_heads=2),
+        DeltaNet(value_size=3, heads=2),
+        TTT(value_size=3, heads=2),
+    ],
+    ids=lambda access: type(access).__name__,
+)
+def test_a_memory_says_how_many_vectors_it_reads(access):
+    """Whoever stands behind it, such as an ``OutputGate``, takes each by itself."""
+    assert access.read_size == access.read_heads * 3
 
 
 def test_first_rows_that_were_made_as_fake_tensors_are_not_kept() -> None:

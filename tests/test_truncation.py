@@ -194,3 +194,13 @@ def test_an_empty_answer_has_a_loss_of_0() -> None:
     for steps in (None, 2):
         machine = MemoryMachine(*sizes, partial(LSTM, hidden_size=5), NTM(5, 3), tbptt_steps=steps)
         assert machine.loss(empty).item() == 0
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+@pytest.mark.parametrize("name", ["causal Transformer", "SNAIL"])
+def test_a_hole_in_a_source_is_refused_with_cuts_as_without(name, steps) -> None:
+    batch = CopyingTokens(symbols=SIZE - 4, max_length=4).batch("train", 0)
+    mask = torch.ones_like(batch.source, dtype=torch.bool)
+    mask[0, 0] = False
+    with pytest.raises(ValueError, match="padding only after its last step"):
+        MODELS[name](tbptt_steps=steps).loss(batch._replace(source_mask=mask))

@@ -92,7 +92,7 @@ def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]])
         write_atomically(table, lambda file: file.write(text.encode()))
     written = [path, *([table] if rows else [])]
     for name, group in zip(names, answers, strict=True):
-        images = [task.as_images(answer.float().cpu()) for answer in group]
+        images = [task.as_images(answer.float()) for answer in group]
         drawn = torch.cat([each for each in images if each is not None] or [torch.empty(0)])
         if len(drawn):
             # Imported here: matplotlib takes long to load.
@@ -110,7 +110,7 @@ def _arrays(name: str, task: Task, group: Sequence[Tensor]) -> dict[str, Any]:
     arrays = {
         f"{name}/source": _joined([batch.source for batch in batches]),
         f"{name}/targets": _joined([batch.targets for batch in batches]),
-        f"{name}/answers": _joined([answer.cpu() for answer in group]),
+        f"{name}/answers": _joined(list(group)),
     }
     rewards = [batch.rewards for batch in batches if batch.rewards is not None]
     if rewards:

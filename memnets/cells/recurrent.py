@@ -119,10 +119,12 @@ class _Network(nn.RNNBase):
             zeros = inputs.new_zeros(self.num_layers, len(inputs), self.hidden_size)
             state = (zeros, zeros) if self.mode == "LSTM" else zeros
         run: Any = torch.lstm if self.mode == "LSTM" else torch.gru
+        # By name: the list that PyTorch keeps of them does not know of weights that
+        # ``torch.func.functional_call`` or a parametrization has put in their place.
+        weights = [weight for layer in self.all_weights for weight in layer]
         outputs, *last = run(
-            inputs, state, self._flat_weights, True, self.num_layers, 0.0, self.training, False,
-            True,
-        )  # fmt: skip
+            inputs, state, weights, True, self.num_layers, 0.0, self.training, False, True
+        )
         return outputs, tuple(last) if self.mode == "LSTM" else last[0]
 
 

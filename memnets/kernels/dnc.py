@@ -145,7 +145,7 @@ class DNCKernel(NamedTuple):
             weights_gradient,
         ) = state_gradient  # fmt: skip
         (reads, width), _, usage_epsilon = self
-        batch, slots = usage.shape
+        slots = usage.shape[-1]
         one = constant(1.0, usage.dtype, usage.device)
         read_keys, write_key = keys.pointed.split_with_sizes((reads, 1), 1)
         free_gates, allocation_gate, write_gate, _ = unit.split_with_sizes((reads, 1, 1, width), -1)
@@ -234,10 +234,10 @@ class DNCKernel(NamedTuple):
         )
         interface_gradient = torch.cat(
             [
-                key_gradient.view(batch, -1),
+                key_gradient.flatten(1),
                 strengths_gradient.mul_(raw_strengths.sigmoid()).squeeze(-1),
                 unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0)),
-                modes_gradient.view(batch, -1),
+                modes_gradient.flatten(1),
                 add_gradient.squeeze(1),
             ],
             -1,

@@ -201,15 +201,15 @@ class NTMKernel(NamedTuple):
         # The slope of softplus(x) is sigmoid(x); that of y = sigmoid(x) is y - y^2.
         positive_gradient = torch.cat([strength_gradient.squeeze(-1), sharpness_gradient], -1)
         positive_gradient.mul_(raw_positive.sigmoid())
-        unit_gradient = torch.cat([gate_gradient, erase_gradient.view(batch, -1).neg_()], -1)
+        unit_gradient = torch.cat([gate_gradient, erase_gradient.flatten(1).neg_()], -1)
         unit_gradient.mul_(torch.addcmul(unit, unit, unit, value=-1.0))
         interface_gradient = torch.cat(
             [
-                key_gradient.view(batch, -1),
+                key_gradient.flatten(1),
                 positive_gradient,
                 unit_gradient,
-                shift_gradient.view(batch, -1),
-                add_gradient.view(batch, -1),
+                shift_gradient.flatten(1),
+                add_gradient.flatten(1),
             ],
             -1,
         )

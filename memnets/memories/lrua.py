@@ -86,7 +86,7 @@ class LRUA(Slotted[LRUAState]):
         check_positive(heads=heads)
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
-        self.heads = heads
+        self.heads = self.read_heads = heads
         self.read_size = heads * width
         self.writing = LeastUsed(decay)
         self.reading = Sharp(score)

@@ -267,4 +267,4 @@ def _through_chunks(
     for factor, more in pairs:
         states.append(memory)
         memory = torch.baddbmm(more, factor, memory)
-    return torch.stack(states, 1).view(*shape[:-2], -1, *shape[-2:]), memory.view(shape)
+    return torch.stack(states, 1).view(*shape[:-2], len(states), *shape[-2:]), memory.view(shape)

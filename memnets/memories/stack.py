@@ -81,7 +81,8 @@ class Stack(Slotted[StackState]):
         self.noise = noise
         self.stacks = stacks
         self.visible = visible
-        self.read_size = visible * stacks * width
+        self.read_heads = visible * stacks
+        self.read_size = self.read_heads * width
         self.interface_size = stacks * (len(ACTIONS) + width)
 
     def field_names(self, field: str, size: int) -> Sequence[str]:

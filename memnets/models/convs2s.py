@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.batches import Batch, Places
+from memnets.batches import Places
 from memnets.cells import (
     Chain,
     ConvolutionalLayer,
@@ -138,7 +138,7 @@ class ConvS2S(Model[ConvS2SState]):
             ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask, self.encoder.source_dims)
+        self.check_source(source, mask)
         # Positions of the source count its padding too, which no step ever sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
@@ -159,10 +159,9 @@ class ConvS2S(Model[ConvS2SState]):
         logits: Tensor = self.output(self.dropout(hidden.chunk(2, -1)[0]))
         return logits, ConvS2SState(decoder, state.steps + inputs.shape[1], state.start)
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask, self.encoder.source_dims)
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; the encoder says what it reads."""
+        check_source(source, mask, self.encoder.source_dims)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""

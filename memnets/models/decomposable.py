@@ -99,7 +99,7 @@ class DecomposableAttention(Model[Memory]):
             ValueError: a shape does not fit, a source is empty, or a token is out of range.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask, (2,))
+        self.check_source(source, mask)
         return self._sentence(source, mask)
 
     def decode(self, inputs: Tensor, state: Memory) -> tuple[Tensor, Memory]:
@@ -120,7 +120,7 @@ class DecomposableAttention(Model[Memory]):
         source, inputs, mask = batch.source, batch.inputs, batch.source_mask
         if inputs.dim() != 3 or source.shape[:1] != inputs.shape[:1]:
             return super().logits(batch)
-        check_source(source, mask, (2,))
+        self.check_source(source, mask)
         words = inputs.flatten(0, 1)
         sides = (
             (source, torch.ones_like(source, dtype=torch.bool) if mask is None else mask),
@@ -170,10 +170,9 @@ class DecomposableAttention(Model[Memory]):
             compared = compared.masked_fill(~sentence.mask.mT, 0.0)
         return compared.sum(-2)
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the premise."""
-        check_source(batch.source, batch.source_mask, (2,))
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; the premise is tokens."""
+        check_source(source, mask, (2,))
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""

@@ -59,10 +59,9 @@ class _Episodic(Model[State]):
         self.features = made_features(features, self.sizes[0])
         self.nearness = Content(SquaredDistance())
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`."""
+        check_source(source, mask)
 
     def see(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Split inputs into features and labels.
@@ -108,7 +107,7 @@ class Prototypical(_Episodic[Memory]):
             ValueError: a shape does not fit, or there is no example.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask)
+        self.check_source(source, mask)
         vectors, labels = self.see(source)
         return prototypes(vectors, labels, mask)
 
@@ -201,7 +200,7 @@ class MetaLearner(_Learner[State]):
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> State:
         """State of the learner after the examples ``[B, S, I]``."""
-        check_source(source, mask)
+        self.check_source(source, mask)
         return self.learner.encode(torch.cat(self.see(source), -1), mask)  # type: ignore[no-any-return]
 
     def decode(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -210,7 +209,7 @@ class MetaLearner(_Learner[State]):
 
     def logits(self, batch: Batch) -> Tensor:
         """See :meth:`~memnets.core.EncoderDecoder.logits`."""
-        check_source(batch.source, batch.source_mask)
+        self.check_source(batch.source, batch.source_mask)
         examples, queries = (torch.cat(self.see(part), -1) for part in (batch.source, batch.inputs))
         return self.learner.continuations(examples, queries, batch.source_mask)
 
@@ -306,7 +305,7 @@ class OnlineLearner(_Learner[OnlineState]):
 
     def encode(self, source: Tensor, mask: Tensor | None = None) -> OnlineState:
         """State after the steps before the first input, ``[B, S, I]``."""
-        check_source(source, mask)
+        self.check_source(source, mask)
         vectors, labels = self.see(source)
         return self._begun(vectors, labels, mask)
 
@@ -320,7 +319,7 @@ class OnlineLearner(_Learner[OnlineState]):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of all steps but padding, plus the weighted prototypical loss, a scalar."""
-        check_source(batch.source, batch.source_mask)
+        self.check_source(batch.source, batch.source_mask)
         # Features are computed once and serve both losses.
         (vectors, labels), (before, none) = self.see(batch.inputs), self.see(batch.source)
         beside = torch.zeros((), device=vectors.device)

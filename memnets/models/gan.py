@@ -16,7 +16,7 @@ from memnets.core import Addressing, check_positive, map_state
 from memnets.features import FeatureAttention
 from memnets.training.objectives import Examined
 from memnets.training.processes import answers, joined
-from memnets.training.trained import Trained
+from memnets.training.trained import Trained, on_host
 
 __all__ = ["GAN", "Discriminator", "Generator"]
 
@@ -259,7 +259,7 @@ class GAN(Trained):
         """Keep the images for a batch and their scores, unless another process has the batch."""
         if answers(self.trainer, index):
             (examined,) = self.examine(batch).values()
-            self._drawn[index] = map_state(Tensor.cpu, examined)
+            self._drawn[index] = map_state(on_host, examined)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean of ``hinge``, and the task's measures of all the images together."""

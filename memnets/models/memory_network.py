@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.batches import Batch
 from memnets.core import Addressing, Memory, check_made, check_positive, check_source
 from memnets.embedders import Sentences
 from memnets.scores import Dot
@@ -141,7 +140,7 @@ class MemoryNetwork(Model[Memories]):
             ValueError: a shape does not fit, or a story has no sentence.
             TypeError: the mask is not boolean.
         """
-        _check_story(source, mask)
+        self.check_source(source, mask)
         if mask is None:
             mask = torch.ones(source.shape[:2], dtype=torch.bool, device=source.device)
         source, mask = self._last(source, mask)
@@ -230,10 +229,15 @@ class MemoryNetwork(Model[Memories]):
         """Restore whether the model is linear."""
         self.linear = bool(state)
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the story."""
-        _check_story(batch.source, batch.source_mask)
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; it is a story, or keys and values."""
+        right = source.dim() == 3 or (source.dim() == 4 and source.shape[2] == 2)
+        if not right or source.is_floating_point():
+            raise ValueError(
+                "source must be a story of words [B, N, L], or keys and values [B, N, 2, L]; "
+                f"got {source.dtype} {list(source.shape)}"
+            )
+        check_source(source.flatten(2), mask)
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each hop."""
@@ -246,16 +250,6 @@ class MemoryNetwork(Model[Memories]):
     def slot_names(self, source: list[str], inputs: list[str]) -> list[str]:
         """See :meth:`~memnets.core.EncoderDecoder.slot_names`: the sentences that are kept."""
         return source if self.memory_size is None else source[-self.memory_size :]
-
-
-def _check_story(source: Tensor, mask: Tensor | None) -> None:
-    right = source.dim() == 3 or (source.dim() == 4 and source.shape[2] == 2)
-    if not right or source.is_floating_point():
-        raise ValueError(
-            "source must be a story of words [B, N, L], or keys and values [B, N, 2, L]; "
-            f"got {source.dtype} {list(source.shape)}"
-        )
-    check_source(source.flatten(2), mask)
 
 
 def _matrix(inputs: int, outputs: int, spread: float) -> nn.Linear:

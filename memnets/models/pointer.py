@@ -152,14 +152,8 @@ class PointerNetwork(Model[PointerState]):
             ValueError: a shape does not fit, a source is empty, or a number is not finite.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask)
-        if source.dim() != 3 or source.shape[-1] != self.input_size:
-            raise ValueError(
-                f"source must be vectors [B, S, {self.input_size}]; got {list(source.shape)}"
-            )
+        self.check_source(source, mask)
         slots = source.new_ones(source.shape[:2], dtype=torch.bool) if mask is None else mask
-        # One infinite point would make NaN of the whole sequence, far from its cause.
-        check_numbers(source.isfinite().all(), "source must be finite", lambda: _infinite(source))
         embedded = self.embedding(self.features(source))
         vectors, summary = self.encoder(embedded, mask)
         _, controller = self.bridge.first_state(summary, self.decoder)
@@ -258,13 +252,15 @@ class PointerNetwork(Model[PointerState]):
         )
         return state._replace(visited=visited, controller=controller)
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; the source is finite."""
-        check_source(batch.source, batch.source_mask)
-        check_numbers(
-            batch.source.isfinite().all(), "source must be finite", lambda: _infinite(batch.source)
-        )
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; the source is finite vectors."""
+        check_source(source, mask)
+        if source.dim() != 3 or source.shape[-1] != self.input_size:
+            raise ValueError(
+                f"source must be vectors [B, S, {self.input_size}]; got {list(source.shape)}"
+            )
+        # One infinite point would make NaN of the whole sequence, far from its cause.
+        check_numbers(source.isfinite().all(), "source must be finite", lambda: _infinite(source))
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""

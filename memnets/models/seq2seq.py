@@ -219,7 +219,7 @@ class Seq2Seq(Model[Seq2SeqState]):
         return Seq2SeqState(None, controller, hidden, None, fed if self.input_feeding else None)
 
     def _read(self, source: Tensor, mask: Tensor | None) -> Encoded:
-        check_source(source, mask, self.encoder.source_dims)
+        self.check_source(source, mask)
         if self.source_embedding is not None:
             source = self.dropout(self.source_embedding(source))
         return self.encoder.read(source, mask)
@@ -315,10 +315,9 @@ class Seq2Seq(Model[Seq2SeqState]):
         features: Tensor = self.dropout(self.features(seen).tanh())
         return features
 
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask, self.encoder.source_dims)
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; the encoder says what it reads."""
+        check_source(source, mask, self.encoder.source_dims)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the encoder may limit it."""

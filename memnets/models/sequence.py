@@ -131,6 +131,7 @@ class SequenceModel(Model[SequenceState]):
         self, source: Tensor, mask: Tensor | None, places: Places | None
     ) -> tuple[Tensor, SequenceState]:
         """Vectors of a source, ``[B, S, V]``, and the state before its first step."""
+        self.check_source(source, mask)
         steps, start = self._no_steps(source), self.inputs.start(source, places)
         vectors: Tensor = self.inputs(source, steps, mask, True, start)
         return vectors, SequenceState(self.body.start(vectors, mask), steps, start)

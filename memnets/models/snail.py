@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from memnets.batches import Batch, Places
 from memnets.cells.attention import AttentionBlock
 from memnets.cells.composed import Chain, kept
 from memnets.cells.convolutions import TCBlock
@@ -15,7 +14,7 @@ from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import Embedding, Inputs, Output, Vectors
 from memnets.cells.positions import Positions, split_positions
 from memnets.core import Addressing, Cell, check_positive, check_source
-from memnets.models.sequence import SequenceModel, SequenceState
+from memnets.models.sequence import SequenceModel
 
 __all__ = ["SNAIL"]
 
@@ -105,24 +104,9 @@ class SNAIL(SequenceModel):
         super().__init__(inputs, body, output, max_length=max_length, **settings)
         self.input_size = input_size
 
-    def encode(
-        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
-    ) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
-
-        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
-
-        Raises:
-            ValueError: a shape does not fit, or a source is empty or longer than ``max_length``.
-            TypeError: the mask is not boolean.
-        """
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`."""
         check_source(source, mask)
-        return super().encode(source, mask, places)
-
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
-        super().check_on_host(batch)
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: a label for each attention block."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memnets.batches import Batch, Places
+from memnets.batches import Places
 from memnets.cells.attention import (
     CrossAttention,
     EncoderStack,
@@ -36,7 +36,7 @@ from memnets.core import (
     check_source,
     make_encoder,
 )
-from memnets.models.sequence import SequenceModel, SequenceState
+from memnets.models.sequence import SequenceModel
 from memnets.training.model import Model
 
 __all__ = ["CausalTransformer", "StackModel", "Transformer", "TransformerState"]
@@ -140,7 +140,7 @@ class Transformer(Model[TransformerState]):
             ValueError: a shape does not fit, a source is empty, or the positions need places.
             TypeError: the mask is not boolean.
         """
-        check_source(source, mask, self._source_dims)
+        self.check_source(source, mask)
         # Positions of the source count its padding too, which the encoder never sees; those of the
         # answer start at 0 again.
         steps = torch.zeros(len(source), dtype=torch.long, device=source.device)
@@ -161,14 +161,10 @@ class Transformer(Model[TransformerState]):
         taken = state.steps + inputs.shape[1]
         return self.output(hidden), TransformerState(decoder, taken, state.start)
 
-    @property
-    def _source_dims(self) -> tuple[int, ...]:
-        return self.encoder.source_dims if isinstance(self.encoder, Encoder) else (2, 3)
-
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask, self._source_dims)
-        super().check_on_host(batch)
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`; an encoder says what it reads."""
+        read = self.encoder.source_dims if isinstance(self.encoder, Encoder) else (2, 3)
+        check_source(source, mask, read)
 
     def longest_answer(self, source_steps: int) -> int | None:
         """See :meth:`~memnets.core.EncoderDecoder.longest_answer`; the positions limit it."""
@@ -246,24 +242,9 @@ class StackModel(SequenceModel):
         self.input_size = input_size
         self.layers = layers
 
-    def encode(
-        self, source: Tensor, mask: Tensor | None = None, places: Places | None = None
-    ) -> SequenceState:
-        """Read the source ``[B, S]`` or ``[B, S, I]``.
-
-        A coupled model needs ``places``, those of the task (:class:`~memnets.batches.Places`).
-
-        Raises:
-            ValueError: a shape does not fit, a source is empty, or the positions need places.
-            TypeError: the mask is not boolean.
-        """
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """See :meth:`~memnets.training.Model.check_source`."""
         check_source(source, mask)
-        return super().encode(source, mask, places)
-
-    def check_on_host(self, batch: Batch) -> None:
-        """See :meth:`~memnets.training.Model.check_on_host`; padding comes behind the source."""
-        check_source(batch.source, batch.source_mask)
-        super().check_on_host(batch)
 
     def alignments(self) -> dict[str, Addressing]:
         """See :meth:`~memnets.core.EncoderDecoder.alignments`: layers that look at their past."""

@@ -572,6 +572,28 @@ class _AddressingSubject(Pointwise):
             "weights, vectors and state",
         )
 
+    @law("a mask and values that all sequences share are those of each")
+    def shared(self, draw: Draw) -> None:
+        part = self.build()
+        (keys, values, mask), queries = self.inputs(draw, masked=True)
+        first = (0,) * (keys.dim() - 2)
+        values, mask = values[first], None if mask is None else mask[first]
+        # At least two sequences, with keys and queries of their own.
+        keys, queries = map_state(
+            lambda tensor: torch.stack([tensor, tensor.flip(-1)]), (keys, queries)
+        )
+        batch = keys.shape[:-2]
+        of_each = Memory(
+            keys,
+            values.expand(*batch, -1, -1),
+            None if mask is None else mask.expand(*batch, -1, -1),
+        )
+        assert_close(
+            self.run(part, _AddressingInputs(Memory(keys, values, mask), queries)),
+            self.run(part, _AddressingInputs(of_each, queries)),
+            "weights, vectors and state",
+        )
+
     @law("a head among the queries is a head of the batch")
     def heads(self, draw: Draw) -> None:
         part = self.build()

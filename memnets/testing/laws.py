@@ -29,6 +29,7 @@ from hypothesis.strategies import DataObject
 from torch import Tensor, nn
 
 from memnets.core import map_state
+from memnets.precision import called_with
 from memnets.testing import strategies
 
 __all__: list[str] = []
@@ -373,6 +374,23 @@ class Subject(Laws):
                 value.add_(1) if value.is_floating_point() else None
         other.load_state_dict(torch.load(file, weights_only=True))
         assert_equal(self._seeded_run(other, inputs), expected, "after loading and before saving")
+
+    @law("weights that are given for one call alone are those that count", examples=2)
+    def weights_given(self, draw: Draw) -> None:
+        part = self.build()
+        inputs = self.inputs(draw)
+        other = copy.deepcopy(part)
+        given = {}
+        for name, weight in other.named_parameters():
+            with torch.no_grad():
+                weight.mul_(1 + 0.5 * torch.rand_like(weight)).add_(0.1 * torch.rand_like(weight))
+            given[name] = differentiable(weight)
+        # By ``torch.func.functional_call``; a parametrization puts weights in place as well.
+        result = called_with(part, given, lambda: self._seeded_run(part, inputs))
+        expected = self._seeded_run(other, inputs)
+        assert_close(result, expected, "with weights for one call, and with weights of its own")
+        found = gradients(result, list(given.values()))
+        assert_close(found, gradients(expected, [*other.parameters()]), "gradient of the weights")
 
     @law(
         "under autocast a part runs, forward and backward, and a state keeps its precision",

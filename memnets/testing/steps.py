@@ -388,6 +388,16 @@ class _CellSubject(_Started, _Chunked):
         many, _ = self.advance(part, steps, state)
         assert_shape(many, (*steps.shape[:2], getattr(part, size)), steps)
 
+    @law("a batch may have no sequence", examples=1)
+    def no_sequence(self, draw: Draw) -> None:
+        part = self.build()
+        drawn = map_state(lambda tensor: differentiable(tensor[:0]), self.inputs(draw))
+        source, steps = drawn
+        for way in (self.advance, lambda part, steps, state: part.step(steps[:, 0], state)):
+            outputs, state = way(part, steps, self.start(part, source))
+            assert outputs.numel() == 0, f"outputs {list(outputs.shape)}, expected none"
+            gradients((outputs, state), [*differentiated(drawn), *part.parameters()])
+
     @law("steps that a sequence skips leave no trace")
     def skipped(self, draw: Draw) -> None:
         part = self.build()

@@ -125,18 +125,31 @@ class Model(EncoderDecoder[State], Trained):
             self.check_on_host(batch)
         return batch
 
+    def check_source(self, source: Tensor, mask: Tensor | None) -> None:
+        """Check what :meth:`encode` reads; the default accepts any source.
+
+        Args:
+            source: as in :meth:`encode`.
+            mask: as in :meth:`encode`.
+
+        Raises:
+            ValueError: a shape or a number is wrong, a source is empty, or padding stands before a
+                step.
+            TypeError: the mask is not boolean.
+        """
+
     def check_on_host(self, batch: Batch) -> None:
         """Check the numbers of a batch before it goes to a GPU.
 
-        There, the host would have to wait for the answer. The default is the length of the answer.
-        A model that checks more numbers of its batches overrides it.
+        There, the host would have to wait for the answer.
 
         Args:
             batch: a batch on the CPU.
 
         Raises:
-            ValueError: the answer is longer than the model allows.
+            ValueError: the answer is longer than the model allows, or see :meth:`check_source`.
         """
+        self.check_source(batch.source, batch.source_mask)
         mask, steps = batch.source_mask, batch.inputs.shape[1]
         read = batch.source.shape[1] if mask is None else int(mask.sum(1).max())
         longest = self.longest_answer(read)

@@ -398,7 +398,7 @@ class Trained(lightning.LightningModule, ABC):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Keep the scores of each sequence of a batch, unless another process has the batch."""
         if answers(self.trainer, index):
-            self._validated[index] = _on_host(self.score(batch))
+            self._validated[index] = map_state(on_host, self.score(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log each score of the whole set as ``val/<score>``."""
@@ -425,11 +425,7 @@ class Trained(lightning.LightningModule, ABC):
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Keep the model's answers to a batch and their scores, unless another process has it."""
         if answers(self.trainer, index):
-            # On the CPU: the answers to a whole test set may not fit on a GPU.
-            found = self.examine(batch)
-            self._examined[dataloader_idx, index] = {
-                way: map_state(Tensor.cpu, examined) for way, examined in found.items()
-            }
+            self._examined[dataloader_idx, index] = map_state(on_host, self.examine(batch))
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of each test set, and the task's own measures, under the set's name.
@@ -460,9 +456,9 @@ class Trained(lightning.LightningModule, ABC):
         self._examined = {}
 
     def predict_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> Tensor:
-        """Answers of a batch, in the form of its targets; each process gives all."""
+        """Answers of a batch, in the form of its targets, on the CPU; each process gives all."""
         given, _ = next(iter(self.examine(batch).values()))
-        return given
+        return on_host(given)
 
     @property
     def _task(self) -> Any:
@@ -590,8 +586,11 @@ def _bounds(most: float | None, algorithm: str | None) -> tuple[float, float]:
     return (most, 0.0) if algorithm in (None, "norm") else (0.0, most)
 
 
-def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in scores.items()}
+def on_host(found: Tensor) -> Tensor:
+    """An answer or a score, for files and pictures: on the CPU, in a type that NumPy has."""
+    # The answers to a whole test set may not fit on a GPU.
+    found = found.cpu()
+    return found.float() if found.dtype == torch.bfloat16 else found
 
 
 def _generators() -> dict[str, Any]:

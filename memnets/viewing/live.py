@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as lightning
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from memnets.batches import Batch
 from memnets.core import map_state
 from memnets.training.processes import splits_weights
+from memnets.training.trained import on_host
 from memnets.viewing.pictures import Pictures
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ class LivePictures(lightning.Callback):
         # As many as a grid of images has.
         few = map_state(lambda part: part[: (2 * _SEQUENCES) ** 2], batch)
         answers, _ = next(iter(model.examine(few).values()))
-        host, task = map_state(_on_host, few), trainer.datamodule  # type: ignore[attr-defined]
+        host, task = map_state(on_host, few), trainer.datamodule  # type: ignore[attr-defined]
         # That of the scores of this validation.
         step = max(0, trainer.global_step - 1)
         with TemporaryDirectory(prefix="memnets_") as name:
             folder = Path(name)
             pictures = Pictures(folder, sequences=_SEQUENCES)
-            pictures.draw_set(model, task, "val", [host], [_on_host(answers)])
+            pictures.draw_set(model, task, "val", [host], [on_host(answers)])
             for path in sorted(folder.iterdir()):
                 with Image.open(path) as image:
                     small = image.convert("RGB")
@@ -153,8 +153,3 @@ def _log(log: Callable[..., object], name: str, image: Image.Image, step: int) -
 
 def _add(add: Callable[..., object], name: str, image: Image.Image, step: int) -> None:
     add(name, np.asarray(image), step, dataformats="HWC")
-
-
-def _on_host(part: Tensor) -> Tensor:
-    """A tensor on the CPU, in a precision that NumPy supports."""
-    return part.float().cpu() if part.is_floating_point() else part.cpu()

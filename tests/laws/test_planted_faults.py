@@ -58,6 +58,7 @@ PERMUTATION = "weights go with their slots under permutation"
 ROTATION = "weights go with their slots under rotation"
 PADDING_SLOTS = "padding slots never change a result"
 FULL_MASK = "a mask that leaves every slot is no mask"
+SHARED = "a mask and values that all sequences share are those of each"
 HEADS = "a head among the queries is a head of the batch"
 STATE_IN_PLACE = "a state is never modified in place"
 SMOKE = "it can be made, and run once"
@@ -69,6 +70,7 @@ TRAINING = "training gives the numbers of evaluation where nothing is drawn at r
 PRECISION = "results have the precision of the part"
 DIFFERENCES = "gradients are those of finite differences"
 STATE_DICT = "a state_dict brings the numbers back"
+GIVEN = "weights that are given for one call alone are those that count"
 THROUGH_TIME = "a late output has a gradient to the state before it"
 EARLY = "a late output has a gradient to what an early step was given"
 FREE = "free parts of a first state may hold any numbers from -1 to 1"
@@ -81,6 +83,7 @@ REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
 WEIGHTED = "by their weights, losses of batches make the loss of all together"
 AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
+NO_SEQUENCE = "a batch may have no sequence"
 SKIPPED = "steps that a sequence skips leave no trace"
 FAST = "the fast path and the plain one agree"
 SOURCE = "padding of the source never changes a result"
@@ -226,6 +229,24 @@ def scaled_by_what_is_not_saved(part, method="forward"):
     return Scaled
 
 
+def scaled_by_a_weight_that_was_put_aside(part, method="forward"):
+    """Finds its weight in a list of its own, as PyTorch's recurrent networks do."""
+    Scaled = outputs(part, method, lambda self, output: output * self.aside[0])
+
+    def scaling(self, *arguments, **named):
+        part.__init__(self, *arguments, **named)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.aside = [self.scale]
+
+    Scaled.__init__ = scaling
+    return Scaled
+
+
+def guesses_a_width(part, method="forward"):
+    """Leaves a size to PyTorch, which cannot find it for no row."""
+    return outputs(part, method, lambda self, output: output.reshape(len(output), -1))
+
+
 def general(part, method="forward"):
     """Faults that a part of any kind may have."""
     # Some kinds give every ``forward`` its precision; what is wrong here comes after that.
@@ -238,6 +259,7 @@ def general(part, method="forward"):
         (DIFFERENCES, with_backward(part, WrongBackward, method)),
         (DIFFERENCES, with_backward(part, AveragedBackward, method)),
         (STATE_DICT, scaled_by_what_is_not_saved(part, method)),
+        (GIVEN, scaled_by_a_weight_that_was_put_aside(part, method)),
     ]
 
 
@@ -498,6 +520,13 @@ def read_with_a_gain(self, query, memory, state=None):
 
 
 @faulty(DotContent)
+def a_mask_for_all_is_forgotten(self, query, memory, state=None):
+    if memory.mask is not None and memory.mask.dim() < memory.keys.dim():
+        memory = memory._replace(mask=None)
+    return DotContent.forward(self, query, memory)
+
+
+@faulty(DotContent)
 def weights_of_centred_queries(self, query, memory, state=None):
     return DotContent.forward(self, query - query.mean(-2, keepdim=True), memory)
 
@@ -579,6 +608,7 @@ ADDRESSINGS = [
     (PERMUTATION, partial(Content, score=score_by_place())),
     (PADDING_SLOTS, content_with(softmax_scaled_by_the_size)),
     (FULL_MASK, content_with(softer_with_a_mask)),
+    (SHARED, a_mask_for_all_is_forgotten),
     (HEADS, weights_of_centred_queries),
     ("a read is the weights times the values", read_without_the_mask),
     ("a read is the weights times the values", read_with_another_scale),
@@ -755,6 +785,7 @@ def fast_steps_with_another_gradient(self, inputs, state, mask=None):
 
 
 CONTROLLERS = [
+    (NO_SEQUENCE, guesses_a_width(Recurrent)),
     (SKIPPED, unroll_without_the_mask),
     (SKIPPED, unroll_that_stops_at_the_first_hole),
     (SKIPPED, always_the_new_state),
@@ -1158,6 +1189,7 @@ def access_with_any_state(self, function, state):
 
 
 ACCESSES = [
+    (NO_SEQUENCE, guesses_a_width(SmallNTM)),
     (FREE, access_with_any_state),
     (AFTERWARDS, keeps_its_mask_beside(SmallNTM)),
     (THROUGH_TIME, access_that_detaches),

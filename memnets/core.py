@@ -70,6 +70,7 @@ __all__ = [
     "check_steps",
     "check_threads",
     "choose_state",
+    "cleared",
     "make",
     "make_encoder",
     "map_free",
@@ -78,6 +79,7 @@ __all__ = [
 ]
 
 Part = TypeVar("Part")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
 
@@ -1035,6 +1037,90 @@ class Encoder(nn.Module, ABC):
         """
 
 
+#: Greatest norm of steps that can do no harm from within padding: nothing overflows by them.
+_HARMLESS = 1e6
+
+
+class _Cleared(Batch):
+    """A batch whose padding is cleared: methods that call each other know it, and look once."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(Batch(*self))
+
+
+def cleared(batch: Batch) -> Batch:
+    """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
+
+    Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
+    change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs
+    and rewards are filled behind the last step that is scored: an earlier one may tell something to
+    those that are.
+
+    Args:
+        batch: a batch.
+
+    Returns:
+        A batch of the same shapes; tensors that nothing is filled in are the same.
+    """
+    if isinstance(batch, _Cleared) or (batch.source_mask is None and batch.target_mask is None):
+        return batch
+    source, inputs, targets, source_mask, mask, rewards, *places = batch
+    return _Cleared(
+        _cleared_steps(source, source_mask),
+        _cleared_steps(inputs, mask, behind=True),
+        _cleared_steps(targets, mask),
+        source_mask,
+        mask,
+        None if rewards is None else _cleared_steps(rewards, mask, behind=True),
+        *places,
+    )
+
+
+def _cleared_steps(steps: Tensor, mask: Tensor | None, behind: bool = False) -> Tensor:
+    """Steps ``[B, T, ...]``, by their mask, with 0 in padding that may do harm.
+
+    With a mask that does not fit nothing is filled: the part that reads the steps says so.
+
+    Args:
+        steps: ``[B, T, ...]``.
+        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
+        behind: whether padding begins behind the last True of the mask.
+    """
+    if not (isinstance(mask, Tensor) and isinstance(steps, Tensor) and steps.is_floating_point()):
+        return steps
+    if mask.dtype != torch.bool or mask.shape != steps.shape[:2]:
+        return steps
+    # One look at all numbers costs less than to fill the padding. It is false for NaN.
+    if at_hand(steps) and torch.linalg.vector_norm(steps.detach()).item() < _HARMLESS:
+        return steps
+    if behind:
+        mask = mask.flip(1).cumsum(1).flip(1) > 0
+    return steps.masked_fill(~mask.view(*mask.shape, *[1] * (steps.dim() - 2)), 0)
+
+
+def _of_cleared_source(encode: Function) -> Function:
+    """A method that reads a source and its mask, with cleared padding."""
+
+    @wraps(encode)
+    def clear(self: Any, source: Tensor, *others: Any, **named: Any) -> Any:
+        mask = named["mask"] if "mask" in named else others[0] if others else None
+        return encode(self, _cleared_steps(source, mask), *others, **named)
+
+    return clear  # type: ignore[return-value]
+
+
+def _of_cleared_batch(method: Function) -> Function:
+    """A method that reads a batch, with cleared padding."""
+
+    @wraps(method)
+    def clear(self: Any, batch: Batch, *others: Any, **named: Any) -> Any:
+        return method(self, cleared(batch), *others, **named)
+
+    return clear  # type: ignore[return-value]
+
+
 class EncoderDecoder(nn.Module, ABC, Generic[State]):
     """Base class for networks that read a source, then answer it, over explicit state.
 
@@ -1044,7 +1130,21 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
 
     A model that is :attr:`coupled` takes a third argument of ``encode``, the
     :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_placed`).
+
+    Padding may hold any numbers, NaN too: :meth:`encode` and the methods :attr:`of_batches` of
+    every model, also of your own, get it :func:`cleared`.
     """
+
+    #: Methods of a model that read a batch, and get it with its padding :func:`cleared`.
+    of_batches: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        # Here, so that no model can forget it.
+        for method in ("encode", *cls.of_batches):
+            if method in vars(cls):
+                clear = _of_cleared_source if method == "encode" else _of_cleared_batch
+                setattr(cls, method, clear(vars(cls)[method]))
 
     @property
     def coupled(self) -> bool:
@@ -1132,6 +1232,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         keep = Memory if same_source else None
         return map_state(lambda part: functional.rows(part, index), state, keep=keep)
 
+    @_of_cleared_batch
     def logits(self, batch: Batch) -> Tensor:
         """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``.
 

@@ -100,7 +100,7 @@ TESTS = {
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_shapes.py test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "
-        "laws/test_models.py test_cli.py laws/test_planted_faults.py"
+        "laws/test_models.py test_cli.py laws/test_planted_faults.py test_padding.py"
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",

@@ -42,7 +42,7 @@ from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
 from memnets._moved import moved
-from memnets.batches import Batch, Places, short_repr
+from memnets.batches import Batch, Places, check_batch, short_repr
 from memnets.precision import full_precision, full_precision_start, full_precision_state
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "check_state",
     "check_step",
     "check_steps",
+    "check_target_mask",
     "check_threads",
     "choose_state",
     "cleared",
@@ -1050,7 +1051,7 @@ class _Cleared(Batch):
         return repr(Batch(*self))
 
 
-def cleared(batch: Batch) -> Batch:
+def cleared(batch: Any) -> Batch:
     """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
 
     Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
@@ -1062,20 +1063,37 @@ def cleared(batch: Batch) -> Batch:
         batch: a batch.
 
     Returns:
-        A batch of the same shapes; tensors that nothing is filled in are the same.
+        A batch of the same shapes and class; tensors that nothing is filled in are the same.
+
+    Raises:
+        TypeError: it is no :class:`~memnets.batches.Batch`, or the mask of the targets is no
+            boolean tensor.
+        ValueError: that mask has another shape than the targets.
     """
-    if isinstance(batch, _Cleared) or (batch.source_mask is None and batch.target_mask is None):
-        return batch
-    source, inputs, targets, source_mask, mask, rewards, *places = batch
-    return _Cleared(
-        _cleared_steps(source, source_mask),
-        _cleared_steps(inputs, mask, behind=True),
-        _cleared_steps(targets, mask),
-        source_mask,
-        mask,
-        None if rewards is None else _cleared_steps(rewards, mask, behind=True),
-        *places,
+    if not isinstance(batch, Batch):
+        check_batch(batch)  # which says what came
+    given: Batch = batch
+    source_mask, mask, rewards = given.source_mask, given.target_mask, given.rewards
+    if isinstance(given, _Cleared) or (source_mask is None and mask is None):
+        return given
+    check_target_mask(given)
+    clear = given._replace(
+        source=_cleared_steps(given.source, source_mask),
+        inputs=_cleared_steps(given.inputs, mask, behind=True),
+        targets=_cleared_steps(given.targets, mask),
+        rewards=None if rewards is None else _cleared_steps(rewards, mask, behind=True),
     )
+    return _Cleared(*clear) if type(given) is Batch else clear
+
+
+def check_target_mask(batch: Batch) -> None:
+    """Check the mask of the targets of a batch.
+
+    Raises:
+        TypeError: it is no boolean tensor.
+        ValueError: it has another shape than the targets.
+    """
+    check_mask(batch.target_mask, batch.targets.shape, "[B, T], as the targets,", "target_mask")
 
 
 def _cleared_steps(steps: Tensor, mask: Tensor | None, behind: bool = False) -> Tensor:
@@ -1322,24 +1340,28 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         return source + inputs
 
 
-def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]") -> None:
+def check_mask(
+    mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]", name: str = "the mask"
+) -> None:
     """Check a mask of sequences.
 
     Args:
         mask: the mask, bool ``[B, T]``, False = padding; ``None`` = no padding.
         shape: shape of the sequences, ``[B, T, ...]``.
         names: names of B and T for the message.
+        name: name of the mask for the message.
 
     Raises:
         ValueError: the shape is not ``[B, T]``.
-        TypeError: the mask is not boolean.
+        TypeError: the mask is no tensor, or not boolean.
     """
     if mask is None:
         return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"the mask must be boolean, False = padding; got {mask.dtype}")
+    kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+    if kind != torch.bool:
+        raise TypeError(f"{name} must be boolean, False = padding; got {kind}")
     if mask.shape != shape[:2]:
-        raise ValueError(f"the mask must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
+        raise ValueError(f"{name} must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
 
 
 #: Number of dimensions of a source -> its kind, for messages.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder, check_numbers, map_state
+from memnets.core import EncoderDecoder, check_numbers, check_target_mask, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [
@@ -47,9 +47,14 @@ class Objective(ABC):
     def check(self, batch: Batch) -> None:
         """Check that a task's batch fits this objective.
 
+        A training by Lightning calls it for each batch. In a loop of your own, call it where you
+        would know: :meth:`losses` takes numbers as they come.
+
         Raises:
             ValueError: it does not.
+            TypeError: the mask of the targets is no boolean tensor.
         """
+        check_target_mask(batch)
         if batch.rewards is not None:
             raise ValueError(
                 f"a task whose answers bring rewards needs the objective Actions; "
@@ -185,6 +190,9 @@ class Bits(Objective):
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a step's bits, in nats: ``[B, T, O] -> [B, T]``.
+
+        That the targets are in ``[0, 1]`` is asked by :meth:`check` alone: what stands in padding
+        may be anything, and is not known here.
 
         Raises:
             ValueError: logits and targets differ in shape.
@@ -323,6 +331,7 @@ class Actions(Labels):
         Raises:
             ValueError: it does not.
         """
+        check_target_mask(batch)
         if batch.rewards is None:
             raise ValueError(
                 "the objective Actions needs a task with rewards, such as tasks.Bandits; "
@@ -467,7 +476,8 @@ class Candidates(Objective):
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
 
-        A step for which no candidate is right costs nothing.
+        A step for which no candidate is right costs nothing. That the targets are in ``[0, 1]`` is
+        asked by :meth:`check` alone.
 
         Raises:
             ValueError: logits and targets differ in shape.

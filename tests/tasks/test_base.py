@@ -192,6 +192,42 @@ def test_no_task_makes_a_batch_of_a_misspelt_split(task, monkeypatch) -> None:
             ask()
 
 
+class Harder(Copying):
+    """Copying, with batches of another split."""
+
+    def splits(self):
+        return [*super().splits(), "hard"]
+
+    def batch(self, split, index):
+        return super().batch("val" if split == "hard" else split, index)
+
+
+def test_a_task_may_have_splits_of_its_own() -> None:
+    task = Harder()
+    assert torch.equal(task.batch("hard", 0).source, task.batch("val", 0).source)
+    assert task.batches("hard") == 1
+    expected = r"Harder: train, val, length_20, .* or hard; got hrad$"
+    for ask in (lambda: task.batch("hrad", 0), lambda: task.batches("hrad")):
+        with pytest.raises(ValueError, match=expected):
+            ask()
+    assert "hard" not in task.test_names()
+
+
+def test_data_by_the_name_of_the_splits_hides_none_of_them() -> None:
+    class OfObject(Copying):
+        def __init__(self):
+            super().__init__()
+            self.splits = {"train": [], "hard": []}
+
+    class OfClass(Copying):
+        splits = ("train", "hard")
+
+    for task in (OfObject(), OfClass()):
+        task.batch("val", 0)
+        with pytest.raises(ValueError, match=r"train, val, length_20, .*; got hard$"):
+            task.batch("hard", 0)
+
+
 def test_a_batch_shows_its_shapes_and_no_numbers() -> None:
     batch = Copying(width=3, max_length=20, mixed_lengths=True, batch_size=16).batch("train", 0)
     steps, answers = batch.source.shape[1], batch.targets.shape[1]

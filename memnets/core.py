@@ -1400,8 +1400,10 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"a step of {name} takes the state that the last step returned, or at first that of "
             "initial_state(batch_size); got None"
         )
-    other = kind is not None and not isinstance(state, kind)
-    if kind is tuple and type(state) in _STATES:
+    # A tuple and a list without names are the same state, as one that a file has brought back.
+    alike = {kind, type(state)} == {list, tuple}
+    other = kind is not None and not alike and not isinstance(state, kind)
+    if kind is tuple and not alike and type(state) in _STATES:
         # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
         other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
     if kind is not None and other:

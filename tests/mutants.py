@@ -59,6 +59,7 @@ TESTS = {
     "memnets/app/checks.py": "test_cli.py test_compile.py",
     "memnets/app/commands.py": "test_cli.py test_packaging.py",
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
+    "memnets/app/decisive.py": "test_grid.py test_resume.py test_cli.py",
     "memnets/app/doctor.py": "test_native.py",
     "memnets/app/entries.py": "test_grid.py test_scoreboard.py",
     "memnets/app/executors.py": "test_executors.py",

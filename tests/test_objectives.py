@@ -195,6 +195,12 @@ def test_numbers_that_an_objective_cannot_learn_are_refused(objective, wrong) ->
     with pytest.raises(ValueError, match=f"needs targets .*{hint.get(type(objective), '')}.*; got"):
         # The hook before the batch goes to a device.
         machine.on_before_batch_transfer(asked, 0)
+    # In a loop of one's own, and by stretches too.
+    cut = MemoryMachine(2, 2, LSTM, objective=objective, tbptt_steps=1)
+    for model in (machine, cut):
+        model.loss(asked._replace(target_mask=torch.tensor([[True, False]])))
+        with pytest.raises(ValueError, match=r"needs targets .*; got"):
+            model.loss(asked)
 
 
 @pytest.mark.parametrize("classes", [5, 2048], ids=["plain", "twin"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memnets import decoding
 from memnets.batches import Batch, Places, padded_to
-from memnets.core import EncoderDecoder, State, check_positive, cleared
+from memnets.core import EncoderDecoder, State, at_hand, check_positive, cleared
 from memnets.training.objectives import Bits, Examined, Objective
 from memnets.training.trained import Trained
 from memnets.training.truncation import truncated_loss
@@ -91,7 +91,13 @@ class Model(EncoderDecoder[State], Trained):
         """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``.
 
         It is 0 for a batch without a scored step.
+
+        Raises:
+            ValueError: the batch does not fit the objective. On another device than the CPU, call
+                its ``check`` yourself before a batch goes there; Lightning's trainings do.
         """
+        if at_hand(batch.targets):
+            self.objective.check(batch)
         if self.tbptt_steps is not None and torch.is_grad_enabled():
             parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
             return truncated_loss(self, parameters, batch, self.tbptt_steps)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder, check_numbers, check_target_mask, map_state
+from memnets.core import EncoderDecoder, at_hand, check_numbers, check_target_mask, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [
@@ -47,8 +47,8 @@ class Objective(ABC):
     def check(self, batch: Batch) -> None:
         """Check that a task's batch fits this objective.
 
-        A training by Lightning calls it for each batch. In a loop of your own, call it where you
-        would know: :meth:`losses` takes numbers as they come.
+        A training by Lightning calls it for each batch, before it goes to a GPU, and so does
+        :meth:`memnets.training.Model.loss` on a CPU. :meth:`losses` takes numbers as they come.
 
         Raises:
             ValueError: it does not.
@@ -191,8 +191,8 @@ class Bits(Objective):
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a step's bits, in nats: ``[B, T, O] -> [B, T]``.
 
-        That the targets are in ``[0, 1]`` is asked by :meth:`check` alone: what stands in padding
-        may be anything, and is not known here.
+        That the targets are in ``[0, 1]`` is asked by :meth:`check`: here it is not known what is
+        padding, which may be anything.
 
         Raises:
             ValueError: logits and targets differ in shape.
@@ -477,7 +477,7 @@ class Candidates(Objective):
         """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
 
         A step for which no candidate is right costs nothing. That the targets are in ``[0, 1]`` is
-        asked by :meth:`check` alone.
+        asked by :meth:`check`.
 
         Raises:
             ValueError: logits and targets differ in shape.
@@ -613,7 +613,13 @@ def _check_whole(objective: Objective, targets: Tensor) -> None:
 def _check_shares(objective: Objective, batch: Batch, hint: str) -> None:
     targets = batch.targets
     # Shares that were computed may be beyond the ends by rounding.
-    right = (targets >= -1e-4) & (targets <= 1 + 1e-4)
+    least, most = -1e-4, 1 + 1e-4
+    if targets.numel() and at_hand(targets):
+        # In the usual case two numbers tell, and no mask is asked. Of NaN neither is in the range.
+        low, high = (number.item() for number in targets.detach().aminmax())
+        if least <= low and high <= most:
+            return
+    right = (targets >= least) & (targets <= most)
     _check_targets(objective, batch, right, f"in [0, 1] ({hint})")
 
 

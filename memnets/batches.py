@@ -86,6 +86,8 @@ class Places(NamedTuple):
 class Batch(NamedTuple):
     """Examples of a task: a model reads the source, then answers step by step.
 
+    A subclass may add methods and properties; it keeps its class on the way to a model.
+
     Attributes:
         source: vectors ``[B, S, I]`` or tokens ``[B, S]``, read before the answer.
         inputs: vectors ``[B, T, I]`` or tokens ``[B, T]``, one input for each step of the answer.
@@ -119,14 +121,24 @@ class Batch(NamedTuple):
         return Places(self.source_places, self.target_places)
 
 
+#: How a batch comes of other things.
+_WAYS: dict[type, str] = {Mapping: "give Batch(**it)", tuple: "give Batch(*it)"}
+
+
 def check_batch(batch: Any) -> None:
     """Check the types of a batch, so that one of arrays is no riddle much later.
 
     Raises:
-        TypeError: it is no :class:`Batch`, or a part of it is no tensor.
+        TypeError: it is no :class:`Batch`, nor one of a subclass, or a part of it is no tensor.
     """
     if not isinstance(batch, Batch):
-        raise TypeError(f"expected a Batch of a task; got a {type(batch).__name__}")
+        way = next((way for kind, way in _WAYS.items() if isinstance(batch, kind)), "")
+        if hasattr(batch, "source") and hasattr(batch, "targets"):
+            way = "give Batch(it.source, it.inputs, it.targets, ...)"
+        raise TypeError(
+            "expected a Batch of a task, memnets.batches.Batch or a subclass; "
+            f"got {_an(type(batch).__name__)}{way and f': {way}'}"
+        )
     for name, part in zip(Batch._fields, batch, strict=True):
         if isinstance(part, Tensor) or (part is None and name in Batch._field_defaults):
             continue
@@ -215,7 +227,7 @@ def padded_to(
         more_read -= 1
     if longest is not None:
         more_steps = max(0, min(more_steps, longest - steps))
-    return Batch(
+    return type(batch)(
         _longer(source, more_read),
         _longer(inputs, more_steps),
         _longer(targets, more_steps),

@@ -42,7 +42,7 @@ from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
 from memnets._moved import moved
-from memnets.batches import Batch, Places, short_repr
+from memnets.batches import Batch, Places, check_batch, short_repr
 from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
@@ -68,8 +68,10 @@ __all__ = [
     "check_state",
     "check_step",
     "check_steps",
+    "check_target_mask",
     "check_threads",
     "choose_state",
+    "cleared",
     "make",
     "make_encoder",
     "map_free",
@@ -78,6 +80,7 @@ __all__ = [
 ]
 
 Part = TypeVar("Part")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
 
@@ -1036,6 +1039,107 @@ class Encoder(nn.Module, ABC):
         """
 
 
+#: Greatest norm of steps that can do no harm from within padding: nothing overflows by them.
+_HARMLESS = 1e6
+
+
+class _Cleared(Batch):
+    """A batch whose padding is cleared: methods that call each other know it, and look once."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(Batch(*self))
+
+
+def cleared(batch: Any) -> Batch:
+    """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
+
+    Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
+    change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs
+    and rewards are filled behind the last step that is scored: an earlier one may tell something to
+    those that are.
+
+    Args:
+        batch: a batch.
+
+    Returns:
+        A batch of the same shapes and class; tensors that nothing is filled in are the same.
+
+    Raises:
+        TypeError: it is no :class:`~memnets.batches.Batch`, or the mask of the targets is no
+            boolean tensor.
+        ValueError: that mask has another shape than the targets.
+    """
+    if not isinstance(batch, Batch):
+        check_batch(batch)  # which says what came
+    given: Batch = batch
+    source_mask, mask, rewards = given.source_mask, given.target_mask, given.rewards
+    if isinstance(given, _Cleared) or (source_mask is None and mask is None):
+        return given
+    check_target_mask(given)
+    clear = given._replace(
+        source=_cleared_steps(given.source, source_mask),
+        inputs=_cleared_steps(given.inputs, mask, behind=True),
+        targets=_cleared_steps(given.targets, mask),
+        rewards=None if rewards is None else _cleared_steps(rewards, mask, behind=True),
+    )
+    return _Cleared(*clear) if type(given) is Batch else clear
+
+
+def check_target_mask(batch: Batch) -> None:
+    """Check the mask of the targets of a batch.
+
+    Raises:
+        TypeError: it is no boolean tensor.
+        ValueError: it has another shape than the targets.
+    """
+    check_mask(batch.target_mask, batch.targets.shape, "[B, T], as the targets,", "target_mask")
+
+
+def _cleared_steps(steps: Tensor, mask: Tensor | None, behind: bool = False) -> Tensor:
+    """Steps ``[B, T, ...]``, by their mask, with 0 in padding that may do harm.
+
+    With a mask that does not fit nothing is filled: the part that reads the steps says so.
+
+    Args:
+        steps: ``[B, T, ...]``.
+        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
+        behind: whether padding begins behind the last True of the mask.
+    """
+    if not (isinstance(mask, Tensor) and isinstance(steps, Tensor) and steps.is_floating_point()):
+        return steps
+    if mask.dtype != torch.bool or mask.shape != steps.shape[:2]:
+        return steps
+    # One look at all numbers costs less than to fill the padding. It is false for NaN.
+    if at_hand(steps) and torch.linalg.vector_norm(steps.detach()).item() < _HARMLESS:
+        return steps
+    if behind:
+        mask = mask.flip(1).cumsum(1).flip(1) > 0
+    return steps.masked_fill(~mask.view(*mask.shape, *[1] * (steps.dim() - 2)), 0)
+
+
+def _of_cleared_source(encode: Function) -> Function:
+    """A method that reads a source and its mask, with cleared padding."""
+
+    @wraps(encode)
+    def clear(self: Any, source: Tensor, *others: Any, **named: Any) -> Any:
+        mask = named["mask"] if "mask" in named else others[0] if others else None
+        return encode(self, _cleared_steps(source, mask), *others, **named)
+
+    return clear  # type: ignore[return-value]
+
+
+def _of_cleared_batch(method: Function) -> Function:
+    """A method that reads a batch, with cleared padding."""
+
+    @wraps(method)
+    def clear(self: Any, batch: Batch, *others: Any, **named: Any) -> Any:
+        return method(self, cleared(batch), *others, **named)
+
+    return clear  # type: ignore[return-value]
+
+
 class EncoderDecoder(nn.Module, ABC, Generic[State]):
     """Base class for networks that read a source, then answer it, over explicit state.
 
@@ -1045,7 +1149,21 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
 
     A model that is :attr:`coupled` takes a third argument of ``encode``, the
     :class:`~memnets.batches.Places` that a task gives to the steps (:meth:`encode_placed`).
+
+    Padding may hold any numbers, NaN too: :meth:`encode` and the methods :attr:`of_batches` of
+    every model, also of your own, get it :func:`cleared`.
     """
+
+    #: Methods of a model that read a batch, and get it with its padding :func:`cleared`.
+    of_batches: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        # Here, so that no model can forget it.
+        for method in ("encode", *cls.of_batches):
+            if method in vars(cls):
+                clear = _of_cleared_source if method == "encode" else _of_cleared_batch
+                setattr(cls, method, clear(vars(cls)[method]))
 
     @property
     def coupled(self) -> bool:
@@ -1133,6 +1251,7 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         keep = Memory if same_source else None
         return map_state(lambda part: functional.rows(part, index), state, keep=keep)
 
+    @_of_cleared_batch
     def logits(self, batch: Batch) -> Tensor:
         """Encode the source of a batch, then decode its inputs: logits ``[B, T, O]``.
 
@@ -1222,24 +1341,28 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
         return source + inputs
 
 
-def check_mask(mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]") -> None:
+def check_mask(
+    mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]", name: str = "the mask"
+) -> None:
     """Check a mask of sequences.
 
     Args:
         mask: the mask, bool ``[B, T]``, False = padding; ``None`` = no padding.
         shape: shape of the sequences, ``[B, T, ...]``.
         names: names of B and T for the message.
+        name: name of the mask for the message.
 
     Raises:
         ValueError: the shape is not ``[B, T]``.
-        TypeError: the mask is not boolean.
+        TypeError: the mask is no tensor, or not boolean.
     """
     if mask is None:
         return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"the mask must be boolean, False = padding; got {mask.dtype}")
+    kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+    if kind != torch.bool:
+        raise TypeError(f"{name} must be boolean, False = padding; got {kind}")
     if mask.shape != shape[:2]:
-        raise ValueError(f"the mask must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
+        raise ValueError(f"{name} must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
 
 
 #: Number of dimensions of a source -> its kind, for messages.
@@ -1278,8 +1401,10 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"a step of {name} takes the state that the last step returned, or at first that of "
             "initial_state(batch_size); got None"
         )
-    other = kind is not None and not isinstance(state, kind)
-    if kind is tuple and type(state) in _STATES:
+    # A tuple and a list without names are the same state, as one that a file has brought back.
+    alike = {kind, type(state)} == {list, tuple}
+    other = kind is not None and not alike and not isinstance(state, kind)
+    if kind is tuple and not alike and type(state) in _STATES:
         # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
         other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
     if kind is not None and other:

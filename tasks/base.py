@@ -156,7 +156,11 @@ class Task(lightning.LightningDataModule, ABC):
         """Names of the test sets, in the order of the test loaders."""
 
     def splits(self) -> list[str]:
-        """Names of all splits: ``train``, ``val`` and :meth:`test_names`."""
+        """Names of all splits: ``train``, ``val`` and :meth:`test_names`.
+
+        Override it for a task that makes batches of others too, such as a set of hard examples:
+        these are neither validated nor tested.
+        """
         return ["train", "val", *self.test_names()]
 
     def check_split(self, split: str) -> None:
@@ -165,7 +169,9 @@ class Task(lightning.LightningDataModule, ABC):
         Raises:
             ValueError: it has none of this name.
         """
-        splits = Task.splits(self)  # a task may have an attribute of this name
+        # Of the class: a task may have data in an attribute of this name.
+        method = type(self).splits
+        splits: list[str] = list(method(self) if callable(method) else Task.splits(self))
         if split not in splits:
             raise ValueError(
                 f"expected a split of {type(self).__name__}: {', '.join(splits[:-1])} or "

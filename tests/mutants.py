@@ -59,6 +59,7 @@ TESTS = {
     "memnets/app/checks.py": "test_cli.py test_compile.py",
     "memnets/app/commands.py": "test_cli.py test_packaging.py",
     "memnets/app/configs.py": "test_packaging.py test_configs.py",
+    "memnets/app/decisive.py": "test_grid.py test_resume.py test_cli.py",
     "memnets/app/doctor.py": "test_native.py",
     "memnets/app/entries.py": "test_grid.py test_scoreboard.py",
     "memnets/app/executors.py": "test_executors.py",
@@ -100,7 +101,7 @@ TESTS = {
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_shapes.py test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "
-        "laws/test_models.py test_cli.py laws/test_planted_faults.py"
+        "laws/test_models.py test_cli.py laws/test_planted_faults.py test_padding.py"
     ),
     "memnets/decoding.py": "test_decoding.py test_pointer.py laws/test_models.py test_translate.py",
     "memnets/embedders.py": "test_embedders.py laws/test_surroundings.py",

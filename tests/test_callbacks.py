@@ -115,6 +115,30 @@ def test_the_time_of_a_curriculum_is_a_share_of_the_epochs_too(capsys) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
 @pytest.mark.parametrize(
+    ("loss", "steps", "value", "place"),
+    [(1e-9, 4, 1, 1), (100.0, 4, 3, 2), (100.0, 2, 6, None), (1e-9, 100, 1, 1)],
+)
+def test_a_training_that_ends_before_the_last_value_says_so(
+    capsys, loss, steps, value, place
+) -> None:
+    curriculum = Curriculum("training_repeats", [1, 3, 6], loss=loss, steps=steps)
+    trained(curriculum, max_steps=7)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "never came" in line]
+    if place is None:
+        assert lines == []
+        return
+    (line,) = lines
+    begins = f"step 7: the training ends with training_repeats at {value}, value {place} of 3; "
+    assert line.startswith(f"{begins}the last, 6, never came. ")
+    assert (
+        f"after {steps} batches with a loss below {loss:g}; so far {7 if place == 1 else 3}, "
+        in line
+    )
+    assert line.endswith("the share of the training after which the last one comes")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+@pytest.mark.parametrize(
     ("callback", "name"),
     [
         (Curriculum("training_repeats", [1, 2], loss=0.1, longest=0.5), "Curriculum with longest"),

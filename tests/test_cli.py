@@ -561,6 +561,67 @@ def test_an_error_in_a_part_of_ones_own_names_its_place(
     assert message.startswith("memnets: error: slots must be at least shift_range")
 
 
+IN_WORKER = """
+from tasks import Copying
+
+
+class Odd(Exception):
+    def __init__(self, one, other):
+        super().__init__(one + other)
+
+
+def helped(split):
+    raise KeyError(split)
+
+
+class Typed(Copying):
+    def batch(self, split, index):
+        return [len(each) for each in (3,)]
+
+
+class Key(Copying):
+    def batch(self, split, index):
+        return helped(split)
+
+
+class Own(Copying):
+    class Inner:
+        def made(self):
+            raise Odd("too odd, ", "really")
+
+    def batch(self, split, index):
+        return self.Inner().made()
+
+
+class Chained(Copying):
+    def batch(self, split, index):
+        try:
+            return helped(split)
+        except KeyError as error:
+            raise ValueError("no batch:\\n  for this") from error
+
+
+class Missing(Copying):
+    def batch(self, split, index):
+        open("nothing/there")
+"""
+
+
+@pytest.mark.parametrize("name", ["Typed", "Key", "Own", "Chained", "Missing"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
+def test_an_error_in_a_process_that_makes_batches_reads_as_without_one(
+    capsys, monkeypatch, name
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(IN_WORKER)
+    flags = ["--config=copying/lstm", f"--data=mine.{name}", "--trainer.max_steps=2"]
+    flags += ["--trainer.callbacks=[]", "--name=mine/lstm"]
+    here = fails(capsys, "fit", *flags, "--data.workers=0")
+    assert here.startswith("memnets: error: mine.py:")
+    assert fails(capsys, "fit", *flags, "--data.workers=1") == here
+
+
 @pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
 @pytest.mark.parametrize(
     ("hook", "expected"),

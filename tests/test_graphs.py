@@ -116,7 +116,8 @@ class Descent(torch.optim.Optimizer):
 @pytest.fixture
 def like_a_device(monkeypatch):
     """Nobody looks at a number, as on a GPU."""
-    for module in (memnets.core, memnets.training.trained):
+    training = memnets.training
+    for module in (memnets.core, training.model, training.objectives, training.trained):
         monkeypatch.setattr(module, "at_hand", lambda tensor: False)
 
 

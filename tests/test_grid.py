@@ -10,6 +10,7 @@ import yaml
 from memnets.app import scoreboard as boards
 from memnets.app.cli import main
 from memnets.app.configs import find_config
+from memnets.app.decisive import decides_result, decides_run, decides_scores
 from memnets.app.entries import Entry, Grid, GridModel, GridTask, Pair, Published, Score
 from memnets.app.scoreboard import _board, _in_order
 from memnets.app.seeds import Run, number_of
@@ -226,6 +227,41 @@ def test_a_number_of_settings_changes_with_what_results_depend_on_alone() -> Non
         number_of(config, [flag.replace("words", "names") for flag in flags]),
     ):
         assert other != number
+
+
+def test_a_number_of_settings_stays_that_of_records() -> None:
+    config = {"name": "a/b", "model": {"class_path": "A"}, "data": {"x": 2}, "trainer": {"y": 3}}
+    flags = ["--data=tasks.Copying", "--data.workers=1", "--trainer.max_steps=3", "--threads=2"]
+    assert number_of(config, flags) == 168729.0
+
+
+#: Name of a setting -> whether it decides the run, the scores of a test; as a flag, the result.
+DECIDES = {
+    "model": (True, True, True),
+    "model.init_args.controller": (True, True, True),
+    "data.init_args.max_length": (True, True, True),
+    "data.init_args.workers": (False, False, False),
+    "data.workers": (False, False, False),
+    "data.workers_of_mine": (True, True, True),
+    "datamine": (False, False, False),
+    "seed_everything": (True, True, False),
+    "test_weights": (True, False, True),
+    "init_from": (False, False, True),
+    "trainer.max_steps": (False, False, True),
+    "trainer.precision": (False, True, True),
+    "trainer.callbacks": (False, True, True),
+    "trainer.limit_test_batches": (False, True, True),
+    "trainer.enable_progress_bar": (False, False, False),
+    "threads": (False, False, False),
+    "runs": (False, False, False),
+    "name": (False, False, False),
+}
+
+
+@pytest.mark.parametrize("name", DECIDES)
+def test_which_settings_decide_what(name) -> None:
+    found = (decides_run(name), decides_scores(name), decides_result(f"--{name}=1"))
+    assert found == DECIDES[name]
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -4,16 +4,19 @@ import csv
 import importlib.util
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as lightning
 import yaml
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
 from memnets.app.cli import main
 from memnets.cells import FeedForward
 from memnets.memories import NTM
 from memnets.models import MemoryMachine
+from memnets.training import trained
 from tasks import Copying
 from tests.test_cli import RUN, SMALL, fails
 
@@ -70,10 +73,25 @@ def test_a_logger_that_lacks_a_setting_is_one_line(capsys) -> None:
     assert not Path("runs").exists()
 
 
+def test_lightning_tells_by_a_private_name_in_which_steps_it_writes() -> None:
+    assert isinstance(getattr(_LoggerConnector, "should_update_logs", None), property), (
+        "this Lightning has no _LoggerConnector.should_update_logs: every training step of "
+        "memnets.training.trained logs its loss now, which takes longer; look for the new name"
+    )
+
+
+writes = trained._writes
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's own
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_the_loss_that_is_written_for_a_step_is_that_of_the_step(accumulated, tmp_path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_the_loss_that_is_written_for_a_step_is_that_of_the_step(
+    accumulated, told, tmp_path, monkeypatch
+) -> None:
     losses = {}
+    if not told:  # as of a Lightning that does not tell in which steps it writes
+        monkeypatch.setattr(trained, "_writes", lambda trainer: writes(SimpleNamespace()))
 
     class Told(MemoryMachine):
         def loss(self, batch):

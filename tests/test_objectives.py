@@ -169,6 +169,42 @@ def test_targets_of_another_form_are_refused(objective, targets, message) -> Non
         objective.losses(torch.zeros(2, 3, 4), targets)
 
 
+WRONG_MASKS = {
+    "long": (torch.ones(1, 2).long(), "must be boolean, False = padding; got torch.int64"),
+    "float": (torch.ones(1, 2), "must be boolean, False = padding; got torch.float32"),
+    "list": ([[True, True]], "must be boolean, False = padding; got list"),
+    "short": (
+        torch.ones(1, 1, dtype=torch.bool),
+        "must be [B, T], as the targets, = [1, 2]; got [1, 1]",
+    ),
+    "of all": (
+        torch.ones(2, dtype=torch.bool),
+        "must be [B, T], as the targets, = [1, 2]; got [2]",
+    ),
+    "wide": (
+        torch.ones(1, 2, 2, dtype=torch.bool),
+        "must be [B, T], as the targets, = [1, 2]; got [1, 2, 2]",
+    ),
+}
+
+
+@pytest.mark.parametrize("mask", WRONG_MASKS)
+@pytest.mark.parametrize(
+    "objective", [Bits(), Candidates(), Numbers(), Labels(), Tokens(), Symbols(), Actions()]
+)
+def test_a_mask_of_another_kind_is_one_line(objective, mask) -> None:
+    vectors, wrong = torch.tensor([[[0.0, 0.5], [1.0, 0.0]]]), WRONG_MASKS[mask]
+    whole = not isinstance(objective, (Bits, Candidates, Numbers))
+    targets = torch.zeros(1, 2, dtype=torch.long) if whole else vectors
+    rewards = vectors if isinstance(objective, Actions) else None
+    batch = Batch(vectors, vectors, targets, None, wrong[0], rewards)
+    machine = MemoryMachine(2, 2, LSTM, objective=objective)
+    for method in (objective.check, machine.loss, machine.logits, machine.score, machine.examine):
+        with pytest.raises((TypeError, ValueError)) as error:
+            method(batch)
+        assert str(error.value) == f"target_mask {wrong[1]}"
+
+
 @pytest.mark.parametrize("wrong", [5.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("objective", [Bits(), Candidates(), Numbers()])
 def test_numbers_that_an_objective_cannot_learn_are_refused(objective, wrong) -> None:
@@ -184,6 +220,12 @@ def test_numbers_that_an_objective_cannot_learn_are_refused(objective, wrong) ->
     with pytest.raises(ValueError, match=f"needs targets .*{hint.get(type(objective), '')}.*; got"):
         # The hook before the batch goes to a device.
         machine.on_before_batch_transfer(asked, 0)
+    # In a loop of one's own, and by stretches too.
+    cut = MemoryMachine(2, 2, LSTM, objective=objective, tbptt_steps=1)
+    for model in (machine, cut):
+        model.loss(asked._replace(target_mask=torch.tensor([[True, False]])))
+        with pytest.raises(ValueError, match=r"needs targets .*; got"):
+            model.loss(asked)
 
 
 @pytest.mark.parametrize("classes", [5, 2048], ids=["plain", "twin"])

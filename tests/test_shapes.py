@@ -159,6 +159,43 @@ def test_a_state_of_another_kind_of_cell(cell):
                 step(state)
 
 
+class OfList(Controller[list[torch.Tensor]]):
+    """A cell whose state is a list."""
+
+    input_size = hidden_size = output_size = 3
+
+    def initial_state(self, batch_size):
+        return [torch.zeros(batch_size, 3)]
+
+    def forward(self, inputs, state):
+        mean = (inputs + state[0]) / 2
+        return mean, [mean]
+
+
+class OfTuple(OfList, Controller[tuple[torch.Tensor]]):
+    """A cell whose state is a tuple without names."""
+
+    def initial_state(self, batch_size):
+        return tuple(super().initial_state(batch_size))
+
+    def forward(self, inputs, state):
+        mean, state = super().forward(inputs, state)
+        return mean, tuple(state)
+
+
+@pytest.mark.parametrize("cell", [OfList(), OfTuple()], ids=["list", "tuple"])
+def test_a_list_and_a_tuple_are_the_same_state(cell):
+    inputs, first = torch.ones(2, 4, 3), cell.initial_state(2)
+    expected, _ = cell.unroll(inputs, first)
+    for kind in (list, tuple):
+        outputs, _ = cell.unroll(inputs, kind(first))
+        assert torch.equal(outputs, expected)
+        torch.testing.assert_close(cell(inputs[:, 0], kind(first))[0], expected[:, 0])
+    for other in (LSTM(3, 3).initial_state(2), first[0], {"mean": first[0]}):
+        with pytest.raises(TypeError, match="got one of another cell"):
+            cell.step(inputs[:, 0], other)
+
+
 class Unsaid(Controller):
     """A cell that does not say what its state is."""
 

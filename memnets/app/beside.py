@@ -9,22 +9,15 @@ The same test again goes to the same folder.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from memnets.app.decisive import decides_scores
 from memnets.files import read_text, write_atomically
 
 __all__ = ["changed_settings", "make_folder", "tested_checkpoint"]
-
-#: Settings on which the scores of a test depend. Other settings of the trainer say where and how
-#: fast it runs.
-_OF_SCORES = re.compile(
-    r"(model|data(?!\.init_args\.workers$)|seed_everything"
-    r"|trainer\.(callbacks|fast_dev_run|limit_(test|predict)_batches|plugins|precision))(\.|$)"
-)
 
 #: Name of the file with the changes, and most of its bytes.
 _CHANGED, _MOST = "changed.json", 2**20
@@ -46,7 +39,7 @@ def changed_settings(run: Mapping[str, Any], here: Mapping[str, Any]) -> dict[st
     return {
         name.replace(".init_args", "").removesuffix(".class_path"): [old.get(name), new.get(name)]
         for name in names
-        if _OF_SCORES.match(name)
+        if decides_scores(name)
     }
 
 

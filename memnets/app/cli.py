@@ -12,7 +12,7 @@ import sys
 import warnings
 
 from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
-from memnets.app.messages import one_line, place_of
+from memnets.app.messages import of_worker, one_line, place_of
 from memnets.app.processes import lost, rank, says_errors
 from memnets.app.stopping import stoppable
 
@@ -115,11 +115,17 @@ def _in_words(error: Exception) -> str:
         return str(error)
     if lost(error) and "ProcessLost" not in _kinds(error):
         return "another process of this run has ended"
-    message = one_line(str(error))
+    name, words, kinds = type(error).__name__, str(error), _kinds(error)
+    told = of_worker(error)
+    if told is not None:
+        # PyTorch raises it anew as one of its class, or, of some classes, as a RuntimeError.
+        kinds = kinds if told.kind == name else {told.kind}
+        name, words, _ = told
+    message = one_line(words)
     if len(message) > 4000:
         message = f"{message[:3997]}..."
-    if not _kinds(error) & _PLAIN or not message:
-        message = f"{type(error).__name__}: {message}".removesuffix(": ")
+    if not kinds & _PLAIN or not message:
+        message = f"{name}: {message}".removesuffix(": ")
     place = place_of(error)
     if place:
         message = f"{place}: {message}"

@@ -7,7 +7,6 @@ This module adds the folder of a run, checkpoints with their config, and a test 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -30,6 +29,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from memnets.app.beside import changed_settings, make_folder, tested_checkpoint
 from memnets.app.checkpoints import file_of, read, restore_task, start_from
 from memnets.app.checks import check_compiler, check_trainer
+from memnets.app.decisive import decides_run
 from memnets.app.keeping import (
     OPTIMIZER,
     Changed,
@@ -71,10 +71,6 @@ from memnets.viewing.pictures import Pictures
 from memnets.viewing.watch import WatchTest
 
 __all__ = ["CLI", "run"]
-
-#: Settings on which the results depend: with other values, it is another run. Settings of the
-#: trainer only decide how long it is.
-_OF_RESULTS = r"(model|seed_everything|test_weights|data(?!\.init_args\.workers))\b"
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -195,7 +191,7 @@ class CLI(Settings):
                     f"{path} holds the state of {before}, with which {now} cannot go on; keep the "
                     f"optimizer, or start anew from the weights alone: --init_from={path}"
                 )
-        other = any(re.match(_OF_RESULTS, name) for name, *_ in self._changed)
+        other = any(decides_run(name) for name, *_ in self._changed)
         if Path(path).name != "last.ckpt" or other or self._dry:
             return
         self.folder = folder_of(path)

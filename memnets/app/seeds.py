@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memnets.app.decisive import decides_result
 from memnets.files import write_atomically
 from memnets.records import final_metrics, read_metrics, update_metrics, versions
 from memnets.training.runs import check_name, load_checkpoint
@@ -33,17 +34,17 @@ class DamagedRun(ValueError):
 
 #: Name of the number, among the scores of a run, of the settings that it was trained with.
 SETTINGS = "train/settings"
-#: Flags on which results depend. A task makes the same batches with any number of workers.
-_OF_RESULTS = re.compile(
-    r"--(config|init_from|model|test_weights|trainer(?!\.enable_)|data(?!\.workers))\b"
-)
 
 
 def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
     """A number for the settings of a training, so that a change of them is noticed.
 
-    It has six digits, which records keep; of a million changes one is missed. Defaults of classes
-    are no part of it, nor are the seed, the name, and folders: of a path the last part counts.
+    It has six digits, which records keep; of a million changes one is missed. The seed, the name
+    and folders are no part of it: of a path the last part counts.
+
+    Nor are the defaults of classes: a default that changes in the code leaves the number as it is.
+    With them, each new argument of any class would call all runs changed, though with its default
+    they are the same. Who changes what a default does moves the runs away, or names it in a config.
 
     Args:
         config: settings of the config.
@@ -51,7 +52,7 @@ def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
     """
     parts = {name: config.get(name) for name in ("model", "data", "trainer", "test_weights")}
     joined = re.sub(r"(?m)^(--[^=\n]+)\n(?!--)", r"\1=", "\n".join(flags)).splitlines()
-    asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in joined if _OF_RESULTS.match(flag)]
+    asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in joined if decides_result(flag)]
     # Keys of all kinds become texts first, so that they have an order.
     plain = json.loads(json.dumps([parts, asked], default=str))
     text = json.dumps(plain, sort_keys=True)

@@ -1138,6 +1138,44 @@ class _ModelSubject(_Chunked):
         changed = loss(mixed(steps, other_steps), mixed(targets, other_targets), mask)
         assert_close(changed, expected, "loss with other padding and without")
 
+    @law("padding may hold any numbers, NaN too", examples=2)
+    def any_padding(self, draw: Draw) -> None:
+        part = self.build()
+        source, steps = self.inputs(draw, batch=2, time=4)
+        # Of both sequences one is padded at its end; steps fit the shorter source.
+        read = draw(st.integers(1, source.shape[1]))
+        steps = self.following(draw, source[:, :read], 4)
+        lengths = torch.tensor([[read], [source.shape[1]]])
+        source_mask = torch.arange(source.shape[1]) < lengths if self.masked else None
+        targets = self._targets(part, _Sequences(source, steps), source_mask)
+        mask = torch.arange(4) < torch.tensor([[4], [draw(st.integers(1, 3))]])
+        plain = self._given(part, Batch(source, steps, targets, source_mask, mask))
+        number = draw(st.sampled_from((torch.nan, torch.inf, -torch.inf, 1e300)))
+
+        def filled(values: Tensor, mask: Tensor | None) -> Tensor:
+            if mask is None or not values.is_floating_point():
+                return values
+            padding = ~mask.view(*mask.shape, *[1] * (values.dim() - 2))
+            return values.masked_fill(padding, number)
+
+        other = plain._replace(
+            source=filled(source, source_mask),
+            inputs=filled(steps, mask),
+            targets=filled(targets, mask),
+        )
+        found = []
+        for batch in (plain, other):
+            torch.manual_seed(0)  # of draws that a loss may make
+            loss = part.loss(batch)
+            given = gradients(loss, list(part.parameters()))
+            state = self.start(part, batch.source, source_mask)
+            alone, _ = self.advance(part, steps, state)
+            scored = [part.logits(batch).detach()[mask], part.score(batch)]
+            found.append((loss, given, alone, scored))
+        what = ("loss", "gradient of the loss", "outputs", "outputs and scores of a batch")
+        for name, with_other, expected in zip(what, found[1], found[0], strict=True):
+            assert_close(with_other, expected, f"{name} with padding of {number}")
+
     @law("by their weights, losses of batches make the loss of all together", examples=2)
     def weighted(self, draw: Draw) -> None:
         part = self.build()
@@ -1222,11 +1260,11 @@ def check_model(
     """Check that a model keeps every law of models.
 
     Decoding all steps at once, one by one and in any chunks gives the same results and gradients.
-    The future is never seen. Padding of the source and batch neighbours never change a result. The
-    same seed gives the same results. The batch comes first in the state. The gradient reaches every
-    parameter. Nothing is kept on self or modified in place. The host never waits for a device in a
-    training step. ``torch.compile`` makes one graph of the loss, and of a step of an answer. The
-    model can overfit one batch.
+    The future is never seen. Padding, which may hold NaN, and batch neighbours never change a
+    result. The same seed gives the same results. The batch comes first in the state. The gradient
+    reaches every parameter. Nothing is kept on self or modified in place. The host never waits for
+    a device in a training step. ``torch.compile`` makes one graph of the loss, and of a step of an
+    answer. The model can overfit one batch.
 
     Args:
         model: class of the model, or a function that makes it.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memnets import decoding
 from memnets.batches import Batch, Places, padded_to
-from memnets.core import EncoderDecoder, State, check_positive
+from memnets.core import EncoderDecoder, State, at_hand, check_positive, cleared
 from memnets.training.objectives import Bits, Examined, Objective
 from memnets.training.trained import Trained
 from memnets.training.truncation import truncated_loss
@@ -35,6 +35,15 @@ class Model(EncoderDecoder[State], Trained):
             same; 1 = no padding.
         settings: optimizer, schedule and others, see :class:`~memnets.training.Trained`.
     """
+
+    of_batches = (
+        *EncoderDecoder.of_batches,
+        "check_on_host",
+        "examine",
+        "first_stretch",
+        "loss",
+        "score",
+    )
 
     def __init__(
         self,
@@ -82,7 +91,13 @@ class Model(EncoderDecoder[State], Trained):
         """Mean loss over all steps but padding, a scalar; gradients are cut by ``tbptt_steps``.
 
         It is 0 for a batch without a scored step.
+
+        Raises:
+            ValueError: the batch does not fit the objective. On another device than the CPU, call
+                its ``check`` yourself before a batch goes there; Lightning's trainings do.
         """
+        if at_hand(batch.targets):
+            self.objective.check(batch)
         if self.tbptt_steps is not None and torch.is_grad_enabled():
             parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
             return truncated_loss(self, parameters, batch, self.tbptt_steps)
@@ -113,6 +128,8 @@ class Model(EncoderDecoder[State], Trained):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check that a batch fits the objective; pad a training batch by ``pad_lengths``.
 
+        For another device its padding is cleared here, where the numbers can be looked at.
+
         Raises:
             ValueError: it does not fit, or see :meth:`check_on_host`.
         """
@@ -122,6 +139,7 @@ class Model(EncoderDecoder[State], Trained):
             batch = padded_to(batch, self.pad_lengths, self.longest_answer)
         # On the CPU, the model checks this itself; elsewhere, the host would wait for the answer.
         if self.device.type != "cpu":
+            batch = cleared(batch)
             self.check_on_host(batch)
         return batch
 

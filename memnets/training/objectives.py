@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder, check_numbers, map_state
+from memnets.core import EncoderDecoder, at_hand, check_numbers, check_target_mask, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [
@@ -46,9 +46,14 @@ class Objective(ABC):
     def check(self, batch: Batch) -> None:
         """Check that a task's batch fits this objective.
 
+        A training by Lightning calls it for each batch, before it goes to a GPU, and so does
+        :meth:`memnets.training.Model.loss` on a CPU. :meth:`losses` takes numbers as they come.
+
         Raises:
             ValueError: it does not.
+            TypeError: the mask of the targets is no boolean tensor.
         """
+        check_target_mask(batch)
         if batch.rewards is not None:
             raise ValueError(
                 f"a task whose answers bring rewards needs the objective Actions; "
@@ -184,6 +189,9 @@ class Bits(Objective):
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a step's bits, in nats: ``[B, T, O] -> [B, T]``.
+
+        That the targets are in ``[0, 1]`` is asked by :meth:`check`: here it is not known what is
+        padding, which may be anything.
 
         Raises:
             ValueError: logits and targets differ in shape.
@@ -344,6 +352,7 @@ class Actions(Labels):
         Raises:
             ValueError: it does not.
         """
+        check_target_mask(batch)
         if batch.rewards is None:
             raise ValueError(
                 "the objective Actions needs a task with rewards, such as tasks.Bandits; "
@@ -484,7 +493,8 @@ class Candidates(Objective):
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cost of each step, in nats: ``[B, T, O], [B, T, O] -> [B, T]``.
 
-        A step for which no candidate is right costs nothing.
+        A step for which no candidate is right costs nothing. That the targets are in ``[0, 1]`` is
+        asked by :meth:`check`.
 
         Raises:
             ValueError: logits and targets differ in shape.
@@ -621,7 +631,13 @@ def _check_whole(objective: Objective, targets: Tensor) -> None:
 def _check_shares(objective: Objective, batch: Batch, hint: str) -> None:
     targets = batch.targets
     # Shares that were computed may be beyond the ends by rounding.
-    right = (targets >= -1e-4) & (targets <= 1 + 1e-4)
+    least, most = -1e-4, 1 + 1e-4
+    if targets.numel() and at_hand(targets):
+        # In the usual case two numbers tell, and no mask is asked. Of NaN neither is in the range.
+        low, high = (number.item() for number in targets.detach().aminmax())
+        if least <= low and high <= most:
+            return
+    right = (targets >= least) & (targets <= most)
     _check_targets(objective, batch, right, f"in [0, 1] ({hint})")
 
 

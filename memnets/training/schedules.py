@@ -146,7 +146,8 @@ class Curriculum(lightning.Callback):
     """Make the training harder when the model has become good at it.
 
     A setting of the task takes one value after the other, the next one once the training loss is
-    low. Each new value is printed in a line. Checkpoints keep the place, so that a resumed run
+    low. Each new value is printed in a line, and so is the end of a training that has not come to
+    the last one. Checkpoints keep the place, so that a resumed run
     continues with the same value.
 
     Args:
@@ -281,6 +282,20 @@ class Curriculum(lightning.Callback):
             # By the model, which prints once for all processes, above a progress bar.
             value = self.values[self._stage]
             pl_module.print(f"step {trainer.global_step}: {self.setting} is now {value}")
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Say it if the training ends before the last value: tests may be of what never came."""
+        if self._stage + 1 == len(self.values):
+            return
+        value, last, of = self.values[self._stage], self.values[-1], len(self.values)
+        average = f", their loss was {self._average:.3g}" if self._taken else ""
+        pl_module.print(
+            f"step {trainer.global_step}: the training ends with {self.setting} at {value}, value "
+            f"{self._stage + 1} of {of}; the last, {last}, never came. The next one comes after "
+            f"{self.steps} batches with a loss below {self.loss:g}; so far {self._taken}{average}. "
+            "Train longer, or raise loss, or give longest, the share of the training after which "
+            "the last one comes"
+        )
 
     def _is_late(self, trainer: lightning.Trainer) -> bool:
         if self.longest is None:

@@ -81,6 +81,7 @@ BEGINS = "an interface begins with the copies and biases that the memory names"
 SLOTS = "no parameter depends on the number of slots"
 REORDER = "a state is reordered as a search wants it"
 SCORED = "padding of the answer is never scored"
+ANY_PADDING = "padding may hold any numbers, NaN too"
 WEIGHTED = "by their weights, losses of batches make the loss of all together"
 AUTOCAST = "under autocast a part runs, forward and backward, and a state keeps its precision"
 NO_SEQUENCE = "a batch may have no sequence"
@@ -1623,7 +1624,24 @@ def source_detached(self, source, mask=None):
     return map_state(torch.detach, Machine.encode(self, source, mask))
 
 
+class PaddingAsItComes(Machine):
+    """Reads batches with what stands in their padding: they pass by where it is cleared."""
+
+
+for method in ("loss", "logits"):
+    setattr(PaddingAsItComes, method, getattr(Machine, method).__wrapped__)
+
+
+class SourceAsItComes(SmallTransformer):
+    """Reads a source with what stands in its padding."""
+
+
+SourceAsItComes.encode = SmallTransformer.encode.__wrapped__
+
+
 MODELS = [
+    (ANY_PADDING, PaddingAsItComes),
+    (ANY_PADDING, SourceAsItComes),
     (REORDER, nothing_reordered),
     (REORDER, nothing_reordered_within_a_source),
     (SCORED, a_loss_without_the_mask),

@@ -1,17 +1,22 @@
 """What all tasks share."""
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from inspect import isabstract
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memnets.batches import BEGIN, END, PAD, Batch, Places, padded
+from memnets.batches import BEGIN, END, PAD, Batch, Places, padded, padded_to
+from memnets.cells import LSTM
 from memnets.core import Encoded, Memory
+from memnets.models import MemoryMachine
 from tasks import (
     AssociativeRecall,
     ConvexHull,
@@ -43,9 +48,99 @@ def test_a_batch_of_anything_but_tensors_is_named_when_it_is_loaded(name, made) 
     for loader in (task.train_dataloader(), task.val_dataloader(), *task.test_dataloader()):
         with pytest.raises(TypeError, match=f"^{name} of a Batch must be a tensor.*; got a"):
             next(iter(loader))
-    task.batch = lambda split, index: (1, 2)
-    with pytest.raises(TypeError, match=r"^expected a Batch of a task; got a tuple$"):
+
+
+@dataclass
+class Fields:
+    """The fields of a batch in a class of one's own."""
+
+    source: torch.Tensor
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    source_mask: torch.Tensor | None = None
+    target_mask: torch.Tensor | None = None
+    rewards: torch.Tensor | None = None
+
+
+class Parts(NamedTuple):
+    """The same as a named tuple."""
+
+    source: torch.Tensor
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("made", "came"),
+    [
+        (lambda *parts: parts, "a tuple: give Batch(*it)"),
+        (lambda *parts: dict(zip(Parts._fields, parts, strict=True)), "a dict: give Batch(**it)"),
+        (Fields, "a Fields: give Batch(it.source, it.inputs, it.targets, ...)"),
+        (Parts, "a Parts: give Batch(it.source, it.inputs, it.targets, ...)"),
+        (lambda *parts: None, "a NoneType"),
+    ],
+)
+def test_a_batch_of_another_class_is_told_how_it_becomes_one(made, came) -> None:
+    task = Copying()
+    parts = task.batch("train", 0)[:3]
+    task.batch = lambda split, index: made(*parts)
+    expected = "expected a Batch of a task, memnets.batches.Batch or a subclass; got " + came
+    with pytest.raises(TypeError) as error:
         next(iter(task.train_dataloader()))
+    assert str(error.value) == expected
+    with pytest.raises(TypeError) as error:
+        MemoryMachine(9, 8, LSTM).loss(made(*parts))
+    assert str(error.value) == expected
+
+
+class Ones(Batch):
+    """A batch that knows more than its fields."""
+
+    @property
+    def ones(self) -> torch.Tensor:
+        return self.source.sum()
+
+
+class OfOnes(Copying):
+    """Copying, with batches of a class of one's own."""
+
+    def batch(self, split, index):
+        return Ones(*super().batch(split, index))
+
+
+class Asking(MemoryMachine):
+    """A machine that asks for what a batch of this class knows."""
+
+    def loss(self, batch):
+        return super().loss(batch) + 0 * batch.ones
+
+
+@pytest.mark.parametrize("number", [0.0, torch.nan])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of Lightning
+def test_a_subclass_of_a_batch_comes_to_the_model_as_it_is(workers, number) -> None:
+    task = OfOnes(max_length=3, workers=workers, mixed_lengths=True, epoch_batches=1)
+    made = task.batch
+
+    def padded_by(split, index):
+        batch = made(split, index)
+        padding = ~batch.target_mask if batch.target_mask is not None else torch.tensor(False)
+        filled = batch.targets.masked_fill(padding.unsqueeze(-1), number)
+        return batch._replace(targets=filled)
+
+    task.batch = padded_by
+    model = Asking(9, 8, partial(LSTM, hidden_size=3), pad_lengths=4)
+    trainer = lightning.Trainer(
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(model, datamodule=task)
+    assert trainer.global_step == 2
+    assert type(padded_to(made("train", 0), 4)) is Ones
 
 
 def sized(numbers: list[int]) -> list[tuple[int, int]]:
@@ -95,6 +190,42 @@ def test_no_task_makes_a_batch_of_a_misspelt_split(task, monkeypatch) -> None:
     for ask in (lambda: made.batch("trian", 0), lambda: made.batches("trian")):
         with pytest.raises(ValueError, match=f"a split of {task.__name__}: {splits}; got trian$"):
             ask()
+
+
+class Harder(Copying):
+    """Copying, with batches of another split."""
+
+    def splits(self):
+        return [*super().splits(), "hard"]
+
+    def batch(self, split, index):
+        return super().batch("val" if split == "hard" else split, index)
+
+
+def test_a_task_may_have_splits_of_its_own() -> None:
+    task = Harder()
+    assert torch.equal(task.batch("hard", 0).source, task.batch("val", 0).source)
+    assert task.batches("hard") == 1
+    expected = r"Harder: train, val, length_20, .* or hard; got hrad$"
+    for ask in (lambda: task.batch("hrad", 0), lambda: task.batches("hrad")):
+        with pytest.raises(ValueError, match=expected):
+            ask()
+    assert "hard" not in task.test_names()
+
+
+def test_data_by_the_name_of_the_splits_hides_none_of_them() -> None:
+    class OfObject(Copying):
+        def __init__(self):
+            super().__init__()
+            self.splits = {"train": [], "hard": []}
+
+    class OfClass(Copying):
+        splits = ("train", "hard")
+
+    for task in (OfObject(), OfClass()):
+        task.batch("val", 0)
+        with pytest.raises(ValueError, match=r"train, val, length_20, .*; got hard$"):
+            task.batch("hard", 0)
 
 
 def test_a_batch_shows_its_shapes_and_no_numbers() -> None:

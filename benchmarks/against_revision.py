@@ -1,12 +1,14 @@
 """Step times of this tree against those of another revision of it, in pairs.
 
 Two processes, one a tree, take turns: each is asked for one training step (forward, backward,
-clipping, Adam) of the same model on the same batch, and they never run at once. Printed are median
-times, and the median, least and greatest ratio of the pairs, other by ours: above 1, ours is
-faster.
+clipping, Adam) of the same model on the same batch, and they never run at once. Steps without
+gradients, whose names begin with "one step", are so short that 200 of them are timed together. In
+every other pair the other process is the first. Printed are median times, and the median, least and
+greatest ratio of the pairs, other by ours: above 1, ours is faster.
 
     python benchmarks/against_revision.py HEAD~1
     python benchmarks/against_revision.py <a folder with another checkout> --rounds 40 --only NTM
+    python benchmarks/against_revision.py HEAD~1 --rounds 60 --only "one step"
 """
 
 import argparse
@@ -53,8 +55,9 @@ def machine(access, batch_size):
     batch = Copying(8, 20, 20, batch_size=batch_size).batch("train", 0)
     return MemoryMachine(9, 8, partial(LSTM, hidden_size=100), access), batch
 
-def tokens(make):
-    batch = CopyingTokens(symbols=26, min_length=20, max_length=20, batch_size=32).batch("train", 0)
+def tokens(make, size=32):
+    task = CopyingTokens(symbols=26, min_length=20, max_length=20, batch_size=size)
+    batch = task.batch("train", 0)
     return make(30, 30, objective=Tokens()), batch
 
 def attention(inputs, outputs, **settings):
@@ -91,10 +94,64 @@ CASES = {
     "pointer, B = 64, n = 10": pointer,
     "greedy, Transformer, B = 32": lambda: tokens(
         partial(Transformer, width=64, hidden_size=128)),
+    "greedy, Transformer, B = 4": lambda: tokens(
+        partial(Transformer, width=64, hidden_size=128), 4),
+}
+
+def taking(cell, batch_size):
+    """Steps of a cell; a memory that grows begins anew after 50."""
+    inputs = torch.randn(batch_size, cell.eval().input_size)
+    def take():
+        for start in range(0, STEPS, 50):
+            state = cell.initial_state(batch_size)
+            for _ in range(start, start + 50):
+                _, state = cell.step(inputs, state)
+    return take
+
+def answering(model, batch):
+    """Steps of an answer, each of one token."""
+    model.eval()
+    def take():
+        for start in range(0, STEPS, 50):
+            state = model.encode(batch.source)
+            for _ in range(start, start + 50):
+                _, state = model.decode(batch.inputs[:, :1], state)
+    return take
+
+def encoding(layer):
+    inputs = torch.randn(4, 10, 64)
+    layer.eval()
+    return lambda: [layer(inputs) for _ in range(STEPS)]
+
+def cell_of(name, *arguments, **settings):
+    return named(name, *cells)(*arguments, **settings)
+
+STEPS = 200
+STEP_CASES = {
+    "one step, LSTM, B = 4": lambda: taking(LSTM(64, 64), 4),
+    "one step, NTM, B = 4": lambda: taking(NTM(16, 8), 4),
+    "one step, NTM under an LSTM, B = 4": lambda: taking(
+        cell_of("Loop", 9, partial(LSTM, hidden_size=64), NTM(16, 8)), 4),
+    "one step, three LSTMs, B = 4": lambda: taking(
+        cell_of("Chain", 64, [partial(LSTM, hidden_size=64)] * 3), 4),
+    "one step, self-attention, B = 4": lambda: taking(cell_of("SelfAttention", 64, 4), 4),
+    "one step, layer of a decoder, B = 4": lambda: taking(
+        cell_of("TransformerLayer", 64, 4, 128), 4),
+    "one step, two layers of DeltaNet, B = 4": lambda: taking(
+        named("residual_stack", *cells)(
+            lambda width: cell_of("Mixer", width, named("DeltaNet", "memnets.memories")(8, 8)),
+            2, 64, 128), 4),
+    "one step, layer of an encoder, B = 4": lambda: encoding(
+        cell_of("EncoderLayer", 64, 4, 128)),
+    "one step, attention GRU, B = 4": lambda: answering(*tokens(attention, 4)),
+    "one step, Transformer, B = 4": lambda: answering(
+        *tokens(partial(Transformer, width=64, hidden_size=128, layers=2), 4)),
 }
 
 def step_of(name):
     torch.manual_seed(0)
+    if name in STEP_CASES:
+        return torch.no_grad()(STEP_CASES[name]())
     model, batch = CASES[name]()
     if name.startswith("greedy"):
         model.eval()
@@ -108,7 +165,7 @@ def step_of(name):
     return step
 
 steps = {}
-print(*CASES, sep="|", flush=True)
+print(*CASES, *STEP_CASES, sep="|", flush=True)
 for line in sys.stdin:
     name = line.strip()
     if name not in steps:
@@ -146,7 +203,11 @@ def compare(ours: Path, theirs: Path, rounds: int, only: str) -> None:
         for _ in range(3):
             for process in processes:
                 ask(process, name)
-        pairs = [[ask(process, name) for process in processes] for _ in range(rounds)]
+        pairs = []
+        for number in range(rounds):
+            order = processes if number % 2 == 0 else processes[::-1]
+            pair = [ask(process, name) for process in order]
+            pairs.append(pair if number % 2 == 0 else pair[::-1])
         mine, other = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
         ratio = spread(b / a for a, b in pairs)
         print(

@@ -550,8 +550,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     def unrolling(
         self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        check_steps(self, inputs, mask)
-        check_state(self, inputs, state)
+        _check(self, inputs, state, 3, mask)
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
@@ -605,7 +604,8 @@ class Cell(nn.Module, ABC, Generic[State]):
         # A subclass with a first state of its own may have a state of another class.
         inherited = None if "initial_state" in vars(cls) else cls._state_class
         declared = _declared_state(cls)
-        cls._state_class = declared or inherited
+        if "_state_class" not in vars(cls):
+            cls._state_class = declared or inherited
         if declared not in (None, tuple):
             _STATES.add(declared)
         for method, keeping in _KEEPING.items():
@@ -623,8 +623,11 @@ class Cell(nn.Module, ABC, Generic[State]):
             ValueError: inputs or state have another shape, or there is no state.
             TypeError: the inputs are no tensor, or the state is that of another kind of cell.
         """
-        check_step(self, inputs)
-        check_state(self, inputs, state)
+        _check(self, inputs, state)
+        return self._called(inputs, state)
+
+    def _called(self, inputs: Tensor, state: Any) -> tuple[Tensor, State]:
+        """A call of a cell whose inputs and state have been checked."""
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
@@ -670,11 +673,11 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, by a fast twin where one fits; arguments and results as in a call."""
-        check_step(self, inputs)
-        check_state(self, inputs, state)
+        _check(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
-        result: tuple[Tensor, State]
-        result = self(inputs, state) if twin is None else twin(self, inputs, state)
+        if twin is None:
+            return self._called(inputs, state)
+        result: tuple[Tensor, State] = twin(self, inputs, state)
         return result
 
     def unroll(
@@ -699,8 +702,7 @@ class Cell(nn.Module, ABC, Generic[State]):
             ValueError: inputs, mask or state have another shape, or there is no state.
             TypeError: the mask is not boolean, or the state is that of another kind of cell.
         """
-        check_steps(self, inputs, mask)
-        check_state(self, inputs, state)
+        _check(self, inputs, state, 3, mask)
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
@@ -1373,6 +1375,50 @@ _SOURCES = {
 }
 
 
+def _check(
+    cell: Cell, inputs: Tensor, state: Any, dims: int = 2, mask: Tensor | None = None
+) -> None:
+    """Check inputs and state of a step, or with ``dims = 3`` of all steps, and their mask."""
+    # Cells within cells come here many times in a step, nearly always with what is right: a look
+    # tells. The checks with the messages run only where the look is not enough.
+    if mask is None and _fits(cell, inputs, state, dims):
+        return
+    if dims == 2:
+        check_step(cell, inputs)
+    else:
+        check_steps(cell, inputs, mask)
+    check_state(cell, inputs, state)
+
+
+def _fits(cell: Cell, inputs: Any, state: Any, dims: int) -> bool:
+    """Whether inputs and state are right at a look; False may also mean that more must be asked."""
+    if not isinstance(inputs, Tensor):
+        return False
+    shape, kind = inputs.shape, cell._state_class
+    if len(shape) != dims or shape[-1] != getattr(cell, "input_size", None):
+        return False
+    if dims == 3 and shape[1] == 0:
+        return False
+    if state is None:
+        return kind is type(None)
+    return (kind is None or type(state) is kind) and _of_batch(state, shape[0])
+
+
+def _of_batch(state: Any, batch: int) -> bool:
+    """Whether a state is made of tensors of this batch, in tuples and named tuples alone."""
+    for part in state if isinstance(state, tuple) else (state,):
+        if isinstance(part, tuple):
+            if not _of_batch(part, batch):
+                return False
+        elif isinstance(part, Tensor):
+            shape = part.shape
+            if not shape or shape[0] != batch:
+                return False
+        elif part is not None:
+            return False
+    return True
+
+
 def check_step(cell: nn.Module, inputs: Tensor) -> None:
     """Check the shape of the input of one step, ``[B, input_size]``.
 
@@ -1392,10 +1438,10 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
     """
     name, kind = type(cell).__name__, getattr(cell, "_state_class", None)
     if state is None:
-        if kind is type(None) or _starts_itself(cell):
-            return
         # Of a cell that does not say what its state is, the first one tells.
         if kind is None and cell.initial_state(inputs.shape[0]) is None:  # type: ignore[operator]
+            return
+        if kind is type(None) or _starts_itself(cell):
             return
         raise ValueError(
             f"a step of {name} takes the state that the last step returned, or at first that of "

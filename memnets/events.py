@@ -179,7 +179,8 @@ def edited(part: nn.Module) -> bool:
     """Whether an editor wants the values of a part; never within a graph."""
     if torch.compiler.is_compiling():
         return False
-    return any(part in parts for parts, _ in _editors.get())
+    editors = _editors.get()  # asked first: cells within cells come here many times in a step
+    return bool(editors) and any(part in parts for parts, _ in editors)
 
 
 def offer(part: nn.Module, kind: str, value: Any) -> Any:

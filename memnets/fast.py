@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
@@ -77,12 +77,15 @@ class Twin(NamedTuple):
         part: class of the part, or the function.
         method: name of the method; empty for a function.
         fits: takes the arguments of :attr:`run` and tells whether the twin can run with them.
-        run: takes the part and the arguments of the method and returns the method's result.
+        run: takes the part and the arguments of the method and returns the method's result; with
+            :attr:`reads`, it takes ``read`` as well.
         any_precision: whether the twin can run in 16-bit types and under autocast too.
         only_values: whether the twin has no gradients, and so runs only where none are recorded.
         name: a short name, to tell apart twins of the same method.
         why_not: says in a few words why the twin can never run in this process; ``None`` = it can.
         hard: whether the twin also computes a part in which an addressing is hard.
+        reads: for a part that fits, what :attr:`run` takes as ``read``; ``None`` = the twin cannot
+            run after all.
     """
 
     part: Any
@@ -94,6 +97,11 @@ class Twin(NamedTuple):
     name: str = ""
     why_not: Callable[[], str | None] = lambda: None
     hard: bool = False
+    reads: Callable[..., Any] | None = None
+
+    def __call__(self, *own: Any) -> Any:
+        """Run the twin with arguments that fit: the part, if it is one, and those of the method."""
+        return self.run(*own) if self.reads is None else self.run(*own, read=self.reads(*own))
 
     @property
     def stands_for(self) -> str:
@@ -114,6 +122,7 @@ def twin(
     name: str = "",
     why_not: Callable[[], str | None] = lambda: None,
     hard: bool = False,
+    reads: Callable[..., Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a twin; the last one registered is tried first.
 
@@ -129,11 +138,17 @@ def twin(
             ``memnets doctor`` and tests ask.
         hard: whether the twin also computes a part in which an addressing is hard
             (:attr:`memnets.core.Addressing.hard`).
+        reads: takes the arguments of the twin where it ``fits``, and returns what the twin takes
+            from the part, such as the weights of its layers, or ``None`` if it cannot run with
+            them. The twin has it as its argument ``read``: to look for the weights once to see
+            whether it can run, and once more to run, takes long in a step.
     """
 
     def register(run: Function) -> Function:
         called = name or run.__module__.removeprefix("memnets.")
-        made = Twin(part, method, fits, run, any_precision, only_values, called, why_not, hard)
+        made = Twin(
+            part, method, fits, run, any_precision, only_values, called, why_not, hard, reads
+        )
         _twins.setdefault((part, method), []).insert(0, made)
         return run
 
@@ -161,7 +176,12 @@ def enabled() -> bool:
     # Dynamo cannot read a context variable. ``_plain`` turns down most twins there.
     if torch.compiler.is_dynamo_compiling():
         return True
-    return _enabled.get() and not events.listening() and not transformed() and not _watched()
+    return (
+        _enabled.get()
+        and not events.listening()
+        and not transformed()
+        and not ((_dispatch_modes() or _function_modes()) and _watched())
+    )
 
 
 def transformed() -> bool:
@@ -183,8 +203,6 @@ def _watched() -> bool:
 
     A mode that has an attribute ``sees_twins`` which is true wants to see the twins at work.
     """
-    if not _dispatch_modes() and not _function_modes():
-        return False
     if torch.compiler.is_compiling():
         return False  # in a graph: see :func:`_plain`
     active = [
@@ -230,8 +248,13 @@ def find(part: Any, method: str, *arguments: Any) -> Callable[..., Any] | None:
             continue
         if hard and not candidate.hard:
             continue
-        if (candidate.any_precision or _plain(arguments)) and candidate.fits(*own):
+        if not ((candidate.any_precision or _plain(arguments)) and candidate.fits(*own)):
+            continue
+        if candidate.reads is None:
             return candidate.run
+        read = candidate.reads(*own)
+        if read is not None:
+            return partial(candidate.run, read=read)
     return None
 
 
@@ -259,30 +282,33 @@ _hooks_of_all: Callable[[], Any] = nn.modules.module._has_any_global_hook
 
 def _looked_at(part: Any) -> tuple[bool, bool]:
     """Whether a part is :func:`untouched`, and whether an addressing in it is hard."""
-    if torch.compiler.is_dynamo_compiling():
-        # Twins that a graph can hold call the modules.
+    if torch.compiler.is_dynamo_compiling() or not isinstance(part, nn.Module):
+        # Twins that a graph can hold call the modules; what is no module has no hooks.
         return True, bool(getattr(part, "hard", False))
     hard = False
     if _hooks_of_all():
         return False, hard
     # A loop, not ``modules()``: this runs at every step.
-    stack = [part]
+    stack: list[nn.Module | None] = [part]
     for module in stack:
         if module is None:  # a place that is empty
             continue
-        kept = getattr(module, "__dict__", {})
+        if module is not part and not _is_known(type(module)):  # type: ignore[arg-type]
+            return False, hard
+        kept = module.__dict__
         if (
-            kept.get("_forward_hooks")
-            or kept.get("_forward_pre_hooks")
-            or kept.get("_backward_hooks")
-            or kept.get("_backward_pre_hooks")
+            kept["_forward_hooks"]
+            or kept["_forward_pre_hooks"]
+            or kept["_backward_hooks"]
+            or kept["_backward_pre_hooks"]
             or "forward" in kept
             or "step" in kept
-            or (module is not part and not _is_known(type(module)))  # type: ignore[arg-type]
         ):
             return False, hard
         hard = hard or bool(kept.get("hard"))
-        stack.extend(kept.get("_modules", {}).values())
+        inner = kept["_modules"]
+        if inner:
+            stack.extend(inner.values())
     return True, hard
 
 

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from memnets import testing
 from memnets.cells import (
+    GRU,
     LSTM,
     LSTMN,
     AttentionBlock,
@@ -261,6 +263,19 @@ def test_a_forget_bias_keeps_the_cell() -> None:
             kept = 1 / (1 + math.exp(-forget[place] - bias))
             new = math.tanh(candidate[place]) / (1 + math.exp(-enter[place]))
             assert after.cell[0][0, place].item() == pytest.approx(kept + new)
+
+
+@pytest.mark.parametrize("make", [LSTM, GRU])
+def test_weights_of_a_network_may_be_computed_from_others(make) -> None:
+    cell = make(5, 4, 2)
+    network = getattr(cell, make.__name__.lower())
+    parametrizations.weight_norm(network, "weight_hh_l0")
+    prune.l1_unstructured(network, "weight_ih_l1", 0.5)
+    inputs, state = torch.randn(3, 5), cell.initial_state(3)
+    outputs, _ = cell.step(inputs, state)
+    torch.testing.assert_close(outputs, cell.unroll(inputs.unsqueeze(1), state)[0].squeeze(1))
+    outputs.sum().backward()
+    assert network.weight_ih_l1_orig.grad is not None
 
 
 @pytest.mark.parametrize("positions", [None, SinusoidalPositions(4)], ids=["no places", "places"])

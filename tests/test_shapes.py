@@ -8,8 +8,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from memnets import core
 from memnets.cells import (
     GRU,
     LSTM,
@@ -194,6 +197,109 @@ def test_a_list_and_a_tuple_are_the_same_state(cell):
     for other in (LSTM(3, 3).initial_state(2), first[0], {"mean": first[0]}):
         with pytest.raises(TypeError, match="got one of another cell"):
             cell.step(inputs[:, 0], other)
+
+
+def test_a_residual_cell_has_the_state_of_its_cell():
+    for inner in (LSTM(8, 8), Direct(8), SelfAttention(8, heads=2)):
+        cell = Residual(inner)
+        other = NTM(slots=8, width=4).initial_state(2)
+        with pytest.raises(TypeError, match=r"^Residual has .*; got one of another cell, NTMState"):
+            cell.step(torch.zeros(2, 8), other)
+
+
+def test_what_is_right_is_seen_at_a_look(cell, monkeypatch):
+    """So that steps do not pay for the messages of errors."""
+
+    def never(*_):
+        raise AssertionError("more than a look")
+
+    state = cell.initial_state(2)
+    for name in ("check_step", "check_steps", "check_state"):
+        monkeypatch.setattr(core, name, never)
+    for _ in range(2):
+        _, state = cell.step(torch.zeros(2, cell.input_size), state)
+        _, state = cell(torch.zeros(2, cell.input_size), state)
+        _, state = cell.unroll(torch.zeros(2, 3, cell.input_size), state)
+
+
+@pytest.mark.parametrize("take", ["step", "__call__", "unroll"])
+def test_a_cell_looks_at_its_state_once_in_a_step(take, monkeypatch):
+    class Plain(LSTM):
+        def unroll(self, inputs, state, mask=None):
+            return inputs, state
+
+    cell, looks = Plain(5, 8), []
+    monkeypatch.setattr(core, "_check", lambda cell, *_: looks.append(cell))
+    shape = (2, 3, 5) if take == "unroll" else (2, 5)
+    getattr(cell, take)(torch.zeros(shape), cell.initial_state(2))
+    assert looks == [cell]
+
+
+@st.composite
+def states(draw):
+    """States of tensors of 2 sequences, or of some other kind."""
+    leaves = st.one_of(
+        st.none(),
+        st.sampled_from([(2, 3), (2,), (2, 0), (3, 3), (1, 3), (), (0,)]).map(torch.zeros),
+        st.sampled_from([1, "a"]),
+    )
+
+    def nested(inner):
+        several = st.lists(inner, max_size=3)
+        pair = st.tuples(inner, inner).map(lambda both: Counted(*both))
+        return st.one_of(several, several.map(tuple), pair, st.dictionaries(st.just("a"), inner))
+
+    return draw(st.recursive(leaves, nested, max_leaves=5))
+
+
+KINDS = [None, type(None), tuple, dict, torch.Tensor, "Counted"]
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Checks that the look lets pass no more than the checks with the messages."""
+
+    def check(kind, dims, shape, state):
+        cell = Unsaid()
+        monkeypatch.setattr(Unsaid, "_state_class", Counted if kind == "Counted" else kind)
+        inputs = torch.zeros(shape)
+        if core._fits(cell, inputs, state, dims):
+            if dims == 2:
+                core.check_step(cell, inputs)
+            else:
+                core.check_steps(cell, inputs, None)
+            core.check_state(cell, inputs, state)
+
+    return check
+
+
+SHAPES = [(2, 3), (2, 4), (0, 3), (2, 5, 3), (2, 0, 3), (2,), ()]
+
+
+def check_looks(looked):
+    @given(st.sampled_from(KINDS), st.sampled_from([2, 3]), st.sampled_from(SHAPES), states())
+    def check(kind, dims, shape, state):
+        looked(kind, dims, shape, state)
+
+    check()
+
+
+def test_the_look_lets_pass_no_more_than_the_checks(looked):
+    check_looks(looked)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda cell, inputs, state, dims: state is not None,
+        lambda cell, inputs, state, dims: inputs.dim() == dims and state is None,
+        lambda cell, inputs, state, dims: core._of_batch(state, 2),
+    ],
+)
+def test_a_look_that_lets_pass_more_is_found(fault, looked, monkeypatch):
+    monkeypatch.setattr(core, "_fits", fault)
+    with pytest.raises((ValueError, TypeError)):
+        check_looks(looked)
 
 
 class Unsaid(Controller):

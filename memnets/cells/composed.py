@@ -301,6 +301,11 @@ class Residual(Cell[State]):
         self.connection = Connection(cell.input_size, dropout, norm)
         self.input_size = self.output_size = cell.input_size
 
+    @property
+    def _state_class(self) -> type | None:  # type: ignore[override]
+        """Class of the state, which is that of the cell; the cell may be duck-typed."""
+        return getattr(self.cell, "_state_class", None)
+
     def initial_state(self, batch_size: int) -> State:
         """Initial state of the cell."""
         return self.cell.initial_state(batch_size)

@@ -161,8 +161,14 @@ class _Gated(Controller[State]):
 
     def _layers(self) -> list[list[Tensor]]:
         """Weights of each layer: of the input, of the last hidden vector, and a bias for each."""
-        weights: Any = getattr(self, self._network[0]).all_weights
-        return weights  # type: ignore[no-any-return]
+        network: Any = getattr(self, self._network[0])
+        # Its own list, ``all_weights``, searches several dictionaries for each weight, which takes
+        # a tenth of a step. A weight that is computed from others is no parameter of that name.
+        kept = network._parameters
+        return [
+            [kept[name] if name in kept else getattr(network, name) for name in names]
+            for names in network._all_weights
+        ]
 
     def _zeros(self, batch_size: int) -> tuple[Tensor, ...]:
         """A tensor of zeros ``[B, hidden_size]`` for each layer."""

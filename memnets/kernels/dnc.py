@@ -261,11 +261,9 @@ def kernel(memory: DNC) -> DNCKernel | None:
     return DNCKernel(memory.layout, epsilon)
 
 
-@fast.twin(DNC, "step", fits=lambda memory, inputs, state: kernel(memory) is not None)
-def _step(memory: DNC, inputs: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
-    chosen = kernel(memory)
-    assert chosen is not None
-    vectors, next_state = step(chosen, inputs, state, memory)
+@fast.twin(DNC, "step", reads=lambda memory, inputs, state: kernel(memory))
+def _step(memory: DNC, inputs: Tensor, state: DNCState, read: DNCKernel) -> tuple[Tensor, DNCState]:
+    vectors, next_state = step(read, inputs, state, memory)
     return vectors.flatten(1), DNCState(*next_state)
 
 

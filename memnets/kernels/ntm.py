@@ -229,11 +229,9 @@ def kernel(memory: NTM) -> NTMKernel | None:
     return NTMKernel(memory.layout, epsilon, noise, memory.addressing.hard)
 
 
-@fast.twin(NTM, "step", fits=lambda memory, inputs, state: kernel(memory) is not None, hard=True)
-def _step(memory: NTM, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
-    chosen = kernel(memory)
-    assert chosen is not None
-    vectors, next_state = step(chosen, inputs, state, memory)
+@fast.twin(NTM, "step", reads=lambda memory, inputs, state: kernel(memory), hard=True)
+def _step(memory: NTM, inputs: Tensor, state: NTMState, read: NTMKernel) -> tuple[Tensor, NTMState]:
+    vectors, next_state = step(read, inputs, state, memory)
     return vectors.flatten(1), NTMState(*next_state)
 
 

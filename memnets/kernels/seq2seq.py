@@ -106,9 +106,7 @@ def _fits(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> bool:
     if not (model.before or model.input_feeding or embedded.shape[1] == 1):
         return False
     # The twin computes neither a gate nor weights that are kept.
-    if model.gate is not None or state.weights is not None or state.memory is None:
-        return False
-    return _layers(model, embedded, state) is not None
+    return model.gate is None and state.weights is None and state.memory is not None
 
 
 def _layers(model: Seq2Seq, embedded: Tensor, state: Any) -> tuple[Tensor | None, ...] | None:
@@ -165,11 +163,12 @@ def _layers(model: Seq2Seq, embedded: Tensor, state: Any) -> tuple[Tensor | None
     return (*recurrent, *projection, *direction, *to_features, None if query is None else query[0])
 
 
-@fast.twin(Seq2Seq, "unroll", fits=_fits)
-def unroll(model: Seq2Seq, embedded: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
+@fast.twin(Seq2Seq, "unroll", fits=_fits, reads=_layers)
+def unroll(
+    model: Seq2Seq, embedded: Tensor, state: Seq2SeqState, read: Any
+) -> tuple[Tensor, Seq2SeqState]:
     """Features ``[B, T, width]``: see :meth:`memnets.models.Seq2Seq.unroll`."""
-    weights: Any = _layers(model, embedded, state)
-    *recurrent, to_query, query_bias, direction, to_features, features_bias, query = weights
+    *recurrent, to_query, query_bias, direction, to_features, features_bias, query = read
     memory, feeding = state.memory, model.input_feeding
     assert memory is not None
     if query is not None:

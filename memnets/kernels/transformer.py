@@ -39,13 +39,7 @@ __all__ = ["forward_in_operators", "unroll", "unroll_in_operators"]
 def _fits(
     layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
 ) -> bool:
-    if mask is not None or inputs.dim() != 3 or inputs.shape[1] != 1:
-        return False
-    width, dtype = inputs.shape[2], inputs.dtype
-    parts = known.layers(known.layers(layer)["cells"])
-    return len(state) == len(parts) and all(
-        _read(part, width, dtype) is not None for part in parts.values()
-    )
+    return mask is None and inputs.dim() == 3 and inputs.shape[1] == 1
 
 
 class _Part(NamedTuple):
@@ -81,20 +75,34 @@ def _read(part: Any, width: int, dtype: torch.dtype) -> _Part | None:
     return None if weights is None else _Part(cell, weights, norm, connection.pre)
 
 
-def _parts(layer: TransformerLayer, inputs: Tensor) -> list[_Part]:
-    """The parts of a layer that :func:`_fits` the inputs."""
-    found = [_read(part, inputs.shape[2], inputs.dtype) for part in layer.cells]
-    return [part for part in found if part is not None]
-
-
-@fast.twin(TransformerLayer, "unroll", fits=_fits, only_values=True)
-def unroll(
+def _parts(
     layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
+) -> list[_Part] | None:
+    """The parts of a layer, for inputs that :func:`_fits`; ``None`` if the twins know one not."""
+    cells = known.layers(known.layers(layer)["cells"]).values()
+    if len(state) != len(cells):
+        return None
+    found = []
+    for cell in cells:
+        part = _read(cell, inputs.shape[2], inputs.dtype)
+        if part is None:
+            return None
+        found.append(part)
+    return found
+
+
+@fast.twin(TransformerLayer, "unroll", fits=_fits, reads=_parts, only_values=True)
+def unroll(
+    layer: TransformerLayer,
+    inputs: Tensor,
+    state: tuple[Any, ...],
+    mask: Tensor | None,
+    read: list[_Part],
 ) -> tuple[Tensor, tuple[Any, ...]]:
     """``[B, 1, width] -> [B, 1, width]``: see :meth:`memnets.core.Cell.unroll`."""
     hidden = inputs.squeeze(1)
     states = []
-    for (cell, weights, norm, pre), past in zip(_parts(layer, inputs), state, strict=True):
+    for (cell, weights, norm, pre), past in zip(read, state, strict=True):
         given = _normed(norm, hidden) if pre else hidden
         if type(cell) is Pointwise:
             made = _thought(weights, given)
@@ -155,47 +163,52 @@ def _known(inputs: Tensor, attention: MultiHead) -> bool:
     )
 
 
-def _fits_decoder(
+def _parts_of_operators(
     layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
-) -> bool:
-    if not _fits(layer, inputs, state, mask):
-        return False
-    parts = known.layers(known.layers(layer)["cells"]).values()
-    for part, past in zip(parts, state, strict=True):
-        cell: Any = known.layers(part)["cell"]
+) -> list[_Part] | None:
+    """:func:`_parts`; ``None`` also if the operators do not compute them, with this state."""
+    parts = _parts(layer, inputs, state, mask)
+    if parts is None:
+        return None
+    for (cell, *_), past in zip(parts, state, strict=True):
         if type(cell) is Pointwise:
             continue
         attention = known.layers(cell)["attention"]
         if not _known(inputs, attention):
-            return False
+            return None
         # Errors of shape are the definition's to tell.
         keys, values, seen = past
         batch, heads, slots = len(inputs), attention.heads, keys.shape[2]
         shape = batch, heads, slots, attention.width // heads
         if not (keys.dtype == values.dtype == inputs.dtype and keys.shape == values.shape == shape):
-            return False
+            return None
         if seen is not None and (
             seen.dtype != torch.bool or len(seen) != batch or seen.numel() != batch * slots
         ):
-            return False
-    return build.loaded()
+            return None
+    return parts if build.loaded() else None
 
 
 @fast.twin(
     TransformerLayer,
     "unroll",
-    fits=_fits_decoder,
+    fits=_fits,
+    reads=_parts_of_operators,
     only_values=True,
     name="C++",
     why_not=build.why_not,
 )
 def unroll_in_operators(
-    layer: TransformerLayer, inputs: Tensor, state: tuple[Any, ...], mask: Tensor | None
+    layer: TransformerLayer,
+    inputs: Tensor,
+    state: tuple[Any, ...],
+    mask: Tensor | None,
+    read: list[_Part],
 ) -> tuple[Tensor, tuple[Any, ...]]:
     """``[B, 1, width] -> [B, 1, width]``: see :meth:`memnets.core.Cell.unroll`."""
     hidden = inputs.squeeze(1).contiguous()
     states = []
-    for (cell, weights, norm, pre), past in zip(_parts(layer, inputs), state, strict=True):
+    for (cell, weights, norm, pre), past in zip(read, state, strict=True):
         if type(cell) is Pointwise:
             hidden = torch.ops.memnets.think(hidden, *weights, *norm, pre)
         else:
@@ -218,37 +231,48 @@ def unroll_in_operators(
 
 
 def _fits_encoder(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> bool:
-    return (
-        inputs.dim() == 3
-        and None not in _of_encoder(layer, inputs)
-        and _known(inputs, layer.attention)
-        and (mask is None or (mask.dtype == torch.bool and mask.shape == inputs.shape[:2]))
-        and build.loaded()
+    return inputs.dim() == 3 and (
+        mask is None or (mask.dtype == torch.bool and mask.shape == inputs.shape[:2])
     )
 
 
-def _of_encoder(layer: EncoderLayer, inputs: Tensor) -> tuple[Any, Any, Any, Any]:
-    """Weights of an encoder's layer: of its attention and network, a norm behind each."""
+class _Encoder(NamedTuple):
+    """Weights of an encoder's layer: of its attention and its network, a norm behind each."""
+
+    attention: tuple[Tensor, ...]
+    norm: tuple[Tensor, Tensor, float]
+    thinking: tuple[Tensor, ...]
+    other_norm: tuple[Tensor, Tensor, float]
+
+
+def _of_encoder(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> _Encoder | None:
+    """The weights, for inputs of this width and type; ``None`` if the operators know them not."""
     width, dtype, inner = inputs.shape[-1], inputs.dtype, known.layers(layer)
-    return (
-        known.attention(inner["attention"], width, dtype),
-        known.connection(inner["attention_connection"], width, dtype),
-        known.position_wise(inner["thinking"], width, dtype),
-        known.connection(inner["thinking_connection"], width, dtype),
-    )
+    attention = known.attention(inner["attention"], width, dtype)
+    if attention is None or not _known(inputs, inner["attention"]):
+        return None
+    norm = known.connection(inner["attention_connection"], width, dtype)
+    thinking = known.position_wise(inner["thinking"], width, dtype)
+    other_norm = known.connection(inner["thinking_connection"], width, dtype)
+    if norm is None or thinking is None or other_norm is None or not build.loaded():
+        return None
+    return _Encoder(attention, norm, thinking, other_norm)
 
 
 @fast.twin(
     EncoderLayer,
     "forward",
     fits=_fits_encoder,
+    reads=_of_encoder,
     only_values=True,
     name="C++",
     why_not=build.why_not,
 )
-def forward_in_operators(layer: EncoderLayer, inputs: Tensor, mask: Tensor | None) -> Tensor:
+def forward_in_operators(
+    layer: EncoderLayer, inputs: Tensor, mask: Tensor | None, read: _Encoder
+) -> Tensor:
     """``[B, S, width] -> [B, S, width]``: see :meth:`memnets.cells.EncoderLayer.forward`."""
-    attention, norm, thinking, other_norm = _of_encoder(layer, inputs)
+    attention, norm, thinking, other_norm = read
     hidden = torch.ops.memnets.look_around(
         inputs.flatten(0, 1).contiguous(),
         inputs.shape[1],

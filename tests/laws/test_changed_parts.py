@@ -36,6 +36,7 @@ from tests.laws.test_twins import (
     by_name,
     defined,
     examples_of,
+    is_found,
     mapped,
     placed,
     recording,
@@ -243,7 +244,7 @@ def examples(twin):
 def takes(twin, part, arguments):
     """Whether a twin, alone, is taken."""
     with alone(twin), recording(twin):
-        return fast.find(part, twin.method, *arguments) is twin.run
+        return is_found(twin, part, arguments)
 
 
 def check_all(twin, part, changed):

@@ -633,6 +633,13 @@ def that_counts(twin, arguments, result):
     return torch.where(arguments[2].unsqueeze(-1), outputs, 0.0), state
 
 
+def is_found(twin, part, arguments):
+    """Whether a part asks for a twin, with these arguments of its method."""
+    found = fast.find(part, twin.method, *arguments)
+    # With what a twin has read of the part, it is a partial of its function.
+    return getattr(found, "func", found) is twin.run
+
+
 def check_twin(twin, example, draw):
     """One twin on one example, with the same random numbers as the definition.
 
@@ -646,13 +653,13 @@ def check_twin(twin, example, draw):
         arguments = mapped(differentiable, arguments)
         sources = sources_of(part, arguments)
         with alone(twin), recording(twin):
-            assert fast.find(part, twin.method, *arguments) is twin.run, (
+            assert is_found(twin, part, arguments), (
                 f"the twin of {title(twin)} is not taken: `fits` says no to the example"
             )
         own = (part, *arguments) if twin.method else arguments
         torch.manual_seed(seed)
         with recording(twin):
-            result = that_counts(twin, arguments, twin.run(*own))
+            result = that_counts(twin, arguments, twin(*own))
             torch.manual_seed(seed)
             expected = that_counts(twin, arguments, defined(part, twin.method, arguments))
     assert_close(result, expected, f"the twin of {title(twin)} and its definition")
@@ -679,9 +686,9 @@ def test_a_twin_runs_where_the_method_is_asked_for_and_nowhere_else(twin):
     skip_what_is_missing(twin)
     calls = []
 
-    def counting(*arguments):
+    def counting(*arguments, **read):
         calls.append(arguments)
-        return twin.run(*arguments)
+        return twin.run(*arguments, **read)
 
     @settings(max_examples=1, deadline=None, database=None)
     @given(data=st.data())
@@ -750,7 +757,7 @@ def check_second(twin, example, draw):
     # An error that says what to do, or PyTorch's own of a fused operation, may come in their place.
     found, refused = None, ""
     try:
-        found = twice(twin.run, *own)
+        found = twice(twin, *own)
     except RuntimeError as error:
         refused = str(error)
     if refused:
@@ -920,8 +927,8 @@ def test_a_change_to_any_result_of_any_twin_is_found(twin, change):
     skip_what_is_missing(twin)
     places = set()
 
-    def looking(*arguments):
-        result = twin.run(*arguments)
+    def looking(*arguments, **read):
+        result = twin.run(*arguments, **read)
         numbers = enumerate(tensors_of(result))
         places.update(
             place for place, each in numbers if change is slightly_larger or each.requires_grad
@@ -941,7 +948,11 @@ def test_a_change_to_any_result_of_any_twin_is_found(twin, change):
     assert places, "no tensor in the result of the twin"
     for place in sorted(places):
         with pytest.raises(AssertionError, match=re.escape(f"twin of {title(twin)} and ")):
-            check(lambda *arguments, at=place: changed_at(at, change, twin.run(*arguments)))
+            check(
+                lambda *arguments, at=place, **read: changed_at(
+                    at, change, twin.run(*arguments, **read)
+                )
+            )
 
 
 class Undifferentiable(torch.autograd.Function):

@@ -19,7 +19,7 @@ from memnets.batches import END, Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Array, Task, check_range
+from tasks.base import Array, Items, Task, check_range
 from tasks.fewshot.files import read_digits
 from tasks.limits import check_room
 from tasks.pictures import ENDINGS, decoded, files_in, location, read_image, resized
@@ -294,7 +294,7 @@ class Captions(Task):
             ValueError: there is no such file, the folder has no image, or an image cannot be read.
         """
         if not Path(path).is_dir():
-            return [path]
+            return Items([path], [path])
         found = sorted(
             str(file)
             for file in Path(path).iterdir()
@@ -302,7 +302,7 @@ class Captions(Task):
         )
         if not found:
             raise ValueError(f"expected images in the folder {path}; got none")
-        return found
+        return Items(found, found)
 
     def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
         """A batch of images to caption, see :meth:`tasks.Task.asked`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,9 @@ class Predictor:
     ) -> list[tuple[Batch, Any]]:
         """Batches of the inputs, and what a function of the model says to each, on the CPU."""
         check_positive(batch_size=batch_size)
-        if isinstance(items, str):
-            raise TypeError("expected a list of inputs; got a single text")
+        if isinstance(items, str | bytes | PathLike) or not hasattr(items, "__len__"):
+            got = "text" if isinstance(items, str) else type(items).__name__
+            raise TypeError(f"expected a list of inputs; got a single {got}")
         # Every input is looked at before the first is answered.
         starts = range(0, len(items), batch_size)
         batches = [self.task.asked(items[s : s + batch_size], first=s + 1) for s in starts]

@@ -25,7 +25,7 @@ from memnets.core import check_positive
 from tasks.limits import check_room
 from tasks.text import read_lines
 
-__all__ = ["Array", "Items", "Task", "by_name", "check_range", "renamed"]
+__all__ = ["Array", "Items", "Task", "by_name", "check_range", "check_texts", "renamed"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,22 @@ class Items(list[Any]):
     def __init__(self, items: Iterable[Any], places: Iterable[str]) -> None:
         super().__init__(items)
         self.places = list(places)
+
+
+def check_texts(items: Sequence[Any], first: int, what: str) -> None:
+    """Check that a user's own inputs are texts.
+
+    Args:
+        items: the inputs.
+        first: number of the first, for an error.
+        what: a word for one of them, for an error.
+
+    Raises:
+        ValueError: one is not; the message begins with its number.
+    """
+    for number, item in enumerate(items, first):
+        if not isinstance(item, str):
+            raise ValueError(f"item {number}: expected {what}; got {type(item).__name__}")
 
 
 class Task(lightning.LightningDataModule, ABC):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import END, Batch, unpadded
+from memnets.batches import Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
@@ -24,7 +24,7 @@ from tasks.fewshot.files import read_digits
 from tasks.limits import check_room
 from tasks.pictures import ENDINGS, decoded, files_in, location, read_image, resized
 from tasks.text import lines_of
-from tasks.tokens import answer_batch, answered_rows
+from tasks.tokens import answer_batch, answered_rows, said
 
 __all__ = ["Captions", "Named", "caption_words", "share_within"]
 
@@ -283,9 +283,9 @@ class Captions(Task):
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """No names for the source, an image; the words of the targets."""
-        tokens = unpadded(batch.targets, batch.target_mask, row).tolist()
-        words = [*self.words.decode(tokens), *(["end"] if END in tokens else [])]
-        return [], words
+        # A word for each token, whatever it is: a picture has a panel for each.
+        tokens = said(unpadded(batch.targets, batch.target_mask, row))
+        return [], [self.words.name(token) for token in tokens]
 
     def items(self, path: str) -> list[Any]:
         """Images to caption: a single image, or all images of a folder in the order of their names.

@@ -92,7 +92,8 @@ class SentencePairs(Task):
         """
         pairs = []
         for number, item in enumerate(items, start=first):
-            sides = item.split("\t") if isinstance(item, str) else list(item)
+            sides = item.split("\t") if isinstance(item, str) else item
+            sides = list(sides) if isinstance(sides, list | tuple) else []
             if len(sides) != 2 or not all(isinstance(side, str) for side in sides):
                 raise ValueError(
                     f"item {number}: expected a premise, a tab and a hypothesis; got {item!r}"

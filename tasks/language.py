@@ -14,6 +14,7 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
+from tasks.base import check_texts
 from tasks.docstrings import sentences
 from tasks.lines import Mapped, Rows, open_lines, sampled
 from tasks.pairs import HeldPairs, PairsTask, TokenPairs
@@ -249,6 +250,7 @@ class Language(PairsTask):
         Raises:
             ValueError: a sentence has no words.
         """
+        check_texts(items, first, "a sentence")
         for number, line in enumerate(items, first):
             if not words_of(line):
                 raise ValueError(f"item {number}: expected a sentence; got one without words")

@@ -13,6 +13,7 @@ from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
+from tasks.base import check_texts
 from tasks.pairs import HeldPairs, PairsTask, TokenPairs
 from tasks.text import read_lines
 
@@ -233,6 +234,7 @@ class Pronunciation(PairsTask):
         Raises:
             ValueError: a word is empty, or has a letter that is in no word of the training.
         """
+        check_texts(items, first, "a word")
         words = [item.strip().lower() for item in items]
         for number, (word, item) in enumerate(zip(words, items, strict=True), first):
             if not word:

@@ -21,7 +21,7 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
-from tasks.base import Array
+from tasks.base import Array, check_texts
 from tasks.language import likelihoods, words_of
 from tasks.limits import read_at_most, read_file
 from tasks.sets import Passes, paths_of
@@ -424,10 +424,9 @@ class Sentiment(Passes):
         Raises:
             ValueError: an item is not a text, or has no words.
         """
+        check_texts(items, first, "a sentence")
         words = []
         for number, item in enumerate(items, first):
-            if not isinstance(item, str):
-                raise ValueError(f"item {number}: expected a sentence; got {type(item).__name__}")
             found = words_of(item)
             if not found:
                 raise ValueError(f"item {number}: expected a sentence; got one without words")

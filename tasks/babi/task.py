@@ -16,7 +16,7 @@ from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.babi.stories import FAMILIES, draw_stories
 from tasks.babi.text import Question, read_asked, read_stories, split_story, words_of
-from tasks.base import Array, Items
+from tasks.base import Array, Items, check_texts
 from tasks.limits import check_room
 from tasks.sets import FixedSets, paths_of
 from tasks.text import check_labels
@@ -279,6 +279,8 @@ class Babi(FixedSets):
         Raises:
             ValueError: a text has no sentence, or no question at its end.
         """
+        texts = ["" if isinstance(item, Question) else item for item in items]
+        check_texts(texts, first, "a story with a question at its end")
         questions = []
         for number, item in enumerate(items, first):
             try:

@@ -13,7 +13,7 @@ from memnets.batches import PAD, Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Array, Items
+from tasks.base import Array, Items, check_texts
 from tasks.countries.facts import (
     BACKWARDS,
     Fact,
@@ -292,6 +292,7 @@ class Countries(Passes):
             ValueError: a question has no name that the facts know, or no word of a relation that is
                 asked for.
         """
+        check_texts(items, first, "a question")
         questions = [self.read(item) for item in items]
         for number, (item, words) in enumerate(zip(items, questions, strict=True), first):
             self._check(number, item, words)

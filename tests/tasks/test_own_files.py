@@ -12,6 +12,9 @@ from PIL import Image
 from memnets.app.cli import main
 from memnets.app.predict import placed
 from memnets.app.predictor import Predictor
+from memnets.cells import LearnedPositions
+from memnets.models import ConvS2S
+from memnets.training import Tokens
 from tasks import Babi, Captions, Countries, Entailment, Language, Pronunciation, Sentiment
 from tasks.base import Items
 
@@ -165,6 +168,37 @@ def test_a_single_input_is_refused(given, kind):
     predictor = Predictor.__new__(Predictor)
     with pytest.raises(TypeError, match=f"expected a list of inputs; got a single {kind}"):
         predictor(given)
+
+
+@READER
+@pytest.mark.parametrize("item", [None, 3, b"word"])
+def test_an_input_that_is_no_text_is_named_by_its_number(name, item, tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(READERS[name][0])
+    task = READERS[name][1](str(path))
+    task.batch("train", 0)
+    said = error_of(lambda: task.asked([item], first=7))
+    assert said.startswith("item 7: expected ")
+    assert said.endswith(f"; got {type(item).__name__ if name != 'pairs' else repr(item)}")
+
+
+def test_an_input_that_is_too_long_for_the_model_is_named(tmp_path):
+    path = tmp_path / "words.dict"
+    path.write_text(LEXICON)
+    task = Pronunciation(lexicon=str(path))
+    positions = LearnedPositions(8, max_length=12)
+    model = ConvS2S(
+        task.input_size,
+        task.output_size,
+        width=8,
+        layers=1,
+        positions=positions,
+        objective=Tokens(),
+    )
+    predictor = Predictor(model, task)
+    assert len(predictor(["aaa", "a" * 11])) == 2  # and an end mark
+    with pytest.raises(ValueError, match=r"^item 2: expected an input .*; got one of 13 steps"):
+        predictor(["aaa", "a" * 12], batch_size=1)
 
 
 # Before a training

@@ -25,7 +25,7 @@ from memnets.core import check_positive
 from tasks.limits import check_room
 from tasks.text import read_lines
 
-__all__ = ["Array", "Task", "by_name", "check_range", "renamed"]
+__all__ = ["Array", "Items", "Task", "by_name", "check_range", "check_texts", "renamed"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,35 @@ MOST_VALIDATED = 10**6
 MOST_WORKERS = 1024
 #: torch accepts seeds below this number.
 SEEDS = 2**64
+
+
+class Items(list[Any]):
+    """A user's own inputs from a file.
+
+    Args:
+        items: the inputs.
+        places: where each of them stands, in words, for an error.
+    """
+
+    def __init__(self, items: Iterable[Any], places: Iterable[str]) -> None:
+        super().__init__(items)
+        self.places = list(places)
+
+
+def check_texts(items: Sequence[Any], first: int, what: str) -> None:
+    """Check that a user's own inputs are texts.
+
+    Args:
+        items: the inputs.
+        first: number of the first, for an error.
+        what: a word for one of them, for an error.
+
+    Raises:
+        ValueError: one is not; the message begins with its number.
+    """
+    for number, item in enumerate(items, first):
+        if not isinstance(item, str):
+            raise ValueError(f"item {number}: expected {what}; got {type(item).__name__}")
 
 
 class Task(lightning.LightningDataModule, ABC):
@@ -276,12 +305,14 @@ class Task(lightning.LightningDataModule, ABC):
             path: of the file; the default takes each line of a text in UTF-8, plain or gzip.
 
         Returns:
-            Inputs for :meth:`asked`, at least one.
+            Inputs for :meth:`asked`, at least one; :class:`Items`, if errors are to name the place
+            of an input in the file.
 
         Raises:
             ValueError: the file is missing, empty or damaged.
         """
-        return list(read_lines(path))
+        lines = read_lines(path)
+        return Items(lines, (f"{path}, line {number + 1}" for number in range(len(lines))))
 
     def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
         """A batch that asks a model about a user's own inputs.

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.batches import END, Batch, unpadded
+from memnets.batches import Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Array, Task, check_range
+from tasks.base import Array, Items, Task, check_range
 from tasks.fewshot.files import read_digits
 from tasks.limits import check_room
 from tasks.pictures import ENDINGS, decoded, files_in, location, read_image, resized
 from tasks.text import lines_of
-from tasks.tokens import answer_batch, answered_rows
+from tasks.tokens import answer_batch, answered_rows, said
 
 __all__ = ["Captions", "Named", "caption_words", "share_within"]
 
@@ -283,9 +283,9 @@ class Captions(Task):
 
     def labels(self, batch: Batch, row: int) -> tuple[list[str], list[str]]:
         """No names for the source, an image; the words of the targets."""
-        tokens = unpadded(batch.targets, batch.target_mask, row).tolist()
-        words = [*self.words.decode(tokens), *(["end"] if END in tokens else [])]
-        return [], words
+        # A word for each token, whatever it is: a picture has a panel for each.
+        tokens = said(unpadded(batch.targets, batch.target_mask, row))
+        return [], [self.words.name(token) for token in tokens]
 
     def items(self, path: str) -> list[Any]:
         """Images to caption: a single image, or all images of a folder in the order of their names.
@@ -294,7 +294,7 @@ class Captions(Task):
             ValueError: there is no such file, the folder has no image, or an image cannot be read.
         """
         if not Path(path).is_dir():
-            return [path]
+            return Items([path], [path])
         found = sorted(
             str(file)
             for file in Path(path).iterdir()
@@ -302,7 +302,7 @@ class Captions(Task):
         )
         if not found:
             raise ValueError(f"expected images in the folder {path}; got none")
-        return found
+        return Items(found, found)
 
     def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
         """A batch of images to caption, see :meth:`tasks.Task.asked`.

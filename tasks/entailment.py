@@ -19,7 +19,7 @@ from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Task, check_range
 from tasks.sets import FixedSets, paths_of
-from tasks.text import read_lines
+from tasks.text import check_labels, read_lines
 
 __all__ = ["Entailment", "PropositionalLogic", "SentencePairs", "Statement", "parse", "relation"]
 
@@ -92,7 +92,8 @@ class SentencePairs(Task):
         """
         pairs = []
         for number, item in enumerate(items, start=first):
-            sides = item.split("\t") if isinstance(item, str) else list(item)
+            sides = item.split("\t") if isinstance(item, str) else item
+            sides = list(sides) if isinstance(sides, list | tuple) else []
             if len(sides) != 2 or not all(isinstance(side, str) for side in sides):
                 raise ValueError(
                     f"item {number}: expected a premise, a tab and a hypothesis; got {item!r}"
@@ -606,7 +607,8 @@ class Entailment(SentencePairs, FixedSets):
         shares: dict[str, list[tuple[Pair, int]]] = {"train": []}
         missing = [name for name in ("val", "test") if not self.paths[name]]
         shares.update((name, []) for name in missing)
-        for pair, label in self._read("train"):
+        read = self._read("train")
+        for pair, label in read:
             # By the premise, so that all pairs of one are held out together.
             number = zlib.crc32(" ".join(pair[0]).encode()) % HELD_OUT_PREMISES
             name = missing[number] if number < len(missing) else "train"
@@ -617,6 +619,7 @@ class Entailment(SentencePairs, FixedSets):
                     f"expected more pairs in {', '.join(self.paths['train'])}: none is left for "
                     f"{name}; give files of {name} pairs"
                 )
+        check_labels([LABELS[label] for _, label in read], "pairs", ", ".join(self.paths["train"]))
         return shares
 
     def _read(self, split: str) -> list[tuple[Pair, int]]:
@@ -624,6 +627,8 @@ class Entailment(SentencePairs, FixedSets):
         for path in self.paths[split]:
             undecided = 0
             for number, line in enumerate(read_lines(path), start=1):
+                if not line.strip():
+                    continue
                 try:
                     label, *sides = fields_of(line)
                     if label == UNDECIDED:
@@ -675,8 +680,8 @@ def fields_of(line: str) -> tuple[str, str, str]:
     """
     try:
         content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object; got {line[:60]!r} ({error})") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"expected a JSON object; got {line[:60]!r}") from None
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object; got {line[:60]!r}")
     for field in FIELDS:

@@ -14,6 +14,7 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
+from tasks.base import check_texts
 from tasks.docstrings import sentences
 from tasks.lines import Mapped, Rows, open_lines, sampled
 from tasks.pairs import HeldPairs, PairsTask, TokenPairs
@@ -249,6 +250,7 @@ class Language(PairsTask):
         Raises:
             ValueError: a sentence has no words.
         """
+        check_texts(items, first, "a sentence")
         for number, line in enumerate(items, first):
             if not words_of(line):
                 raise ValueError(f"item {number}: expected a sentence; got one without words")
@@ -262,13 +264,7 @@ class Language(PairsTask):
             batch: the result of :meth:`asked`.
             answers: the log probability of each word and of the end mark, ``[B, T]``.
         """
-        mask = batch.target_mask
-        logs = answers.double() if mask is None else answers.double().masked_fill(~mask, 0)
-        counts = [answers.shape[1]] * len(answers) if mask is None else mask.sum(1).tolist()
-        return [
-            f"{total if self.log_probabilities else math.exp(-total / count):.6g}"
-            for total, count in zip(logs.sum(1).tolist(), counts, strict=True)
-        ]
+        return likelihoods(batch, answers, self.log_probabilities)
 
     def beginning(self, text: str) -> Tensor:
         """Tokens of the beginning of a sentence, ``[1, P]``, to go on from.
@@ -280,6 +276,26 @@ class Language(PairsTask):
     def text(self, tokens: Tensor | Iterable[int]) -> str:
         """Words of tokens up to the first end mark, with spaces between them."""
         return " ".join(self.vocabulary.decode(map(int, tokens)))
+
+
+def likelihoods(batch: Batch, answers: Tensor, logs: bool = False) -> list[str]:
+    """Say how likely sentences are.
+
+    Args:
+        batch: a batch of sentences, its targets.
+        answers: the log probability of each target, ``[B, T]``.
+        logs: whether to give the log probability of a sentence in nats, not its perplexity.
+
+    Returns:
+        For each sentence its perplexity by words, with the end mark.
+    """
+    mask = batch.target_mask
+    found = answers.double() if mask is None else answers.double().masked_fill(~mask, 0)
+    counts = [answers.shape[1]] * len(answers) if mask is None else mask.sum(1).tolist()
+    return [
+        f"{total if logs else math.exp(-total / count):.6g}"
+        for total, count in zip(found.sum(1).tolist(), counts, strict=True)
+    ]
 
 
 def _words_at(lower: bool, number: int, line: str) -> list[str]:

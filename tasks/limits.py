@@ -91,7 +91,8 @@ def opened(path: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
         ValueError: the file is missing, or damaged where it is read.
     """
     if not Path(path).is_file():
-        raise ValueError(f"expected a file at {path}; there is none")
+        found = "it is a folder" if Path(path).is_dir() else "there is none"
+        raise ValueError(f"expected a file at {path}; {found}")
     if not path.endswith(".gz"):
         with open(path, "rb") as file:
             yield file

@@ -16,6 +16,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import IO, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -24,7 +25,16 @@ from memnets.files import only_writer, write_atomically
 from tasks.limits import PIECE, advice, limit, opened
 from tasks.permutation import Permutation
 from tasks.stored import Numbers, slot_of
-from tasks.text import LONGEST_LINE, lines_of, no_utf8, read_bytes, too_long
+from tasks.text import (
+    LONGEST_LINE,
+    UTF16,
+    check_ends,
+    check_letters,
+    lines_of,
+    read_bytes,
+    too_long,
+    utf16,
+)
 
 __all__ = ["Chain", "Chosen", "Lines", "Mapped", "Rows", "key_of", "open_lines", "sampled", "taken"]
 
@@ -150,13 +160,16 @@ class Lines(Rows[str]):
         """The first byte of each line, and of the one that would come behind the last."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         with self._open() as file:
-            last = 3 if file.read(3) == codecs.BOM_UTF8 else 0
+            begin = file.read(3)
+            if begin.startswith(UTF16):
+                raise utf16(self.name, begin)
+            last = 3 if begin == codecs.BOM_UTF8 else 0
             file.seek(0)
             yield np.array([last])
             place = number = 0
             block = ending = b""
             while block := file.read(BLOCK):
-                self._check_utf8(decoder, block, number)
+                check_letters(decoder.decode, block, self.name, number + 1)
                 ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + place + 1
                 place += len(block)
                 # All that begin in this block or before it, and the one that goes on behind it.
@@ -166,17 +179,14 @@ class Lines(Rows[str]):
                 last = int(begins[-1])
                 ending = block[-1:]
                 yield ends
-            self._check_utf8(decoder, b"", number)
+            check_letters(partial(decoder.decode, final=True), b"", self.name, number + 1)
+            if not number:  # a single line, of which there is not much
+                file.seek(0)
+                check_ends(file.read(), self.name)
             # An end of line at the end of the text begins no other line; nor does a sole "\r".
             rest = place - last
             if rest > 1 or (rest == 1 and ending != b"\r"):
                 yield np.array([place + 1])
-
-    def _check_utf8(self, decoder: codecs.IncrementalDecoder, block: bytes, before: int) -> None:
-        try:
-            decoder.decode(block, not block)
-        except UnicodeDecodeError as error:
-            raise no_utf8(error, self.name, before + 1) from error
 
     def _check_long(self, lengths: Array, before: int) -> None:
         # With the end of the line.

@@ -13,6 +13,7 @@ from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
+from tasks.base import check_texts
 from tasks.pairs import HeldPairs, PairsTask, TokenPairs
 from tasks.text import read_lines
 
@@ -126,7 +127,7 @@ class Pronunciation(PairsTask):
         """Words of ``train``, ``val`` or ``test`` with their pronunciations, in their order.
 
         Raises:
-            ValueError: the lexicon cannot be read (:func:`read_lexicon`), or a split has no word.
+            ValueError: the lexicon cannot be read (:func:`read_lexicon`), or has less than 3 words.
         """
         if self._words is None:
             read = _dictionary() if self.lexicon is None else read_lexicon(self.lexicon)
@@ -134,12 +135,16 @@ class Pronunciation(PairsTask):
             for word, pronunciations in (read if self.stress else _plain(read)).items():
                 # A dict keeps the order, and each pronunciation once.
                 shares[_share(word)][word] = list(dict.fromkeys(pronunciations))
-            for name, words in shares.items():
-                if not words:
-                    raise ValueError(
-                        f"expected enough words in {self.lexicon} for training, validation and "
-                        f"test; none of the {len(read)} falls to {name}"
-                    )
+            if len(read) < len(shares):
+                raise ValueError(
+                    f"expected at least {len(shares)} words in {self.lexicon}, for training, "
+                    f"validation and test; got {len(read)}"
+                )
+            for words in shares.values():
+                if not words:  # of few words, chance leaves a split without any
+                    largest = max(shares.values(), key=len)
+                    word = min(largest, key=_checksum)
+                    words[word] = largest.pop(word)
             self._words = shares
         return self._words[split]
 
@@ -229,6 +234,7 @@ class Pronunciation(PairsTask):
         Raises:
             ValueError: a word is empty, or has a letter that is in no word of the training.
         """
+        check_texts(items, first, "a word")
         words = [item.strip().lower() for item in items]
         for number, (word, item) in enumerate(zip(words, items, strict=True), first):
             if not word:
@@ -248,10 +254,14 @@ class Pronunciation(PairsTask):
         return [self.text(row) for row in answers]
 
 
+def _checksum(word: str) -> int:
+    """A number for a word; not its ``hash``, which Python salts in each process."""
+    return zlib.crc32(word.encode())
+
+
 def _share(word: str) -> str:
     """The split of a word."""
-    # A checksum, not ``hash``: Python salts the hash of a string in each process.
-    place = zlib.crc32(word.encode()) % 100
+    place = _checksum(word) % 100
     if place < TESTED:
         return "test"
     return "val" if place < TESTED + VALIDATED else "train"

@@ -21,11 +21,11 @@ from torch import Tensor
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
-from tasks.base import Array
-from tasks.language import words_of
+from tasks.base import Array, check_texts
+from tasks.language import likelihoods, words_of
 from tasks.limits import read_at_most, read_file
 from tasks.sets import Passes, paths_of
-from tasks.text import lines_of, read_lines
+from tasks.text import check_labels, lines_of, read_lines
 from tasks.tokens import answer_batch, said
 
 __all__ = ["Sentence", "Sentiment", "read_archive"]
@@ -240,13 +240,9 @@ class Sentiment(Passes):
             ]
         else:
             read = _read(self.paths["train"])
-        labels = {each.label for each in read}
-        if self.kind == "classification" and len(labels) < 2:
-            where = ", ".join(self.paths["train"]) or self.archive
-            raise ValueError(
-                f"expected sentences of at least two labels in {where}; all {len(read)} have the "
-                f"label {labels.pop()!r}"
-            )
+        if self.kind == "classification":
+            where = ", ".join(self.paths["train"]) or str(self.archive)
+            check_labels([str(each.label) for each in read], "sentences", where)
         if not self.paths["test"]:
             keys = sorted({each.key for each in read})
             self._corpus = zlib.crc32(np.array(keys, np.int64).tobytes())
@@ -412,28 +408,25 @@ class Sentiment(Passes):
 
     def sentence(self, tokens: Tensor) -> str:
         """Words of tokens ``[T]`` up to their end mark, with spaces between them."""
-        return " ".join(self.vocabulary.decode(said(tokens)))
+        return " ".join(self.vocabulary.decode(map(self._known, said(tokens))))
+
+    def _known(self, token: int) -> int:
+        """A token of the vocabulary: a model has outputs for ``vocabulary_size`` of them."""
+        return token if token < len(self.vocabulary) else UNKNOWN
 
     def asked(self, items: Sequence[Any], first: int = 1) -> Batch:
-        """A batch of sentences to classify, or to say again.
+        """A batch of sentences to classify, to say again, or to say how likely they are.
 
         Args:
             items: the sentences, at least one.
             first: number of the first, for an error.
 
         Raises:
-            TypeError: the task is that of a language model, which answers no sentence.
             ValueError: an item is not a text, or has no words.
         """
-        if self.kind == "language_model":
-            raise TypeError(
-                "a language model of kind=language_model is there to start a classification from "
-                "(--init_from); it answers no sentence"
-            )
+        check_texts(items, first, "a sentence")
         words = []
         for number, item in enumerate(items, first):
-            if not isinstance(item, str):
-                raise ValueError(f"item {number}: expected a sentence; got {type(item).__name__}")
             found = words_of(item)
             if not found:
                 raise ValueError(f"item {number}: expected a sentence; got one without words")
@@ -441,7 +434,13 @@ class Sentiment(Passes):
         return self._batch([self.vocabulary.encode(each) for each in words], [0] * len(words))
 
     def says(self, batch: Batch, answers: Tensor) -> list[str]:
-        """The label of each sentence, or the sentence that was said again."""
+        """The label of each sentence, or the sentence that was said again.
+
+        Of a model with the objective :class:`~memnets.training.NextToken`, whose answers are log
+        probabilities ``[B, T]``, the perplexity of each sentence by words.
+        """
+        if answers.is_floating_point():
+            return likelihoods(batch, answers)
         if self.kind == "classification":
             return [self.classes[answer] for answer in answers[:, 0].tolist()]
         return [self.sentence(row) for row in answers]
@@ -464,7 +463,10 @@ class Sentiment(Passes):
         """Words of the source, and of the targets or the label."""
         source = unpadded(batch.source, batch.source_mask, row).tolist()
         targets = unpadded(batch.targets, batch.target_mask, row).tolist()
-        words = self.vocabulary.name
+
+        def words(token: int) -> str:
+            return self.vocabulary.name(self._known(token))
+
         if self.kind == "classification":
             return [words(token) for token in source], [self.classes[each] for each in targets]
         return [words(token) for token in source], [words(token) for token in targets]

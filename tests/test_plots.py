@@ -219,6 +219,19 @@ def test_of_a_long_sentence_the_first_lines_are_drawn(tmp_path, figures, monkeyp
     assert [said.count(word) for word in ("one", "two", "three")] == [2, 1, 0]
 
 
+def test_of_labels_and_titles_that_are_far_too_long_the_beginning_is_drawn(tmp_path, figures):
+    long = "word " * 20_000
+    plots.alignment(torch.rand(2, 2), ["a", long], ["b", long], tmp_path / "words.png", long)
+    said = [str(text) for text in (label.get_text() for label in texts_of(figures[0]))]
+    said += [
+        label.get_text()
+        for axis in (figures[0].axes[0].xaxis, figures[0].axes[0].yaxis)
+        for label in axis.get_ticklabels()
+    ]
+    assert {len(each) for each in said if each.startswith("word")} == {100, 500}
+    assert max(figures[0].get_size_inches()) < 20
+
+
 def test_small_weights_are_seen(tmp_path, figures) -> None:
     assert canvas.scale_of([torch.tensor([0.1]), torch.tensor([0.6])]) == 1
     assert canvas.scale_of([torch.tensor([0.1]), torch.tensor([0.2])]) == pytest.approx(0.2)

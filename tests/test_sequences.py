@@ -2,8 +2,8 @@
 
 import torch
 
-from memnets.batches import Batch
-from memnets.viewing.sequences import alone, counted
+from memnets.batches import END, Batch
+from memnets.viewing.sequences import alone, answer_length, counted
 
 
 def test_a_sequence_alone_keeps_the_steps_at_which_nothing_is_asked() -> None:
@@ -28,3 +28,16 @@ def test_one_is_no_plural() -> None:
         "1 wrong bit",
         "2 wrong bits",
     ]
+
+
+def test_an_answer_ends_at_its_end_mark_its_padding_or_the_limit_of_the_model() -> None:
+    for tokens, limit, length in (
+        ([5, 6, END, 7, 0], None, 3),
+        ([5, 6, 0, 0], None, 2),  # cut by a search, beside longer answers
+        ([5, 0, 6, 0], None, 3),
+        ([5, 6, 7], 2, 2),
+        ([5, 0, 0], 2, 1),
+        ([0, 0], None, 1),
+        ([], None, 0),
+    ):
+        assert answer_length(torch.tensor(tokens).long(), limit) == length

@@ -480,7 +480,7 @@ def test_predict_answers_inputs_of_a_users_own(checkpoint, capsys):
     [
         (None, "expected a file at mine.txt; there is none"),
         ("", "expected text in mine.txt; the file is empty"),
-        ("5\n \n", "mine.txt, item 2: expected a sentence; got one without words"),
+        ("5\n \n", "mine.txt, line 2: expected a sentence; got one without words"),
     ],
 )
 def test_errors_of_predict(checkpoint, content, message, capsys):

@@ -19,8 +19,9 @@ from memnets.batches import PAD
 from memnets.files import target_of, write_atomically
 from memnets.models import Model
 from tasks import Task
+from tasks.base import Items
 
-__all__ = ["answer_file", "plain", "write_answers"]
+__all__ = ["answer_file", "placed", "plain", "write_answers"]
 
 
 def answer_file(
@@ -60,12 +61,29 @@ def answer_file(
             else:
                 lines = [plain(answer) for answer in predictor(items, **settings)]
         except ValueError as error:
-            raise ValueError(f"{path}, {error}") from error
+            raise placed(error, path, items) from error
     text = "".join(line + "\n" for line in lines)
     if output is None:
         sys.stdout.write(text)
     else:
         write_atomically(Path(output), lambda file: file.write(text.encode()))
+
+
+def placed(error: ValueError, path: str, items: Sequence[Any]) -> ValueError:
+    """The error for an input of a file, with the place of the input rather than its number.
+
+    Args:
+        error: the error of :meth:`tasks.Task.asked`, which begins with ``item`` and the number.
+        path: path of the file.
+        items: all inputs of the file, as :meth:`tasks.Task.items` gives them.
+    """
+    message = str(error)
+    matched = re.match(r"item (\d+)", message)
+    if matched is None or not isinstance(items, Items):
+        return ValueError(f"{path}, {message}")
+    place = items.places[int(matched[1]) - 1]
+    # An image is its own place, and its errors may begin with it.
+    return ValueError(place + message[matched.end() :].removeprefix(f": {place}"))
 
 
 def write_answers(folder: Path, task: Task, answers: Sequence[Sequence[Tensor]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,41 @@ class Predictor:
     ) -> list[tuple[Batch, Any]]:
         """Batches of the inputs, and what a function of the model says to each, on the CPU."""
         check_positive(batch_size=batch_size)
-        if isinstance(items, str):
-            raise TypeError("expected a list of inputs; got a single text")
+        if isinstance(items, str | bytes | PathLike) or not hasattr(items, "__len__"):
+            got = "text" if isinstance(items, str) else type(items).__name__
+            raise TypeError(f"expected a list of inputs; got a single {got}")
         # Every input is looked at before the first is answered.
         starts = range(0, len(items), batch_size)
         batches = [self.task.asked(items[s : s + batch_size], first=s + 1) for s in starts]
+        for start, batch in zip(starts, batches, strict=True):
+            self._check_lengths(batch, start + 1)
         found = []
         for batch in batches:
             found.append((batch, map_state(Tensor.cpu, answer(map_state(self._moved, batch)))))
             if progress is not None:
                 progress(len(batch.source))
         return found
+
+    def _check_lengths(self, batch: Batch, first: int) -> None:
+        """Check that the model can read the inputs of a batch.
+
+        Args:
+            batch: the batch.
+            first: number of its first input, for an error.
+
+        Raises:
+            ValueError: an input has more steps than the model can read.
+        """
+        if batch.source.dim() != 2:  # an image has as many steps as patches
+            return
+        steps, mask = batch.source.shape[1], batch.source_mask
+        lengths = [steps] * len(batch.source) if mask is None else mask.sum(1).tolist()
+        for number, length in enumerate(lengths, first):
+            if self.model.longest_answer(max(1, length)) == 0:
+                raise ValueError(
+                    f"item {number}: expected an input that the model can read as a whole; got one "
+                    f"of {length} steps"
+                )
 
     def _moved(self, tensor: Tensor) -> Tensor:
         like = next(self.model.parameters())

@@ -69,6 +69,7 @@ from memnets.training.runs import (
 from memnets.viewing.live import LivePictures
 from memnets.viewing.pictures import Pictures
 from memnets.viewing.watch import WatchTest
+from tasks import Task
 
 __all__ = ["CLI", "run"]
 
@@ -211,6 +212,10 @@ class CLI(Settings):
             kwargs: settings of the trainer that replace those of the config.
         """
         self._restore()
+        if self.command == "fit":
+            # A mistake in the files of the test would come to light after the training.
+            for split in Task.splits(self.datamodule):
+                self.datamodule.batches(split)
         self._is_new = self.folder is None
         if self.command != "fit":
             self._settle_place()

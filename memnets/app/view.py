@@ -248,8 +248,17 @@ def view(
         raise TypeError("a model needs its task: give both, or a checkpoint")
     runs: dict[str, Any] = {"what_if": what_if, "changes": changes, "title": title}
     if inputs is not None:
-        items = task.items(inputs) if isinstance(inputs, str) else list(inputs)
-        batch = task.asked(items[:examples])
+        if isinstance(inputs, str):
+            from memnets.app.predict import placed
+
+            items = task.items(inputs)
+            try:
+                batch = task.asked(items[:examples])
+            except ValueError as error:
+                raise placed(error, inputs, items) from error
+        else:
+            items = list(inputs)
+            batch = task.asked(items[:examples])
         page = watch.of_batch(model, task, batch, **runs, known=False)
         if len(items) > examples:
             page.notes.append(f"{len(items) - examples} more inputs are not shown")

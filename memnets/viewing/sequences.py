@@ -133,7 +133,10 @@ def answer_length(tokens: Tensor, limit: int | None) -> int:
     ends = (tokens == END).nonzero()
     if len(ends):
         return int(ends[0]) + 1
-    return len(tokens) if limit is None else min(len(tokens), limit)
+    # An answer that a search has cut is padded to the longest of its batch.
+    said = (tokens != PAD).nonzero()
+    length = int(said[-1]) + 1 if len(said) else min(1, len(tokens))
+    return length if limit is None else min(length, limit)
 
 
 def is_classification(model: Model[Any], batch: Batch) -> bool:

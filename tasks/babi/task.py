@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from memnets.batches import PAD, UNKNOWN, Batch, unpadded
 from memnets.core import check_positive
 from memnets.vocabulary import Words
 from tasks.babi.stories import FAMILIES, draw_stories
-from tasks.babi.text import Question, read_stories, split_story, words_of
-from tasks.base import Array
+from tasks.babi.text import Question, read_asked, read_stories, split_story, words_of
+from tasks.base import Array, Items, check_texts
 from tasks.limits import check_room
 from tasks.sets import FixedSets, paths_of
+from tasks.text import check_labels
 
 __all__ = ["Babi"]
 
@@ -176,6 +178,9 @@ class Babi(FixedSets):
                 f"{', '.join(self.paths['train'])}, to hold out some for {' and '.join(missing)}; "
                 f"got {len(stories)}"
             )
+        if self.paths["train"]:
+            answers = [question.answer for question in _flat(stories)]
+            check_labels(answers, "questions", ", ".join(self.paths["train"]), "answer")
         shares = {}
         # Whole stories: no question of validation is about a story of training.
         for name in missing:
@@ -251,33 +256,35 @@ class Babi(FixedSets):
         tokens.answers = answers
         return tokens
 
-    def items(self, path: str) -> list[str]:
+    def items(self, path: str) -> list[Any]:
         """Read stories with questions, see :func:`tasks.babi.text.parse`; answers are not needed.
-
-        Returns:
-            For each question a text: the sentences before it, then the question.
 
         Raises:
             ValueError: a line is damaged, a story has no question, or a question no sentence before
                 it.
         """
-        questions = _flat(read_stories(path, answers=False))
-        return ["\n".join((*each.story, each.question)) for each in questions]
+        asked = read_asked(path)
+        return Items(
+            (question for _, question in asked), (f"{path}, line {number}" for number, _ in asked)
+        )
 
-    def asked(self, items: Sequence[str], first: int = 1) -> Batch:
+    def asked(self, items: Sequence[str | Question], first: int = 1) -> Batch:
         """A batch of a user's questions, see :meth:`tasks.Task.asked`.
 
         Args:
-            items: texts, each of some sentences and, at its end, a question.
+            items: questions, each with its story; or texts, each of some sentences and, at its end,
+                a question.
             first: number of the first text, for an error.
 
         Raises:
             ValueError: a text has no sentence, or no question at its end.
         """
+        texts = ["" if isinstance(item, Question) else item for item in items]
+        check_texts(texts, first, "a story with a question at its end")
         questions = []
-        for number, text in enumerate(items, first):
+        for number, item in enumerate(items, first):
             try:
-                questions.append(split_story(text))
+                questions.append(item if isinstance(item, Question) else split_story(item))
             except ValueError as error:
                 raise ValueError(f"item {number}: {error}") from None
         return self._encode(questions).batch(np.arange(len(questions)))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from tasks.text import read_lines
 
-__all__ = ["Question", "parse", "read_stories", "split_story", "words_of"]
+__all__ = ["Question", "parse", "read_asked", "read_stories", "split_story", "words_of"]
 
+#: Signs at the ends of words that do not count.
+SIGNS = ".,;:!?\"'()"
 #: A line of a numbered file.
 _NUMBERED = re.compile(r"(\d+)\s+(.*)", re.DOTALL)
 #: Where a sentence ends and another one begins.
@@ -33,7 +35,7 @@ class Question(NamedTuple):
 
 def words_of(sentence: str) -> list[str]:
     """Words of a sentence in small letters, without signs at their ends."""
-    words = (word.strip(".,;:!?\"'()") for word in sentence.lower().split())
+    words = (word.strip(SIGNS) for word in sentence.lower().split())
     return [word for word in words if word]
 
 
@@ -63,6 +65,18 @@ def read_stories(path: str, answers: bool = True) -> list[list[Question]]:
     return parse(read_lines(path), path, answers)
 
 
+def read_asked(path: str) -> list[tuple[int, Question]]:
+    """Read a file of stories with questions to answer: the line of each question, and the question.
+
+    Raises:
+        ValueError: as :func:`read_stories`.
+    """
+    reader = _read(read_lines(path), path, answers=False)
+    return list(
+        zip(reader.numbers, (each for story in reader.stories for each in story), strict=True)
+    )
+
+
 def parse(lines: Sequence[str], name: str, answers: bool = True) -> list[list[Question]]:
     r"""Read stories, with the questions of each.
 
@@ -81,13 +95,17 @@ def parse(lines: Sequence[str], name: str, answers: bool = True) -> list[list[Qu
     Raises:
         ValueError: a line is damaged, a story has no question, or a question no sentence before it.
     """
+    return _read(lines, name, answers).stories
+
+
+def _read(lines: Sequence[str], name: str, answers: bool) -> _Reader:
     reader = _Reader(name, answers)
     for number, line in enumerate(lines, 1):
         reader.line(number, line.strip())
     reader.end(len(lines))
     if not reader.stories:
         raise ValueError(f"expected stories in {name}; the file is empty")
-    return reader.stories
+    return reader
 
 
 class _Reader:
@@ -97,6 +115,7 @@ class _Reader:
         self.name = name
         self.answers = answers
         self.stories: list[list[Question]] = []
+        self.numbers: list[int] = []  # the line of each question
         self.numbered: bool | None = None
         self.sentences: list[str] = []
         self.questions: list[Question] = []
@@ -128,6 +147,7 @@ class _Reader:
             raise ValueError(f"{where}: expected a sentence; got {line!r}")
         if text.endswith("?"):
             self.question(where, text, fields)
+            self.numbers.append(number)
         elif fields:
             raise ValueError(
                 f"{where}: expected a question that ends with ? before its answer; got {text!r}"
@@ -141,7 +161,7 @@ class _Reader:
             raise ValueError(
                 f"{where}: expected a sentence before the first question; got {text!r}"
             )
-        answer = fields[0].lower() if fields else ""
+        answer = fields[0].lower().strip(f"{SIGNS} ") if fields else ""
         if self.answers and not answer:
             raise ValueError(f"{where}: expected a tab and an answer behind {text!r}; got none")
         self.questions.append(Question(tuple(self.sentences), text, answer))
@@ -152,7 +172,7 @@ class _Reader:
             lines = f"line {self.first}" if self.first == number else f"lines {self.first}-{number}"
             raise ValueError(
                 f"{self.name}, {lines}: expected a question about this story, a line that ends "
-                "with ?; got none"
+                f"with ?{', then a tab and its answer' if self.answers else ''}; got none"
             )
         if self.questions:
             self.stories.append(self.questions)

@@ -13,7 +13,7 @@ from memnets.batches import PAD, Batch, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
-from tasks.base import Array
+from tasks.base import Array, Items, check_texts
 from tasks.countries.facts import (
     BACKWARDS,
     Fact,
@@ -116,7 +116,10 @@ class Countries(Passes):
         else:
             check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
             known = list(location_facts() if setting in SETTINGS else country_facts())
-        self._learn(known)
+        try:
+            self._learn(known)
+        except ValueError as error:
+            raise ValueError(f"{facts}: {error}" if facts else str(error)) from error
         check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
         self.check_room(max(most_facts * 4, self.output_size))
 
@@ -243,13 +246,15 @@ class Countries(Passes):
 
     # -- questions of a user --------------------------------------------------------------------
 
-    def items(self, path: str) -> list[str]:
+    def items(self, path: str) -> list[Any]:
         """Questions of a file, one a line; empty lines count for nothing.
 
         Raises:
             ValueError: the file is missing, empty or damaged.
         """
-        return [line.strip() for line in super().items(path) if line.strip()]
+        lines = enumerate(super().items(path), start=1)
+        full = [(number, line.strip()) for number, line in lines if line.strip()]
+        return Items((line for _, line in full), (f"{path}, line {number}" for number, _ in full))
 
     def read(self, question: str) -> list[str]:
         """Words of a question: the longest names that the facts have, and the words between them.
@@ -287,6 +292,7 @@ class Countries(Passes):
             ValueError: a question has no name that the facts know, or no word of a relation that is
                 asked for.
         """
+        check_texts(items, first, "a question")
         questions = [self.read(item) for item in items]
         for number, (item, words) in enumerate(zip(items, questions, strict=True), first):
             self._check(number, item, words)

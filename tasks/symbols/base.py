@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded, with_places
 from memnets.core import check_positive
-from tasks.base import Array, Task, by_name, check_range
+from tasks.base import Array, Task, by_name, check_range, check_texts
 from tasks.limits import check_room
 
 __all__ = ["SILENT", "Example", "SymbolTask"]
@@ -351,6 +351,7 @@ class SymbolTask(Task):
         numbers = {name: number for number, name in enumerate(self.alphabet)}
         letters = all(len(name) == 1 for name in self.alphabet)
         examples = []
+        check_texts(items, first, "symbols")
         for place, item in enumerate(items, first):
             symbols = list("".join(item.split())) if letters else item.split()
             unknown = next((symbol for symbol in symbols if symbol not in numbers), None)

@@ -18,6 +18,7 @@ from memnets.batches import BEGIN, END, Batch, padded, unpadded
 from memnets.core import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
+from tasks.base import check_texts
 from tasks.limits import read_file
 from tasks.lines import Mapped, Rows, sampled, taken
 from tasks.pairs import PairsTask, TokenPairs
@@ -336,6 +337,7 @@ class Translation(PairsTask):
         Raises:
             ValueError: a sentence has no words.
         """
+        check_texts(items, first, "a sentence")
         for number, sentence in enumerate(items, first):
             if not sentence.strip():
                 raise ValueError(f"item {number}: expected a sentence; got one without words")

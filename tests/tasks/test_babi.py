@@ -289,7 +289,7 @@ def test_numbered_files():
 
 
 def test_plain_files():
-    text = "Ann is in Rome.\nWhere is Ann?\tRome\nBob left.\n\n\nBob sleeps.\nWho sleeps?\tBob\n"
+    text = "Ann is in Rome.\nWhere is Ann?\tRome.\nBob left.\n\n\nBob sleeps.\nWho sleeps?\tBob\n"
     stories = parse(text.split("\n"), "stories.txt")
     assert [[each.answer for each in story] for story in stories] == [["rome"], ["bob"]]
 
@@ -327,6 +327,11 @@ def test_files_of_a_users_own(tmp_path):
     with pytest.raises(ValueError, match="val and test need train, the files to train on"):
         Babi(test="x.txt")
     (tmp_path / "few.txt").write_text("Ann is in Rome.\nWhere is Ann?\tRome\n")
+    (tmp_path / "same.txt").write_text("Ann is in Rome.\nWhere is Ann?\tRome\n\n" * 5)
+    with pytest.raises(
+        ValueError, match=r"two answers in .*same\.txt; all 5 have the answer 'rome'"
+    ):
+        Babi(folder=str(tmp_path), train="same.txt").questions("train")
     with pytest.raises(ValueError, match=r"expected more than 2 stories in .*, to hold out some"):
         Babi(folder=str(tmp_path), train="few.txt").questions("val")
 
@@ -339,9 +344,12 @@ def test_a_users_own_questions(tmp_path, caplog):
         "Nora drove to the stable.\nWhere is Otto?\n\nIris went to the attic.\nWhere is Iris?\n"
     )
     items = task.items(str(path))
-    assert [text.split("\n")[-1] for text in items] == [
-        "Where is Nora?", "Where is Otto?", "Where is Iris?"
-    ]  # fmt: skip
+    assert [each.question for each in items] == [
+        "Where is Nora?",
+        "Where is Otto?",
+        "Where is Iris?",
+    ]
+    assert items.places == [f"{path}, line {number}" for number in (3, 5, 8)]
     batch = task.asked(items)
     assert batch.source_mask.sum(1).tolist() == [2, 3, 1]
     assert (batch.source == UNKNOWN).sum() == 1
@@ -349,6 +357,9 @@ def test_a_users_own_questions(tmp_path, caplog):
     assert "words that the vocabulary does not have: 1, 'drove'" in caplog.text
     attic = torch.tensor(task.vocabulary.encode(["attic"] * 3)).unsqueeze(1)
     assert task.says(batch, attic) == ["attic"] * 3
+    # A line is a sentence, as in the training, whatever stands in it.
+    path.write_text("At 5 p.m. Nora walked to the attic. Otto left.\nWhere is Nora?\n")
+    assert task.asked(task.items(str(path))).source.shape[:2] == (1, 1)
     # In Python, one text does for a story with its question.
     one = "Nora walked to the attic. Otto went to the cellar. Where is Nora?"
     assert task.asked([one]).source.tolist() == task.asked(items[:1]).source.tolist()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memnets.batches import BEGIN, END, PAD
+from memnets.batches import BEGIN, END, PAD, UNKNOWN
 from tasks import Captions
 from tasks.captions import Named, caption_words, share_within
 from tests.images import png, written
@@ -292,3 +292,17 @@ def test_an_image_that_is_none_is_named(tmp_path, task) -> None:
 def test_settings_out_of_range_are_named(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         _ = Captions(**settings).output_size
+
+
+def test_each_token_of_an_answer_has_a_word() -> None:
+    """A picture has a panel for each: marks that a model answers with are none too few."""
+    task = Captions()
+    batch = task.batch("test", 0)
+    word = task.words.encode(["three"])[0]
+    for tokens, names in (
+        ([BEGIN, PAD, word, END, word], ["begin", "pad", "three", "end"]),
+        ([PAD, PAD], ["pad", "pad"]),
+        ([UNKNOWN, word], ["unknown", "three"]),
+    ):
+        answer = torch.tensor([tokens] * len(batch.targets))
+        assert task.labels(batch._replace(targets=answer, target_mask=None), 0) == ([], names)

@@ -266,7 +266,7 @@ def test_the_vocabulary_is_kept_in_a_checkpoint(pairs, tmp_path):
     [
         ('{"gold_label": 1', "line 2: expected a JSON object; got '{\"gold_label\": 1'"),
         ("[1]", "line 2: expected a JSON object; got '[1]'"),
-        ("", "line 2: expected a JSON object; got ''"),
+        ("\n{", "line 3: expected a JSON object; got '{'"),  # an empty line counts for nothing
         (
             '{"gold_label": "neutral", "sentence1": "a"}',
             "line 2: expected a text in the field sentence2; got an object without it",
@@ -301,6 +301,9 @@ def test_files_without_pairs(tmp_path):
         Entailment(train=str(path)).pairs("train")
     path.write_text(line("neutral", "a", "b"))
     with pytest.raises(ValueError, match="none is left for"):
+        Entailment(train=str(path)).pairs("train")
+    path.write_text("\n".join(line("neutral", f"a {number}", "b") for number in range(80)))
+    with pytest.raises(ValueError, match=r"two labels in .*; all 80 have the label 'neutral'"):
         Entailment(train=str(path)).pairs("train")
 
 

@@ -96,9 +96,44 @@ def error_of(call, *arguments) -> str:
 
 
 DAMAGED = st.lists(
-    st.sampled_from([b"\n", b"\r\n", b"a", "é".encode(), b"\xef\xbb\xbf", b"\xff", b"\xc3"]),
+    st.sampled_from(
+        [b"\n", b"\r\n", b"\r", b"a", "é".encode(), b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3", b"\0"]
+    ),
     max_size=12,
 ).map(b"".join)
+
+
+def wrong(content: bytes) -> str | None:
+    """What is wrong with a text, told letter by letter; ``None`` = nothing."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return f"line 1: expected UTF-8; got the byte {content[0]:#04x}, with which UTF-16 begins"
+    place, line = 0, 1
+    while place < len(content):
+        letter = next(
+            (
+                content[place:end]
+                for end in range(place + 1, place + 5)
+                if is_utf8(content[place:end])
+            ),
+            None,
+        )
+        if letter is None:
+            return f"line {line}: expected UTF-8; got the byte {content[place]:#04x}"
+        if letter == b"\0":
+            return f"line {line}: expected text in UTF-8; got a null character"
+        line += letter == b"\n"
+        place += len(letter)
+    if b"\n" not in content and b"\r" in content.strip():
+        return "line 1: expected a line feed at the end of each line; got carriage returns alone"
+    return None
+
+
+def is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("suffix", ["txt", "gz"])
@@ -112,8 +147,9 @@ def test_lines_from_the_disk_are_those_of_a_list(disk, tmp_path, suffix: str, mo
         path = write(tmp_path / f"{next(numbers)}.{suffix}", content)
         error = error_of(lines_of, content, path)
         assert error_of(Lines, path) == error
+        assert bool(error) == (wrong(content) is not None)
         if error:
-            assert "expected UTF-8; got the byte" in error
+            assert wrong(content) in error
             return
         expected = lines_of(content, path)
         lines = Lines(path)

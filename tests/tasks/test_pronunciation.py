@@ -86,7 +86,10 @@ def test_a_lexicon_is_read_as_written(tmp_path) -> None:
         ("ab  AE B\n  AE B\n", "line 2: .*; got '  AE B'"),
         (";;; nothing\n", "expected words with phonemes in .*words.dict; got comments alone"),
         ("", "expected text in .*words.dict; the file is empty"),
-        ("ab  AE B\n", "expected enough words in .*; none of the 1 falls to "),
+        (
+            "ab  AE B\n",
+            "expected at least 3 words in .*words.dict, for training, validation and test",
+        ),
     ],
 )
 def test_a_bad_lexicon_is_named_by_its_line(content, expected, tmp_path) -> None:
@@ -248,4 +251,4 @@ def test_words_of_a_file_are_pronounced(small, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         main(["predict", "--ckpt_path", str(checkpoint), "--input", str(words)])
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"words\.txt, item 2: .*; got 'b\?d' with '\?'", said)
+    assert re.search(r"words\.txt, line 2: .*; got 'b\?d' with '\?'", said)

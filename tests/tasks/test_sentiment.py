@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import random
 import tarfile
 import zipfile
@@ -12,7 +13,11 @@ import pytest
 import torch
 
 from memnets import testing
-from memnets.batches import BEGIN, END, UNKNOWN
+from memnets.app.predictor import Predictor
+from memnets.batches import BEGIN, END, UNKNOWN, Batch
+from memnets.cells import LSTM
+from memnets.models import StackModel
+from memnets.training import NextToken
 from tasks import Sentiment
 from tasks.language import words_of
 from tasks.sentiment import INNER, SNIPPETS, Sentence, read_archive
@@ -372,8 +377,44 @@ def test_labels_of_another_checkpoint_are_refused(archive, tmp_path):
 def test_items_of_another_form(items, message, archive):
     with pytest.raises(ValueError, match=message):
         Sentiment(archive=archive).asked(items, first=2)
-    with pytest.raises(TypeError, match="it answers no sentence"):
-        Sentiment(kind="language_model", archive=archive).asked(["A film"])
+
+
+@pytest.mark.parametrize("kind", ["language_model", "autoencoder"])
+def test_a_language_model_says_how_likely_sentences_are(kind, archive):
+    task = Sentiment(kind=kind, archive=archive, vocabulary_size=500)
+    model = StackModel(
+        task.input_size, task.output_size, LSTM, width=8, layers=1, objective=NextToken()
+    )
+    items = ["A film", "A very good film!"]
+    batch = task.asked(items)
+    sources = [[BEGIN]] * 2 if kind == "language_model" else None
+    for row, said in enumerate(Predictor(model, task)(items)):
+        words = task.vocabulary.encode(words_of(items[row]))
+        source = torch.tensor([sources[row] if sources else words])
+        inputs, targets = torch.tensor([[BEGIN, *words]]), torch.tensor([*words, END])
+        logits = model.logits(Batch(source, inputs, targets[None]))[0].log_softmax(-1)
+        nats = -float(logits[torch.arange(len(targets)), targets].detach().mean())
+        assert float(said) == pytest.approx(math.exp(nats), rel=1e-4)
+        assert task.labels(batch, row)[1] == [*map(task.vocabulary.name, words), "end"]
+
+
+def test_tokens_beyond_the_vocabulary_are_unknown_words(archive):
+    """A model has as many outputs as ``vocabulary_size``, and may answer with each of them."""
+    task = Sentiment(kind="autoencoder", archive=archive, vocabulary_size=5000)
+    answer = torch.tensor([[len(task.vocabulary) - 1, len(task.vocabulary), 4999, END]])
+    batch = task.asked(["A film"])
+    last = task.vocabulary.words[-1]
+    assert task.says(batch, answer) == [f"{last} ⁇ ⁇"]
+    assert task.labels(batch._replace(targets=answer, target_mask=None), 0)[1] == [
+        last, "unknown", "unknown", "end"
+    ]  # fmt: skip
+
+
+def test_labels_in_two_spellings_are_named(tmp_path):
+    lines = "".join(f"{'ab'[n % 2]}\tword {n}\n" for n in range(60))
+    train = files(tmp_path, mine=f"{lines}A\tone more\n")
+    with pytest.raises(ValueError, match=r"one spelling of each label in .*; got 'a' and 'A'"):
+        Sentiment(train=train).sentences("train")
 
 
 def test_answers_are_written_down(archive):

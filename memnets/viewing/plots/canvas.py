@@ -60,6 +60,8 @@ SHADED = LinearSegmentedColormap.from_list("shaded", SHADES)
 MOST_LABELS = 80
 #: Distance from one label to the next, in inches.
 PITCH = 0.2
+#: Most letters of a label and of a title; of a longer one the beginning is drawn.
+MOST_LETTERS, MOST_OF_TITLE = 100, 500
 #: Most panels side by side.
 _COLUMNS = 4
 #: A font that matplotlib brings along, and what it draws for a character that no font has.
@@ -149,7 +151,8 @@ class Words:
         self.settings: dict[str, Any] = {"fontfamily": self.families, "parse_math": False}
 
     def __call__(self, text: str) -> str:
-        """A text as it is drawn."""
+        """A text as it is drawn: of one that is far too long, the beginning."""
+        text = _begin(text, MOST_LETTERS)
         if self._kept:
             return text.replace("\n", _BOX)
         return _in_reading_order(text).translate(self._boxes)
@@ -181,6 +184,10 @@ class Words:
                 line = longer
             lines.append(line)
         return "\n".join(lines)
+
+
+def _begin(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _in_reading_order(text: str) -> str:
@@ -274,6 +281,7 @@ def save(figure: Figure, path: str | Path, title: str = "", words: Words | None 
             f"a picture must be a file that ends in one of .{', .'.join(known)}; got {path.name!r}"
         )
     if title:
+        title = _begin(title, MOST_OF_TITLE)
         words = Words([title], path) if words is None else words
         size = matplotlib.rcParams["figure.titlesize"]
         broken = words.lines(title, figure.get_size_inches()[0] - 0.2, size)

@@ -238,10 +238,12 @@ def check_made(name: str, part: object, example: str) -> None:
         example: a valid value, for the message.
 
     Raises:
-        TypeError: the argument is neither a module nor ``None``.
+        TypeError: the argument is neither a module nor ``None``, or it is a cell without sizes.
     """
     if part is not None and not isinstance(part, nn.Module):
         raise TypeError(f"{name} must be an object, such as {example}; got {_named(part)}")
+    if isinstance(part, Cell):
+        _check_sizes(part)
 
 
 def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Part:
@@ -268,6 +270,8 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
     known = (Score, Normalizer, Addressing, Cell, Embedder, Encoder)
     if isinstance(part, known) and not isinstance(part, kind):
         raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
+    if isinstance(part, Cell):
+        _check_sizes(part)
     missing = [name for name in _OF_CELLS if not hasattr(part, name)]
     if issubclass(kind, Cell) and missing:
         raise TypeError(
@@ -280,6 +284,19 @@ def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Pa
             f"{part.input_size}, which should be {sizes[0]}"
         )
     return part
+
+
+def _check_sizes(cell: Cell) -> None:
+    """Check that a cell says how wide its inputs and outputs are."""
+    for size in cell._sizes:
+        width = getattr(cell, size, None)
+        # bool is a kind of int: True would pass as 1.
+        if isinstance(width, bool) or not hasattr(width, "__index__") or int(width) < 1:  # type: ignore[arg-type]
+            name = type(cell).__name__
+            raise TypeError(
+                f"{name} must set {' and '.join(cell._sizes)} in its __init__, whole numbers of at "
+                f"least 1; got {size} = {width!r}"
+            )
 
 
 def make_encoder(
@@ -383,12 +400,35 @@ class _Precise(nn.Module):
                 setattr(cls, method, full_precision(vars(cls)[method]))
 
 
+def _check_weighed(
+    part: nn.Module, method: str, what: str, found: Any, query: Tensor, keys: Tensor
+) -> None:
+    """Check that a part has given a number for each query and each slot, ``[*B, Q, N]``."""
+    shape = (query.shape[-2], keys.shape[-2])
+    if isinstance(found, Tensor) and found.shape[-2:] == shape and _like(found, query):
+        return
+    raise TypeError(
+        f"{type(part).__name__}.{method} must return {what} [*B, Q, N] = [*B, {shape[0]}, "
+        f"{shape[1]}] of the type of the query, {query.dtype}; got {_described(found)}"
+    )
+
+
 class Score(_Precise, ABC):
     """Base class for scores: measures of how well each key answers each query.
 
     Scores are computed in float32. Under autocast the result stays float32. A module in float16
     returns float16, so its scores must lie below 65504.
     """
+
+    def __call__(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Scores, see :meth:`forward`.
+
+        Raises:
+            TypeError: ``forward`` returns something else.
+        """
+        scores: Tensor = super().__call__(query, keys)
+        _check_weighed(self, "forward", "scores", scores, query, keys)
+        return scores
 
     @abstractmethod
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
@@ -559,17 +599,22 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     return unrolling
 
 
-def _of_whole_batch(initial_state: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a cell's ``initial_state`` check the size of the batch."""
+def _of_whole_batch(owner: type, initial_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a cell's ``initial_state`` check the size of the batch, and what it returns."""
 
     @wraps(initial_state)
     def first(self: Cell, batch_size: int, *others: Any, **named: Any) -> Any:
         # A graph that is compiled has sizes of a kind of its own, which it may not ask about.
-        if not torch.compiler.is_compiling() and (
-            isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__")
-        ):
+        if torch.compiler.is_compiling():
+            return initial_state(self, batch_size, *others, **named)
+        if isinstance(batch_size, (float, bool)) or not hasattr(batch_size, "__index__"):
             raise TypeError(f"batch_size must be a whole number; got {batch_size!r}")
-        return initial_state(self, batch_size, *others, **named)
+        state = initial_state(self, batch_size, *others, **named)
+        # A base may have a state of another kind, of which its subclass makes its own.
+        last = next(each for each in type(self).__mro__ if "initial_state" in vars(each))
+        if last is owner:
+            _check_own_state(self, state, int(batch_size), f"initial_state({batch_size})")
+        return state
 
     return first
 
@@ -580,9 +625,10 @@ class Cell(nn.Module, ABC, Generic[State]):
     Controllers, memories with their heads, blocks of a Transformer or a SNAIL, and whole machines
     are cells. A subclass defines one step in ``forward``. Callers use :meth:`step` for one step and
     :meth:`unroll` for many; both run a faster twin with the same result where there is one. Under
-    autocast the state stays float32 between steps. The class in the brackets of the base is that of
-    the state, as in ``class Leaky(Controller[Tensor])``; a step checks it, and that the state has
-    the batch of its inputs.
+    autocast the state stays float32 between steps. Numbers are real: of complex ones, which have no
+    16 bits, a state has the real and the imaginary part, two tensors. The class in the brackets of
+    the base is that of the state, as in ``class Leaky(Controller[Tensor])``; a step checks it, and
+    that the state has the batch of its inputs. It also checks what ``forward`` returns.
 
     Attributes:
         input_size: width of the input of a step.
@@ -598,6 +644,8 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     #: Class of the state, ``NoneType`` for a cell without a past; ``None`` = unknown.
     _state_class: ClassVar[type | None] = None
+    #: Names of the widths that a class of this kind sets itself.
+    _sizes: ClassVar[tuple[str, str]] = ("input_size", "output_size")
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -612,7 +660,8 @@ class Cell(nn.Module, ABC, Generic[State]):
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
         if "initial_state" in vars(cls):
-            setattr(cls, "initial_state", _of_whole_batch(vars(cls)["initial_state"]))  # noqa: B010
+            first = _of_whole_batch(cls, vars(cls)["initial_state"])
+            setattr(cls, "initial_state", first)  # noqa: B010
         if "unroll" in vars(cls):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
 
@@ -621,7 +670,8 @@ class Cell(nn.Module, ABC, Generic[State]):
 
         Raises:
             ValueError: inputs or state have another shape, or there is no state.
-            TypeError: the inputs are no tensor, or the state is that of another kind of cell.
+            TypeError: the inputs are no tensor, the state is that of another kind of cell, or
+                ``forward`` returns something else than outputs and a state.
         """
         _check(self, inputs, state)
         return self._called(inputs, state)
@@ -631,12 +681,13 @@ class Cell(nn.Module, ABC, Generic[State]):
         result: tuple[Tensor, State]
         if not events.edited(self):
             result = super().__call__(inputs, state)
-            return result
-        token = _stepping.set((*_stepping.get(), self))
-        try:
-            result = super().__call__(inputs, events.offer(self, "state", state))
-        finally:
-            _stepping.reset(token)
+        else:
+            token = _stepping.set((*_stepping.get(), self))
+            try:
+                result = super().__call__(inputs, events.offer(self, "state", state))
+            finally:
+                _stepping.reset(token)
+        _check_returned(self, inputs, result)
         return result
 
     @abstractmethod
@@ -796,6 +847,7 @@ class Controller(Cell[State]):
     """
 
     hidden_size: int
+    _sizes: ClassVar[tuple[str, str]] = ("input_size", "hidden_size")
 
     @property
     def output_size(self) -> int:  # type: ignore[override]
@@ -831,6 +883,7 @@ class MemoryAccess(_Precise, Cell[State]):
     read_size: int
     read_heads: int = 1
     vectors_size: int = 0
+    _sizes: ClassVar[tuple[str, str]] = ("interface_size", "read_size")
 
     @property
     def input_size(self) -> int:  # type: ignore[override]
@@ -1463,6 +1516,66 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"{list(inputs.shape)}, and a part of a state {found}; what all sequences share may be "
             "kept in the cell"
         )
+
+
+def _check_returned(cell: Cell, inputs: Tensor, result: Any) -> None:
+    """Check that a step has given its outputs, ``[B, output_size]``, and a state of its own.
+
+    What follows would only say that some shapes differ, and not whose.
+
+    Raises:
+        TypeError: it has given something else.
+    """
+    batch, width = inputs.shape[0], getattr(cell, "output_size", None)
+    if isinstance(result, tuple) and len(result) == 2:
+        outputs, state = result
+        if (
+            isinstance(outputs, Tensor)
+            and (width is None or outputs.shape == (batch, width))
+            and _like(outputs, inputs)
+        ):
+            _check_own_state(cell, state, batch, "forward")
+            return
+        got = f"{_described(outputs)} as outputs"
+    else:
+        got = _described(result)
+    raise TypeError(
+        f"{type(cell).__name__}.forward must return outputs [batch, {cell._sizes[1]}] = "
+        f"[{batch}, {width}] of the type of its inputs, {inputs.dtype}, and the next state; "
+        f"got {got}"
+    )
+
+
+def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
+    """Check that a state which a cell has made is of its kind, and for this batch."""
+    name, kind = type(cell).__name__, cell._state_class
+    if kind is not None and not isinstance(state, kind):
+        raise TypeError(
+            f"{name}.{method} must return a state {kind.__name__}, as the brackets of its base "
+            f"say; got {_described(state)}"
+        )
+    found = _other_batch(state, batch)
+    if found is not None:
+        raise TypeError(
+            f"{name}.{method} must return a state of {batch} sequences, [{batch}, ...]; got a part "
+            f"{found}; what all sequences share may be kept in the cell"
+        )
+
+
+def _like(result: Tensor, given: Tensor) -> bool:
+    """Whether a result has real numbers, and those in double precision where what came has."""
+    # 16 bits and 32 may meet: a state keeps 32 under autocast.
+    double = torch.float64
+    return result.is_floating_point() and (result.dtype == double) == (given.dtype == double)
+
+
+def _described(value: object) -> str:
+    """What a part has returned in place of what it should have, for an error message."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _starts_itself(cell: nn.Module) -> bool:

@@ -99,7 +99,8 @@ TESTS = {
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
     "memnets/cells/positions.py": "test_positions.py test_layers.py laws/test_parts.py",
     "memnets/core.py": (
-        "test_addressing.py test_layers.py test_machine.py test_shapes.py test_objectives.py "
+        "test_addressing.py test_layers.py test_machine.py test_returned.py test_shapes.py "
+        "test_objectives.py "
         "tasks/test_copying.py laws/test_strategies.py test_pointer.py laws/test_parts.py "
         "laws/test_models.py test_cli.py laws/test_planted_faults.py test_padding.py"
     ),

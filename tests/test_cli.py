@@ -300,6 +300,15 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         ),
         (["--model.controller=memnets.cells.GRUU"], "no attribute 'GRUU'; it has GRU, "),
         (["--model.access=memnets.cells.GRU"], "a subclass of MemoryAccess; got memnets.cells.GRU"),
+        (
+            ["--model.controller=torch.nn.Linear"],
+            "model.controller: expected a subclass of Cell; got torch.nn.Linear",
+        ),
+        (
+            ["--model.access.score=memnets.core.Score"],
+            "expected a class with all its methods; got memnets.core.Score, which must d",
+        ),
+        (["--model.body=memnets.cells.LSTM"], "; MemoryMachine takes clock, "),
         (["--data=tasks.CopyingTokens"], "tokens need the objective Tokens"),
         (["--data.min_length=-1"], "1 <= min_length <= max_length; got -1 and 4"),
         (["--model.access.slots=2"], "slots must be at least shift_range = 3; got 2"),
@@ -339,6 +348,23 @@ def test_bad_settings_are_one_line_and_leave_nothing(capsys, flags, expected) ->
     assert expected in message
     assert len(message) < 300
     assert files() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("{}", "are required: data, model; start from a config: memnets fit --config copying/ntm"),
+        ("modle: {class_path: memnets.models.MemoryMachine}", "accepted; did you mean model?"),
+        (
+            "model: {class_path: memnets.models.MemoryMachine, init_arg: {access: null}}",
+            "model: expected class_path and init_args; got init_arg",
+        ),
+        ("data: {width: 3, seed: 1}", "data: expected class_path and init_args; got width, seed"),
+    ],
+)
+def test_a_key_of_a_config_that_is_none_is_named(capsys, config, expected) -> None:
+    Path("mine.yaml").write_text(config)
+    assert fails(capsys, "fit", "--config=mine.yaml").endswith(expected)
 
 
 @pytest.mark.parametrize("flag", ["--runs=taken", "--name=taken/ntm", "--name=x/taken"])

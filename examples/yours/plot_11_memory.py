@@ -185,5 +185,7 @@ assert weights.argmax() == 2
 #
 #    memnets fit --config copying/ntm --name=copying/delta_rule \
 #        --model.access=my_parts.DeltaRule --trainer.callbacks='[]'
+#    memnets fit --config copying/ntm --name=copying/laplace \
+#        --model.access.score=my_parts.Laplace
 #    memnets fit --config translation/bahdanau --name=translation/laplace \
 #        --model.attention.score=my_parts.Laplace

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import sys
+from ast import literal_eval
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from os.path import relpath
@@ -46,6 +47,9 @@ _NUMBER = re.compile(
 
 #: Set by the other side or by the seed, not by who writes a config.
 _LINKED = {"self", "params", "input_size", "output_size", "seed"}
+
+#: What most configs have at their top.
+_TOP = ("name", "model", "data", "trainer", "seed_everything", "threads", "compile")
 
 _VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
@@ -97,7 +101,11 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         kinds = [kind for kind in kinds if not (kind == "int" and "float" in kinds)]
         return f"expected {' or '.join(_KINDS[kind] for kind in kinds)}; got {came}"
     if match := re.search(r"Option '([^']+)' is not accepted", text):
-        return text[: match.end()] + _accepted(classes[-1] if classes else "", match[1])
+        hint = _accepted(classes[-1], match[1]) if classes else ""
+        if not key:  # at the top of a config
+            near = nearest(match[1].partition(".")[0], _TOP, 1)
+            hint = f"; did you mean {near}?"
+        return text[: match.end()] + hint
     if match := re.search(r"No module named '([^']+)'", text):
         return f"{text[: match.end()]}; modules are looked for in this folder and on PYTHONPATH"
     if match := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
@@ -116,6 +124,14 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         return f"{text}; got {match[1]}"
     if match := re.search(r"Import path (?:\S+ )?does not correspond to a subclass of (\w+)", text):
         return f"expected a subclass of {match[1]}" + (f"; got {given[0]}" if given else "")
+    if match := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", text):
+        return f"expected a subclass of {match[2]}; got {match[1]}"
+    if given and "Expected an instantiatable class, but is abstract" in text:
+        lacking = sorted(getattr(_found(given[0]), "__abstractmethods__", ()))
+        methods = f", which must define {' and '.join(lacking)}" if lacking else ""
+        return f"expected a class with all its methods; got {given[0]}{methods}"
+    if (others := _not_of_a_part(given)) and "is abstract" in text:
+        return f"expected class_path and init_args; got {', '.join(others)}"
     no_class = r"Not a valid subclass of (Trained|Task)|[\w.]+\.(Trained|Task) is abstract"
     if match := re.search(no_class, text):
         kind, flag = {"Trained": ("model", "--model"), "Task": ("task", "--data")}[
@@ -134,20 +150,48 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         trainer = getattr(sys.modules.get("pytorch_lightning"), "Trainer", None)
         near = nearest(match[1], settings_of(trainer), 1) if trainer is not None else ""
         return f"{text}; did you mean --trainer.{near}?" if near else text
-    if "required: fit.data, fit.model" in text:
+    if re.search(r"required: (fit\.)?data, (fit\.)?model", text):
         return text + "; start from a config: memnets fit --config copying/ntm"
     return text
 
 
 def _accepted(path: str, option: str) -> str:
     """The settings of a class, the nearest to a mistaken one first."""
-    module, _, name = path.rpartition(".")
-    # Nothing is imported for a message: a class that was looked at is there.
-    found = getattr(sys.modules.get(module), name, None)
+    found, name = _found(path), path.rpartition(".")[2]
     if not callable(found):
         return ""
-    near = nearest(option, settings_of(found))
+    # What a class hands on to its bases itself is no setting: it is one that was refused.
+    near = nearest(option, _taken(found, settings_of(found)))
     return f"; {name} takes {near}" if near else f"; {name} takes no settings"
+
+
+def _taken(part: Any, settings: Iterable[str]) -> list[str]:
+    """Those of the settings of a class that a config may give."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        flags = parser.add_class_arguments(part, "part", fail_untyped=False)
+    except Exception:  # of a class that it cannot read, all are named
+        return list(settings)
+    known = {flag.split(".")[1] for flag in flags if "." in flag}
+    return [name for name in settings if name in known]
+
+
+def _found(path: str) -> Any:
+    """The class at a path; nothing is imported for a message: one that was looked at is there."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _not_of_a_part(given: list[str]) -> list[str]:
+    """The keys of a mapping that stands for a part of a config, besides those of one."""
+    try:
+        value = literal_eval(given[0]) if given else None
+    except (ValueError, SyntaxError):
+        return []
+    known = ("class_path", "init_args", "dict_kwargs")
+    return [str(key) for key in value if key not in known] if isinstance(value, dict) else []
 
 
 def settings_of(part: Any) -> dict[str, inspect.Parameter]:

@@ -219,7 +219,7 @@ class Subject(Laws):
         part = self.build()
         if self.kind is not None:
             assert isinstance(part, self.kind), (
-                f"expected a {self.kind.__name__}; got a {type(part).__name__}"
+                f"expected a {self.kind.__name__}; got a {type(part).__name__}: write one around it"
             )
         self.run(part, self.inputs(draw))
 
@@ -302,6 +302,10 @@ class Subject(Laws):
             return tensor.to(dtype) if tensor.is_floating_point() else tensor.clone()
 
         for result in tensors_of(self.results(part, map_state(cast, self.inputs(draw)))):
+            assert not result.is_complex(), (
+                f"{result.dtype}, expected real numbers, which have 16 bits too: keep the real and "
+                "the imaginary part, as two tensors"
+            )
             if result.is_floating_point():
                 assert result.dtype == dtype, f"{result.dtype}, expected {dtype}"
 

@@ -170,7 +170,7 @@ class SymbolTask(Task):
         """The right answer to a question, numbers of symbols; see :attr:`Example.answer`.
 
         Args:
-            question: numbers of symbols, ``[n]``.
+            question: numbers of symbols, an array ``[n]``, which may be changed.
 
         Returns:
             A list, a tuple or an array of at least one number.
@@ -178,7 +178,9 @@ class SymbolTask(Task):
         Raises:
             ValueError: it is no question of this task.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no rule for its answers")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no rule for its answers: write answer(self, question)"
+        )
 
     def coupling(self, question: Array) -> tuple[Array, Array] | None:
         """Places of the symbols of a question and of its answer: like places belong together.
@@ -206,8 +208,15 @@ class SymbolTask(Task):
             length: see :meth:`question`.
             split: ``train``, ``val`` or one of :meth:`test_names`.
         """
-        question = self.question(random, length)
-        return Example(question, self.answer(question))
+        return self._answered(self.question(random, length))
+
+    def _answered(self, question: Any) -> Example:
+        """A question with its answer, which a rule finds from an array of its own.
+
+        A rule may sort the array or turn it round where it is: what is asked stays as it was.
+        """
+        question = self._symbols("question", question, 0, len(self.alphabet), question)
+        return Example(question, self.answer(question.copy()))
 
     def _checked(self, example: Example) -> Example:
         """An example of arrays, of rules that may give lists.
@@ -361,7 +370,7 @@ class SymbolTask(Task):
                 raise ValueError(f"item {place}: expected symbols of {some}; got {got}")
             question = np.array([numbers[symbol] for symbol in symbols])
             try:
-                examples.append(self._checked(Example(question, self.answer(question))))
+                examples.append(self._checked(self._answered(question)))
             except (ValueError, NotImplementedError) as error:
                 raise ValueError(f"item {place}: {error}") from error
         return self._batch(examples)

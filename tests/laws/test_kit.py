@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import find, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from memnets import testing
 from memnets.addressing import NTMAddressing
 from memnets.cells import RotaryPositions
-from memnets.core import Memory
+from memnets.core import Memory, MemoryAccess
 from memnets.encoders import Process
 from memnets.memories import NTM, DeltaNet, Tape
 from memnets.normalizers import Softmax
@@ -69,8 +69,60 @@ def test_a_part_that_is_made_already_is_said_to_be_one(check):
 
 
 def test_a_part_of_another_kind_is_named():
-    with pytest.raises(AssertionError, match="expected a MemoryAccess; got a Dot"):
+    expected = "expected a MemoryAccess; got a Dot: write one around it"
+    with pytest.raises(AssertionError, match=expected):
         testing.check_access(Dot)
+
+
+class Theirs(nn.Module):
+    """A memory as others write one: it keeps its matrix on itself."""
+
+    def __init__(self, slots, width):
+        super().__init__()
+        self.matrix = torch.zeros(1, slots, width)
+
+    def write(self, weights, vector):
+        self.matrix = self.matrix + weights.unsqueeze(2) * vector.unsqueeze(1)
+
+    def read(self, weights):
+        return (weights.unsqueeze(1) @ self.matrix).squeeze(1)
+
+
+class Around(MemoryAccess[Tensor]):
+    """That of ``docs/concepts.md``."""
+
+    def __init__(self, slots, width):
+        super().__init__()
+        self.theirs = Theirs(slots, width)
+        self.sizes = [slots, slots, width]
+        self.interface_size, self.read_size = sum(self.sizes), width
+        self.register_buffer("empty", torch.zeros(slots, width), persistent=False)
+
+    def initial_state(self, batch_size):
+        return self.empty.repeat(batch_size, 1, 1)
+
+    def forward(self, interface, state):
+        read, write, vector = interface.split(self.sizes, -1)
+        self.theirs.matrix = state
+        self.theirs.write(write.softmax(-1), vector)
+        return self.theirs.read(read.softmax(-1)), self.theirs.matrix
+
+
+class Beside(Around):
+    """Leaves the state where it was, on the module."""
+
+    def forward(self, interface, state):
+        kept = self.theirs.matrix
+        if len(kept) != len(state):
+            kept = state
+        return super().forward(interface, kept)
+
+
+def test_a_module_of_somebody_elses_is_checked_by_a_part_around_it():
+    check = partial(testing.check_access, slots=5, width=3, max_examples=3)
+    check(Around, leave_out=["compiled", "overwritten", "slots"])
+    with pytest.raises(AssertionError, match="what a call keeps on self never changes a later"):
+        check(Beside, leave_out=["compiled"])
 
 
 class Frozen(General):

@@ -342,6 +342,11 @@ def transposed_score(self, query, keys):
 
 
 @faulty(Dot)
+def score_of_one_dimension_more(self, query, keys):
+    return (query @ keys.mT).unsqueeze(0)
+
+
+@faulty(Dot)
 def score_of_centred_queries(self, query, keys):
     return (query - query.mean(-2, keepdim=True)) @ keys.mT
 
@@ -380,7 +385,8 @@ SCORES = [
     (IN_PLACE, overwrites(Dot)),
     (NEIGHBOURS, centres(Dot, example_dims=2)),
     (PARAMETERS, idles(Dot)),
-    ("scores are [*B, Q, N]", transposed_score),
+    (SMOKE, transposed_score),
+    ("scores are [*B, Q, N]", score_of_one_dimension_more),
     # A zero row has no direction, and its gradient is NaN.
     (FINITE, partial(Cosine, epsilon=0.0)),
     (HEADS, score_of_centred_queries),
@@ -653,9 +659,26 @@ def controller_in_place(self, inputs, state):
 
 
 @faulty(Recurrent)
-def output_too_narrow(self, inputs, state):
+def step_too_narrow(self, inputs, state):
     hidden, state = Recurrent.forward(self, inputs, state)
     return hidden[:, 1:], state
+
+
+@faulty(Recurrent, "unroll")
+def output_too_narrow(self, inputs, state, mask=None):
+    hidden, state = Recurrent.unroll(self, inputs, state, mask)
+    return hidden[..., 1:], state
+
+
+class Turns(Recurrent):
+    """A state of complex numbers, of which there are none in 16 bits."""
+
+    def initial_state(self, batch_size):
+        return super().initial_state(batch_size) + 0j
+
+    def forward(self, inputs, state):
+        hidden, _ = super().forward(inputs, state.real)
+        return hidden, torch.complex(hidden, state.imag)
 
 
 class TorchLayout(Recurrent):
@@ -813,7 +836,9 @@ CONTROLLERS = [
     (PARAMETERS, idles(Recurrent)),
     (CHUNKS, unroll_that_starts_anew),
     (CHUNKS, unroll_that_cuts_the_gradient),
+    (SMOKE, step_too_narrow),
     ("a step gives [B, hidden_size]", output_too_narrow),
+    (PRECISION, Turns),
     (PLACEMENT, first_state_of_single_precision),
     *((WAITING, fault(Recurrent)) for fault in (waits, looks_up, brings_numbers, brings_a_tensor)),
 ]
@@ -1023,9 +1048,15 @@ def memory_of_the_next_sequence(self, interface, state):
 
 
 @faulty(SmallNTM)
-def reads_too_little(self, interface, state):
+def step_reads_too_little(self, interface, state):
     vectors, state = SmallNTM.forward(self, interface, state)
     return vectors[:, 1:], state
+
+
+@faulty(SmallNTM, "unroll")
+def reads_too_little(self, interface, state, mask=None):
+    vectors, state = SmallNTM.unroll(self, interface, state, mask)
+    return vectors[..., 1:], state
 
 
 @faulty(SmallNTM)
@@ -1222,6 +1253,7 @@ ACCESSES = [
     (STATE_IN_PLACE, memory_in_place),
     (BATCH_FIRST, memory_of_the_next_sequence),
     (PARAMETERS, idles(SmallNTM)),
+    (SMOKE, step_reads_too_little),
     ("a step gives [B, read_size]", reads_too_little),
     (FINITE, interface_without_a_range),
     ("the gradient reaches every part of the interface", interface_partly_unused),

@@ -392,6 +392,45 @@ def test_a_rule_may_give_lists_tuples_and_arrays_of_any_whole_numbers() -> None:
             assert (part is None and first is None) or torch.equal(part, first)
 
 
+def test_a_rule_has_an_array_of_its_own() -> None:
+    """One that is sorted where it is leaves the question as it was asked."""
+
+    class Sorted(SymbolTask):
+        """Sorted: the symbols in their order."""
+
+        alphabet = "abc"
+
+        def question(self, random, length):
+            return super().question(random, length).tolist()
+
+        def answer(self, question):
+            question.sort()  # of a list too; an array has ``dtype``
+            assert question.dtype == np.int64
+            return question
+
+    task = Sorted(min_length=20, max_length=20, longest=0)
+    batch = task.batch("train", 0)
+    asked = batch.source - END - 1
+    assert (asked != batch.targets).any()
+    assert torch.equal(asked.sort(1).values, batch.targets)
+    own = task.asked(["cab"])
+    assert [*task.says(own, own.source - END - 1), *task.says(own, own.targets)] == ["cab", "abc"]
+
+
+def test_a_question_that_is_none_is_named_before_its_answer() -> None:
+    class Mine(SymbolTask):
+        """Mine: questions are texts, which is wrong."""
+
+        def question(self, random, length):
+            return "01"
+
+        def answer(self, question):
+            return 1 - question
+
+    with pytest.raises(TypeError, match=r"^Mine.question must give a list, .*; got 01$"):
+        Mine().batch("train", 0)
+
+
 def test_along_its_question_a_task_asks_at_some_steps() -> None:
     task = symbols.FlipFlop(max_length=8, test_sets=[], test_ignored=[])
     batch = task.asked(["w1 i0 r1", "w0 r0 w1 r1"])

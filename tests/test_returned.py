@@ -1,0 +1,214 @@
+"""What a part of one's own returns: a mistake is one line that names the part, not what follows."""
+
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from memnets.cells import LSTM, Direct, Mixer
+from memnets.core import Controller, MemoryAccess, Score
+from memnets.memories import NTM
+from memnets.models import MemoryMachine
+
+
+class Leaky(Controller[Tensor]):
+    def __init__(self, input_size, hidden_size=4):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.layer = torch.nn.Linear(input_size, hidden_size)
+
+    def initial_state(self, batch_size):
+        return self.layer.weight.new_zeros(batch_size, self.hidden_size)
+
+    def forward(self, inputs, state):
+        state = (state + self.layer(inputs).tanh()) / 2
+        return self.given(state), self.kept(state)
+
+    def given(self, state):
+        return state
+
+    def kept(self, state):
+        return state
+
+
+def controller(**methods):
+    """A class of controllers with other methods."""
+    return type("Mine", (Leaky,), methods)
+
+
+def answered(part, access=None):
+    """A machine with a part of one's own answers."""
+    access = NTM(slots=5, width=3) if access is None else access
+    return MemoryMachine(2, 2, part, access)(torch.zeros(3, 4, 2))
+
+
+def test_a_part_that_returns_what_it_should():
+    outputs, _ = answered(Leaky)
+    assert outputs.shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("forward", "got"),
+    [
+        (lambda self, inputs, state: state, r"a tensor \[3, 4\] of torch.float32$"),
+        (lambda self, inputs, state: (state, state, 1), "a tuple of 3$"),
+        (lambda self, inputs, state: [state, state], "a list of 2$"),
+        (lambda self, inputs, state: None, "None$"),
+        (lambda self, inputs, state: ((state, state), state), "a tuple of 2 as outputs$"),
+        (lambda self, inputs, state: (state[:, 1:], state), r"a tensor \[3, 3\] .* as outputs$"),
+        (lambda self, inputs, state: (state[1:], state), r"a tensor \[2, 4\] .* as outputs$"),
+        (lambda self, inputs, state: (state[:, None], state), r"a tensor \[3, 1, 4\] .* outputs$"),
+        (
+            lambda self, inputs, state: (state.double(), state),
+            r"a tensor .*float64 as outputs$",
+        ),
+        (lambda self, inputs, state: (state > 0, state), r"a tensor .* of torch.bool as outputs$"),
+        (
+            lambda self, inputs, state: (state + 1j, state),
+            r"a tensor .*complex64 as outputs$",
+        ),
+    ],
+)
+def test_a_step_that_returns_something_else(forward, got):
+    message = (
+        r"^Mine.forward must return outputs \[batch, hidden_size\] = \[3, 4\] of the type of its "
+        r"inputs, torch.float32, and the next state; got "
+    )
+    with pytest.raises(TypeError, match=message + got):
+        answered(controller(forward=forward))
+
+
+def test_a_memory_that_returns_its_state_alone():
+    """A named tuple of two could be taken for a vector and a state."""
+
+    class State(NamedTuple):
+        memory: Tensor
+        usage: Tensor
+
+    class Mine(MemoryAccess[State]):
+        interface_size, read_size = 3, 3
+
+        def initial_state(self, batch_size):
+            return State(torch.zeros(batch_size, 5, 3), torch.zeros(batch_size, 5))
+
+        def forward(self, interface, state):
+            return State(state.memory + interface.unsqueeze(1), state.usage)
+
+    with pytest.raises(TypeError, match=r"read_size\] = \[3, 3\].*got a tensor \[3, 5, 3\]"):
+        answered(Direct, Mine())
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            {"initial_state": lambda self, batch_size: torch.zeros(1, 4)},
+            r"initial_state\(3\) must return a state of 3 sequences, \[3, ...\]; got a part \[1, 4",
+        ),
+        (
+            {"kept": lambda self, state: state[0]},
+            r"forward must return a state of 3 sequences, \[3, ...\]; got a part \[4\]; what all",
+        ),
+        (
+            {"kept": lambda self, state: None},
+            "forward must return a state Tensor, as the brackets of its base say; got None",
+        ),
+    ],
+)
+def test_a_state_of_another_batch_or_kind(methods, message):
+    if "initial_state" in methods:  # with a state of its own, a class says anew what it is
+
+        class Mine(Leaky, Controller[Tensor]):
+            initial_state = methods["initial_state"]
+    else:
+        Mine = controller(**methods)
+    with pytest.raises(TypeError, match=f"^Mine.{message}"):
+        answered(Mine)
+
+
+def test_a_first_state_of_another_kind():
+    class Mine(Leaky, Controller[Tensor]):
+        def initial_state(self, batch_size):
+            return (super().initial_state(batch_size),)
+
+    with pytest.raises(TypeError, match=r"^Mine.initial_state\(3\) must .*; got a tuple of 1$"):
+        answered(Mine)
+
+
+def test_a_base_may_start_with_a_state_of_another_kind():
+    class Pair(NamedTuple):
+        first: Tensor
+        second: Tensor
+
+    class Mine(Leaky, Controller[Pair]):
+        def initial_state(self, batch_size):
+            return Pair(*2 * [super().initial_state(batch_size)])
+
+        def forward(self, inputs, state):
+            hidden, first = super().forward(inputs, state.first)
+            return hidden, Pair(first, state.second)
+
+    assert answered(Mine)[0].shape == (3, 4, 2)
+
+
+class Dot(Score):
+    def forward(self, query, keys):
+        return self.scored(query @ keys.mT)
+
+    def scored(self, scores):
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("scored", "got"),
+    [
+        (lambda self, scores: scores.mT, r"a tensor \[3, 5, 2\] of torch.float32$"),
+        (lambda self, scores: scores[..., 1:], r"a tensor \[3, 2, 4\] of torch.float32$"),
+        (lambda self, scores: scores.unsqueeze(-1), r"a tensor \[3, 2, 5, 1\] of torch.float32$"),
+        (lambda self, scores: (scores, None), "a tuple of 2$"),
+        (lambda self, scores: None, "None$"),
+        (lambda self, scores: scores > 0, r"a tensor \[3, 2, 5\] of torch.bool$"),
+        (lambda self, scores: scores.long(), r"a tensor \[3, 2, 5\] of torch.int64$"),
+        (lambda self, scores: scores.double(), r"a tensor \[3, 2, 5\] of torch.float64$"),
+    ],
+)
+def test_a_score_that_returns_something_else(scored, got):
+    score = type("Mine", (Dot,), {"scored": scored})()
+    message = (
+        r"^Mine.forward must return scores \[\*B, Q, N\] = \[\*B, 2, 5\] of the type of the query, "
+        "torch.float32; got "
+    )
+    with pytest.raises(TypeError, match=message + got):
+        answered(partial(LSTM, hidden_size=4), NTM(slots=5, width=3, score=score))
+
+
+@pytest.mark.parametrize("left_out", ["input_size", "hidden_size"])
+def test_a_controller_without_its_sizes(left_out):
+    class Mine(Leaky):
+        def __init__(self, input_size):
+            super().__init__(input_size)
+            delattr(self, left_out)
+
+    message = f"^Mine must set input_size and hidden_size in its __init__.* got {left_out} = None$"
+    with pytest.raises(TypeError, match=message):
+        answered(Mine)
+
+
+@pytest.mark.parametrize("size", ["3", 0, True, 3.0])
+def test_a_memory_without_its_sizes(size):
+    class Mine(MemoryAccess[Tensor]):
+        interface_size, read_size = 3, size
+
+        def initial_state(self, batch_size):
+            return torch.zeros(batch_size, 3)
+
+        def forward(self, interface, state):
+            return state, interface
+
+    message = f"^Mine must set interface_size and read_size .* got read_size = {size!r}$"
+    with pytest.raises(TypeError, match=message):
+        answered(Leaky, Mine())
+    with pytest.raises(TypeError, match=message):
+        Mixer(2, Mine())

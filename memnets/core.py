@@ -1106,6 +1106,10 @@ class _Cleared(Batch):
     def __repr__(self) -> str:
         return repr(Batch(*self))
 
+    def _replace(self, **parts: Any) -> Batch:  # type: ignore[override]
+        # Parts that somebody puts in may have any padding, also by a mask that is new.
+        return Batch(*self)._replace(**parts)
+
 
 def cleared(batch: Any) -> Batch:
     """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
@@ -1500,10 +1504,8 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"a step of {name} takes the state that the last step returned, or at first that of "
             "initial_state(batch_size); got None"
         )
-    # A tuple and a list without names are the same state, as one that a file has brought back.
-    alike = {kind, type(state)} == {list, tuple}
-    other = kind is not None and not alike and not isinstance(state, kind)
-    if kind is tuple and not alike and type(state) in _STATES:
+    other = not _alike(kind, state)
+    if kind is tuple and isinstance(state, tuple) and type(state) in _STATES:
         # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
         other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
     if kind is not None and other:
@@ -1549,7 +1551,7 @@ def _check_returned(cell: Cell, inputs: Tensor, result: Any) -> None:
 def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
     """Check that a state which a cell has made is of its kind, and for this batch."""
     name, kind = type(cell).__name__, cell._state_class
-    if kind is not None and not isinstance(state, kind):
+    if kind is not None and not _alike(kind, state):
         raise TypeError(
             f"{name}.{method} must return a state {kind.__name__}, as the brackets of its base "
             f"say; got {_described(state)}"
@@ -1560,6 +1562,12 @@ def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
             f"{name}.{method} must return a state of {batch} sequences, [{batch}, ...]; got a part "
             f"{found}; what all sequences share may be kept in the cell"
         )
+
+
+def _alike(kind: type | None, state: Any) -> bool:
+    """Whether a state is of a kind, or the kind is unknown."""
+    # A tuple and a list without names are the same state, as one that a file has brought back.
+    return kind is None or isinstance(state, kind) or {kind, type(state)} == {list, tuple}
 
 
 def _like(result: Tensor, given: Tensor) -> bool:

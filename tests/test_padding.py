@@ -105,6 +105,26 @@ def test_a_batch_is_cleared_once():
     clear = cleared(a_batch(math.nan))
     assert cleared(clear) is clear
     assert repr(clear) == repr(Batch(*clear))
+    assert clear._replace(inputs=clear.inputs)._asdict() == clear._asdict()
+
+
+class Hiding(Plain):
+    """A model of one's own, which changes batches before its base sees them."""
+
+    change = staticmethod(lambda batch: batch)
+
+    def loss(self, batch):
+        return super().loss(self.change(batch))
+
+
+@pytest.mark.parametrize("part", ["source", "target_mask"])
+def test_what_a_model_puts_into_a_batch_is_cleared_too(part):
+    """Other numbers, or a mask that hides more of them."""
+    model, hidden, whole = Hiding(), a_batch(math.nan), torch.ones_like(MASK)
+    given = hidden._replace(source_mask=None, source=a_batch().source)
+    given = a_batch() if part == "source" else given._replace(target_mask=whole)
+    model.change = lambda batch: batch._replace(**{part: getattr(hidden, part)})
+    the_same(model, given, a_batch())
 
 
 def test_what_an_unscored_step_tells_to_later_ones_stays():

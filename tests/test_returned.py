@@ -71,12 +71,16 @@ def test_a_part_that_returns_what_it_should():
         ),
     ],
 )
-def test_a_step_that_returns_something_else(forward, got):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_step_that_returns_something_else(forward, got, autocast):
     message = (
         r"^Mine.forward must return outputs \[batch, hidden_size\] = \[3, 4\] of the type of its "
         r"inputs, torch.float32, and the next state; got "
     )
-    with pytest.raises(TypeError, match=message + got):
+    with (
+        pytest.raises(TypeError, match=message + got),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
         answered(controller(forward=forward))
 
 

@@ -1094,8 +1094,9 @@ class Encoder(nn.Module, ABC):
         """
 
 
-#: Greatest norm of steps that can do no harm from within padding: nothing overflows by them.
-_HARMLESS = 1e6
+#: Greatest norm of steps that can do no harm from within padding: float16, which ends at 65504, has
+#: the square of each of their numbers too. Under autocast, steps become float16 only in the model.
+_HARMLESS = 250.0
 
 
 class _Cleared(Batch):
@@ -1112,7 +1113,7 @@ class _Cleared(Batch):
 
 
 def cleared(batch: Any) -> Batch:
-    """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
+    """A batch with 0 in its padding, if NaN, infinity or large numbers may stand there.
 
     Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
     change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs

@@ -14,7 +14,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU
 from memnets.core import EncoderDecoder, cleared
 from memnets.encoders import Recurrent
-from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork
+from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Transformer
 from memnets.scores import ScaledDot
 from memnets.training import Model, Numbers
 from memnets.training.model import masked_mean
@@ -49,6 +49,14 @@ def test_truncated_gradients_see_no_padding(tbptt_steps, number):
         CausalTransformer(2, 2, **SMALL, **settings),
         MemoryMachine(2, 2, partial(GRU, hidden_size=3), **settings),
     ):
+        the_same(model, a_batch(number), a_batch())
+
+
+@pytest.mark.parametrize("number", [6e4, 2e5])
+@pytest.mark.parametrize("model", [CausalTransformer, Transformer])
+def test_numbers_that_are_too_large_for_float16_alone(model, number):
+    model = model(2, 2, **SMALL, objective=Numbers())
+    with torch.autocast("cpu", torch.float16):
         the_same(model, a_batch(number), a_batch())
 
 

@@ -594,7 +594,13 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
-        return unroll(self, inputs, state, mask)
+        result: Any = unroll(self, inputs, state, mask)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            # A tensor of two sequences would pass for outputs and a state. More is not asked here:
+            # a step may come by, and pays for it.
+            _check_returned(self, inputs, result, "unroll")
+        outputs, state = result
+        return outputs, state
 
     return unrolling
 
@@ -727,7 +733,9 @@ class Cell(nn.Module, ABC, Generic[State]):
         _check(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         if twin is None:
-            return self._called(inputs, state)
+            # A subclass may have a call of its own.
+            own = type(self).__call__ is not Cell.__call__
+            return self(inputs, state) if own else self._called(inputs, state)
         result: tuple[Tensor, State] = twin(self, inputs, state)
         return result
 
@@ -1521,30 +1529,31 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
         )
 
 
-def _check_returned(cell: Cell, inputs: Tensor, result: Any) -> None:
-    """Check that a step has given its outputs, ``[B, output_size]``, and a state of its own.
+def _check_returned(cell: Cell, inputs: Tensor, result: Any, method: str = "forward") -> None:
+    """Check that a cell has given its outputs, ``[B, (T,) output_size]``, and a state of its own.
 
     What follows would only say that some shapes differ, and not whose.
 
     Raises:
         TypeError: it has given something else.
     """
-    batch, width = inputs.shape[0], getattr(cell, "output_size", None)
+    steps, width = inputs.shape[:-1], getattr(cell, "output_size", None)
     if isinstance(result, tuple) and len(result) == 2:
         outputs, state = result
         if (
             isinstance(outputs, Tensor)
-            and (width is None or outputs.shape == (batch, width))
+            and (width is None or outputs.shape == (*steps, width))
             and _like(outputs, inputs)
         ):
-            _check_own_state(cell, state, batch, "forward")
+            _check_own_state(cell, state, steps[0], method)
             return
         got = f"{_described(outputs)} as outputs"
     else:
         got = _described(result)
+    names = ", ".join(("batch", "time")[: len(steps)])
     raise TypeError(
-        f"{type(cell).__name__}.forward must return outputs [batch, {cell._sizes[1]}] = "
-        f"[{batch}, {width}] of the type of its inputs, {inputs.dtype}, and the next state; "
+        f"{type(cell).__name__}.{method} must return outputs [{names}, {cell._sizes[1]}] = "
+        f"{[*steps, width]} of the type of its inputs, {inputs.dtype}, and the next state; "
         f"got {got}"
     )
 

@@ -238,7 +238,7 @@ def test_a_cell_looks_at_its_state_once_in_a_step(take, monkeypatch):
         def unroll(self, inputs, state, mask=None):
             return inputs, state
 
-    cell, looks = Plain(5, 8), []
+    cell, looks = Plain(5, 5), []
     monkeypatch.setattr(core, "_check", lambda cell, *_: looks.append(cell))
     shape = (2, 3, 5) if take == "unroll" else (2, 5)
     getattr(cell, take)(torch.zeros(shape), cell.initial_state(2))

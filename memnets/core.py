@@ -594,7 +594,13 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
-        return unroll(self, inputs, state, mask)
+        result: Any = unroll(self, inputs, state, mask)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            # A tensor of two sequences would pass for outputs and a state. More is not asked here:
+            # a step may come by, and pays for it.
+            _check_returned(self, inputs, result, "unroll")
+        outputs, state = result
+        return outputs, state
 
     return unrolling
 
@@ -727,7 +733,9 @@ class Cell(nn.Module, ABC, Generic[State]):
         _check(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         if twin is None:
-            return self._called(inputs, state)
+            # A subclass may have a call of its own.
+            own = type(self).__call__ is not Cell.__call__
+            return self(inputs, state) if own else self._called(inputs, state)
         result: tuple[Tensor, State] = twin(self, inputs, state)
         return result
 
@@ -1094,8 +1102,9 @@ class Encoder(nn.Module, ABC):
         """
 
 
-#: Greatest norm of steps that can do no harm from within padding: nothing overflows by them.
-_HARMLESS = 1e6
+#: Greatest norm of steps that can do no harm from within padding: float16, which ends at 65504, has
+#: the square of each of their numbers too. Under autocast, steps become float16 only in the model.
+_HARMLESS = 250.0
 
 
 class _Cleared(Batch):
@@ -1106,9 +1115,13 @@ class _Cleared(Batch):
     def __repr__(self) -> str:
         return repr(Batch(*self))
 
+    def _replace(self, **parts: Any) -> Batch:  # type: ignore[override]
+        # Parts that somebody puts in may have any padding, also by a mask that is new.
+        return Batch(*self)._replace(**parts)
+
 
 def cleared(batch: Any) -> Batch:
-    """A batch with 0 in its padding, if NaN, infinity or huge numbers may stand there.
+    """A batch with 0 in its padding, if NaN, infinity or large numbers may stand there.
 
     Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
     change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs
@@ -1500,10 +1513,8 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
             f"a step of {name} takes the state that the last step returned, or at first that of "
             "initial_state(batch_size); got None"
         )
-    # A tuple and a list without names are the same state, as one that a file has brought back.
-    alike = {kind, type(state)} == {list, tuple}
-    other = kind is not None and not alike and not isinstance(state, kind)
-    if kind is tuple and not alike and type(state) in _STATES:
+    other = not _alike(kind, state)
+    if kind is tuple and isinstance(state, tuple) and type(state) in _STATES:
         # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
         other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
     if kind is not None and other:
@@ -1518,30 +1529,31 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
         )
 
 
-def _check_returned(cell: Cell, inputs: Tensor, result: Any) -> None:
-    """Check that a step has given its outputs, ``[B, output_size]``, and a state of its own.
+def _check_returned(cell: Cell, inputs: Tensor, result: Any, method: str = "forward") -> None:
+    """Check that a cell has given its outputs, ``[B, (T,) output_size]``, and a state of its own.
 
     What follows would only say that some shapes differ, and not whose.
 
     Raises:
         TypeError: it has given something else.
     """
-    batch, width = inputs.shape[0], getattr(cell, "output_size", None)
+    steps, width = inputs.shape[:-1], getattr(cell, "output_size", None)
     if isinstance(result, tuple) and len(result) == 2:
         outputs, state = result
         if (
             isinstance(outputs, Tensor)
-            and (width is None or outputs.shape == (batch, width))
+            and (width is None or outputs.shape == (*steps, width))
             and _like(outputs, inputs)
         ):
-            _check_own_state(cell, state, batch, "forward")
+            _check_own_state(cell, state, steps[0], method)
             return
         got = f"{_described(outputs)} as outputs"
     else:
         got = _described(result)
+    names = ", ".join(("batch", "time")[: len(steps)])
     raise TypeError(
-        f"{type(cell).__name__}.forward must return outputs [batch, {cell._sizes[1]}] = "
-        f"[{batch}, {width}] of the type of its inputs, {inputs.dtype}, and the next state; "
+        f"{type(cell).__name__}.{method} must return outputs [{names}, {cell._sizes[1]}] = "
+        f"{[*steps, width]} of the type of its inputs, {inputs.dtype}, and the next state; "
         f"got {got}"
     )
 
@@ -1549,7 +1561,7 @@ def _check_returned(cell: Cell, inputs: Tensor, result: Any) -> None:
 def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
     """Check that a state which a cell has made is of its kind, and for this batch."""
     name, kind = type(cell).__name__, cell._state_class
-    if kind is not None and not isinstance(state, kind):
+    if kind is not None and not _alike(kind, state):
         raise TypeError(
             f"{name}.{method} must return a state {kind.__name__}, as the brackets of its base "
             f"say; got {_described(state)}"
@@ -1560,6 +1572,12 @@ def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
             f"{name}.{method} must return a state of {batch} sequences, [{batch}, ...]; got a part "
             f"{found}; what all sequences share may be kept in the cell"
         )
+
+
+def _alike(kind: type | None, state: Any) -> bool:
+    """Whether a state is of a kind, or the kind is unknown."""
+    # A tuple and a list without names are the same state, as one that a file has brought back.
+    return kind is None or isinstance(state, kind) or {kind, type(state)} == {list, tuple}
 
 
 def _like(result: Tensor, given: Tensor) -> bool:

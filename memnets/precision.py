@@ -77,6 +77,8 @@ def full_precision_state(function: Function, alone: bool = False) -> Function:
             return result
         if alone:
             return _mapped(result, _widened)
+        if not isinstance(result, tuple) or len(result) != 2:
+            return result  # the cell says what is wrong with it
         outputs, state = result
         return outputs, _mapped(state, _widened)
 

@@ -14,7 +14,7 @@ from memnets.batches import Batch
 from memnets.cells import GRU
 from memnets.core import EncoderDecoder, cleared
 from memnets.encoders import Recurrent
-from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork
+from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Transformer
 from memnets.scores import ScaledDot
 from memnets.training import Model, Numbers
 from memnets.training.model import masked_mean
@@ -49,6 +49,14 @@ def test_truncated_gradients_see_no_padding(tbptt_steps, number):
         CausalTransformer(2, 2, **SMALL, **settings),
         MemoryMachine(2, 2, partial(GRU, hidden_size=3), **settings),
     ):
+        the_same(model, a_batch(number), a_batch())
+
+
+@pytest.mark.parametrize("number", [6e4, 2e5])
+@pytest.mark.parametrize("model", [CausalTransformer, Transformer])
+def test_numbers_that_are_too_large_for_float16_alone(model, number):
+    model = model(2, 2, **SMALL, objective=Numbers())
+    with torch.autocast("cpu", torch.float16):
         the_same(model, a_batch(number), a_batch())
 
 
@@ -105,6 +113,26 @@ def test_a_batch_is_cleared_once():
     clear = cleared(a_batch(math.nan))
     assert cleared(clear) is clear
     assert repr(clear) == repr(Batch(*clear))
+    assert clear._replace(inputs=clear.inputs)._asdict() == clear._asdict()
+
+
+class Hiding(Plain):
+    """A model of one's own, which changes batches before its base sees them."""
+
+    change = staticmethod(lambda batch: batch)
+
+    def loss(self, batch):
+        return super().loss(self.change(batch))
+
+
+@pytest.mark.parametrize("part", ["source", "target_mask"])
+def test_what_a_model_puts_into_a_batch_is_cleared_too(part):
+    """Other numbers, or a mask that hides more of them."""
+    model, hidden, whole = Hiding(), a_batch(math.nan), torch.ones_like(MASK)
+    given = hidden._replace(source_mask=None, source=a_batch().source)
+    given = a_batch() if part == "source" else given._replace(target_mask=whole)
+    model.change = lambda batch: batch._replace(**{part: getattr(hidden, part)})
+    the_same(model, given, a_batch())
 
 
 def test_what_an_unscored_step_tells_to_later_ones_stays():

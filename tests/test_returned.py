@@ -71,13 +71,58 @@ def test_a_part_that_returns_what_it_should():
         ),
     ],
 )
-def test_a_step_that_returns_something_else(forward, got):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_step_that_returns_something_else(forward, got, autocast):
     message = (
         r"^Mine.forward must return outputs \[batch, hidden_size\] = \[3, 4\] of the type of its "
         r"inputs, torch.float32, and the next state; got "
     )
-    with pytest.raises(TypeError, match=message + got):
+    with (
+        pytest.raises(TypeError, match=message + got),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
         answered(controller(forward=forward))
+
+
+@pytest.mark.parametrize(
+    ("unroll", "got"),
+    [
+        # Of two sequences, it would pass for outputs and a state.
+        (lambda outputs, state: outputs, r"a tensor \[2, 5, 4\] of torch.float32$"),
+        (lambda outputs, state: (outputs, state, 1), "a tuple of 3$"),
+        (lambda outputs, state: None, "None$"),
+    ],
+)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_all_steps_that_return_something_else(unroll, got, autocast):
+    class Mine(Leaky):
+        def unroll(self, inputs, state, mask=None):
+            return unroll(*super().unroll(inputs, state, mask))
+
+    cell = Mine(3)
+    message = (
+        r"^Mine.unroll must return outputs \[batch, time, hidden_size\] = \[2, 5, 4\] of the type "
+        "of its inputs, torch.float32, and the next state; got "
+    )
+    with (
+        pytest.raises(TypeError, match=message + got),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        cell.unroll(torch.zeros(2, 5, 3), cell.initial_state(2))
+
+
+def test_a_step_takes_a_call_of_ones_own():
+    class Mine(Leaky):
+        def __call__(self, inputs, state=None):
+            outputs, state = super().__call__(inputs, state)
+            return outputs + 1, state
+
+    cell, other = Mine(3), Leaky(3)
+    other.load_state_dict(cell.state_dict())
+    inputs, state = torch.rand(2, 5, 3), cell.initial_state(2)
+    for take, given in (("step", inputs[:, 0]), ("unroll", inputs)):
+        outputs, expected = (getattr(each, take)(given, state)[0] for each in (cell, other))
+        assert torch.equal(outputs, expected + 1)
 
 
 def test_a_memory_that_returns_its_state_alone():

@@ -26,7 +26,7 @@ from memnets.cells import (
     SelfAttention,
     ShortConvolution,
 )
-from memnets.core import Controller
+from memnets.core import Controller, map_state
 from memnets.encoders import Convolutional, IntraAttention, Process, Recurrent
 from memnets.encoders import SelfAttention as SelfAttentionEncoder
 from memnets.memories import (
@@ -186,7 +186,17 @@ class OfTuple(OfList, Controller[tuple[torch.Tensor]]):
         return mean, tuple(state)
 
 
-@pytest.mark.parametrize("cell", [OfList(), OfTuple()], ids=["list", "tuple"])
+class Kept(OfTuple):
+    """A cell that gives a state of the structure of the one that it got."""
+
+    def forward(self, inputs, state):
+        mean, _ = super().forward(inputs, state)
+        return mean, map_state(lambda _: mean, state)
+
+
+@pytest.mark.parametrize(
+    "cell", [OfList(), OfTuple(), Kept()], ids=["list", "tuple", "that it got"]
+)
 def test_a_list_and_a_tuple_are_the_same_state(cell):
     inputs, first = torch.ones(2, 4, 3), cell.initial_state(2)
     expected, _ = cell.unroll(inputs, first)
@@ -228,7 +238,7 @@ def test_a_cell_looks_at_its_state_once_in_a_step(take, monkeypatch):
         def unroll(self, inputs, state, mask=None):
             return inputs, state
 
-    cell, looks = Plain(5, 8), []
+    cell, looks = Plain(5, 5), []
     monkeypatch.setattr(core, "_check", lambda cell, *_: looks.append(cell))
     shape = (2, 3, 5) if take == "unroll" else (2, 5)
     getattr(cell, take)(torch.zeros(shape), cell.initial_state(2))

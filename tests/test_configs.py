@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -110,8 +111,8 @@ def pairs(folder: Path) -> list[str]:
     for split, count in (("train", 8), ("val", 4), ("test", 2)):
         path = folder / f"{split}.jsonl"
         rows = [
-            {"gold_label": "neutral", "sentence1": one, "sentence2": "it is so"}
-            for one, _ in SENTENCES[:count]
+            {"gold_label": label, "sentence1": one, "sentence2": "it is so"}
+            for label, (one, _) in zip(cycle(("neutral", "entailment")), SENTENCES[:count])
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         flags.append(f"--data.{split}={path}")

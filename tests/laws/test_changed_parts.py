@@ -138,8 +138,8 @@ def overridden(module, method):
     setattr(module, method, lambda *given: scaled(old(*given)))
 
 
-#: Widths that a part announces: nothing is computed from them.
-ANNOUNCED = {"input_size", "hidden_size", "output_size", "interface_size"}
+#: Widths that a part announces: nothing is computed from them. The definition refuses others.
+ANNOUNCED = {"input_size", "hidden_size", "output_size", "interface_size", "read_size"}
 
 
 def changes(part):

@@ -1588,7 +1588,7 @@ def _like(result: Tensor, given: Tensor) -> bool:
 
 
 def _described(value: object) -> str:
-    """What a part has returned in place of what it should have, for an error message."""
+    """A short text of something that a part has returned, for an error message."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {value.dtype}"
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):

@@ -251,7 +251,7 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.M)
 
 
 def of_worker(error: BaseException) -> OfWorker | None:
-    """What an error says of one in a process that makes batches; ``None`` if it is no such."""
+    """An error in a process that makes batches, as another one tells it; ``None`` if it is none."""
     found = _OF_WORKER.match(str(error))
     if found is None:
         return None

@@ -630,14 +630,12 @@ def _check_whole(objective: Objective, targets: Tensor) -> None:
 
 def _check_shares(objective: Objective, batch: Batch, hint: str) -> None:
     targets = batch.targets
-    # Shares that were computed may be beyond the ends by rounding.
-    least, most = -1e-4, 1 + 1e-4
     if targets.numel() and at_hand(targets):
         # In the usual case two numbers tell, and no mask is asked. Of NaN neither is in the range.
         low, high = (number.item() for number in targets.detach().aminmax())
-        if least <= low and high <= most:
+        if low >= 0 and high <= 1:
             return
-    right = (targets >= least) & (targets <= most)
+    right = (targets >= 0) & (targets <= 1)
     _check_targets(objective, batch, right, f"in [0, 1] ({hint})")
 
 

@@ -22,6 +22,8 @@ from memnets.testing.laws import Draw, Laws, law
 __all__ = ["check_task"]
 
 _INDICES = st.sampled_from([1, 0, 2, 7, 100])
+#: So many sequences with one answer are no chance: of bits, that is one split in 10^9.
+_NO_CHANCE = 32
 
 
 def _assert_same(one: Batch, other: Batch, what: str) -> None:
@@ -47,6 +49,17 @@ def _differ(one: Batch, other: Batch) -> bool:
 def _steps(mask: Tensor | None, row: int) -> int | None:
     """Number of steps of a sequence up to the last one that is no padding; ``None`` = all."""
     return None if mask is None else int(mask[row].nonzero().max()) + 1
+
+
+def _guessed(batch: Batch, guess: dict[int, Tensor]) -> bool:
+    """Whether one answer for each step is right in all sequences; new steps add theirs to it."""
+    # Where each answer has a reward, the rewards say what is right.
+    right = batch.targets if batch.rewards is None else batch.rewards
+    for step, answers in enumerate(right.unbind(1)):
+        scored = answers if batch.target_mask is None else answers[batch.target_mask[:, step]]
+        if len(scored) and (scored != guess.setdefault(step, scored[0])).any():
+            return False
+    return True
 
 
 def _numpy_state() -> str:
@@ -219,6 +232,26 @@ class _TaskSubject(Laws):
             )
             assert (places >= 0).all(), f"{name} below 0"
 
+    @law("answers differ: no constant guess is always right", examples=1)
+    def answers(self, draw: Draw) -> None:
+        task = self.task()
+        for split in self.splits():
+            count = _NO_CHANCE if split == "train" else min(_NO_CHANCE, task.batches(split))
+            guess: dict[int, Tensor] = {}
+            seen = 0
+            # Of most tasks the first batch tells.
+            for index in range(count):
+                batch = task.batch(split, index)
+                seen += len(batch.source)
+                if not _guessed(batch, guess):
+                    break
+            else:
+                assert seen < _NO_CHANCE or not guess, (
+                    f"all {seen} sequences of {split} have the same answer at each step that is "
+                    f"scored, at the first one {guess[min(guess)].tolist()}: a model learns it "
+                    "without a look at the source"
+                )
+
     @law("places of an answer follow from the places of its source", examples=1)
     def places(self, draw: Draw) -> None:
         task = self.task()
@@ -298,9 +331,11 @@ def check_task(
     A batch is a pure function of seed, split and index, and uses no global random generator.
     Batches have the right shapes, types, ranges and masks. Places of an answer
     (:class:`~memnets.batches.Places`) follow from those of its source, so that they tell nothing of
-    what is to be answered. Test sets have names and loaders. A worker makes the same batches, and
-    so does a process in which texts have other hashes; it is started once, in some seconds, for all
-    checks (``leave_out=["hashes"]`` does without), and skipped where it cannot import the task.
+    what is to be answered. Answers differ, in each split of 32 sequences or more: one that never
+    changes, where it is scored, is learned without a look at the source. Test sets have names and
+    loaders. A worker makes the same batches, and so does a process in which texts have other
+    hashes; it is started once, in some seconds, for all checks (``leave_out=["hashes"]`` does
+    without), and skipped where it cannot import the task.
 
     The check takes as long as about 50 batches of each split, so use small ones.
 

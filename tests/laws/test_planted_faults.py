@@ -95,6 +95,7 @@ INTERVENED = "an intervention reaches its step and none before it"
 OVERWRITTEN = "a slot that is overwritten is what the step finds"
 HARD = "hard weights are all on the greatest of the others, with their gradient"
 PARALLEL = "many steps at once are the steps one by one, in chunks of any size, with any mask"
+ANSWERS = "answers differ: no constant guess is always right"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
 
@@ -1904,7 +1905,7 @@ class SmallTask(Copying):
             batch_size=2,
             validation_batch_size=2,
             epoch_batches=2,
-            validation_batches=2,
+            validation_batches=16,
             seed=seed,
         )
 
@@ -1982,6 +1983,37 @@ def places_that_tell_the_answer(self, split, index):
     return batch._replace(target_places=batch.target_places + said)
 
 
+@faulty(SmallTask, "batch")
+def one_answer(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    return batch._replace(targets=torch.zeros_like(batch.targets))
+
+
+@faulty(SmallTask, "batch")
+def one_answer_for_each_step(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    steps = torch.arange(batch.targets.shape[1])[:, None].expand_as(batch.targets)
+    return batch._replace(targets=(steps % 2).float())
+
+
+@faulty(SmallTask, "batch")
+def one_answer_where_it_is_scored(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    scored = torch.zeros(batch.targets.shape[:2], dtype=torch.bool)
+    scored[:, -1] = True
+    targets = batch.targets.clone()
+    targets[scored] = 1.0
+    return batch._replace(targets=targets, target_mask=scored)
+
+
+@faulty(SmallTask, "batch")
+def one_answer_in_validation(self, split, index):
+    batch = SmallTask.batch(self, split, index)
+    if split != "val":
+        return batch
+    return batch._replace(targets=torch.ones_like(batch.targets))
+
+
 @faulty(SmallTask, "check_split")
 def any_split(self, split):
     pass
@@ -2027,6 +2059,10 @@ TASKS = [
         places_that_are_no_whole_numbers,
     ),
     ("places of an answer follow from the places of its source", places_that_tell_the_answer),
+    (ANSWERS, one_answer),
+    (ANSWERS, one_answer_for_each_step),
+    (ANSWERS, one_answer_where_it_is_scored),
+    (ANSWERS, one_answer_in_validation),
     ("test sets have names of their own, and a loader each", a_test_set_called_train),
     ("loaders give the batches by their index", the_other_loader),
     ("a worker makes the same batches", nothing_to_send),

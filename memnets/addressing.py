@@ -260,8 +260,10 @@ class Local(Addressing[Tensor, Tensor]):
         if mask is None:
             count = torch.full_like(state, len(slots)).unsqueeze(-1)
         else:
-            # Up to the last slot that may be addressed: [*B, 1 or Q, 1].
-            count = ((slots + 1) * mask).amax(-1, keepdim=True).to(state.dtype)
+            # Up to the last slot that may be addressed: [*B, 1 or Q, 1]. The 0 before the first is
+            # for a memory without slots.
+            numbers = nn.functional.pad((slots + 1) * mask, (1, 0))
+            count = numbers.amax(-1, keepdim=True).to(state.dtype)
         # Places are real numbers with local-p, and the last slot at most with local-m.
         if self.place is None:
             centre = torch.minimum(state.unsqueeze(-1), (count - 1).clamp_min(0))
@@ -282,7 +284,8 @@ class HardState(NamedTuple):
     """State of :class:`Hard`: the draws of the t steps so far, for REINFORCE.
 
     Attributes:
-        log_probability: logarithm of the probability of each drawn slot, ``[*B, Q, t]``.
+        log_probability: logarithm of the probability of each drawn slot, 0 where no slot may be
+            addressed, ``[*B, Q, t]``.
         entropy: entropy of the distribution of each draw, in nats, ``[*B, Q, t]``.
         expected: bool ``[*B, 1, 1]``, True = a sequence without draws, whose weights are the
             probabilities; ``None`` = none is.
@@ -347,21 +350,11 @@ class Hard(Addressing[Tensor, HardState]):
         keys, _, mask = memory
         scores = self.score(query, keys)
         probabilities = functional.masked(scores, mask)
-        # The clamp keeps 0 log 0 and its gradient finite, for masked slots among others.
-        logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
-        if self.training:
-            # The greatest of p / e, with e exponential, is a draw from p.
-            noise = torch.empty_like(probabilities, dtype=torch.float32).exponential_()
-            draws = probabilities / noise
-        else:
-            draws = probabilities
-        place = draws.argmax(-1, keepdim=True)
-        weights = torch.zeros_like(probabilities).scatter(-1, place, 1.0)
+        weights, drawn, entropy = self._draw(probabilities)
         # In a row without an open slot, argmax still names one.
         if mask is not None:
-            weights = weights * mask.any(-1, keepdim=True)
-        entropy = -(probabilities * logs).sum(-1, keepdim=True)
-        drawn = logs.gather(-1, place)
+            some = mask.any(-1, keepdim=True)
+            weights, drawn = functional.inside(weights, some), functional.inside(drawn, some)
         if state.expected is not None:
             weights = torch.where(state.expected, probabilities, weights)
             drawn = drawn.masked_fill(state.expected, 0.0)
@@ -373,6 +366,23 @@ class Hard(Addressing[Tensor, HardState]):
         return weights, HardState(
             added(state.log_probability, drawn), added(state.entropy, entropy), state.expected
         )
+
+    def _draw(self, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One-hot weights, the log probability of the draw and the entropy, ``[*B, Q, 1]``."""
+        if probabilities.shape[-1] == 0:
+            none = probabilities.sum(-1, keepdim=True)
+            return probabilities, none, none
+        # The clamp keeps 0 log 0 and its gradient finite, for masked slots among others.
+        logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        if self.training:
+            # The greatest of p / e, with e exponential, is a draw from p.
+            noise = torch.empty_like(probabilities, dtype=torch.float32).exponential_()
+            draws = probabilities / noise
+        else:
+            draws = probabilities
+        place = draws.argmax(-1, keepdim=True)
+        weights = torch.zeros_like(probabilities).scatter(-1, place, 1.0)
+        return weights, logs.gather(-1, place), -(probabilities * logs).sum(-1, keepdim=True)
 
 
 class ByKey(Addressing[Query, State]):
@@ -756,10 +766,15 @@ class LeastUsed(Addressing[Tensor, LeastUsedState]):
 
     def least_used(self, memory: Memory, state: LeastUsedState) -> Tensor:
         """w^lu: weights on one of the least used slots for each query, one-hot ``[*B, Q, N]``."""
-        usage = state.usage
+        usage, (queries, slots) = state.usage, state.read.shape[-2:]
+        if slots < queries:
+            raise ValueError(
+                f"{queries} queries of a slot each need a memory of at least {queries} slots; "
+                f"got {slots}"
+            )
         if memory.mask is not None:  # slots that no query may address come last
             usage = usage.masked_fill(~memory.mask.any(-2), torch.inf)
-        return functional.least_used(usage, state.read.shape[-2])
+        return functional.least_used(usage, queries)
 
     def track(self, state: LeastUsedState, read: Tensor, written: Tensor) -> LeastUsedState:
         """Update the usage: it decays, and grows with the weights of reads and writes (equation 5).
@@ -884,9 +899,8 @@ def _first_slot(memory: Memory) -> Tensor:
     keys, _, mask = memory
     weights = keys.new_zeros(*keys.shape[:-2], 1, keys.shape[-2])
     if mask is None:
-        weights[..., 0] = 1.0
+        weights[..., :1] = 1.0
         return weights
-    open_to_any = mask.any(-2, keepdim=True).expand(weights.shape)
-    # argmax of equal numbers is the first of them: here the first open slot.
-    first = open_to_any.long().argmax(-1, keepdim=True)
-    return weights.scatter(-1, first, 1.0) * open_to_any
+    open_to_any = mask.any(-2, keepdim=True)
+    first = open_to_any & (open_to_any.cumsum(-1) == 1)
+    return weights.masked_fill(first, 1.0)

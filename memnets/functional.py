@@ -197,6 +197,9 @@ def masked(
     Returns:
         ``[*B, Q, N]``, rows that sum to 1, or to 0 in rows without an open slot.
     """
+    # A row of no slots has none that is the greatest, which most others than softmax look for.
+    if scores.shape[-1] == 0:
+        return softmax(scores)
     if mask is None:
         return normalize(scores)
     # A row of ``-inf`` alone would be NaN, and so would its gradient, even where it is replaced
@@ -795,6 +798,8 @@ def harden(weights: Tensor) -> Tensor:
         ``[*B, Q, N]``, exact ones and zeros. A row that sums to less than a half, such as that of a
         closed write gate, becomes all 0.
     """
+    if weights.shape[-1] == 0:
+        return weights
     fixed = weights.detach()
     near = fixed >= (1 - TIE) * fixed.amax(-1, keepdim=True)
     # argmax of equal numbers is the first of them.

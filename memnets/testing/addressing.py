@@ -289,6 +289,16 @@ class _NormalizerSubject(Pointwise):
         without = self.run(part, _NormalizerInputs(scores, None))
         assert_close(self.run(part, _NormalizerInputs(scores, full)), without, "weights")
 
+    @law("of no slots there are no weights", examples=4)
+    def no_slots(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        scores, mask = map_state(differentiable, self.inputs(draw))
+        none = map_state(lambda tensor: tensor[..., :0], _NormalizerInputs(scores, mask))
+        weights = self.run(part, none)
+        assert_shape(weights, none.scores.shape, none.scores)
+        (gradient,) = gradients(weights, [scores])
+        assert not gradient.any(), "the scores of other slots have a gradient"
+
 
 def check_normalizer(
     normalizer: Callable[..., Normalizer],
@@ -303,7 +313,8 @@ def check_normalizer(
 
     Rows lie on the simplex, in every floating-point type. Masked slots have weight exactly 0 and no
     gradient. Rows without an open slot are zeros, never NaN. Weights and gradients are finite for
-    extreme scores in float32, bfloat16 and float16. Weights follow a permutation of the slots.
+    extreme scores in float32, bfloat16 and float16. Weights follow a permutation of the slots. Of
+    no slots, as of a memory that is yet to grow, there are no weights.
     Padding and batch neighbours never change a result. Nothing is kept on self or modified in
     place.
 
@@ -572,6 +583,25 @@ class _AddressingSubject(Pointwise):
             "weights, vectors and state",
         )
 
+    @law("from no slots zeros are read, or a ValueError says how many there must be", examples=4)
+    def no_slots(self, draw: Draw) -> None:
+        part = self.build(training=draw(st.booleans()))
+        part.hard = draw(st.booleans())
+        inputs = map_state(differentiable, self.inputs(draw))
+        keys, values, mask = inputs.memory
+        none = Memory(keys[..., :0, :], values[..., :0, :], None if mask is None else mask[..., :0])
+        try:
+            results, _ = self.run(part, _AddressingInputs(none, inputs.queries))
+        except ValueError:
+            return
+        count = tensors_of(inputs.queries)[0].shape[-2]
+        for weights, vectors in results:
+            assert_shape(weights, (*keys.shape[:-2], count, 0), keys)
+            assert_shape(vectors, (*keys.shape[:-2], count, values.shape[-1]), keys)
+            assert not vectors.any(), f"{vectors} is read from no slots, expected zeros"
+        for gradient in gradients(results, differentiated(inputs)):
+            assert not gradient.any(), "what is read from no slots has a gradient"
+
     @law("a mask and values that all sequences share are those of each")
     def shared(self, draw: Draw) -> None:
         part = self.build()
@@ -688,8 +718,9 @@ def check_addressing(
     for extreme inputs in float32, bfloat16 and float16. Weights follow reordered slots. Padding,
     other heads and batch neighbours never change a result. A read equals weights times values,
     gradients too; it is linear in the values and lies in their convex hull. Hard weights are all on
-    the greatest of the others, with their gradient. Nothing is kept on self or modified in place.
-    The laws take two steps with a state.
+    the greatest of the others, with their gradient. A memory without slots gives zeros, or a
+    ``ValueError``. Nothing is kept on self or modified in place. The laws take two steps with a
+    state.
 
     Args:
         addressing: class of the addressing, or a function that makes it.

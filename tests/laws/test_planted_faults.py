@@ -95,6 +95,7 @@ INTERVENED = "an intervention reaches its step and none before it"
 OVERWRITTEN = "a slot that is overwritten is what the step finds"
 HARD = "hard weights are all on the greatest of the others, with their gradient"
 PARALLEL = "many steps at once are the steps one by one, in chunks of any size, with any mask"
+NO_SLOTS = "from no slots zeros are read, or a ValueError says how many there must be"
 ANSWERS = "answers differ: no constant guess is always right"
 COMPILED = "torch.compile makes one graph of it, with the numbers and gradients of eager"
 
@@ -454,6 +455,11 @@ def softmax_without_a_gradient(self, scores):
     return scores.detach().softmax(-1)
 
 
+@faulty(Softmax)
+def softmax_below_the_greatest(self, scores, mask=None):
+    return functional.masked(scores - scores.amax(-1, keepdim=True).detach(), mask)
+
+
 @faulty(Softmax, "__call__")
 def softmax_that_loses_mass_in_half_precision(self, scores, mask=None):
     return Softmax.__call__(self, scores, mask) * (0.97 if scores.dtype == torch.bfloat16 else 1)
@@ -475,6 +481,7 @@ NORMALIZERS = [
     (PERMUTATION, softmax_that_likes_the_first),
     (PADDING_SLOTS, softmax_scaled_by_the_size),
     (FULL_MASK, softer_with_a_mask),
+    ("of no slots there are no weights", softmax_below_the_greatest),
 ]
 
 
@@ -525,6 +532,19 @@ def read_with_a_nonlinearity(self, query, memory, state=None):
 def read_with_a_gain(self, query, memory, state=None):
     weights, _ = self(query, memory)
     return 2 * weights @ memory.values, None
+
+
+@faulty(DotContent, "read")
+def a_slot_of_ones_at_the_end(self, query, memory, state=None):
+    weights, _ = self(query, memory, state)
+    return weights @ memory.values + (1 - weights.sum(-1, keepdim=True)), None
+
+
+@faulty(DotContent)
+def weights_of_the_greatest_score(self, query, memory, state=None):
+    scores = self.score(query, memory.keys)
+    scores = scores - scores.amax(-1, keepdim=True)
+    return functional.masked(scores, memory.mask), None
 
 
 @faulty(DotContent)
@@ -621,6 +641,8 @@ ADDRESSINGS = [
     ("a read is the weights times the values", read_without_the_mask),
     ("a read is the weights times the values", read_with_another_scale),
     ("a read is the weights times the values", read_without_a_gradient),
+    (NO_SLOTS, a_slot_of_ones_at_the_end),
+    (NO_SLOTS, weights_of_the_greatest_score),
     ("a read is linear in the values", read_with_a_nonlinearity),
     ("a read lies in the convex hull of the values that may be addressed", read_with_a_gain),
 ]

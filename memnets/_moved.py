@@ -39,9 +39,16 @@ MODULES = {
 
 #: Module -> where names are now that stood in it.
 NAMES = {
-    "memnets.core": dict.fromkeys(
-        ["BEGIN", "END", "PAD", "UNKNOWN", "padded", "unpadded"], "memnets.batches"
-    ),
+    "memnets.core": {
+        name: module
+        for module, names in {
+            "memnets.batches": "BEGIN END PAD UNKNOWN check_target_mask cleared padded unpadded",
+            "memnets.checks": "MOST_THREADS at_hand check_mask check_memory check_numbers "
+            "check_positive check_source check_state check_step check_steps check_threads",
+            "memnets.factories": "check_made make make_encoder",
+        }.items()
+        for name in names.split()
+    },
 }
 
 

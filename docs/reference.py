@@ -24,6 +24,8 @@ ORDER = [
     "decoding",
     "training",
     "batches",
+    "checks",
+    "factories",
     "functional",
     "fast",
     "kernels",

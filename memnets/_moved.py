@@ -37,11 +37,19 @@ MODULES = {
     "memnets.trust": "memnets.app.trust",
 }
 
-#: Module -> where names are now that stood in it.
+#: Module -> where names are now that stood in it; without those that it imports itself, which are
+#: still found there.
 NAMES = {
-    "memnets.core": dict.fromkeys(
-        ["BEGIN", "END", "PAD", "UNKNOWN", "padded", "unpadded"], "memnets.batches"
-    ),
+    "memnets.core": {
+        name: module
+        for module, names in {
+            "memnets.batches": "BEGIN END PAD UNKNOWN check_target_mask padded unpadded",
+            "memnets.checks": "MOST_THREADS check_mask check_memory check_numbers check_source "
+            "check_state check_step check_threads",
+            "memnets.factories": "check_made make make_encoder",
+        }.items()
+        for name in names.split()
+    },
 }
 
 

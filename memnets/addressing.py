@@ -10,17 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets import events, functional
-from memnets.core import (
-    Addressing,
-    Memory,
-    Normalizer,
-    Query,
-    Score,
-    State,
-    check_made,
-    check_memory,
-    check_positive,
-)
+from memnets.checks import check_memory, check_positive
+from memnets.core import Addressing, Memory, Normalizer, Query, Score, State
+from memnets.factories import check_made
 from memnets.normalizers import Softmax
 from memnets.scores import Cosine, Dot
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from memnets.checks import at_hand, check_mask
+
 __all__ = [
     "BEGIN",
     "END",
@@ -19,6 +21,9 @@ __all__ = [
     "Curves",
     "Places",
     "check_batch",
+    "check_target_mask",
+    "cleared",
+    "cleared_steps",
     "feedback",
     "padded",
     "padded_to",
@@ -305,3 +310,88 @@ def feedback(actions: Tensor, rewards: Tensor) -> Tensor:
     taken = nn.functional.one_hot(actions, rewards.shape[-1])
     brought = rewards.gather(-1, actions.unsqueeze(-1))
     return torch.cat([taken.to(rewards.dtype), brought], -1)
+
+
+#: Greatest norm of steps that can do no harm from within padding: float16, which ends at 65504, has
+#: the square of each of their numbers too. Under autocast, steps become float16 only in the model.
+_HARMLESS = 250.0
+
+
+class _Cleared(Batch):
+    """A batch whose padding is cleared: methods that call each other know it, and look once."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(Batch(*self))
+
+    def _replace(self, **parts: Any) -> Batch:  # type: ignore[override]
+        # Parts that somebody puts in may have any padding, also by a mask that is new.
+        return Batch(*self)._replace(**parts)
+
+
+def cleared(batch: Any) -> Batch:
+    """A batch with 0 in its padding, if NaN, infinity or large numbers may stand there.
+
+    Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
+    change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs
+    and rewards are filled behind the last step that is scored: an earlier one may tell something to
+    those that are.
+
+    Args:
+        batch: a batch.
+
+    Returns:
+        A batch of the same shapes and class; tensors that nothing is filled in are the same.
+
+    Raises:
+        TypeError: it is no :class:`~memnets.batches.Batch`, or the mask of the targets is no
+            boolean tensor.
+        ValueError: that mask has another shape than the targets.
+    """
+    if not isinstance(batch, Batch):
+        check_batch(batch)  # which says what came
+    given: Batch = batch
+    source_mask, mask, rewards = given.source_mask, given.target_mask, given.rewards
+    if isinstance(given, _Cleared) or (source_mask is None and mask is None):
+        return given
+    check_target_mask(given)
+    clear = given._replace(
+        source=cleared_steps(given.source, source_mask),
+        inputs=cleared_steps(given.inputs, mask, behind=True),
+        targets=cleared_steps(given.targets, mask),
+        rewards=None if rewards is None else cleared_steps(rewards, mask, behind=True),
+    )
+    return _Cleared(*clear) if type(given) is Batch else clear
+
+
+def check_target_mask(batch: Batch) -> None:
+    """Check the mask of the targets of a batch.
+
+    Raises:
+        TypeError: it is no boolean tensor.
+        ValueError: it has another shape than the targets.
+    """
+    check_mask(batch.target_mask, batch.targets.shape, "[B, T], as the targets,", "target_mask")
+
+
+def cleared_steps(steps: Tensor, mask: Tensor | None, behind: bool = False) -> Tensor:
+    """Steps, by their mask, with 0 in padding that may do harm: see :func:`cleared`.
+
+    With a mask that does not fit nothing is filled: the part that reads the steps says so.
+
+    Args:
+        steps: ``[B, T, ...]``.
+        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
+        behind: whether padding begins behind the last True of the mask.
+    """
+    if not (isinstance(mask, Tensor) and isinstance(steps, Tensor) and steps.is_floating_point()):
+        return steps
+    if mask.dtype != torch.bool or mask.shape != steps.shape[:2]:
+        return steps
+    # One look at all numbers costs less than to fill the padding. It is false for NaN.
+    if at_hand(steps) and torch.linalg.vector_norm(steps.detach()).item() < _HARMLESS:
+        return steps
+    if behind:
+        mask = mask.flip(1).cumsum(1).flip(1) > 0
+    return steps.masked_fill(~mask.view(*mask.shape, *[1] * (steps.dim() - 2)), 0)

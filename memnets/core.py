@@ -31,22 +31,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
-from inspect import Parameter, signature
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 from typing_extensions import TypeVar
 
 from memnets import events, fast, functional
 from memnets._moved import moved
-from memnets.batches import Batch, Places, check_batch, short_repr
+from memnets.batches import Batch, Places, cleared, cleared_steps, short_repr
+from memnets.checks import (
+    STATES,
+    at_hand,
+    check_given,
+    check_own_state,
+    check_positive,
+    check_returned,
+    check_steps,
+    check_weighed,
+)
 from memnets.precision import full_precision, full_precision_state
 
 __all__ = [
-    "MOST_THREADS",
     "Addressing",
     "Cell",
     "Controller",
@@ -58,22 +65,7 @@ __all__ = [
     "MemoryAccess",
     "Normalizer",
     "Score",
-    "at_hand",
-    "check_made",
-    "check_mask",
-    "check_memory",
-    "check_numbers",
-    "check_positive",
-    "check_source",
-    "check_state",
-    "check_step",
-    "check_steps",
-    "check_target_mask",
-    "check_threads",
     "choose_state",
-    "cleared",
-    "make",
-    "make_encoder",
     "map_free",
     "map_state",
     "new_zeros",
@@ -83,10 +75,6 @@ Part = TypeVar("Part")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Query = TypeVar("Query", default=Any)
 State = TypeVar("State", default=Any)
-
-
-#: Most threads for PyTorch. More threads than processors slow it down; far more make it crash.
-MOST_THREADS = 256
 
 
 class Memory(NamedTuple):
@@ -191,196 +179,6 @@ def map_free(cell: Any, function: Callable[[Tensor], Tensor], state: State) -> S
     return mapped
 
 
-def check_positive(**sizes: int) -> None:
-    """Check that each named size is a whole number of at least 1.
-
-    Raises:
-        ValueError: a size is less than 1 or not a whole number.
-    """
-    for name, size in sizes.items():
-        # bool is a subclass of int: ``size=True`` would pass as 1.
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
-
-
-def check_threads(threads: int) -> None:
-    """Check that the number of threads is between 1 and 256.
-
-    Raises:
-        ValueError: it is not.
-    """
-    check_positive(threads=threads)
-    if threads > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS}; got {threads}")
-
-
-#: An example of a factory for each kind of part, for error messages.
-_EXAMPLES = {
-    "Cell": "partial(LSTM, hidden_size=100)",
-    "Controller": "partial(LSTM, hidden_size=100)",
-    "Embedder": "partial(Words, width=100)",
-    "Encoder": "partial(SelfAttention, layers=3)",
-    "Features": "partial(FourierFeatures, frequencies=5)",
-    "Model": "partial(SNAIL, max_length=26)",
-}
-
-
-#: What callers ask of a cell, also of one that is duck-typed.
-_OF_CELLS = ("output_size", "initial_state", "step", "unroll")
-
-
-def check_made(name: str, part: object, example: str) -> None:
-    """Check that an argument is a part and not, for instance, the class of one.
-
-    Args:
-        name: name of the argument.
-        part: value of the argument; ``None`` = no such part.
-        example: a valid value, for the message.
-
-    Raises:
-        TypeError: the argument is neither a module nor ``None``, or it is a cell without sizes.
-    """
-    if part is not None and not isinstance(part, nn.Module):
-        raise TypeError(f"{name} must be an object, such as {example}; got {_named(part)}")
-    if isinstance(part, Cell):
-        _check_sizes(part)
-
-
-def make(name: str, factory: Callable[..., Part], kind: type, *sizes: int) -> Part:
-    """Make a part whose sizes only its owner knows.
-
-    Args:
-        name: name of the argument that holds the factory.
-        factory: makes the part from its sizes: a class, or a partial of one.
-        kind: class of the part that the factory must make.
-        sizes: positional arguments for the factory.
-
-    Raises:
-        TypeError: the factory is a finished part, or it makes a part of another kind or width.
-    """
-    example = _EXAMPLES.get(kind.__name__, kind.__name__)
-    article = "an" if kind.__name__[0] in "AEIOU" else "a"
-    wanted = (
-        f"{name} must make {article} {kind.__name__} when it is given its sizes, such as {example}"
-    )
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise TypeError(f"{wanted}; got {_named(factory)}")
-    part = factory(*sizes)
-    # An object of a class that the library does not know passes: a part may be duck-typed.
-    known = (Score, Normalizer, Addressing, Cell, Embedder, Encoder)
-    if isinstance(part, known) and not isinstance(part, kind):
-        raise TypeError(f"{wanted}; got a function that makes {_named(part)}")
-    if isinstance(part, Cell):
-        _check_sizes(part)
-    missing = [name for name in _OF_CELLS if not hasattr(part, name)]
-    if issubclass(kind, Cell) and missing:
-        raise TypeError(
-            f"{wanted}; got a function that makes {_named(part)}, which has no {missing[0]}: take "
-            "memnets.cells.LSTM or GRU, or write a Controller around it"
-        )
-    if isinstance(part, Cell) and part.input_size != sizes[0]:
-        raise TypeError(
-            f"{wanted}; got a function that makes {_named(part)} for inputs of width "
-            f"{part.input_size}, which should be {sizes[0]}"
-        )
-    return part
-
-
-def _check_sizes(cell: Cell) -> None:
-    """Check that a cell says how wide its inputs and outputs are."""
-    for size in cell._sizes:
-        width = getattr(cell, size, None)
-        # bool is a kind of int: True would pass as 1.
-        if isinstance(width, bool) or not hasattr(width, "__index__") or int(width) < 1:  # type: ignore[arg-type]
-            name = type(cell).__name__
-            raise TypeError(
-                f"{name} must set {' and '.join(cell._sizes)} in its __init__, whole numbers of at "
-                f"least 1; got {size} = {width!r}"
-            )
-
-
-def make_encoder(
-    factory: Callable[..., Encoder], input_size: int, width: int, name: str = "encoder"
-) -> Encoder:
-    """Make the encoder of a model.
-
-    An encoder that owns its embedding (:attr:`Encoder.embeds`) gets the size of the source itself,
-    another one the width of the model's embedding.
-
-    Args:
-        factory: makes the encoder from the width of its input.
-        input_size: tokens of the source, or the width of its vectors.
-        width: width of the model's embedding of the source.
-        name: name of the argument that holds the factory.
-
-    Raises:
-        TypeError: see :func:`make`.
-    """
-    encoder = make(name, factory, Encoder, width)
-    # Only the encoder itself knows whether it embeds.
-    return make(name, factory, Encoder, input_size) if encoder.embeds else encoder
-
-
-def _named(part: object) -> str:
-    """Describe a value that is not the expected part, for an error message."""
-    if isinstance(part, type):
-        return f"the class {part.__name__}"
-    if isinstance(part, partial):
-        return f"a partial of {getattr(part.func, '__name__', part.func)}"
-    if isinstance(part, nn.Module):
-        return f"an object, {type(part).__name__}(...)"
-    return repr(part)
-
-
-def check_memory(query: Tensor, memory: Memory) -> None:
-    """Check that a query and a memory fit together.
-
-    Args:
-        query: ``[*B, Q, K]``.
-        memory: keys ``[*B, N, K]``, values ``[*B, N, V]``, mask ``[*B, 1 or Q, N]`` or ``None``.
-            Keys have as many dimensions as the query, and so have values and mask, unless they are
-            those of all sequences, ``[N, V]`` and ``[1 or Q, N]``.
-
-    Raises:
-        ValueError: a shape does not fit.
-        TypeError: the memory is no :class:`Memory`, or the mask is not boolean.
-    """
-    if not isinstance(memory, tuple):
-        raise TypeError(
-            f"the memory must be a Memory(keys, values, mask); got a {type(memory).__name__}"
-        )
-    keys, values, mask = memory
-    if query.dim() < 2 or keys.dim() < 2 or query.shape[-1] != keys.shape[-1]:
-        raise ValueError(
-            f"query [*B, Q, K] and keys [*B, N, K] must have the same width K; "
-            f"got query {list(query.shape)} and keys {list(keys.shape)}"
-        )
-    if values.dim() < 2 or keys.shape[-2] != values.shape[-2]:
-        raise ValueError(
-            f"keys [*B, N, K] and values [*B, N, V] must have the same number of slots N; "
-            f"got keys {list(keys.shape)} and values {list(values.shape)}"
-        )
-    # PyTorch would take a query [B, K] for B queries of one sequence.
-    if query.dim() != keys.dim() or values.dim() not in (2, keys.dim()):
-        raise ValueError(
-            f"query [*B, Q, K], keys [*B, N, K] and values [*B, N, V] must have the same number of "
-            f"dimensions; got query {list(query.shape)}, keys {list(keys.shape)} and values "
-            f"{list(values.shape)}"
-        )
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"the mask must be boolean, True = may be addressed; got {mask.dtype}")
-    queries, slots = query.shape[-2], keys.shape[-2]
-    # With a dimension less, the sequences of a mask would be spread over the heads.
-    fits = mask.dim() == keys.dim() or (mask.dim() >= 2 and mask.shape[:-2].numel() == 1)
-    if not fits or mask.shape[-1] != slots or mask.shape[-2] not in (1, queries):
-        raise ValueError(
-            f"the mask must be [*B, 1 or Q, N] = [*B, 1 or {queries}, {slots}]; "
-            f"got {list(mask.shape)}"
-        )
-
-
 class _Precise(nn.Module):
     """A part that computes in float32, under autocast and with 16-bit inputs.
 
@@ -400,19 +198,6 @@ class _Precise(nn.Module):
                 setattr(cls, method, full_precision(vars(cls)[method]))
 
 
-def _check_weighed(
-    part: nn.Module, method: str, what: str, found: Any, query: Tensor, keys: Tensor
-) -> None:
-    """Check that a part has given a number for each query and each slot, ``[*B, Q, N]``."""
-    shape = (query.shape[-2], keys.shape[-2])
-    if isinstance(found, Tensor) and found.shape[-2:] == shape and _like(found, query):
-        return
-    raise TypeError(
-        f"{type(part).__name__}.{method} must return {what} [*B, Q, N] = [*B, {shape[0]}, "
-        f"{shape[1]}] of the type of the query, {query.dtype}; got {_described(found)}"
-    )
-
-
 class Score(_Precise, ABC):
     """Base class for scores: measures of how well each key answers each query.
 
@@ -427,7 +212,7 @@ class Score(_Precise, ABC):
             TypeError: ``forward`` returns something else.
         """
         scores: Tensor = super().__call__(query, keys)
-        _check_weighed(self, "forward", "scores", scores, query, keys)
+        check_weighed(self, "forward", "scores", scores, query, keys)
         return scores
 
     @abstractmethod
@@ -568,9 +353,6 @@ def _replaced(state: Any, weights: Tensor, used: Tensor) -> Any:
     return map_state(lambda part: used if part is weights else part, state)
 
 
-#: Classes of states that cells say they have; of plain tuples there are many.
-_STATES: set[type] = set()
-
 #: Methods of a cell that return a state, with the wrapper that keeps it in float32 under autocast.
 _KEEPING: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "start": partial(full_precision_state, alone=True),
@@ -590,7 +372,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     def unrolling(
         self: Cell, inputs: Tensor, state: Any, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        _check(self, inputs, state, 3, mask)
+        check_given(self, inputs, state, 3, mask)
         # Within a step, ``unroll`` is how some cells define it.
         if events.edited(self) and self not in _stepping.get():
             return Cell.unroll(self, inputs, state, mask)
@@ -598,7 +380,7 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
         if not (isinstance(result, tuple) and len(result) == 2):
             # A tensor of two sequences would pass for outputs and a state. More is not asked here:
             # a step may come by, and pays for it.
-            _check_returned(self, inputs, result, "unroll")
+            check_returned(self, inputs, result, "unroll")
         outputs, state = result
         return outputs, state
 
@@ -619,7 +401,7 @@ def _of_whole_batch(owner: type, initial_state: Callable[..., Any]) -> Callable[
         # A base may have a state of another kind, of which its subclass makes its own.
         last = next(each for each in type(self).__mro__ if "initial_state" in vars(each))
         if last is owner:
-            _check_own_state(self, state, int(batch_size), f"initial_state({batch_size})")
+            check_own_state(self, state, int(batch_size), f"initial_state({batch_size})")
         return state
 
     return first
@@ -661,7 +443,7 @@ class Cell(nn.Module, ABC, Generic[State]):
         if "_state_class" not in vars(cls):
             cls._state_class = declared or inherited
         if declared not in (None, tuple):
-            _STATES.add(declared)
+            STATES.add(declared)
         for method, keeping in _KEEPING.items():
             if method in vars(cls):
                 setattr(cls, method, keeping(vars(cls)[method]))
@@ -679,7 +461,7 @@ class Cell(nn.Module, ABC, Generic[State]):
             TypeError: the inputs are no tensor, the state is that of another kind of cell, or
                 ``forward`` returns something else than outputs and a state.
         """
-        _check(self, inputs, state)
+        check_given(self, inputs, state)
         return self._called(inputs, state)
 
     def _called(self, inputs: Tensor, state: Any) -> tuple[Tensor, State]:
@@ -693,7 +475,7 @@ class Cell(nn.Module, ABC, Generic[State]):
                 result = super().__call__(inputs, events.offer(self, "state", state))
             finally:
                 _stepping.reset(token)
-        _check_returned(self, inputs, result)
+        check_returned(self, inputs, result)
         return result
 
     @abstractmethod
@@ -730,7 +512,7 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, by a fast twin where one fits; arguments and results as in a call."""
-        _check(self, inputs, state)
+        check_given(self, inputs, state)
         twin = fast.find(self, "step", inputs, state)
         if twin is None:
             # A subclass may have a call of its own.
@@ -761,7 +543,7 @@ class Cell(nn.Module, ABC, Generic[State]):
             ValueError: inputs, mask or state have another shape, or there is no state.
             TypeError: the mask is not boolean, or the state is that of another kind of cell.
         """
-        _check(self, inputs, state, 3, mask)
+        check_given(self, inputs, state, 3, mask)
         twin = fast.find(self, "unroll", inputs, state, mask)
         if twin is not None:
             result: tuple[Tensor, State] = twin(self, inputs, state, mask)
@@ -1102,98 +884,13 @@ class Encoder(nn.Module, ABC):
         """
 
 
-#: Greatest norm of steps that can do no harm from within padding: float16, which ends at 65504, has
-#: the square of each of their numbers too. Under autocast, steps become float16 only in the model.
-_HARMLESS = 250.0
-
-
-class _Cleared(Batch):
-    """A batch whose padding is cleared: methods that call each other know it, and look once."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(Batch(*self))
-
-    def _replace(self, **parts: Any) -> Batch:  # type: ignore[override]
-        # Parts that somebody puts in may have any padding, also by a mask that is new.
-        return Batch(*self)._replace(**parts)
-
-
-def cleared(batch: Any) -> Batch:
-    """A batch with 0 in its padding, if NaN, infinity or large numbers may stand there.
-
-    Such padding would reach results and gradients, since 0 times NaN is NaN. Other numbers never
-    change a result, and stay. Only real numbers are filled, and only where there is a mask. Inputs
-    and rewards are filled behind the last step that is scored: an earlier one may tell something to
-    those that are.
-
-    Args:
-        batch: a batch.
-
-    Returns:
-        A batch of the same shapes and class; tensors that nothing is filled in are the same.
-
-    Raises:
-        TypeError: it is no :class:`~memnets.batches.Batch`, or the mask of the targets is no
-            boolean tensor.
-        ValueError: that mask has another shape than the targets.
-    """
-    if not isinstance(batch, Batch):
-        check_batch(batch)  # which says what came
-    given: Batch = batch
-    source_mask, mask, rewards = given.source_mask, given.target_mask, given.rewards
-    if isinstance(given, _Cleared) or (source_mask is None and mask is None):
-        return given
-    check_target_mask(given)
-    clear = given._replace(
-        source=_cleared_steps(given.source, source_mask),
-        inputs=_cleared_steps(given.inputs, mask, behind=True),
-        targets=_cleared_steps(given.targets, mask),
-        rewards=None if rewards is None else _cleared_steps(rewards, mask, behind=True),
-    )
-    return _Cleared(*clear) if type(given) is Batch else clear
-
-
-def check_target_mask(batch: Batch) -> None:
-    """Check the mask of the targets of a batch.
-
-    Raises:
-        TypeError: it is no boolean tensor.
-        ValueError: it has another shape than the targets.
-    """
-    check_mask(batch.target_mask, batch.targets.shape, "[B, T], as the targets,", "target_mask")
-
-
-def _cleared_steps(steps: Tensor, mask: Tensor | None, behind: bool = False) -> Tensor:
-    """Steps ``[B, T, ...]``, by their mask, with 0 in padding that may do harm.
-
-    With a mask that does not fit nothing is filled: the part that reads the steps says so.
-
-    Args:
-        steps: ``[B, T, ...]``.
-        mask: bool ``[B, T]``, False = padding; ``None`` = no padding.
-        behind: whether padding begins behind the last True of the mask.
-    """
-    if not (isinstance(mask, Tensor) and isinstance(steps, Tensor) and steps.is_floating_point()):
-        return steps
-    if mask.dtype != torch.bool or mask.shape != steps.shape[:2]:
-        return steps
-    # One look at all numbers costs less than to fill the padding. It is false for NaN.
-    if at_hand(steps) and torch.linalg.vector_norm(steps.detach()).item() < _HARMLESS:
-        return steps
-    if behind:
-        mask = mask.flip(1).cumsum(1).flip(1) > 0
-    return steps.masked_fill(~mask.view(*mask.shape, *[1] * (steps.dim() - 2)), 0)
-
-
 def _of_cleared_source(encode: Function) -> Function:
     """A method that reads a source and its mask, with cleared padding."""
 
     @wraps(encode)
     def clear(self: Any, source: Tensor, *others: Any, **named: Any) -> Any:
         mask = named["mask"] if "mask" in named else others[0] if others else None
-        return encode(self, _cleared_steps(source, mask), *others, **named)
+        return encode(self, cleared_steps(source, mask), *others, **named)
 
     return clear  # type: ignore[return-value]
 
@@ -1407,314 +1104,6 @@ class EncoderDecoder(nn.Module, ABC, Generic[State]):
             inputs: a word for each input that the model had while it answered.
         """
         return source + inputs
-
-
-def check_mask(
-    mask: Tensor | None, shape: torch.Size, names: str = "[batch, time]", name: str = "the mask"
-) -> None:
-    """Check a mask of sequences.
-
-    Args:
-        mask: the mask, bool ``[B, T]``, False = padding; ``None`` = no padding.
-        shape: shape of the sequences, ``[B, T, ...]``.
-        names: names of B and T for the message.
-        name: name of the mask for the message.
-
-    Raises:
-        ValueError: the shape is not ``[B, T]``.
-        TypeError: the mask is no tensor, or not boolean.
-    """
-    if mask is None:
-        return
-    kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-    if kind != torch.bool:
-        raise TypeError(f"{name} must be boolean, False = padding; got {kind}")
-    if mask.shape != shape[:2]:
-        raise ValueError(f"{name} must be {names} = {list(shape[:2])}; got {list(mask.shape)}")
-
-
-#: Number of dimensions of a source -> its kind, for messages.
-_SOURCES = {
-    2: "tokens [B, S]",
-    3: "vectors [B, S, I]",
-    4: "images [B, height, width, channels]",
-}
-
-
-def _check(
-    cell: Cell, inputs: Tensor, state: Any, dims: int = 2, mask: Tensor | None = None
-) -> None:
-    """Check inputs and state of a step, or with ``dims = 3`` of all steps, and their mask."""
-    # Cells within cells come here many times in a step, nearly always with what is right: a look
-    # tells. The checks with the messages run only where the look is not enough.
-    if mask is None and _fits(cell, inputs, state, dims):
-        return
-    if dims == 2:
-        check_step(cell, inputs)
-    else:
-        check_steps(cell, inputs, mask)
-    check_state(cell, inputs, state)
-
-
-def _fits(cell: Cell, inputs: Any, state: Any, dims: int) -> bool:
-    """Whether inputs and state are right at a look; False may also mean that more must be asked."""
-    if not isinstance(inputs, Tensor):
-        return False
-    shape, kind = inputs.shape, cell._state_class
-    if len(shape) != dims or shape[-1] != getattr(cell, "input_size", None):
-        return False
-    if dims == 3 and shape[1] == 0:
-        return False
-    if state is None:
-        return kind is type(None)
-    return (kind is None or type(state) is kind) and _of_batch(state, shape[0])
-
-
-def _of_batch(state: Any, batch: int) -> bool:
-    """Whether a state is made of tensors of this batch, in tuples and named tuples alone."""
-    for part in state if isinstance(state, tuple) else (state,):
-        if isinstance(part, tuple):
-            if not _of_batch(part, batch):
-                return False
-        elif isinstance(part, Tensor):
-            shape = part.shape
-            if not shape or shape[0] != batch:
-                return False
-        elif part is not None:
-            return False
-    return True
-
-
-def check_step(cell: nn.Module, inputs: Tensor) -> None:
-    """Check the shape of the input of one step, ``[B, input_size]``.
-
-    Raises:
-        TypeError: it is no tensor.
-        ValueError: it has another shape.
-    """
-    _check_inputs(cell, inputs, 2)
-
-
-def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
-    """Check that a state is one of a cell's own, for the batch of the inputs, ``[B, ...]``.
-
-    Raises:
-        ValueError: there is no state, or it is one of another batch.
-        TypeError: it is one of another kind of cell.
-    """
-    name, kind = type(cell).__name__, getattr(cell, "_state_class", None)
-    if state is None:
-        # Of a cell that does not say what its state is, the first one tells.
-        if kind is None and cell.initial_state(inputs.shape[0]) is None:  # type: ignore[operator]
-            return
-        if kind is type(None) or _starts_itself(cell):
-            return
-        raise ValueError(
-            f"a step of {name} takes the state that the last step returned, or at first that of "
-            "initial_state(batch_size); got None"
-        )
-    other = not _alike(kind, state)
-    if kind is tuple and isinstance(state, tuple) and type(state) in _STATES:
-        # A named tuple is a tuple too, but mostly that of another cell: the first state tells.
-        other = type(state) is not type(cell.initial_state(inputs.shape[0]))  # type: ignore[operator]
-    if kind is not None and other:
-        wanted = "has no state" if kind is type(None) else f"has a state {kind.__name__}"
-        raise TypeError(f"{name} {wanted}; got one of another cell, {type(state).__name__}")
-    found = _other_batch(state, inputs.shape[0])
-    if found is not None:
-        raise ValueError(
-            f"{name} takes inputs and a state of one batch, which comes first in both; got inputs "
-            f"{list(inputs.shape)}, and a part of a state {found}; what all sequences share may be "
-            "kept in the cell"
-        )
-
-
-def _check_returned(cell: Cell, inputs: Tensor, result: Any, method: str = "forward") -> None:
-    """Check that a cell has given its outputs, ``[B, (T,) output_size]``, and a state of its own.
-
-    What follows would only say that some shapes differ, and not whose.
-
-    Raises:
-        TypeError: it has given something else.
-    """
-    steps, width = inputs.shape[:-1], getattr(cell, "output_size", None)
-    if isinstance(result, tuple) and len(result) == 2:
-        outputs, state = result
-        if (
-            isinstance(outputs, Tensor)
-            and (width is None or outputs.shape == (*steps, width))
-            and _like(outputs, inputs)
-        ):
-            _check_own_state(cell, state, steps[0], method)
-            return
-        got = f"{_described(outputs)} as outputs"
-    else:
-        got = _described(result)
-    names = ", ".join(("batch", "time")[: len(steps)])
-    raise TypeError(
-        f"{type(cell).__name__}.{method} must return outputs [{names}, {cell._sizes[1]}] = "
-        f"{[*steps, width]} of the type of its inputs, {inputs.dtype}, and the next state; "
-        f"got {got}"
-    )
-
-
-def _check_own_state(cell: Cell, state: Any, batch: int, method: str) -> None:
-    """Check that a state which a cell has made is of its kind, and for this batch."""
-    name, kind = type(cell).__name__, cell._state_class
-    if kind is not None and not _alike(kind, state):
-        raise TypeError(
-            f"{name}.{method} must return a state {kind.__name__}, as the brackets of its base "
-            f"say; got {_described(state)}"
-        )
-    found = _other_batch(state, batch)
-    if found is not None:
-        raise TypeError(
-            f"{name}.{method} must return a state of {batch} sequences, [{batch}, ...]; got a part "
-            f"{found}; what all sequences share may be kept in the cell"
-        )
-
-
-def _alike(kind: type | None, state: Any) -> bool:
-    """Whether a state is of a kind, or the kind is unknown."""
-    # A tuple and a list without names are the same state, as one that a file has brought back.
-    return kind is None or isinstance(state, kind) or {kind, type(state)} == {list, tuple}
-
-
-def _like(result: Tensor, given: Tensor) -> bool:
-    """Whether a result has real numbers, and those in double precision where what came has."""
-    # 16 bits and 32 may meet: a state keeps 32 under autocast.
-    double = torch.float64
-    return result.is_floating_point() and (result.dtype == double) == (given.dtype == double)
-
-
-def _described(value: object) -> str:
-    """A short text of something that a part has returned, for an error message."""
-    if isinstance(value, Tensor):
-        return f"a tensor {list(value.shape)} of {value.dtype}"
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return f"a {type(value).__name__} of {len(value)}"
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _starts_itself(cell: nn.Module) -> bool:
-    """Whether the step of a cell has a default for its state."""
-    state = list(signature(cell.forward).parameters.values())[1:2]
-    return bool(state) and state[0].default is not Parameter.empty
-
-
-def _other_batch(state: Any, batch: int) -> list[int] | None:
-    """Shape of the first part of a state that is not for this batch; ``None`` if there is none."""
-    if isinstance(state, Tensor):
-        # A number alone is for the whole batch.
-        fits = state.dim() == 0 or state.shape[0] == batch
-        return None if fits else list(state.shape)
-    if isinstance(state, (tuple, list)):
-        for part in state:
-            other = _other_batch(part, batch)
-            if other is not None:
-                return other
-    elif isinstance(state, dict):
-        return _other_batch(list(state.values()), batch)
-    return None
-
-
-def check_steps(cell: nn.Module, inputs: Tensor, mask: Tensor | None) -> None:
-    """Check the shapes of what a cell or an encoder reads, ``[B, T, input_size]``, and of its mask.
-
-    Raises:
-        ValueError: inputs or mask have another shape, or there is no step.
-        TypeError: the inputs are no tensor, or the mask is not boolean.
-    """
-    _check_inputs(cell, inputs, 3)
-    check_mask(mask, inputs.shape[:2])
-
-
-def _check_inputs(cell: nn.Module, inputs: Tensor, dims: int) -> None:
-    # A cell need not say how wide its input is.
-    width = getattr(cell, "input_size", None)
-    if not isinstance(inputs, Tensor):
-        raise TypeError(
-            f"the inputs of {type(cell).__name__} must be a tensor; got {type(inputs).__name__}"
-        )
-    fits = inputs.dim() == dims and width in (None, inputs.shape[-1])
-    none = fits and dims == 3 and inputs.shape[1] == 0
-    if fits and not none:
-        return
-    wanted, other = {
-        2: ("one step of {} takes inputs [batch, {}]", "for all steps of a sequence call unroll"),
-        3: ("the steps of {} take inputs [batch, time, {}]", "for one step call step"),
-    }[dims]
-    raise ValueError(
-        wanted.format(type(cell).__name__, "width" if width is None else width)
-        + (", time >= 1" if none else "")
-        + f"; got {list(inputs.shape)}"
-        + (f"; {other}" if inputs.dim() == 5 - dims else "")
-    )
-
-
-def check_source(source: Tensor, mask: Tensor | None, dims: Sequence[int] = (2, 3)) -> None:
-    """Check the source of a model and its mask.
-
-    Args:
-        source: ``[B, S, ...]``, S >= 1: tokens, vectors, or what else ``dims`` allows.
-        mask: bool ``[B, S]``, False = padding, behind the last step alone; ``None`` = no padding.
-        dims: numbers of dimensions that the source may have.
-
-    Raises:
-        ValueError: a shape does not fit, a source is empty, or padding stands before a step.
-        TypeError: the mask is not boolean.
-    """
-    if source.dim() not in dims or source.shape[1] == 0:
-        kinds = " or ".join(_SOURCES.get(each, f"of {each} dimensions") for each in dims)
-        least = ", all sizes >= 1" if 4 in dims else ", S >= 1"
-        raise ValueError(f"source must be {kinds}{least}; got {list(source.shape)}")
-    check_mask(mask, source.shape, "[B, S]")
-    # Encoders take lengths from the mask, so that a hole within a source would go unseen.
-    if mask is not None:
-        check_numbers(
-            mask[:, 0].all() & (mask[:, 1:] <= mask[:, :-1]).all(),
-            "each source must have a step, and padding only after its last step",
-        )
-
-
-def check_numbers(right: Tensor, expected: str, found: Callable[[], str] | None = None) -> None:
-    """Check what only the numbers in a tensor tell.
-
-    Where Python may not look at them, the check becomes an operation: in a graph that is compiled,
-    and on a device that the host would have to wait for. It then raises a RuntimeError without
-    what was found. Under ``torch.func.vmap`` there is no check.
-
-    Args:
-        right: bool ``[]``, whether the numbers are right.
-        expected: what is right, for the message.
-        found: describes what came, for the message.
-
-    Raises:
-        ValueError: the numbers are not right.
-    """
-    if at_hand(right):
-        if not right:
-            raise ValueError(expected if found is None else f"{expected}; got {found()}")
-    elif torch.compiler.is_compiling() or not _batched(right):
-        torch._assert_async(right, expected)
-
-
-def at_hand(tensor: Tensor) -> bool:
-    """Whether Python may look at the numbers in a tensor: on the CPU, and not in a graph.
-
-    A fake tensor, which stands for one in a graph that is about to be made, has none.
-    """
-    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
-        return False
-    return tensor.device.type == "cpu" and not _batched(tensor)
-
-
-def _batched(tensor: Tensor) -> bool:
-    """Whether ``torch.func.vmap`` maps over a tensor."""
-    # PyTorch has no public name for it. A tensor of ``torch.func.grad`` may hold one of vmap.
-    while torch._C._functorch.is_gradtrackingtensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return torch._C._functorch.is_batchedtensor(tensor)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from memnets import functional
 from memnets.batches import BEGIN, END, PAD, Places, feedback
-from memnets.core import EncoderDecoder, check_positive
+from memnets.checks import check_positive
+from memnets.core import EncoderDecoder
 
 __all__ = [
     "Hypotheses",

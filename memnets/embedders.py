@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from memnets.batches import PAD
 from memnets.cells import Embedding
-from memnets.core import Embedder, check_positive
+from memnets.checks import check_positive
+from memnets.core import Embedder
 
 __all__ = ["Patches", "Sentences", "Words", "position_encoding"]
 

@@ -22,19 +22,9 @@ from memnets.cells import (
 )
 from memnets.cells.convolutions import gated_convolution
 from memnets.cells.positions import added_only, split_positions
-from memnets.core import (
-    Addressing,
-    Cell,
-    Embedder,
-    Encoded,
-    Encoder,
-    Memory,
-    Normalizer,
-    check_made,
-    check_numbers,
-    check_positive,
-    make,
-)
+from memnets.checks import check_numbers, check_positive
+from memnets.core import Addressing, Cell, Embedder, Encoded, Encoder, Memory, Normalizer
+from memnets.factories import check_made, make
 from memnets.scores import Distance, Dot
 
 __all__ = [

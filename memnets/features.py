@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.core import Addressing, Memory, check_made, check_positive, make
+from memnets.checks import check_positive
+from memnets.core import Addressing, Memory
+from memnets.factories import check_made, make
 from memnets.scores import Dot
 
 __all__ = [

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.core import Normalizer, check_positive
+from memnets.checks import check_positive
+from memnets.core import Normalizer
 
 __all__ = ["Entmax15", "GumbelHard", "ScalableSoftmax", "Softmax", "Sparsemax", "TopK"]
 

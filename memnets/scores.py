@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.core import Score, check_made, check_positive
+from memnets.checks import check_positive
+from memnets.core import Score
+from memnets.factories import check_made
 
 __all__ = [
     "Additive",

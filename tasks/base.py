@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from memnets.batches import Batch, Curves, check_batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.limits import check_room
 from tasks.text import read_lines
 

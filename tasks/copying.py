@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memnets.batches import Batch, with_places
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, by_name, check_range
 from tasks.vectors import SizedTask, random_bits, zeros_while_answering
 

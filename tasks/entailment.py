@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Task, check_range
 from tasks.sets import FixedSets, paths_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.extras import check_extra
 from memnets.files import cached
 from tasks.base import Array

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.extras import check_extra
 from tasks.base import Array, Task
 from tasks.limits import check_room

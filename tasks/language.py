@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.vocabulary import Words
 from tasks.base import check_texts
 from tasks.docstrings import sentences

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, Task
 
 __all__ = ["DynamicNGrams", "bayes_probabilities"]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array
 from tasks.limits import advice, limit, read_at_most
 

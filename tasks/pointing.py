@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from memnets.batches import END, Batch, padded, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
 from tasks.points import read_points

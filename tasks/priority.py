@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Task
 from tasks.vectors import zeros_while_answering
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, Batch, padded, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
 from tasks.base import check_texts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import by_name, check_range
 from tasks.vectors import SizedTask, zeros_while_answering
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, UNKNOWN, Batch, padded, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Array, check_texts
 from tasks.language import likelihoods, words_of

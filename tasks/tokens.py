@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, MARKS, Batch, padded, unpadded, with_places
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, Task, by_name, check_range, renamed
 from tasks.limits import check_room
 

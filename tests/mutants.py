@@ -86,7 +86,7 @@ TESTS = {
     "memnets/app/vectors.py": "test_sentences.py",
     "memnets/batches.py": (
         "test_objectives.py tasks/test_copying.py tasks/test_tokens.py test_decoding.py "
-        "test_machine.py laws/test_models.py"
+        "test_machine.py laws/test_models.py test_padding.py"
     ),
     "memnets/cells/": (
         "test_memories.py test_machine.py laws/test_parts.py laws/test_models.py test_truncation.py"
@@ -98,6 +98,10 @@ TESTS = {
     "memnets/cells/mixer.py": "test_linear.py laws/test_parts.py",
     "memnets/cells/embeddings.py": "test_layers.py test_pointer.py laws/test_models.py",
     "memnets/cells/positions.py": "test_positions.py test_layers.py laws/test_parts.py",
+    "memnets/checks.py": (
+        "test_addressing.py test_layers.py test_machine.py test_returned.py test_shapes.py "
+        "test_compile.py test_cli.py laws/test_models.py"
+    ),
     "memnets/core.py": (
         "test_addressing.py test_layers.py test_machine.py test_returned.py test_shapes.py "
         "test_objectives.py "
@@ -110,6 +114,7 @@ TESTS = {
     "memnets/events.py": "test_trace.py test_interventions.py",
     "memnets/extras.py": "test_packaging.py tasks/test_geometry.py",
     "memnets/fast.py": "laws/test_twins.py test_kernels.py test_trace.py laws/test_surroundings.py",
+    "memnets/factories.py": "test_machine.py test_returned.py test_convs2s.py",
     "memnets/features.py": "test_features.py test_episodes.py laws/test_models.py",
     "memnets/files.py": "test_files.py test_cli.py tasks/test_fewshot.py tasks/test_translation.py",
     "memnets/functional.py": (

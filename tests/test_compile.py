@@ -19,7 +19,7 @@ from memnets.addressing import Content
 from memnets.app.cli import main
 from memnets.batches import Batch
 from memnets.cells import GRU, LSTM, Dropout, FeedForward, LearnedPositions, Loop
-from memnets.core import check_numbers
+from memnets.checks import check_numbers
 from memnets.memories import NTM, slotted
 from memnets.models import SNAIL, CausalTransformer, MemoryMachine, PointerNetwork, Seq2Seq
 from memnets.scores import Additive, ScaledDot

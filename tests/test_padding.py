@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from memnets import core
+from memnets import batches
 from memnets.addressing import Content
-from memnets.batches import Batch
+from memnets.batches import Batch, cleared
 from memnets.cells import GRU
-from memnets.core import EncoderDecoder, cleared
+from memnets.core import EncoderDecoder
 from memnets.encoders import Recurrent
 from memnets.models import CausalTransformer, MemoryMachine, PointerNetwork, Transformer
 from memnets.scores import ScaledDot
@@ -197,7 +197,7 @@ def test_a_pointer_network_may_have_points_of_any_kind_in_padding():
 
 
 def test_padding_is_filled_where_nobody_may_look_at_its_numbers(monkeypatch):
-    monkeypatch.setattr(core, "at_hand", lambda tensor: False)
+    monkeypatch.setattr(batches, "at_hand", lambda tensor: False)
     batch = a_batch(-7.0)
     assert all(
         torch.equal(one, other)

@@ -18,12 +18,14 @@ ROOMS = [
     "memnets.fast",
     "memnets.precision",
     "memnets.functional",
+    "memnets.checks",
     "memnets.batches",
     "memnets.files",
     "memnets.records",
     "memnets.extras",
     "memnets.vocabulary",
     "memnets.core",
+    "memnets.factories",
     "memnets.scores",
     "memnets.normalizers",
     "memnets.addressing",
@@ -46,6 +48,7 @@ DOORS = ["memnets", "memnets.__main__"]
 #: A task is a source of batches: of all rooms it knows these alone.
 KNOWN_TO_TASKS = {
     "memnets.batches",
+    "memnets.checks",
     "memnets.core",
     "memnets.extras",
     "memnets.files",

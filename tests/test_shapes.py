@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from memnets import core
+from memnets import checks, core
 from memnets.cells import (
     GRU,
     LSTM,
@@ -225,7 +225,7 @@ def test_what_is_right_is_seen_at_a_look(cell, monkeypatch):
 
     state = cell.initial_state(2)
     for name in ("check_step", "check_steps", "check_state"):
-        monkeypatch.setattr(core, name, never)
+        monkeypatch.setattr(checks, name, never)
     for _ in range(2):
         _, state = cell.step(torch.zeros(2, cell.input_size), state)
         _, state = cell(torch.zeros(2, cell.input_size), state)
@@ -239,7 +239,7 @@ def test_a_cell_looks_at_its_state_once_in_a_step(take, monkeypatch):
             return inputs, state
 
     cell, looks = Plain(5, 5), []
-    monkeypatch.setattr(core, "_check", lambda cell, *_: looks.append(cell))
+    monkeypatch.setattr(core, "check_given", lambda cell, *_: looks.append(cell))
     shape = (2, 3, 5) if take == "unroll" else (2, 5)
     getattr(cell, take)(torch.zeros(shape), cell.initial_state(2))
     assert looks == [cell]
@@ -273,12 +273,12 @@ def looked(monkeypatch):
         cell = Unsaid()
         monkeypatch.setattr(Unsaid, "_state_class", Counted if kind == "Counted" else kind)
         inputs = torch.zeros(shape)
-        if core._fits(cell, inputs, state, dims):
+        if checks._fits(cell, inputs, state, dims):
             if dims == 2:
-                core.check_step(cell, inputs)
+                checks.check_step(cell, inputs)
             else:
-                core.check_steps(cell, inputs, None)
-            core.check_state(cell, inputs, state)
+                checks.check_steps(cell, inputs, None)
+            checks.check_state(cell, inputs, state)
 
     return check
 
@@ -303,11 +303,11 @@ def test_the_look_lets_pass_no_more_than_the_checks(looked):
     [
         lambda cell, inputs, state, dims: state is not None,
         lambda cell, inputs, state, dims: inputs.dim() == dims and state is None,
-        lambda cell, inputs, state, dims: core._of_batch(state, 2),
+        lambda cell, inputs, state, dims: checks._of_batch(state, 2),
     ],
 )
 def test_a_look_that_lets_pass_more_is_found(fault, looked, monkeypatch):
-    monkeypatch.setattr(core, "_fits", fault)
+    monkeypatch.setattr(checks, "_fits", fault)
     with pytest.raises((ValueError, TypeError)):
         check_looks(looked)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from memnets.app.checkpoints import load_run
 from memnets.batches import Batch
-from memnets.core import check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import map_state
 from memnets.models import Model
 from tasks import Task
 

@@ -48,7 +48,7 @@ from memnets.app.progress import ProgressBar
 from memnets.app.settings import Settings, folder_of, say
 from memnets.app.stopping import QUEUE_AGAIN, Stopped
 from memnets.app.trust import check_parts, strict_parsing
-from memnets.core import check_threads
+from memnets.checks import check_threads
 from memnets.files import NotWritten, load_yaml, only_writer
 from memnets.records import read_metrics
 from memnets.training.processes import splits_weights

@@ -32,7 +32,7 @@ from memnets.app.seeds import (
     scores_file,
     summary,
 )
-from memnets.core import check_positive, check_threads
+from memnets.checks import check_positive, check_threads
 from memnets.files import read_settings, target_of, write_atomically
 from memnets.training.runs import changes
 from memnets.viewing import names, plots

@@ -53,7 +53,7 @@ from memnets.app.study import (
     try_out,
 )
 from memnets.app.sweep_report import shown, write_report
-from memnets.core import check_positive, check_threads
+from memnets.checks import check_positive, check_threads
 from memnets.extras import check_extra
 from memnets.files import read_settings
 from memnets.records import read_curve, versions

@@ -134,7 +134,7 @@ def _check(asked: Any) -> None:
     Raises:
         ValueError: an argument is out of its range, or two of them exclude each other.
     """
-    from memnets.core import check_positive, check_threads
+    from memnets.checks import check_positive, check_threads
     from memnets.decoding import check_search
 
     check_positive(n_best=asked.n_best, batch_tokens=asked.batch_tokens)

@@ -12,7 +12,8 @@ from torch import Tensor
 from memnets.app.checkpoints import build_model, read, vocabularies_of
 from memnets.app.trust import checked_model
 from memnets.batches import END, UNKNOWN, padded
-from memnets.core import check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import map_state
 from memnets.decoding import Hypotheses, beam_search, check_search
 from memnets.models import Model
 from memnets.vocabulary import Vocabulary

@@ -12,7 +12,8 @@ from torch import Tensor
 from memnets import decoding
 from memnets.app.checkpoints import load_run
 from memnets.batches import Batch
-from memnets.core import EncoderDecoder, check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import EncoderDecoder, map_state
 from memnets.models.seq2seq import Seq2Seq, Seq2SeqState
 from tasks import Task
 

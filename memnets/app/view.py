@@ -128,7 +128,7 @@ def view_command(arguments: list[str]) -> None:
     asked = parser().parse_args(arguments)  # first: what follows takes long to import
     import torch
 
-    from memnets.core import check_positive, check_threads
+    from memnets.checks import check_positive, check_threads
 
     path = asked.checkpoint or asked.ckpt_path
     if path is None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from memnets import fast, functional
 from memnets.cells.composed import Chain, Connection, Pointwise, Residual, kept, position_wise
 from memnets.cells.positions import Positions, placed_content
-from memnets.core import Addressing, Cell, Memory, Normalizer, check_positive, new_zeros
+from memnets.checks import check_positive
+from memnets.core import Addressing, Cell, Memory, Normalizer, new_zeros
 from memnets.scores import ScaledDot
 
 __all__ = [

@@ -10,18 +10,9 @@ from torch import Tensor, nn
 
 from memnets import fast
 from memnets.cells.dropout import Dropout
-from memnets.core import (
-    Cell,
-    Controller,
-    MemoryAccess,
-    State,
-    check_made,
-    check_positive,
-    choose_state,
-    make,
-    map_free,
-    new_zeros,
-)
+from memnets.checks import check_positive
+from memnets.core import Cell, Controller, MemoryAccess, State, choose_state, map_free, new_zeros
+from memnets.factories import check_made, make
 
 __all__ = [
     "Chain",

@@ -13,7 +13,8 @@ from memnets import functional
 from memnets.addressing import Content
 from memnets.cells.composed import Chain, kept
 from memnets.cells.dropout import Dropout
-from memnets.core import Cell, Memory, check_positive, new_zeros
+from memnets.checks import check_positive
+from memnets.core import Cell, Memory, new_zeros
 from memnets.scores import Dot
 
 __all__ = [

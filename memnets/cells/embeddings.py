@@ -16,7 +16,7 @@ from memnets.cells.positions import (
     Start,
     added_only,
 )
-from memnets.core import check_mask, check_positive
+from memnets.checks import check_mask, check_positive
 
 __all__ = [
     "Embedding",

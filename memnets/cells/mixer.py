@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets.cells.convolutions import ShortConvolution
-from memnets.core import Addressing, Cell, MemoryAccess, check_made, check_positive, map_free
+from memnets.checks import check_positive
+from memnets.core import Addressing, Cell, MemoryAccess, map_free
+from memnets.factories import check_made
 
 __all__ = ["Mixer", "MixerState", "OutputGate"]
 

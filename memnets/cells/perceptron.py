@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from memnets.cells.dropout import Dropout
-from memnets.core import check_positive
+from memnets.checks import check_positive
 
 __all__ = ["Perceptron"]
 

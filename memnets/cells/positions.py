@@ -18,15 +18,9 @@ from torch import Tensor, nn
 from memnets import fast, functional
 from memnets.addressing import Content
 from memnets.batches import Places
-from memnets.core import (
-    Memory,
-    Normalizer,
-    Score,
-    check_made,
-    check_memory,
-    check_numbers,
-    check_positive,
-)
+from memnets.checks import check_memory, check_numbers, check_positive
+from memnets.core import Memory, Normalizer, Score
+from memnets.factories import check_made
 
 __all__ = [
     "ALiBi",

@@ -12,15 +12,8 @@ from torch import Tensor, nn
 from memnets import fast
 from memnets.addressing import Content, Recent
 from memnets.cells.attention import Slots
-from memnets.core import (
-    Addressing,
-    Controller,
-    Memory,
-    Normalizer,
-    State,
-    check_positive,
-    new_zeros,
-)
+from memnets.checks import check_positive
+from memnets.core import Addressing, Controller, Memory, Normalizer, State, new_zeros
 from memnets.scores import Additive
 
 __all__ = ["GRU", "LSTM", "LSTMN", "Direct", "FeedForward", "LSTMNState", "LSTMState"]

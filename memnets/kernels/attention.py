@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from memnets import fast
 from memnets.addressing import Content
 from memnets.cells.positions import Placed
-from memnets.core import Memory, Score, check_memory
+from memnets.checks import check_memory
+from memnets.core import Memory, Score
 from memnets.normalizers import ScalableSoftmax, Softmax
 from memnets.scores import Dot, ScaledDot
 

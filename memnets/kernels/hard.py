@@ -20,7 +20,8 @@ from torch import Tensor
 
 from memnets import fast, functional
 from memnets.cells.composed import Loop, LoopState
-from memnets.core import Memory, check_step, choose_state
+from memnets.checks import check_step
+from memnets.core import Memory, choose_state
 from memnets.memories.ntm import NTM, NTMState
 from memnets.memories.slotted import noisy
 

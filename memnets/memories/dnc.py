@@ -16,7 +16,8 @@ from memnets.addressing import (
     LinkedQuery,
     LinkedState,
 )
-from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.checks import check_positive
+from memnets.core import Addressing, Memory, Score
 from memnets.events import offer, report
 from memnets.memories.slotted import Slotted
 

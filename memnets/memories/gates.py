@@ -16,7 +16,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from memnets.core import check_made, check_positive
+from memnets.checks import check_positive
+from memnets.factories import check_made
 
 __all__ = [
     "DECAYS",

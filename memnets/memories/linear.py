@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from memnets import events, fast
-from memnets.core import MemoryAccess, check_numbers, check_positive, map_state
+from memnets.checks import check_numbers, check_positive
+from memnets.core import MemoryAccess, map_state
 from memnets.memories.gates import (
     DECAYS,
     STRENGTHS,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.checks import check_positive
+from memnets.core import Addressing, Memory, Score
 from memnets.events import report
 from memnets.memories.slotted import Slotted
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memnets import functional
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.events import offer, report
 from memnets.memories.slotted import Slotted, check_noise, noisy
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
-from memnets.core import Addressing, Memory, Score, check_positive
+from memnets.checks import check_positive
+from memnets.core import Addressing, Memory, Score
 from memnets.events import offer, report
 from memnets.memories.slotted import Slotted, check_noise, noisy
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastRecent, LeastRecentQuery, LeastRecentState, Sharp, SharpQuery
-from memnets.core import Addressing, Memory, Score, at_hand, check_positive
+from memnets.checks import at_hand, check_positive
+from memnets.core import Addressing, Memory, Score
 from memnets.events import listening, offer, report
 from memnets.functional import Sparse
 from memnets.memories.slotted import Slotted

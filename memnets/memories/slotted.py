@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.core import MemoryAccess, State, check_positive
+from memnets.checks import check_positive
+from memnets.core import MemoryAccess, State
 
 __all__ = ["Slotted", "check_noise", "noisy"]
 

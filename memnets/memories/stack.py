@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from memnets import functional
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.events import offer, report
 from memnets.memories.slotted import Slotted, check_noise, noisy
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets import events, functional
-from memnets.core import MemoryAccess, check_positive
+from memnets.checks import check_positive
+from memnets.core import MemoryAccess
 from memnets.events import offer, report
 from memnets.memories.slotted import check_noise, noisy
 

@@ -12,7 +12,8 @@ from memnets import events
 from memnets.addressing import Content
 from memnets.cells.attention import Slots
 from memnets.cells.positions import Placed, Positions, placed_content
-from memnets.core import Addressing, Memory, MemoryAccess, Score, check_positive
+from memnets.checks import check_positive
+from memnets.core import Addressing, Memory, MemoryAccess, Score
 from memnets.events import report
 from memnets.precision import full_precision
 from memnets.scores import ScaledDot

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets import events
-from memnets.core import MemoryAccess, check_positive
+from memnets.checks import check_positive
+from memnets.core import MemoryAccess
 from memnets.memories.gates import FeatureMap, make_features
 
 __all__ = ["TTT", "TTTState"]

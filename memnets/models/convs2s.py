@@ -24,8 +24,10 @@ from memnets.cells import (
 )
 from memnets.cells.composed import kept
 from memnets.cells.positions import Start
-from memnets.core import Addressing, Encoder, check_positive, check_source, make_encoder
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Encoder
 from memnets.encoders import Convolutional
+from memnets.factories import make_encoder
 from memnets.training.model import Model
 
 __all__ = ["ConvS2S", "ConvS2SState"]

@@ -13,16 +13,9 @@ from torch import Tensor, nn
 from memnets.addressing import Content
 from memnets.batches import PAD, Batch
 from memnets.cells import Dropout, Embedding, Perceptron
-from memnets.core import (
-    Addressing,
-    Encoder,
-    Memory,
-    check_made,
-    check_positive,
-    check_source,
-    make_encoder,
-    map_state,
-)
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Encoder, Memory, map_state
+from memnets.factories import check_made, make_encoder
 from memnets.scores import Dot
 from memnets.training.model import Model
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from memnets import functional
 from memnets.addressing import Content
 from memnets.batches import Batch
-from memnets.core import Addressing, EncoderDecoder, Memory, State, check_source, make
+from memnets.checks import check_source
+from memnets.core import Addressing, EncoderDecoder, Memory, State
+from memnets.factories import make
 from memnets.features import Features, made_features
 from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean

@@ -12,7 +12,8 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from memnets.batches import Batch
-from memnets.core import Addressing, check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import Addressing, map_state
 from memnets.features import FeatureAttention
 from memnets.training.objectives import Examined
 from memnets.training.processes import answers, joined

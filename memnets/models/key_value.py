@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from memnets.addressing import Content
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.models.memory_network import MemoryNetwork
 
 __all__ = ["KeyValueNetwork"]

@@ -10,7 +10,9 @@ from torch import nn
 from memnets.cells.composed import Loop
 from memnets.cells.embeddings import Inputs, OneHot
 from memnets.cells.positions import PeriodicPositions
-from memnets.core import Cell, MemoryAccess, check_positive, make
+from memnets.checks import check_positive
+from memnets.core import Cell, MemoryAccess
+from memnets.factories import make
 from memnets.models.sequence import SequenceModel
 
 __all__ = ["MemoryMachine"]

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import Content
-from memnets.core import Addressing, Memory, check_made, check_positive, check_source
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Memory
 from memnets.embedders import Sentences
+from memnets.factories import check_made
 from memnets.scores import Dot
 from memnets.training.model import Model
 

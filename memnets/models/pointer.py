@@ -13,18 +13,9 @@ from memnets import functional
 from memnets.addressing import Content
 from memnets.batches import END, Batch
 from memnets.cells import Bridge
-from memnets.core import (
-    Addressing,
-    Cell,
-    Encoder,
-    Memory,
-    check_made,
-    check_numbers,
-    check_positive,
-    check_source,
-    make,
-    map_state,
-)
+from memnets.checks import check_numbers, check_positive, check_source
+from memnets.core import Addressing, Cell, Encoder, Memory, map_state
+from memnets.factories import check_made, make
 from memnets.features import Features, made_features
 from memnets.training.model import Model
 from memnets.training.objectives import Tokens

@@ -13,18 +13,9 @@ from memnets import fast, functional
 from memnets.addressing import Content, Hard, HardState
 from memnets.batches import Batch
 from memnets.cells import Bridge, Dropout, Output, tied_embeddings
-from memnets.core import (
-    Addressing,
-    Cell,
-    Encoded,
-    Encoder,
-    Memory,
-    check_made,
-    check_positive,
-    check_source,
-    make,
-    make_encoder,
-)
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Cell, Encoded, Encoder, Memory
+from memnets.factories import check_made, make, make_encoder
 from memnets.models.reinforce import Reinforce
 from memnets.training.model import Model, masked_mean
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from memnets.batches import Batch, Places
 from memnets.cells.embeddings import Inputs
 from memnets.cells.positions import Start
-from memnets.core import Cell, check_numbers
+from memnets.checks import check_numbers
+from memnets.core import Cell
 from memnets.training.model import Model
 
 __all__ = ["SequenceModel", "SequenceState"]

@@ -13,7 +13,8 @@ from memnets.cells.convolutions import TCBlock
 from memnets.cells.dropout import Dropout
 from memnets.cells.embeddings import Embedding, Inputs, Output, Vectors
 from memnets.cells.positions import Positions, split_positions
-from memnets.core import Addressing, Cell, check_positive, check_source
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Cell
 from memnets.models.sequence import SequenceModel
 
 __all__ = ["SNAIL"]

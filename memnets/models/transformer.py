@@ -26,16 +26,9 @@ from memnets.cells.positions import (
     added_only,
     split_positions,
 )
-from memnets.core import (
-    Addressing,
-    Cell,
-    Encoder,
-    Normalizer,
-    check_made,
-    check_positive,
-    check_source,
-    make_encoder,
-)
+from memnets.checks import check_positive, check_source
+from memnets.core import Addressing, Cell, Encoder, Normalizer
+from memnets.factories import check_made, make_encoder
 from memnets.models.sequence import SequenceModel
 from memnets.training.model import Model
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from memnets.core import check_positive
+from memnets.checks import check_positive
 
 __all__ = ["check_growth", "kept_for_backward"]
 

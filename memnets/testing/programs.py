@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from memnets.core import MemoryAccess, check_positive
+from memnets.checks import check_positive
+from memnets.core import MemoryAccess
 from memnets.testing import strategies
 from memnets.testing.laws import Draw, Laws, assert_close, assert_shape, law
 

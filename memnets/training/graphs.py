@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from memnets.batches import Batch
-from memnets.core import check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import map_state
 
 __all__ = [
     "CudaRecorder",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from memnets import decoding
-from memnets.batches import Batch, Places, padded_to
-from memnets.core import EncoderDecoder, State, at_hand, check_positive, cleared
+from memnets.batches import Batch, Places, cleared, padded_to
+from memnets.checks import at_hand, check_positive
+from memnets.core import EncoderDecoder, State
 from memnets.training.objectives import Bits, Examined, Objective
 from memnets.training.trained import Trained
 from memnets.training.truncation import truncated_loss

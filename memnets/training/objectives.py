@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from memnets import functional
-from memnets.batches import END, PAD, Batch
-from memnets.core import EncoderDecoder, at_hand, check_numbers, check_target_mask, map_state
+from memnets.batches import END, PAD, Batch, check_target_mask
+from memnets.checks import at_hand, check_numbers
+from memnets.core import EncoderDecoder, map_state
 from memnets.decoding import check_search, generate, play
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 
-from memnets.core import check_positive
+from memnets.checks import check_positive
 
 __all__ = ["Curriculum", "LinearStart", "MemorySchedule", "whole_length"]
 

@@ -18,7 +18,8 @@ from pytorch_lightning.utilities.compile import to_uncompiled
 from torch import Tensor, nn
 
 from memnets.batches import Batch
-from memnets.core import at_hand, map_state
+from memnets.checks import at_hand
+from memnets.core import map_state
 from memnets.files import write_atomically
 from memnets.training.graphs import (
     CudaRecorder,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, Batch
-from memnets.core import check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import map_state
 from memnets.training.model import Model
 from memnets.training.objectives import Bits, NextToken, Symbols, Tokens
 from memnets.training.schedules import MemorySchedule

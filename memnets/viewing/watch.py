@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from memnets.batches import BEGIN, END, MARKS, Batch, feedback
 from memnets.cells.attention import MultiHead
-from memnets.core import Addressing, EncoderDecoder, MemoryAccess, check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import Addressing, EncoderDecoder, MemoryAccess, map_state
 from memnets.training.objectives import (
     Actions,
     Bits,

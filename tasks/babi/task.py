@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import PAD, UNKNOWN, Batch, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.vocabulary import Words
 from tasks.babi.stories import FAMILIES, draw_stories
 from tasks.babi.text import Question, read_asked, read_stories, split_story, words_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch, Curves, feedback
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, Task
 
 __all__ = [

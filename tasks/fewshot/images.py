@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.extras import check_extra
 from tasks.base import Array, Task, by_name
 from tasks.fewshot.files import ClassImages, read_classes, read_digits, read_runs

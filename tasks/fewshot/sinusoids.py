@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from memnets.batches import Batch, Curves
-from memnets.core import check_positive, map_state
+from memnets.checks import check_positive
+from memnets.core import map_state
 from tasks.base import Task, by_name
 
 __all__ = ["Sinusoids"]

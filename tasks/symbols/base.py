@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, PAD, Batch, padded, unpadded, with_places
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array, Task, by_name, check_range, check_texts
 from tasks.limits import check_room
 

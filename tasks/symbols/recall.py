@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array
 from tasks.limits import check_room
 from tasks.symbols.base import SILENT, Example, SymbolTask

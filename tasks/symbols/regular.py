@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from tasks.base import Array
 from tasks.symbols.base import SymbolTask
 

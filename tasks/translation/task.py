@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from memnets.batches import BEGIN, END, Batch, padded, unpadded
-from memnets.core import check_positive
+from memnets.checks import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Vocabulary
 from tasks.base import check_texts

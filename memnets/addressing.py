@@ -14,6 +14,7 @@ from memnets.checks import check_memory, check_positive
 from memnets.core import Addressing, Memory, Normalizer, Query, Score, State
 from memnets.factories import check_made
 from memnets.normalizers import Softmax
+from memnets.precision import full_precision
 from memnets.scores import Cosine, Dot
 
 __all__ = [
@@ -84,7 +85,7 @@ class Content(Addressing[Tensor, None]):
         query = events.offer(self, "query", query)
         memory = events.offer(self, "memory", memory)
         check_memory(query, memory)
-        compared = self.compare(query, memory)
+        compared = self._compared(query, memory)
         mask = memory.mask
         scores = compared if mask is None else compared.masked_fill(~mask, -torch.inf)
         if events.listening():
@@ -113,6 +114,11 @@ class Content(Addressing[Tensor, None]):
         """Scores ``[*B, Q, N]`` of all slots, whether they may be addressed or not."""
         scores: Tensor = self.score(query, memory.keys)
         return scores
+
+    @full_precision
+    def _compared(self, query: Tensor, memory: Memory) -> Tensor:
+        """The same, also in float32 where no call is around it: what is added is not rounded."""
+        return self.compare(query, memory)
 
 
 class Hopfield(Content):
@@ -185,8 +191,11 @@ class Recent(Content):
     def compare(self, query: Tensor, memory: Memory) -> Tensor:
         """Scores ``[*B, Q, N]`` of all slots, with the share of their age."""
         scores = super().compare(query, memory)
-        slots = scores.new_ones(scores.shape[-1]) if memory.mask is None else memory.mask
-        return scores + self.slope * slots.cumsum(-1).to(scores.dtype)
+        if memory.mask is None:
+            places = torch.arange(1, scores.shape[-1] + 1, device=scores.device)
+        else:
+            places = memory.mask.cumsum(-1)
+        return scores + self.slope * places
 
 
 class Local(Addressing[Tensor, Tensor]):

@@ -159,12 +159,16 @@ class Patches(Embedder):
             raise ValueError("images of a batch have one size and no padding; got a mask")
         features = self.layers(source.permute(0, 3, 1, 2))
         if self.coordinates:
+            # In 16 bits the steps from place to place would be rounded, and their sums.
+            exact = torch.promote_types(features.dtype, torch.float32)
             rows, columns = (
-                torch.linspace(-1, 1, length, dtype=features.dtype, device=features.device)
+                torch.linspace(-1, 1, length, dtype=exact, device=features.device)
                 for length in features.shape[2:]
             )
             places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-            features = torch.cat([features, places.expand(len(source), -1, -1, -1)], 1)
+            features = torch.cat(
+                [features, places.to(features.dtype).expand(len(source), -1, -1, -1)], 1
+            )
         return features.flatten(2).transpose(1, 2), None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -46,7 +46,9 @@ class ScalableSoftmax(Normalizer):
 
     def sharpness(self, count: Tensor) -> Tensor:
         """Factor on the scores: ``c log n``, for n of any shape; n = 1 counts as 2."""
-        return self.scale * count.clamp_min(2).to(self.scale.dtype).log()
+        # A count beyond 65504 has no place in float16; its logarithm has.
+        exact = torch.promote_types(self.scale.dtype, torch.float32)
+        return self.scale * count.clamp_min(2).to(exact).log().to(self.scale.dtype)
 
     def normalize(self, scores: Tensor) -> Tensor:
         """``[*B, Q, N] -> [*B, Q, N]``."""

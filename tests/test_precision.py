@@ -1,7 +1,9 @@
 """Numbers of 16 bits: mixed precision, loss scaling, and parts that are of 16 bits themselves."""
 
+import copy
 import math
 from functools import partial
+from inspect import isabstract
 
 import pytest
 import pytorch_lightning as lightning
@@ -9,11 +11,53 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
-from memnets import encoders, functional, memories, models
-from memnets.addressing import Content, Hard, Local, NTMAddressing, NTMQuery
+from memnets import addressing, encoders, functional, memories, models
+from memnets.addressing import (
+    Allocating,
+    AllocatingQuery,
+    Content,
+    Hard,
+    Hopfield,
+    LeastRecent,
+    LeastRecentQuery,
+    LeastUsed,
+    Linked,
+    LinkedQuery,
+    Local,
+    NTMAddressing,
+    NTMQuery,
+    Recent,
+    Sharp,
+    SharpQuery,
+)
 from memnets.batches import Batch
-from memnets.cells import GRU, LSTM, LSTMN, Chain, Embedding, FeedForward, Inputs, Output
-from memnets.core import Memory, MemoryAccess
+from memnets.cells import (
+    GRU,
+    LSTM,
+    LSTMN,
+    ALiBi,
+    Chain,
+    ConvolutionalLayer,
+    CoupledPositions,
+    Embedding,
+    FeedForward,
+    HardALiBi,
+    Inputs,
+    LearnedPositions,
+    NoPositions,
+    Output,
+    PeriodicPositions,
+    Positions,
+    RandomisedPositions,
+    RotaryPositions,
+    ShiftedPositions,
+    SinusoidalPositions,
+    StickBreaking,
+    positions,
+)
+from memnets.cells.positions import Placed
+from memnets.core import Addressing, Memory, MemoryAccess, map_state
+from memnets.embedders import Patches
 from memnets.features import VectorFeatures
 from memnets.memories import (
     DNC,
@@ -49,10 +93,11 @@ from memnets.models import (
     Trained,
     TrainingDiverged,
     Transformer,
+    episodes,
 )
 from memnets.normalizers import Entmax15, GumbelHard, ScalableSoftmax, Softmax, Sparsemax, TopK
 from memnets.precision import full_precision
-from memnets.scores import Additive, Cosine, Dot, General, ScaledDot, SquaredDistance
+from memnets.scores import Additive, Cosine, Distance, Dot, General, ScaledDot, SquaredDistance
 from memnets.training.objectives import Candidates, Labels, Numbers, Tokens
 from tasks import (
     Babi,
@@ -463,3 +508,186 @@ def test_weights_that_are_no_numbers_end_the_training(attention):
         model.attention.score.direction[0] = math.nan
     with pytest.raises(TrainingDiverged, match="the loss became nan at step 0"):
         fit(model)
+
+
+# -- many slots: places, ages and counts beyond the whole numbers that 16 bits have ----------------
+
+MANY = 1000
+#: Queries with fields, by the class that takes them.
+FIELDS = {
+    NTMAddressing: lambda key, gate, share: NTMQuery(key, 1 + gate, gate, share, 1 + gate),
+    Sharp: lambda key, gate, share: SharpQuery(key, 1 + gate),
+    Allocating: lambda key, gate, share: AllocatingQuery(key, 1 + gate, gate, gate),
+    Linked: lambda key, gate, share: LinkedQuery(key, 1 + gate, share),
+    LeastUsed: lambda key, gate, share: gate,
+    LeastRecent: lambda key, gate, share: LeastRecentQuery(gate, gate),
+}
+ADDRESSINGS = [
+    partial(Content, Dot()),
+    partial(Content, ScaledDot(), ScalableSoftmax()),
+    partial(Content, Dot(), Sparsemax()),
+    partial(Content, Dot(), Entmax15()),
+    partial(Content, Distance(Dot(), 500)),
+    Hopfield,
+    partial(Recent, Dot(), slope=0.05),
+    partial(Local, Dot(), reach=20),
+    partial(Local, Dot(), 8),
+    partial(Hard, Dot()),
+    *FIELDS,
+]
+SCHEMES = [
+    NoPositions,
+    RotaryPositions,
+    ALiBi,
+    partial(ALiBi, [1.5, 0.5, 0.05]),
+    HardALiBi,
+    StickBreaking,
+    partial(RandomisedPositions, RotaryPositions(), 5000),
+    partial(RandomisedPositions, ALiBi(), 5000),
+]
+ADDED = [
+    partial(SinusoidalPositions, 8),
+    partial(LearnedPositions, 8, 5000),
+    partial(PeriodicPositions, 8),
+    partial(RandomisedPositions, SinusoidalPositions(8), 5000),
+    partial(CoupledPositions, SinusoidalPositions(8)),
+    partial(ShiftedPositions, CoupledPositions(SinusoidalPositions(8)), 3000),
+]
+
+
+def made_by(part):
+    return getattr(part, "func", part)
+
+
+def name_of_part(part):
+    parts = (type(each).__name__ for each in getattr(part, "args", ()))
+    return " ".join([made_by(part).__name__, *parts])
+
+
+def test_no_addressing_and_no_scheme_of_positions_is_left_out():
+    known = {getattr(addressing, name) for name in addressing.__all__}
+    known = {kind for kind in known if issubclass(kind, Addressing) and not isabstract(kind)}
+    assert {made_by(part) for part in ADDRESSINGS} == known
+    known = {getattr(positions, name) for name in positions.__all__}
+    known = {kind for kind in known if isinstance(kind, type) and issubclass(kind, Positions)}
+    assert {made_by(part) for part in SCHEMES + ADDED} == known - {Positions}
+
+
+def assert_rounded(result, expected, of, roundings):
+    """Assert that numbers in bfloat16 are right but for some roundings of numbers of a size."""
+    assert result.dtype == torch.bfloat16
+    error = (result.float() - expected).abs()
+    greatest = (error / of.abs().clamp_min(1e-30)).max()
+    assert greatest <= roundings * 2**-8, f"{greatest / 2**-8:.1f} roundings"
+
+
+def in_32(tensor):
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def compare_in_16_bits(part, query, memory, state, reads=2.0):
+    """Weights, scores and reads of a part in bfloat16, beside those of the same numbers in 32."""
+    whole, exact = copy.deepcopy(part).float(), map_state(in_32, (query, memory, state))
+    weights, expected = part(query, memory, state)[0], whole(*exact)[0]
+    # The least weights are as exact as a thousandth of the greatest of the row.
+    assert_rounded(weights, expected, expected + 1e-3 * expected.amax(-1, keepdim=True), 1.0)
+    vectors, right = part.read(query, memory, state)[0], whole.read(*exact)[0]
+    assert_rounded(vectors, right, expected @ exact[1].values.abs(), reads)
+    if isinstance(part, Content):
+        scores, right = part.scores(query, memory), whole.scores(*exact[:2])
+        assert torch.equal(scores.isinf(), right.isinf())
+        scores, right = (each.masked_fill(each.isinf(), 0.0) for each in (scores, right))
+        assert_rounded(scores, right, right.abs() + 1e-3 * right.abs().amax(), 1.0)
+
+
+def memory_of_many(batch, mask):
+    keys, values = torch.randn(2, *batch, MANY, 8).bfloat16()
+    return Memory(keys, values, mask)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("part", ADDRESSINGS, ids=name_of_part)
+def test_many_slots_in_16_bits_are_addressed_as_in_32(part, masked):
+    torch.manual_seed(0)
+    part = part().bfloat16().eval()
+    memory = memory_of_many((2,), torch.rand(2, 1, MANY) > 0.3 if masked else None)
+    key, gate = torch.randn(2, 3, 8).bfloat16(), torch.rand(2, 3, 1).bfloat16()
+    share = torch.rand(2, 3, 3).softmax(-1).bfloat16()
+    query = FIELDS.get(type(part), lambda key, gate, share: key)(key, gate, share)
+    state = part.initial_state(memory)
+    if isinstance(part, Local):
+        state = state + 700
+    if isinstance(part, (LeastUsed, LeastRecent)):
+        state = state._replace(read=state.read.expand(2, 3, MANY))
+    compare_in_16_bits(part, query, memory, state, 4.0)
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("part", SCHEMES, ids=name_of_part)
+def test_many_steps_in_16_bits_are_told_apart_as_in_32(part, far):
+    torch.manual_seed(0)
+    part = Placed(ScaledDot(), part()).bfloat16().eval()
+    mask = None
+    if far:
+        # A query that sees the first slots alone, hundreds of steps away.
+        mask = torch.ones(2, 1, 3, MANY, dtype=torch.bool)
+        mask[:, :, 0, 300:] = False
+    query = torch.randn(2, 4, 3, 8).bfloat16()
+    compare_in_16_bits(part, query, memory_of_many((2, 4), mask), None)
+
+
+@pytest.mark.parametrize("part", ADDED, ids=name_of_part)
+def test_many_places_in_16_bits_have_the_vectors_of_32(part):
+    part = part().bfloat16().eval()
+    places = torch.arange(MANY).expand(2, -1)
+    expected = copy.deepcopy(part).float()(places)
+    assert_rounded(part(places), expected, expected.abs() + 1e-3, 1.0)
+
+
+def test_a_bias_that_is_learned_has_its_gradient_in_16_bits():
+    class Slope(Positions):
+        def __init__(self):
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor(0.01))
+
+        def bias(self, distance, heads):
+            return (-self.slope * distance).unsqueeze(-3)
+
+    torch.manual_seed(0)
+    part = Placed(ScaledDot(), Slope()).bfloat16()
+    whole = copy.deepcopy(part).float()
+    query, memory = torch.randn(2, 4, 3, 8).bfloat16(), memory_of_many((2, 4), None)
+    part.read(query, memory)[0].float().sum().backward()
+    whole.read(*map_state(in_32, (query, memory)))[0].sum().backward()
+    found, expected = part.positions.slope.grad, whole.positions.slope.grad
+    assert abs(found - expected) < 0.05 * abs(expected)
+
+
+def test_many_examples_of_a_class_have_their_mean_in_16_bits():
+    torch.manual_seed(0)
+    vectors = (1 + torch.rand(2, MANY, 4)).bfloat16()
+    labels = nn.functional.one_hot(torch.zeros(2, MANY, dtype=torch.long), 2).bfloat16()
+    for means in (episodes.earlier, lambda *pair: episodes.prototypes(*pair, None)):
+        found, expected = means(vectors, labels), means(vectors.float(), labels.float())
+        assert_rounded(found.keys, expected.keys, expected.keys, 1.0)
+
+
+def test_the_places_of_a_large_image_are_exact_in_16_bits():
+    patches = Patches(1, filters=(1,), halvings=0, coordinates=True).bfloat16()
+    vectors, _ = patches(torch.zeros(1, 2, MANY, 1, dtype=torch.bfloat16))
+    columns = vectors[0, :MANY, 2]
+    assert torch.equal(columns, torch.linspace(-1, 1, MANY).bfloat16())
+
+
+def test_a_long_source_is_scaled_by_its_length_in_16_bits():
+    memory = ConvolutionalLayer(4).bfloat16()
+    source = torch.ones(1, 291, 8, dtype=torch.bfloat16)
+    whole, masked = (memory.start(source, mask).memory for mask in (None, source[..., 0] > 0))
+    assert torch.equal(whole.values, masked.values)
+
+
+def test_more_slots_than_float16_can_count_are_read():
+    part = Content(ScaledDot(), ScalableSoftmax()).half()
+    keys = torch.ones(1, 70_000, 1, dtype=torch.float16)
+    vectors, _ = part.read(keys[:, :1], Memory(keys, keys))
+    assert vectors.item() == 1

@@ -312,8 +312,10 @@ class ConvolutionalLayer(Cell[ConvolutionalState]):
         if mask is None:
             memory = Memory(keys, values * math.sqrt(values.shape[1]))
         else:
-            steps = mask.sum(1).to(values.dtype).view(-1, 1, 1)
-            memory = Memory(keys, values * steps.sqrt(), mask.unsqueeze(1))
+            # The root is rounded to the type of the values, and not the number of steps.
+            exact = torch.promote_types(values.dtype, torch.float32)
+            root = mask.sum(1).to(exact).sqrt().to(values.dtype).view(-1, 1, 1)
+            memory = Memory(keys, values * root, mask.unsqueeze(1))
         return ConvolutionalState(self.convolution.initial_state(len(source)), memory)
 
     def forward(

@@ -803,6 +803,8 @@ class Placed(Content):
     def placed(self, query: Tensor, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
         """Queries and memory as the score sees them, and the bias ``[*B, H, Q, N]`` or ``None``.
 
+        The bias is of 32 bits at least.
+
         Raises:
             ValueError: the shapes do not fit, or there are more queries than slots.
             TypeError: the mask is not boolean.
@@ -829,7 +831,9 @@ class Placed(Content):
             mask = opened if mask is None else mask & opened
         bias = self.positions.bias(distance, heads)
         keys = self.positions.rotate(keys, places)
-        bias = None if bias is None else bias.to(query.dtype)
+        # In 16 bits the biases of far slots would be rounded to whole numbers, and to more.
+        exact = torch.promote_types(query.dtype, torch.float32)
+        bias = None if bias is None else bias.to(exact)
         return self.positions.rotate(query, own), Memory(keys, values, mask), bias
 
     def forward(self, query: Tensor, memory: Memory, state: None = None) -> tuple[Tensor, None]:

@@ -89,6 +89,11 @@ def _read(part: Content, query: Tensor, memory: Memory, bias: Tensor | None) -> 
     if bias is not None:
         # The kernels know one mask: of bool, or of numbers to add.
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        half = query.element_size() == 2 or torch.is_autocast_enabled(query.device.type)
+        if half:
+            # The kernels take it in 16 bits, which are exact enough near 0 alone. What all slots of
+            # a row have in common changes no weight.
+            mask = (mask - mask.detach().amax(-1, keepdim=True)).to(query.dtype)
     vectors = _attended(query, keys, values, mask, by)
     return vectors if empty is None else vectors.masked_fill(empty, 0.0)
 

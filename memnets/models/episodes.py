@@ -21,6 +21,7 @@ from memnets.checks import check_source
 from memnets.core import Addressing, EncoderDecoder, Memory, State
 from memnets.factories import make
 from memnets.features import Features, made_features
+from memnets.precision import full_precision
 from memnets.scores import SquaredDistance
 from memnets.training.model import Model, masked_mean
 from memnets.training.objectives import Labels
@@ -379,6 +380,7 @@ def _last(vectors: Tensor, mask: Tensor | None) -> Tensor:
     return vectors[torch.arange(len(vectors), device=last.device), last]
 
 
+@full_precision
 def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     """Memory with a slot for each class: the mean of its examples (Snell et al. 2017, equation 1).
 
@@ -398,6 +400,7 @@ def prototypes(vectors: Tensor, labels: Tensor, mask: Tensor | None) -> Memory:
     return Memory(means, means, (count > 0).unsqueeze(1))
 
 
+@full_precision
 def earlier(before: Tensor, labels: Tensor) -> Memory:
     """For each step, a memory with a slot for each class: the mean of its vectors so far.
 

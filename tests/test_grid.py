@@ -1,5 +1,6 @@
 """A board that is a grid: its entries, the order of its training, and its pages from records."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,46 @@ def test_a_number_of_settings_changes_with_what_results_depend_on_alone() -> Non
 def test_a_number_of_settings_stays_that_of_records() -> None:
     config = {"name": "a/b", "model": {"class_path": "A"}, "data": {"x": 2}, "trainer": {"y": 3}}
     flags = ["--data=tasks.Copying", "--data.workers=1", "--trainer.max_steps=3", "--threads=2"]
-    assert number_of(config, flags) == 168729.0
+    assert number_of(config, flags) == number_of(config, flags, as_written=True) == 168729.0
+
+
+def test_a_number_of_settings_does_not_depend_on_an_order_that_means_nothing() -> None:
+    flags = ["--data=T", "--trainer.max_steps=9", "--data.b=1", '--data.a={"y": [1, 2], "x": 3}']
+    number = number_of({}, flags)
+    for order in itertools.permutations(flags[1:]):
+        assert number_of({}, [flags[0], *order]) == number
+    assert number_of({}, [*flags[:3], '--data.a={"x": 3, "y": [1, 2]}']) == number
+    assert number_of({}, flags, as_written=True) != number_of({}, flags[::-1], as_written=True)
+    for first, second in (
+        ("--data=T", "--data.a=1"),
+        ("--data.a=1", "--data.a=2"),
+        ("--data.a.b=1", '--data.a={"c": 2}'),
+        ("--model.init_args.a=1", "--model.a=2"),
+        ("--model.a=[1]", "--model.a+=2"),
+        ("--config=mine.yaml", "--model.a=2"),
+    ):
+        assert number_of({}, [first, second]) != number_of({}, [second, first]), (first, second)
+    assert number_of({}, ["--data.a=[1, 2]"]) != number_of({}, ["--data.a=[2, 1]"])
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_settings_of_a_grid_in_another_order_are_the_same() -> None:
+    def run_of(settings: dict[str, Any]) -> Run:
+        task = GridTask("tasks.symbols.Parity", settings)
+        model = GridModel("symbols/lstm")
+        grid = Grid({"lstm": model}, {"parity": task}, METRIC, seeds=(0,))
+        return _board(tuple(grid.entries()), Path("runs"), 1, None, trained=True)[0][1][0]
+
+    written = {"max_length": 40, "longest": 500, "test_sets": [(4, 2)], "symbols": {"b": 1, "a": 2}}
+    turned = {**dict(reversed(written.items())), "symbols": {"a": 2, "b": 1}}
+    one, other = run_of(written), run_of(turned)
+    assert one.settings == other.settings
+    assert not one.changed({"train/settings": other.settings})
+    # A record of before has the number of the order as it is written.
+    assert one.as_written != one.settings
+    assert not one.changed({"train/settings": one.as_written})
+    assert other.changed({"train/settings": one.as_written})
+    assert one.changed({"train/settings": run_of({**written, "longest": 400}).settings})
 
 
 #: Name of a setting -> whether it decides the run, the scores of a test; as a flag, the result.

@@ -176,21 +176,22 @@ def _board(
         if not entry.scores:
             raise ValueError(f"{name} needs at least one score to show; got none")
         check_seeds(f"seeds of {name}", entry.seeds)
-        now = None
+        numbers: tuple[float, ...] = ()
         with suppress(ValueError):  # a report needs no config
-            now = number_of(settings_of(entry.config), entry.flags)
+            config = settings_of(entry.config)
+            numbers = tuple(number_of(config, entry.flags, each) for each in (False, True))
         group = []
         for seed in entry.seeds:
             runs = folder / f"seed_{seed}"
-            config, own = (
+            first, own = (
                 f"--config={entry.config}",
                 [f"--name={name}", f"--seed_everything={seed}"],
             )
             settings = (f"--threads={threads}", *entry.flags, *own)
-            told = ["memnets", "fit", portable(config), *settings, f"--runs={usual / runs.name}"]
-            command = ("fit", config, *settings, f"--runs={runs}")
+            told = ["memnets", "fit", portable(first), *settings, f"--runs={usual / runs.name}"]
+            command = ("fit", first, *settings, f"--runs={runs}")
             record = None if records is None else records / name / f"seed_{seed}.json"
-            group.append(Run(name, seed, runs, command, record, shlex.join(told), now))
+            group.append(Run(name, seed, runs, command, record, shlex.join(told), *numbers))
         board[name] = entry, group
     if not board:
         raise ValueError("a scoreboard needs at least one entry; got none")

@@ -7,6 +7,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +37,12 @@ class DamagedRun(ValueError):
 SETTINGS = "train/settings"
 
 
-def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
+def number_of(config: Mapping[str, Any], flags: Sequence[str], as_written: bool = False) -> float:
     """A number for the settings of a training, so that a change of them is noticed.
 
     It has six digits, which records keep; of a million changes one is missed. The seed, the name
-    and folders are no part of it: of a path the last part counts.
+    and folders are no part of it: of a path the last part counts. Nor is the order of keys, and of
+    flags of which none says again what another one does.
 
     Nor are the defaults of classes: a default that changes in the code leaves the number as it is.
     With them, each new argument of any class would call all runs changed, though with its default
@@ -49,14 +51,52 @@ def number_of(config: Mapping[str, Any], flags: Sequence[str]) -> float:
     Args:
         config: settings of the config.
         flags: further flags of ``memnets fit``.
+        as_written: whether the order of the flags counts, as in older records.
     """
     parts = {name: config.get(name) for name in ("model", "data", "trainer", "test_weights")}
     joined = re.sub(r"(?m)^(--[^=\n]+)\n(?!--)", r"\1=", "\n".join(flags)).splitlines()
     asked = [re.sub(r"=[\w./~-]*/", "=", flag) for flag in joined if decides_result(flag)]
+    if not as_written:
+        asked = _ordered([_sorted_keys(flag) for flag in asked])
     # Keys of all kinds become texts first, so that they have an order.
     plain = json.loads(json.dumps([parts, asked], default=str))
     text = json.dumps(plain, sort_keys=True)
     return 100_000.0 + zlib.crc32(text.encode()) % 900_000
+
+
+def _ordered(flags: Sequence[str]) -> list[str]:
+    """Flags by name, but for one that may say again what an earlier one did: it stays behind it.
+
+    So two orders that mean the same become one.
+    """
+    left, ordered = list(flags), []
+    while left:
+        free = [
+            flag
+            for place, flag in enumerate(left)
+            if not any(_meet(flag, before) for before in left[:place])
+        ]
+        ordered.append(min(free))
+        left.remove(ordered[-1])
+    return ordered
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two flags may set the same: one name begins the other, or one is a whole config."""
+    names = [
+        flag.partition("=")[0].rstrip("+").replace(".init_args", "") + "." for flag in (one, other)
+    ]
+    return "--config." in names or names[0].startswith(names[1]) or names[1].startswith(names[0])
+
+
+def _sorted_keys(flag: str) -> str:
+    """A flag with the keys of its value in order, if that is JSON, as of settings of a grid."""
+    name, equals, value = flag.partition("=")
+    if not value.startswith(("{", "[")):
+        return flag
+    with suppress(ValueError):
+        return f"{name}{equals}{json.dumps(json.loads(value), sort_keys=True)}"
+    return flag
 
 
 class Run(NamedTuple):
@@ -70,6 +110,7 @@ class Run(NamedTuple):
         record: file that keeps its scores without its folder; ``None`` = none.
         told: the command as a page tells it, for other machines.
         settings: the :func:`number_of` its settings; ``None`` = not known.
+        as_written: the same for their order as it is written, which older records have.
     """
 
     name: str
@@ -79,6 +120,7 @@ class Run(NamedTuple):
     record: Path | None = None
     told: str = ""
     settings: float | None = None
+    as_written: float | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
@@ -135,7 +177,8 @@ class Run(NamedTuple):
 
     def changed(self, scores: Mapping[str, float]) -> bool:
         """Whether scores are of other settings than those of now; False if they do not say."""
-        return self.settings is not None and scores.get(SETTINGS, self.settings) != self.settings
+        known = (self.settings, self.as_written)
+        return self.settings is not None and scores.get(SETTINGS, self.settings) not in known
 
     def resumable(self) -> bool:
         """Whether its newest version, which is not finished, has a checkpoint to go on from.

@@ -18,11 +18,14 @@ __all__ = [
     "MOST_THREADS",
     "STATES",
     "at_hand",
+    "check_addressed",
     "check_given",
     "check_mask",
     "check_memory",
+    "check_normalized",
     "check_numbers",
     "check_own_state",
+    "check_past",
     "check_positive",
     "check_returned",
     "check_source",
@@ -332,9 +335,9 @@ def check_state(cell: nn.Module, inputs: Tensor, state: Any) -> None:
         )
 
 
-def _starts_itself(cell: nn.Module) -> bool:
-    """Whether the step of a cell has a default for its state."""
-    state = list(signature(cell.forward).parameters.values())[1:2]
+def _starts_itself(part: nn.Module, place: int = 1) -> bool:
+    """Whether the step of a cell, or another part, has a default for its state."""
+    state = list(signature(part.forward).parameters.values())[place : place + 1]
     return bool(state) and state[0].default is not Parameter.empty
 
 
@@ -364,6 +367,67 @@ def check_weighed(
     raise TypeError(
         f"{type(part).__name__}.{method} must return {what} [*B, Q, N] = [*B, {shape[0]}, "
         f"{shape[1]}] of the type of the query, {query.dtype}; got {_described(found)}"
+    )
+
+
+def check_normalized(part: nn.Module, weights: Any, scores: Tensor) -> None:
+    """Check that a normalizer has given a weight for each score.
+
+    Raises:
+        TypeError: it has given something else.
+    """
+    if isinstance(weights, Tensor) and weights.shape == scores.shape and _like(weights, scores):
+        return
+    raise TypeError(
+        f"{type(part).__name__}.normalize must return weights of the shape of its scores, "
+        f"{list(scores.shape)}, and of their type, {scores.dtype}; got {_described(weights)}"
+    )
+
+
+def check_addressed(part: nn.Module, result: Any, query: Any, memory: Any) -> None:
+    """Check that an addressing has given weights, ``[*B, Q, N]``, and a state.
+
+    Raises:
+        TypeError: it has given something else.
+    """
+    keys = memory[0]
+    # A query of several fields says only in its class which of them has a row for each query.
+    queries = query.shape[-2] if isinstance(query, Tensor) else None
+    if isinstance(result, tuple) and len(result) == 2:
+        weights = result[0]
+        if (
+            isinstance(weights, Tensor)
+            and weights.dim() == keys.dim()
+            and weights.shape[-1] == keys.shape[-2]
+            and queries in (None, weights.shape[-2])
+            and _like(weights, keys)
+        ):
+            return
+        got = f"{_described(weights)} as weights"
+    else:
+        got = _described(result)
+    shape = f"[*B, {'Q' if queries is None else queries}, {keys.shape[-2]}]"
+    raise TypeError(
+        f"{type(part).__name__}.forward must return weights [*B, Q, N] = {shape} of the type of "
+        f"the keys, {keys.dtype}, and the next state; got {got}"
+    )
+
+
+def check_past(part: Any, memory: Any) -> None:
+    """Check that an addressing which is given no state has no past.
+
+    Raises:
+        ValueError: it has one.
+    """
+    # What is no memory is named by the step. Of an addressing that does not say what its state is,
+    # the first one tells.
+    if not isinstance(memory, tuple) or _starts_itself(part, 2):
+        return
+    if part._state_class is None and part.initial_state(memory) is None:
+        return
+    raise ValueError(
+        f"{type(part).__name__} takes the state that its last call returned, or at first that of "
+        "initial_state(memory); got None"
     )
 
 

@@ -44,8 +44,11 @@ from memnets.batches import Batch, Places, cleared, cleared_steps, short_repr
 from memnets.checks import (
     STATES,
     at_hand,
+    check_addressed,
     check_given,
+    check_normalized,
     check_own_state,
+    check_past,
     check_positive,
     check_returned,
     check_steps,
@@ -244,8 +247,16 @@ class Normalizer(_Precise, ABC):
         Returns:
             ``[*B, Q, N]``; masked slots have weight exactly 0, and a row without an open slot is
             all 0 (:func:`memnets.functional.masked`).
+
+        Raises:
+            TypeError: :meth:`normalize` returns something else.
         """
-        return functional.masked(scores, mask, self.normalize)
+        return functional.masked(scores, mask, self._normalized)
+
+    def _normalized(self, scores: Tensor) -> Tensor:
+        weights = self.normalize(scores)
+        check_normalized(self, weights, scores)
+        return weights
 
     @abstractmethod
     def normalize(self, scores: Tensor) -> Tensor:
@@ -276,14 +287,31 @@ class Addressing(_Precise, ABC, Generic[Query, State]):
 
     hard: bool = False
 
+    #: Class of the state, ``NoneType`` for addressing without a past; ``None`` = unknown.
+    _state_class: ClassVar[type | None] = None
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        cls._state_class = _known_state(cls, Addressing)
+
     def __call__(self, query: Query, memory: Memory, state: Any = None) -> tuple[Tensor, State]:
-        """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past."""
+        """Weigh the slots, see :meth:`forward`; ``state`` may be left out if there is no past.
+
+        Raises:
+            ValueError: a state is needed, and there is none.
+            TypeError: ``forward`` returns something else than weights and a state.
+        """
+        if state is None and self._state_class is not type(None):
+            check_past(self, memory)
         if not events.listening():
             result: tuple[Tensor, State] = super().__call__(query, memory, state)
+            check_addressed(self, result, query, memory)
             return self._chosen(*result) if self.hard else result
         query = events.offer(self, "query", query)
         memory = events.offer(self, "memory", memory)
-        weights, state = super().__call__(query, memory, state)
+        result = super().__call__(query, memory, state)
+        check_addressed(self, result, query, memory)
+        weights, state = result
         if self.hard:
             weights, state = self._chosen(weights, state)
         used = events.offer(self, "weights", weights)
@@ -387,6 +415,19 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
     return unrolling
 
 
+def _checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``step`` of a cell's own check what it is given and what it returns, as a call does."""
+
+    @wraps(step)
+    def stepping(self: Cell, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        check_given(self, inputs, state)
+        result: tuple[Tensor, Any] = step(self, inputs, state)
+        check_returned(self, inputs, result, "step")
+        return result
+
+    return stepping
+
+
 def _of_whole_batch(owner: type, initial_state: Callable[..., Any]) -> Callable[..., Any]:
     """Let a cell's ``initial_state`` check the size of the batch, and what it returns."""
 
@@ -437,11 +478,9 @@ class Cell(nn.Module, ABC, Generic[State]):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        # A subclass with a first state of its own may have a state of another class.
-        inherited = None if "initial_state" in vars(cls) else cls._state_class
-        declared = _declared_state(cls)
         if "_state_class" not in vars(cls):
-            cls._state_class = declared or inherited
+            cls._state_class = _known_state(cls, Cell)
+        declared = _declared_state(cls, Cell)
         if declared not in (None, tuple):
             STATES.add(declared)
         for method, keeping in _KEEPING.items():
@@ -452,6 +491,8 @@ class Cell(nn.Module, ABC, Generic[State]):
             setattr(cls, "initial_state", first)  # noqa: B010
         if "unroll" in vars(cls):
             setattr(cls, "unroll", _one_by_one(vars(cls)["unroll"]))  # noqa: B010
+        if "step" in vars(cls):
+            setattr(cls, "step", _checked_step(vars(cls)["step"]))  # noqa: B010
 
     def __call__(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, State]:
         """One step, see :meth:`forward`; ``state`` may be left out if there is no past.
@@ -604,14 +645,25 @@ class Cell(nn.Module, ABC, Generic[State]):
         return map_state(free, state)
 
 
-def _declared_state(cls: type) -> type | None:
-    """The class in the brackets of a cell's base, as in ``Cell[LSTMState]``; ``None`` = unknown."""
+def _known_state(cls: Any, kind: type) -> type | None:
+    """The class of the state of a cell or an addressing; ``None`` = unknown."""
+    # A subclass with a first state of its own may have a state of another class.
+    inherited: type | None = None if "initial_state" in vars(cls) else cls._state_class
+    return _declared_state(cls, kind) or inherited
+
+
+def _declared_state(cls: type, kind: Any) -> type | None:
+    """The class in the brackets of a base of a kind, as in ``Cell[LSTMState]``; ``None`` = unknown.
+
+    In the brackets of an addressing it comes last.
+    """
+    count = len(kind.__parameters__)
     for base in vars(cls).get("__orig_bases__", ()):
-        if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell):
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), kind):
             # A base that knows its state, or that has other classes in its brackets, tells nothing.
-            if get_origin(base)._state_class is not None or len(get_args(base)) != 1:
+            if get_origin(base)._state_class is not None or len(get_args(base)) != count:
                 return None
-            (state,) = get_args(base)
+            state = get_args(base)[-1]
             state = get_args(state)[0] if get_origin(state) is Annotated else state
             known = get_origin(state) or (type(None) if state is None else state)
             return known if isinstance(known, type) and _is_plain(known) else None
@@ -717,6 +769,18 @@ class MemoryAccess(_Precise, Cell[State]):
         Pictures draw an addressing without names as one head.
         """
         return {}
+
+    def field_names(self, field: str, size: int) -> Sequence[str]:
+        """Names of the numbers of a kind that a memory reports, for pictures.
+
+        Args:
+            field: name of the kind, such as ``actions`` of a stack.
+            size: how many numbers there are.
+
+        Returns:
+            ``size`` names, by default the numbers from 1 on.
+        """
+        return [str(number + 1) for number in range(size)]
 
     def interface_bias(self) -> Tensor | None:
         """Numbers to add to the initial bias of the layer that makes the interface.

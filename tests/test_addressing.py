@@ -411,7 +411,7 @@ def test_a_query_or_a_mask_is_not_spread_over_the_batch(case) -> None:
     for addressing in (Content(Dot()), Hopfield(), Hard(Dot()), Local(Dot()), Recent(Dot())):
         for ask in (addressing, addressing.read):
             with pytest.raises(ValueError, match=message):
-                ask(query, memory)
+                ask(query, memory, addressing.initial_state(memory))
 
 
 def test_a_tensor_in_place_of_a_memory_is_named() -> None:

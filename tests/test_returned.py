@@ -1,14 +1,33 @@
 """What a part of one's own returns: a mistake is one line that names the part, not what follows."""
 
+from contextlib import nullcontext
 from functools import partial
+from inspect import isabstract
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from memnets import addressing, events, scores
+from memnets.addressing import (
+    Allocating,
+    AllocatingQuery,
+    Content,
+    Hard,
+    LeastRecent,
+    LeastRecentQuery,
+    LeastUsed,
+    Linked,
+    LinkedQuery,
+    Local,
+    NTMAddressing,
+    NTMQuery,
+    Sharp,
+    SharpQuery,
+)
 from memnets.cells import LSTM, Direct, Mixer
-from memnets.core import Controller, MemoryAccess, Score
+from memnets.core import Addressing, Controller, Memory, MemoryAccess, Normalizer, Score
 from memnets.memories import NTM
 from memnets.models import MemoryMachine
 
@@ -227,6 +246,181 @@ def test_a_score_that_returns_something_else(scored, got):
     )
     with pytest.raises(TypeError, match=message + got):
         answered(partial(LSTM, hidden_size=4), NTM(slots=5, width=3, score=score))
+
+
+@pytest.mark.parametrize(
+    ("step", "got"),
+    [
+        (lambda outputs, state: outputs, r"a tensor \[2, 4\] of torch.float32$"),
+        (lambda outputs, state: None, "None$"),
+        (lambda outputs, state: (outputs[1:], state), r"a tensor \[1, 4\] .* as outputs$"),
+        (lambda outputs, state: (outputs.long(), state), "a tensor .*int64 as outputs$"),
+    ],
+)
+def test_a_step_of_ones_own_that_returns_something_else(step, got):
+    class Mine(Leaky):
+        def step(self, inputs, state):
+            return step(*super().step(inputs, state))
+
+    cell = Mine(3)
+    message = (
+        r"^Mine.step must return outputs \[batch, hidden_size\] = \[2, 4\] of the type of its "
+    )
+    for take, given in ((cell.step, torch.zeros(2, 3)), (cell.unroll, torch.zeros(2, 5, 3))):
+        with pytest.raises(TypeError, match=message + "inputs, torch.float32.*; got " + got):
+            take(given, cell.initial_state(2))
+
+
+def test_a_step_of_ones_own_that_is_given_something_else():
+    class Mine(Leaky):
+        def step(self, inputs, state):
+            return inputs @ self.layer.weight.mT + state, state
+
+    cell = Mine(3)
+    state = cell.initial_state(2)
+    assert cell.step(torch.zeros(2, 3), state)[0].shape == (2, 4)
+    with pytest.raises(ValueError, match=r"one step of Mine takes inputs \[batch, 3\]; got \[2, 5"):
+        cell.step(torch.zeros(2, 5), state)
+    with pytest.raises(ValueError, match="a step of Mine takes the state that the last step"):
+        cell.step(torch.zeros(2, 3), None)
+    with pytest.raises(ValueError, match="Mine takes inputs and a state of one batch"):
+        cell.step(torch.zeros(3, 3), state)
+
+
+NO_WEIGHTS = [
+    (lambda weights: weights.mT, r"a tensor \[2, 5, 3\] of torch.float32"),
+    (lambda weights: weights[..., 1:], r"a tensor \[2, 3, 4\] of torch.float32"),
+    (lambda weights: weights[:, :1], r"a tensor \[2, 1, 5\] of torch.float32"),
+    (lambda weights: weights[0], r"a tensor \[3, 5\] of torch.float32"),
+    (lambda weights: None, "None"),
+    (lambda weights: weights > 0, r"a tensor \[2, 3, 5\] of torch.bool"),
+    (lambda weights: weights.double(), r"a tensor \[2, 3, 5\] of torch.float64"),
+    (lambda weights: weights.argmax(-1), r"a tensor \[2, 3\] of torch.int64"),
+]
+
+
+def asked(part, state=None, **named):
+    """Weights of three queries over five slots, by a call and by a read."""
+    keys = torch.zeros(2, 5, 4)
+    memory = Memory(keys, keys, named.get("mask"))
+    query = named.get("query", torch.zeros(2, 3, 4))
+    return part(query, memory, state), part.read(query, memory, state)
+
+
+@pytest.mark.parametrize(("made", "got"), NO_WEIGHTS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_normalizer_that_returns_something_else(made, got, masked):
+    class Mine(Normalizer):
+        def normalize(self, scores):
+            return made(scores.softmax(-1))
+
+    mask = torch.ones(2, 1, 5, dtype=torch.bool) if masked else None
+    message = (
+        r"^Mine.normalize must return weights of the shape of its scores, \[2, 3, 5\], and of "
+        f"their type, torch.float32; got {got}$"
+    )
+    with pytest.raises(TypeError, match=message):
+        asked(Content(scores.Dot(), Mine()), mask=mask)
+
+
+@pytest.mark.parametrize(("made", "got"), NO_WEIGHTS)
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("seen", [False, True])
+def test_an_addressing_that_returns_other_weights(made, got, hard, seen):
+    class Mine(Content):
+        def forward(self, query, memory, state=None):
+            weights, _ = super().forward(query, memory)
+            return made(weights), None
+
+    part = Mine(scores.Dot())
+    part.hard = hard
+    message = (
+        r"^Mine.forward must return weights \[\*B, Q, N\] = \[\*B, 3, 5\] of the type of the keys, "
+        f"torch.float32, and the next state; got {got} as weights$"
+    )
+    with (
+        pytest.raises(TypeError, match=message),
+        events.listen(lambda event: None) if seen else nullcontext(),
+    ):
+        asked(part)
+
+
+def test_an_addressing_that_returns_its_weights_alone():
+    class Mine(Content):
+        def forward(self, query, memory, state=None):
+            return super().forward(query, memory)[0]
+
+    # Of two sequences, it would pass for weights and a state.
+    with pytest.raises(TypeError, match=r"^Mine.forward must return .*got a tensor \[2, 3, 5\] of"):
+        asked(Mine(scores.Dot()))
+
+
+def test_an_addressing_by_fields_that_returns_other_weights():
+    class Mine(Sharp):
+        def forward(self, query, memory, state=None):
+            return super().forward(query, memory)[0].mT, None
+
+    query = SharpQuery(torch.zeros(2, 3, 4), torch.ones(2, 3, 1))
+    with pytest.raises(
+        TypeError, match=r"^Mine.forward .* = \[\*B, Q, 5\] of .*got a tensor \[2, 5, 3"
+    ):
+        asked(Mine(), query=query)
+
+
+class Remembers(Content):
+    """Without brackets: its first state tells that it has a past."""
+
+    def __init__(self):
+        super().__init__(scores.Dot())
+
+    def initial_state(self, memory):
+        return memory.keys.new_zeros(memory.keys.shape[:-1])
+
+    def forward(self, query, memory, state):
+        weights, _ = super().forward(query, memory)
+        return weights, state + weights.sum(-2)
+
+
+GATE = torch.ones(2, 3, 1)
+KEY = torch.zeros(2, 3, 4)
+WITH_A_PAST = {
+    "Local": (partial(Local, scores.Dot()), KEY),
+    "Hard": (partial(Hard, scores.Dot()), KEY),
+    "NTMAddressing": (NTMAddressing, NTMQuery(KEY, GATE, GATE, GATE, GATE)),
+    "Allocating": (Allocating, AllocatingQuery(KEY, GATE, GATE, GATE)),
+    "Linked": (Linked, LinkedQuery(KEY, GATE, torch.ones(2, 3, 3) / 3)),
+    "LeastUsed": (LeastUsed, GATE),
+    "LeastRecent": (LeastRecent, LeastRecentQuery(GATE, GATE)),
+    "Remembers": (Remembers, KEY),
+}
+
+
+def test_every_addressing_with_a_past_is_known():
+    known = (getattr(addressing, name) for name in addressing.__all__)
+    known = [kind for kind in known if issubclass(kind, Addressing) and not isabstract(kind)]
+    past = {kind.__name__ for kind in known if kind._state_class is not type(None)}
+    assert all(kind._state_class for kind in known)
+    assert past == WITH_A_PAST.keys() - {"Remembers"}
+
+
+@pytest.mark.parametrize("name", WITH_A_PAST)
+@pytest.mark.parametrize("read", [False, True])
+def test_an_addressing_with_a_past_and_without_a_state(name, read):
+    made, query = WITH_A_PAST[name]
+    part = made()
+    memory = Memory(torch.zeros(2, 5, 4), torch.zeros(2, 5, 4))
+    message = rf"^{name} takes the state that its last call .* initial_state\(memory\); got None$"
+    with pytest.raises(ValueError, match=message):
+        (part.read if read else part)(query, memory)
+
+
+def test_an_addressing_that_starts_itself_needs_no_state():
+    class Mine(Remembers):
+        def forward(self, query, memory, state=None):
+            return super().forward(query, memory, self.initial_state(memory))
+
+    assert asked(Mine())[0][1].shape == (2, 5)
+    assert asked(Content(scores.Dot()))[0][1] is None
 
 
 @pytest.mark.parametrize("left_out", ["input_size", "hidden_size"])

@@ -138,7 +138,8 @@ def overridden(module, method):
     setattr(module, method, lambda *given: scaled(old(*given)))
 
 
-#: Widths that a part announces: nothing is computed from them. The definition refuses others.
+#: Widths that a part announces: nothing is computed from them. Definitions refuse others, and they
+#: have a test of their own.
 ANNOUNCED = {"input_size", "hidden_size", "output_size", "interface_size", "read_size"}
 
 
@@ -187,6 +188,19 @@ def changes(part):
                 yield (
                     f"{method} of {name}",
                     within(path, lambda one, method=method: overridden(one, method)),
+                )
+
+
+def announcements(part):
+    """Other widths that a part, or one within it, announces: what each is, and the part."""
+    for path, module in part.named_modules():
+        for setting, value in vars(module).items():
+            for other in others(value) if setting in ANNOUNCED else ():
+                changed = copy.deepcopy(part)
+                setattr(changed.get_submodule(path), setting, other)
+                yield (
+                    f"{setting} = {other} of {path or 'itself'}, a {type(module).__name__}",
+                    changed,
                 )
 
 
@@ -321,6 +335,56 @@ def check_twin_of_changed(twin):
     for function, arguments in examples(twin):
         changed = ((what, function, other) for what, other in inputs_of(arguments))
         check_all(twin, function, changed)
+
+
+def check_announced(twin):
+    """Every other width that the parts of a twin's examples announce.
+
+    Raises:
+        AssertionError: the twin gives other numbers with it, or an error where the definition has
+            none.
+    """
+    for part, arguments in examples(twin):
+        before = outcome(twin, defined, part, arguments, 0)
+        for what, changed in announcements(part):
+            with alone(twin):
+                if not takes(twin, changed, arguments):
+                    continue
+                found = outcome(twin, asked, changed, arguments, 0)
+            where = f"the twin of {title(twin)} is not its definition with {what}"
+            if isinstance(found, Exception):
+                expected = outcome(twin, defined, changed, arguments, 0)
+                assert type(found) is type(expected), f"{where}: {found!r}, not {expected!r}"
+                continue
+            with fails_of(where):
+                torch.testing.assert_close(found, before, rtol=1e-6, atol=1e-8, equal_nan=True)
+
+
+@pytest.mark.parametrize("twin", [twin for twin in fast.twins() if twin.method], ids=title)
+def test_a_twin_computes_nothing_from_a_width_that_a_part_announces(twin):
+    skip_what_is_missing(twin)
+    check_announced(twin)
+
+
+def up_to(size, twin):
+    """A twin that gives as many numbers as a part announces, and no more."""
+
+    def run(part, *given, **read):
+        outputs, state = twin.run(part, *given, **read)
+        return outputs[..., : getattr(part, size)], state
+
+    return twin._replace(run=run)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "size"),
+    [(NTM, "kernels.ntm", "read_size"), (Loop, "C++", "output_size")],
+)
+def test_a_twin_that_computes_from_an_announced_width_is_found(part, name, size):
+    twin = next(one for one in fast.twins() if (one.part, one.name) == (part, name))
+    skip_what_is_missing(twin)
+    with pytest.raises(AssertionError, match="is not its definition with"):
+        check_announced(up_to(size, twin))
 
 
 # The definition of the loss checks the numbers of its targets, not shapes alone.

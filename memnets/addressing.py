@@ -43,7 +43,23 @@ __all__ = [
 ]
 
 
-class Content(Addressing[Tensor, None]):
+class _Normalized(Addressing[Query, State]):
+    """Base class for addressing by scores that a normalizer turns into weights.
+
+    Args:
+        score: scores each key for each query.
+        normalizer: turns scores into weights; softmax by default.
+    """
+
+    def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
+        super().__init__()
+        check_made("score", score, "Dot()")
+        check_made("normalizer", normalizer, "Softmax()")
+        self.score = score
+        self.normalizer = Softmax() if normalizer is None else normalizer
+
+
+class Content(_Normalized[Tensor, None]):
     """Address by content: weights are the normalised scores of the keys.
 
     Bahdanau attention, Luong attention, pointers and self-attention are this class with different
@@ -55,13 +71,6 @@ class Content(Addressing[Tensor, None]):
     """
 
     equations: ClassVar[Mapping[str, str]] = {"weights": "w = norm(s(q, k_1), …, s(q, k_N))"}
-
-    def __init__(self, score: Score, normalizer: Normalizer | None = None) -> None:
-        super().__init__()
-        check_made("score", score, "Dot()")
-        self.score = score
-        check_made("normalizer", normalizer, "Softmax()")
-        self.normalizer = Softmax() if normalizer is None else normalizer
 
     def initial_state(self, memory: Memory) -> None:
         """Addressing by content has no past."""
@@ -198,7 +207,7 @@ class Recent(Content):
         return scores + self.slope * places
 
 
-class Local(Addressing[Tensor, Tensor]):
+class Local(_Normalized[Tensor, Tensor]):
     """Address by content within a window that moves along the slots (Luong et al. 2015, 3.2).
 
     *Monotonic* (local-m): the window of step t is centred on slot t; beyond the last slot it stays
@@ -230,13 +239,9 @@ class Local(Addressing[Tensor, Tensor]):
         reach: int = 10,
         normalizer: Normalizer | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(score, normalizer)
         check_positive(reach=reach)
-        check_made("score", score, "Dot()")
-        self.score = score
         self.reach = reach
-        check_made("normalizer", normalizer, "Softmax()")
-        self.normalizer = Softmax() if normalizer is None else normalizer
         self.place = None
         if size is not None:
             check_positive(size=size)
@@ -386,7 +391,7 @@ class Hard(Addressing[Tensor, HardState]):
         return weights, logs.gather(-1, place), -(probabilities * logs).sum(-1, keepdim=True)
 
 
-class ByKey(Addressing[Query, State]):
+class ByKey(_Normalized[Query, State]):
     """Base class for addressing by a key with a strength.
 
     Args:
@@ -396,11 +401,7 @@ class ByKey(Addressing[Query, State]):
     """
 
     def __init__(self, score: Score | None = None, normalizer: Normalizer | None = None) -> None:
-        super().__init__()
-        check_made("score", score, "Dot()")
-        self.score = Cosine() if score is None else score
-        check_made("normalizer", normalizer, "Softmax()")
-        self.normalizer = Softmax() if normalizer is None else normalizer
+        super().__init__(Cosine() if score is None else score, normalizer)
 
     def content(self, key: Tensor, strength: Tensor, memory: Memory) -> Tensor:
         """Weights by content alone, ``[*B, Q, N]``.

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
-__all__ = ["TITLES", "HelpAll", "ShortHelp", "WholeHelp"]
+__all__ = ["TITLES", "HelpAll", "PlainHelp", "ShortHelp", "WholeHelp"]
 
 #: Switches of Lightning's trainer that the help of a command shows.
 SWITCHES = {
@@ -41,7 +41,11 @@ TITLES = {
 }
 
 
-class WholeHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+class PlainHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Help with unchanged descriptions."""
+
+
+class WholeHelp(PlainHelp):
     """Help with unchanged descriptions and all options."""
 
     # The methods of a formatter that argparse's parser calls are not documented, but have no other

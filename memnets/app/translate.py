@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 from memnets.app.commands import COMMANDS, TRUST
+from memnets.app.help import PlainHelp
 from memnets.files import target_of, write_atomically
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ nothing is written; with --stream, nothing more.
 """
 
 
-class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Help with unchanged descriptions."""
-
-
 def parser() -> ArgumentParser:
     """The parser of the command."""
     made = ArgumentParser(
@@ -49,7 +45,7 @@ def parser() -> ArgumentParser:
         description=DESCRIPTION,
         exit_on_error=False,
         allow_abbrev=False,
-        formatter_class=_HelpFormatter,
+        formatter_class=PlainHelp,
     )
     made.add_argument(
         "--checkpoint",

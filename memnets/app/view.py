@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import sys
 import webbrowser
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
 from memnets.app.commands import COMMANDS, NO_CHECKPOINT, TRUST, UsageError
+from memnets.app.help import PlainHelp
 from memnets.files import target_of
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ points. Wrong answers come first.
 """
 
 
-class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Help with unchanged descriptions."""
-
-
 def parser() -> ArgumentParser:
     """The parser of the command."""
     made = ArgumentParser(
@@ -60,7 +56,7 @@ def parser() -> ArgumentParser:
         description=DESCRIPTION,
         exit_on_error=False,
         allow_abbrev=False,
-        formatter_class=_HelpFormatter,
+        formatter_class=PlainHelp,
     )
     made.add_argument(
         "checkpoint",

@@ -103,7 +103,7 @@ class MovingTape(Slotted[MovingTapeState]):
 
     def field_names(self, field: str, size: int) -> Sequence[str]:
         """Names of the numbers that a tape reports, for pictures: of its moves."""
-        return self.moves if field == "moves" else [str(number + 1) for number in range(size)]
+        return self.moves if field == "moves" else super().field_names(field, size)
 
     def initial_state(self, batch_size: int) -> MovingTapeState:
         """Tapes that nothing is written on, which know no source."""

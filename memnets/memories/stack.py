@@ -87,7 +87,7 @@ class Stack(Slotted[StackState]):
 
     def field_names(self, field: str, size: int) -> Sequence[str]:
         """Names of the numbers that a stack reports, for pictures: of its actions."""
-        return ACTIONS if field == "actions" else [str(number + 1) for number in range(size)]
+        return ACTIONS if field == "actions" else super().field_names(field, size)
 
     def initial_state(self, batch_size: int) -> StackState:
         """Empty stacks."""

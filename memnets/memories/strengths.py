@@ -110,7 +110,7 @@ class Strengths(MemoryAccess[NeuralState]):
 
     def field_names(self, field: str, size: int) -> Sequence[str]:
         """Names of the numbers that a memory reports, for pictures: of its degrees."""
-        return self.degrees if field == "degrees" else [str(number + 1) for number in range(size)]
+        return self.degrees if field == "degrees" else super().field_names(field, size)
 
     def interface_bias(self) -> Tensor:
         """The two biases of the settings at their places, ``[interface_size]``; 0 elsewhere."""

@@ -45,20 +45,16 @@ Needs Hypothesis: ``python -m pip install 'memnets[testing]'``.
 """
 
 from memnets.testing import _needs as _needs
+from memnets.testing.accesses import check_access
 from memnets.testing.addressing import check_addressing, check_normalizer, check_score
+from memnets.testing.cells import check_cell, check_controller
 from memnets.testing.encoders import check_decoding, check_encoder
 from memnets.testing.growth import check_growth, kept_for_backward
 from memnets.testing.linear import check_linear
+from memnets.testing.models import check_model, check_pointer
 from memnets.testing.objectives import check_kernel, check_objective
 from memnets.testing.positions import check_positions
 from memnets.testing.programs import CERTAIN, check_program
-from memnets.testing.steps import (
-    check_access,
-    check_cell,
-    check_controller,
-    check_model,
-    check_pointer,
-)
 from memnets.testing.strategies import (
     allocating_queries,
     linked_queries,

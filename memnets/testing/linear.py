@@ -14,6 +14,7 @@ from torch import Tensor
 from memnets import fast
 from memnets.memories.linear import Linear, LinearState, LinearStep
 from memnets.testing import strategies
+from memnets.testing.accesses import _AccessSubject
 from memnets.testing.laws import (
     LOW_PRECISION,
     Draw,
@@ -23,7 +24,7 @@ from memnets.testing.laws import (
     gradients,
     law,
 )
-from memnets.testing.steps import _AccessSubject, steps_taken
+from memnets.testing.steps import steps_taken
 
 __all__ = ["check_linear"]
 

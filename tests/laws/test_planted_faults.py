@@ -37,7 +37,7 @@ from memnets.memories.scan import scan
 from memnets.models import SNAIL, MemoryMachine, PointerNetwork, Seq2Seq, Transformer
 from memnets.normalizers import Softmax
 from memnets.scores import Additive, Cosine, Dot, ScaledDot
-from memnets.testing import addressing, objectives, programs, steps
+from memnets.testing import accesses, addressing, cells, models, objectives, programs
 from memnets.testing import encoders as around
 from memnets.testing import linear as linear_laws
 from memnets.testing import positions as position_laws
@@ -2187,14 +2187,14 @@ KINDS = {
     testing.check_score: addressing._ScoreSubject,
     testing.check_normalizer: addressing._NormalizerSubject,
     testing.check_addressing: addressing._AddressingSubject,
-    testing.check_cell: steps._CellSubject,
-    testing.check_controller: steps._ControllerSubject,
-    testing.check_access: steps._AccessSubject,
+    testing.check_cell: cells._CellSubject,
+    testing.check_controller: cells._ControllerSubject,
+    testing.check_access: accesses._AccessSubject,
     check_program: programs._ProgramSubject,
     testing.check_linear: linear_laws._LinearSubject,
     testing.check_positions: position_laws._PositionsSubject,
-    testing.check_model: steps._ModelSubject,
-    testing.check_pointer: steps._SetPointerSubject,
+    testing.check_model: models._ModelSubject,
+    testing.check_pointer: models._SetPointerSubject,
 }
 
 

@@ -257,30 +257,51 @@ def _longer(steps: Tensor, more: int) -> Tensor:
     return torch.cat([steps, room], 1) if more else steps
 
 
-def with_places(batch: Batch, places: Sequence[tuple[_Numbers, _Numbers] | None]) -> Batch:
+def with_places(
+    batch: Batch, places: Sequence[tuple[_Numbers, _Numbers] | None], of: str = "the task"
+) -> Batch:
     """A batch with the places that a task gives to its steps, see :class:`Places`.
 
     Args:
         batch: a batch of B sequences without places.
         places: those of the source and of the answer of each sequence, ``[n]`` and ``[m]``; an
             answer may be longer or shorter than its places. ``None`` = the task gives none.
+        of: who gives them, for the message of an error.
+
+    Raises:
+        TypeError: they are no pairs of whole numbers.
+        ValueError: a place is below 0, a step of a source has none, or an answer none at all.
     """
     rows = [row for row in places if row is not None]
     if len(rows) < len(places):
         return batch
-    sides = (batch.source.shape[1], batch.targets.shape[1])
-    source, target = (
-        torch.from_numpy(np.stack([_continued(row[side], steps) for row in rows]))
-        for side, steps in enumerate(sides)
+    source, answer = [], []
+    read = _mask_of(batch.source, batch.source_mask).sum(1).tolist()
+    for row, steps in zip(rows, read, strict=True):
+        if not isinstance(row, tuple | list) or len(row) != 2:
+            raise TypeError(
+                f"{of} must give a pair, the places of the source and of the answer; got {row!r}"
+            )
+        each = f"{of} must give each of the {steps} steps of the source a place"
+        source.append(_continued(row[0], batch.source.shape[1], steps, each))
+        some = f"{of} must give the answer places, one or more"
+        answer.append(_continued(row[1], batch.targets.shape[1], 1, some))
+    return batch._replace(
+        source_places=torch.from_numpy(np.stack(source)),
+        target_places=torch.from_numpy(np.stack(answer)),
     )
-    return batch._replace(source_places=source, target_places=target)
 
 
-def _continued(places: _Numbers, steps: int) -> np.ndarray[Any, Any]:
-    """The first places, or all and then the last one, ``[steps]``."""
-    row = np.asarray(places, np.int64)
+def _continued(places: _Numbers, steps: int, least: int, rule: str) -> np.ndarray[Any, Any]:
+    """The first places, or all and then the last one, ``[steps]``; ``least`` must be given."""
+    row = np.asarray(places)
+    wanted = f"{rule}, whole numbers of at least 0; got"
+    if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+        raise TypeError(f"{wanted} {places!r}")
+    if len(row) < least or row.min(initial=0) < 0:
+        raise ValueError(f"{wanted} {row.tolist()}")
     continued: np.ndarray[Any, Any] = row[np.minimum(np.arange(steps), len(row) - 1)]
-    return continued
+    return continued.astype(np.int64)
 
 
 def unpadded(steps: Tensor, mask: Tensor | None, row: int) -> Tensor:

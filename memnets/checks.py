@@ -6,6 +6,7 @@ checked too: a *cell* is a module with ``input_size``, ``output_size`` and ``ini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "STATES",
     "at_hand",
     "check_addressed",
+    "check_finite",
     "check_given",
     "check_mask",
     "check_memory",
@@ -54,6 +56,26 @@ def check_positive(**sizes: int) -> None:
         # bool is a subclass of int: ``size=True`` would pass as 1.
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
+
+
+def check_finite(least: float | None = None, **numbers: float) -> None:
+    """Check that each named number is finite: a NaN would spread to all that a model computes.
+
+    Args:
+        least: the least that it may be; ``None`` = any finite number.
+        numbers: by their names.
+
+    Raises:
+        ValueError: one is infinite, NaN, no number or too small.
+    """
+    for name, number in numbers.items():
+        try:
+            right = math.isfinite(number) and (least is None or number >= least)
+        except TypeError:
+            right = False
+        if not right:
+            wanted = "a finite number" if least is None else f"at least {least} and finite"
+            raise ValueError(f"{name} must be {wanted}; got {number!r}")
 
 
 def check_threads(threads: int) -> None:

@@ -21,7 +21,7 @@ from memnets.cells import (
     Positions,
 )
 from memnets.cells.convolutions import gated_convolution
-from memnets.cells.positions import added_only, split_positions
+from memnets.cells.positions import add_positions, added_only, split_positions
 from memnets.checks import check_numbers, check_positive
 from memnets.core import Addressing, Cell, Embedder, Encoded, Encoder, Memory, Normalizer
 from memnets.factories import check_made, make
@@ -178,7 +178,7 @@ class SelfAttention(Encoder):
             share = (steps / length).unsqueeze(-1).to(self.place.dtype)
             inputs = inputs + share * self.place
         if self.positions is not None:
-            inputs = inputs + self.positions(self.positions.places(steps))
+            inputs = add_positions(inputs, self.positions, self.positions.places(steps))
         vectors = self.stack(inputs, mask)
         return vectors, _mean(vectors, mask)
 
@@ -235,7 +235,7 @@ class Convolutional(Encoder):
         hidden, around = inputs, self.kernel_size // 2
         if self.positions is not None:
             steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
-            hidden = hidden + self.positions(self.positions.places(steps))
+            hidden = add_positions(hidden, self.positions, self.positions.places(steps))
         for layer in self.layers:
             # A convolution sees zeros at padding, as it does beyond the end.
             seen = self.dropout(_inside(hidden, mask))

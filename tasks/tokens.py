@@ -146,7 +146,8 @@ class _TokenTask(Task):
         sources = [self._sequence(random, length, fewest) for length in lengths]
         source, mask = padded(sources, last=END)
         batch = answer_batch(source, mask, [self.answer(tokens) for tokens in sources])
-        return with_places(batch, [self.coupling(tokens) for tokens in sources])
+        coupled = [self.coupling(tokens) for tokens in sources]
+        return with_places(batch, coupled, f"{type(self).__name__}.coupling")
 
     def _sequence(self, random: np.random.Generator, length: int, fewest: int | None) -> Array:
         """A random sequence of tokens, ``[length]``."""

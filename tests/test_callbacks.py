@@ -48,6 +48,24 @@ def test_bad_schedules_are_named(arguments, message: str) -> None:
         MemorySchedule(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"training": {0.9: {"slots": 0}}}, "slots must be .* at least 1; got 0"),
+        ({"training": {0.9: {"slots": [8, 2]}}}, "slots must be at least shift_range = 3; got 2"),
+        ({"training": {0.5: {"noise": -1.0}}}, "noise must be at least 0 and finite; got -1.0"),
+        ({"training": {0.5: {"least_sharpness": None}}}, "least_sharpness must be .* got None"),
+        ({"validation": 2}, "slots must be at least shift_range = 3; got 2"),
+        ({"testing": {"length_4": 8, "length_9": 2}}, "slots must be at least shift_.* got 2"),
+    ],
+)
+def test_a_value_that_a_memory_does_not_take_is_refused_before_its_time(arguments, message) -> None:
+    trainer, access = SimpleNamespace(datamodule=None), NTM(slots=6, width=2, noise=0.5)
+    with pytest.raises(ValueError, match=f"MemorySchedule: {message}"):
+        MemorySchedule(**arguments).setup(trainer, SimpleNamespace(access=access), "fit")
+    assert (access.slots, access.noise, access.least_sharpness) == (6, 0.5, 1.0)
+
+
 def follow(
     curriculum: Curriculum,
     task: RepeatCopying,

@@ -325,6 +325,7 @@ def test_the_solved_mark_and_the_slots_of_training(capsys) -> None:
         (["--threads=0"], "threads must be a whole number of at least 1; got 0"),
         (["--threads=1000000"], "threads must be at most 256; got 1000000"),
         (["--data.workers=1000000"], "workers must be at most 1024 and seed below 2^64; got 10000"),
+        (["--data.test_sets=5"], "data.test_sets: expected a list; got 5"),
         (["--name=../../x"], "name must be <task>/<model>"),
         (["--name=/x/y"], "name must be <task>/<model>"),
         (["--name="], "name must be <task>/<model>"),

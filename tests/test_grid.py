@@ -397,6 +397,36 @@ def test_bad_grids_are_named_and_nothing_is_written(changes, settings, expected)
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"tasks": {"parity": {"data": "t", "chance": "half"}}},
+            "chance: expected a number; got half",
+        ),
+        ({"tasks": {"parity": 3}}, "grid.tasks: expected settings by names; got 3"),
+        ({"models": {"lstm": "symbols/lstm"}}, "expected settings by names; got symbols/lstm"),
+        ({"models": ["symbols/lstm"]}, "expected settings by names; got ['symbols/lstm']"),
+        ({"pairs": {"parity/lstm": "x"}}, "grid.pairs: expected settings by names; got x"),
+        ({"seeds": "some"}, "grid.seeds: expected a list; got some"),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_settings_of_another_form_are_named(capfd, changes, expected) -> None:
+    message = fails(capfd, *write(**changes))
+    assert expected in message
+    assert "<class" not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("grid", [3, [1]])
+@pytest.mark.usefixtures("elsewhere")
+def test_a_grid_that_is_none_is_named(capfd, grid) -> None:
+    Path("board.yaml").write_text(yaml.safe_dump({"grid": grid}))
+    message = fails(capfd, "scoreboard", "--config=board.yaml", "--report_only")
+    assert "expected settings by their names, as {name: value}; got a" in message
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_setting_that_a_grid_does_not_have_is_named(capfd) -> None:
     message = fails(capfd, *write(modles={"lstm": {"config": "x"}}))

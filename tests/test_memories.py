@@ -1,5 +1,7 @@
 """The memories against oracles in NumPy, and what their heads can be told to do."""
 
+import inspect
+import math
 from functools import partial
 
 import numpy as np
@@ -8,8 +10,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from memnets import fast
+from memnets import fast, memories
 from memnets.addressing import Content
+from memnets.core import MemoryAccess
 from memnets.memories import (
     DNC,
     LRUA,
@@ -390,3 +393,29 @@ def test_a_tape_hands_its_addressing_a_state():
     vectors, _ = tape(interface, tape.initial_state(2))
     assert (vectors == expected).all()
     assert ByTheBook(Dot()).initial_state(None) is None
+
+
+#: All numbers with a point that a memory takes, by the class and the name.
+NUMBERS = [
+    (kind, name)
+    for kind in map(vars(memories).get, memories.__all__)
+    if inspect.isclass(kind) and issubclass(kind, MemoryAccess) and not inspect.isabstract(kind)
+    for name, parameter in inspect.signature(kind).parameters.items()
+    if "float" in parameter.annotation
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_of_a_memory_is_finite(kind, name, number):
+    with pytest.raises(ValueError, match=f"{name} must be .*; got {number}"):
+        kind(**{name: number})
+
+
+@pytest.mark.parametrize("kind", [NTM, Stack, MovingTape, NeuralDeque])
+@pytest.mark.parametrize("noise", [-1.0, math.nan, math.inf, None, "much"])
+def test_noise_that_is_changed_is_checked_too(kind, noise):
+    memory = kind(noise=0.5)
+    with pytest.raises(ValueError, match=f"noise must be at least 0 and finite; got {noise!r}"):
+        memory.noise = noise
+    assert memory.noise == 0.5

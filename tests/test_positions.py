@@ -475,6 +475,12 @@ def coupled():
             lambda: ShiftedPositions(RandomisedPositions(Told()), 3),
             "got RandomisedPositions within ShiftedPositions",
         ),
+        (
+            lambda: RandomisedPositions(RandomisedPositions(RotaryPositions())),
+            "drawn once: .* got RandomisedPositions within RandomisedPositions",
+        ),
+        (lambda: PeriodicPositions(4, 2.5), "period must be a whole number of .* got 2.5"),
+        (lambda: SinusoidalPositions(4.0), "width must be a whole number of .* got 4.0"),
         (lambda: ShiftedPositions(RotaryPositions(), 3), "within an attention .* got Rotary"),
         (lambda: LearnedPositions(4, 8, 0.0), "deviation must be .* got 0.0"),
         (lambda: ShiftedPositions(Told(), 0), "shift must be .* got 0"),
@@ -547,6 +553,42 @@ def coupled():
 def test_errors_say_what_was_expected_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+TOKENS = torch.randint(SIZE, (2, 4))
+#: What adds the vectors of a scheme to its own, of width 8.
+ADDING = {
+    **{
+        name: lambda positions, make=make: make(positions=positions).encode(TOKENS)
+        for name, make in MODELS.items()
+    },
+    "stack": lambda positions: StackModel(
+        SIZE, SIZE, partial(SelfAttention, heads=2), 8, positions=positions
+    ).encode(TOKENS),
+    "convolutions of tokens": lambda positions: ConvS2S(SIZE, SIZE, 8, positions=positions).encode(
+        TOKENS
+    ),
+    "encoder": lambda positions: Encoder(8, heads=2, positions=positions)(torch.randn(2, 4, 8)),
+    "convolutions": lambda positions: Convolutional(8, positions=positions)(torch.randn(2, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+@pytest.mark.parametrize("name", ADDING)
+def test_vectors_of_another_width_are_refused(name, width):
+    ADDING[name](LearnedPositions(8))
+    for positions in (LearnedPositions(width), RandomisedPositions(LearnedPositions(width))):
+        kind = type(positions).__name__
+        expected = f"as wide as those of the steps, 8; got {kind} of width {width}"
+        with pytest.raises(ValueError, match=expected):
+            ADDING[name](positions)
+
+
+@pytest.mark.parametrize("kind", [RandomisedPositions, CoupledPositions, ShiftedPositions])
+def test_a_scheme_within_another_is_needed(kind):
+    settings = {"shift": 3} if kind is ShiftedPositions else {}
+    with pytest.raises(TypeError, match=f"{kind.__name__} gives places to another.* got none"):
+        kind(None, **settings)
 
 
 def test_a_class_is_no_scheme():

@@ -30,6 +30,23 @@ _ATTEMPT = re.compile(
     r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>$"
 )
 
+#: How lines begin that say where an error is, and not what it is.
+_WHERE = ("Parser key", "Problem with given class_path")
+
+#: Parts of a board that are settings by names, and no parts of the library.
+_NAMED = ("grid.models", "grid.tasks", "grid.pairs")
+
+#: What came in place of a part: it is neither text nor a mapping.
+_NO_PART = re.compile(
+    r"(?:Not a valid subclass of (?!Trained|Task)\w+|Expected a <class 'dict'>)"
+    r"(?:\. Got value: (.*?))?(?: Subclass types expect one of: .*)?"
+)
+
+#: What came in place of a list.
+_NO_LIST = re.compile(
+    r"Expected a <class '(?:list|tuple|collections\.abc\.Sequence)'>\. Got value: (.*)"
+)
+
 #: What a simple type means to who gives a value.
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
 
@@ -75,7 +92,7 @@ def one_line(message: str) -> str:
     every = [line.strip(" -") for line in message.splitlines()]
     lines = list(dict.fromkeys(line for line in every if line and not _NOISE.match(line)))
     said = [line for line in lines if not _ATTEMPT.match(line)]
-    if any(not line.startswith("Parser key") for line in said):
+    if any(not line.startswith(_WHERE) for line in said):
         lines = said
     text = " ".join(lines)
     before, found, rest = text.partition('Parser key "')
@@ -112,7 +129,16 @@ def _hinted(text: str, classes: list[str], given: list[str], key: str) -> str:
         names = [*(name for name, _ in _classes(match[1])), *_modules(match[1])]
         near = nearest(match[2], names)
         return text[: match.end()] + (f"; it has {near}" if near else "")
+    if (match := _NO_PART.fullmatch(text)) and (came := match[1] or "".join(given[:1])):
+        wanted = "settings by names" if key in _NAMED else "class_path and init_args"
+        return f"expected {wanted}; got {came}"
+    if match := _NO_LIST.fullmatch(text):
+        return f"expected a list; got {match[1]}"
+    if match := re.search(r"argument after \*\* must be a mapping, not (\w+)", text):
+        return f"expected settings by their names, as {{name: value}}; got a {match[1]}"
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        if key in _NAMED:
+            return f"expected settings by names; got {match[1]}"
         if key == "executor":
             return (
                 "expected processes, submitit, dask, or the path of a class, my_parts.MyExecutor "

@@ -14,6 +14,7 @@ from memnets.cells.positions import (
     Positions,
     SinusoidalPositions,
     Start,
+    add_positions,
     added_only,
 )
 from memnets.checks import check_mask, check_positive
@@ -230,7 +231,7 @@ class Inputs(nn.Module):
         # positions (Vaswani et al. 2017, section 3.4).
         scaled = vectors * math.sqrt(vectors.shape[-1])
         places = self.positions.along(taken.unsqueeze(1) + order, start, source)
-        placed: Tensor = self.dropout(scaled + self.positions(places))
+        placed: Tensor = self.dropout(add_positions(scaled, self.positions, places))
         return placed
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "SinusoidalPositions",
     "Start",
     "StickBreaking",
+    "add_positions",
     "added_only",
     "angles_of",
     "placed_content",
@@ -230,7 +231,8 @@ class SinusoidalPositions(Positions):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        if width < 2 or width % 2:
+        check_positive(width=width)
+        if width % 2:
             raise ValueError(f"width must be even and at least 2; got {width}")
         self.width = width
         # A buffer, so that it has the device and the precision of the module.
@@ -296,7 +298,7 @@ class PeriodicPositions(Positions):
 
     def __init__(self, width: int, period: int = 2) -> None:
         super().__init__()
-        check_positive(width=width)
+        check_positive(width=width, period=period)
         if period < 2:
             raise ValueError(f"period must be at least 2; got {period}")
         self.weight = nn.Parameter(torch.randn(period, width) / math.sqrt(width))
@@ -460,6 +462,11 @@ class _Wrapper(Positions):
     def __init__(self, positions: Positions) -> None:
         super().__init__()
         check_made("positions", positions, "SinusoidalPositions(width)")
+        if positions is None:
+            raise TypeError(
+                f"{type(self).__name__} gives places to another scheme, such as "
+                "SinusoidalPositions(width); got none"
+            )
         self.positions = positions
         self.causal = positions.causal
         self.coupled = positions.coupled or type(self).coupled
@@ -525,7 +532,7 @@ class RandomisedPositions(_Wrapper):
         stride: distance of the places of two steps in evaluation, from 1 to ``spread``.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the scheme draws places or is told them.
     """
 
     def __init__(self, positions: Positions, spread: int = 16, stride: int = 1) -> None:
@@ -535,6 +542,11 @@ class RandomisedPositions(_Wrapper):
             raise ValueError(
                 f"stride must be at most spread = {spread}, so that its places were seen in "
                 f"training; got {stride}"
+            )
+        if isinstance(positions, RandomisedPositions):
+            raise ValueError(
+                "places are drawn once: positions must not draw them too; got "
+                "RandomisedPositions within RandomisedPositions"
             )
         if isinstance(positions, CoupledPositions | ShiftedPositions):
             raise ValueError(
@@ -766,6 +778,21 @@ class StickBreaking(Positions):
         # Shifted by one slot: a slot's own rest is not among those that it meets.
         behind = nn.functional.pad(left[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1)
         return functional.inside((taken + behind).exp(), mask)
+
+
+def add_positions(vectors: Tensor, positions: Positions, places: Tensor) -> Tensor:
+    """Vectors of steps ``[*B, T, width]``, with what a scheme adds for their places ``[*B, T]``.
+
+    Raises:
+        ValueError: the scheme has vectors of another width.
+    """
+    added: Tensor = positions(places)
+    if added.shape[-1] != vectors.shape[-1]:
+        raise ValueError(
+            f"positions must have vectors as wide as those of the steps, {vectors.shape[-1]}; got "
+            f"{type(positions).__name__} of width {added.shape[-1]}"
+        )
+    return vectors + added
 
 
 class Placed(Content):

@@ -23,7 +23,6 @@ from memnets.cells.composed import Loop, LoopState
 from memnets.checks import check_step
 from memnets.core import Memory, choose_state
 from memnets.memories.ntm import NTM, NTMState
-from memnets.memories.slotted import noisy
 
 __all__ = ["MARGIN", "on_places", "unroll"]
 
@@ -67,7 +66,7 @@ def unroll(
         hidden, following = loop.controller.step(torch.cat([now, read], -1), controller)
         driven = loop.interface(hidden)
         check_step(access, driven)
-        query, erase, add = access.queries(noisy(access, driven))
+        query, erase, add = access.queries(access.noisy(driven))
         moved = _moved(access, query, memory, places)
         looking, marking = moved.tensor_split((access.read_heads,), 1)
         vectors = memory[every, looking].flatten(1)

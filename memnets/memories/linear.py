@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memnets import events, fast
-from memnets.checks import check_numbers, check_positive
+from memnets.checks import check_finite, check_numbers, check_positive
 from memnets.core import MemoryAccess, map_state
 from memnets.memories.gates import (
     DECAYS,
@@ -168,6 +168,7 @@ class Linear(MemoryAccess[LinearState]):
         self.value_size = value_size
         self.read_heads = heads
         self.writes = writes
+        check_finite(scale=scale)
         self.scale = scale
         self.normalized = normalized
         self.chunk = chunk

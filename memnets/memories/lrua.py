@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastUsed, LeastUsedState, Sharp, SharpQuery
-from memnets.checks import check_positive
+from memnets.checks import check_finite, check_positive
 from memnets.core import Addressing, Memory, Score
 from memnets.events import report
 from memnets.memories.slotted import Slotted
@@ -83,8 +83,9 @@ class LRUA(Slotted[LRUAState]):
         strength_bias: float = 0.0,
         gate_bias: float = 0.0,
     ) -> None:
-        super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
         check_positive(heads=heads)
+        super().__init__(slots, width, {"heads": heads}, initial_value, initial_spread)
+        check_finite(strength_bias=strength_bias, gate_bias=gate_bias)
         self.strength_bias = strength_bias
         self.gate_bias = gate_bias
         self.heads = self.read_heads = heads

@@ -11,7 +11,7 @@ from torch import Tensor
 from memnets import functional
 from memnets.checks import check_positive
 from memnets.events import offer, report
-from memnets.memories.slotted import Slotted, check_noise, noisy
+from memnets.memories.slotted import Noisy, Slotted
 
 __all__ = ["JUMPS", "MOVES", "MovingTape", "MovingTapeState"]
 
@@ -34,7 +34,7 @@ class MovingTapeState(NamedTuple):
     jump: Tensor | None = None
 
 
-class MovingTape(Slotted[MovingTapeState]):
+class MovingTape(Noisy, Slotted[MovingTapeState]):
     """Tapes, each with one head that reads and writes in place, then moves by one slot.
 
     This is the memory of the Tape-RNN of Deletang et al. 2023, after the Baby-NTM of Suzgun et al.
@@ -89,7 +89,6 @@ class MovingTape(Slotted[MovingTapeState]):
         noise: float = 0.0,
     ) -> None:
         check_positive(tapes=tapes, width=width)
-        check_noise(noise)
         super().__init__(slots, tapes * width, initial_value=initial_value)
         self.tapes = tapes
         self.gated = gated
@@ -125,7 +124,7 @@ class MovingTape(Slotted[MovingTapeState]):
         """One step: ``[B, interface_size] -> [B, tapes * W]``."""
         sizes = self.tapes * len(self.moves), self.tapes * self.gated, self.width
         moves, gates, written = interface.split(sizes, -1)
-        moves = noisy(self, moves).unflatten(-1, (self.tapes, len(self.moves))).softmax(-1)
+        moves = self.noisy(moves).unflatten(-1, (self.tapes, len(self.moves))).softmax(-1)
         moves = offer(self, "moves", moves)
         written = offer(self, "written", written.tanh().unflatten(-1, (self.tapes, -1)))
         if self.gated:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import NTMAddressing, NTMQuery
-from memnets.checks import check_positive
+from memnets.checks import check_finite, check_positive
 from memnets.core import Addressing, Memory, Score
 from memnets.events import offer, report
-from memnets.memories.slotted import Slotted, check_noise, noisy
+from memnets.memories.slotted import Noisy, Slotted
 
 __all__ = ["NTM", "NTMLayout", "NTMState"]
 
@@ -86,7 +86,7 @@ def _by_head(name: str, given: float | Sequence[float], heads: int) -> tuple[flo
     return numbers
 
 
-class NTM(Slotted[NTMState]):
+class NTM(Noisy, Slotted[NTMState]):
     """N x W memory with any number of read and write heads (Graves et al. 2014, section 3).
 
     In each step all heads address the memory that the last step left. Then the read heads read it,
@@ -165,7 +165,6 @@ class NTM(Slotted[NTMState]):
             raise ValueError(
                 f"shift_range must be odd, as many slots either side; got {shift_range}"
             )
-        check_noise(noise)
         heads = read_heads + write_heads
         self.noise = noise
         self.strength_bias = _by_head("strength_bias", strength_bias, heads)
@@ -194,10 +193,7 @@ class NTM(Slotted[NTMState]):
 
     @least_sharpness.setter
     def least_sharpness(self, least_sharpness: float) -> None:
-        if not 1 <= least_sharpness < math.inf:
-            raise ValueError(
-                f"least_sharpness must be at least 1 and finite; got {least_sharpness}"
-            )
+        check_finite(least=1, least_sharpness=least_sharpness)
         self.layout = self.layout._replace(least_sharpness=least_sharpness)
 
     def head_names(self) -> dict[Addressing, list[str]]:
@@ -266,7 +262,7 @@ class NTM(Slotted[NTMState]):
     def forward(self, interface: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """One step: ``[B, interface_size] -> [B, read_heads * W]``."""
         before, previous = state
-        query, erase, add = self.queries(noisy(self, interface))
+        query, erase, add = self.queries(self.noisy(interface))
         erase, add = offer(self, "erase", erase), offer(self, "add", add)
         weights, previous = self.addressing(query, Memory(before, before), previous)
         read, write = weights.tensor_split((self.read_heads,), 1)

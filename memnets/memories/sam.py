@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memnets import functional
 from memnets.addressing import LeastRecent, LeastRecentQuery, LeastRecentState, Sharp, SharpQuery
-from memnets.checks import at_hand, check_positive
+from memnets.checks import at_hand, check_finite, check_positive
 from memnets.core import Addressing, Memory, Score
 from memnets.events import listening, offer, report
 from memnets.functional import Sparse
@@ -129,6 +129,7 @@ class SAM(Slotted[SAMState]):
         gate_bias: float = 0.0,
     ) -> None:
         check_positive(heads=heads, read_slots=read_slots, write_slots=write_slots)
+        check_finite(strength_bias=strength_bias, gate_bias=gate_bias)
         least = {"read_slots": read_slots, "heads * write_slots": heads * write_slots}
         super().__init__(slots, width, least)
         self.heads = heads

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from memnets.checks import check_positive
+from memnets.checks import check_finite, check_positive
 from memnets.core import MemoryAccess, State
 
-__all__ = ["Slotted", "check_noise", "noisy"]
+__all__ = ["Noisy", "Slotted"]
 
 
-def check_noise(noise: float) -> None:
-    """Check a standard deviation of noise.
+class Noisy:
+    """Noise that a memory adds to what it is told in training; it may be changed at any time."""
 
-    Raises:
-        ValueError: it is below 0, or not finite.
-    """
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise must be at least 0 and finite; got {noise}")
+    training: bool
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the Gaussian noise, at least 0."""
+        return self._noise
 
-def noisy(memory: Any, interface: Tensor) -> Tensor:
-    """A part of the interface with the noise of a memory, in training.
+    @noise.setter
+    def noise(self, noise: float) -> None:
+        check_finite(least=0, noise=noise)
+        self._noise = noise
 
-    Args:
-        memory: a memory with an attribute ``noise``.
-        interface: ``[B, I]``.
-    """
-    if memory.training and memory.noise:
-        interface = interface + memory.noise * torch.randn_like(interface)
-    return interface
+    def noisy(self, interface: Tensor) -> Tensor:
+        """A part of the interface ``[B, I]``, in training with the noise."""
+        if self.training and self.noise:
+            interface = interface + self.noise * torch.randn_like(interface)
+        return interface
 
 
 class Slotted(MemoryAccess[State]):
@@ -66,8 +64,8 @@ class Slotted(MemoryAccess[State]):
     ) -> None:
         super().__init__()
         check_positive(width=width)
-        if not 0 <= initial_spread < math.inf:
-            raise ValueError(f"initial_spread must be at least 0 and finite; got {initial_spread}")
+        check_finite(initial_value=initial_value)
+        check_finite(least=0, initial_spread=initial_spread)
         self.width = width
         self.initial_spread = initial_spread
         self._least_slots = least_slots or {}

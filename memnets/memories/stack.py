@@ -10,7 +10,7 @@ from torch import Tensor
 from memnets import functional
 from memnets.checks import check_positive
 from memnets.events import offer, report
-from memnets.memories.slotted import Slotted, check_noise, noisy
+from memnets.memories.slotted import Noisy, Slotted
 
 __all__ = ["ACTIONS", "Stack", "StackState"]
 
@@ -28,7 +28,7 @@ class StackState(NamedTuple):
     memory: Tensor
 
 
-class Stack(Slotted[StackState]):
+class Stack(Noisy, Slotted[StackState]):
     """Stacks of vectors, each pushed, popped or kept by degrees (Joulin & Mikolov 2015, section 3).
 
     In each step, a stack takes three actions at once, each to a degree; the degrees are a softmax,
@@ -76,7 +76,6 @@ class Stack(Slotted[StackState]):
         noise: float = 0.0,
     ) -> None:
         check_positive(stacks=stacks, width=width, visible=visible)
-        check_noise(noise)
         super().__init__(slots, stacks * width, {"visible": visible}, initial_value)
         self.noise = noise
         self.stacks = stacks
@@ -96,7 +95,7 @@ class Stack(Slotted[StackState]):
     def forward(self, interface: Tensor, state: StackState) -> tuple[Tensor, StackState]:
         """One step: ``[B, interface_size] -> [B, visible * stacks * W]``."""
         actions, pushed = interface.split((self.stacks * len(ACTIONS), self.width), -1)
-        actions = noisy(self, actions).unflatten(-1, (self.stacks, len(ACTIONS))).softmax(-1)
+        actions = self.noisy(actions).unflatten(-1, (self.stacks, len(ACTIONS))).softmax(-1)
         pushed = pushed.sigmoid().unflatten(-1, (self.stacks, -1))
         actions, pushed = offer(self, "actions", actions), offer(self, "pushed", pushed)
         # Each number of a stack's elements shares its actions: [B, 3, stacks * W].

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from memnets import events, functional
-from memnets.checks import check_positive
+from memnets.checks import check_finite, check_positive
 from memnets.core import MemoryAccess
 from memnets.events import offer, report
-from memnets.memories.slotted import check_noise, noisy
+from memnets.memories.slotted import Noisy
 
 __all__ = ["NeuralDeque", "NeuralQueue", "NeuralStack", "NeuralState", "Strengths"]
 
@@ -36,7 +36,7 @@ class NeuralState(NamedTuple):
     strengths: Tensor
 
 
-class Strengths(MemoryAccess[NeuralState]):
+class Strengths(Noisy, MemoryAccess[NeuralState]):
     """Base class for memories whose elements have strengths (Grefenstette et al. 2015, section 3).
 
     A step pops to a degree u, then pushes an element with a strength d, then reads. Elements are
@@ -91,7 +91,7 @@ class Strengths(MemoryAccess[NeuralState]):
     ) -> None:
         super().__init__()
         check_positive(width=width, count=count)
-        check_noise(noise)
+        check_finite(push_bias=push_bias, pop_bias=pop_bias)
         self.width = width
         self.count = count
         self.push_bias = push_bias
@@ -129,7 +129,7 @@ class Strengths(MemoryAccess[NeuralState]):
         """One step: ``[B, interface_size] -> [B, count * ends read * W]``."""
         ends, size = len(self.pushes), self.count * len(self.degrees)
         degrees, pushed = interface.split((size, self.interface_size - size), -1)
-        degrees = noisy(self, degrees).unflatten(-1, (self.count, -1)).sigmoid()
+        degrees = self.noisy(degrees).unflatten(-1, (self.count, -1)).sigmoid()
         pushed = pushed.tanh().unflatten(-1, (self.count, -1))
         degrees, pushed = offer(self, "degrees", degrees), offer(self, "pushed", pushed)
         strength, pops = degrees.split((ends, len(self.pops)), -1)

@@ -62,10 +62,10 @@ class MemorySchedule(lightning.Callback):
             check_positive(slots=slots)
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        """Check that the model's memory has these settings, and note their values.
+        """Check that the model's memory has these settings and takes them, and note their values.
 
         Raises:
-            ValueError: the memory lacks a setting.
+            ValueError: the memory lacks a setting, or does not take a value.
         """
         access = getattr(pl_module, "access", None)
         sized = bool(self.testing) or self.validation is not None
@@ -83,8 +83,22 @@ class MemorySchedule(lightning.Callback):
         if unknown and task is not None and trainer.is_global_zero:
             there = ", ".join(task.test_names())
             print(f"MemorySchedule: no test set {', '.join(unknown)}; there is {there}")
+        present = {name: getattr(access, name) for name in names}
         if not hasattr(self, "usual"):
-            self.usual: dict[str, Any] = {name: getattr(access, name) for name in names}
+            self.usual: dict[str, Any] = present
+        # All at once, so that a value is not refused when its share of the training is due.
+        due = [pair for settings in self.training.values() for pair in settings.items()]
+        if sized:
+            due.append(("slots", [*self.testing.values(), self.validation or present["slots"]]))
+        try:
+            for name, value in due:
+                for each in value if isinstance(value, list) else [value]:
+                    setattr(access, name, each)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"MemorySchedule: {error}") from error
+        finally:
+            for name, value in present.items():
+                setattr(access, name, value)
 
     @property
     def _shares(self) -> bool:

@@ -302,7 +302,8 @@ class SymbolTask(Task):
             return Batch(source, questions, targets, None, target_mask)
         blanks = torch.full(targets.shape, BEGIN)
         batch = Batch(questions, blanks, targets, mask, target_mask)
-        return with_places(batch, [self.coupling(example.question) for example in examples])
+        coupled = [self.coupling(example.question) for example in examples]
+        return with_places(batch, coupled, f"{type(self).__name__}.coupling")
 
     def measure(self, split: str, answers: list[Tensor]) -> dict[str, float]:
         """Share of right symbols at each length of the test set ``longer``, and their mean.

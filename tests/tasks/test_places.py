@@ -1,5 +1,7 @@
 """Places that tasks give to their steps, against plain Python."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,36 @@ def test_places_do_not_tell_the_length_of_a_sum():
     made = symbols.BinaryAddition(**SMALL)
     (_, one), (_, other) = (made.coupling(np.array(q)) for q in ([1, 2, 1], [1, 2, 0]))
     assert one.tolist() == other.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ([1, 2, 3], TypeError, r"a pair, the places of the source .* got \[1, 2, 3\]"),
+        ((3, [1]), TypeError, "each of the 3 steps of the source a place, .* got 3"),
+        (([1, 2], [1]), ValueError, r"each of the 3 steps of the source .* got \[1, 2\]"),
+        (([1, 2, -3], [1]), ValueError, r"each of the 3 .* at least 0; got \[1, 2, -3\]"),
+        (([0.5, 1, 2], [1]), TypeError, r"each of the 3 .* whole numbers .* got \[0.5, 1, 2\]"),
+        (([1, 2, 3], []), ValueError, r"the answer places, one or more, .* got \[\]"),
+        (([1, 2, 3], [[1]]), TypeError, r"the answer places, .* got \[\[1\]\]"),
+    ],
+)
+def test_places_of_a_task_that_are_none_are_named(given, error, message):
+    class Odd(symbols.Reversal):
+        def coupling(self, question):
+            return given
+
+    with pytest.raises(error, match=f"Odd.coupling must give {message}"):
+        Odd(batch_size=2).asked(["011"])
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, partial(np.array, dtype=np.uint8)])
+def test_places_of_numpy_and_torch_are_those_of_lists(kind):
+    class Other(symbols.Reversal):
+        def coupling(self, question):
+            return kind([4, 2, 0]), kind([7])
+
+    batch = Other(batch_size=2).asked(["011"])
+    assert batch.source_places.tolist() == [[4, 2, 0]]
+    assert batch.target_places.tolist() == [[7, 7, 7]]
+    assert {places.dtype for places in batch.places} == {torch.int64}

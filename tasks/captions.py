@@ -42,6 +42,11 @@ DRAWINGS = {"train": range(7), "val": (7,), "test": (8, 9)}
 #: Of a folder, one image in this many is held out for each of validation and test, at most the
 #: next number.
 HELD_OUT, MOST_HELD_OUT = 10, 1000
+#: The mode of Pillow in which a PNG keeps an image, of those that it has no place for.
+AS_PNG = {
+    **dict.fromkeys(("CMYK", "HSV", "LAB", "RGBX", "YCbCr"), "RGB"),
+    **{"La": "LA", "PA": "RGBA", "RGBa": "RGBA"},
+}
 #: An upper bound that no useful test reaches; it catches slips of the keyboard.
 MOST_SCENES = 10**7
 #: A name in a checkpoint.
@@ -118,6 +123,8 @@ class Captions(Task):
             a curriculum sets it; without the places they are ``three , seven``. Validation and test
             always have the places, and the captions of a folder stay as they are.
         test_scenes: number of scenes of the test, at least 1.
+        max_words: most words of a caption of a folder, at least 1; ``None`` = 2 ``side`` + 9, the
+            most that a model says by default (``max_length`` of :class:`~memnets.training.Tokens`).
         settings: see :class:`~tasks.Task`; a sequence is an image with a caption. With a folder,
             validation has all images held out for it.
 
@@ -138,10 +145,12 @@ class Captions(Task):
         training_digits: int | None = None,
         training_places: bool = True,
         test_scenes: int = 1000,
+        max_words: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        check_positive(side=side, least=least, test_scenes=test_scenes)
+        max_words = 2 * side + 9 if max_words is None else max_words
+        check_positive(side=side, least=least, test_scenes=test_scenes, max_words=max_words)
         check_range("digits", min_digits, max_digits, least=1)
         if max_digits > len(PLACES):
             raise ValueError(
@@ -158,6 +167,7 @@ class Captions(Task):
         self.file = captions
         self.side = side
         self.least = least
+        self.max_words = max_words
         self.digits = min_digits, max_digits
         self.training_digits = training_digits
         self.training_places = training_places
@@ -290,16 +300,15 @@ class Captions(Task):
     def items(self, path: str) -> list[Any]:
         """Images to caption: a single image, or all images of a folder in the order of their names.
 
+        The images in the folders within are read too, as in training.
+
         Raises:
             ValueError: there is no such file, the folder has no image, or an image cannot be read.
         """
         if not Path(path).is_dir():
             return Items([path], [path])
-        found = sorted(
-            str(file)
-            for file in Path(path).iterdir()
-            if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
-        )
+        with files_in(path) as files:
+            found = [str(Path(path, member)) for member in files if _is_image(member)]
         if not found:
             raise ValueError(f"expected images in the folder {path}; got none")
         return Items(found, found)
@@ -420,7 +429,7 @@ class Captions(Task):
         if not self._splits:
             assert self.folder is not None
             with files_in(self.folder) as files:
-                captions = _read_captions(self.folder, self.file, files)
+                captions = _read_captions(self.folder, self.file, files, self.max_words)
                 if len(captions) < 3:
                     raise ValueError(
                         f"expected at least 3 images with captions in {self.folder}, for training, "
@@ -477,7 +486,15 @@ class Captions(Task):
             )
         # As a file, so that every kind of image is read by the one reader of images.
         file = io.BytesIO()
-        image.save(file, "TIFF" if image.mode == "F" else "PNG")
+        if image.mode in AS_PNG:
+            image = image.convert(AS_PNG[image.mode])
+        elif image.mode == "I" and image.format == "PNG":
+            # Some versions of Pillow open a PNG of 16 bits in the mode of 32 bits.
+            image = image.convert("I;16")
+        try:
+            image.save(file, "TIFF" if image.mode in ("F", "I") else "PNG")
+        except OSError as error:
+            raise ValueError(f"expected an image in a mode such as RGB; {error}") from error
         return resized(decoded(file.getvalue(), "an image of Pillow", self.input_size), *size)
 
 
@@ -525,8 +542,13 @@ def share_within(
     return float(torch.stack(shares).mean())
 
 
+def _is_image(file: PurePosixPath) -> bool:
+    """Whether a file in a folder has the name of an image, and is not hidden."""
+    return file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+
+
 def _read_captions(
-    folder: str, name: str, files: Mapping[PurePosixPath, Callable[[], bytes]]
+    folder: str, name: str, files: Mapping[PurePosixPath, Callable[[], bytes]], most: int
 ) -> dict[PurePosixPath, list[list[str]]]:
     """Captions of each image of a folder, in words, in the order of the file.
 
@@ -534,10 +556,11 @@ def _read_captions(
         folder: path of the folder or zip file, for errors.
         name: name of the file of captions in there.
         files: reads each file of the folder, by its name in there.
+        most: most words of a caption.
 
     Raises:
-        ValueError: the file is missing, a line is no name with a caption, or an image or its
-            caption is missing.
+        ValueError: the file is missing, a line is no name with a caption, a caption is too long, or
+            an image or its caption is missing.
     """
     path = location(folder, PurePosixPath(name))
     if PurePosixPath(name) not in files:
@@ -554,14 +577,15 @@ def _read_captions(
             )
         if not (words := caption_words(caption)):
             raise ValueError(f"{where}: expected a caption of {image!r}; it is empty")
+        if len(words) > most:
+            raise ValueError(
+                f"{where}: expected a caption of at most {most} words, as max_words says; "
+                f"got {len(words)}"
+            )
         if (member := PurePosixPath(image.strip())) not in files:
             raise ValueError(f"{where}: expected an image {image!r} in {folder}; there is none")
         found.setdefault(member, []).append(words)
-    missing = [
-        file
-        for file in files
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file not in found
-    ]
+    missing = [file for file in files if _is_image(file) and file not in found]
     if missing:
         more = f", nor for {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(

@@ -19,7 +19,7 @@ from memnets.checks import check_positive
 from memnets.vocabulary import Words
 from tasks.base import Task, check_range
 from tasks.sets import FixedSets, paths_of
-from tasks.text import check_labels, read_lines
+from tasks.text import check_labels, read_lines, warn_of_labels
 
 __all__ = ["Entailment", "PropositionalLogic", "SentencePairs", "Statement", "parse", "relation"]
 
@@ -619,6 +619,10 @@ class Entailment(SentencePairs, FixedSets):
                     f"expected more pairs in {', '.join(self.paths['train'])}: none is left for "
                     f"{name}; give files of {name} pairs"
                 )
+        warn_of_labels(
+            ((" / ".join(map(" ".join, pair)), LABELS[label]) for pair, label in read),
+            "pairs",
+        )
         check_labels([LABELS[label] for _, label in read], "pairs", ", ".join(self.paths["train"]))
         return shares
 

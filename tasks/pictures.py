@@ -287,6 +287,8 @@ def decoded(content: bytes, where: str, channels: int = 1) -> Array:
 
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1, greys, or 3, colours; got {channels}")
+    if not content:
+        raise ValueError(f"{where}: expected an image; the file is empty")
     most = limit() // BYTES_OF_A_PIXEL
     try:
         with warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import logging
 import math
 import tarfile
@@ -25,7 +26,7 @@ from tasks.base import Array, check_texts
 from tasks.language import likelihoods, words_of
 from tasks.limits import read_at_most, read_file
 from tasks.sets import Passes, paths_of
-from tasks.text import check_labels, lines_of, read_lines
+from tasks.text import check_labels, lines_of, read_lines, warn_of_labels
 from tasks.tokens import answer_batch, said
 
 __all__ = ["Sentence", "Sentiment", "read_archive"]
@@ -249,6 +250,16 @@ class Sentiment(Passes):
         for path in self.unlabelled:
             read += [Sentence(text, None) for text in _full_lines(path)]
         given = {split: _read(self.paths[split]) for split in ("val", "test") if self.paths[split]}
+        if self.kind == "classification":
+            everything = itertools.chain(read, *given.values())
+            warn_of_labels(
+                (
+                    (" ".join(words_of(each.text)), each.label)
+                    for each in everything
+                    if each.label is not None
+                ),
+                "sentences",
+            )
         splits: dict[str, list[Sentence]] = {"train": [], "val": [], "test": [], **given}
         # By the words, so that a sentence that comes twice is in one part alone.
         elsewhere = {each.key for sentences in given.values() for each in sentences}
@@ -269,9 +280,11 @@ class Sentiment(Passes):
             )
         for split, sentences in splits.items():
             if not sentences:
+                different = len({each.key for each in read})
                 raise ValueError(
-                    f"expected enough sentences to hold out some for validation and test; got "
-                    f"{len(read)}, and none is left for {split}: give files for val and test"
+                    f"expected enough different sentences to hold out some for validation and "
+                    f"test; got {different} in {len(read)} lines, and none is left for {split}: "
+                    "give files for val and test"
                 )
         return splits
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import itertools
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
@@ -21,6 +23,7 @@ __all__ = [
     "read_lines",
     "too_long",
     "utf16",
+    "warn_of_labels",
 ]
 
 #: Most bytes of a line; no sentence is longer.
@@ -31,6 +34,8 @@ HELD_OUT = 20
 MOST_HELD_OUT = 1000
 #: The first bytes of a text in UTF-16, in either order of bytes.
 UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+
+logger = logging.getLogger(__name__)
 
 
 def read_bytes(path: str) -> bytes:
@@ -184,6 +189,27 @@ def check_labels(labels: Sequence[str], items: str, where: str, kind: str = "lab
             f"expected {items} of at least two {kind}s in {where}; all {len(labels)} have the "
             f"{kind} {labels[0]!r}"
         )
+
+
+def warn_of_labels(labelled: Iterable[tuple[str, str]], items: str) -> None:
+    """Say how many different texts have more than one label, and name the first of them.
+
+    People may differ about a text, so it is no error; most often it is a slip.
+
+    Args:
+        labelled: each text, and its label.
+        items: a word for the texts, for the message.
+    """
+    first: dict[str, str] = {}
+    several: dict[str, dict[str, None]] = {}
+    for text, label in labelled:
+        if first.setdefault(text, label) != label:
+            several.setdefault(text, {first[text]: None})[label] = None
+    for text, labels in itertools.islice(several.items(), 1):
+        logger.warning(
+            "%s with more than one label: %d, the first %r as %s",
+            items, len(several), text[:80], " and ".join(labels),
+        )  # fmt: skip
 
 
 def held_out(texts: Iterable[str], names: Sequence[str], where: str) -> dict[str, str]:

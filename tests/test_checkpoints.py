@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -27,6 +28,7 @@ from memnets.training.runs import (
     check_optimizer_state,
     load_checkpoint,
 )
+from tests.images import png, written
 from tests.test_cli import CONFIGS, RUN, SMALL, contents, fails
 from tests.test_configs import small
 
@@ -77,6 +79,22 @@ def test_a_model_of_any_kind_is_loaded_saved_and_loaded_again(name, tmp_path) ->
     assert torch.equal(answers(again, other_task.batch("val", 0)), expected)
     # The seed of the data is that of the run.
     assert torch.equal(other_task.batch("val", 0).source, batch.source)
+
+
+def test_images_that_are_gone_are_told_in_one_line() -> None:
+    written(Path("mine"), {f"{n}.png": png(20 * n, (8, 8)) for n in range(8)})
+    short = ["--trainer.max_steps=1", "--data.epoch_batches=1", "--data.validation_batches=1"]
+    short += ["--data.batch_size=2", "--trainer.limit_test_batches=0"]
+    main(["fit", "--config", str(CONFIGS / "digits/gan.yaml"), "--data.path=mine", *short])
+    shutil.rmtree("mine")
+    run = "runs/digits/gan/version_0"
+    assert load(run).draw(2).shape == (2, 8, 8, 1)
+    with pytest.raises(CheckpointError) as caught:
+        load_run(run)
+    assert str(caught.value) == (
+        f"{run}/checkpoints/best.ckpt cannot be used: expected a folder or a zip file at mine; "
+        "there is none"
+    )
 
 
 def test_the_best_of_a_run_is_loaded_else_the_last() -> None:

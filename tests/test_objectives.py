@@ -21,6 +21,7 @@ from memnets.training.objectives import (
     Labels,
     NextToken,
     Numbers,
+    Objective,
     Symbols,
     Tokens,
 )
@@ -237,12 +238,25 @@ def test_a_target_beyond_the_classes_is_refused(objective, wrong, classes) -> No
         objective.losses(logits, targets)
 
 
+#: Objectives whose answers are no labels; all that do not answer with the likeliest class alone.
+WITHOUT_CHANCES = (Tokens(), NextToken(), Candidates(), Bits(), Numbers())
+
+
+def kinds_of(kind: type) -> set[type]:
+    """The kinds of a class in the library."""
+    found = {each for child in kind.__subclasses__() for each in (child, *kinds_of(child))}
+    return {each for each in found if each.__module__.startswith("memnets.")}
+
+
 def test_chances_are_those_of_the_answers() -> None:
     logits = torch.tensor([[[0.0, 2.0, -1.0], [3.0, 0.0, 0.0]]])
     shares = [[math.exp(value) for value in step] for step in logits[0].tolist()]
     expected = [max(step) / sum(step) for step in shares]
     assert Labels().chances(logits)[0].tolist() == pytest.approx(expected)
-    for objective in (Tokens(), Bits(), Numbers()):
+    assert {type(objective) for objective in WITHOUT_CHANCES} >= {
+        kind for kind in kinds_of(Objective) if kind.respond is not Objective.respond
+    }
+    for objective in WITHOUT_CHANCES:
         with pytest.raises(TypeError, match=f"answers with labels.* is {type(objective).__name__}"):
             objective.chances(logits)
 

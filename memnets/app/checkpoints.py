@@ -21,6 +21,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
+from memnets.app.messages import one_line
 from memnets.app.trust import check_parts, checked_config, checked_model, config_of, strict_parsing
 from memnets.records import versions
 from memnets.training.runs import (
@@ -214,7 +215,7 @@ def _build(parser: ArgumentParser, settings: dict[str, Any], path: str) -> Any:
         check_parts(config.as_dict())
         return parser.instantiate(config)
     except (ArgumentError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+        raise CheckpointError(f"{path} cannot be used: {one_line(str(error))}") from error
 
 
 def _sizes(saved: Saved, trust: bool) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,8 @@ from memnets.models import Model
 from tasks import Task
 
 __all__ = ["Predictor"]
+
+logger = logging.getLogger(__name__)
 
 #: Inputs of a batch.
 BATCH = 64
@@ -76,6 +79,8 @@ class Predictor:
             return self.model.objective.respond(self.model, batch)
 
         pieces = self._asked(items, answer, batch_size, progress)
+        for note in self.model.objective.notes([answers for _, answers in pieces]):
+            logger.warning(note)
         return [text for batch, answers in pieces for text in self.task.says(batch, answers)]
 
     def chances(

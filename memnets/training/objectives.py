@@ -559,6 +559,14 @@ class NextToken(Labels):
         accuracy = means["right"] / means["tokens"]
         return {"perplexity": loss.exp(), "loss": loss, "accuracy": accuracy}
 
+    def chances(self, logits: Tensor) -> Tensor:
+        """No probabilities: the answer is one itself.
+
+        Raises:
+            TypeError: always.
+        """
+        return Objective.chances(self, logits)
+
     def respond(self, model: EncoderDecoder, batch: Batch) -> Tensor:
         """Log probability of each target after all those before it, in nats: ``[B, T]``."""
         return -self.losses(model.logits(batch).float(), batch.targets)

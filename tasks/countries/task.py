@@ -38,6 +38,12 @@ TESTED = 100
 #: Most names that an error message lists.
 LISTED = 10
 
+#: Attributes that follow from the facts.
+OF_FACTS = {
+    *("facts", "locations", "relations", "words", "input_size", "output_size"),
+    *("_hashing", "_questions", "_names", "_codes", "_longest"),
+}
+
 
 class Countries(Passes):
     """Questions about facts; the source is the facts that may help.
@@ -111,20 +117,41 @@ class Countries(Passes):
         self.most_facts = most_facts
         self.frequent = frequent
         self.of_countries = facts is None
-        if facts is not None:
-            known = read_facts(facts)
-        else:
+        self._file = facts
+        if facts is None:
             check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
-            known = list(location_facts() if setting in SETTINGS else country_facts())
+
+    def __getattr__(self, name: str) -> Any:
+        """What follows from the facts, at first need: a checkpoint brings facts of its own.
+
+        Raises:
+            AttributeError: the task has no such attribute.
+            ValueError: the file is not one of facts.
+        """
+        if name not in OF_FACTS or "facts" in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if self._file is not None:
+            known = read_facts(self._file)
+        else:
+            known = list(location_facts() if self.setting in SETTINGS else country_facts())
         try:
             self._learn(known)
+            largest = max(self.most_facts * 4, len(self.words))
+            check_room("facts and words of a batch", TESTED, largest)
+            self.check_room(largest)
         except ValueError as error:
-            raise ValueError(f"{facts}: {error}" if facts else str(error)) from error
-        check_room("facts and words of a batch", TESTED, max(most_facts * 4, self.output_size))
-        self.check_room(max(most_facts * 4, self.output_size))
+            self._forget()
+            raise ValueError(f"{self._file}: {error}" if self._file else str(error)) from error
+        return getattr(self, name)
+
+    def _forget(self) -> None:
+        """Undo :meth:`_learn`, so that the facts are read when they are needed again."""
+        for name in OF_FACTS:
+            vars(self).pop(name, None)
 
     def _learn(self, facts: list[Fact]) -> None:
         """Take facts: make the vocabulary, the memory and the questions of all splits."""
+        self._forget()
         self.facts = facts
         self.locations: Locations | None = None
         if self.setting in SETTINGS:
@@ -419,6 +446,7 @@ class Countries(Passes):
             facts = [Fact(*map(words.name, fact)) for fact in state_dict["facts"].tolist()]
             self._learn(facts)
         except (TypeError, ValueError) as error:
+            self._forget()
             raise ValueError("expected a checkpoint with facts; its facts are damaged") from error
         # The tokens are those of the checkpoint's model.
         self.words = words

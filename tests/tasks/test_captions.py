@@ -219,12 +219,61 @@ def test_a_checkpoint_has_the_words_so_that_no_folder_is_needed(tmp_path) -> Non
 
 def test_a_folder_to_caption_is_all_its_images(tmp_path, task) -> None:
     path = written(
-        tmp_path / "a", {"2.png": png(0), "1.PNG": png(1), ".3.png": png(2), "x.txt": b""}
+        tmp_path / "a",
+        {"2.png": png(0), "1.PNG": png(1), ".3.png": png(2), "x.txt": b"", "10/4.png": png(3)},
     )
-    assert [Path(item).name for item in task.items(str(path))] == ["1.PNG", "2.png"]
+    items = task.items(str(path))
+    assert items == items.places == [str(path / name) for name in ("1.PNG", "10/4.png", "2.png")]
     assert task.asked(task.items(str(path / "2.png"))).source.shape == (1, 32, 32, 1)
     with pytest.raises(ValueError, match=r"expected images in the folder .*; got none"):
         task.items(str(written(tmp_path / "b", {"x.txt": b""})))
+
+
+@pytest.mark.parametrize("name", ["BMP", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_an_image_of_pillow_of_any_mode_is_read_as_its_file_is(tmp_path, task, name) -> None:
+    whole = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
+    tried = 0
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I", "F"):
+        grey = mode in ("I;16", "I", "F")
+        if (mode, name) == ("I", "PNG"):  # which Pillow is about to give up
+            continue
+        image = whole.convert("L" if grey else "RGB").convert(mode)
+        path = tmp_path / f"{mode}.{name}".replace(";", "")
+        try:
+            image.save(path, name)
+            with Image.open(path) as opened:
+                opened.load()
+                by_file, by_image = task.asked([str(path), opened]).source
+        except (OSError, KeyError):  # not a mode of this format
+            continue
+        assert torch.allclose(by_file, by_image, atol=2 / 255), mode
+        assert by_file.std() > 0
+        tried += 1
+    assert tried
+
+
+def test_an_image_of_pillow_that_no_file_holds_is_read(task) -> None:
+    whole = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
+    expected = task.asked([whole]).source[0]
+    for mode in ("CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"):
+        (found,) = task.asked([_converted(whole, mode)]).source
+        assert torch.allclose(found, expected, atol=0.05), mode
+    with pytest.raises(ValueError, match=r"item 2: expected an image in a mode such as .* I;16N"):
+        task.asked([whole, Image.new("I;16N", (3, 3))])
+    for mode in ("PA", "La"):
+        (found,) = task.asked([_converted(whole, mode)]).source
+        assert found.std() > 0.1, mode
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """An image in another mode, by way of that with which Pillow makes it."""
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    between = {"RGBa": "RGBA", "La": "LA", "PA": "P"}.get(mode)
+    return (image.convert(between) if between else image).convert(mode)
 
 
 def test_words_of_a_caption() -> None:
@@ -252,6 +301,8 @@ GOOD = [f"{n}.png\ta cat" for n in range(3)]
         (GOOD, "01234", "expected a caption for '3.png' in .*captions.txt; there is none, nor for "
          "1 more"),
         (None, "0", "expected captions in a file .*photos/captions.txt; there is none"),
+        ([*GOOD, "0.png\t" + "on " * 74], "012", "line 4: expected a caption of at most 73 words, "
+         "as max_words says; got 74"),
         (GOOD[:2], "01", "at least 3 images with captions in .*photos, .*; got 2"),
     ],
 )  # fmt: skip
@@ -262,12 +313,27 @@ def test_a_folder_that_is_wrong_is_told_in_one_line(tmp_path, lines, images, mes
     assert "\n" not in str(error.value)
 
 
+def test_the_words_of_a_caption_have_a_limit(tmp_path) -> None:
+    lines = [*GOOD, "0.png\t" + "on " * 73]
+    path = folder(tmp_path / "photos", lines, **{name: png(0) for name in "012"})
+    task = Captions(str(path))
+    assert task.output_size > 4
+    # As many as a model says by default, where each word of the answer is the likeliest.
+    assert task.max_words == 2 * task.side + 9
+    assert Captions(str(path), max_words=73).output_size == task.output_size
+    with pytest.raises(ValueError, match="line 4: expected a caption of at most 72 words"):
+        _ = Captions(str(path), max_words=72).output_size
+
+
 def test_an_image_that_is_none_is_named(tmp_path, task) -> None:
     path = folder(tmp_path / "photos", GOOD, **{"0": png(0), "1": b"no image", "2": png(0)})
     with pytest.raises(ValueError, match=r"photos/1.png: expected an image; it cannot be read"):
         _ = Captions(str(path)).output_size
     with pytest.raises(ValueError, match=r"item 8: .*1.png: expected an image; it cannot be read"):
         task.asked([str(path / "0.png"), str(path / "1.png")], first=7)
+    (path / "3.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"3.png: expected an image; the file is empty"):
+        task.asked([str(path / "3.png")])
     with pytest.raises(
         ValueError, match=r"item 1: gone.png: expected an image; there is no such file"
     ):
@@ -286,6 +352,7 @@ def test_an_image_that_is_none_is_named(tmp_path, task) -> None:
         ({"training_digits": 5}, "from min_digits = 1 to max_digits = 4; got 5"),
         ({"side": 23}, "side must be at least 24, three digits of 8 pixels; got 23"),
         ({"folder": "gone"}, "expected a folder or a zip file at gone; there is none"),
+        ({"max_words": 0}, "max_words must be a whole number of at least 1; got 0"),
         ({"test_scenes": 10**8}, "test_scenes must be at most 10,000,000; got 100,000,000"),
     ],
 )

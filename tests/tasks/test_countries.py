@@ -78,15 +78,15 @@ def test_a_line_that_is_no_fact_is_named(line, message, tmp_path):
     path = tmp_path / "facts.tsv"
     path.write_text(f"Ada\tborn in\tLondon\n{line}\n")
     with pytest.raises(ValueError, match=f"facts.tsv, {message}"):
-        Countries(facts=str(path))
+        _ = Countries(facts=str(path)).words
 
 
 def test_a_file_that_is_not_there_or_too_short_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"expected a file at .*facts\.tsv; there is none"):
-        Countries(facts=str(tmp_path / "facts.tsv"))
+        _ = Countries(facts=str(tmp_path / "facts.tsv")).words
     (tmp_path / "facts.tsv").write_text("Ada\tborn in\tLondon\n")
     with pytest.raises(ValueError, match="expected facts for at least 3 questions, for training"):
-        Countries(facts=str(tmp_path / "facts.tsv"))
+        _ = Countries(facts=str(tmp_path / "facts.tsv")).words
 
 
 def test_settings_that_do_not_fit_are_named(films):
@@ -398,6 +398,12 @@ def test_a_checkpoint_keeps_facts_and_words(films, tmp_path):
     assert restored.words.words == task.words.words
     question = ["Whose director is Fritz Lang?"]
     for one, same in zip(restored.asked(question), task.asked(question), strict=True):
+        assert (one is same is None) or torch.equal(one, same)
+    gone = Countries(facts=str(tmp_path / "gone.tsv"))
+    gone.load_state_dict(state)  # a checkpoint needs no file
+    assert gone.facts == FILMS
+    assert gone.output_size == task.output_size
+    for one, same in zip(gone.batch("val", 0), task.batch("val", 0), strict=True):
         assert (one is same is None) or torch.equal(one, same)
     with pytest.raises(ValueError, match="expected a checkpoint with facts; got one without"):
         restored.load_state_dict({})

@@ -12,6 +12,7 @@ from PIL import Image
 from memnets.app.cli import main
 from memnets.app.predict import placed
 from memnets.app.predictor import Predictor
+from memnets.batches import END
 from memnets.cells import LearnedPositions
 from memnets.models import ConvS2S
 from memnets.training import Tokens
@@ -130,6 +131,55 @@ def test_the_same_text_in_another_form_is_the_same_data(name, change, tmp_path):
         assert (one is None and other is None) or one.equal(other)
 
 
+# Labels
+
+#: A text whose first item comes twice with one label and a third time with another, and what is
+#: said of it.
+TWICE = {
+    "labels": (
+        LABELLED + "bad\tA  Film 0 .\ngood\tA film 0.\ngood\ta film 2.\n",
+        "sentences with more than one label: 2, the first 'a film 0 .' as bad and good",
+    ),
+    "pairs": (
+        PAIRS.replace('"entailment", "sentence1": "Man 7 ', '"entailment", "sentence1": "Man 8 '),
+        "pairs with more than one label: 59, the first 'man 0 sleeps . / it is so !' as neutral "
+        "and entailment",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_an_item_with_two_labels_is_named(name, tmp_path, caplog):
+    text, expected = TWICE[name]
+    path = tmp_path / "mine.txt"
+    path.write_text(text)
+    train_batch(name, path)
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
+def test_a_sentence_with_one_label_in_one_file_and_another_in_the_next_is_named(tmp_path, caplog):
+    lines = "".join(f"A film {n}.\n" for n in NUMBERS)
+    for name, more in (("good", "Fine.\nFine.\n"), ("bad", "Dull.\n")):
+        (tmp_path / f"{name}.txt").write_text(more + lines.replace("film", name))
+    files = [str(tmp_path / f"{name}.txt") for name in ("good", "bad")]
+    Sentiment(train=files).sentences("train")
+    assert not caplog.records
+    (tmp_path / "test.txt").write_text("bad\tFine.\ngood\tA good 3.\n")
+    Sentiment(train=files, test=str(tmp_path / "test.txt")).sentences("test")
+    assert [record.getMessage() for record in caplog.records] == [
+        "sentences with more than one label: 1, the first 'fine .' as good and bad"
+    ]
+    caplog.clear()
+    Sentiment(train=files, test=str(tmp_path / "test.txt"), kind="language_model").sentences("test")
+    assert not caplog.records  # where no label is learned
+
+
+def test_too_few_different_sentences_are_counted(tmp_path):
+    (tmp_path / "mine.tsv").write_text("".join(f"A film {n}.\t{n % 2}0\n" for n in NUMBERS))
+    with pytest.raises(ValueError, match=r"enough different sentences .*; got 2 in 60 lines, and"):
+        Sentiment(train=str(tmp_path / "mine.tsv")).sentences("train")
+
+
 # Places of inputs
 
 
@@ -199,6 +249,24 @@ def test_an_input_that_is_too_long_for_the_model_is_named(tmp_path):
     assert len(predictor(["aaa", "a" * 11])) == 2  # and an end mark
     with pytest.raises(ValueError, match=r"^item 2: expected an input .*; got one of 13 steps"):
         predictor(["aaa", "a" * 12], batch_size=1)
+
+
+def test_answers_that_are_cut_are_counted(tmp_path, caplog):
+    path = tmp_path / "words.dict"
+    path.write_text(LEXICON)
+    task = Pronunciation(lexicon=str(path))
+    model = ConvS2S(
+        task.input_size, task.output_size, width=8, layers=1, objective=Tokens(max_length=3)
+    )
+    model.output.bias.data[END] = -100.0  # it never ends
+    assert len(Predictor(model, task)(["aaa", "a", "b"], batch_size=2)) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 of 3 answers cut at their greatest length"
+    ]
+    caplog.clear()
+    model.output.bias.data[END] = 100.0
+    assert Predictor(model, task)(["aaa", "a", "b"]) == ["", "", ""]
+    assert not caplog.records
 
 
 # Before a training

@@ -14,35 +14,20 @@ from memnets.checks import check_positive
 from memnets.extras import check_extra
 from memnets.vocabulary import Words
 from tasks.base import Array, Items, check_texts
-from tasks.countries.facts import (
-    BACKWARDS,
-    Fact,
-    KeyHashing,
-    bare,
-    plain,
-    read_facts,
-    with_inverses,
-)
+from tasks.countries.facts import BACKWARDS, Fact, read_facts
+from tasks.countries.knowledge import ROUNDS, Knowledge
 from tasks.countries.locations import SETTINGS, Locations
-from tasks.countries.questions import Question, cues, one_hop, shares, two_hops
-from tasks.countries.records import aliases_of_countries, country_facts, location_facts
+from tasks.countries.questions import Question, cues
+from tasks.countries.records import country_facts, location_facts
 from tasks.limits import check_room
 from tasks.sets import Passes
 
 __all__ = ["Countries"]
 
-#: Rounds of key hashing for each setting: the number of facts on the way to an answer.
-ROUNDS = {"one_hop": 1, "two_hops": 2, "S1": 2, "S2": 2, "S3": 3}
 #: Sequences of a batch of the test set.
 TESTED = 100
 #: Most names that an error message lists.
 LISTED = 10
-
-#: Attributes that follow from the facts.
-OF_FACTS = {
-    *("facts", "locations", "relations", "words", "input_size", "output_size"),
-    *("_hashing", "_questions", "_names", "_codes", "_longest"),
-}
 
 
 class Countries(Passes):
@@ -118,79 +103,66 @@ class Countries(Passes):
         self.frequent = frequent
         self.of_countries = facts is None
         self._file = facts
+        self._known: Knowledge | None = None
+        self._passes: dict[tuple[str, int], Array] = {}
         if facts is None:
             check_extra("knowledge", "tasks.Countries", "countryinfo", "babel")
 
-    def __getattr__(self, name: str) -> Any:
-        """What follows from the facts, at first need: a checkpoint brings facts of its own.
+    @property
+    def known(self) -> Knowledge:
+        """What follows from the facts, read when first needed: a checkpoint brings its own.
 
         Raises:
-            AttributeError: the task has no such attribute.
             ValueError: the file is not one of facts.
         """
-        if name not in OF_FACTS or "facts" in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        if self._file is not None:
-            known = read_facts(self._file)
-        else:
-            known = list(location_facts() if self.setting in SETTINGS else country_facts())
-        try:
-            self._learn(known)
-            largest = max(self.most_facts * 4, len(self.words))
-            check_room("facts and words of a batch", TESTED, largest)
-            self.check_room(largest)
-        except ValueError as error:
-            self._forget()
-            raise ValueError(f"{self._file}: {error}" if self._file else str(error)) from error
-        return getattr(self, name)
+        if self._known is None:
+            if self._file is not None:
+                facts = read_facts(self._file)
+            else:
+                facts = list(location_facts() if self.setting in SETTINGS else country_facts())
+            try:
+                self._take(facts)
+            except ValueError as error:
+                raise ValueError(f"{self._file}: {error}" if self._file else str(error)) from error
+        assert self._known is not None
+        return self._known
 
-    def _forget(self) -> None:
-        """Undo :meth:`_learn`, so that the facts are read when they are needed again."""
-        for name in OF_FACTS:
-            vars(self).pop(name, None)
-
-    def _learn(self, facts: list[Fact]) -> None:
-        """Take facts: make the vocabulary, the memory and the questions of all splits."""
-        self._forget()
-        self.facts = facts
-        self.locations: Locations | None = None
-        if self.setting in SETTINGS:
-            self.locations = Locations(facts, self.setting)
-            # In one direction alone: a region does not bring up all its countries.
-            self._hashing = KeyHashing(self.locations.facts, self.frequent)
-            self._questions = self.locations.questions()
-            self._questions["train"] = [
-                question
-                for question in self._questions["train"]
-                if any(fact.object in question.answers for fact in self.memories(question, "train"))
-            ]
-        else:
-            self._hashing = KeyHashing(with_inverses(facts), self.frequent)
-            self._questions = shares((one_hop if self.setting == "one_hop" else two_hops)(facts))
-        self.relations = sorted({each.path[-1] for each in self._questions["train"]})
-        names = dict.fromkeys(name for fact in facts for name in (fact.subject, fact.object))
-        rest = {fact.relation for fact in self._hashing.facts}
-        for questions in self._questions.values():
-            rest.update(word for question in questions for word in question.words)
-        #: Tokens of all names, relations and words of questions; all of them may be answers.
-        self.words = Words(dict.fromkeys([*names, *sorted(rest)]))
-        self.input_size = self.output_size = len(self.words)
-        # Names by the plain text in which a question may have them.
-        self._names = {plain(name): name for name in names}
-        self._codes: dict[str, str] = {}
-        if self.of_countries:
-            for other, name in aliases_of_countries().items():
-                if name in self.words:
-                    (self._codes if other.isupper() else self._names).setdefault(other, name)
-        self._longest = max(len(name.split()) for name in self._names)
-        self._passes: dict[tuple[str, int], Array] = {}
+    def _take(self, facts: list[Fact], words: Words | None = None) -> None:
+        """Take facts, and the words of a checkpoint if they are from one."""
+        known = Knowledge(
+            facts, self.setting, self.most_facts, self.frequent, self.of_countries, words
+        )
+        largest = max(self.most_facts * 4, len(known.words))
+        check_room("facts and words of a batch", TESTED, largest)
+        self.check_room(largest)
         # No larger than the set itself, in which questions would come twice.
-        count = len(self.questions("val"))
-        self.validation_batch_size = min(self.validation_batch_size, count)
+        self.validation_batch_size = min(self.validation_batch_size, len(known.questions["val"]))
+        self._known = known
+        self._passes.clear()
+
+    @property
+    def words(self) -> Words:
+        """Tokens of all names, relations and words of questions; all of them may be answers."""
+        return self.known.words
+
+    @property
+    def locations(self) -> Locations | None:
+        """What a question of the Countries tasks hides; ``None`` in other settings."""
+        return self.known.locations
+
+    @property
+    def input_size(self) -> int:  # type: ignore[override]
+        """Number of words."""
+        return len(self.words)
+
+    @property
+    def output_size(self) -> int:  # type: ignore[override]
+        """Number of words."""
+        return len(self.words)
 
     def questions(self, split: str) -> list[Question]:
         """All questions of ``train``, ``val`` or ``test``."""
-        return self._questions[split]
+        return self.known.questions[split]
 
     def memories(self, question: Question, split: str = "test") -> list[Fact]:
         """Facts that a question brings up.
@@ -200,10 +172,7 @@ class Countries(Passes):
             split: ``train`` hides what would tell the answer at once; in other splits it is not
                 there.
         """
-        hidden: set[Fact] = set()
-        if split == "train" and self.locations is not None:
-            hidden = self.locations.hidden([question.about])
-        return self._hashing.find(question.words, ROUNDS[self.setting], self.most_facts, hidden)
+        return self.known.memories(question, split)
 
     def all_batches(self, split: str) -> int:
         """See :meth:`~tasks.sets.Passes.all_batches`."""
@@ -289,23 +258,7 @@ class Countries(Passes):
         Capitals, accents and punctuation do not matter, except for names of countries such as UK
         and USA, which count in capitals alone.
         """
-        text = plain(question).split()
-        # Which words are in capitals; if all are, that tells nothing.
-        written = bare(question).split()
-        capitals = [] if question.isupper() else written
-        words, place = [], 0
-        while place < len(text):
-            for length in range(min(self._longest, len(text) - place), 0, -1):
-                name = " ".join(text[place : place + length])
-                if name in self._names:
-                    words.append(self._names[name])
-                    break
-            else:
-                length = 1
-                code = capitals[place] if capitals else ""
-                words.append(self._codes.get(code, text[place]))
-            place += length
-        return words
+        return self.known.read(question)
 
     def asked(self, items: Sequence[str], first: int = 1) -> Batch:
         """A batch of a user's questions, see :meth:`tasks.Task.asked`.
@@ -323,20 +276,18 @@ class Countries(Passes):
         questions = [self.read(item) for item in items]
         for number, (item, words) in enumerate(zip(items, questions, strict=True), first):
             self._check(number, item, words)
-        memories = [
-            self._hashing.find(words, ROUNDS[self.setting], self.most_facts) for words in questions
-        ]
+        memories = [self.known.found(words) for words in questions]
         return self._batch(questions, memories, [()] * len(items))
 
     def _check(self, number: int, item: str, words: Sequence[str]) -> None:
-        names = set(self._names.values())
+        names = set(self.known.names.values())
         if not names.intersection(words):
             kind = "a country or another name" if self.of_countries else "a name"
             raise ValueError(
                 f"item {number}: expected a question about {kind} that the facts have; got {item!r}"
             )
-        if not set().union(*map(cues, self.relations)).intersection(words):
-            shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.relations})
+        if not set().union(*map(cues, self.known.relations)).intersection(words):
+            shown = sorted({relation.removeprefix(BACKWARDS) for relation in self.known.relations})
             more = ", ..." if len(shown) > LISTED else ""
             raise ValueError(
                 f"item {number}: expected a question about one of the relations "
@@ -430,7 +381,9 @@ class Countries(Passes):
 
     def state_dict(self) -> dict[str, Any]:
         """The vocabulary and the facts, for a checkpoint."""
-        facts = torch.tensor([self.words.encode(fact) for fact in self.facts], dtype=torch.int64)
+        facts = torch.tensor(
+            [self.words.encode(fact) for fact in self.known.facts], dtype=torch.int64
+        )
         return {"words": self.words.to_tensor(), "facts": facts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -444,10 +397,6 @@ class Countries(Passes):
         words = Words.from_tensor(state_dict["words"])
         try:
             facts = [Fact(*map(words.name, fact)) for fact in state_dict["facts"].tolist()]
-            self._learn(facts)
+            self._take(facts, words)  # the tokens are those of the checkpoint's model
         except (TypeError, ValueError) as error:
-            self._forget()
             raise ValueError("expected a checkpoint with facts; its facts are damaged") from error
-        # The tokens are those of the checkpoint's model.
-        self.words = words
-        self.input_size = self.output_size = len(words)

@@ -394,14 +394,14 @@ def test_a_checkpoint_keeps_facts_and_words(films, tmp_path):
     other.write_text("Ada\tborn in\tLondon\nBob\tborn in\tBonn\n")
     restored = Countries(facts=str(other))
     restored.load_state_dict(state)
-    assert restored.facts == FILMS
+    assert restored.known.facts == FILMS
     assert restored.words.words == task.words.words
     question = ["Whose director is Fritz Lang?"]
     for one, same in zip(restored.asked(question), task.asked(question), strict=True):
         assert (one is same is None) or torch.equal(one, same)
     gone = Countries(facts=str(tmp_path / "gone.tsv"))
     gone.load_state_dict(state)  # a checkpoint needs no file
-    assert gone.facts == FILMS
+    assert gone.known.facts == FILMS
     assert gone.output_size == task.output_size
     for one, same in zip(gone.batch("val", 0), task.batch("val", 0), strict=True):
         assert (one is same is None) or torch.equal(one, same)

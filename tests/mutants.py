@@ -50,6 +50,7 @@ PACKAGES = ("memnets", "tasks")
 TESTS = {
     "memnets/": "test_cli.py",
     "memnets/_moved.py": "test_moved.py",
+    "memnets/_own.py": "test_cli.py laws/test_kit.py",
     "memnets/addressing.py": (
         "test_addressing.py test_memories.py laws/test_parts.py laws/test_models.py test_trace.py"
     ),

@@ -25,6 +25,7 @@ from memnets.training.optimizers import fused
 from memnets.training.runs import (
     FORMAT,
     CheckpointError,
+    changes,
     check_optimizer_state,
     load_checkpoint,
 )
@@ -318,3 +319,17 @@ def test_a_fused_optimizer_never_steps_with_a_damaged_state(name: str, damage) -
         check_optimizer_state(
             make, [list(model.parameters())], {"optimizer_states": [state]}, "damaged.ckpt"
         )
+
+
+def test_a_list_of_settings_is_one_value_so_that_a_shorter_one_is_a_change() -> None:
+    whole, fewer = ({"data": {"test_sets": sets}} for sets in ([[20, 9], [50, 9]], [[20, 9]]))
+    assert changes(whole, fewer) == [("data.test_sets", [[20, 9], [50, 9]], [[20, 9]])]
+    assert changes(fewer, {"data": {"test_sets": []}}) == [("data.test_sets", [[20, 9]], [])]
+    assert changes(whole, whole) == []
+    short, long = ({"model": {"layers": [name]}} for name in ("LSTM", "memnets.cells.LSTM"))
+    assert changes(short, long) == []
+
+
+def test_a_setting_of_a_part_in_a_list_is_a_value_of_its_own() -> None:
+    first, second = ({"callbacks": [{"class_path": "A", "steps": n}]} for n in (1, 2))
+    assert changes(first, second) == [("callbacks.0.steps", 1, 2)]

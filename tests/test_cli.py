@@ -783,8 +783,8 @@ def test_a_run_goes_on_with_its_own_settings_and_says_which_have_changed(capsys)
     out = capsys.readouterr().out
     said = [line for line in out.splitlines() if "Changed" in line]
     assert [line.partition(": ")[2] for line in said] == [
-        "model.init_args.optimizer.init_args.lr 0.01 -> 0.005",
-        "data.init_args.batch_size 3 -> 4",
+        "model.optimizer.lr 0.01 -> 0.005",
+        "data.batch_size 3 -> 4",
         "trainer.max_steps 4 -> 6",
     ]
     other = RUN.with_name("version_1")

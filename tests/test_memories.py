@@ -30,6 +30,7 @@ from memnets.memories import (
     slotted,
 )
 from memnets.scores import Dot
+from memnets.testing import no_synchronisation
 from memnets.viewing import trace
 
 EPSILON = 1e-6
@@ -291,6 +292,15 @@ def test_first_rows_that_were_made_as_fake_tensors_are_not_kept() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         make().initial_state(2)
     assert type(make().initial_state(2).memory) is torch.Tensor
+
+
+def test_first_rows_are_constants_that_are_on_the_device_from_the_second_step_on() -> None:
+    slotted._made_rows.cache_clear()
+    access = NTM(slots=7, width=5, initial_spread=0.5).to("meta")
+    with no_synchronisation(copies=True):
+        access.initial_state(2)
+    with no_synchronisation():
+        access.initial_state(2)
 
 
 def test_a_head_finds_a_first_row_by_content() -> None:

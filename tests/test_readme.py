@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from torch.testing import assert_close as close
 
 from memnets import testing
 from memnets.app import listing, scoreboard, sweep, translate, view
@@ -23,6 +25,7 @@ from tasks import Copying
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DATA = (ROOT / "docs" / "data.md").read_text()
+PYTHON = (ROOT / "docs" / "python.md").read_text()
 #: Pages that are written by hand.
 PAGES = [
     ROOT / "README.md",
@@ -223,6 +226,28 @@ def test_the_parts_in_python() -> None:
     assert names["outputs"].shape == (16, 5, 8)  # type: ignore[attr-defined]
     assert names["weights"].shape == (16, 3, 7)  # type: ignore[attr-defined]
     assert names["vectors"].shape == (16, 3, 32)  # type: ignore[attr-defined]
+
+
+def test_what_the_page_about_python_exports_is_the_model_at_other_sizes(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"<!-- export -->\n```python\n(.*?)```", PYTHON, re.DOTALL)
+    assert len(blocks) == 2
+    for code in blocks:
+        exec(code, names)
+    program = torch.export.load(tmp_path / "answers.pt2").module()
+    tokens = torch.randint(4, 12, (5, 9)), torch.randint(4, 12, (5, 3))
+    first = names["tensors_of"](names["cell"].initial_state(5))
+    pairs = [
+        (program, names["Answers"](names["model"]), tokens),
+        (names["step"].module(), names["Step"](names["cell"]), (torch.randn(5, 9), *first)),
+    ]
+    for exported, defined, inputs in pairs:
+        close(exported(*inputs), defined.eval()(*inputs), rtol=1e-4, atol=1e-5)
+        operations = {str(node.target) for node in exported.graph.nodes}
+        assert not [each for each in operations if "memnets" in each], "needs this library"
 
 
 NAMED = re.compile(r"(?<![/\w])(?:configs|docs|examples|benchmarks|tests)/[\w/]+\.\w+")

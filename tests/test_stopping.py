@@ -135,7 +135,9 @@ def test_a_run_that_its_scheduler_stops_goes_on_as_if_it_never_was(capsys) -> No
     assert "Nothing was left to train: it is at step 13" in capsys.readouterr().out
     assert_same_run(Path("whole") / RUN.relative_to("runs"), RUN)
     main(["fit", *FLAGS, AUTO])
-    assert "is finished: it is at step 13" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is finished: it is at step 13" in said
+    assert said.endswith("nothing was changed; to train longer, give a greater limit\n")
 
 
 def code_of(command: Callable[[], None]) -> int:

@@ -146,5 +146,8 @@ def test_a_schedule_for_another_task_is_refused(capsys) -> None:
 
 def test_a_schedule_for_test_sets_that_are_not_there_says_so(capsys) -> None:
     fit("copying/ntm", "--data.test_sets=[[3, 2]]")
-    expected = "MemorySchedule: no test set length_1000, length_400; there is length_3"
+    expected = (
+        "MemorySchedule has settings for length_1000, length_400, which the task does not have; "
+        "they are left out, and its test sets are length_3"
+    )
     assert expected in capsys.readouterr().out

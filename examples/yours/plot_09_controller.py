@@ -210,6 +210,10 @@ page.save("controller.html")
 #    memnets fit --config copying/ntm --name=copying/leaky \
 #        --model.controller=my_parts.Leaky --model.controller.hidden_size=100
 #
+# The checkpoint then names a class of yours, and opening it runs your file: so
+# ``memnets test``, ``view`` and ``predict`` ask for ``--trust``, and ``mn.load`` for
+# ``trust=True``.
+#
 # There is such a check for every kind of part: ``check_score``, ``check_normalizer``,
 # ``check_addressing``, ``check_cell``, ``check_controller``, ``check_access``,
 # ``check_encoder``, ``check_model``, ``check_pointer``, ``check_decoding``,

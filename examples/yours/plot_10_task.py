@@ -154,6 +154,10 @@ page.save("backwards.html")
 #
 #    memnets fit --config copying/ntm --name=reversing/ntm --data=my_parts.Reversing
 #
+# The checkpoint then names a class of yours, and opening it runs your file: so
+# ``memnets test``, ``view`` and ``predict`` ask for ``--trust``, and ``mn.load`` for
+# ``trust=True``.
+#
 # A task from scratch is a subclass of :class:`tasks.Task`; texts, images and points
 # give their words, pictures and drawings to the page by methods such as ``labels``,
 # ``images`` and ``drawing``.

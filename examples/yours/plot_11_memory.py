@@ -189,3 +189,7 @@ assert weights.argmax() == 2
 #        --model.access.score=my_parts.Laplace
 #    memnets fit --config translation/bahdanau --name=translation/laplace \
 #        --model.attention.score=my_parts.Laplace
+#
+# The checkpoint then names a class of yours, and opening it runs your file: so
+# ``memnets test``, ``view`` and ``predict`` ask for ``--trust``, and ``mn.load`` for
+# ``trust=True``.

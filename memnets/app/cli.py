@@ -11,8 +11,9 @@ import os
 import sys
 import warnings
 
+from memnets._own import of_worker, place_of
 from memnets.app.commands import COMMANDS, DESCRIPTION, UsageError, check_usage, with_config_paths
-from memnets.app.messages import of_worker, one_line, place_of
+from memnets.app.messages import one_line
 from memnets.app.processes import lost, rank, says_errors
 from memnets.app.stopping import stoppable
 

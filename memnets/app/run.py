@@ -202,7 +202,7 @@ class CLI(Settings):
         if limit is not None and tested:
             self.finished = (
                 f"{self.folder} is finished: it is at step {self._resumed_step}, and {limit}; "
-                "nothing was changed"
+                "nothing was changed; to train longer, give a greater limit"
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -316,7 +316,8 @@ class CLI(Settings):
             restore_task(self.datamodule, self._saved)
             if fitting:
                 for name, before, now in self._changed:
-                    say(f"Changed since the run began: {name} {before} -> {now}")
+                    flag = name.replace(".init_args", "").removesuffix(".class_path")
+                    say(f"Changed since the run began: {flag} {before} -> {now}")
                 say(f"Going on from step {self._resumed_step} of {self._saved.path}")
             self._saved = None  # the trainer reads it again; two copies need not be kept
         elif fitting and start is not None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _python_dispatch
 
 from memnets.checks import check_finite, check_positive
 from memnets.core import MemoryAccess, State
@@ -98,8 +99,11 @@ class Slotted(MemoryAccess[State]):
 
 def _normal_rows(slots: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Rows of normal numbers, ``[N, W]``; the rows of a larger N begin with those of a smaller."""
-    # A mode, such as that of fake tensors, makes tensors that are of no use outside of it.
-    made = _made_rows.__wrapped__ if torch._C._len_torch_dispatch_stack() else _made_rows
+    # A mode, such as that of fake tensors, makes tensors that are of no use outside of it; not so
+    # one that only looks on, see :func:`memnets.fast.find`.
+    modes = _python_dispatch._get_current_dispatch_mode_stack()
+    looking_on = all(getattr(mode, "sees_twins", False) for mode in modes)
+    made = _made_rows if looking_on else _made_rows.__wrapped__
     return made(slots, width, dtype, device)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 __all__: list[str] = []
@@ -34,11 +36,22 @@ def in_one_graph(function: Callable[..., Any], *arguments: Any, backend: str = "
     graph = torch.compile(function, fullgraph=True, backend=backend)
     try:
         # The compiler's own warnings, such as of old ways to use PyTorch, say nothing of the part.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _untold():
             warnings.simplefilter("ignore")
             return graph(*arguments)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise AssertionError(f"the graph breaks: {_reason(str(error))}") from None
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Without the compiler's own records, which pytest would print below a law that breaks."""
+    records = logging.getLogger("torch.__trace")
+    before, records.disabled = records.disabled, True
+    try:
+        yield
+    finally:
+        records.disabled = before
 
 
 def _reason(message: str) -> str:

@@ -28,11 +28,16 @@ from hypothesis.errors import Flaky, HypothesisException
 from hypothesis.strategies import DataObject
 from torch import Tensor, nn
 
+from memnets._own import place_of
 from memnets.core import map_state
 from memnets.precision import called_with
 from memnets.testing import strategies
 
 __all__: list[str] = []
+
+#: A test that fails shows its own line and the message, and not how laws are tested; pytest shows
+#: all with ``--full-trace``.
+__tracebackhide__ = True
 
 Draw = Callable[..., Any]
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
@@ -481,6 +486,8 @@ def _hold_in_example(method: Callable[[Draw], None], data: DataObject) -> None:
             raise
         except Exception as error:
             detail = str(error) if isinstance(error, AssertionError) else repr(error)
+            if place := place_of(error):  # else the part ran, and a law compares what came of it
+                detail = f"{place}: {detail}"
             raise AssertionError(f"law {_statement(method)!r}: {detail}") from error
 
 

@@ -308,7 +308,9 @@ def changes(before: Any, now: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(config, (dict, list)):
+    """Settings by their full names; a list is one value, unless it is one of parts."""
+    parts = isinstance(config, list) and any(isinstance(each, dict) for each in config)
+    if not isinstance(config, dict) and not parts:
         yield prefix, config
         return
     for name, value in config.items() if isinstance(config, dict) else enumerate(config):
@@ -319,6 +321,8 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two values are the same; a class may be named with or without its module."""
     if isinstance(one, str) and isinstance(other, str):
         return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
 
 

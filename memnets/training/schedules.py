@@ -82,7 +82,10 @@ class MemorySchedule(lightning.Callback):
         unknown = sorted(set(self.testing) - set([] if task is None else task.test_names()))
         if unknown and task is not None and trainer.is_global_zero:
             there = ", ".join(task.test_names())
-            print(f"MemorySchedule: no test set {', '.join(unknown)}; there is {there}")
+            print(
+                f"MemorySchedule has settings for {', '.join(unknown)}, which the task does not "
+                f"have; they are left out, and its test sets are {there}"
+            )
         present = {name: getattr(access, name) for name in names}
         if not hasattr(self, "usual"):
             self.usual: dict[str, Any] = present

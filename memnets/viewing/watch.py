@@ -874,7 +874,8 @@ def page(
         few, left_out = _few(model, task, name, max(share, 1), worst)
         chosen += [(bad, name, batch, row, answer) for bad, batch, row, answer in few]
         if left_out:
-            notes.append(f"{title_of(name)}: {left_out} sequences are longer than {LONGEST} steps")
+            longer = f"{left_out} sequences are longer than {LONGEST} steps and left out"
+            notes.append(f"{title_of(name)}: {longer}")
     if worst:
         chosen.sort(key=lambda each: -min(each[0], 1.0))
     found = []

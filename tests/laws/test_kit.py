@@ -1,5 +1,7 @@
 """The checks as a product: what a stranger's part meets that is no fault of it."""
 
+import logging
+import re
 import time
 from functools import partial
 
@@ -17,6 +19,7 @@ from memnets.encoders import Process
 from memnets.memories import NTM, DeltaNet, Tape
 from memnets.normalizers import Softmax
 from memnets.scores import Dot, General
+from memnets.testing.compiled import in_one_graph
 from memnets.testing.laws import Draw, Laws, hold_law, law
 from memnets.training.objectives import Bits
 from tasks import Copying
@@ -66,6 +69,40 @@ def test_a_law_that_there_is_not_is_named_with_those_that_there_are(check):
 def test_a_part_that_is_made_already_is_said_to_be_one(check):
     with pytest.raises(TypeError, match=r"give the class and its arguments, check_\w+\(Linear, "):
         check(nn.Linear(3, 4))
+
+
+class Asking(Recurrent):
+    """Asks the device for a number."""
+
+    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        output, state = super().forward(inputs, state)
+        return output + 0 * output.detach().sum().item(), state
+
+
+def test_a_law_that_breaks_within_a_part_names_the_line_of_it():
+    with pytest.raises(AssertionError) as error:
+        testing.check_cell(Asking, max_examples=1)
+    place = r"law 'the host never waits for a device': .*test_kit\.py:\d+, in Asking\.forward: "
+    assert re.search(place, str(error.value))
+
+
+def test_a_law_that_breaks_hides_how_laws_are_tested():
+    with pytest.raises(AssertionError) as error:
+        testing.check_cell(lambda: 1 / 0)
+    shown = {frame.name for frame in error.traceback.filter(error)}
+    assert "check_cell" in shown
+    assert not {"hold", "hold_law", "_hold_in_example"} & shown
+
+
+def test_a_graph_leaves_no_records_of_the_compiler(caplog):
+    """Pytest would print them below each law that breaks."""
+    records = logging.getLogger("torch.__trace")
+    records.addHandler(caplog.handler)
+    try:
+        in_one_graph(torch.sin, torch.ones(2))
+    finally:
+        records.removeHandler(caplog.handler)
+    assert [each.name for each in caplog.records if each.name == records.name] == []
 
 
 def test_a_part_of_another_kind_is_named():

@@ -45,7 +45,7 @@ NAMES = {
         for module, names in {
             "memnets.batches": "BEGIN END PAD UNKNOWN check_target_mask padded unpadded",
             "memnets.checks": "MOST_THREADS check_mask check_memory check_numbers check_source "
-            "check_state check_step check_threads",
+            "check_state check_threads",
             "memnets.factories": "check_made make make_encoder",
         }.items()
         for name in names.split()

@@ -31,6 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
+from inspect import Parameter, signature
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
@@ -51,6 +52,7 @@ from memnets.checks import (
     check_past,
     check_positive,
     check_returned,
+    check_step,
     check_steps,
     check_weighed,
 )
@@ -417,11 +419,17 @@ def _one_by_one(unroll: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tupl
 
 def _checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """Let a ``step`` of a cell's own check what it is given and what it returns, as a call does."""
+    place = list(signature(step).parameters.values())[2:3]
+    starts_itself = bool(place) and place[0].default is not Parameter.empty
 
     @wraps(step)
-    def stepping(self: Cell, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        check_given(self, inputs, state)
-        result: tuple[Tensor, Any] = step(self, inputs, state)
+    def stepping(self: Cell, inputs: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Any]:
+        state = others[0] if others else named.get("state")
+        if state is None and starts_itself:
+            check_step(self, inputs)
+        else:
+            check_given(self, inputs, state)
+        result: tuple[Tensor, Any] = step(self, inputs, *others, **named)
         check_returned(self, inputs, result, "step")
         return result
 

@@ -287,6 +287,25 @@ def test_a_step_of_ones_own_that_is_given_something_else():
         cell.step(torch.zeros(3, 3), state)
 
 
+def test_a_step_of_ones_own_may_start_itself_and_be_told_more():
+    class Mine(Leaky):
+        def step(self, inputs, state=None, scale=1.0):
+            state = self.initial_state(len(inputs)) if state is None else state
+            return super().step(scale * inputs, state)
+
+    cell, inputs = Mine(3), torch.randn(2, 3)
+    expected, _ = cell(inputs, cell.initial_state(2))
+    assert torch.equal(cell.step(inputs)[0], expected)
+    assert torch.equal(cell.step(inputs, None)[0], expected)
+    doubled, _ = cell(2 * inputs, cell.initial_state(2))
+    assert torch.equal(cell.step(inputs, scale=2.0)[0], doubled)
+    assert torch.equal(cell.step(inputs=inputs, state=cell.initial_state(2))[0], expected)
+    with pytest.raises(ValueError, match=r"one step of Mine takes inputs \[batch, 3\]; got \[2, 5"):
+        cell.step(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="Mine takes inputs and a state of one batch"):
+        cell.step(inputs, state=cell.initial_state(3))
+
+
 NO_WEIGHTS = [
     (lambda weights: weights.mT, r"a tensor \[2, 5, 3\] of torch.float32"),
     (lambda weights: weights[..., 1:], r"a tensor \[2, 3, 4\] of torch.float32"),

@@ -121,22 +121,26 @@ class Countries(Passes):
             else:
                 facts = list(location_facts() if self.setting in SETTINGS else country_facts())
             try:
-                self._take(facts)
+                known = self._learned(facts)
             except ValueError as error:
                 raise ValueError(f"{self._file}: {error}" if self._file else str(error)) from error
+            self._take(known)
         assert self._known is not None
         return self._known
 
-    def _take(self, facts: list[Fact], words: Words | None = None) -> None:
-        """Take facts, and the words of a checkpoint if they are from one."""
-        known = Knowledge(
+    def _learned(self, facts: list[Fact], words: Words | None = None) -> Knowledge:
+        """What follows from facts, with the words of a checkpoint if they are from one."""
+        return Knowledge(
             facts, self.setting, self.most_facts, self.frequent, self.of_countries, words
         )
+
+    def _take(self, known: Knowledge) -> None:
+        """Take what is known, if there is room for its batches."""
+        # No larger than the set itself, in which questions would come twice.
+        self.validation_batch_size = min(self.validation_batch_size, len(known.questions["val"]))
         largest = max(self.most_facts * 4, len(known.words))
         check_room("facts and words of a batch", TESTED, largest)
         self.check_room(largest)
-        # No larger than the set itself, in which questions would come twice.
-        self.validation_batch_size = min(self.validation_batch_size, len(known.questions["val"]))
         self._known = known
         self._passes.clear()
 
@@ -397,6 +401,7 @@ class Countries(Passes):
         words = Words.from_tensor(state_dict["words"])
         try:
             facts = [Fact(*map(words.name, fact)) for fact in state_dict["facts"].tolist()]
-            self._take(facts, words)  # the tokens are those of the checkpoint's model
+            known = self._learned(facts, words)  # the tokens are those of the checkpoint's model
         except (TypeError, ValueError) as error:
             raise ValueError("expected a checkpoint with facts; its facts are damaged") from error
+        self._take(known)

@@ -411,6 +411,18 @@ def test_a_checkpoint_keeps_facts_and_words(films, tmp_path):
         restored.load_state_dict({**state, "facts": torch.full((1, 3), 10**6)})
 
 
+def test_a_batch_of_validation_is_no_larger_than_its_set(films):
+    task = Countries(facts=films, validation_batch_size=10**9)
+    assert len(task.batch("val", 0).targets) == len(task.questions("val"))
+
+
+def test_a_checkpoint_without_room_for_its_batches_is_not_called_damaged(films, monkeypatch):
+    state = Countries(facts=films).state_dict()
+    monkeypatch.setenv("MEMNETS_LIMIT", "100")
+    with pytest.raises(ValueError, match=r"facts and words of a batch would have .*MEMNETS_LIMIT="):
+        Countries(facts=films).load_state_dict(state)
+
+
 def test_questions_of_a_file_are_its_lines(tmp_path, films):
     (tmp_path / "asked.txt").write_text("Whose year is 1927?\n\n what is the year of M? \n")
     items = Countries(facts=films).items(str(tmp_path / "asked.txt"))

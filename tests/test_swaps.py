@@ -132,7 +132,7 @@ def test_a_schedule_of_one_task_of_strings_fits_the_others(capsys) -> None:
     name, config = fit("symbols/ntm", "--data=tasks.symbols.Parity", *sets)
     assert name == "parity/ntm"
     assert config["trainer"]["callbacks"]
-    assert "left out" not in capsys.readouterr().out
+    assert "config left out" not in capsys.readouterr().out
 
 
 def test_a_schedule_for_another_task_is_refused(capsys) -> None:

@@ -350,7 +350,7 @@ def test_a_damaged_zip_file_is_named(tmp_path, cut: int) -> None:
         ),
         (
             lambda files: files.update({"run01/test/item1.png": b""}),
-            r"run01/test/item1\.png: expected an image; it cannot be read",
+            r"run01/test/item1\.png: expected an image; the file is empty",
         ),
         (
             lambda files: files.update({"run01/class_labels.txt":
